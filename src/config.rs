@@ -1,0 +1,187 @@
+//! Every bound and default, validated. Says what is wrong with a setting; starts nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::outbox::OutboxBounds;
+use crate::protocol::IceServers;
+use crate::session::{OnDuplicate, Rules};
+use crate::tls::Tls;
+use crate::turn::TurnRest;
+
+/// Where the ICE servers that peers are told come from.
+#[derive(Debug, Clone)]
+pub enum IceSource {
+    /// The same for everybody.
+    Fixed(IceServers),
+    /// Time-limited credentials, computed here for each peer.
+    TurnRest(TurnRest),
+    /// [`crate::hooks::Hooks::ice_servers`] is asked for each peer.
+    Hook,
+}
+
+/// Everything a server can be told. `Default` is made for tests: loopback, a free port, plain, no ICE servers.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address to listen on. Default 127.0.0.1: nothing is exposed that nobody asked to expose.
+    pub host: IpAddr,
+    /// The port to listen on; 0, the default, is a free one.
+    pub port: u16,
+    /// TLS, or none (the default).
+    pub tls: Option<Tls>,
+    /// The ICE servers. Default none: a test run must not reach for a public STUN server.
+    pub ice: IceSource,
+    /// How long a client may wait for its device to register. Default 0, refused at once, as the reference does;
+    /// `None` waits for ever.
+    pub device_wait_timeout: Option<Duration>,
+    /// Who gets an id that two want. Default: the holder, if it is alive.
+    pub on_duplicate: OnDuplicate,
+    /// How long a hook may take. Default 5 s: a real device hangs up after 10.
+    pub hook_timeout: Duration,
+    /// Bounds on what peers may take.
+    pub limits: Limits,
+    /// When a silent connection is found dead.
+    pub keepalive: Keepalive,
+    /// OS threads that relay. Default 1, which is the fastest for one test run.
+    pub workers: usize,
+}
+
+/// Bounds on what peers may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message taken in, in bytes of text, fragments added up. Default 256 KiB: four times what a device
+    /// can be sent, so that a forward that is merely too large is answered and not cut off.
+    pub max_message_size: usize,
+    /// Messages that may wait for one peer. Default 256: a session takes a few dozen.
+    pub outbox_messages: usize,
+    /// Bytes that may wait for one peer. Default 1 MiB.
+    pub outbox_bytes: usize,
+    /// How long a peer may take to register or connect after the upgrade. Default 10 s; `None` is for ever.
+    pub first_message_timeout: Option<Duration>,
+    /// How long a request head may take. Default 5 s.
+    pub request_head_timeout: Duration,
+    /// How many headers a request may have. Default 64: browsers send about 20.
+    pub max_headers: usize,
+    /// How large a request head may be, in bytes, at least 8192. Default 16 KiB.
+    pub max_request_head: usize,
+    /// How long a TLS handshake may take. Default 5 s.
+    pub tls_handshake_timeout: Duration,
+    /// How long the holder of an id has to answer the ping when somebody else wants it. Default 2 s
+    /// (PROTOCOL.md 4): devices register again 1 s after they lost their connection.
+    pub probe_timeout: Duration,
+    /// How long a closed connection may take to write what waits and to say goodbye. Default 5 s.
+    pub close_timeout: Duration,
+    /// How long a peer may take to answer the goodbye of a server that stops. Default 250 ms: `stop()` waits for it.
+    pub goodbye_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_size: 256 * 1024,
+            outbox_messages: 256,
+            outbox_bytes: 1024 * 1024,
+            first_message_timeout: Some(Duration::from_secs(10)),
+            request_head_timeout: Duration::from_secs(5),
+            max_headers: 64,
+            max_request_head: 16 * 1024,
+            tls_handshake_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(5),
+            goodbye_timeout: Duration::from_millis(250),
+        }
+    }
+}
+
+/// When a silent connection is found dead: half-open TCP within `interval + timeout`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence after which a peer is pinged. Default 10 s; `None` never pings.
+    pub interval: Option<Duration>,
+    /// How long the pong may take. Default 5 s.
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(5) }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::from([127, 0, 0, 1]),
+            port: 0,
+            tls: None,
+            ice: IceSource::Fixed(IceServers::default()),
+            device_wait_timeout: Some(Duration::ZERO),
+            on_duplicate: OnDuplicate::default(),
+            hook_timeout: Duration::from_secs(5),
+            limits: Limits::default(),
+            keepalive: Keepalive::default(),
+            workers: 1,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the types allow and the server cannot do.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Limits { max_message_size, outbox_messages, outbox_bytes, max_headers, max_request_head, .. } = self.limits;
+        at_least("limits.max_message_size", max_message_size, 128)?;
+        at_least("limits.outbox_messages", outbox_messages, 1)?;
+        at_least("limits.outbox_bytes", outbox_bytes, crate::protocol::MAX_DEVICE_MESSAGE)?;
+        at_least("limits.max_headers", max_headers, 1)?;
+        at_least("limits.max_request_head", max_request_head, 8192)?;
+        at_least("workers", self.workers, 1)?;
+        if self.workers > 1024 {
+            return Err(ConfigError::new("workers", format!("{} is more than 1024", self.workers)));
+        }
+        for (setting, timeout) in [
+            ("hook_timeout", self.hook_timeout),
+            ("limits.request_head_timeout", self.limits.request_head_timeout),
+            ("limits.tls_handshake_timeout", self.limits.tls_handshake_timeout),
+            ("limits.probe_timeout", self.limits.probe_timeout),
+            ("limits.close_timeout", self.limits.close_timeout),
+            ("limits.goodbye_timeout", self.limits.goodbye_timeout),
+            ("keepalive.timeout", self.keepalive.timeout),
+        ] {
+            more_than_zero(setting, Some(timeout))?;
+        }
+        more_than_zero("limits.first_message_timeout", self.limits.first_message_timeout)?;
+        more_than_zero("keepalive.interval", self.keepalive.interval)
+    }
+
+    /// The part that sessions go by.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            first_message_timeout: self.limits.first_message_timeout,
+            device_wait_timeout: self.device_wait_timeout,
+            on_duplicate: self.on_duplicate,
+        }
+    }
+
+    /// The part that outboxes go by.
+    pub fn outbox_bounds(&self) -> OutboxBounds {
+        OutboxBounds { messages: self.limits.outbox_messages, bytes: self.limits.outbox_bytes }
+    }
+}
+
+fn at_least(setting: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
+    if value < least {
+        return Err(ConfigError::new(setting, format!("{value} is less than {least}")));
+    }
+    Ok(())
+}
+
+fn more_than_zero(setting: &'static str, timeout: Option<Duration>) -> Result<(), ConfigError> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(ConfigError::new(setting, "must be more than 0 seconds"));
+    }
+    Ok(())
+}

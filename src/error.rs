@@ -1,0 +1,43 @@
+//! What whoever runs the server did wrong, or what their machine refused. Peers' mistakes are [`crate::refusal`]s.
+
+use std::io;
+use std::net::SocketAddr;
+
+/// A setting that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {what}")]
+pub struct ConfigError {
+    /// The setting, as `limits.max_message_size`.
+    pub setting: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl ConfigError {
+    /// Names the setting and what is wrong with it.
+    pub fn new(setting: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { setting: setting.into(), what: what.into() }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A certificate or key can not be used.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// The address is taken, or not ours.
+    #[error("can not listen on {address}: {source}")]
+    Bind {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no threads or descriptors.
+    #[error("can not start the runtime: {0}")]
+    Runtime(io::Error),
+}

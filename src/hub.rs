@@ -1,0 +1,365 @@
+//! Who is registered, who is connected to whom. Short critical sections, no I/O, no clock, no `async`.
+//!
+//! Ownership goes by [`Arc`], never by an id's text: a session that failed to register, or was replaced, holds
+//! another `Device` than the one in the table and can unregister nothing.
+//!
+//! Two kinds of lock, never held together the other way round: the hub's (who is there), taken when peers come and
+//! go, and one for each device (its clients), taken also when a device forwards. A client's forward takes neither.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::outbox::{End, Outbox};
+use crate::peer::Peer;
+use crate::protocol::{ClientId, DeviceId, Text, outbound};
+use crate::refusal::Refusal;
+
+/// Hears of devices and clients that come and go; called without a lock held.
+pub trait Observer: Send + Sync + 'static {
+    /// A device has registered.
+    fn device_registered(&self, _device: &Device) {}
+    /// A device is gone, and its clients with it.
+    fn device_left(&self, _device: &Device) {}
+    /// A client has its device info.
+    fn client_connected(&self, _device: &Device, _client: &Client) {}
+    /// A client is gone.
+    fn client_left(&self, _device: &Device, _client: &Client) {}
+}
+
+/// Hears nothing.
+impl Observer for () {}
+
+/// One registration of a device. It lives as long as its connection; the next registration is another one.
+#[derive(Debug)]
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// Who it is.
+    pub peer: Arc<Peer>,
+    /// Where messages to it wait.
+    pub outbox: Arc<Outbox>,
+    /// The `device_info` message for clients that may see all of it, rendered once.
+    pub info: Text,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Debug, Default)]
+struct Clients {
+    present: HashMap<ClientId, Arc<Client>>,
+    last_id: u32,
+    gone: bool,
+}
+
+/// One client of one registration.
+#[derive(Debug)]
+pub struct Client {
+    /// The number by which the device knows it.
+    pub id: ClientId,
+    /// Who it is.
+    pub peer: Arc<Peer>,
+    /// Where messages to it wait.
+    pub outbox: Arc<Outbox>,
+    /// Cleared before the device is told that the client has left.
+    attached: AtomicBool,
+    /// Set once its leaving has been observed: two sides may find out.
+    left: AtomicBool,
+}
+
+/// What became of a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// It waits in the receiver's outbox.
+    Queued,
+    /// The receiver is gone; the sender has been told.
+    Gone,
+    /// There never was such a client.
+    Unknown,
+}
+
+impl Device {
+    /// A device that is in no table yet.
+    pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
+        Self { id, peer, outbox, info, clients: Mutex::default() }
+    }
+
+    /// Takes a client on: gives out the next id, queues the client's `device_info` and only then lets the device's
+    /// messages reach it. `None` if the device has left.
+    ///
+    /// # Errors
+    /// [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration.
+    fn attach(&self, info: Text, peer: &Arc<Peer>, outbox: &Arc<Outbox>) -> Result<Option<Arc<Client>>, Refusal> {
+        let mut clients = self.clients.lock();
+        if clients.gone {
+            return Ok(None);
+        }
+        let id = ClientId::new(clients.last_id + 1).ok_or(Refusal::ClientIdsExhausted)?;
+        clients.last_id = id.get();
+        let client = Arc::new(Client {
+            id,
+            peer: Arc::clone(peer),
+            outbox: Arc::clone(outbox),
+            attached: AtomicBool::new(true),
+            left: AtomicBool::new(false),
+        });
+        // A closed outbox ends the client's session, which then leaves as any other.
+        outbox.say(info);
+        clients.present.insert(id, Arc::clone(&client));
+        Ok(Some(client))
+    }
+
+    /// Relays a payload from the device to its client. A client that has left is told to the device each time.
+    pub fn forward_to_client(&self, id: ClientId, payload: &str) -> Forwarded {
+        let client = {
+            let clients = self.clients.lock();
+            if id.get() == 0 || id.get() > clients.last_id {
+                return Forwarded::Unknown;
+            }
+            clients.present.get(&id).cloned()
+        };
+        match client {
+            Some(client) if client.outbox.push_forward(outbound::device_msg(payload)).is_ok() => Forwarded::Queued,
+            // Its outbox is closed: it is as good as gone, and this is the one time the device hears of it.
+            Some(client) if self.detach(&client) => Forwarded::Gone,
+            _ => {
+                self.outbox.say(outbound::client_disconnected(id));
+                Forwarded::Gone
+            }
+        }
+    }
+
+    /// Relays a message, already in the device's words, from a client to the device.
+    pub fn forward_to_device(&self, client: &Client, message: Text) -> Forwarded {
+        match self.outbox.push_forward_while(message, &client.attached) {
+            Ok(()) => Forwarded::Queued,
+            Err(_) => Forwarded::Gone,
+        }
+    }
+
+    /// Lets a client go and tells the device, once; false if it had gone already.
+    fn detach(&self, client: &Client) -> bool {
+        if self.clients.lock().present.remove(&client.id).is_none() {
+            return false;
+        }
+        client.attached.store(false, Ordering::Release);
+        self.outbox.say(outbound::client_disconnected(client.id));
+        true
+    }
+
+    /// Its clients now, by id.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        let mut clients: Vec<_> = self.clients.lock().present.values().cloned().collect();
+        clients.sort_by_key(|client| client.id);
+        clients
+    }
+
+    /// Marks it gone and hands out the clients it had.
+    fn leave(&self) -> Vec<Arc<Client>> {
+        let mut clients = self.clients.lock();
+        clients.gone = true;
+        std::mem::take(&mut clients.present).into_values().collect()
+    }
+}
+
+/// The table of everybody there is.
+pub struct Hub {
+    state: Mutex<State>,
+    /// Counts up whenever the ICE servers change, so that sessions see whether theirs are the latest.
+    ice_generation: AtomicU64,
+    observer: Box<dyn Observer>,
+}
+
+#[derive(Default)]
+struct State {
+    devices: HashMap<DeviceId, Arc<Device>>,
+    /// Clients that wait for a device to register.
+    waiting: HashMap<DeviceId, Vec<Arc<Outbox>>>,
+    /// Everybody who is connected, registered or not.
+    peers: HashMap<u64, Arc<Outbox>>,
+    last_peer: u64,
+    closing: bool,
+}
+
+/// A place in the hub's list of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(observer: Box<dyn Observer>) -> Self {
+        Self { state: Mutex::default(), ice_generation: AtomicU64::new(0), observer }
+    }
+
+    /// Lets a connection in, before its first message is read. `None` once the server is stopping.
+    pub fn admit(&self, outbox: &Arc<Outbox>) -> Option<Ticket> {
+        let mut state = self.state.lock();
+        if state.closing {
+            return None;
+        }
+        state.last_peer += 1;
+        let ticket = state.last_peer;
+        state.peers.insert(ticket, Arc::clone(outbox));
+        Some(Ticket(ticket))
+    }
+
+    /// Forgets a connection.
+    pub fn dismiss(&self, ticket: Ticket) {
+        self.state.lock().peers.remove(&ticket.0);
+    }
+
+    /// Closes every connection and lets no more in.
+    pub fn close(&self, end: &End) {
+        let peers: Vec<_> = {
+            let mut state = self.state.lock();
+            state.closing = true;
+            state.peers.values().cloned().collect()
+        };
+        for outbox in peers {
+            outbox.finish(None, end.clone());
+            // Those who are leaving already are to hurry.
+            outbox.nudge();
+        }
+    }
+
+    /// Registers a device and queues its `config`, unless somebody else than `expected` holds the id. An expected
+    /// holder is replaced.
+    ///
+    /// # Errors
+    /// The holder.
+    pub fn register(
+        &self,
+        device: &Arc<Device>,
+        config: &Text,
+        expected: Option<&Arc<Device>>,
+    ) -> Result<(), Arc<Device>> {
+        let (replaced, waiting) = {
+            let mut state = self.state.lock();
+            let replaced = match state.devices.get(&device.id) {
+                Some(holder) if !expected.is_some_and(|expected| Arc::ptr_eq(expected, holder)) => {
+                    return Err(Arc::clone(holder));
+                }
+                holder => holder.cloned(),
+            };
+            device.outbox.say(config.clone());
+            state.devices.insert(device.id.clone(), Arc::clone(device));
+            (replaced, state.waiting.remove(&device.id).unwrap_or_default())
+        };
+        if let Some(holder) = replaced {
+            holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
+            self.dissolve(&holder);
+        }
+        self.observer.device_registered(device);
+        for client in waiting {
+            client.nudge();
+        }
+        Ok(())
+    }
+
+    /// Unregisters a device, if it is still the one registered, and tells its clients.
+    pub fn unregister(&self, device: &Arc<Device>) {
+        {
+            let mut state = self.state.lock();
+            match state.devices.get(&device.id) {
+                Some(holder) if Arc::ptr_eq(holder, device) => state.devices.remove(&device.id),
+                // Replaced: whoever replaced it has told its clients.
+                _ => return,
+            };
+        }
+        self.dissolve(device);
+    }
+
+    fn dissolve(&self, device: &Arc<Device>) {
+        for client in device.leave() {
+            client.attached.store(false, Ordering::Release);
+            client.outbox.refuse(&Refusal::DeviceDisconnected);
+            self.observe_leaving(device, &client);
+        }
+        self.observer.device_left(device);
+    }
+
+    /// The device of this name.
+    pub fn device(&self, id: &DeviceId) -> Option<Arc<Device>> {
+        self.state.lock().devices.get(id).cloned()
+    }
+
+    /// The device of this name; where there is none, `waiter` is nudged once it registers.
+    pub fn device_or_wait(&self, id: &DeviceId, waiter: &Arc<Outbox>) -> Option<Arc<Device>> {
+        let mut state = self.state.lock();
+        let device = state.devices.get(id).cloned();
+        if device.is_none() {
+            let waiting = state.waiting.entry(id.clone()).or_default();
+            if !waiting.iter().any(|other| Arc::ptr_eq(other, waiter)) {
+                waiting.push(Arc::clone(waiter));
+            }
+        }
+        device
+    }
+
+    /// `waiter` no longer waits for this device.
+    pub fn stop_waiting(&self, id: &DeviceId, waiter: &Arc<Outbox>) {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.waiting.get_mut(id) {
+            waiting.retain(|other| !Arc::ptr_eq(other, waiter));
+            if waiting.is_empty() {
+                state.waiting.remove(id);
+            }
+        }
+    }
+
+    /// Connects a client to a device; `None` if that has left in the meantime.
+    ///
+    /// # Errors
+    /// [`Refusal::ClientIdsExhausted`].
+    pub fn attach(
+        &self,
+        device: &Device,
+        info: Text,
+        peer: &Arc<Peer>,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Option<Arc<Client>>, Refusal> {
+        let client = device.attach(info, peer, outbox)?;
+        if let Some(client) = &client {
+            self.observer.client_connected(device, client);
+        }
+        Ok(client)
+    }
+
+    /// Disconnects a client from its device, which is told.
+    pub fn detach(&self, device: &Device, client: &Client) {
+        device.detach(client);
+        self.observe_leaving(device, client);
+    }
+
+    fn observe_leaving(&self, device: &Device, client: &Client) {
+        if !client.left.swap(true, Ordering::AcqRel) {
+            self.observer.client_left(device, client);
+        }
+    }
+
+    /// Every device, by id.
+    pub fn devices(&self) -> Vec<Arc<Device>> {
+        let mut devices: Vec<_> = self.state.lock().devices.values().cloned().collect();
+        devices.sort_by(|a, b| a.id.cmp(&b.id));
+        devices
+    }
+
+    /// How many connections there are, registered or not.
+    pub fn connections(&self) -> usize {
+        self.state.lock().peers.len()
+    }
+
+    /// The ICE servers have changed: every device asks for its config again.
+    pub fn renew_config(&self) {
+        self.ice_generation.fetch_add(1, Ordering::AcqRel);
+        for device in self.devices() {
+            device.outbox.nudge();
+        }
+    }
+
+    /// Which ICE servers are the latest.
+    pub fn ice_generation(&self) -> u64 {
+        self.ice_generation.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,251 @@
+//! Where messages to a peer wait: bounded, never waits itself, and remembers why it closed.
+//!
+//! Anyone may push; one edge drains (a WebSocket here). The edge knows how to write, the outbox only what comes next.
+//! It is also the one place where the rest of the house can tap a peer's edge on the shoulder: to look again at the
+//! state of the world ([`Outbox::nudge`]) and to find out whether its peer is alive ([`Outbox::probe`]).
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::protocol::Text;
+use crate::refusal::Refusal;
+
+/// How much may wait in an outbox. Whichever is reached first closes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their text.
+    pub bytes: usize,
+}
+
+/// How a connection ends from this side, after what still waits was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// With a close frame.
+    Close {
+        /// RFC 6455, 7.4.1.
+        code: u16,
+        /// For people; a close frame has room for the first 123 bytes.
+        reason: Cow<'static, str>,
+    },
+    /// By dropping the transport: the peer does not answer.
+    Drop,
+}
+
+impl End {
+    /// A close frame with this code and reason.
+    pub fn close(code: u16, reason: &'static str) -> Self {
+        Self::Close { code, reason: Cow::Borrowed(reason) }
+    }
+}
+
+/// What the edge has to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Write this message. `forward` tells whether it counts in the ledger.
+    Message {
+        /// The message.
+        text: Text,
+        /// Whether a peer's forward is in it.
+        forward: bool,
+    },
+    /// Send a ping now, and call [`Outbox::alive`] on a pong.
+    Ping,
+    /// Let the session look again at what it waits for.
+    Look,
+    /// Nothing comes after this.
+    End(End),
+}
+
+/// Why a push was not taken. The message is dropped; its sender has to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+/// A peer's waiting messages.
+#[derive(Debug)]
+pub struct Outbox {
+    bounds: OutboxBounds,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(Text, bool)>,
+    bytes: usize,
+    end: Option<End>,
+    nudged: bool,
+    ping: bool,
+    probes: Vec<oneshot::Sender<()>>,
+    waker: Option<Waker>,
+    /// Forwards thrown away when the outbox overflowed, for the ledger.
+    discarded: u64,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(bounds: OutboxBounds) -> Self {
+        Self { bounds, state: Mutex::new(State::default()) }
+    }
+
+    /// Queues a message of the server's own. Where the outbox has closed there is nobody left to tell.
+    pub fn say(&self, text: Text) {
+        let _closed = self.enqueue(text, false, || true);
+    }
+
+    /// Queues a message that carries a peer's forward.
+    ///
+    /// # Errors
+    /// [`Closed`] if the outbox has closed, or closes now because it is full.
+    pub fn push_forward(&self, text: Text) -> Result<(), Closed> {
+        self.enqueue(text, true, || true)
+    }
+
+    /// [`Outbox::push_forward`], only if `sender` is still set when it is this message's turn. With the flag cleared
+    /// before the sender's leaving is pushed, nothing of a sender can come after the news that it left.
+    ///
+    /// # Errors
+    /// [`Closed`] as for [`Outbox::push_forward`], and if the flag is cleared.
+    pub fn push_forward_while(&self, text: Text, sender: &AtomicBool) -> Result<(), Closed> {
+        self.enqueue(text, true, || sender.load(Ordering::Acquire))
+    }
+
+    fn enqueue(&self, text: Text, forward: bool, still: impl FnOnce() -> bool) -> Result<(), Closed> {
+        let mut state = self.state.lock();
+        if state.end.is_some() || !still() {
+            return Err(Closed);
+        }
+        if state.queue.len() >= self.bounds.messages || state.bytes + text.len() > self.bounds.bytes {
+            state.overflow();
+            return Err(Closed);
+        }
+        state.bytes += text.len();
+        state.queue.push_back((text, forward));
+        state.wake();
+        Ok(())
+    }
+
+    /// Says no: queues the error and, where the refusal ends the connection, its close.
+    pub fn refuse(&self, refusal: &Refusal) {
+        match refusal.close_code() {
+            Some(code) => self.finish(Some(refusal.message()), End::Close { code, reason: refusal.text() }),
+            None => self.say(refusal.message()),
+        }
+    }
+
+    /// Closes: nothing can be pushed any more; what waits goes out first, then `last`, then the end. The first end
+    /// wins. `last` may go over the bounds: it is one message, and says why.
+    pub fn finish(&self, last: Option<Text>, end: End) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        if let Some(text) = last {
+            state.queue.push_back((text, false));
+        }
+        state.end = Some(end);
+        state.probes.clear();
+        state.wake();
+    }
+
+    /// Asks the edge to let its session look again.
+    pub fn nudge(&self) {
+        let mut state = self.state.lock();
+        state.nudged = true;
+        state.wake();
+    }
+
+    /// Asks the edge to ping its peer.
+    pub fn ping(&self) {
+        let mut state = self.state.lock();
+        state.ping = true;
+        state.wake();
+    }
+
+    /// Asks the edge to ping its peer. The receiver hears on the pong, or fails once the outbox has closed.
+    pub fn probe(&self) -> oneshot::Receiver<()> {
+        let (heard, answer) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.ping = true;
+            state.probes.push(heard);
+            state.wake();
+        }
+        answer
+    }
+
+    /// The peer has ponged.
+    pub fn alive(&self) {
+        for probe in self.state.lock().probes.drain(..) {
+            let _asker_gave_up = probe.send(());
+        }
+    }
+
+    /// Whether it was closed, by whomever.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().end.is_some()
+    }
+
+    /// What to do next; keeps the waker where there is nothing. `room` tells whether the edge could take a message
+    /// now: pings and looks come through without.
+    pub fn poll_next(&self, cx: &Context<'_>, room: bool) -> Poll<Outgoing> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.nudged) {
+            return Poll::Ready(Outgoing::Look);
+        }
+        if room {
+            if std::mem::take(&mut state.ping) {
+                return Poll::Ready(Outgoing::Ping);
+            }
+            if let Some((text, forward)) = state.queue.pop_front() {
+                state.bytes = state.bytes.saturating_sub(text.len());
+                return Poll::Ready(Outgoing::Message { text, forward });
+            }
+            if let Some(end) = &state.end {
+                return Poll::Ready(Outgoing::End(end.clone()));
+            }
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Closes for good and empties: the transport is gone. Returns how many forwards will not be written.
+    pub fn abandon(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.end.get_or_insert(End::Drop);
+        state.waker = None;
+        state.probes.clear();
+        state.bytes = 0;
+        let queue = std::mem::take(&mut state.queue);
+        std::mem::take(&mut state.discarded) + forwards(&queue)
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The peer does not read: what waits is thrown away, its senders are told by its leaving.
+    fn overflow(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        self.discarded += forwards(&queue);
+        self.bytes = 0;
+        self.end = Some(End::close(1013, "slow consumer"));
+        self.probes.clear();
+        self.wake();
+    }
+}
+
+fn forwards(queue: &VecDeque<(Text, bool)>) -> u64 {
+    queue.iter().filter(|(_, forward)| *forward).count() as u64
+}

@@ -1,0 +1,201 @@
+//! Bind, serve, stop: the accept loop and what all connections of one server share.
+//!
+//! The caller binds and the caller stops; a server that was bound is listening. Every connection is one task on a
+//! tracker, so that a server that has stopped has left nothing behind.
+
+mod answers;
+mod changes;
+mod connection;
+mod http;
+pub mod websocket;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use changes::Changes;
+
+use crate::config::{Config, IceSource};
+use crate::error::Error;
+use crate::hooks::Hooks;
+use crate::hub::{Hub, Observer};
+use crate::ledger::{Ledger, LedgerReading};
+use crate::outbox::End;
+use crate::session::Rules;
+
+/// Connections the system keeps for us until we accept them.
+const BACKLOG: i32 = 4096;
+
+/// What all connections of one server share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) changes: Arc<Changes>,
+    ice: RwLock<IceSource>,
+    /// Cancelled when no more connections are wanted.
+    stopping: CancellationToken,
+    /// Cancelled when the time for goodbyes is over.
+    over: CancellationToken,
+}
+
+/// A server that listens and does not answer yet.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+/// A server that answers.
+#[derive(Clone)]
+pub struct Running {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Checks the settings and listens. Needs no runtime yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] and [`Error::Bind`].
+    pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Box<dyn Observer>) -> Result<Self, Error> {
+        config.validate()?;
+        let wanted = SocketAddr::new(config.host, config.port);
+        let bind_error = |source| Error::Bind { address: wanted, source };
+        let listener = listen(wanted).map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        let changes = Arc::new(Changes::default());
+        let observer = changes::Chronicle { changes: Arc::clone(&changes), next: observer };
+        let shared = Shared {
+            rules: Arc::new(config.rules()),
+            hub: Arc::new(Hub::new(Box::new(observer))),
+            ledger: Arc::default(),
+            hooks,
+            changes,
+            ice: RwLock::new(config.ice.clone()),
+            stopping: CancellationToken::new(),
+            over: CancellationToken::new(),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared), listener, address })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to answer, on the runtime this is called in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and I/O enabled.
+    pub fn serve(self) -> Running {
+        let tasks = TaskTracker::new();
+        let running = Running { shared: Arc::clone(&self.shared), tasks: tasks.clone(), address: self.address };
+        tasks.spawn(accept(self.shared, self.listener, tasks.clone()));
+        running
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who is there.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
+    /// What became of the forwards so far.
+    pub fn ledger(&self) -> LedgerReading {
+        self.shared.ledger.read()
+    }
+
+    /// A counter to wait on.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.shared.changes
+    }
+
+    /// Tells peers other ICE servers from now on, and live devices at once, in a new `config`.
+    pub fn set_ice_servers(&self, source: IceSource) {
+        *self.shared.ice.write() = source;
+        self.shared.hub.renew_config();
+    }
+
+    /// Stops listening, says 1001 to everyone, and waits until all connections are gone, at most until `deadline`;
+    /// then drops what is left. Returns whether everybody left in time.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.shared.stopping.cancel();
+        self.shared.hub.close(&End::close(1001, "server stopping"));
+        self.tasks.close();
+        let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        self.shared.over.cancel();
+        self.tasks.wait().await;
+        in_time
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A port that was just left can be taken again; one that somebody listens on can not.
+    socket.set_reuse_address(true)?;
+    if matches!(address.ip(), IpAddr::V6(ip) if ip.is_unspecified()) {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener, tasks: TaskTracker) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
+    };
+    let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
+    let router = http::router(&shared);
+    let mut pause = Duration::ZERO;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                pause = Duration::ZERO;
+                let connection = connection::Connection::new(Arc::clone(&shared), router.clone(), address);
+                tasks.spawn(connection.run(stream, tls.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // No descriptors or no memory: they come back when somebody leaves.
+                pause = (pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
+                tracing::warn!("can not accept a connection, trying again in {pause:?}: {error}");
+                tokio::select! {
+                    () = shared.stopping.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

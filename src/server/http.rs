@@ -1,0 +1,218 @@
+//! The routes: the two WebSocket endpoints up to their upgrade, and plain HTTP. Every "no" is a JSON body
+//! `{"error": …}`, never a dropped connection (PROTOCOL.md 3 and 5.3).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{any, get};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use super::Shared;
+use super::answers::Ice;
+use super::connection::{Origin, Upgrade};
+use crate::hooks::{HookError, Knock};
+use crate::peer::{self, Peer, Role};
+use crate::protocol::outbound;
+
+/// The sub-protocol a legacy device offers, and misses if it is not echoed.
+const SUBPROTOCOL: &str = "webrtc-operator";
+
+/// `group_name` of devices that nobody has put into a group.
+const DEFAULT_GROUP: &str = "default";
+
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/register_device", any(register_device))
+        .route("/connect_client", any(connect_client))
+        .route("/devices", get(devices))
+        .route("/infra_config", get(infra_config))
+        .route("/healthz", get(healthz))
+        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
+        .fallback(async || error(StatusCode::NOT_FOUND, "Not found"))
+        .with_state(Arc::clone(shared))
+}
+
+async fn register_device(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade(&shared, Role::Device, request).await.unwrap_or_else(|refused| refused)
+}
+
+async fn connect_client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade(&shared, Role::Client, request).await.unwrap_or_else(|refused| refused)
+}
+
+async fn healthz() -> Response {
+    json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+}
+
+/// One entry of `GET /devices` (PROTOCOL.md 5.3).
+#[derive(Serialize)]
+struct Listed<'a> {
+    device_id: &'a str,
+    group_name: &'a str,
+    adb_port: u16,
+}
+
+async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let caller = Caller::of(&shared, Role::Http, &request);
+    drop(request);
+    if let Err(refused) = caller.authorize(&shared).await {
+        return refused;
+    }
+    let (mut ids_only, mut hidden) = (false, false);
+    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match key {
+            "format" => ids_only = value == "ids",
+            // No device is in another group, and none has an owner.
+            "groupId" => hidden |= value != DEFAULT_GROUP,
+            "owner" => hidden |= !value.is_empty(),
+            _ => {}
+        }
+    }
+    let devices = if hidden { Vec::new() } else { shared.hub.devices() };
+    let body = if ids_only {
+        serde_json::to_string(&devices.iter().map(|device| device.id.as_str()).collect::<Vec<_>>())
+    } else {
+        let listed = |id| Listed { device_id: id, group_name: DEFAULT_GROUP, adb_port: 0 };
+        serde_json::to_string(&devices.iter().map(|device| listed(device.id.as_str())).collect::<Vec<_>>())
+    };
+    json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
+}
+
+/// The `config` message, as a client would get it that has not said its device yet.
+async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let caller = Caller::of(&shared, Role::Http, &request);
+    drop(request);
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => Arc::new(peer),
+        Err(refused) => return refused,
+    };
+    let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
+        Ice::Now(servers, _) => Ok(servers),
+        Ice::Failed(refusal) => Err(refusal),
+        Ice::Later(decision) => shared.decide("ice_servers", &peer.to_string(), decision).await,
+    };
+    match servers {
+        Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
+        Err(refusal) if refusal.close_code() == Some(1008) => error(StatusCode::FORBIDDEN, &refusal.text()),
+        Err(refusal) => error(StatusCode::INTERNAL_SERVER_ERROR, &refusal.text()),
+    }
+}
+
+/// Agrees to a WebSocket, or says why not.
+async fn upgrade(shared: &Arc<Shared>, role: Role, mut request: Request) -> Result<Response, Response> {
+    let response = handshake(&request)?;
+    let caller = Caller::of(shared, role, &request);
+    let transport = hyper::upgrade::on(&mut request);
+    let Some(origin) = request.extensions_mut().remove::<Origin>() else {
+        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"));
+    };
+    drop(request);
+    let peer = caller.authorize(shared).await?;
+    *origin.upgrade.lock() = Some(Upgrade { transport, peer });
+    Ok(response)
+}
+
+/// The 101 to a proper upgrade request, or what is wrong with the request (RFC 6455, 4.2).
+fn handshake(request: &Request) -> Result<Response, Response> {
+    if request.method() != Method::GET {
+        return Err(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed; this is a WebSocket endpoint"));
+    }
+    if !request.headers().contains_key(header::UPGRADE) {
+        let mut response = error(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint");
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Err(response);
+    }
+    let mut response = create_response_with_body(request, Body::empty).map_err(|bad| {
+        let mut response = error(StatusCode::BAD_REQUEST, &format!("Bad WebSocket upgrade: {bad}"));
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
+    })?;
+    if offers_subprotocol(request.headers()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(response)
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|o| o.trim() == SUBPROTOCOL)
+}
+
+/// Who knocks: what a request says of its sender, taken out before anything is awaited.
+struct Caller {
+    peer: Peer,
+    /// Kept only where a hook wants to see it.
+    request: Option<peer::Request>,
+}
+
+impl Caller {
+    fn of(shared: &Shared, role: Role, request: &Request) -> Self {
+        let mut peer = Peer::anonymous(role);
+        peer.address = request.extensions().get::<Origin>().map(|origin| origin.address);
+        Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
+    }
+
+    /// Asks the hook, where there is one.
+    async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
+        let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
+        let knock = Knock { role: peer.role, address: peer.address, request };
+        let decision = shared.hooks.authorize(&knock);
+        peer.request = Some(Box::new(knock.request));
+        let Some(decision) = decision else { return Ok(peer) };
+        let deadline = shared.config.hook_timeout;
+        match tokio::time::timeout(deadline, decision).await {
+            Ok(Ok(identity)) => {
+                peer.identity = identity;
+                Ok(peer)
+            }
+            Ok(Err(HookError::Refused { reason, status })) => {
+                let reason = reason.as_deref().unwrap_or("Not authorized");
+                tracing::info!("refused {} {peer}: {reason:?} [{status}]", peer.role.as_str());
+                Err(refused(reason, status))
+            }
+            Ok(Err(HookError::Failed)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error")),
+            Err(_) => {
+                shared.hooks.timed_out("authorize", &peer.to_string(), deadline);
+                Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"))
+            }
+        }
+    }
+}
+
+fn refused(reason: &str, status: u16) -> Response {
+    if status != 401 {
+        return error(StatusCode::FORBIDDEN, reason);
+    }
+    let mut response = error(StatusCode::UNAUTHORIZED, reason);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn facts_of(request: &Request) -> peer::Request {
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    peer::Request {
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        headers: request.headers().iter().map(text).collect(),
+    }
+}
+
+fn error(status: StatusCode, reason: &str) -> Response {
+    json(status, outbound::error(reason).as_str().to_owned())
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,170 @@
+//! The session of a client: connect once, perhaps wait for the device, then forward to it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Answer, Context, Question, Session, Step, deadline_after};
+use crate::hub::{Client, Device, Forwarded};
+use crate::outbox::Outbox;
+use crate::protocol::{ClientMessage, DeviceId, MAX_DEVICE_MESSAGE, outbound};
+use crate::refusal::Refusal;
+
+/// See [`Session`].
+pub struct ClientSession {
+    context: Context,
+    state: State,
+}
+
+enum State {
+    /// Nothing said yet; it has to be by then.
+    New { deadline: Option<Instant> },
+    /// Waits for its config.
+    Configuring { id: DeviceId },
+    /// Has its config and waits for the device to register.
+    Waiting { id: DeviceId, deadline: Option<Instant> },
+    /// The device is there; waits for what it may see of it.
+    Looking { device: Arc<Device>, deadline: Option<Instant> },
+    /// Has its device info.
+    Connected { device: Arc<Device>, client: Arc<Client> },
+    /// Gone.
+    Left,
+}
+
+impl ClientSession {
+    /// A client that has just connected.
+    pub fn new(context: Context, now: Instant) -> Self {
+        let deadline = deadline_after(now, context.rules.first_message_timeout);
+        Self { context, state: State::New { deadline } }
+    }
+
+    /// Says no. A refusal that closes ends the session there and then, and whatever the peer had sent ahead.
+    fn refuse(&mut self, refusal: &Refusal) -> Step {
+        if refusal.close_code().is_some() {
+            self.leave();
+        }
+        self.context.outbox.refuse(refusal);
+        Step::Done
+    }
+
+    fn on_connect(&mut self, id: Option<DeviceId>) -> Step {
+        if !matches!(self.state, State::New { .. }) {
+            return self.refuse(&Refusal::AlreadyConnected);
+        }
+        let Some(id) = id else { return self.refuse(&Refusal::ConnectWithoutId) };
+        self.state = State::Configuring { id: id.clone() };
+        Step::Ask(Question::Config { device_id: id, renewal: false })
+    }
+
+    /// Looks for the device, until the deadline.
+    fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
+        if let Some(device) = self.context.hub.device_or_wait(&id, &self.context.outbox) {
+            self.state = State::Looking { device: Arc::clone(&device), deadline };
+            return Step::Ask(Question::DeviceInfo(device));
+        }
+        let over = deadline.is_some_and(|deadline| deadline <= now);
+        self.state = State::Waiting { id: id.clone(), deadline };
+        if over {
+            return self.refuse(&Refusal::DeviceNotFound(id));
+        }
+        Step::Done
+    }
+
+    fn on_forward(&mut self, payload: Option<&str>) -> Step {
+        let State::Connected { device, client } = &self.state else { return self.refuse(&Refusal::NotConnected) };
+        let Some(payload) = payload else { return self.refuse(&Refusal::ClientForwardWithoutPayload) };
+        let ledger = &self.context.ledger;
+        ledger.accept();
+        let message = outbound::client_msg(client.id, payload);
+        if message.len() > MAX_DEVICE_MESSAGE {
+            ledger.refuse();
+            return self.refuse(&Refusal::ForwardTooLarge { size: message.len(), limit: MAX_DEVICE_MESSAGE });
+        }
+        match device.forward_to_device(client, message) {
+            Forwarded::Queued => {}
+            // The device is leaving or this client is: whichever it is, the client's connection is closed for it.
+            Forwarded::Gone | Forwarded::Unknown => ledger.lose(1),
+        }
+        Step::Done
+    }
+}
+
+impl Session for ClientSession {
+    fn on_text(&mut self, text: &str, _now: Instant) -> Step {
+        if matches!(self.state, State::Left) {
+            return Step::Done;
+        }
+        match ClientMessage::parse(text) {
+            Ok(ClientMessage::Forward { payload }) => self.on_forward(payload),
+            Ok(ClientMessage::Connect { device_id }) => self.on_connect(device_id),
+            Ok(ClientMessage::Unknown(name)) => self.refuse(&Refusal::UnknownMessageType(name.into_owned())),
+            Err(malformed) => self.refuse(&malformed.into()),
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
+        match (std::mem::replace(&mut self.state, State::Left), answer) {
+            (State::Configuring { id }, Answer::Config(config, _)) => {
+                self.context.outbox.say(config);
+                let deadline = deadline_after(now, self.context.rules.device_wait_timeout);
+                self.find(id, deadline, now)
+            }
+            (State::Looking { device, deadline }, Answer::DeviceInfo(info)) => {
+                let Context { hub, peer, outbox, .. } = &self.context;
+                match hub.attach(&device, info, peer, outbox) {
+                    Ok(Some(client)) => {
+                        self.state = State::Connected { device, client };
+                        Step::Done
+                    }
+                    // It left while its info was being looked at: as if it had not been there.
+                    Ok(None) => self.find(device.id.clone(), deadline, now),
+                    Err(refusal) => self.refuse(&refusal),
+                }
+            }
+            (State::Configuring { .. } | State::Looking { .. }, Answer::Refused(refusal)) => self.refuse(&refusal),
+            (state, _) => {
+                self.state = state;
+                Step::Done
+            }
+        }
+    }
+
+    fn holds_texts(&self) -> bool {
+        matches!(self.state, State::Configuring { .. } | State::Looking { .. })
+    }
+
+    fn on_look(&mut self, now: Instant) -> Step {
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::New { deadline: Some(deadline) } if deadline <= now => self.refuse(&Refusal::FirstMessageTimeout),
+            State::Waiting { id, deadline } => self.find(id, deadline, now),
+            state => {
+                self.state = state;
+                Step::Done
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::New { deadline } | State::Waiting { deadline, .. } => *deadline,
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self) {
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
+            State::Connected { device, client } => self.context.hub.detach(&device, &client),
+            _ => {}
+        }
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.context.outbox
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

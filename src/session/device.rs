@@ -1,0 +1,209 @@
+//! The session of a device: register once, then forward to clients.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
+use crate::hub::{Device, Forwarded};
+use crate::outbox::Outbox;
+use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, outbound};
+use crate::refusal::Refusal;
+
+/// See [`Session`].
+pub struct DeviceSession {
+    context: Context,
+    state: State,
+}
+
+enum State {
+    /// Nothing said yet; it has to be by then.
+    New { deadline: Option<Instant> },
+    /// Waits for its config, with the latest ICE servers there were when it was asked for.
+    Configuring { id: DeviceId, info: Text, generation: u64 },
+    /// Waits for what the holder of its id says to a ping.
+    Contending(Box<Registration>),
+    /// In the hub.
+    Registered(Registered),
+    /// Out of it.
+    Left,
+}
+
+struct Registration {
+    device: Arc<Device>,
+    config: Text,
+    generation: u64,
+    renew_at: Option<Instant>,
+}
+
+struct Registered {
+    device: Arc<Device>,
+    generation: u64,
+    /// A renewal has been asked for and not answered yet, with the ICE servers of that generation.
+    renewing: Option<u64>,
+    /// When the credentials in its config should be renewed.
+    renew_at: Option<Instant>,
+}
+
+impl DeviceSession {
+    /// A device that has just connected.
+    pub fn new(context: Context, now: Instant) -> Self {
+        let deadline = deadline_after(now, context.rules.first_message_timeout);
+        Self { context, state: State::New { deadline } }
+    }
+
+    /// Says no. A refusal that closes ends the registration there and then, and whatever the peer had sent ahead.
+    fn refuse(&mut self, refusal: &Refusal) -> Step {
+        if refusal.close_code().is_some() {
+            self.leave();
+        }
+        self.context.outbox.refuse(refusal);
+        Step::Done
+    }
+
+    fn on_register(&mut self, id: Option<DeviceId>, info: &str) -> Step {
+        if let State::Registered(registered) = &self.state {
+            let refusal = Refusal::AlreadyRegistered(registered.device.id.clone());
+            return self.refuse(&refusal);
+        }
+        let Some(id) = id else { return self.refuse(&Refusal::RegisterWithoutId) };
+        let generation = self.context.hub.ice_generation();
+        self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), generation };
+        Step::Ask(Question::Config { device_id: id, renewal: false })
+    }
+
+    /// Enters the hub; where somebody else holds the id, finds out whether to take its place.
+    fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>) -> Step {
+        let hub = &self.context.hub;
+        let mut outcome = hub.register(&registration.device, &registration.config, expected);
+        while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
+            outcome = hub.register(&registration.device, &registration.config, Some(&Arc::clone(holder)));
+        }
+        match outcome {
+            Ok(()) => {
+                let Registration { device, generation, renew_at, .. } = *registration;
+                self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
+                self.renew_if_due(None)
+            }
+            Err(holder) => {
+                self.state = State::Contending(registration);
+                Step::Ask(Question::Alive(holder))
+            }
+        }
+    }
+
+    fn on_forward(&mut self, client_id: Option<ClientId>, payload: Option<&str>) -> Step {
+        let State::Registered(registered) = &self.state else { return self.refuse(&Refusal::NotRegistered) };
+        let Some(client_id) = client_id else { return self.refuse(&Refusal::InvalidClientId) };
+        let Some(payload) = payload else { return self.refuse(&Refusal::DeviceForwardWithoutPayload) };
+        let ledger = &self.context.ledger;
+        ledger.accept();
+        match registered.device.forward_to_client(client_id, payload) {
+            Forwarded::Queued => {}
+            Forwarded::Gone => ledger.lose(1),
+            Forwarded::Unknown => {
+                ledger.refuse();
+                return self.refuse(&Refusal::UnknownClient(client_id));
+            }
+        }
+        Step::Done
+    }
+
+    /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
+    fn renew_if_due(&mut self, now: Option<Instant>) -> Step {
+        let latest = self.context.hub.ice_generation();
+        let State::Registered(registered) = &mut self.state else { return Step::Done };
+        let expiring = registered.renew_at.zip(now).is_some_and(|(at, now)| at <= now);
+        if registered.renewing.is_some() || (registered.generation == latest && !expiring) {
+            return Step::Done;
+        }
+        registered.renewing = Some(latest);
+        registered.renew_at = None;
+        Step::Ask(Question::Config { device_id: registered.device.id.clone(), renewal: true })
+    }
+}
+
+impl Session for DeviceSession {
+    fn on_text(&mut self, text: &str, _now: Instant) -> Step {
+        if matches!(self.state, State::Left) {
+            return Step::Done;
+        }
+        match DeviceMessage::parse(text) {
+            Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(client_id, payload),
+            Ok(DeviceMessage::Register { device_id, device_info }) => self.on_register(device_id, device_info),
+            Ok(DeviceMessage::Unknown(name)) => self.refuse(&Refusal::UnknownMessageType(name.into_owned())),
+            Err(malformed) => self.refuse(&malformed.into()),
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
+        match (std::mem::replace(&mut self.state, State::Left), answer) {
+            (State::Configuring { id, info, generation }, Answer::Config(config, good_for)) => {
+                let Context { peer, outbox, .. } = &self.context;
+                let device = Arc::new(Device::new(id, info, Arc::clone(peer), Arc::clone(outbox)));
+                let renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                self.register(Box::new(Registration { device, config, generation, renew_at }), None)
+            }
+            (State::Contending(registration), Answer::Alive { holder, alive }) => {
+                if alive {
+                    return self.refuse(&Refusal::AlreadyRegistered(registration.device.id.clone()));
+                }
+                self.register(registration, Some(&holder))
+            }
+            (State::Registered(mut registered), answer) => {
+                registered.generation = registered.renewing.take().unwrap_or(registered.generation);
+                match answer {
+                    Answer::Config(config, good_for) => {
+                        registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                        self.context.outbox.say(config);
+                    }
+                    // A renewal that failed takes nothing away from a device: it keeps the config it has.
+                    Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
+                }
+                self.state = State::Registered(registered);
+                self.renew_if_due(Some(now))
+            }
+            (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(&refusal),
+            (state, _) => {
+                self.state = state;
+                Step::Done
+            }
+        }
+    }
+
+    fn holds_texts(&self) -> bool {
+        matches!(self.state, State::Configuring { .. } | State::Contending(_))
+    }
+
+    fn on_look(&mut self, now: Instant) -> Step {
+        if let State::New { deadline: Some(deadline) } = self.state
+            && deadline <= now
+        {
+            return self.refuse(&Refusal::FirstMessageTimeout);
+        }
+        self.renew_if_due(Some(now))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::New { deadline } => *deadline,
+            State::Registered(registered) => registered.renew_at,
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self) {
+        if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
+            self.context.hub.unregister(&registered.device);
+        }
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.context.outbox
+    }
+}
+
+impl Drop for DeviceSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,235 @@
+//! A house without sockets: peers are sessions and outboxes, the edge is [`House::settle`], time is a number.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use cuttlefish_signaling::config::{Config, IceSource};
+use cuttlefish_signaling::hub::{Device, Hub, Ticket};
+use cuttlefish_signaling::ledger::{Ledger, LedgerReading};
+use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
+use cuttlefish_signaling::peer::{Peer, Role};
+use cuttlefish_signaling::protocol::IceServers;
+use cuttlefish_signaling::refusal::Refusal;
+use cuttlefish_signaling::session::{
+    Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step,
+};
+use tokio::sync::oneshot;
+
+pub struct House {
+    pub hub: Arc<Hub>,
+    pub ledger: Arc<Ledger>,
+    pub now: Instant,
+    pub ice: Option<IceServers>,
+    /// Device info questions are kept back rather than answered, as by a slow hook.
+    pub hold_device_info: bool,
+    rules: Arc<Rules>,
+    config: Config,
+    peers: BTreeMap<String, Actor>,
+}
+
+pub struct Actor {
+    pub session: Box<dyn Session>,
+    pub outbox: Arc<Outbox>,
+    pub heard: VecDeque<String>,
+    pub ended: Option<End>,
+    pub question: Option<Question>,
+    probe: Option<(Arc<Device>, oneshot::Receiver<()>, Instant)>,
+    held: VecDeque<String>,
+    ticket: Option<Ticket>,
+    frozen: bool,
+}
+
+impl House {
+    pub fn new(config: Config) -> Self {
+        let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core asks nobody") };
+        Self {
+            hub: Arc::new(Hub::new(Box::new(()))),
+            ledger: Arc::default(),
+            now: Instant::now(),
+            ice: Some(ice),
+            hold_device_info: false,
+            rules: Arc::new(config.rules()),
+            config,
+            peers: BTreeMap::new(),
+        }
+    }
+
+    pub fn opens(&mut self, name: &str, role: Role) {
+        let outbox = Arc::new(Outbox::new(self.config.outbox_bounds()));
+        let context = Context {
+            hub: Arc::clone(&self.hub),
+            ledger: Arc::clone(&self.ledger),
+            rules: Arc::clone(&self.rules),
+            peer: Arc::new(Peer::anonymous(role)),
+            outbox: Arc::clone(&outbox),
+        };
+        let session: Box<dyn Session> = match role {
+            Role::Device => Box::new(DeviceSession::new(context, self.now)),
+            _ => Box::new(ClientSession::new(context, self.now)),
+        };
+        let ticket = self.hub.admit(&outbox);
+        let actor = Actor {
+            session,
+            outbox,
+            heard: VecDeque::new(),
+            ended: None,
+            question: None,
+            probe: None,
+            held: VecDeque::new(),
+            ticket,
+            frozen: false,
+        };
+        assert!(self.peers.insert(name.to_owned(), actor).is_none(), "{name} is there already");
+    }
+
+    pub fn peer(&mut self, name: &str) -> &mut Actor {
+        self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    pub fn says(&mut self, name: &str, text: &str) {
+        let now = self.now;
+        let peer = self.peer(name);
+        if peer.session.holds_texts() {
+            peer.held.push_back(text.to_owned());
+            return;
+        }
+        let step = peer.session.on_text(text, now);
+        self.take(name, step);
+        self.settle();
+    }
+
+    pub fn says_binary(&mut self, name: &str) {
+        self.peer(name).session.on_binary();
+        self.settle();
+    }
+
+    pub fn freezes(&mut self, name: &str) {
+        self.peer(name).frozen = true;
+    }
+
+    pub fn leaves(&mut self, name: &str) {
+        let mut peer = self.peers.remove(name).unwrap();
+        peer.session.leave();
+        self.ledger.lose(peer.outbox.abandon());
+        self.hub.dismiss(peer.ticket.take().unwrap());
+        self.settle();
+    }
+
+    pub fn after(&mut self, time: Duration) {
+        self.now += time;
+        let now = self.now;
+        for name in self.names() {
+            let peer = self.peer(&name);
+            if peer.session.deadline().is_some_and(|deadline| deadline <= now) {
+                let step = peer.session.on_look(now);
+                self.take(&name, step);
+            }
+        }
+        self.settle();
+    }
+
+    /// What the peer heard next, if anything.
+    pub fn hears(&mut self, name: &str) -> Option<String> {
+        self.peer(name).heard.pop_front()
+    }
+
+    pub fn balance(&self) -> LedgerReading {
+        self.ledger.read()
+    }
+
+    /// Answers a question that was kept back.
+    pub fn answers(&mut self, name: &str, answer: Answer) {
+        let now = self.now;
+        let peer = self.peer(name);
+        peer.question = None;
+        let step = peer.session.on_answer(answer, now);
+        self.take(name, step);
+        self.settle();
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.peers.keys().cloned().collect()
+    }
+
+    fn take(&mut self, name: &str, mut step: Step) {
+        let now = self.now;
+        while let Step::Ask(question) = step {
+            let (ice, hold) = (self.ice.clone(), self.hold_device_info);
+            let peer = self.peer(name);
+            let answer = match question {
+                Question::Config { .. } => match ice {
+                    Some(ice) => Answer::Config(ice.config(), None),
+                    None => Answer::Refused(Refusal::HookFailed),
+                },
+                Question::DeviceInfo(_) if hold => {
+                    peer.question = Some(question);
+                    return;
+                }
+                Question::DeviceInfo(device) => Answer::DeviceInfo(device.info.clone()),
+                Question::Alive(holder) => {
+                    let probe = holder.outbox.probe();
+                    peer.probe = Some((holder, probe, now));
+                    return;
+                }
+            };
+            step = peer.session.on_answer(answer, now);
+        }
+    }
+
+    /// Does what edges do until nothing moves: drains outboxes, hears probes, feeds what was held back.
+    pub fn settle(&mut self) {
+        while self.names().iter().fold(false, |moved, name| self.turn(name) || moved) {}
+    }
+
+    fn turn(&mut self, name: &str) -> bool {
+        let now = self.now;
+        let probe_timeout = self.config.limits.probe_timeout;
+        let ledger = Arc::clone(&self.ledger);
+        let peer = self.peer(name);
+        if let Some((holder, mut probe, asked)) = peer.probe.take() {
+            let alive = match probe.try_recv() {
+                Ok(()) => Some(true),
+                Err(oneshot::error::TryRecvError::Closed) => Some(false),
+                Err(oneshot::error::TryRecvError::Empty) => (asked + probe_timeout <= now).then_some(false),
+            };
+            match alive {
+                Some(alive) => {
+                    let step = peer.session.on_answer(Answer::Alive { holder, alive }, now);
+                    self.take(name, step);
+                    return true;
+                }
+                None => peer.probe = Some((holder, probe, asked)),
+            }
+        }
+        if !peer.session.holds_texts()
+            && let Some(text) = peer.held.pop_front()
+        {
+            let step = peer.session.on_text(&text, now);
+            self.take(name, step);
+            return true;
+        }
+        if peer.frozen || peer.ended.is_some() {
+            return false;
+        }
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let Poll::Ready(outgoing) = peer.outbox.poll_next(&mut cx, true) else { return false };
+        match outgoing {
+            Outgoing::Message { text, forward } => {
+                ledger.deliver(u64::from(forward));
+                peer.heard.push_back(text.as_str().to_owned());
+            }
+            Outgoing::Ping => peer.outbox.alive(),
+            Outgoing::Look => {
+                let step = peer.session.on_look(now);
+                self.take(name, step);
+            }
+            Outgoing::End(end) => {
+                peer.session.leave();
+                peer.ended = Some(end);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,58 @@
+//! The transcripts, run on the pure core.
+
+use cuttlefish_signaling::outbox::End;
+use cuttlefish_signaling::peer::Role;
+
+use crate::house::House;
+use crate::transcript::{Act, Case, assert_means, load, run_each};
+
+#[test]
+fn every_transcript_holds_without_sockets() {
+    let mut cases = load();
+    // The size of a message is counted as it comes in, by the edge.
+    cases.retain(|case| !case.lines.iter().any(|line| matches!(line.act, Act::Closes(_, 1009))));
+    run_each(cases, run);
+}
+
+fn run(case: Case) {
+    let mut house = House::new(case.config);
+    let mut present = Vec::new();
+    for line in case.lines {
+        let place = &line.place;
+        match line.act {
+            Act::Opens(peer, role) => {
+                house.opens(&peer, if role == "device" { Role::Device } else { Role::Client });
+                present.push(peer);
+            }
+            Act::Says(peer, text) => house.says(&peer, &text),
+            Act::SaysBinary(peer, _) => house.says_binary(&peer),
+            Act::Hears(peer, expected) => {
+                let heard = house.hears(&peer).unwrap_or_else(|| panic!("{place}: {peer} heard nothing"));
+                assert_means(place, &peer, &heard, &expected);
+            }
+            Act::HearsText(peer, expected) => assert_eq!(house.hears(&peer).as_deref(), Some(&*expected), "{place}"),
+            Act::Closes(peer, code) => {
+                assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the close");
+                let Some(End::Close { code: said, .. }) = house.peer(&peer).ended else {
+                    panic!("{place}: {peer} is not closed: {:?}", house.peer(&peer).ended)
+                };
+                assert_eq!(said, code, "{place}");
+            }
+            Act::Leaves(peer) | Act::Drops(peer) => {
+                house.leaves(&peer);
+                present.retain(|other| *other != peer);
+            }
+            Act::Freezes(peer) => house.freezes(&peer),
+            Act::After(time) => house.after(time),
+        }
+    }
+    for peer in &present {
+        assert_eq!(house.hears(peer), None, "{peer} heard more than it should");
+    }
+    for peer in &present {
+        house.leaves(peer);
+    }
+    assert!(house.balance().balances(), "{:?}", house.balance());
+    assert_eq!(house.hub.connections(), 0);
+    assert!(house.hub.devices().is_empty());
+}

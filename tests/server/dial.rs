@@ -1,0 +1,145 @@
+//! Peers on real sockets (tokio-tungstenite's client side) and a server to talk to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::{Config, NoHooks, Running, Server};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::Message;
+
+/// Long enough for the slowest machine; nothing waits that long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub fn serve(config: Config) -> Running {
+    Server::bind(config, Arc::new(NoHooks), Box::new(())).unwrap().serve()
+}
+
+pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came"))
+}
+
+/// A peer that reads all the time, as real ones do, and so answers pings.
+pub struct Dialed {
+    sink: SplitSink<WebSocketStream<TcpStream>, Message>,
+    inbox: mpsc::UnboundedReceiver<Came>,
+    reader: JoinHandle<()>,
+    pings: u32,
+}
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Came {
+    Text(String),
+    Pong(Vec<u8>),
+    Closed(u16),
+    Lost,
+}
+
+impl Dialed {
+    pub async fn open(address: SocketAddr, path: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let (socket, response) =
+            tokio_tungstenite::client_async_with_config(format!("ws://{address}{path}"), stream, Some(config))
+                .await
+                .unwrap();
+        assert_eq!(response.status(), 101);
+        let (sink, stream) = socket.split();
+        let (heard, inbox) = mpsc::unbounded_channel();
+        Self { sink, inbox, reader: tokio::spawn(read(stream, heard)), pings: 0 }
+    }
+
+    pub async fn device(address: SocketAddr, id: &str) -> Self {
+        let mut device = Self::open(address, "/register_device").await;
+        device.says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{}}}}"#)).await;
+        device.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        device
+    }
+
+    pub async fn client(address: SocketAddr, id: &str) -> Self {
+        let mut client = Self::open(address, "/connect_client").await;
+        client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
+        client.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        client.hears(r#"{"message_type":"device_info","device_info":{}}"#).await;
+        client
+    }
+
+    pub async fn says(&mut self, text: &str) {
+        self.send(Message::text(text)).await;
+    }
+
+    pub async fn send(&mut self, message: Message) {
+        // The server may have hung up already; what it said then is still to be read.
+        let _gone = self.sink.send(message).await;
+    }
+
+    pub async fn hears(&mut self, text: &str) {
+        assert_eq!(self.next().await, Came::Text(text.into()));
+    }
+
+    /// Stops to read, and so to answer pings.
+    pub fn freeze(&self) {
+        self.reader.abort();
+    }
+
+    /// The next text, or the end.
+    pub async fn next(&mut self) -> Came {
+        loop {
+            let came = patiently("a message", self.inbox.recv()).await.unwrap_or(Came::Lost);
+            if !matches!(came, Came::Pong(_)) {
+                return came;
+            }
+        }
+    }
+
+    /// Whatever this peer has said has been heard, and everything for it that came before has arrived: a ping there
+    /// and back. Returns the texts that came first.
+    pub async fn round_trip(&mut self) -> Vec<String> {
+        self.pings += 1;
+        let mark = self.pings.to_be_bytes().to_vec();
+        self.send(Message::Ping(mark.clone().into())).await;
+        let mut texts = Vec::new();
+        loop {
+            match patiently("a pong", self.inbox.recv()).await {
+                Some(Came::Text(text)) => texts.push(text),
+                Some(Came::Pong(pong)) if pong != mark => {}
+                _ => return texts,
+            }
+        }
+    }
+}
+
+impl Drop for Dialed {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, heard: mpsc::UnboundedSender<Came>) {
+    loop {
+        let came = match stream.next().await {
+            Some(Ok(Message::Text(text))) => Came::Text(text.to_string()),
+            Some(Ok(Message::Pong(mark))) => Came::Pong(mark.to_vec()),
+            Some(Ok(Message::Close(frame))) => Came::Closed(frame.map_or(1005, |frame| frame.code.into())),
+            Some(Ok(_)) => continue,
+            Some(Err(_)) | None => Came::Lost,
+        };
+        let lost = came == Came::Lost;
+        if heard.send(came).is_err() || lost {
+            return;
+        }
+    }
+}
