@@ -1,0 +1,6 @@
+"""`python -m cuttlefish_signaling`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,245 @@
+"""The settings of a server: types checked, hooks told from lists, errors that name the setting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from . import _native
+from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
+from ._native import TurnRest
+from .errors import BindError, ConfigError, TlsError
+
+if TYPE_CHECKING:
+    import ssl
+
+Authorize: TypeAlias = Callable[[AuthorizeContext], Any]
+"""Returns an identity (anything JSON can say) or None, or raises `Refused`; `def` or `async def`."""
+
+FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
+"""Returns what the client may see of the device info; `def` or `async def`."""
+
+IceHook: TypeAlias = Callable[[IceContext], Any]
+"""Returns a list of ICE servers; `def` or `async def`."""
+
+IceServers: TypeAlias = "Iterable[IceServer | dict[str, Any]] | TurnRest | IceHook"
+"""A list, time-limited TURN credentials, or a hook asked for each peer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what peers may take. Times are in seconds."""
+
+    max_message_size: int = 256 * 1024
+    """The largest message taken in, in bytes, fragments added up; larger is closed [1009]. Four times what a device
+    can be sent, so that a forward that is merely too large for it is answered and not cut off."""
+    outbox_messages: int = 256
+    """Messages that may wait for one peer; one more, and it is closed [1013]. A session takes a few dozen."""
+    outbox_bytes: int = 1024 * 1024
+    """Bytes that may wait for one peer."""
+    first_message_timeout: float | None = 10.0
+    """How long a peer may take to register or connect; None is for ever."""
+    request_head_timeout: float = 5.0
+    """How long a request head may take."""
+    max_headers: int = 64
+    """How many headers a request may have; browsers send about 20."""
+    max_request_head: int = 16 * 1024
+    """How large a request head may be, in bytes; at least 8192."""
+    tls_handshake_timeout: float = 5.0
+    """How long a TLS handshake may take."""
+    probe_timeout: float = 2.0
+    """How long the holder of an id has to answer a ping when somebody else registers it."""
+    close_timeout: float = 5.0
+    """How long a closed connection may take to take what waits for it and to say goodbye."""
+    goodbye_timeout: float = 0.25
+    """How long a peer may take to answer the goodbye of a server that stops."""
+    hook_threads: int = 32
+    """Threads that run `def` hooks, started as needed. Questions that find none free wait, under their deadline."""
+
+
+@dataclass(frozen=True)
+class Keepalive:
+    """When a silent connection is found dead: after `interval + timeout`. Times are in seconds."""
+
+    interval: float | None = 10.0
+    """Silence after which a peer is pinged; None never pings."""
+    timeout: float = 5.0
+    """How long the pong may take."""
+
+
+class Tls:
+    """A server's certificate and key. Make one with `self_signed`, `from_files` or `from_pem`."""
+
+    __slots__ = ("_native", "certificate_pem")
+
+    certificate_pem: str
+    """What a client has to trust, PEM: the authority of a self-signed certificate, else the certificate itself."""
+
+    def __init__(self, native: _native.Tls, certificate_pem: str) -> None:
+        self._native = native
+        self.certificate_pem = certificate_pem
+
+    @classmethod
+    def self_signed(cls, names: Sequence[str] = ("localhost", "127.0.0.1", "::1")) -> Tls:
+        """Makes a certificate for these DNS names and IP addresses, good for 824 days.
+
+        Raises TlsError where a name is neither.
+        """
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TlsError("tls", f"names must be a list of strings, got {names!r}")
+        native = _native.Tls.self_signed(list(names))
+        return cls(native, native.authority_pem or "")
+
+    @classmethod
+    def from_files(cls, certificate: str | PathLike[str], key: str | PathLike[str]) -> Tls:
+        """Reads a certificate chain, leaf first, and its private key, both PEM.
+
+        Raises TlsError where a file can not be read, is no PEM, or the two do not belong together.
+        """
+        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"))
+
+    @classmethod
+    def from_pem(cls, certificate: str | bytes, key: str | bytes) -> Tls:
+        """The same from memory. Raises TlsError."""
+        chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
+        native = _native.Tls.from_pem(chain, key.encode() if isinstance(key, str) else bytes(key))
+        return cls(native, chain.decode("ascii", "replace"))
+
+    def client_context(self) -> ssl.SSLContext:
+        """An `ssl.SSLContext` for clients that trusts this server, and nobody else."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=self.certificate_pem)
+        return context
+
+    def __repr__(self) -> str:
+        return "<Tls>"
+
+
+def _read(path: str | PathLike[str], what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, TypeError, ValueError) as error:
+        raise TlsError("tls", f"can not read the {what} {path!r}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a server is told, checked."""
+
+    host: str
+    port: int
+    tls: Tls | None
+    ice_servers: IceServers
+    filter_device_info: FilterDeviceInfo | None
+    authorize: Authorize | None
+    device_wait_timeout: float | None
+    on_duplicate: str
+    hook_timeout: float
+    limits: Limits
+    keepalive: Keepalive
+    workers: int
+    stop_timeout: float
+    native: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str) or not self.host:
+            raise ConfigError("host", f"must be an address or a name, got {self.host!r}")
+        _integer("port", self.port, 0, 65535)
+        if self.tls is not None and not isinstance(self.tls, Tls):
+            raise ConfigError("tls", f"must be a Tls or None, got {self.tls!r}")
+        for name in ("filter_device_info", "authorize"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ConfigError(name, f"must be callable, got {hook!r}")
+        if self.on_duplicate not in ("reject", "replace"):
+            raise ConfigError("on_duplicate", f"must be 'reject' or 'replace', got {self.on_duplicate!r}")
+        _seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
+        _seconds("hook_timeout", self.hook_timeout, zero=False)
+        _seconds("stop_timeout", self.stop_timeout)
+        _integer("workers", self.workers, 1, 1024)
+        native = self.native
+        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers"):
+            native[setting] = getattr(self, setting)
+        native["tls"] = self.tls and self.tls._native
+        native["ice_servers"] = ice_source(self.ice_servers)
+        _add_group(native, "limits", self.limits, Limits)
+        _add_group(native, "keepalive", self.keepalive, Keepalive)
+
+    def hooks(self) -> list[str]:
+        """The names of the hooks there are."""
+        hooked = [name for name in ("filter_device_info", "authorize") if getattr(self, name) is not None]
+        return [*hooked, "ice_servers"] if is_ice_hook(self.ice_servers) else hooked
+
+
+def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> None:
+    if not isinstance(group, kind):
+        raise ConfigError(name, f"must be {kind.__name__}(...), got {group!r}")
+    for item in fields(group):  # type: ignore[arg-type]
+        value, setting = getattr(group, item.name), f"{name}.{item.name}"
+        if item.type == "int":
+            _integer(setting, value, 1, 2**40)
+        else:
+            _seconds(setting, value, optional="None" in str(item.type), zero=False)
+        native[setting] = value
+
+
+def _integer(setting: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(setting, f"must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        raise ConfigError(setting, f"must be between {least} and {most}, got {value}")
+
+
+def _seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
+    if value is None and optional:
+        return
+    wanted = f"a number of seconds{' or None' if optional else ''}"
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(setting, f"must be {wanted}, got {value!r}")
+    if value < 0 or (value == 0 and not zero) or value > 10**9:
+        raise ConfigError(setting, f"must be {wanted}, {'0 or' if zero else 'and'} more than 0, got {value}")
+
+
+def is_ice_hook(source: IceServers) -> bool:
+    """Whether ICE servers come from a callable."""
+    return callable(source) and not isinstance(source, TurnRest)
+
+
+def ice_source(source: IceServers) -> TurnRest | str | None:
+    """What the core is told: JSON of a list, a TurnRest, or None for a hook. Raises ConfigError."""
+    if isinstance(source, TurnRest):
+        return source
+    return None if is_ice_hook(source) else ice_json(source)
+
+
+def ice_json(servers: Any) -> str:
+    """The JSON of a list of `IceServer`s or dictionaries. Raises ConfigError, which names the entry."""
+    if isinstance(servers, str | bytes | dict | IceServer) or not isinstance(servers, Iterable):
+        raise ConfigError("ice_servers", f"expected a list of IceServer, got {servers!r}")
+    entries = [entry._json() if isinstance(entry, IceServer) else entry for entry in servers]
+    try:
+        text = json.dumps(entries, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("ice_servers", f"can not be written as JSON: {error}") from error
+    _native.check_ice_servers(text)
+    return text
+
+
+def resolve(host: str, port: int) -> str:
+    """The IP address a host name stands for. Raises BindError."""
+    import socket
+
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        raise BindError(number, f"host: {host!r} is no address and no known name: {error}") from error
+    return str(found[0][4][0])

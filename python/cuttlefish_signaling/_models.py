@@ -1,0 +1,222 @@
+"""What comes out of a server and what hooks see: immutable snapshots, never live objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
+"""Anything JSON can say."""
+
+Role: TypeAlias = Literal["device", "client", "http"]
+"""What a connection is for."""
+
+PeerTuple: TypeAlias = "tuple[str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None]"
+
+
+class Headers(Mapping[str, str]):
+    """Request headers: a mapping whose keys do not care for case. Of a header sent twice, all values, with commas."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Sequence[tuple[str, str]] = ()) -> None:
+        merged: dict[str, str] = {}
+        for name, value in items:
+            key = name.lower()
+            merged[key] = f"{merged[key]}, {value}" if key in merged else value
+        self._items = merged
+
+    def __getitem__(self, name: str) -> str:
+        return self._items[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        # Values may be credentials.
+        return f"<Headers {', '.join(self._items)}>"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One peer, as the transport and `authorize` know it."""
+
+    role: Role
+    """What it came for."""
+    address: str | None
+    """Its IP address."""
+    port: int | None
+    """Its TCP port."""
+    since: float
+    """When it connected, in seconds since 1970."""
+    path: str
+    """The path of its request."""
+    query_string: str
+    """The query of its request, without `?`."""
+    headers: Headers
+    """The headers of its request."""
+    identity: Any
+    """What `authorize` returned for it."""
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters, the last value of each."""
+        from urllib.parse import parse_qsl
+
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @classmethod
+    def _of(cls, peer: PeerTuple) -> Peer:
+        role, address, port, since, path, query, headers, identity = peer
+        return cls(role, address, port, since, path, query, Headers(headers), _identity(identity))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class AuthorizeContext:
+    """What `authorize` is asked about: a request, before it is let in."""
+
+    role: Role
+    """What it wants: `device`, `client`, or `http` for anything but the two WebSocket endpoints."""
+    peer: Peer
+    """Who asks. `identity` is what the hook is to find out."""
+
+    @property
+    def path(self) -> str:
+        """The path of the request."""
+        return self.peer.path
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters of the query."""
+        return self.peer.query
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the request."""
+        return self.peer.headers
+
+    @property
+    def address(self) -> str | None:
+        """The IP address it comes from."""
+        return self.peer.address
+
+
+@dataclass(frozen=True)
+class IceContext:
+    """Whom `ice_servers` is asked for."""
+
+    role: Role
+    """`device` or `client`: as what the peer will use them."""
+    device_id: str | None
+    """The device it registers as, or connects to; `None` for `GET /infra_config`."""
+    peer: Peer
+    """Who asks."""
+
+
+@dataclass(frozen=True)
+class FilterContext:
+    """Whom `filter_device_info` is asked for."""
+
+    device_id: str
+    """The device the info is of."""
+    client: Peer
+    """The client that is to see it."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered device."""
+
+    device_id: str
+    """The id it registered."""
+    address: str | None
+    """Its IP address."""
+    port: int | None
+    """Its TCP port."""
+    since: float
+    """When it connected, in seconds since 1970."""
+    identity: Any
+    """What `authorize` returned for it."""
+    clients: int
+    """How many clients are connected to it."""
+    info_json: str = field(repr=False)
+    """Its device info, byte for byte as it sent it."""
+
+    @property
+    def info(self) -> Any:
+        """Its device info, parsed."""
+        return json.loads(self.info_json)
+
+    @classmethod
+    def _of(cls, device: tuple[str, str | None, int | None, float, str | None, int, str]) -> Device:
+        device_id, address, port, since, identity, clients, info = device
+        return cls(device_id, address, port, since, _identity(identity), clients, info)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client that has its device info."""
+
+    device_id: str
+    """The device it is connected to."""
+    client_id: int
+    """The number by which the device knows it, from 1."""
+    address: str | None
+    """Its IP address."""
+    port: int | None
+    """Its TCP port."""
+    since: float
+    """When it connected, in seconds since 1970."""
+    identity: Any
+    """What `authorize` returned for it."""
+
+    @classmethod
+    def _of(cls, client: tuple[str, int, str | None, int | None, float, str | None]) -> Client:
+        *facts, identity = client
+        return cls(*facts, _identity(identity))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters of one server, from its start. At rest `accepted == delivered + refused + gone`."""
+
+    connections: int
+    """WebSockets open now, registered or not."""
+    devices: int
+    """Devices registered now."""
+    clients: int
+    """Clients connected to a device now."""
+    accepted: int
+    """Forwards taken in."""
+    delivered: int
+    """Forwards written to their receiver."""
+    refused: int
+    """Forwards answered with an error."""
+    gone: int
+    """Forwards whose receiver was gone, which their sender was told."""
+    hook_failures: int
+    """Hooks that raised, hung or returned rubbish."""
+
+
+@dataclass(frozen=True)
+class IceServer:
+    """A STUN or TURN server (W3C `RTCIceServer`). TURN needs `username` and `credential`."""
+
+    urls: str | Sequence[str]
+    """One URL or several: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `stuns:`, `turns:`."""
+    username: str | None = None
+    credential: str | None = field(default=None, repr=False)
+
+    def _json(self) -> dict[str, Any]:
+        urls = self.urls if isinstance(self.urls, str) else list(self.urls)
+        named = {"urls": urls, "username": self.username, "credential": self.credential}
+        return {key: value for key, value in named.items() if value is not None}
+
+
+def _identity(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,496 @@
+"""`SignalingServer`: starts, questions and stops the Rust core."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from . import _native
+from ._config import (
+    Authorize,
+    FilterDeviceInfo,
+    IceServers,
+    Keepalive,
+    Limits,
+    Settings,
+    Tls,
+    ice_source,
+    is_ice_hook,
+    resolve,
+)
+from ._courier import Courier
+from ._hooks import HookFailure, HookRunner
+from ._models import Client, Device, Stats
+from .errors import ForkedError, NotRunningError, WaitTimeoutError
+
+if TYPE_CHECKING:
+    import asyncio
+    from typing_extensions import Self
+
+logger = logging.getLogger("cuttlefish_signaling")
+
+T = TypeVar("T")
+
+SLICE = 0.05
+"""Seconds a wait spends in the core at a stretch: as long as Ctrl-C may take."""
+
+THREAD_TIMEOUT = 0.5
+"""Seconds `stop()` waits for threads that run hooks, beyond the time given to peers."""
+
+
+class SignalingServer:
+    """A signaling server in this process. It runs on threads of its own; what it relays never touches Python.
+
+    With the defaults it is made for tests: 127.0.0.1, a free port, plain, no ICE servers, everybody welcome.
+
+    Args:
+        host: Address or name to listen on.
+        port: Port to listen on; 0 is a free one, told by `port`.
+        tls: `Tls.self_signed()`, `Tls.from_files(...)`; None is plain.
+        ice_servers: What peers are told in `config`: a list of `IceServer` (or dictionaries), a `TurnRest`, or a
+            callable asked for each peer with an `IceContext`.
+        filter_device_info: `hook(info, FilterContext)`: what this client may see of this device. Asked for each client;
+            its result goes to that client only. None: all of it, byte for byte.
+        authorize: `hook(AuthorizeContext)`: returns an identity (anything JSON can say) or None, or raises `Refused`.
+            Asked for each request but `GET /healthz`.
+        device_wait_timeout: Seconds a client may wait for a device that is not there; 0 refuses at once, None is for
+            ever.
+        on_duplicate: `"reject"`: an id that is held stays with its holder, if it answers a ping; `"replace"`: the
+            newcomer gets it.
+        hook_timeout: Seconds a hook may take. Hooks are `def` or `async def`; one that raises, hangs or returns rubbish
+            costs the peer it was asked for its connection (`Internal error` [1011]), and nobody else anything.
+        limits: Bounds on what peers may take.
+        keepalive: When a silent connection is found dead.
+        workers: OS threads that relay.
+        stop_timeout: Seconds peers get to say goodbye when the server stops.
+
+    Raises:
+        ConfigError: A setting makes no sense. It names the setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: Tls | None = None,
+        ice_servers: IceServers = (),
+        filter_device_info: FilterDeviceInfo | None = None,
+        authorize: Authorize | None = None,
+        device_wait_timeout: float | None = 0.0,
+        on_duplicate: Literal["reject", "replace"] = "reject",
+        hook_timeout: float = 5.0,
+        limits: Limits = Limits(),
+        keepalive: Keepalive = Keepalive(),
+        workers: int = 1,
+        stop_timeout: float = 2.0,
+    ) -> None:
+        self._settings = Settings(
+            host=host,
+            port=port,
+            tls=tls,
+            ice_servers=ice_servers,
+            filter_device_info=filter_device_info,
+            authorize=authorize,
+            device_wait_timeout=device_wait_timeout,
+            on_duplicate=on_duplicate,
+            hook_timeout=hook_timeout,
+            limits=limits,
+            keepalive=keepalive,
+            workers=workers,
+            stop_timeout=stop_timeout,
+        )
+        self._ice_servers = ice_servers
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._stopped.set()
+        self._run: _Run | None = None
+        self._last_run: _Run | None = None
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Starts to listen; returns when it does. A server that was stopped can be started again.
+
+        Raises:
+            BindError: The address is taken, not ours, or not permitted.
+            NotRunningError: It is running already.
+        """
+        self._start(None)
+        return self
+
+    def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        with self._lock:
+            if self._run is not None and self._run.native.is_running:
+                raise NotRunningError("the server is running already")
+            self._run = self._last_run = _Run(self._settings, self._ice_servers, loop)
+            self._stopped.clear()
+        _stop_at_exit(self)
+
+    def stop(self, *, timeout: float | None = None) -> bool:
+        """Stops: closes the port, says 1001 to every peer, and waits until all are gone. The second time it does nothing.
+
+        Args:
+            timeout: Seconds peers get to say goodbye; default `stop_timeout`. Then their connections are dropped.
+
+        Returns:
+            Whether everybody said goodbye in time.
+        """
+        with self._lock:
+            run, self._run = self._run, None
+        if run is None:
+            # Somebody else may be at it.
+            self._stopped.wait(self._settings.stop_timeout + THREAD_TIMEOUT)
+            return True
+        try:
+            return run.stop(self._settings.stop_timeout if timeout is None else timeout)
+        finally:
+            self._stopped.set()
+
+    async def stop_async(self, *, timeout: float | None = None) -> bool:
+        """`stop()`, while the event loop goes on."""
+        return await _in_thread(lambda: self.stop(timeout=timeout))
+
+    def serve_forever(self) -> None:
+        """Blocks until the server is stopped; Ctrl-C stops it cleanly. Starts it if it is not running."""
+        if self._run is None:
+            self.start()
+        try:
+            while not self._stopped.wait(3600):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.stop()
+
+    async def serve_forever_async(self) -> None:
+        """`serve_forever()` for an event loop: waits until the server is stopped, and stops it when cancelled."""
+        import asyncio
+
+        if self._run is None:
+            self._start(asyncio.get_running_loop())
+        try:
+            await self._until_async(lambda: None, None, "")
+        except NotRunningError:
+            pass
+        finally:
+            await self.stop_async()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+
+        self._start(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop_async()
+
+    def __del__(self) -> None:
+        run = getattr(self, "_run", None)
+        if run is not None and run.native.is_running:
+            warnings.warn(f"{self!r} was not stopped", ResourceWarning, source=self, stacklevel=2)
+            run.stop(0.0)
+
+    def __repr__(self) -> str:
+        run = self._run
+        if run is None:
+            return "<SignalingServer stopped>"
+        return f"<SignalingServer {self._url('http', '')}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it listens, in this process."""
+        run = self._run
+        return run is not None and run.native.is_running
+
+    # Where it is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._running().native.address[0]
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._running().native.address[1]
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:43210`, or `https:`. Where it listens on every address, the loopback one."""
+        self._running()
+        return self._url("http", "")
+
+    @property
+    def device_url(self) -> str:
+        """Where devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
+        self._running()
+        return self._url("ws", "/register_device")
+
+    @property
+    def client_url(self) -> str:
+        """Where clients connect: `ws://127.0.0.1:43210/connect_client`, or `wss:`."""
+        self._running()
+        return self._url("ws", "/connect_client")
+
+    def _url(self, scheme: str, path: str) -> str:
+        host, port = self._running().native.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"{scheme}{'s' if self._settings.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+    @property
+    def tls(self) -> Tls | None:
+        """Its certificate, and the context for clients that comes with it."""
+        return self._settings.tls
+
+    # Who is there ----------------------------------------------------------------------------------------------------
+
+    def devices(self) -> list[Device]:
+        """The devices registered now, by id."""
+        return [Device._of(device) for device in self._running().native.devices()]
+
+    def clients(self, device_id: str | None = None) -> list[Client]:
+        """The clients connected now, to this device or to all, by device id and client id."""
+        return [Client._of(client) for client in self._running().native.clients(device_id)]
+
+    def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
+        """Waits until a device of this id is registered.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            WaitTimeoutError: It did not come; the message says who did.
+            NotRunningError: The server is not running, or stopped meanwhile.
+        """
+        return self._until(lambda: self._device(device_id), timeout, f"device {device_id!r} to register")
+
+    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
+        """`wait_for_device()` for coroutines."""
+        return await self._until_async(lambda: self._device(device_id), timeout, f"device {device_id!r} to register")
+
+    def wait_for_client(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
+        """Waits until a client is connected to this device, or to any, and has its device info.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Returns:
+            The client that has been connected the longest.
+
+        Raises:
+            WaitTimeoutError: None came; the message says who did.
+            NotRunningError: The server is not running, or stopped meanwhile.
+        """
+        return self._until(lambda: self._client(device_id), timeout, _a_client_of(device_id))
+
+    async def wait_for_client_async(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
+        """`wait_for_client()` for coroutines."""
+        return await self._until_async(lambda: self._client(device_id), timeout, _a_client_of(device_id))
+
+    def disconnect_device(self, device_id: str) -> bool:
+        """Ends a device's connection; its clients hear `Device disconnected`. False if there is no such device."""
+        return self._running().native.disconnect_device(device_id)
+
+    def disconnect_client(self, device_id: str, client_id: int) -> bool:
+        """Ends a client's connection; the device hears `client_disconnected`. False if there is no such client."""
+        return self._running().native.disconnect_client(device_id, client_id)
+
+    def set_ice_servers(self, ice_servers: IceServers) -> None:
+        """Tells peers other ICE servers from now on: as the setting `ice_servers`. Devices that are registered hear of
+        them at once, in a new `config`; clients get theirs when they connect.
+
+        Raises:
+            ConfigError: An entry makes no sense; nothing has changed then.
+        """
+        source, run = ice_source(ice_servers), self._running()
+        run.hooks.set_ice_hook(run.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
+        run.native.set_ice_servers(source)
+        self._ice_servers = ice_servers
+
+    def stats(self) -> Stats:
+        """The counters, also of a server that has stopped."""
+        run = self._run or self._last_run
+        if run is None:
+            raise NotRunningError("the server has not been started")
+        connections, accepted, delivered, refused, gone = run.native.stats()
+        devices = run.native.devices() if run.native.is_running else []
+        return Stats(
+            connections=connections,
+            devices=len(devices),
+            clients=sum(device[5] for device in devices),
+            accepted=accepted,
+            delivered=delivered,
+            refused=refused,
+            gone=gone,
+            hook_failures=run.hooks.failure_count,
+        )
+
+    @property
+    def hook_errors(self) -> list[HookFailure]:
+        """The last 100 hooks that raised, hung or returned rubbish, the oldest first; kept when the server stops."""
+        run = self._run or self._last_run
+        return list(run.hooks.failures) if run is not None else []
+
+    # Waiting ---------------------------------------------------------------------------------------------------------
+
+    def _running(self) -> _Run:
+        run = self._run
+        if run is None:
+            raise NotRunningError("the server is not running: start() it, or use it in a with statement")
+        if run.native.process != os.getpid():
+            raise ForkedError(
+                f"the server was started by process {run.native.process}, of which this one is a fork; its threads "
+                'stayed there. Start a server of its own in the child, or use multiprocessing\'s "spawn"'
+            )
+        return run
+
+    def _device(self, device_id: str) -> Device | None:
+        found = self._running().native.device(device_id)
+        return None if found is None else Device._of(found)
+
+    def _client(self, device_id: str | None) -> Client | None:
+        found = [Client._of(client) for client in self._running().native.clients(device_id)]
+        return min(found, key=lambda client: client.since, default=None)
+
+    def _until(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
+        native = self._running().native
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            seen = native.changes()
+            if (found := look()) is not None:
+                return found
+            left = SLICE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise self._timed_out(timeout, what)
+            native.wait_change(seen, min(left, SLICE))
+
+    async def _until_async(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
+        import asyncio
+
+        run, moved = self._running(), asyncio.Event()
+        key = run.courier.watch(asyncio.get_running_loop(), moved.set)
+        run.native.watch(True)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                moved.clear()
+                if (found := look()) is not None:
+                    return found
+                self._running()
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise self._timed_out(timeout, what)
+                try:
+                    await asyncio.wait_for(moved.wait(), left)
+                except asyncio.TimeoutError:
+                    pass
+        finally:
+            run.native.watch(False)
+            run.courier.unwatch(key)
+
+    def _timed_out(self, timeout: float | None, what: str) -> WaitTimeoutError:
+        devices = [device.device_id for device in self.devices()]
+        there = f"registered: {', '.join(map(repr, devices))}" if devices else "no device is registered"
+        clients = len(self.clients())
+        return WaitTimeoutError(f"waited {timeout:g} s for {what}; {there}; clients connected: {clients}")
+
+
+class _Run:
+    """One run of a server, from start to stop: the core and the threads that serve it in Python."""
+
+    def __init__(self, settings: Settings, ice_servers: IceServers, loop: asyncio.AbstractEventLoop | None) -> None:
+        names = [name for name in settings.hooks() if name != "ice_servers"]
+        if is_ice_hook(ice_servers):
+            names.append("ice_servers")
+        native = {**settings.native, "host": resolve(settings.host, settings.port)}
+        native["ice_servers"] = ice_source(ice_servers)
+        self.hooks = HookRunner(settings, loop)
+        self.courier = Courier(self.hooks)
+        self.native = _native.Server(native, names)
+        self.hooks.set_ice_hook(self.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
+        if names:
+            self.hooks.start(self.native)
+        self.courier.start(self.native)
+
+    def stop(self, timeout: float) -> bool:
+        in_time = self.native.stop(timeout)
+        hanging = self.hooks.close(THREAD_TIMEOUT)
+        self.courier.close(THREAD_TIMEOUT)
+        if hanging:
+            logger.warning("stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
+        return in_time
+
+
+_alive: weakref.WeakSet[SignalingServer] = weakref.WeakSet()
+
+
+def _stop_at_exit(server: SignalingServer) -> None:
+    if not _alive:
+        # Again and again does no harm: there is one entry.
+        atexit.unregister(_stop_all)
+        atexit.register(_stop_all)
+    _alive.add(server)
+
+
+def _stop_all() -> None:
+    """Before the interpreter goes: no thread of ours may want it afterwards."""
+    for server in list(_alive):
+        run = server._run
+        if run is not None and run.native.process == os.getpid():
+            server.stop(timeout=0.5)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Runs it on a thread that ends with it; the loop's own executor would keep one."""
+    import asyncio
+
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:  # It is raised where it is awaited.
+            outcome.append((None, error))
+        try:
+            loop.call_soon_threadsafe(done.set)
+        except RuntimeError:
+            pass  # The loop is closed: nobody awaits it.
+
+    thread = threading.Thread(target=run, name="cuttlefish-stop", daemon=True)
+    thread.start()
+    cancelled: asyncio.CancelledError | None = None
+    while not done.is_set():
+        try:
+            await done.wait()
+        except asyncio.CancelledError as error:
+            # Stopping is bounded: it is seen through, then the cancellation goes on.
+            cancelled = error
+    thread.join()
+    value, error = outcome[0]
+    if cancelled is not None:
+        raise cancelled
+    if error is not None:
+        raise error
+    return value  # type: ignore[no-any-return]
+
+
+def _a_client_of(device_id: str | None) -> str:
+    return "a client to connect" if device_id is None else f"a client to connect to device {device_id!r}"

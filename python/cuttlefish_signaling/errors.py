@@ -1,0 +1,72 @@
+"""Every exception of the package, in one tree below `SignalingError`.
+
+What a *peer* does wrong is no exception here: the peer hears an error, and the server goes on.
+"""
+
+from __future__ import annotations
+
+
+class SignalingError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(SignalingError, ValueError):
+    """A setting makes no sense. `setting` names it, `what` says what is wrong with it."""
+
+    def __init__(self, setting: str, what: str) -> None:
+        super().__init__(f"{setting}: {what}")
+        self.setting = setting
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        return type(self), (self.setting, self.what)
+
+
+class TlsError(ConfigError):
+    """A certificate or key can not be read or used, or the two do not belong together."""
+
+
+class BindError(SignalingError, OSError):
+    """The address can not be listened on: taken, not ours, or not permitted. `errno` is the system's."""
+
+
+class NotRunningError(SignalingError, RuntimeError):
+    """The server has not been started, or has stopped, perhaps during a wait."""
+
+
+class ForkedError(SignalingError, RuntimeError):
+    """This process is a fork of the one that started the server, whose threads stayed there."""
+
+
+class WaitTimeoutError(SignalingError, TimeoutError):
+    """Who or what was waited for did not come in time."""
+
+
+class InternalError(SignalingError, RuntimeError):
+    """A bug in cuttlefish-signaling. Please report it."""
+
+
+class HookError(SignalingError):
+    """A hook gave no usable answer. Found in `SignalingServer.hook_errors`, never raised at you."""
+
+
+class HookTimeoutError(HookError, TimeoutError):
+    """A hook took longer than `hook_timeout`."""
+
+
+class HookResultError(HookError, TypeError):
+    """A hook returned something that makes no sense; the message says what was expected."""
+
+
+class Refused(SignalingError):
+    """Raise it in a hook to say no. The peer hears `reason`, or `Not authorized` if there is none.
+
+    `status` is the HTTP status where the hook is `authorize`: 403, or 401 to ask for credentials.
+    """
+
+    def __init__(self, reason: str | None = None, *, status: int = 403) -> None:
+        if status not in (401, 403):
+            raise ConfigError("Refused.status", f"{status!r} is neither 401 nor 403")
+        super().__init__(reason or "Not authorized")
+        self.reason = reason
+        self.status = status

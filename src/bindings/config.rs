@@ -1,0 +1,102 @@
+//! The settings, as `_config.py` hands them over: a dictionary of plain values. Python has checked the types.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::error::config_error;
+use super::tls::Tls;
+use super::turn::{TurnRest, ice_servers};
+use crate::config::{Config, IceSource, Keepalive, Limits};
+use crate::error::ConfigError;
+use crate::session::OnDuplicate;
+
+/// Reads one setting after the other out of the dictionary.
+struct Settings<'a, 'py>(&'a Bound<'py, PyDict>);
+
+impl<'py> Settings<'_, 'py> {
+    fn raw(&self, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.0.get_item(name)?.ok_or_else(|| self.error(name, "is missing"))
+    }
+
+    fn error(&self, name: &str, what: impl Into<String>) -> PyErr {
+        config_error(self.0.py(), &ConfigError::new(name, what))
+    }
+
+    /// A number that fits where it goes.
+    fn number<T: TryFrom<i64>>(&self, name: &str) -> PyResult<T> {
+        let raw = self.raw(name)?;
+        let number = raw.extract::<i64>().ok().and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| self.error(name, format!("{raw} is out of range")))
+    }
+
+    fn optional_seconds(&self, name: &str) -> PyResult<Option<Duration>> {
+        let Some(seconds) = self.raw(name)?.extract::<Option<f64>>()? else { return Ok(None) };
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(time) => Ok(Some(time)),
+            Err(_) => Err(self.error(name, format!("{seconds} is no number of seconds"))),
+        }
+    }
+
+    fn seconds(&self, name: &str) -> PyResult<Duration> {
+        self.optional_seconds(name)?.ok_or_else(|| self.error(name, "needs a number of seconds"))
+    }
+}
+
+/// The settings of a server.
+pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
+    let from = Settings(settings);
+    let host: String = from.raw("host")?.extract()?;
+    let host: IpAddr = host.parse().map_err(|_| from.error("host", format!("{host:?} is no IP address")))?;
+    let tls = from.raw("tls")?;
+    let tls = if tls.is_none() { None } else { Some(tls.cast::<Tls>()?.get().0.clone()) };
+    let config = Config {
+        host,
+        port: from.number("port")?,
+        tls,
+        ice: ice_source(&from.raw("ice_servers")?)?,
+        device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
+        on_duplicate: match from.raw("on_duplicate")?.extract::<String>()?.as_str() {
+            "replace" => OnDuplicate::Replace,
+            _ => OnDuplicate::Reject,
+        },
+        hook_timeout: from.seconds("hook_timeout")?,
+        limits: limits(&from)?,
+        keepalive: Keepalive {
+            interval: from.optional_seconds("keepalive.interval")?,
+            timeout: from.seconds("keepalive.timeout")?,
+        },
+        workers: from.number("workers")?,
+    };
+    config.validate().map_err(|error| config_error(settings.py(), &error))?;
+    Ok(config)
+}
+
+fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
+    Ok(Limits {
+        max_message_size: from.number("limits.max_message_size")?,
+        outbox_messages: from.number("limits.outbox_messages")?,
+        outbox_bytes: from.number("limits.outbox_bytes")?,
+        first_message_timeout: from.optional_seconds("limits.first_message_timeout")?,
+        request_head_timeout: from.seconds("limits.request_head_timeout")?,
+        max_headers: from.number("limits.max_headers")?,
+        max_request_head: from.number("limits.max_request_head")?,
+        tls_handshake_timeout: from.seconds("limits.tls_handshake_timeout")?,
+        probe_timeout: from.seconds("limits.probe_timeout")?,
+        close_timeout: from.seconds("limits.close_timeout")?,
+        goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
+    })
+}
+
+/// `None` for the hook, a `TurnRest`, or the JSON text of a list.
+pub(super) fn ice_source(source: &Bound<'_, PyAny>) -> PyResult<IceSource> {
+    if source.is_none() {
+        return Ok(IceSource::Hook);
+    }
+    if let Ok(turn) = source.cast::<TurnRest>() {
+        return Ok(IceSource::TurnRest(turn.get().0.clone()));
+    }
+    Ok(IceSource::Fixed(ice_servers(source.py(), &source.extract::<String>()?)?))
+}

@@ -1,0 +1,54 @@
+//! Rust's errors as the exceptions of `cuttlefish_signaling.errors`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::prelude::*;
+
+use crate::error::{ConfigError, Error};
+
+/// An exception of our tree, by its name there.
+fn exception<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
+    let made = py.import("cuttlefish_signaling.errors").and_then(|errors| errors.getattr(name)?.call1(args));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// `ConfigError(setting, what)`.
+pub(super) fn config_error(py: Python<'_>, error: &ConfigError) -> PyErr {
+    exception(py, "ConfigError", (&error.setting, &error.what))
+}
+
+/// The exception for why a server did not start.
+pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
+    match error {
+        Error::Config(error) => config_error(py, error),
+        Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
+        Error::Bind { address, source } => {
+            let what = format!("can not listen on {address}: {source}");
+            exception(py, "BindError", (source.raw_os_error(), what))
+        }
+        Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),
+    }
+}
+
+/// The server is not running.
+pub(super) fn not_running(py: Python<'_>) -> PyErr {
+    exception(py, "NotRunningError", ("the server is not running: start() it, or use it in a with statement",))
+}
+
+/// This process is a fork of the one that started the server.
+pub(super) fn forked(py: Python<'_>, started_in: u32) -> PyErr {
+    let what = format!(
+        "the server was started by process {started_in}, of which this one is a fork; its threads stayed there. \
+         Start a server of its own in the child, or use multiprocessing's \"spawn\""
+    );
+    exception(py, "ForkedError", (what,))
+}
+
+/// Runs what must not panic, detached; a panic is a bug of ours, and reaches Python as `InternalError`.
+pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_err(|panic| {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        exception(py, "InternalError", (format!("a bug in cuttlefish-signaling: {words}"),))
+    })
+}

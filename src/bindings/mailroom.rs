@@ -1,0 +1,168 @@
+//! Where Rust leaves what is for Python, and threads of Python's come to fetch it. Bounded, never waits to leave.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Log records that may wait for Python; the rest is counted and dropped.
+const MAX_RECORDS: usize = 10_000;
+
+/// Something a thread of Python's waits for.
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+    idle: AtomicUsize,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Self {
+        let state = State { items: VecDeque::new(), closed: false };
+        Self { state: Mutex::new(state), filled: Condvar::new(), idle: AtomicUsize::new(0) }
+    }
+
+    /// Leaves an item; false once closed.
+    pub(super) fn put(&self, item: T) -> bool {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.items.push_back(item);
+            self.filled.notify_one();
+        }
+        !state.closed
+    }
+
+    /// Waits for an item; `None` once closed.
+    pub(super) fn take(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        self.idle.fetch_add(1, Ordering::AcqRel);
+        self.filled.wait_while(&mut state, |state| state.items.is_empty() && !state.closed);
+        self.idle.fetch_sub(1, Ordering::AcqRel);
+        if state.closed { None } else { state.items.pop_front() }
+    }
+
+    /// Threads that wait, less the items there are for them.
+    pub(super) fn spare(&self) -> usize {
+        let state = self.state.lock();
+        self.idle.load(Ordering::Acquire).saturating_sub(state.items.len())
+    }
+
+    /// Nothing more comes; what waits is dropped, and so is everybody's wait.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.items.clear();
+        self.filled.notify_all();
+    }
+}
+
+/// News for the one thread that carries them to Python.
+#[derive(Default)]
+pub(super) struct Letters {
+    /// Level as in `logging`, and the message.
+    pub(super) records: Vec<(u8, String)>,
+    /// Records that were dropped because there were too many.
+    pub(super) dropped: u64,
+    /// Somebody came or went, and somebody waits for that.
+    pub(super) changed: bool,
+    /// Hooks that gave no answer: hook, peer, seconds.
+    pub(super) timeouts: Vec<(&'static str, String, f64)>,
+    /// Jobs nobody waits for any more.
+    pub(super) abandoned: Vec<u64>,
+}
+
+/// The letterbox of one server.
+pub(super) struct Mailroom {
+    state: Mutex<(Letters, Status)>,
+    filled: Condvar,
+    /// How many coroutines wait for changes.
+    watchers: AtomicUsize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Empty,
+    Filled,
+    Closed,
+}
+
+impl Mailroom {
+    pub(super) fn new() -> Self {
+        let state = Mutex::new((Letters::default(), Status::Empty));
+        Self { state, filled: Condvar::new(), watchers: AtomicUsize::new(0) }
+    }
+
+    /// Leaves something.
+    pub(super) fn post(&self, write: impl FnOnce(&mut Letters)) {
+        let mut state = self.state.lock();
+        write(&mut state.0);
+        if state.1 == Status::Empty {
+            state.1 = Status::Filled;
+            self.filled.notify_one();
+        }
+    }
+
+    /// Leaves a log record, if there is room.
+    pub(super) fn record(&self, level: u8, message: String) {
+        self.post(|letters| {
+            if letters.records.len() < MAX_RECORDS {
+                letters.records.push((level, message));
+            } else {
+                letters.dropped += 1;
+            }
+        });
+    }
+
+    /// Tells that somebody came or went, if a coroutine waits for that.
+    pub(super) fn ring(&self) {
+        if self.watchers.load(Ordering::Acquire) > 0 {
+            self.post(|letters| letters.changed = true);
+        }
+    }
+
+    /// One coroutine more waits for changes, or one less.
+    pub(super) fn watch(&self, more: bool) {
+        if more {
+            self.watchers.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.watchers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Waits for letters and takes them all; `None` once closed and empty.
+    pub(super) fn collect(&self) -> Option<Letters> {
+        let mut state = self.state.lock();
+        self.filled.wait_while(&mut state, |state| state.1 == Status::Empty);
+        let letters = std::mem::take(&mut state.0);
+        match state.1 {
+            Status::Closed if letters.is_empty() => return None,
+            Status::Closed => {}
+            _ => state.1 = Status::Empty,
+        }
+        Some(letters)
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&self) {
+        self.state.lock().1 = Status::Closed;
+        self.filled.notify_all();
+    }
+}
+
+impl Letters {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.dropped == 0
+            && !self.changed
+            && self.timeouts.is_empty()
+            && self.abandoned.is_empty()
+    }
+}
+
+/// How long a join of ours waits beyond what was asked, before it gives up on a thread.
+pub(super) const SLACK: Duration = Duration::from_secs(5);

@@ -1,0 +1,75 @@
+//! `TurnRest`, and the check of ICE servers that Python hands over as JSON.
+
+use std::time::{Duration, SystemTime};
+
+use pyo3::prelude::*;
+
+use super::error::config_error;
+use crate::error::ConfigError;
+use crate::protocol::{IceServer, IceServers};
+use crate::turn;
+
+/// Time-limited TURN credentials (coturn's `use-auth-secret`).
+#[pyclass(frozen, name = "TurnRest", module = "cuttlefish_signaling")]
+pub(super) struct TurnRest(pub(super) turn::TurnRest);
+
+#[pymethods]
+impl TurnRest {
+    #[new]
+    #[pyo3(signature = (urls, *, secret, ttl = 3600.0, name = String::from("cuttlefish"), stun = Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        urls: Bound<'_, PyAny>,
+        secret: String,
+        ttl: f64,
+        name: String,
+        stun: Vec<String>,
+    ) -> PyResult<Self> {
+        // One URL alone is what most have.
+        let urls = match urls.extract::<String>() {
+            Ok(url) => vec![url],
+            Err(_) => urls.extract::<Vec<String>>()?,
+        };
+        let made = Duration::try_from_secs_f64(ttl)
+            .map_err(|_| ConfigError::new("TurnRest.ttl", format!("{ttl} is no number of seconds")))
+            .and_then(|ttl| {
+                let others = match stun.is_empty() {
+                    true => Vec::new(),
+                    false => vec![
+                        IceServer::new(stun, None, None, "TurnRest.stun")
+                            .map_err(|error| ConfigError::new(error.place, error.what))?,
+                    ],
+                };
+                turn::TurnRest::new(urls, secret, ttl, name, others)
+            });
+        made.map(Self).map_err(|error| config_error(py, &error))
+    }
+
+    /// The `config` message with credentials that expire `ttl` seconds after `now`, in Unix seconds.
+    #[pyo3(signature = (now = None))]
+    fn config(&self, py: Python<'_>, now: Option<f64>) -> PyResult<String> {
+        let now = match now {
+            None => SystemTime::now(),
+            Some(now) => Duration::try_from_secs_f64(now).map_or(SystemTime::UNIX_EPOCH, |now| SystemTime::UNIX_EPOCH + now),
+        };
+        match self.0.credentials(now) {
+            Ok(servers) => Ok(servers.config().as_str().to_owned()),
+            Err(error) => Err(config_error(py, &ConfigError::new(error.place, error.what))),
+        }
+    }
+
+    /// The secret is left out.
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// Checks the JSON text of a list of ICE servers; raises `ConfigError`, which names the entry.
+#[pyfunction]
+pub(super) fn check_ice_servers(py: Python<'_>, json: &str) -> PyResult<()> {
+    ice_servers(py, json).map(drop)
+}
+
+pub(super) fn ice_servers(py: Python<'_>, json: &str) -> PyResult<IceServers> {
+    IceServers::from_json(json).map_err(|error| config_error(py, &ConfigError::new(error.place, error.what)))
+}
