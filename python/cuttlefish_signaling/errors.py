@@ -29,6 +29,9 @@ class TlsError(ConfigError):
 class BindError(SignalingError, OSError):
     """The address can not be listened on: taken, not ours, or not permitted. `errno` is the system's."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 class NotRunningError(SignalingError, RuntimeError):
     """The server has not been started, or has stopped, perhaps during a wait."""

@@ -23,7 +23,9 @@ pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
         Error::Config(error) => config_error(py, error),
         Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
         Error::Bind { address, source } => {
-            let what = format!("can not listen on {address}: {source}");
+            let reason = source.to_string();
+            let reason = reason.split(" (os error").next().unwrap_or_default();
+            let what = format!("host, port: can not listen on {address}: {reason}");
             exception(py, "BindError", (source.raw_os_error(), what))
         }
         Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),

@@ -1,0 +1,98 @@
+"""Peers for tests, on the `websockets` library: an implementation that is not ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from cuttlefish_signaling import SignalingServer
+
+PATIENCE = 20.0
+"""Seconds for what takes milliseconds when all is well."""
+
+
+class Dialed:
+    """A peer, connected."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    def says(self, message: Any) -> None:
+        """Sends a message as JSON."""
+        self.socket.send(json.dumps(message))
+
+    def hears(self) -> Any:
+        """The next message, parsed."""
+        return json.loads(self.socket.recv(timeout=PATIENCE))
+
+    def closed(self) -> int | None:
+        """Waits for the close; returns its code. A message that comes first is a failure."""
+        try:
+            message = self.socket.recv(timeout=PATIENCE)
+        except ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd else None
+        raise AssertionError(f"expected a close, heard {message!r}")
+
+    def leaves(self) -> None:
+        """Closes."""
+        self.socket.close()
+
+
+class Peers:
+    """Dials peers of one server, and hangs up for all of them at the end."""
+
+    def __init__(self, server: SignalingServer, stack: ExitStack) -> None:
+        self.server = server
+        self._stack = stack
+
+    def dial(self, url: str, **options: Any) -> Dialed:
+        """Connects to this URL."""
+        if self.server.tls is not None:
+            options.setdefault("ssl", self.server.tls.client_context())
+        return Dialed(self._stack.enter_context(connect(url, open_timeout=PATIENCE, close_timeout=1, **options)))
+
+    def device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> Dialed:
+        """A device that has registered and got its config."""
+        device = self.dial(self.server.device_url, subprotocols=["webrtc-operator"], **options)
+        device.says({"message_type": "register", "device_id": device_id, "device_info": info})
+        assert device.hears()["message_type"] == "config"
+        return device
+
+    def client(self, device_id: str = "cvd-1", **options: Any) -> Dialed:
+        """A client that has its device info."""
+        client = self.knock(device_id, **options)
+        assert client.hears()["message_type"] == "config"
+        assert client.hears()["message_type"] == "device_info"
+        return client
+
+    def knock(self, device_id: str = "cvd-1", **options: Any) -> Dialed:
+        """A client that has said connect."""
+        client = self.dial(self.server.client_url, **options)
+        client.says({"message_type": "connect", "device_id": device_id})
+        return client
+
+
+@contextmanager
+def peers_of(server: SignalingServer) -> Iterator[Peers]:
+    """Peers, and at the end a look into the books: every forward has come to one of its ends."""
+    with ExitStack() as stack:
+        yield Peers(server, stack)
+    if server.is_running:
+        server.stop()
+    stats = server.stats()
+    assert stats.accepted == stats.delivered + stats.refused + stats.gone, stats
+
+
+def relays(client: Dialed, device: Dialed, client_id: int = 1) -> None:
+    """A payload goes there and another one back."""
+    client.says({"message_type": "forward", "payload": {"type": "request-offer"}})
+    heard = device.hears()
+    assert heard == {"message_type": "client_msg", "client_id": client_id, "payload": {"type": "request-offer"}}
+    device.says({"message_type": "forward", "client_id": client_id, "payload": {"type": "offer"}})
+    assert client.hears() == {"message_type": "device_msg", "payload": {"type": "offer"}}
+

@@ -1,0 +1,152 @@
+"""The transcripts, run from Python over sockets. See tests/transcripts/README.md."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peers import PATIENCE
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from cuttlefish_signaling import Limits, SignalingServer
+
+FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
+LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
+
+
+def cases() -> list[Any]:
+    """Every case, with its place."""
+    found: list[Any] = []
+    for file in FILES:
+        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            line = json.loads(text)
+            if "case" in line:
+                found.append((line, []))
+            else:
+                found[-1][1].append((f"{file.name}:{number}", line))
+    return [pytest.param(case, lines, id=case["case"]) for case, lines in found]
+
+
+def test_the_transcripts_are_found() -> None:
+    assert len(FILES) >= 7
+    assert len(cases()) > 80
+
+
+@pytest.mark.parametrize(("case", "lines"), cases())
+def test_transcript(case: dict[str, Any], lines: list[Any]) -> None:
+    settings = dict(case.get("settings", {}))
+    limits = {name: settings.pop(name) for name in LIMITS if name in settings}
+    asyncio.run(asyncio.wait_for(Run(SignalingServer(limits=Limits(**limits), **settings)).run(lines), 60))
+
+
+class Run:
+    """One case, on one server."""
+
+    def __init__(self, server: SignalingServer) -> None:
+        self.server = server
+        self.sockets: dict[str, ClientConnection] = {}
+
+    async def run(self, lines: list[Any]) -> None:
+        async with self.server:
+            try:
+                for place, line in lines:
+                    try:
+                        await self.act(line)
+                    except (AssertionError, asyncio.TimeoutError, ConnectionClosed) as error:
+                        raise AssertionError(f"{place}: {type(error).__name__}: {error}\n{line}") from error
+                for peer, socket in self.sockets.items():
+                    if socket.transport.is_reading():
+                        assert await self.unheard(socket) == [], f"{peer} heard more than it should"
+            finally:
+                for socket in self.sockets.values():
+                    socket.transport.abort()
+        stats = self.server.stats()
+        assert stats.accepted == stats.delivered + stats.refused + stats.gone
+        assert stats.connections == 0
+
+    async def act(self, line: dict[str, Any]) -> None:
+        if "after" in line:
+            return  # The next line takes as long.
+        peer = line["peer"]
+        (verb,) = line.keys() - {"peer", "pad", "nest"}
+        value = line[verb]
+        if verb == "opens":
+            url = self.server.device_url if value == "device" else self.server.client_url
+            self.sockets[peer] = await connect(url, compression=None, max_size=None, close_timeout=1)
+            return
+        socket = self.sockets[peer]
+        if verb == "says":
+            await self.say(socket, json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+        elif verb == "says_text":
+            await self.say(socket, expand(value, line))
+        elif verb == "says_binary":
+            await self.say(socket, value.encode())
+        elif verb == "hears":
+            assert json.loads(await self.hear(socket)) == value
+        elif verb == "hears_text":
+            assert await self.hear(socket) == expand(value, line)
+        elif verb == "closes":
+            with pytest.raises(ConnectionClosed) as closed:
+                await self.hear(socket)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == value
+            del self.sockets[peer]
+        elif verb == "leaves":
+            assert await self.unheard(socket) == []
+            connections = self.server.stats().connections
+            if value == "drop":
+                socket.transport.abort()
+            else:
+                await socket.close()
+            del self.sockets[peer]
+            await until(lambda: self.server.stats().connections < connections)
+        elif verb == "freezes":
+            socket.transport.pause_reading()
+        else:
+            raise AssertionError(f"not understood: {line}")
+
+    async def say(self, socket: ClientConnection, message: str | bytes) -> None:
+        try:
+            await socket.send(message)
+        except ConnectionClosed:
+            pass  # The server has hung up; what it said is still to be heard.
+
+    async def hear(self, socket: ClientConnection) -> str:
+        message = await asyncio.wait_for(socket.recv(), PATIENCE)
+        assert isinstance(message, str)
+        return message
+
+    async def unheard(self, socket: ClientConnection) -> list[Any]:
+        """What came that nobody asked for: after a ping there and back, all that is to come has come."""
+        await asyncio.wait_for(await socket.ping(), PATIENCE)
+        heard = []
+        while True:
+            try:
+                heard.append(await asyncio.wait_for(socket.recv(), 0.001))
+            except asyncio.TimeoutError:
+                return heard
+
+
+def expand(text: str, line: dict[str, Any]) -> str:
+    nest = line.get("nest", 0)
+    return text.replace("%PAD%", "x" * line.get("pad", 0)).replace("%NEST%", "[" * nest + "]" * nest)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The server runs on a thread of its own: looks again whenever it may have gone on."""
+    async with asyncio.timeout(PATIENCE) if hasattr(asyncio, "timeout") else _Patience():
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class _Patience:
+    """For Python 3.10, where pytest's own timeout has to do."""
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
