@@ -1,0 +1,417 @@
+"""Hooks: what they are asked, what becomes of their answers, and what happens when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from peers import PATIENCE, peers_of, relays
+from websockets.exceptions import InvalidStatus
+
+from cuttlefish_signaling import (
+    AuthorizeContext,
+    ConfigError,
+    FilterContext,
+    HookResultError,
+    HookTimeoutError,
+    IceContext,
+    IceServer,
+    Limits,
+    Refused,
+    SignalingServer,
+    Tls,
+)
+
+
+def as_async(hook: Any) -> Any:
+    async def wrapped(*arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        return hook(*arguments)
+
+    return wrapped
+
+
+both = pytest.mark.parametrize("way", [lambda hook: hook, as_async], ids=["def", "async def"])
+
+
+# filter_device_info --------------------------------------------------------------------------------------------------
+
+
+@both
+def test_the_filter_is_asked_for_each_client_and_its_result_goes_to_that_client_only(way: Any) -> None:
+    asked: list[FilterContext] = []
+
+    def show_seat(info: Any, ctx: FilterContext) -> Any:
+        asked.append(ctx)
+        return {**info, "seat": ctx.client.query["seat"]}
+
+    with SignalingServer(filter_device_info=way(show_seat)) as server, peers_of(server) as peers:
+        peers.device("cvd-1", {"adb": 1})
+        for seat in ("left", "right"):
+            client = peers.dial(f"{server.client_url}?seat={seat}", additional_headers={"X-Team": "lab"})
+            client.says({"message_type": "connect", "device_id": "cvd-1"})
+            client.hears()
+            assert client.hears() == {"message_type": "device_info", "device_info": {"adb": 1, "seat": seat}}
+        assert server.devices()[0].info == {"adb": 1}
+    assert [ctx.device_id for ctx in asked] == ["cvd-1", "cvd-1"]
+    assert asked[0].client.role == "client"
+    assert asked[0].client.address == "127.0.0.1"
+    assert asked[0].client.path == "/connect_client"
+    assert asked[0].client.headers["x-team"] == asked[0].client.headers["X-Team"] == "lab"
+
+
+def test_without_a_filter_device_info_passes_as_the_bytes_that_came() -> None:
+    with SignalingServer() as server, peers_of(server) as peers:
+        device = peers.dial(server.device_url)
+        device.socket.send('{"message_type":"register","device_id":"a","device_info":{"b": 0.10,"a":1E2}}')
+        device.hears()
+        client = peers.knock("a")
+        client.hears()
+        assert client.socket.recv() == '{"message_type":"device_info","device_info":{"b": 0.10,"a":1E2}}'
+
+
+@both
+def test_a_filter_may_refuse(way: Any) -> None:
+    def refuse(info: Any, ctx: FilterContext) -> Any:
+        raise Refused("this device is booked")
+
+    with SignalingServer(filter_device_info=way(refuse)) as server, peers_of(server) as peers:
+        peers.device()
+        client = peers.knock()
+        client.hears()
+        assert client.hears() == {"error": "this device is booked"}
+        assert client.closed() == 1008
+        assert server.hook_errors == []
+
+
+# ice_servers ---------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_ice_servers_are_asked_for_each_peer(way: Any) -> None:
+    def ice(ctx: IceContext) -> list[Any]:
+        return [
+            IceServer("turn:turn.lab", username=f"{ctx.role}/{ctx.device_id}/{ctx.peer.address}", credential="c"),
+            {"urls": ["stun:a.lab", "stuns:b.lab:5349"]},
+        ]
+
+    with SignalingServer(ice_servers=way(ice)) as server, peers_of(server) as peers:
+        device = peers.dial(server.device_url)
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        stun = {"urls": ["stun:a.lab", "stuns:b.lab:5349"]}
+        turn = {"urls": ["turn:turn.lab"], "username": "device/cvd-1/127.0.0.1", "credential": "c"}
+        assert device.hears() == {"message_type": "config", "ice_servers": [turn, stun]}
+        client = peers.knock()
+        assert client.hears()["ice_servers"] == [{**turn, "username": "client/cvd-1/127.0.0.1"}, stun]
+        with urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE) as answer:
+            config = json.load(answer)
+        assert config["ice_servers"][0]["username"] == "client/None/127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("result", "named"),
+    [
+        ([IceServer("stun:ok.lab"), IceServer("http://x")], r"ice_servers\[1\]\.urls\[0\]: unknown ICE scheme"),
+        ([{"urls": "turn:x.lab"}], r"ice_servers\[0\]: a turn: or turns: URL needs username and credential"),
+        ([{"url": "stun:x.lab"}], r"ice_servers\[0\]: urls is missing"),
+        ("stun:x.lab", "ice_servers: expected a list"),
+        (None, "ice_servers: expected a list"),
+        ([object()], "ice_servers: can not be written as JSON"),
+    ],
+)
+def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> None:
+    with SignalingServer(ice_servers=lambda ctx: result) as server, peers_of(server) as peers:
+        device = peers.dial(server.device_url)
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        assert device.hears() == {"error": "Internal error"}
+        assert device.closed() == 1011
+        (failure,) = server.hook_errors
+        assert failure.hook == "ice_servers"
+        assert isinstance(failure.error, ConfigError)
+        with pytest.raises(ConfigError, match=named):
+            raise failure.error
+
+
+def test_a_renewal_that_fails_takes_nothing_away_from_a_device() -> None:
+    with SignalingServer() as server, peers_of(server) as peers:
+        device, client = peers.device(), peers.client()
+        server.set_ice_servers(lambda ctx: 1 / 0)
+        relays(client, device)
+        wait_for_failure(server)
+        assert isinstance(server.hook_errors[0].error, ZeroDivisionError)
+
+
+# authorize -----------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_authorize_sees_every_request_and_its_identity_goes_on(way: Any) -> None:
+    asked: list[AuthorizeContext] = []
+
+    def check(ctx: AuthorizeContext) -> Any:
+        asked.append(ctx)
+        return {"user": ctx.headers.get("X-User", "nobody")}
+
+    seen: list[Any] = []
+
+    def note(info: Any, ctx: FilterContext) -> Any:
+        seen.append(ctx.client.identity)
+        return info
+
+    with SignalingServer(authorize=way(check), filter_device_info=note) as server, peers_of(server) as peers:
+        peers.device(additional_headers={"X-User": "robot"})
+        peers.client(additional_headers={"X-User": "ann"})
+        urllib.request.urlopen(f"{server.url}/devices?format=ids", timeout=PATIENCE).close()
+        assert server.devices()[0].identity == {"user": "robot"}
+        assert server.clients()[0].identity == {"user": "ann"}
+        assert seen == [{"user": "ann"}]
+    assert [(ctx.role, ctx.path, ctx.query, ctx.address) for ctx in asked] == [
+        ("device", "/register_device", {}, "127.0.0.1"),
+        ("client", "/connect_client", {}, "127.0.0.1"),
+        ("http", "/devices", {"format": "ids"}, "127.0.0.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(Refused(), 403, "Not authorized"), (Refused("no \"token\""), 403, 'no "token"'), (Refused("who?", status=401), 401, "who?")],
+)
+def test_authorize_refuses_before_the_upgrade(error: Refused, status: int, reason: str) -> None:
+    def refuse(ctx: AuthorizeContext) -> None:
+        raise error
+
+    with SignalingServer(authorize=refuse) as server, peers_of(server) as peers:
+        for url in (server.device_url, server.client_url):
+            with pytest.raises(InvalidStatus) as refused:
+                peers.dial(url)
+            response = refused.value.response
+            assert response.status_code == status
+            assert json.loads(response.body or b"") == {"error": reason}
+            assert ("www-authenticate" in response.headers) == (status == 401)
+        with pytest.raises(urllib.error.HTTPError) as http:
+            urllib.request.urlopen(f"{server.url}/devices", timeout=PATIENCE)
+        assert http.value.code == status
+        urllib.request.urlopen(f"{server.url}/healthz", timeout=PATIENCE).close()
+        assert server.hook_errors == []
+
+
+@pytest.mark.parametrize("answer", [True, False, object(), float("nan")])
+def test_an_identity_that_is_none_lets_nobody_in(answer: Any) -> None:
+    with SignalingServer(authorize=lambda ctx: answer) as server, peers_of(server) as peers:
+        with pytest.raises(InvalidStatus) as refused:
+            peers.dial(server.device_url)
+        assert refused.value.response.status_code == 500
+        (failure,) = server.hook_errors
+        assert isinstance(failure.error, HookResultError)
+
+
+# Failing -------------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_hook_that_raises_costs_its_peer_only(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def show(info: Any, ctx: FilterContext) -> Any:
+        if ctx.client.query:
+            raise KeyError("a bug in the user's hook")
+        return info
+
+    with SignalingServer(filter_device_info=way(show)) as server, peers_of(server) as peers:
+        device, client = peers.device(), peers.client()
+        unlucky = peers.dial(f"{server.client_url}?x=1")
+        unlucky.says({"message_type": "connect", "device_id": "cvd-1"})
+        assert unlucky.hears()["message_type"] == "config"
+        assert unlucky.hears() == {"error": "Internal error"}
+        assert unlucky.closed() == 1011
+        relays(client, device)
+        peers.client()
+        (failure,) = server.hook_errors
+        assert (failure.hook, failure.device_id) == ("filter_device_info", "cvd-1")
+        assert isinstance(failure.error, KeyError)
+        assert failure.error.__traceback__ is not None
+        assert server.stats().hook_failures == 1
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.name == "cuttlefish_signaling"
+    assert record.exc_info is not None
+    assert "a bug in the user's hook" in (record.exc_text or str(record.exc_info[1]))
+    assert server.hook_errors == [failure]
+
+
+@pytest.mark.parametrize("rubbish", [object(), {1, 2}, float("inf")])
+def test_a_filter_that_returns_rubbish(rubbish: Any) -> None:
+    with SignalingServer(filter_device_info=lambda info, ctx: rubbish) as server, peers_of(server) as peers:
+        peers.device()
+        client = peers.knock()
+        client.hears()
+        assert client.hears() == {"error": "Internal error"}
+        assert client.closed() == 1011
+        assert isinstance(server.hook_errors[0].error, HookResultError)
+
+
+def wait_for_failure(server: SignalingServer, count: int = 1) -> None:
+    """Hook failures are told by another thread, a moment after the peer hears of it."""
+    deadline = time.monotonic() + PATIENCE
+    while len(server.hook_errors) < count and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(server.hook_errors) >= count
+
+
+@both
+def test_a_hook_that_hangs_is_given_up(way: Any) -> None:
+    release, cancelled = threading.Event(), threading.Event()
+
+    def hang(info: Any, ctx: FilterContext) -> Any:
+        release.wait(PATIENCE)
+
+    async def hang_async(info: Any, ctx: FilterContext) -> Any:
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    hook = hang if way(hang) is hang else hang_async
+    try:
+        with SignalingServer(filter_device_info=hook, hook_timeout=0.2) as server, peers_of(server) as peers:
+            device = peers.device()
+            hung = [peers.knock() for _ in range(5)]
+            # It is answered while its hook hangs.
+            assert all(client.hears()["message_type"] == "config" for client in hung)
+            assert hung[0].socket.ping().wait(PATIENCE)
+            assert device.socket.ping().wait(PATIENCE)
+            for client in hung:
+                assert client.hears() == {"error": "Internal error"}
+                assert client.closed() == 1011
+            wait_for_failure(server, 5)
+            error = server.hook_errors[0].error
+            assert isinstance(error, HookTimeoutError)
+            assert "filter_device_info gave no answer" in str(error)
+            assert "0.2 s" in str(error)
+            if hook is hang_async:
+                assert cancelled.wait(PATIENCE)
+    finally:
+        release.set()
+
+
+def test_more_hooks_hang_than_there_are_threads() -> None:
+    release = threading.Event()
+
+    def ice(ctx: IceContext) -> Any:
+        release.wait(PATIENCE)
+        return []
+
+    limits = Limits(hook_threads=2)
+    try:
+        with SignalingServer(ice_servers=ice, hook_timeout=0.3, limits=limits) as server, peers_of(server) as peers:
+            for number in range(4):
+                device = peers.dial(server.device_url)
+                device.says({"message_type": "register", "device_id": f"cvd-{number}"})
+                assert device.hears() == {"error": "Internal error"}
+            assert sum(t.name.startswith("cuttlefish-hook") for t in threading.enumerate()) == 2
+    finally:
+        release.set()
+
+
+def test_a_device_relays_while_a_hook_of_others_hangs() -> None:
+    release = threading.Event()
+
+    def show(info: Any, ctx: FilterContext) -> Any:
+        if ctx.client.query:
+            release.wait(PATIENCE)
+        return info
+
+    try:
+        with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
+            device, client = peers.device(), peers.client()
+            hung = peers.dial(f"{server.client_url}?hang")
+            hung.says({"message_type": "connect", "device_id": "cvd-1"})
+            hung.says({"message_type": "forward", "payload": "patience"})
+            hung.hears()
+            relays(client, device)
+            release.set()
+            assert hung.hears()["message_type"] == "device_info"
+            assert device.hears() == {"message_type": "client_msg", "client_id": 2, "payload": "patience"}
+    finally:
+        release.set()
+
+
+# Where they run ------------------------------------------------------------------------------------------------------
+
+
+def test_an_async_hook_runs_on_the_loop_that_started_the_server() -> None:
+    loops: list[Any] = []
+
+    async def ice(ctx: IceContext) -> list[Any]:
+        loops.append(asyncio.get_running_loop())
+        return []
+
+    async def main() -> None:
+        from websockets.asyncio.client import connect
+
+        async with SignalingServer(ice_servers=ice) as server, connect(server.device_url) as device:
+            await device.send('{"message_type":"register","device_id":"cvd-1"}')
+            assert json.loads(await device.recv())["ice_servers"] == []
+            assert loops == [asyncio.get_running_loop()]
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_an_async_hook_without_a_loop_gets_one_of_ours() -> None:
+    threads: list[str] = []
+
+    async def ice(ctx: IceContext) -> list[Any]:
+        threads.append(threading.current_thread().name)
+        return []
+
+    with SignalingServer(ice_servers=ice) as server, peers_of(server) as peers:
+        peers.device("a")
+        peers.device("b")
+    assert threads == ["cuttlefish-hook-loop"] * 2
+
+
+def test_many_async_hooks_wait_at_once() -> None:
+    """With one thread: a coroutine that waits does not keep it."""
+    arrived: list[int] = []
+
+    async def ice(ctx: IceContext) -> list[Any]:
+        arrived.append(1)
+        while len(arrived) < 20:
+            await asyncio.sleep(0.001)
+        return []
+
+    limits = Limits(hook_threads=1)
+    with SignalingServer(ice_servers=ice, limits=limits) as server, peers_of(server) as peers:
+        devices = [peers.dial(server.device_url) for _ in range(20)]
+        for number, device in enumerate(devices):
+            device.says({"message_type": "register", "device_id": f"cvd-{number}"})
+        for device in devices:
+            assert device.hears()["message_type"] == "config"
+
+
+def test_hooks_over_tls() -> None:
+    with (
+        SignalingServer(tls=Tls.self_signed(), authorize=lambda ctx: "me", filter_device_info=lambda i, c: c.client.identity) as server,
+        peers_of(server) as peers,
+    ):
+        peers.device()
+        client = peers.knock()
+        client.hears()
+        assert client.hears() == {"message_type": "device_info", "device_info": "me"}
+
+
+def test_a_hook_may_stop_the_server() -> None:
+    def stop(ctx: IceContext) -> Any:
+        server.stop()
+        return []
+
+    server = SignalingServer(ice_servers=stop).start()
+    with peers_of(server) as peers:
+        device = peers.dial(server.device_url)
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        assert device.closed() == 1001
+    assert not server.is_running

@@ -1,0 +1,305 @@
+"""`SignalingServer`: starting, asking, waiting, disconnecting, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import urllib.request
+
+import pytest
+from peers import PATIENCE, Peers, relays
+
+from cuttlefish_signaling import (
+    Device,
+    IceServer,
+    NotRunningError,
+    SignalingError,
+    SignalingServer,
+    TurnRest,
+    WaitTimeoutError,
+)
+
+
+def test_urls_tell_where_it_listens(server: SignalingServer) -> None:
+    port = server.port
+    assert port > 0
+    assert server.host == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{port}"
+    assert server.device_url == f"ws://127.0.0.1:{port}/register_device"
+    assert server.client_url == f"ws://127.0.0.1:{port}/connect_client"
+    assert repr(server) == f"<SignalingServer http://127.0.0.1:{port}>"
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=PATIENCE) as answer:
+        assert answer.status == 200
+
+
+def test_urls_of_a_server_on_every_address_lead_to_loopback() -> None:
+    with SignalingServer(host="0.0.0.0") as server:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+
+
+def test_ipv6_is_bracketed() -> None:
+    with SignalingServer(host="::1") as server:
+        assert server.url == f"http://[::1]:{server.port}"
+
+
+def test_host_may_be_a_name() -> None:
+    with SignalingServer(host="localhost") as server:
+        assert server.host in ("127.0.0.1", "::1")
+
+
+def test_devices_and_clients_are_snapshots(server: SignalingServer, peers: Peers) -> None:
+    device = peers.device("cvd-1", {"n": 0.10, "displays": [1]})
+    client = peers.client("cvd-1")
+    (seen,) = server.devices()
+    assert (seen.device_id, seen.address, seen.clients) == ("cvd-1", "127.0.0.1", 1)
+    assert seen.info == {"n": 0.1, "displays": [1]}
+    assert seen.since > 1_700_000_000
+    assert seen.port == device.socket.local_address[1]
+    (connected,) = server.clients()
+    assert server.clients("cvd-1") == [connected]
+    assert server.clients("cvd-2") == []
+    assert (connected.device_id, connected.client_id) == ("cvd-1", 1)
+    assert connected.port == client.socket.local_address[1]
+    with pytest.raises(AttributeError):
+        seen.clients = 2  # type: ignore[misc]
+
+
+def test_stats_count_every_forward(server: SignalingServer, peers: Peers) -> None:
+    device, client = peers.device(), peers.client()
+    relays(client, device)
+    device.says({"message_type": "forward", "client_id": 9, "payload": 1})
+    assert device.hears() == {"error": "Forward failed: Unknown client 9"}
+    client.leaves()
+    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+    device.says({"message_type": "forward", "client_id": 1, "payload": 1})
+    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+    stats = server.stats()
+    assert (stats.accepted, stats.delivered, stats.refused, stats.gone) == (4, 2, 1, 1)
+    assert (stats.devices, stats.clients) == (1, 0)
+
+
+def test_waits_end_when_they_come(server: SignalingServer, peers: Peers) -> None:
+    found: list[object] = []
+
+    def wait() -> None:
+        found.append(server.wait_for_device("cvd-1", timeout=PATIENCE))
+        found.append(server.wait_for_client("cvd-1", timeout=PATIENCE))
+        found.append(server.wait_for_client(timeout=None))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    peers.device("other")
+    peers.device("cvd-1")
+    peers.client("cvd-1")
+    waiter.join(PATIENCE)
+    device, client, any_client = found
+    assert isinstance(device, Device)
+    assert device.device_id == "cvd-1"
+    assert client == any_client
+
+
+def test_async_waits_end_when_they_come() -> None:
+    async def main() -> None:
+        async with SignalingServer() as server:
+            device = asyncio.create_task(server.wait_for_device_async("cvd-1", timeout=PATIENCE))
+            client = asyncio.create_task(server.wait_for_client_async("cvd-1", timeout=None))
+            await asyncio.sleep(0)
+            from websockets.asyncio.client import connect
+
+            async with connect(server.device_url) as d, connect(server.client_url) as c:
+                await d.send('{"message_type":"register","device_id":"cvd-1"}')
+                assert (await device).device_id == "cvd-1"
+                await c.send('{"message_type":"connect","device_id":"cvd-1"}')
+                assert (await client).client_id == 1
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_wait_that_times_out_says_who_is_there(server: SignalingServer, peers: Peers, way: str) -> None:
+    peers.device("cvd-7")
+    with pytest.raises(WaitTimeoutError, match=re.escape("waited 0.05 s for device 'cvd-1' to register")) as caught:
+        if way == "sync":
+            server.wait_for_device("cvd-1", timeout=0.05)
+        else:
+            asyncio.run(server.wait_for_device_async("cvd-1", timeout=0.05))
+    assert "registered: 'cvd-7'" in str(caught.value)
+    assert isinstance(caught.value, TimeoutError | SignalingError)
+    with pytest.raises(WaitTimeoutError, match="a client to connect"):
+        server.wait_for_client(timeout=0)
+
+
+def test_a_wait_ends_when_the_server_stops() -> None:
+    server = SignalingServer().start()
+    outcome: list[BaseException] = []
+    waiting = threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        try:
+            server.wait_for_device("cvd-1", timeout=None)
+        except NotRunningError as error:
+            outcome.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    waiting.wait(PATIENCE)
+    server.stop()
+    waiter.join(PATIENCE)
+    assert len(outcome) == 1
+
+
+def test_an_async_wait_ends_when_the_server_stops() -> None:
+    async def main() -> None:
+        server = SignalingServer()
+        async with server:
+            wait = asyncio.create_task(server.wait_for_device_async("cvd-1", timeout=None))
+            await asyncio.sleep(0)
+        with pytest.raises(NotRunningError):
+            await wait
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_disconnect_device(server: SignalingServer, peers: Peers) -> None:
+    device, client = peers.device(), peers.client()
+    assert server.disconnect_device("cvd-1") is True
+    assert device.hears() == {"error": "Disconnected by the server's operator"}
+    assert device.closed() == 1008
+    assert client.hears() == {"error": "Device disconnected"}
+    assert client.closed() == 1000
+    assert server.disconnect_device("nobody") is False
+
+
+def test_disconnect_client(server: SignalingServer, peers: Peers) -> None:
+    device, client = peers.device(), peers.client()
+    assert server.disconnect_client("cvd-1", 2) is False
+    assert server.disconnect_client("cvd-1", 1) is True
+    assert client.hears() == {"error": "Disconnected by the server's operator"}
+    assert client.closed() == 1008
+    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+
+
+def test_set_ice_servers_reaches_live_devices_and_new_peers(server: SignalingServer, peers: Peers) -> None:
+    device, client = peers.device(), peers.client()
+    server.set_ice_servers([IceServer("stun:new.lab")])
+    told = {"message_type": "config", "ice_servers": [{"urls": ["stun:new.lab"]}]}
+    assert device.hears() == told
+    late = peers.knock()
+    assert late.hears() == told
+    relays(client, device)  # The client that is connected was told nothing.
+
+
+def test_set_ice_servers_takes_turn_credentials_and_hooks(server: SignalingServer, peers: Peers) -> None:
+    device = peers.device()
+    server.set_ice_servers(TurnRest("turn:turn.lab:3478", secret="s3cret", ttl=600, name="lab"))
+    (turn,) = device.hears()["ice_servers"]
+    assert turn["urls"] == ["turn:turn.lab:3478"]
+    assert turn["username"].endswith(":lab")
+    server.set_ice_servers(lambda ctx: [IceServer(f"stun:{ctx.role}-{ctx.device_id}.lab")])
+    assert device.hears()["ice_servers"] == [{"urls": ["stun:device-cvd-1.lab"]}]
+    assert peers.knock().hears()["ice_servers"] == [{"urls": ["stun:client-cvd-1.lab"]}]
+
+
+def test_turn_credentials_are_renewed_on_a_live_device() -> None:
+    from peers import peers_of
+
+    with SignalingServer(ice_servers=TurnRest("turn:t.lab", secret="s", ttl=2)) as server, peers_of(server) as peers:
+        device = peers.device()
+        client = peers.client()
+        (renewed,) = device.hears()["ice_servers"]
+        assert renewed["urls"] == ["turn:t.lab"]
+        relays(client, device)
+
+
+def test_on_duplicate_and_device_wait_timeout_are_settings() -> None:
+    from peers import peers_of
+
+    with (
+        SignalingServer(on_duplicate="replace", device_wait_timeout=None) as server,
+        peers_of(server) as peers,
+    ):
+        waiting = peers.knock("late")
+        assert waiting.hears()["message_type"] == "config"
+        first = peers.device("late", info=1)
+        assert waiting.hears() == {"message_type": "device_info", "device_info": 1}
+        peers.device("late", info=2)
+        assert first.hears() == {"error": "Device replaced: late"}
+        assert first.closed() == 1008
+
+
+def test_what_is_not_running_says_so() -> None:
+    server = SignalingServer()
+    assert not server.is_running
+    assert repr(server) == "<SignalingServer stopped>"
+    for ask in (
+        lambda: server.port,
+        lambda: server.url,
+        server.devices,
+        lambda: server.wait_for_device("x"),
+        lambda: server.set_ice_servers([]),
+        server.stats,
+    ):
+        with pytest.raises(NotRunningError, match="not"):
+            ask()
+    assert server.stop() is True
+    assert server.hook_errors == []
+
+
+def test_start_twice_is_an_error_and_start_again_is_not() -> None:
+    server = SignalingServer().start()
+    with pytest.raises(NotRunningError, match="already"):
+        server.start()
+    assert server.is_running
+    server.stop()
+    server.stop()
+    with server:
+        assert server.devices() == []
+    assert not server.is_running
+
+
+def test_stopping_says_1001(server: SignalingServer, peers: Peers) -> None:
+    device, client = peers.device(), peers.client()
+    assert server.stop() is True
+    assert client.closed() == 1001
+    # The device may hear first that its client has left.
+    while True:
+        try:
+            assert device.hears()["message_type"] == "client_disconnected"
+        except Exception:
+            break
+    assert device.closed() == 1001
+
+
+def test_many_servers_in_one_process() -> None:
+    servers = [SignalingServer().start() for _ in range(20)]
+    try:
+        assert len({server.port for server in servers}) == 20
+        assert all(server.is_running for server in servers)
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_workers() -> None:
+    from peers import peers_of
+
+    with SignalingServer(workers=3) as server, peers_of(server) as peers:
+        for number in range(5):
+            device, client = peers.device(f"cvd-{number}"), peers.client(f"cvd-{number}")
+            relays(client, device)
+
+
+def test_it_logs_who_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
+    from peers import peers_of
+
+    caplog.set_level("INFO", logger="cuttlefish_signaling")
+    with SignalingServer() as server, peers_of(server) as peers:
+        peers.device("cvd\n\x1b[31m")
+        peers.client("cvd\n\x1b[31m")
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert re.search(r'device "cvd\\n\\u\{1b\}\[31m" registered from 127\.0\.0\.1:\d+', text), text
+    assert re.search(r'client 1 of device "cvd\\n\\u\{1b\}\[31m" connected from 127\.0\.0\.1:\d+', text)
+    assert 'client 1 of device "cvd\\n\\u{1b}[31m" left' in text
+    assert 'device "cvd\\n\\u{1b}[31m" left' in text
