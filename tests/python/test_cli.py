@@ -1,0 +1,267 @@
+"""The command line, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from peers import PATIENCE
+from websockets.sync.client import connect
+
+from cuttlefish_signaling.cli import FLAGS, main, parser
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CUTTLEFISH_SIGNALING_")}
+
+
+class Served:
+    """A server started from the command line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.devices = process.stdout.readline().removeprefix("devices: ").strip()
+        self.clients = process.stdout.readline().removeprefix("clients: ").strip()
+
+    def ends(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Sends a signal; returns the exit status and the log."""
+        self.process.send_signal(number)
+        _, log = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, log
+
+
+@contextmanager
+def serve(*arguments: str, program: tuple[str, ...] = (), **environment: str) -> Iterator[Served]:
+    program = program or (sys.executable, "-m", "cuttlefish_signaling")
+    process = subprocess.Popen(
+        [*program, "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, **environment},
+    )
+    try:
+        yield Served(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def careless() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def register(url: str, **options: object) -> dict[str, object]:
+    with connect(url, **options) as device:  # type: ignore[arg-type]
+        device.send('{"message_type":"register","device_id":"cvd-1","device_info":{"secret":1,"shown":2}}')
+        config: dict[str, object] = json.loads(device.recv(timeout=PATIENCE))
+        return config
+
+
+@pytest.mark.parametrize("program", [(), (str(Path(sys.executable).with_name("cuttlefish-signaling")),)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_its_urls_logs_and_drains(program: tuple[str, ...], number: int) -> None:
+    with serve(program=program) as served:
+        assert re.fullmatch(r"wss://127\.0\.0\.1:\d+/register_device", served.devices)
+        assert re.fullmatch(r"wss://127\.0\.0\.1:\d+/connect_client", served.clients)
+        with connect(served.devices, ssl=careless()) as device, connect(served.clients, ssl=careless()) as client:
+            device.send('{"message_type":"register","device_id":"cvd-1"}')
+            assert json.loads(device.recv(timeout=PATIENCE)) == {"message_type": "config", "ice_servers": []}
+            client.send('{"message_type":"connect","device_id":"cvd-1"}')
+            client.recv(timeout=PATIENCE)
+            client.recv(timeout=PATIENCE)
+            served.process.send_signal(number)
+            with pytest.raises(Exception, match="1001"):
+                while True:
+                    device.recv(timeout=PATIENCE)
+        _, log = served.process.communicate(timeout=PATIENCE)
+        assert served.process.returncode == 0, log
+    for said in ('device "cvd-1" registered from', 'client 1 of device "cvd-1" connected', "stopping", 'device "cvd-1" left'):
+        assert said in log
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with serve("--no-tls", "--hooks", "time:sleep") as nonsense:
+        assert nonsense.process.wait(PATIENCE) == 2
+    with serve("--no-tls") as served:
+        import socket
+
+        port = int(served.devices.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(
+                b"GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert b"101" in raw.recv(1000)
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.stderr is not None
+            while "stopping" not in served.process.stderr.readline():
+                pass
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+
+
+def test_flags_reach_the_server(tmp_path: Path) -> None:
+    (tmp_path / "ice.json").write_text('[{"urls": "stun:from-file"}]')
+    with serve("--no-tls", "--stun", "stun:a", "--stun", "stun:b", "--ice-servers", f"@{tmp_path / 'ice.json'}") as served:
+        config = register(served.devices)
+    assert [server["urls"] for server in config["ice_servers"]] == [["stun:a"], ["stun:b"], ["stun:from-file"]]  # type: ignore[attr-defined]
+
+
+def test_turn_secret() -> None:
+    with serve("--no-tls", "--turn", "turn:t.lab", "--turn-secret", "s3cret", "--stun", "stun:s.lab") as served:
+        stun, turn = register(served.devices)["ice_servers"]  # type: ignore[misc]
+        status, log = served.ends()
+    assert stun == {"urls": ["stun:s.lab"]}  # type: ignore[has-type]
+    assert set(turn) == {"urls", "username", "credential"}  # type: ignore[has-type]
+    assert status == 0
+    assert "s3cret" not in log
+
+
+def test_hooks_from_a_file(tmp_path: Path) -> None:
+    hooks = tmp_path / "farm.py"
+    hooks.write_text(
+        "class Hooks:\n"
+        "    async def ice_servers(self, ctx):\n"
+        "        return [{'urls': f'stun:{ctx.role}.lab'}]\n"
+        "    def filter_device_info(self, info, ctx):\n"
+        "        return {'shown': info['shown']}\n"
+        "hooks = Hooks()\n"
+        "def authorize(ctx):\n"
+        "    return 'anyone'\n"
+    )
+    with serve("--no-tls", "--hooks", f"{hooks}:Hooks") as served:
+        assert register(served.devices)["ice_servers"] == [{"urls": ["stun:device.lab"]}]
+    with serve("--no-tls", "--hooks", f"{hooks}:hooks") as served:
+        assert register(served.devices)["ice_servers"] == [{"urls": ["stun:device.lab"]}]
+    with serve("--no-tls", "--hooks", str(hooks)) as served:
+        assert register(served.devices)["ice_servers"] == []
+
+
+def test_config_file_environment_and_flags_in_that_order(tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text(
+        'no_tls = true\nstun = ["stun:file"]\ndevice_wait_timeout = "none"\nlog_level = "warning"\n'
+        "[limits]\nmax_message_size = 1000\n[keepalive]\ninterval = 3\n"
+    )
+    with serve("--config", str(config)) as served:
+        assert served.devices.startswith("ws:")
+        assert register(served.devices)["ice_servers"] == [{"urls": ["stun:file"]}]
+        with connect(served.devices) as device:
+            device.send("x" * 2000)
+            with pytest.raises(Exception, match="1009"):
+                device.recv(timeout=PATIENCE)
+    variables = {"CUTTLEFISH_SIGNALING_CONFIG": str(config), "CUTTLEFISH_SIGNALING_STUN": "stun:env1 stun:env2"}
+    with serve(**variables) as served:
+        assert register(served.devices)["ice_servers"] == [{"urls": ["stun:env1"]}, {"urls": ["stun:env2"]}]
+    with serve("--stun", "stun:flag", **variables) as served:
+        assert register(served.devices)["ice_servers"] == [{"urls": ["stun:flag"]}]
+
+
+def test_logs_as_json() -> None:
+    with serve("--no-tls", "--log-format", "json") as served:
+        register(served.devices)
+        _, log = served.ends()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert any('device "cvd-1" registered' in line["message"] for line in lines)
+    assert {line["level"] for line in lines} == {"info"}
+
+
+BAD = [
+    (["--port", "70000"], "port: must be between 0 and 65535"),
+    (["--port", "x"], "--port: 'x' makes no sense"),
+    (["--host", "192.0.2.1"], "host, port: can not listen on 192.0.2.1"),
+    (["--stun", "http:x"], "unknown ICE scheme"),
+    (["--turn", "turn:x"], "turn-secret: is missing"),
+    (["--turn-secret", "x"], "turn: is missing"),
+    (["--turn", "turn:x", "--turn-secret", "y", "--ice-servers", "[]"], "can not be combined"),
+    (["--ice-servers", "{}"], "ice-servers: must be a JSON list"),
+    (["--ice-servers", "[{"], "ice-servers: is no valid JSON"),
+    (["--ice-servers", "@/nowhere"], "ice-servers: can not read /nowhere"),
+    (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "tls: can not read the certificate"),
+    (["--tls-cert", "/nowhere"], "tls-key: is missing"),
+    (["--no-tls", "--tls-cert", "/nowhere"], "no-tls: contradicts"),
+    (["--hooks", "nowhere:x"], "hooks: can not load nowhere:x"),
+    (["--hooks", "json:nothing"], "there is no 'nothing' in json"),
+    (["--hooks", "json"], "has none of authorize, filter_device_info, ice_servers"),
+    (["--hooks", "/nowhere.py:x"], "hooks: can not load"),
+    (["--config", "/nowhere"], "config: can not read /nowhere"),
+    (["--device-wait-timeout", "-1"], "device_wait_timeout"),
+    (["--log-level", "loud"], "--log-level: invalid choice"),
+    (["--on-duplicate", "x"], "--on-duplicate: invalid choice"),
+    (["--nonsense"], "unrecognized arguments: --nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_settings_are_one_line_and_exit_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(["serve", *arguments])
+    except SystemExit as exit_:
+        status = int(exit_.code or 0)
+    output, errors = capsys.readouterr()
+    assert status == 2
+    assert output == ""
+    assert errors.startswith("cuttlefish-signaling: error: ")
+    assert errors.count("\n") == 1
+    assert said in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = ", "can not read"),
+        ("prot = 5", "unknown key 'prot'; there are host, port"),
+        ('port = "80"', "must be int or float"),
+        ("host = 7", "must be str"),
+        ('stun = "stun:x"', "must be a list of strings"),
+        ('on_duplicate = "x"', "none of reject, replace"),
+        ("limits = 5", "limits: must be a table"),
+        ("[limits]\nsize = 5", "limits: unknown key 'size'"),
+        ("[limits]\nmax_message_size = 1", "limits.max_message_size"),
+    ],
+)
+def test_bad_config_files(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text(text)
+    assert main(["serve", "--config", str(config)]) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CUTTLEFISH_SIGNALING_PORT", "http")
+    assert main(["serve"]) == 2
+    assert "CUTTLEFISH_SIGNALING_PORT: 'http' makes no sense" in capsys.readouterr().err
+
+
+def test_help_tells_every_flag_its_variable_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["serve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for flag in FLAGS:
+        assert f"--{flag.name}" in text
+        assert f"[env: {flag.variable}]" in text
+    assert "examples:" in text
+
+
+def test_plain_http_beside_it() -> None:
+    with serve("--no-tls") as served:
+        url = served.devices.replace("ws:", "http:").replace("/register_device", "/healthz")
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            assert json.load(answer) == {"status": "ok"}

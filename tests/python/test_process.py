@@ -1,0 +1,381 @@
+"""Living in someone's process: nothing is left behind, nothing hangs, nothing needs the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from peers import PATIENCE, peers_of
+
+from cuttlefish_signaling import ForkedError, SignalingServer
+
+
+def threads() -> set[str]:
+    """The threads of this process, Python's or not."""
+    return set(os.listdir("/proc/self/task"))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def script(body: str, *arguments: str, timeout: float = 60, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore", "-c", textwrap.dedent(body), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_200_rounds_leave_no_thread_no_descriptor_and_no_port() -> None:
+    with SignalingServer():
+        pass
+    gc.collect()
+    before, open_before = threads(), descriptors()
+    ports = []
+    for number in range(200):
+        with SignalingServer(workers=1 + number % 2) as server:
+            ports.append(server.port)
+            if number % 10 == 0:
+                with peers_of(server) as peers:
+                    peers.device()
+                    peers.client()
+    assert threads() <= before
+    assert descriptors() == open_before
+    for port in ports[-20:]:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_rounds_with_hooks_leave_no_thread() -> None:
+    async def ice(ctx: object) -> list[object]:
+        await asyncio.sleep(0)
+        return []
+
+    before, open_before = threads(), descriptors()
+    for _ in range(20):
+        with SignalingServer(ice_servers=ice, filter_device_info=lambda i, c: i) as server, peers_of(server) as peers:
+            peers.device()
+            peers.client()
+    gc.collect()
+    assert threads() <= before
+    assert descriptors() == open_before
+
+
+def test_a_server_stopped_amid_traffic_leaves_nothing() -> None:
+    before = threads()
+    server = SignalingServer().start()
+    raw = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    for one in raw[:10]:
+        one.sendall(b"GET /register_device HTT")
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 10
+    assert threads() <= before
+    for one in raw:
+        one.settimeout(PATIENCE)
+        try:
+            assert one.recv(1) == b""
+        except ConnectionResetError:
+            pass
+        one.close()
+
+
+def test_stop_while_a_hook_hangs_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+    asked = threading.Event()
+
+    def hang(ctx: object) -> list[object]:
+        asked.set()
+        release.wait(PATIENCE)
+        return []
+
+    try:
+        server = SignalingServer(ice_servers=hang, stop_timeout=0.2).start()
+        with peers_of(server) as peers:
+            device = peers.dial(server.device_url)
+            device.says({"message_type": "register", "device_id": "cvd-1"})
+            assert asked.wait(PATIENCE)
+            began = time.monotonic()
+            server.stop()
+            assert time.monotonic() - began < 5
+            assert device.closed() == 1001
+        assert any("a hook hangs" in record.getMessage() for record in caplog.records)
+    finally:
+        release.set()
+
+
+def test_stop_while_a_coroutine_hangs_is_bounded() -> None:
+    before = threads()
+    asked = threading.Event()
+
+    async def hang(ctx: object) -> list[object]:
+        asked.set()
+        await asyncio.sleep(PATIENCE)
+        return []
+
+    server = SignalingServer(ice_servers=hang).start()
+    with peers_of(server) as peers:
+        device = peers.dial(server.device_url)
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        assert asked.wait(PATIENCE)
+        server.stop()
+        assert device.closed() == 1001
+        device.leaves()
+    gc.collect()
+    assert {thread.name for thread in threading.enumerate() if "cuttlefish" in thread.name} == set()
+    assert len(threads() - before) <= 2  # Those of the device's library.
+
+
+def test_stop_with_a_peer_that_does_not_answer_is_bounded() -> None:
+    with SignalingServer() as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(
+            b"GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert b"101" in raw.recv(1000)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 5
+
+
+def test_stop_from_other_threads_at_once() -> None:
+    server = SignalingServer().start()
+    stoppers = [threading.Thread(target=server.stop) for _ in range(8)]
+    for stopper in stoppers:
+        stopper.start()
+    for stopper in stoppers:
+        stopper.join(PATIENCE)
+        assert not stopper.is_alive()
+    assert not server.is_running
+
+
+def test_a_server_that_is_forgotten_stops() -> None:
+    before = threads()
+    server = SignalingServer().start()
+    port = server.port
+    with pytest.warns(ResourceWarning, match="was not stopped"):
+        del server
+        gc.collect()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert threads() <= before
+
+
+EXITS = """
+import os, sys, threading
+from cuttlefish_signaling import SignalingServer
+from websockets.sync.client import connect
+import contextlib
+
+way = sys.argv[1]
+
+async def ice(ctx):
+    return []
+
+server = SignalingServer(ice_servers=ice, filter_device_info=lambda info, ctx: info)
+server.start()
+stack = contextlib.ExitStack()
+device = connect(server.device_url, close_timeout=0.1).__enter__()
+device.send('{"message_type":"register","device_id":"cvd-1","device_info":{}}')
+device.recv()
+client = connect(server.client_url, close_timeout=0.1).__enter__()
+client.send('{"message_type":"connect","device_id":"cvd-1"}')
+client.recv(), client.recv()
+if way == "end":
+    pass
+elif way == "sys.exit":
+    sys.exit(3)
+elif way == "exception":
+    raise KeyError("mine")
+elif way == "waiting thread":
+    def wait():
+        try:
+            server.wait_for_device("never", timeout=None)
+        except Exception:
+            pass
+    threading.Thread(target=wait, daemon=True).start()
+elif way == "hanging hook":
+    server.set_ice_servers(lambda ctx: threading.Event().wait())
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "status"), [("end", 0), ("sys.exit", 3), ("exception", 1), ("waiting thread", 0), ("hanging hook", 0)]
+)
+def test_exits_without_stop_end_cleanly(way: str, status: int) -> None:
+    """Ten exits for each of five ways."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", EXITS, way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(10)
+    ]
+    for process in running:
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode == status, errors
+        assert "Fatal" not in errors
+        assert "panicked" not in errors
+        assert ("KeyError: 'mine'" in errors) == (way == "exception")
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "server.wait_for_device('never', timeout=None)",
+        "server.wait_for_client(timeout=None)",
+        "asyncio.run(server.wait_for_device_async('never', timeout=None))",
+        "server.serve_forever()",
+    ],
+)
+def test_ctrl_c_ends_every_wait(wait: str) -> None:
+    body = f"""
+    import asyncio, os, signal, sys
+    from cuttlefish_signaling import SignalingServer
+    server = SignalingServer().start()
+    print("waiting", flush=True)
+    try:
+        {wait}
+    except KeyboardInterrupt:
+        print("interrupted")
+    else:
+        print("returned")
+    server.stop()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    while process.poll() is None:
+        # Until it has got as far as the wait, the signal may come a moment early; what counts is that it ends.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    output, errors = process.communicate(timeout=PATIENCE)
+    if "serve_forever" in wait:
+        assert output == "returned\n" or "KeyboardInterrupt" in errors, errors
+    else:
+        assert output == "interrupted\n" or "KeyboardInterrupt" in errors, errors
+
+
+def test_a_fork_says_so_at_once_and_the_parent_goes_on() -> None:
+    body = """
+    import os, sys
+    from cuttlefish_signaling import ForkedError, SignalingServer
+    server = SignalingServer().start()
+    child = os.fork()
+    if child == 0:
+        for ask in (server.devices, lambda: server.port, lambda: server.wait_for_device("x"), server.stop):
+            try:
+                ask()
+            except ForkedError as error:
+                assert str(os.getppid()) in str(error)
+            else:
+                os._exit(9)
+        assert not server.is_running
+        with SignalingServer() as mine:
+            assert mine.devices() == []
+        sys.exit(7)     # The whole way out, atexit included.
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7, status
+    assert server.devices() == []
+    server.stop()
+    print("fine")
+    """
+    done = script(body)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+def in_child(server: SignalingServer, answer: object) -> None:
+    try:
+        server.devices()
+    except ForkedError as error:
+        answer.put(str(error))  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_multiprocessing_by_fork_says_so_too(server: SignalingServer) -> None:
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+    child = context.Process(target=in_child, args=(server, answer))
+    child.start()
+    assert "of which this one is a fork" in answer.get(timeout=PATIENCE)
+    child.join(PATIENCE)
+    assert child.exitcode == 0
+    assert server.devices() == []
+
+
+CONVERSE = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from websockets.sync.client import connect
+url = sys.argv[1]
+with connect(url + "/register_device") as d, connect(url + "/connect_client") as c:
+    d.send('{"message_type":"register","device_id":"cvd-1"}'); d.recv()
+    c.send('{"message_type":"connect","device_id":"cvd-1"}'); c.recv(); c.recv()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    worst = 0.0
+    for _ in range(100):
+        began = time.monotonic()
+        c.send('{"message_type":"forward","payload":1}'); d.recv(timeout=10)
+        d.send('{"message_type":"forward","client_id":1,"payload":1}'); c.recv(timeout=10)
+        worst = max(worst, time.monotonic() - began)
+    print(time.monotonic(), worst, flush=True)
+"""
+
+
+def test_relaying_goes_on_while_python_holds_the_gil_for_2_seconds() -> None:
+    libc = ctypes.PyDLL(None)  # Calls without releasing the GIL.
+    with SignalingServer() as server:
+        pair = subprocess.Popen(
+            [sys.executable, "-c", CONVERSE, server.url.replace("http", "ws"), str(Path(__file__).parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert pair.stdin is not None
+        assert pair.stdout is not None
+        assert pair.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        pair.stdin.write("go\n")
+        pair.stdin.flush()
+        libc.usleep(2_000_000)
+        released = time.monotonic()
+        ended, worst = map(float, pair.stdout.readline().split())
+        assert pair.wait(PATIENCE) == 0
+    assert released - began >= 2
+    # One clock for all processes: the hundred round trips were over before Python let go.
+    assert ended < released, f"it took until {ended - released:.3f} s after the GIL was released; worst {worst:.3f} s"
+
+
+def test_no_python_api_is_named_below_the_bindings() -> None:
+    root = Path(__file__).parents[2] / "src"
+    files = [file for file in root.rglob("*.rs") if "bindings" not in file.parts and file.name != "bindings.rs"]
+    assert len(files) > 10
+    assert [file for file in files if "pyo3" in file.read_text()] == []
+    attaching = [f for f in (root / "bindings").rglob("*.rs") if "Python::attach" in f.read_text()]
+    assert attaching == []

@@ -1,0 +1,169 @@
+"""TLS: certificates made and read, and what clients need to trust them."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import socket
+import ssl
+import urllib.request
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+from peers import PATIENCE, peers_of, relays
+
+from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
+
+
+def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, bytes]:
+    """A self-signed certificate and its key, by another library."""
+    key = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lab")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    form = (
+        serialization.PrivateFormat.PKCS8 if container == "pkcs8" else serialization.PrivateFormat.TraditionalOpenSSL
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM), pem
+
+
+def converse(tls: Tls) -> None:
+    with SignalingServer(tls=tls) as server, peers_of(server) as peers:
+        assert server.url == f"https://127.0.0.1:{server.port}"
+        assert server.device_url.startswith("wss://")
+        device, client = peers.device(), peers.client()
+        relays(client, device)
+        with urllib.request.urlopen(f"{server.url}/devices", context=tls.client_context()) as answer:
+            assert [device["device_id"] for device in json.load(answer)] == ["cvd-1"]
+
+
+def test_self_signed() -> None:
+    converse(Tls.self_signed())
+
+
+@pytest.mark.parametrize(("kind", "container"), [("ec", "pkcs8"), ("ec", "sec1"), ("rsa", "pkcs8"), ("rsa", "pkcs1")])
+def test_from_pem(kind: str, container: str) -> None:
+    certificate, key = made_elsewhere(kind, container)
+    converse(Tls.from_pem(certificate, key))
+    converse(Tls.from_pem(certificate.decode(), key.decode()))
+
+
+def test_from_files(tmp_path: Path) -> None:
+    certificate, key = made_elsewhere()
+    (tmp_path / "server.pem").write_bytes(certificate)
+    (tmp_path / "server.key").write_bytes(key)
+    converse(Tls.from_files(tmp_path / "server.pem", str(tmp_path / "server.key")))
+
+
+def test_the_certificate_is_for_the_names_given() -> None:
+    tls = Tls.self_signed(names=["farm.lab", "10.0.0.7"])
+    with SignalingServer(tls=tls) as server:
+        for name, fine in [("farm.lab", True), ("10.0.0.7", True), ("127.0.0.1", False)]:
+            with socket.create_connection(("127.0.0.1", server.port)) as plain:
+                if fine:
+                    tls.client_context().wrap_socket(plain, server_hostname=name).close()
+                else:
+                    with pytest.raises(ssl.SSLCertVerificationError):
+                        tls.client_context().wrap_socket(plain, server_hostname=name)
+
+
+def test_the_made_certificate_satisfies_strict_verification() -> None:
+    """Python 3.13 verifies by RFC 5280 to the letter unless told otherwise."""
+    tls = Tls.self_signed()
+    context = tls.client_context()
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    with SignalingServer(tls=tls) as server, socket.create_connection(("127.0.0.1", server.port)) as plain:
+        context.wrap_socket(plain, server_hostname="localhost").close()
+    assert "BEGIN CERTIFICATE" in tls.certificate_pem
+    assert "KEY" not in tls.certificate_pem + repr(tls)
+
+
+def test_a_context_trusts_its_own_server_only() -> None:
+    with SignalingServer(tls=Tls.self_signed()) as server, socket.create_connection(("127.0.0.1", server.port)) as plain:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Tls.self_signed().client_context().wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions_and_http_1_1(version: ssl.TLSVersion) -> None:
+    tls = Tls.self_signed()
+    context = tls.client_context()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with SignalingServer(tls=tls) as server, socket.create_connection(("127.0.0.1", server.port)) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
+            assert wrapped.selected_alpn_protocol() == "http/1.1"
+            assert wrapped.version() == version.name.replace("_", ".")
+
+
+def test_a_legacy_device_verifies_nothing() -> None:
+    with SignalingServer(tls=Tls.self_signed(names=["elsewhere"])) as server, peers_of(server) as peers:
+        careless = ssl.create_default_context()
+        careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
+        device = peers.dial(server.device_url, ssl=careless, subprotocols=["webrtc-operator"])
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        assert device.hears()["message_type"] == "config"
+
+
+def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
+    tls = Tls.self_signed()
+    limits = Limits(tls_handshake_timeout=0.3)
+    with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+        chatter = socket.create_connection(("127.0.0.1", server.port))
+        chatter.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        device, client = peers.device(), peers.client()
+        relays(client, device)
+        for one in silent:
+            one.settimeout(PATIENCE)
+            assert one.recv(1) == b""
+            one.close()
+        chatter.close()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "said"),
+    [
+        (b"rubbish", b"rubbish", "no certificate"),
+        (b"", b"", "no certificate"),
+        (made_elsewhere()[0], b"rubbish", "private key is no valid PEM"),
+        (made_elsewhere()[0], made_elsewhere()[1], "do not belong together"),
+        (made_elsewhere("rsa")[0], made_elsewhere("ec")[1], "do not belong together"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "can not be used"),
+        (b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "no valid PEM"),
+    ],
+)
+def test_certificates_and_keys_that_can_not_be_used(certificate: bytes, key: bytes, said: str) -> None:
+    with pytest.raises(TlsError, match=said) as caught:
+        Tls.from_pem(certificate, key)
+    assert caught.value.setting == "tls"
+
+
+def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(TlsError, match="can not read the certificate .*nowhere"):
+        Tls.from_files(tmp_path / "nowhere.pem", tmp_path / "nowhere.key")
+    (tmp_path / "server.pem").write_bytes(made_elsewhere()[0])
+    with pytest.raises(TlsError, match="can not read the private key .*nowhere"):
+        Tls.from_files(tmp_path / "server.pem", tmp_path / "nowhere.key")
+
+
+@pytest.mark.parametrize("names", [[], ["ex\u00e4mple"], "localhost", [7]])
+def test_names_that_are_none(names: object) -> None:
+    with pytest.raises(TlsError):
+        Tls.self_signed(names=names)  # type: ignore[arg-type]
