@@ -78,44 +78,45 @@ pub(super) struct Letters {
 
 /// The letterbox of one server.
 pub(super) struct Mailroom {
-    state: Mutex<(Letters, Status)>,
+    state: Mutex<Letterbox>,
     filled: Condvar,
     /// How many coroutines wait for changes.
     watchers: AtomicUsize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Status {
-    Empty,
-    Filled,
-    Closed,
+#[derive(Default)]
+struct Letterbox {
+    letters: Letters,
+    /// Something in it can not wait.
+    urgent: bool,
+    closed: bool,
 }
 
 impl Mailroom {
     pub(super) fn new() -> Self {
-        let state = Mutex::new((Letters::default(), Status::Empty));
-        Self { state, filled: Condvar::new(), watchers: AtomicUsize::new(0) }
+        Self { state: Mutex::default(), filled: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
 
-    /// Leaves something.
+    /// Leaves something that somebody waits for.
     pub(super) fn post(&self, write: impl FnOnce(&mut Letters)) {
         let mut state = self.state.lock();
-        write(&mut state.0);
-        if state.1 == Status::Empty {
-            state.1 = Status::Filled;
-            self.filled.notify_one();
-        }
+        write(&mut state.letters);
+        state.urgent = true;
+        self.filled.notify_one();
     }
 
     /// Leaves a log record, if there is room.
     pub(super) fn record(&self, level: u8, message: String) {
-        self.post(|letters| {
-            if letters.records.len() < MAX_RECORDS {
-                letters.records.push((level, message));
-            } else {
-                letters.dropped += 1;
-            }
-        });
+        let mut state = self.state.lock();
+        let letters = &mut state.letters;
+        if letters.records.len() >= MAX_RECORDS {
+            letters.dropped += 1;
+            return;
+        }
+        letters.records.push((level, message));
+        if letters.records.len() == 1 {
+            self.filled.notify_one();
+        }
     }
 
     /// Tells that somebody came or went, if a coroutine waits for that.
@@ -134,22 +135,20 @@ impl Mailroom {
         }
     }
 
-    /// Waits for letters and takes them all; `None` once closed and empty.
+    /// Waits for letters and takes them all; `None` once closed and empty. Where there are only log records, waits
+    /// a little for more of them: each delivery costs the interpreter's lock.
     pub(super) fn collect(&self) -> Option<Letters> {
         let mut state = self.state.lock();
-        self.filled.wait_while(&mut state, |state| state.1 == Status::Empty);
-        let letters = std::mem::take(&mut state.0);
-        match state.1 {
-            Status::Closed if letters.is_empty() => return None,
-            Status::Closed => {}
-            _ => state.1 = Status::Empty,
-        }
-        Some(letters)
+        self.filled.wait_while(&mut state, |state| state.letters.is_empty() && !state.closed);
+        self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, GATHERING);
+        state.urgent = false;
+        let letters = std::mem::take(&mut state.letters);
+        if letters.is_empty() { None } else { Some(letters) }
     }
 
     /// Nothing more comes.
     pub(super) fn close(&self) {
-        self.state.lock().1 = Status::Closed;
+        self.state.lock().closed = true;
         self.filled.notify_all();
     }
 }
@@ -163,6 +162,9 @@ impl Letters {
             && self.abandoned.is_empty()
     }
 }
+
+/// How long log records are gathered before they are delivered.
+const GATHERING: Duration = Duration::from_millis(5);
 
 /// How long a join of ours waits beyond what was asked, before it gives up on a thread.
 pub(super) const SLACK: Duration = Duration::from_secs(5);

@@ -1,6 +1,8 @@
 //! One accepted connection, from the TLS handshake to its end: one task. HTTP/1.1 until it is upgraded, if it is.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,7 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::{Shared, websocket};
+use super::websocket::{self, Pumping};
+use super::Shared;
 use crate::peer::Peer;
 
 /// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.
@@ -44,47 +47,57 @@ impl Connection {
     }
 
     /// Serves it until it ends, or the server is over.
+    ///
+    /// Two stages, each boxed: what it takes to open a connection is gone when its long life begins.
     pub(super) async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let shared = Arc::clone(&self.shared);
-        tokio::select! {
-            biased;
-            () = shared.over.cancelled() => {}
-            () = self.serve(stream, tls) => {}
-        }
+        let open: Pin<Box<dyn Future<Output = Option<Pumping>> + Send>> = Box::pin(self.open(stream, tls));
+        let Some(Some(pumping)) = unless_over(&shared, open).await else { return };
+        unless_over(&shared, pumping).await;
     }
 
-    async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    /// TLS, where there is any, and HTTP, until an endpoint has agreed to an upgrade.
+    async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Pumping> {
         // Signaling is small messages that somebody waits for.
         drop(stream.set_nodelay(true));
         let Some(tls) = tls else { return self.speak_http(stream).await };
-        let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, Box::pin(tls.accept(stream)));
+        let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, tls.accept(stream));
         let outcome = tokio::select! {
             biased;
-            () = self.shared.stopping.cancelled() => return,
+            () = self.shared.stopping.cancelled() => return None,
             outcome = handshake => outcome,
         };
         match outcome {
-            Ok(Ok(stream)) => self.speak_http(stream).await,
+            Ok(Ok(stream)) => return self.speak_http(stream).await,
             Ok(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
             Err(_) => tracing::debug!("TLS handshake with {} took too long", self.address),
         }
+        None
     }
 
-    async fn speak_http<S>(self, stream: S)
+    async fn speak_http<S>(self, stream: S) -> Option<Pumping>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { shared, router, address } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        // Boxed, so that hyper's state is gone when the WebSocket's life begins.
-        Box::pin(answer_requests(&shared, router, Origin { address, upgrade: Arc::clone(&upgrade) }, stream)).await;
-        let Some(Upgrade { transport, peer }) = upgrade.lock().take() else { return };
-        drop(upgrade);
-        let Ok(upgraded) = transport.await else { return };
-        match upgraded.downcast::<TokioIo<S>>() {
-            Ok(parts) => websocket::serve(shared, parts.io.into_inner(), parts.read_buf, peer).await,
-            Err(_) => tracing::error!("an upgraded connection of {address} came back as another type"),
-        }
+        let origin = Origin { address, upgrade: Arc::clone(&upgrade) };
+        answer_requests(&shared, router, origin, stream).await;
+        let Upgrade { transport, peer } = upgrade.lock().take()?;
+        let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
+            tracing::error!("an upgraded connection of {address} came back as another type");
+            return None;
+        };
+        Some(websocket::open(shared, parts.io.into_inner(), parts.read_buf, peer).await)
+    }
+}
+
+/// Goes on with it until the server is over: then there is no more time for goodbyes.
+async fn unless_over<T>(shared: &Shared, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = shared.over.cancelled() => None,
+        done = future => Some(done),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The pump: one task that carries texts between one WebSocket and its session, and drains the session's outbox.
 //!
-//! Reading, writing, a question under way and the timer go on side by side in one `poll`: a peer that does not read
+//! Reading, writing, a question under way and the timer go on side by side in one [`Future::poll`]: a peer that does not read
 //! is still listened to, and pings are answered whatever a hook is doing. `poll` does a little of each until none
 //! of them can go on.
 
@@ -43,10 +43,14 @@ const ROUNDS: usize = 16;
 /// What a close frame has room for, in bytes (RFC 6455, 5.5).
 const MAX_CLOSE_REASON: usize = 123;
 
-/// Serves an upgraded connection until it ends. `read_ahead` is what the peer sent right after its request.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, read_ahead: Bytes, peer: Peer)
+/// The life of one WebSocket.
+pub(super) type Pumping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
+/// ends. `read_ahead` is what the peer sent right after its request.
+pub(super) async fn open<S>(shared: Arc<Shared>, stream: S, read_ahead: Bytes, peer: Peer) -> Pumping
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shared.config.limits;
     let settings = WebSocketConfig::default()
@@ -54,8 +58,9 @@ where
         .write_buffer_size(BUFFER)
         .max_message_size(Some(limits.max_message_size))
         .max_frame_size(Some(limits.max_message_size));
-    let socket =
-        WebSocketStream::from_partially_read(stream, read_ahead.into(), WebSocketRole::Server, Some(settings)).await;
+    // Copied: `into()` would keep hyper's buffer of 8 KiB for as long as the connection lives.
+    let read_ahead = read_ahead.to_vec();
+    let socket = WebSocketStream::from_partially_read(stream, read_ahead, WebSocketRole::Server, Some(settings)).await;
     let context = Context {
         hub: Arc::clone(&shared.hub),
         ledger: Arc::clone(&shared.ledger),
@@ -65,10 +70,8 @@ where
     };
     let now = Instant::now();
     match context.peer.role {
-        Role::Device => Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now)).run().await,
-        Role::Client | Role::Http => {
-            Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now)).run().await;
-        }
+        Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now))),
+        _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now))),
     }
 }
 
@@ -141,27 +144,6 @@ where
             last_heard: now,
             pinged_at: None,
         }
-    }
-
-    async fn run(mut self) {
-        std::future::poll_fn(|cx| self.poll(cx)).await;
-    }
-
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let now = tokio::time::Instant::now().into_std();
-        for _ in 0..ROUNDS {
-            let mut busy = self.write(cx, now);
-            busy |= self.hear_answer(cx, now);
-            busy |= self.read(cx, now);
-            busy |= self.keep_time(cx, now);
-            match self.phase {
-                Phase::Over => return Poll::Ready(()),
-                _ if busy => {}
-                _ => return Poll::Pending,
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once.
@@ -421,6 +403,32 @@ where
             self.outbox.ping();
             self.pinged_at = Some(now);
         }
+    }
+}
+
+impl<S, P> Future for Pump<S, P>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    P: Session + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let now = tokio::time::Instant::now().into_std();
+        for _ in 0..ROUNDS {
+            let mut busy = this.write(cx, now);
+            busy |= this.hear_answer(cx, now);
+            busy |= this.read(cx, now);
+            busy |= this.keep_time(cx, now);
+            match this.phase {
+                Phase::Over => return Poll::Ready(()),
+                _ if busy => {}
+                _ => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
