@@ -1,0 +1,139 @@
+"""A page in a real browser (Debian's chromium) uses the server with its own `WebSocket`, and so does a plain socket."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from peers import PATIENCE, peers_of
+from playwright.sync_api import Page, sync_playwright
+
+from cuttlefish_signaling import IceServer, SignalingServer, Tls
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+CLIENT = """
+async ([url, deviceId]) => {
+  const socket = new WebSocket(url);
+  const heard = [];
+  return await new Promise((resolve) => {
+    socket.onopen = () => socket.send(JSON.stringify({message_type: "connect", device_id: deviceId}));
+    socket.onmessage = ({data}) => {
+      const message = JSON.parse(data);
+      heard.push(message);
+      if (message.message_type === "device_info")
+        socket.send(JSON.stringify({message_type: "forward", payload: {type: "request-offer", n: 9007199254740991}}));
+      if (message.message_type === "device_msg") socket.close(1000);
+    };
+    socket.onclose = ({code, reason}) => resolve({heard, code, reason, protocol: socket.protocol});
+  });
+}
+"""
+
+
+class Blank(BaseHTTPRequestHandler):
+    """An empty page, so that the browser has an origin."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>a page</title>")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A page of another origin."""
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Blank)
+    thread = threading.Thread(target=site.serve_forever)
+    thread.start()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_context(ignore_https_errors=True).new_page()
+            page.goto(f"http://127.0.0.1:{site.server_port}/")
+            yield page
+            browser.close()
+    finally:
+        site.shutdown()
+        thread.join()
+        site.server_close()
+
+
+@pytest.mark.parametrize("tls", [None, Tls.self_signed()], ids=["ws", "wss"])
+def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
+    with SignalingServer(tls=tls, ice_servers=[IceServer("stun:s.lab")]) as server, peers_of(server) as peers:
+        device = peers.device("cvd-1", {"displays": []})
+
+        def answer() -> None:
+            message = device.hears()
+            device.says({"message_type": "forward", "client_id": message["client_id"], "payload": message["payload"]})
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        outcome = page.evaluate(CLIENT, [server.client_url, "cvd-1"])
+        answering.join(PATIENCE)
+        assert outcome["heard"] == [
+            {"message_type": "config", "ice_servers": [{"urls": ["stun:s.lab"]}]},
+            {"message_type": "device_info", "device_info": {"displays": []}},
+            {"message_type": "device_msg", "payload": {"type": "request-offer", "n": 9007199254740991}},
+        ]
+        assert (outcome["code"], outcome["protocol"]) == (1000, "")
+        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+
+
+def test_a_page_hears_why_before_the_close(page: Page) -> None:
+    with SignalingServer() as server:
+        outcome = page.evaluate(CLIENT, [server.client_url, "nobody"])
+        assert [message.get("error") for message in outcome["heard"]] == [
+            None,
+            "Connection failed: Device not found: 'nobody'",
+        ]
+        assert outcome["code"] == 1008
+        assert outcome["reason"] == "Connection failed: Device not found: 'nobody'"
+
+
+def test_a_plain_socket_is_a_client() -> None:
+    """RFC 6455 by hand: what a device's own small WebSocket library would do."""
+    with SignalingServer() as server, peers_of(server) as peers:
+        peers.device("cvd-1", 7)
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
+            key = base64.b64encode(os.urandom(16)).decode()
+            raw.sendall(
+                f"GET /connect_client?x=y HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: keep-alive, Upgrade\r\n"
+                f"Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+            )
+            reader = raw.makefile("rb")
+            assert reader.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
+            while reader.readline() != b"\r\n":
+                pass
+            text = b'{"message_type":"connect","device_id":"cvd-1"}'
+            raw.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+            heard = []
+            for _ in range(2):
+                first, length = reader.read(2)
+                assert first == 0x81
+                if length == 126:
+                    (length,) = struct.unpack("!H", reader.read(2))
+                heard.append(json.loads(reader.read(length)))
+            assert [message["message_type"] for message in heard] == ["config", "device_info"]
+            assert heard[1]["device_info"] == 7
