@@ -213,11 +213,8 @@ impl<'de> Deserialize<'de> for Key {
                     other => Key::Other(other.into()),
                 })
             }
-
-            fn visit_bytes<E: serde::de::Error>(self, _: &[u8]) -> Result<Key, E> {
-                Err(E::custom("half of a surrogate pair in a key"))
-            }
         }
+        // Half of a surrogate pair in a key is JSON by its grammar, but no text: an error of data, not of syntax.
         deserializer.deserialize_identifier(KeyVisitor).map_err(D::Error::custom)
     }
 }

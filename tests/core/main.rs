@@ -3,13 +3,13 @@
 #[path = "../transcript/mod.rs"]
 mod transcript;
 
-//mod actors;
+mod actors;
 mod house;
-//mod hub;
-//mod ice;
-//mod inbound;
-//mod layers;
-//mod outbox;
-//mod properties;
-//mod sessions;
+mod hub;
+mod ice;
+mod inbound;
+mod layers;
+mod outbox;
+mod properties;
+mod sessions;
 mod transcripts;

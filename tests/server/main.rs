@@ -4,9 +4,9 @@
 mod transcript;
 
 mod dial;
-//mod handshake;
-//mod keepalive;
-//mod pressure;
-//mod stopping;
-//mod tls;
+mod handshake;
+mod keepalive;
+mod pressure;
+mod stopping;
+mod tls;
 mod transcripts;

@@ -1,0 +1,177 @@
+//! The hub: ownership, ids, waiting, observers; and many threads at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use cuttlefish_signaling::hub::{Client, Device, Hub, Observer};
+use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
+use cuttlefish_signaling::peer::{Peer, Role};
+use cuttlefish_signaling::protocol::{DeviceId, outbound};
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(OutboxBounds { messages: 100_000, bytes: 100_000_000 }))
+}
+
+fn device(id: &str) -> Arc<Device> {
+    let peer = Arc::new(Peer::anonymous(Role::Device));
+    Arc::new(Device::new(DeviceId::new(id), outbound::device_info("null"), peer, outbox()))
+}
+
+fn drain(outbox: &Outbox) -> Vec<String> {
+    let cx = Context::from_waker(Waker::noop());
+    let mut heard = Vec::new();
+    while let Poll::Ready(Outgoing::Message { text, .. }) = outbox.poll_next(&cx, true) {
+        heard.push(text.as_str().to_owned());
+    }
+    heard
+}
+
+#[derive(Default)]
+struct Counts {
+    devices: AtomicUsize,
+    clients: AtomicUsize,
+    devices_left: AtomicUsize,
+    clients_left: AtomicUsize,
+}
+
+struct Counting(Arc<Counts>);
+
+impl Observer for Counting {
+    fn device_registered(&self, _: &Device) {
+        self.0.devices.fetch_add(1, Ordering::Relaxed);
+    }
+    fn device_left(&self, _: &Device) {
+        self.0.devices_left.fetch_add(1, Ordering::Relaxed);
+    }
+    fn client_connected(&self, _: &Device, _: &Client) {
+        self.0.clients.fetch_add(1, Ordering::Relaxed);
+    }
+    fn client_left(&self, _: &Device, _: &Client) {
+        self.0.clients_left.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_failed_registration_can_unregister_nothing() {
+    let hub = Hub::new(Box::new(()));
+    let config = outbound::config("[]");
+    let (holder, loser) = (device("cvd-1"), device("cvd-1"));
+    hub.register(&holder, &config, None).unwrap();
+    assert!(Arc::ptr_eq(&hub.register(&loser, &config, None).unwrap_err(), &holder));
+    hub.unregister(&loser);
+    assert!(Arc::ptr_eq(&hub.device(&holder.id).unwrap(), &holder));
+    assert_eq!(drain(&loser.outbox), [""; 0], "no config for who is not registered");
+    hub.unregister(&holder);
+    assert!(hub.device(&holder.id).is_none());
+}
+
+#[test]
+fn an_expected_holder_is_replaced_and_no_other() {
+    let hub = Hub::new(Box::new(()));
+    let config = outbound::config("[]");
+    let (a, b, c) = (device("x"), device("x"), device("x"));
+    hub.register(&a, &config, None).unwrap();
+    hub.register(&b, &config, Some(&a)).unwrap();
+    assert!(hub.register(&c, &config, Some(&a)).is_err(), "the one expected is gone already");
+    assert!(a.outbox.is_closed());
+    assert!(!b.outbox.is_closed());
+}
+
+#[test]
+fn comings_and_goings_are_observed_once() {
+    let counts = Arc::new(Counts::default());
+    let hub = Hub::new(Box::new(Counting(Arc::clone(&counts))));
+    let device = device("x");
+    hub.register(&device, &outbound::config("[]"), None).unwrap();
+    let peer = Arc::new(Peer::anonymous(Role::Client));
+    let clients: Vec<_> =
+        (0..3).map(|_| hub.attach(&device, device.info.clone(), &peer, &outbox()).unwrap().unwrap()).collect();
+    assert_eq!(clients.iter().map(|client| client.id.get()).collect::<Vec<_>>(), [1, 2, 3]);
+    hub.detach(&device, &clients[0]);
+    hub.detach(&device, &clients[0]);
+    hub.unregister(&device);
+    hub.detach(&device, &clients[1]);
+    hub.unregister(&device);
+    let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    assert_eq!((read(&counts.devices), read(&counts.devices_left)), (1, 1));
+    assert_eq!((read(&counts.clients), read(&counts.clients_left)), (3, 3));
+    assert!(hub.attach(&device, device.info.clone(), &peer, &outbox()).unwrap().is_none(), "it has left");
+}
+
+#[test]
+fn after_closing_nobody_is_let_in() {
+    let hub = Hub::new(Box::new(()));
+    let early = outbox();
+    let ticket = hub.admit(&early).unwrap();
+    hub.close(&End::close(1001, "stop"));
+    assert!(early.is_closed());
+    assert!(hub.admit(&outbox()).is_none());
+    hub.dismiss(ticket);
+    assert_eq!(hub.connections(), 0);
+}
+
+#[test]
+fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
+    let hub = Hub::new(Box::new(()));
+    let cx = Context::from_waker(Waker::noop());
+    let (patient, fickle) = (outbox(), outbox());
+    let id = DeviceId::new("late");
+    assert!(hub.device_or_wait(&id, &patient).is_none());
+    assert!(hub.device_or_wait(&id, &patient).is_none());
+    assert!(hub.device_or_wait(&id, &fickle).is_none());
+    hub.stop_waiting(&id, &fickle);
+    hub.register(&device("late"), &outbound::config("[]"), None).unwrap();
+    assert_eq!(patient.poll_next(&cx, true), Poll::Ready(Outgoing::Look));
+    assert_eq!(patient.poll_next(&cx, true), Poll::Pending);
+    assert_eq!(fickle.poll_next(&cx, true), Poll::Pending);
+}
+
+/// Clients come, forward and go on some threads while the device forwards on another: each side hears what is meant
+/// for it, and nothing of a client after the news that it has left.
+#[test]
+fn many_threads_keep_the_order() {
+    let hub = Hub::new(Box::new(()));
+    let device = device("x");
+    hub.register(&device, &outbound::config("[]"), None).unwrap();
+    let peer = Arc::new(Peer::anonymous(Role::Client));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let outbox = outbox();
+                    let client = hub.attach(&device, device.info.clone(), &peer, &outbox).unwrap().unwrap();
+                    for payload in ["1", "2", "3"] {
+                        device.forward_to_device(&client, outbound::client_msg(client.id, payload));
+                    }
+                    hub.detach(&device, &client);
+                    device.forward_to_device(&client, outbound::client_msg(client.id, "late"));
+                    let heard = drain(&outbox);
+                    assert_eq!(heard[0], r#"{"message_type":"device_info","device_info":null}"#);
+                    assert!(heard[1..].iter().all(|text| *text == format!(
+                        r#"{{"message_type":"device_msg","payload":{}}}"#,
+                        client.id
+                    )));
+                }
+            });
+        }
+        scope.spawn(|| {
+            for round in 0..2000_u32 {
+                let id = cuttlefish_signaling::protocol::ClientId::new(round % 800 + 1).unwrap();
+                device.forward_to_client(id, &id.to_string());
+            }
+        });
+    });
+    let heard = drain(&device.outbox);
+    assert!(!heard.iter().any(|text| text.contains("late")));
+    for id in 1..=800 {
+        let of: Vec<_> = heard.iter().filter(|text| text.contains(&format!(r#""client_id":{id}"#)) && {
+            let rest = text.split(r#""client_id":"#).nth(1).unwrap();
+            rest.starts_with(&format!("{id},")) || rest.starts_with(&format!("{id}}}"))
+        }).collect();
+        let forwards: Vec<_> = of.iter().take_while(|text| text.contains("client_msg")).collect();
+        assert_eq!(forwards.len(), 3, "{of:?}");
+        assert!(of[3..].iter().all(|text| text.contains("client_disconnected")), "{of:?}");
+        assert!(of.len() > 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! Words: what counts as an id, and what the parser makes of odd texts. Most of it is in the transcripts.
+
+use std::borrow::Cow;
+
+use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, Malformed};
+
+fn id(text: &str) -> Option<u32> {
+    ClientId::from_json(text).map(ClientId::get)
+}
+
+#[test]
+fn client_ids() {
+    for (text, number) in [
+        ("0", 0),
+        ("1", 1),
+        ("1.0", 1),
+        ("1e0", 1),
+        ("10E-1", 1),
+        ("2.147483647e9", 2_147_483_647),
+        ("2147483647", 2_147_483_647),
+        ("-0", 0),
+        ("-0.0", 0),
+        ("0.0", 0),
+    ] {
+        assert_eq!(id(text), Some(number), "{text}");
+    }
+    for text in [
+        "2147483648", "4294967296", "1e99999", "-1", "1.5", "0.5", "1e-1", "\"1\"", "null", "true", "[1]", "{}", "",
+        "nan", "inf", "Infinity", "123456789012345678901234567890",
+    ] {
+        assert_eq!(id(text), None, "{text}");
+    }
+}
+
+#[test]
+fn fields_are_borrowed_as_they_came() {
+    let text = r#"{"payload": [ 1.0 ] ,"message_type":"forward","client_id":3}"#;
+    let Ok(DeviceMessage::Forward { client_id, payload }) = DeviceMessage::parse(text) else { panic!("no forward") };
+    assert_eq!(client_id.map(ClientId::get), Some(3));
+    assert_eq!(payload, Some("[ 1.0 ]"));
+    assert!(text.as_bytes().as_ptr_range().contains(&payload.unwrap().as_ptr()));
+}
+
+#[test]
+fn escapes_count_in_types_keys_and_ids() {
+    let text = r#"{"m\u0065ssage_type":"conn\u0065ct","device_id":"\u00e9\n"}"#;
+    assert_eq!(ClientMessage::parse(text), Ok(ClientMessage::Connect { device_id: Some(DeviceId::new("é\n")) }));
+}
+
+#[test]
+fn half_a_surrogate_pair_is_no_id_and_no_key() {
+    let id = r#"{"message_type":"register","device_id":"\ud800"}"#;
+    let parsed = DeviceMessage::parse(id);
+    assert_eq!(parsed, Ok(DeviceMessage::Register { device_id: None, device_info: "null" }));
+    assert_eq!(ClientMessage::parse(r#"{"message_type":"connect","\ud800":1}"#), Err(Malformed::Envelope));
+    let inside = r#"{"message_type":"forward","payload":"\ud800"}"#;
+    assert_eq!(ClientMessage::parse(inside), Ok(ClientMessage::Forward { payload: Some(r#""\ud800""#) }));
+}
+
+#[test]
+fn each_endpoint_has_its_words() {
+    let register = r#"{"message_type":"register"}"#;
+    assert_eq!(ClientMessage::parse(register), Ok(ClientMessage::Unknown(Cow::Borrowed("register"))));
+    let connect = r#"{"message_type":"connect"}"#;
+    assert_eq!(DeviceMessage::parse(connect), Ok(DeviceMessage::Unknown(Cow::Borrowed("connect"))));
+}
+
+#[test]
+fn depth_is_counted_outside_of_strings_only() {
+    let nest = |levels: usize| format!(r#"{{"message_type":"x","y":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    assert!(ClientMessage::parse(&nest(127)).is_ok());
+    assert_eq!(ClientMessage::parse(&nest(128)), Err(Malformed::Json));
+    let wide = format!(r#"{{"message_type":"x","y":[{}[]]}}"#, "[],".repeat(10_000));
+    assert!(ClientMessage::parse(&wide).is_ok(), "wide is not deep");
+    let quoted = format!(r#"{{"message_type":"x","y":"{}"}}"#, r#"[{\"\\"#.repeat(1000));
+    assert!(ClientMessage::parse(&quoted).is_ok());
+}
+
+#[test]
+fn many_keys_are_no_trouble() {
+    let keys: String = (0..20_000).map(|n| format!(r#","k{n}":0"#)).collect();
+    assert!(ClientMessage::parse(&format!(r#"{{"message_type":"x"{keys}}}"#)).is_ok());
+    let twice = format!(r#"{{"message_type":"x"{keys},"k7":0}}"#);
+    assert_eq!(ClientMessage::parse(&twice), Err(Malformed::Envelope));
+}

@@ -1,0 +1,153 @@
+//! The outbox: order, bounds, ends, and who is woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use cuttlefish_signaling::outbox::{Closed, End, Outbox, OutboxBounds, Outgoing};
+use cuttlefish_signaling::protocol::Text;
+use cuttlefish_signaling::refusal::Refusal;
+use tokio::sync::oneshot::error::TryRecvError;
+
+fn outbox(messages: usize, bytes: usize) -> Outbox {
+    Outbox::new(OutboxBounds { messages, bytes })
+}
+
+fn text(text: &str) -> Text {
+    Text::from(text.to_owned())
+}
+
+fn next(outbox: &Outbox) -> Poll<Outgoing> {
+    outbox.poll_next(&Context::from_waker(Waker::noop()), true)
+}
+
+fn message(said: &str, forward: bool) -> Poll<Outgoing> {
+    Poll::Ready(Outgoing::Message { text: text(said), forward })
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn messages_come_out_in_order_then_the_last_words_then_the_end() {
+    let outbox = outbox(10, 1000);
+    outbox.push_forward(text("1")).unwrap();
+    outbox.say(text("2"));
+    outbox.refuse(&Refusal::Binary);
+    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert_eq!(next(&outbox), message("1", true));
+    assert_eq!(next(&outbox), message("2", false));
+    assert_eq!(next(&outbox), message(r#"{"error":"Received a binary message"}"#, false));
+    let end = End::close(1003, "Received a binary message");
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(end.clone())));
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(end)), "an end stays an end");
+}
+
+#[test]
+fn the_first_end_wins() {
+    let outbox = outbox(10, 1000);
+    outbox.finish(None, End::close(1001, "first"));
+    outbox.refuse(&Refusal::HookFailed);
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1001, "first"))));
+}
+
+#[test]
+fn too_many_messages_close_it() {
+    let outbox = outbox(2, 1000);
+    outbox.push_forward(text("1")).unwrap();
+    outbox.say(text("2"));
+    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert!(outbox.is_closed());
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1013, "slow consumer"))));
+    assert_eq!(outbox.abandon(), 1, "the forward that waited; the third was answered by its push");
+}
+
+#[test]
+fn too_many_bytes_close_it_and_room_comes_back() {
+    let outbox = outbox(100, 10);
+    outbox.push_forward(text("123456")).unwrap();
+    assert_eq!(next(&outbox), message("123456", true));
+    outbox.push_forward(text("1234567890")).unwrap();
+    assert_eq!(outbox.push_forward(text("1")), Err(Closed));
+}
+
+#[test]
+fn nothing_of_a_sender_comes_after_the_news_of_its_leaving() {
+    let (outbox, here) = (outbox(10, 1000), AtomicBool::new(true));
+    outbox.push_forward_while(text("1"), &here).unwrap();
+    here.store(false, Ordering::Release);
+    outbox.say(text("gone"));
+    assert_eq!(outbox.push_forward_while(text("2"), &here), Err(Closed));
+    assert_eq!(next(&outbox), message("1", true));
+    assert_eq!(next(&outbox), message("gone", false));
+    assert_eq!(next(&outbox), Poll::Pending);
+    assert!(!outbox.is_closed());
+}
+
+#[test]
+fn whoever_drains_is_woken_by_everything_that_comes() {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let cx = Context::from_waker(&waker);
+    let outbox = outbox(10, 1000);
+    let probe = std::cell::RefCell::new(None);
+    let events: [&dyn Fn(); 6] = [
+        &|| outbox.say(text("1")),
+        &|| outbox.push_forward(text("2")).unwrap(),
+        &|| outbox.nudge(),
+        &|| outbox.ping(),
+        &|| drop(probe.replace(Some(outbox.probe()))),
+        &|| outbox.finish(None, End::Drop),
+    ];
+    for (count, event) in events.iter().enumerate() {
+        assert_eq!(outbox.poll_next(&cx, true), Poll::Pending);
+        event();
+        assert_eq!(woken.0.load(Ordering::Relaxed), count + 1);
+        assert!(outbox.poll_next(&cx, true).is_ready());
+    }
+}
+
+#[test]
+fn without_room_only_looks_come_through() {
+    let outbox = outbox(10, 1000);
+    let cx = Context::from_waker(Waker::noop());
+    outbox.say(text("1"));
+    outbox.ping();
+    outbox.finish(None, End::Drop);
+    assert_eq!(outbox.poll_next(&cx, false), Poll::Pending);
+    outbox.nudge();
+    assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Look));
+    assert_eq!(outbox.poll_next(&cx, true), Poll::Ready(Outgoing::Ping));
+    assert_eq!(outbox.poll_next(&cx, true), message("1", false));
+}
+
+#[test]
+fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
+    let outbox = outbox(10, 1000);
+    let mut first = outbox.probe();
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Ping));
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+    outbox.alive();
+    assert_eq!(first.try_recv(), Ok(()));
+    let mut second = outbox.probe();
+    outbox.finish(None, End::Drop);
+    assert_eq!(second.try_recv(), Err(TryRecvError::Closed));
+    assert_eq!(outbox.probe().try_recv(), Err(TryRecvError::Closed));
+}
+
+#[test]
+fn abandoning_counts_the_forwards_that_will_not_be_written() {
+    let outbox = outbox(10, 1000);
+    outbox.say(text("own"));
+    outbox.push_forward(text("1")).unwrap();
+    outbox.push_forward(text("2")).unwrap();
+    assert_eq!(outbox.abandon(), 2);
+    assert_eq!(outbox.abandon(), 0);
+    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+}

@@ -1,0 +1,178 @@
+//! What holds for all input: payloads come out byte for byte, no text is too odd, messages reach their pair only.
+
+use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, outbound};
+use proptest::collection::{hash_map, vec};
+use proptest::prelude::*;
+
+use crate::actors::{client_msg, device_msg, house};
+
+/// Arbitrary JSON text: any number form, escape and white space that RFC 8259 allows.
+fn json_text() -> impl Strategy<Value = String> {
+    let space = "[ \t\r\n]{0,2}";
+    let string = vec(
+        prop_oneof![
+            any::<char>().prop_filter("unescaped", |c| !c.is_control() && *c != '"' && *c != '\\').prop_map(String::from),
+            Just(r#"\""#.to_owned()),
+            "\\\\[\\\\/bfnrt]",
+            "\\\\u[0-9a-fA-F]{4}",
+        ],
+        0..8,
+    )
+    .prop_map(|parts| format!("\"{}\"", parts.concat()));
+    let number = "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?";
+    let leaf = prop_oneof![string.clone(), number, "true|false|null"];
+    leaf.prop_recursive(5, 40, 6, move |inner| {
+        let spaced = (space, inner, space).prop_map(|(a, value, b)| format!("{a}{value}{b}"));
+        prop_oneof![
+            vec(spaced.clone(), 0..5).prop_map(|items| format!("[{}]", items.join(","))),
+            vec((string.clone(), spaced), 0..5).prop_map(|pairs| {
+                let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
+                format!("{{{}}}", pairs.join(","))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn payloads_come_out_as_they_went_in(payload in json_text()) {
+        let mut house = house();
+        house.registers("d", "x");
+        house.connects("c", "x");
+        house.all_heard("d");
+        house.all_heard("c");
+        house.forwards("c", &payload);
+        prop_assert_eq!(house.all_heard("d"), vec![client_msg(1, &payload)]);
+        house.forwards_to("d", 1, &payload);
+        prop_assert_eq!(house.all_heard("c"), vec![device_msg(&payload)]);
+    }
+
+    #[test]
+    fn a_text_is_json_exactly_where_serde_json_says_so(text in prop_oneof![".{0,40}", "[\\[\\]{}\",:0-9a-z \\\\]{0,40}", json_text()]) {
+        let valid = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+        let as_device = DeviceMessage::parse(&text);
+        let as_client = ClientMessage::parse(&text);
+        if !valid {
+            prop_assert_eq!(as_device, Err(cuttlefish_signaling::protocol::Malformed::Json));
+            prop_assert_eq!(as_client, Err(cuttlefish_signaling::protocol::Malformed::Json));
+        }
+    }
+
+    #[test]
+    fn whatever_a_peer_says_the_server_speaks_valid_json(texts in vec(prop_oneof![
+        any::<String>(),
+        any::<String>().prop_map(|id| format!(r#"{{"message_type":"register","device_id":{}}}"#, outbound::quote(&id))),
+        any::<String>().prop_map(|id| format!(r#"{{"message_type":"connect","device_id":{}}}"#, outbound::quote(&id))),
+        any::<String>().prop_map(|name| format!(r#"{{"message_type":{}}}"#, outbound::quote(&name))),
+    ], 1..6)) {
+        let mut house = house();
+        house.opens("d", cuttlefish_signaling::peer::Role::Device);
+        house.opens("c", cuttlefish_signaling::peer::Role::Client);
+        for text in &texts {
+            house.says("d", text);
+            house.says("c", text);
+        }
+        for heard in house.all_heard("d").into_iter().chain(house.all_heard("c")) {
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&heard).is_ok(), "{}", heard);
+            prop_assert!(heard.len() <= 65_536);
+        }
+    }
+}
+
+/// Devices, clients, and forwards in any order, against a model that knows who is connected to whom.
+#[derive(Debug, Clone)]
+enum Act {
+    Register(u8),
+    Connect(u8, u8),
+    Forward(u8),
+    ForwardTo(u8, u8),
+    Leave(u8),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        2 => (0..4_u8).prop_map(Act::Register),
+        3 => (0..8_u8, 0..4_u8).prop_map(|(client, device)| Act::Connect(client, device)),
+        6 => (0..8_u8).prop_map(Act::Forward),
+        6 => (0..4_u8, 1..4_u8).prop_map(|(device, id)| Act::ForwardTo(device, id)),
+        2 => (0..12_u8).prop_map(Act::Leave),
+    ];
+    vec(act, 1..80)
+}
+
+#[derive(Default)]
+struct Model {
+    /// Device number to its clients by id, and the last id.
+    devices: std::collections::HashMap<u8, (std::collections::HashMap<u32, u8>, u32)>,
+    /// Client number to its device and id.
+    clients: std::collections::HashMap<u8, (u8, u32)>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_reach_their_pair_only(acts in acts(), _seed in hash_map(any::<u8>(), any::<u8>(), 0..1)) {
+        let mut house = house();
+        let mut model = Model::default();
+        for (turn, act) in acts.into_iter().enumerate() {
+            let mut expected: Vec<(String, String)> = Vec::new();
+            match act {
+                Act::Register(d) if !model.devices.contains_key(&d) => {
+                    house.registers(&format!("d{d}"), &format!("cvd-{d}"));
+                    house.all_heard(&format!("d{d}"));
+                    model.devices.insert(d, Default::default());
+                }
+                Act::Connect(c, d) if !model.clients.contains_key(&c) && model.devices.contains_key(&d) => {
+                    house.connects(&format!("c{c}"), &format!("cvd-{d}"));
+                    house.all_heard(&format!("c{c}"));
+                    let (clients, last) = model.devices.get_mut(&d).unwrap();
+                    *last += 1;
+                    clients.insert(*last, c);
+                    model.clients.insert(c, (d, *last));
+                }
+                Act::Forward(c) => {
+                    let Some((d, id)) = model.clients.get(&c) else { continue };
+                    house.forwards(&format!("c{c}"), &turn.to_string());
+                    expected.push((format!("d{d}"), client_msg(*id, &turn.to_string())));
+                }
+                Act::ForwardTo(d, id) => {
+                    let Some((clients, last)) = model.devices.get(&d) else { continue };
+                    house.forwards_to(&format!("d{d}"), id.into(), &turn.to_string());
+                    expected.push(match clients.get(&id.into()) {
+                        Some(c) => (format!("c{c}"), device_msg(&turn.to_string())),
+                        None if u32::from(id) <= *last => (format!("d{d}"), crate::actors::client_disconnected(id.into())),
+                        None => (format!("d{d}"), crate::actors::error(&format!("Forward failed: Unknown client {id}"))),
+                    });
+                }
+                Act::Leave(who) if who < 8 => {
+                    let Some((d, id)) = model.clients.remove(&who) else { continue };
+                    house.leaves(&format!("c{who}"));
+                    model.devices.get_mut(&d).unwrap().0.remove(&id);
+                    expected.push((format!("d{d}"), crate::actors::client_disconnected(id)));
+                }
+                Act::Leave(who) => {
+                    let d = who - 8;
+                    let Some((clients, _)) = model.devices.remove(&d) else { continue };
+                    house.leaves(&format!("d{d}"));
+                    for c in clients.values() {
+                        prop_assert_eq!(house.all_heard(&format!("c{c}")), vec![crate::actors::error("Device disconnected")]);
+                        house.leaves(&format!("c{c}"));
+                        model.clients.remove(c);
+                    }
+                }
+                _ => continue,
+            }
+            for (peer, text) in expected {
+                prop_assert_eq!(house.hears(&peer), Some(text));
+            }
+            let everyone = model.devices.keys().map(|d| format!("d{d}")).chain(model.clients.keys().map(|c| format!("c{c}")));
+            for peer in everyone.collect::<Vec<_>>() {
+                prop_assert_eq!(house.hears(&peer), None, "{} heard what was not meant for it", peer);
+            }
+            prop_assert!(house.balance().balances());
+        }
+    }
+}

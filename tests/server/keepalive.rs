@@ -1,0 +1,50 @@
+//! Silence: pings, pongs that do not come, and who is told.
+
+use std::time::Duration;
+
+use cuttlefish_signaling::{Config, Keepalive};
+
+use crate::dial::{Came, Dialed, block_on, serve};
+
+fn quick() -> Config {
+    let keepalive = Keepalive { interval: Some(Duration::from_millis(100)), timeout: Duration::from_millis(100) };
+    Config { keepalive, ..Config::default() }
+}
+
+#[test]
+fn a_peer_that_does_not_pong_is_dropped_and_the_other_side_told() {
+    block_on(async {
+        let server = serve(quick());
+        let device = Dialed::device(server.local_addr(), "cvd-1").await;
+        let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
+        device.freeze();
+        client.hears(r#"{"error":"Device disconnected"}"#).await;
+        assert_eq!(client.next().await, Came::Closed(1000));
+        assert!(server.hub().devices().is_empty());
+    });
+}
+
+#[test]
+fn silent_peers_that_pong_stay() {
+    block_on(async {
+        let server = serve(quick());
+        let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
+        let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
+        // Ten intervals: real time is the subject here.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.says(r#"{"message_type":"forward","payload":1}"#).await;
+        device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
+    });
+}
+
+#[test]
+fn a_server_that_never_pings_keeps_the_silent() {
+    block_on(async {
+        let keepalive = Keepalive { interval: None, timeout: Duration::from_millis(10) };
+        let server = serve(Config { keepalive, ..Config::default() });
+        let device = Dialed::device(server.local_addr(), "cvd-1").await;
+        device.freeze();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(server.hub().devices().len(), 1);
+    });
+}

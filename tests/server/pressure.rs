@@ -1,0 +1,95 @@
+//! Peers that do not read: closed [1013], their peers told, nobody else delayed, and the books balance.
+
+use std::time::{Duration, Instant};
+
+use cuttlefish_signaling::Config;
+
+use crate::dial::{Dialed, block_on, patiently, serve};
+
+const CHUNK: usize = 30_000;
+
+fn forward_to(id: u32) -> String {
+    format!(r#"{{"message_type":"forward","client_id":{id},"payload":"{}"}}"#, "x".repeat(CHUNK))
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_and_its_device_told() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let slow = Dialed::client(address, "cvd-1").await;
+        let mut other = Dialed::client(address, "cvd-1").await;
+        slow.freeze();
+        let mut sent = 0;
+        // The system's buffers take a few megabytes before ours fill.
+        while server.hub().device(&"cvd-1".into_id()).unwrap().clients().len() == 2 {
+            device.says(&forward_to(1)).await;
+            sent += 1;
+            assert!(sent < 10_000, "it reads all the same");
+            assert!(device.round_trip().await.iter().all(|heard| heard.contains("client_disconnected")));
+        }
+        device.says(r#"{"message_type":"forward","client_id":2,"payload":"and you?"}"#).await;
+        other.hears(r#"{"message_type":"device_msg","payload":"and you?"}"#).await;
+        drop(slow);
+        patiently("the stop", server.stop(Duration::from_secs(2))).await;
+        let ledger = server.ledger();
+        assert!(ledger.balances(), "{ledger:?}");
+        assert!(ledger.gone > 0, "{ledger:?}");
+    });
+}
+
+#[test]
+fn five_hundred_that_do_not_read_delay_nobody() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let mut client = Dialed::client(address, "cvd-1").await;
+        let mut stuck = Vec::new();
+        for _ in 0..500 {
+            let one = Dialed::client(address, "cvd-1").await;
+            one.freeze();
+            stuck.push(one);
+        }
+        for id in 2..=501 {
+            for _ in 0..4 {
+                device.says(&forward_to(id)).await;
+            }
+        }
+        let began = Instant::now();
+        for _ in 0..100 {
+            client.says(r#"{"message_type":"forward","payload":1}"#).await;
+            device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
+            device.says(r#"{"message_type":"forward","client_id":1,"payload":2}"#).await;
+            client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
+        }
+        // No figure of speed: one stuck peer would cost its whole deadline each time.
+        assert!(began.elapsed() < Duration::from_secs(20));
+    });
+}
+
+#[test]
+fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let mut client = Dialed::client(address, "cvd-1").await;
+        for _ in 0..5000 {
+            client.send(tokio_tungstenite::tungstenite::Message::Ping("x".into())).await;
+        }
+        device.says(r#"{"message_type":"forward","client_id":1,"payload":2}"#).await;
+        client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
+    });
+}
+
+trait IntoId {
+    fn into_id(self) -> cuttlefish_signaling::protocol::DeviceId;
+}
+
+impl IntoId for &str {
+    fn into_id(self) -> cuttlefish_signaling::protocol::DeviceId {
+        cuttlefish_signaling::protocol::DeviceId::new(self)
+    }
+}

@@ -1,0 +1,68 @@
+//! Stopping: everybody is told, nobody is waited for without end, the port is free again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::{Config, Error, NoHooks, Server};
+use tokio::net::TcpStream;
+
+use crate::dial::{Came, Dialed, block_on, patiently, serve};
+
+#[test]
+fn everybody_hears_1001_and_the_port_is_free() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let idle = TcpStream::connect(address).await.unwrap();
+        assert!(patiently("the stop", server.stop(Duration::from_secs(5))).await);
+        assert_eq!(device.next().await, Came::Closed(1001));
+        assert!(TcpStream::connect(address).await.is_err());
+        drop(idle);
+        let again = Server::bind(Config { port: address.port(), ..Config::default() }, Arc::new(NoHooks), Box::new(()));
+        assert_eq!(again.unwrap().local_addr(), address);
+    });
+}
+
+#[test]
+fn those_who_do_not_answer_are_left_behind() {
+    block_on(async {
+        let server = serve(Config::default());
+        let device = Dialed::device(server.local_addr(), "cvd-1").await;
+        device.freeze();
+        // Within the time for goodbyes, long before the deadline.
+        assert!(patiently("the stop", server.stop(Duration::from_secs(15))).await);
+        assert_eq!(server.hub().connections(), 0);
+    });
+}
+
+#[test]
+fn what_was_accepted_before_the_stop_is_delivered() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let mut client = Dialed::client(address, "cvd-1").await;
+        for _ in 0..100 {
+            client.says(r#"{"message_type":"forward","payload":1}"#).await;
+        }
+        client.round_trip().await;
+        server.stop(Duration::from_secs(5)).await;
+        for _ in 0..100 {
+            device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
+        }
+        assert!(server.ledger().balances(), "{:?}", server.ledger());
+        assert_eq!(server.ledger().delivered, 100);
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let Err(error) = Server::bind(Config { port, ..Config::default() }, Arc::new(NoHooks), Box::new(())) else {
+        panic!("bound a port that is taken")
+    };
+    assert!(matches!(error, Error::Bind { .. }));
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}

@@ -1,0 +1,19 @@
+//! Certificates, from Rust. Conversations over TLS are tested from Python and in a browser.
+
+use cuttlefish_signaling::{Error, Tls};
+
+#[test]
+fn a_made_certificate_comes_with_its_authority_and_without_its_key() {
+    let tls = Tls::self_signed(&["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let pem = tls.authority_pem().unwrap();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(!pem.contains("KEY"));
+    assert_eq!(tls.server_config().alpn_protocols, [b"http/1.1"]);
+    assert!(!format!("{tls:?}").contains("BEGIN"));
+}
+
+#[test]
+fn what_is_no_certificate_is_an_error() {
+    assert!(matches!(Tls::from_pem(b"", b""), Err(Error::Tls(_))));
+    assert!(matches!(Tls::self_signed(&[]), Err(Error::Tls(_))));
+}
