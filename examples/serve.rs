@@ -1,5 +1,7 @@
 //! The server from Rust, without Python: `cargo run --release --example serve -- 8080`.
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

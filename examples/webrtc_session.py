@@ -79,7 +79,9 @@ def peer_connection(config: dict[str, Any]) -> RTCPeerConnection:
 
 def without_candidates(description: RTCSessionDescription) -> tuple[str, list[tuple[str, int, str]]]:
     """Takes the candidates out of an SDP, to send them one by one, as browsers and devices do."""
-    lines, candidates, mid, index = [], [], "", -1
+    lines: list[str] = []
+    candidates: list[tuple[str, int, str]] = []
+    mid, index = "", -1
     for line in description.sdp.splitlines():
         if line.startswith("m="):
             index += 1

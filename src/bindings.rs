@@ -4,6 +4,8 @@
 //! [`hooks`], log records and news from [`mailroom`]); so no runtime thread ever attaches to the interpreter, or
 //! drops an object of its. What that spares us at interpreter exit is told in ARCHITECTURE.md.
 
+#![allow(clippy::needless_pass_by_value, reason = "pyo3 extracts arguments by value")]
+
 mod config;
 mod error;
 mod hooks;

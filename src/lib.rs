@@ -26,6 +26,8 @@
 //!
 //! What it does not do: it never looks into a payload, takes no part in the media, and keeps nothing on disk.
 
+#![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
+
 // Layer 0: words.
 pub mod protocol;
 pub mod refusal;

@@ -26,7 +26,7 @@ FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
 IceHook: TypeAlias = Callable[[IceContext], Any]
 """Returns a list of ICE servers; `def` or `async def`."""
 
-IceServers: TypeAlias = "Iterable[IceServer | dict[str, Any]] | TurnRest | IceHook"
+IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceHook
 """A list, time-limited TURN credentials, or a hook asked for each peer."""
 
 

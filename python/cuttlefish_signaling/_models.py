@@ -7,13 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-Json: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
-"""Anything JSON can say."""
-
-Role: TypeAlias = Literal["device", "client", "http"]
-"""What a connection is for."""
-
-PeerTuple: TypeAlias = "tuple[str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None]"
+PeerTuple: TypeAlias = tuple[str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None]
 
 
 class Headers(Mapping[str, str]):
@@ -46,7 +40,7 @@ class Headers(Mapping[str, str]):
 class Peer:
     """One peer, as the transport and `authorize` know it."""
 
-    role: Role
+    role: Literal["device", "client", "http"]
     """What it came for."""
     address: str | None
     """Its IP address."""
@@ -80,7 +74,7 @@ class Peer:
 class AuthorizeContext:
     """What `authorize` is asked about: a request, before it is let in."""
 
-    role: Role
+    role: Literal["device", "client", "http"]
     """What it wants: `device`, `client`, or `http` for anything but the two WebSocket endpoints."""
     peer: Peer
     """Who asks. `identity` is what the hook is to find out."""
@@ -110,7 +104,7 @@ class AuthorizeContext:
 class IceContext:
     """Whom `ice_servers` is asked for."""
 
-    role: Role
+    role: Literal["device", "client", "http"]
     """`device` or `client`: as what the peer will use them."""
     device_id: str | None
     """The device it registers as, or connects to; `None` for `GET /infra_config`."""
@@ -177,8 +171,8 @@ class Client:
 
     @classmethod
     def _of(cls, client: tuple[str, int, str | None, int | None, float, str | None]) -> Client:
-        *facts, identity = client
-        return cls(*facts, _identity(identity))  # type: ignore[arg-type]
+        device_id, client_id, address, port, since, identity = client
+        return cls(device_id, client_id, address, port, since, _identity(identity))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from .errors import ForkedError, NotRunningError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
+
     from typing_extensions import Self
 
 logger = logging.getLogger("cuttlefish_signaling")
@@ -136,7 +137,7 @@ class SignalingServer:
         _stop_at_exit(self)
 
     def stop(self, *, timeout: float | None = None) -> bool:
-        """Stops: closes the port, says 1001 to every peer, and waits until all are gone. The second time it does nothing.
+        """Stops: closes the port, says 1001 to every peer, and waits until all are gone. A second time does nothing.
 
         Args:
             timeout: Seconds peers get to say goodbye; default `stop_timeout`. Then their connections are dropped.
@@ -187,7 +188,9 @@ class SignalingServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
@@ -273,6 +276,7 @@ class SignalingServer:
         """Waits until a device of this id is registered.
 
         Args:
+            device_id: The id.
             timeout: Seconds; None waits for ever.
 
         Raises:
@@ -289,6 +293,7 @@ class SignalingServer:
         """Waits until a client is connected to this device, or to any, and has its device info.
 
         Args:
+            device_id: The device; None is any.
             timeout: Seconds; None waits for ever.
 
         Returns:
@@ -313,8 +318,12 @@ class SignalingServer:
         return self._running().native.disconnect_client(device_id, client_id)
 
     def set_ice_servers(self, ice_servers: IceServers) -> None:
-        """Tells peers other ICE servers from now on: as the setting `ice_servers`. Devices that are registered hear of
-        them at once, in a new `config`; clients get theirs when they connect.
+        """Tells peers other ICE servers from now on.
+
+        Devices that are registered hear of them at once, in a new `config`; clients get theirs when they connect.
+
+        Args:
+            ice_servers: As the setting of this name.
 
         Raises:
             ConfigError: An entry makes no sense; nothing has changed then.
@@ -484,11 +493,11 @@ async def _in_thread(work: Callable[[], T]) -> T:
             # Stopping is bounded: it is seen through, then the cancellation goes on.
             cancelled = error
     thread.join()
-    value, error = outcome[0]
+    value, failure = outcome[0]
     if cancelled is not None:
         raise cancelled
-    if error is not None:
-        raise error
+    if failure is not None:
+        raise failure
     return value  # type: ignore[no-any-return]
 
 

@@ -38,7 +38,7 @@ class NotRunningError(SignalingError, RuntimeError):
 
 
 class ForkedError(SignalingError, RuntimeError):
-    """This process is a fork of the one that started the server, whose threads stayed there."""
+    """The process is a fork of the one that started the server, whose threads stayed there."""
 
 
 class WaitTimeoutError(SignalingError, TimeoutError):
@@ -61,7 +61,7 @@ class HookResultError(HookError, TypeError):
     """A hook returned something that makes no sense; the message says what was expected."""
 
 
-class Refused(SignalingError):
+class Refused(SignalingError):  # noqa: N818
     """Raise it in a hook to say no. The peer hears `reason`, or `Not authorized` if there is none.
 
     `status` is the HTTP status where the hook is `authorize`: 403, or 401 to ask for credentials.

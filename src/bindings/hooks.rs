@@ -161,7 +161,14 @@ impl Drop for Wait {
 }
 
 impl PyHooks {
-    fn ask(&self, hook: &'static str, peer: PeerFacts, role: Role, device_id: Option<String>, info: Option<String>) -> Wait {
+    fn ask(
+        &self,
+        hook: &'static str,
+        peer: PeerFacts,
+        role: Role,
+        device_id: Option<String>,
+        info: Option<String>,
+    ) -> Wait {
         let key = self.last_key.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let reply = Mutex::new(Some(reply));

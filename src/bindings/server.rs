@@ -97,7 +97,14 @@ impl Server {
             spawn(bound, workers, Dispatch::new(Scribe(Arc::clone(&mailroom))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
-        Ok(Self { running, hooks: asked, jobs, mailroom, thread: Mutex::new(Some(thread)), process: std::process::id() })
+        Ok(Self {
+            running,
+            hooks: asked,
+            jobs,
+            mailroom,
+            thread: Mutex::new(Some(thread)),
+            process: std::process::id(),
+        })
     }
 
     /// The address and port it listens on.
@@ -116,8 +123,9 @@ impl Server {
     /// Stops it within `deadline` seconds; true if everybody said goodbye in time. Does nothing the second time.
     fn stop(&self, py: Python<'_>, deadline: f64) -> PyResult<bool> {
         self.check_process(py)?;
-        let deadline = Duration::try_from_secs_f64(deadline)
-            .map_err(|_| config_error(py, &ConfigError::new("timeout", format!("{deadline} is no number of seconds"))))?;
+        let deadline = Duration::try_from_secs_f64(deadline).map_err(|_| {
+            config_error(py, &ConfigError::new("timeout", format!("{deadline} is no number of seconds")))
+        })?;
         let Some(thread) = self.thread.lock().take() else { return Ok(true) };
         detached(py, || {
             let in_time = thread.stop(deadline);

@@ -33,13 +33,11 @@ impl TurnRest {
         let made = Duration::try_from_secs_f64(ttl)
             .map_err(|_| ConfigError::new("TurnRest.ttl", format!("{ttl} is no number of seconds")))
             .and_then(|ttl| {
-                let others = match stun.is_empty() {
-                    true => Vec::new(),
-                    false => vec![
-                        IceServer::new(stun, None, None, "TurnRest.stun")
-                            .map_err(|error| ConfigError::new(error.place, error.what))?,
-                    ],
-                };
+                let mut others = Vec::new();
+                if !stun.is_empty() {
+                    let made = IceServer::new(stun, None, None, "TurnRest.stun");
+                    others.push(made.map_err(|error| ConfigError::new(error.place, error.what))?);
+                }
                 turn::TurnRest::new(urls, secret, ttl, name, others)
             });
         made.map(Self).map_err(|error| config_error(py, &error))
@@ -50,7 +48,9 @@ impl TurnRest {
     fn config(&self, py: Python<'_>, now: Option<f64>) -> PyResult<String> {
         let now = match now {
             None => SystemTime::now(),
-            Some(now) => Duration::try_from_secs_f64(now).map_or(SystemTime::UNIX_EPOCH, |now| SystemTime::UNIX_EPOCH + now),
+            Some(now) => {
+                Duration::try_from_secs_f64(now).map_or(SystemTime::UNIX_EPOCH, |now| SystemTime::UNIX_EPOCH + now)
+            }
         };
         match self.0.credentials(now) {
             Ok(servers) => Ok(servers.config().as_str().to_owned()),

@@ -4,8 +4,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::outbound::{self, Text};
 use super::MAX_DEVICE_MESSAGE;
+use super::outbound::{self, Text};
 
 /// One ICE server, validated (W3C `RTCIceServer`; URLs by RFC 7064 and RFC 7065).
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -166,7 +166,9 @@ fn scheme_of(url: &str) -> &str {
 }
 
 fn check_url(url: &str) -> Result<(), String> {
-    let fail = |what: &str| Err(format!("{what} in {url:?}; expected stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp]"));
+    let fail = |what: &str| {
+        Err(format!("{what} in {url:?}; expected stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp]"))
+    };
     let Some((scheme, rest)) = url.split_once(':') else { return fail("no scheme") };
     let relay = match scheme {
         "stun" | "stuns" => false,

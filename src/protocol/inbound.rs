@@ -219,7 +219,7 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Whether arrays and objects nest deeper than `limit` somewhere in a JSON text. serde_json bounds the depth of what
+/// Whether arrays and objects nest deeper than `limit` somewhere in a JSON text. `serde_json` bounds the depth of what
 /// it builds, but not of a `RawValue`, and some peer's recursive parser will have to read it.
 fn nests_deeper_than(text: &str, limit: usize) -> bool {
     let opening = |byte: &&u8| matches!(byte, b'{' | b'[');

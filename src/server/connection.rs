@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
-use super::websocket::{self, Pumping};
 use super::Shared;
+use super::websocket::{self, Pumping};
 use crate::peer::Peer;
 
 /// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.

@@ -1,6 +1,8 @@
 //! The routes: the two WebSocket endpoints up to their upgrade, and plain HTTP. Every "no" is a JSON body
 //! `{"error": …}`, never a dropped connection (PROTOCOL.md 3 and 5.3).
 
+#![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -142,7 +144,11 @@ fn handshake(request: &Request) -> Result<Response, Response> {
 
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|o| o.trim() == SUBPROTOCOL)
+    offers
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|o| o.trim() == SUBPROTOCOL)
 }
 
 /// Who knocks: what a request says of its sender, taken out before anything is awaited.

@@ -12,9 +12,7 @@ use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::refusal::Refusal;
-use cuttlefish_signaling::session::{
-    Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step,
-};
+use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step};
 use tokio::sync::oneshot;
 
 pub struct House {
@@ -180,7 +178,7 @@ impl House {
 
     /// Does what edges do until nothing moves: drains outboxes, hears probes, feeds what was held back.
     pub fn settle(&mut self) {
-        while self.names().iter().fold(false, |moved, name| self.turn(name) || moved) {}
+        while self.names().iter().any(|name| self.turn(name)) {}
     }
 
     fn turn(&mut self, name: &str) -> bool {
@@ -213,8 +211,8 @@ impl House {
         if peer.frozen || peer.ended.is_some() {
             return false;
         }
-        let mut cx = TaskContext::from_waker(Waker::noop());
-        let Poll::Ready(outgoing) = peer.outbox.poll_next(&mut cx, true) else { return false };
+        let cx = TaskContext::from_waker(Waker::noop());
+        let Poll::Ready(outgoing) = peer.outbox.poll_next(&cx, true) else { return false };
         match outgoing {
             Outgoing::Message { text, forward } => {
                 ledger.deliver(u64::from(forward));

@@ -148,10 +148,11 @@ fn many_threads_keep_the_order() {
                     device.forward_to_device(&client, outbound::client_msg(client.id, "late"));
                     let heard = drain(&outbox);
                     assert_eq!(heard[0], r#"{"message_type":"device_info","device_info":null}"#);
-                    assert!(heard[1..].iter().all(|text| *text == format!(
-                        r#"{{"message_type":"device_msg","payload":{}}}"#,
-                        client.id
-                    )));
+                    assert!(
+                        heard[1..]
+                            .iter()
+                            .all(|text| *text == format!(r#"{{"message_type":"device_msg","payload":{}}}"#, client.id))
+                    );
                 }
             });
         }
@@ -165,10 +166,15 @@ fn many_threads_keep_the_order() {
     let heard = drain(&device.outbox);
     assert!(!heard.iter().any(|text| text.contains("late")));
     for id in 1..=800 {
-        let of: Vec<_> = heard.iter().filter(|text| text.contains(&format!(r#""client_id":{id}"#)) && {
-            let rest = text.split(r#""client_id":"#).nth(1).unwrap();
-            rest.starts_with(&format!("{id},")) || rest.starts_with(&format!("{id}}}"))
-        }).collect();
+        let of: Vec<_> = heard
+            .iter()
+            .filter(|text| {
+                text.contains(&format!(r#""client_id":{id}"#)) && {
+                    let rest = text.split(r#""client_id":"#).nth(1).unwrap();
+                    rest.starts_with(&format!("{id},")) || rest.starts_with(&format!("{id}}}"))
+                }
+            })
+            .collect();
         let forwards: Vec<_> = of.iter().take_while(|text| text.contains("client_msg")).collect();
         assert_eq!(forwards.len(), 3, "{of:?}");
         assert!(of[3..].iter().all(|text| text.contains("client_disconnected")), "{of:?}");

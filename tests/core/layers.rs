@@ -53,7 +53,8 @@ fn every_file_names_only_what_lies_below_it() {
         }
         let layer = layer_of(&module).unwrap_or_else(|| panic!("{module} is in no layer: give it one"));
         let text = std::fs::read_to_string(&file).unwrap();
-        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code: String =
+            text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         for part in code.split("crate::").skip(1) {
             let named: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             checked += 1;

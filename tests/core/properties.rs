@@ -11,7 +11,9 @@ fn json_text() -> impl Strategy<Value = String> {
     let space = "[ \t\r\n]{0,2}";
     let string = vec(
         prop_oneof![
-            any::<char>().prop_filter("unescaped", |c| !c.is_control() && *c != '"' && *c != '\\').prop_map(String::from),
+            any::<char>()
+                .prop_filter("unescaped", |c| !c.is_control() && *c != '"' && *c != '\\')
+                .prop_map(String::from),
             Just(r#"\""#.to_owned()),
             "\\\\[\\\\/bfnrt]",
             "\\\\u[0-9a-fA-F]{4}",

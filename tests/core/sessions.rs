@@ -212,6 +212,6 @@ fn dropping_a_session_leaves_as_leaving_does() {
     house.leaves("d");
     assert!(house.hub.devices().is_empty());
     assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(matches!(outbox.poll_next(&mut cx, true), std::task::Poll::Ready(Outgoing::End(End::Drop))));
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(outbox.poll_next(&cx, true), std::task::Poll::Ready(Outgoing::End(End::Drop))));
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from peers import Peers, peers_of
 
 from cuttlefish_signaling import SignalingServer
+
+from peers import Peers, peers_of
 
 
 @pytest.fixture

@@ -95,4 +95,3 @@ def relays(client: Dialed, device: Dialed, client_id: int = 1) -> None:
     assert heard == {"message_type": "client_msg", "client_id": client_id, "payload": {"type": "request-offer"}}
     device.says({"message_type": "forward", "client_id": client_id, "payload": {"type": "offer"}})
     assert client.hears() == {"message_type": "device_msg", "payload": {"type": "offer"}}
-

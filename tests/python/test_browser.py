@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from peers import PATIENCE, peers_of
 from playwright.sync_api import Page, sync_playwright
 
 from cuttlefish_signaling import IceServer, SignalingServer, Tls
+
+from peers import PATIENCE, peers_of
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -119,7 +120,7 @@ def test_a_plain_socket_is_a_client() -> None:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
             key = base64.b64encode(os.urandom(16)).decode()
             raw.sendall(
-                f"GET /connect_client?x=y HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: keep-alive, Upgrade\r\n"
+                "GET /connect_client?x=y HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive, Upgrade\r\n"
                 f"Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
             )
             reader = raw.makefile("rb")

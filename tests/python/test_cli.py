@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from peers import PATIENCE
 from websockets.sync.client import connect
 
 from cuttlefish_signaling.cli import FLAGS, main, parser
+
+from peers import PATIENCE
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CUTTLEFISH_SIGNALING_")}
 
@@ -40,14 +41,16 @@ class Served:
 
 
 @contextmanager
-def serve(*arguments: str, program: tuple[str, ...] = (), **environment: str) -> Iterator[Served]:
+def serve(
+    *arguments: str, program: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> Iterator[Served]:
     program = program or (sys.executable, "-m", "cuttlefish_signaling")
     process = subprocess.Popen(
         [*program, "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**ENVIRONMENT, **environment},
+        env={**ENVIRONMENT, **(environment or {})},
     )
     try:
         yield Served(process)
@@ -63,8 +66,8 @@ def careless() -> ssl.SSLContext:
     return context
 
 
-def register(url: str, **options: object) -> dict[str, object]:
-    with connect(url, **options) as device:  # type: ignore[arg-type]
+def register(url: str) -> dict[str, object]:
+    with connect(url) as device:
         device.send('{"message_type":"register","device_id":"cvd-1","device_info":{"secret":1,"shown":2}}')
         config: dict[str, object] = json.loads(device.recv(timeout=PATIENCE))
         return config
@@ -88,7 +91,12 @@ def test_serve_prints_its_urls_logs_and_drains(program: tuple[str, ...], number:
                     device.recv(timeout=PATIENCE)
         _, log = served.process.communicate(timeout=PATIENCE)
         assert served.process.returncode == 0, log
-    for said in ('device "cvd-1" registered from', 'client 1 of device "cvd-1" connected', "stopping", 'device "cvd-1" left'):
+    for said in (
+        'device "cvd-1" registered from',
+        'client 1 of device "cvd-1" connected',
+        "stopping",
+        'device "cvd-1" left',
+    ):
         assert said in log
 
 
@@ -115,7 +123,9 @@ def test_a_second_signal_ends_it_at_once() -> None:
 
 def test_flags_reach_the_server(tmp_path: Path) -> None:
     (tmp_path / "ice.json").write_text('[{"urls": "stun:from-file"}]')
-    with serve("--no-tls", "--stun", "stun:a", "--stun", "stun:b", "--ice-servers", f"@{tmp_path / 'ice.json'}") as served:
+    with serve(
+        "--no-tls", "--stun", "stun:a", "--stun", "stun:b", "--ice-servers", f"@{tmp_path / 'ice.json'}"
+    ) as served:
         config = register(served.devices)
     assert [server["urls"] for server in config["ice_servers"]] == [["stun:a"], ["stun:b"], ["stun:from-file"]]  # type: ignore[attr-defined]
 
@@ -164,9 +174,9 @@ def test_config_file_environment_and_flags_in_that_order(tmp_path: Path) -> None
             with pytest.raises(Exception, match="1009"):
                 device.recv(timeout=PATIENCE)
     variables = {"CUTTLEFISH_SIGNALING_CONFIG": str(config), "CUTTLEFISH_SIGNALING_STUN": "stun:env1 stun:env2"}
-    with serve(**variables) as served:
+    with serve(environment=variables) as served:
         assert register(served.devices)["ice_servers"] == [{"urls": ["stun:env1"]}, {"urls": ["stun:env2"]}]
-    with serve("--stun", "stun:flag", **variables) as served:
+    with serve("--stun", "stun:flag", environment=variables) as served:
         assert register(served.devices)["ice_servers"] == [{"urls": ["stun:flag"]}]
 
 

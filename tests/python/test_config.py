@@ -84,7 +84,7 @@ def test_a_bad_setting_is_named(settings: dict[str, Any], setting: str, what: st
 
 def test_settings_are_keyword_only_and_unknown_ones_are_no_settings() -> None:
     with pytest.raises(TypeError):
-        SignalingServer("127.0.0.1")  # type: ignore[misc]
+        SignalingServer("127.0.0.1")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="prot"):
         SignalingServer(prot=80)  # type: ignore[call-arg]
 
@@ -118,7 +118,14 @@ def test_bad_ice_servers_at_run_time_change_nothing() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["stun:h", "stun:h:1", "stuns:h:65535", "turn:h?transport=udp", "turns:[::1]:5349?transport=tcp", "stun:[2001:db8::1]"],
+    [
+        "stun:h",
+        "stun:h:1",
+        "stuns:h:65535",
+        "turn:h?transport=udp",
+        "turns:[::1]:5349?transport=tcp",
+        "stun:[2001:db8::1]",
+    ],
 )
 def test_ice_urls_that_are_fine(url: str) -> None:
     SignalingServer(ice_servers=[IceServer(url, username="u", credential="c")])
@@ -126,7 +133,23 @@ def test_ice_urls_that_are_fine(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "stun", "stun:", "stun::5", "stun://h", "turn:h:0", "turn:h:65536", "turn:h:x", "turn:h?transport=sctp", "stun:h?transport=udp", "turn:a@b", "STUN h", "stun:[::1", "stun:h h", "http://h"],
+    [
+        "",
+        "stun",
+        "stun:",
+        "stun::5",
+        "stun://h",
+        "turn:h:0",
+        "turn:h:65536",
+        "turn:h:x",
+        "turn:h?transport=sctp",
+        "stun:h?transport=udp",
+        "turn:a@b",
+        "STUN h",
+        "stun:[::1",
+        "stun:h h",
+        "http://h",
+    ],
 )
 def test_ice_urls_that_are_not(url: str) -> None:
     with pytest.raises(ConfigError, match=r"ice_servers\[0\]\.urls\[0\]"):

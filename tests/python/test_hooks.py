@@ -11,7 +11,6 @@ import urllib.request
 from typing import Any
 
 import pytest
-from peers import PATIENCE, peers_of, relays
 from websockets.exceptions import InvalidStatus
 
 from cuttlefish_signaling import (
@@ -27,6 +26,8 @@ from cuttlefish_signaling import (
     SignalingServer,
     Tls,
 )
+
+from peers import PATIENCE, peers_of, relays
 
 
 def as_async(hook: Any) -> Any:
@@ -180,7 +181,11 @@ def test_authorize_sees_every_request_and_its_identity_goes_on(way: Any) -> None
 
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
-    [(Refused(), 403, "Not authorized"), (Refused("no \"token\""), 403, 'no "token"'), (Refused("who?", status=401), 401, "who?")],
+    [
+        (Refused(), 403, "Not authorized"),
+        (Refused('no "token"'), 403, 'no "token"'),
+        (Refused("who?", status=401), 401, "who?"),
+    ],
 )
 def test_authorize_refuses_before_the_upgrade(error: Refused, status: int, reason: str) -> None:
     def refuse(ctx: AuthorizeContext) -> None:
@@ -395,7 +400,9 @@ def test_many_async_hooks_wait_at_once() -> None:
 
 def test_hooks_over_tls() -> None:
     with (
-        SignalingServer(tls=Tls.self_signed(), authorize=lambda ctx: "me", filter_device_info=lambda i, c: c.client.identity) as server,
+        SignalingServer(
+            tls=Tls.self_signed(), authorize=lambda ctx: "me", filter_device_info=lambda i, c: c.client.identity
+        ) as server,
         peers_of(server) as peers,
     ):
         peers.device()

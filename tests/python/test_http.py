@@ -8,10 +8,12 @@ import socket
 import threading
 
 import pytest
-from peers import PATIENCE, Peers, peers_of
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from cuttlefish_signaling import IceServer, Limits, SignalingServer
+
+from peers import PATIENCE, Peers, peers_of
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -19,6 +21,10 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
+
+UPGRADE_OF_OLD = b"GET /register_device HTTP/1.0\r\n%s\r\n" % b"".join(
+    f"{name}: {value}\r\n".encode() for name, value in UPGRADE.items()
+)
 
 
 def ask(
@@ -123,8 +129,7 @@ def raw(server: SignalingServer, request: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 20000 + b"\r\n\r\n", b"431"),
         (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"4"),
         (b"GET /devices HTTP/1.0\r\n\r\n", b"200"),
-        (b"GET /register_device HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", b"400"),
+        (UPGRADE_OF_OLD, b"400"),
     ],
 )
 def test_requests_that_are_none(server: SignalingServer, request_: bytes, status: bytes) -> None:
@@ -143,7 +148,12 @@ def test_a_half_sent_head_ends() -> None:
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
-    [(["webrtc-operator"], "webrtc-operator"), (["a", "webrtc-operator", "b"], "webrtc-operator"), (["a", "b"], None), (None, None)],
+    [
+        (["webrtc-operator"], "webrtc-operator"),
+        (["a", "webrtc-operator", "b"], "webrtc-operator"),
+        (["a", "b"], None),
+        (None, None),
+    ],
 )
 def test_sub_protocols(server: SignalingServer, offered: list[str] | None, chosen: str | None) -> None:
     with connect(server.device_url, subprotocols=offered) as device:  # type: ignore[arg-type]
@@ -151,7 +161,8 @@ def test_sub_protocols(server: SignalingServer, offered: list[str] | None, chose
 
 
 def test_no_compression_and_any_origin_for_devices(server: SignalingServer) -> None:
-    with connect(server.device_url, origin=f"http://127.0.0.1:{server.port}", compression="deflate") as device:  # type: ignore[arg-type]
+    origin = Origin(f"http://127.0.0.1:{server.port}")
+    with connect(server.device_url, origin=origin, compression="deflate") as device:
         assert device.protocol.extensions == []
 
 
@@ -163,7 +174,9 @@ def test_query_strings_are_no_part_of_the_path(server: SignalingServer, peers: P
 
 def test_what_is_sent_right_behind_the_upgrade_is_heard(server: SignalingServer) -> None:
     text = b'{"message_type":"register","device_id":"eager"}'
-    head = "GET /register_device HTTP/1.1\r\nHost: x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items()) + "\r\n"
+    head = (
+        "GET /register_device HTTP/1.1\r\nHost: x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items()) + "\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(head.encode() + bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
         server.wait_for_device("eager", timeout=PATIENCE)
@@ -189,5 +202,5 @@ def test_fragments_are_counted_as_they_come() -> None:
     limits = Limits(max_message_size=1000)
     with SignalingServer(limits=limits) as server, peers_of(server) as peers:
         device = peers.dial(server.device_url)
-        device.socket.send(("x" * 400 for _ in range(3)))
+        device.socket.send("x" * 400 for _ in range(3))
         assert device.closed() == 1009

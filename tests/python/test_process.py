@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 import pytest
-from peers import PATIENCE, peers_of
 
 from cuttlefish_signaling import ForkedError, SignalingServer
+
+from peers import PATIENCE, peers_of
 
 
 def threads() -> set[str]:
@@ -31,16 +32,10 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def script(body: str, *arguments: str, timeout: float = 60, **options: object) -> subprocess.CompletedProcess[str]:
+def script(body: str) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore", "-c", textwrap.dedent(body), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        **options,  # type: ignore[call-overload]
-    )
+    program = [sys.executable, "-X", "dev", "-W", "ignore", "-c", textwrap.dedent(body)]
+    return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_200_rounds_leave_no_thread_no_descriptor_and_no_port() -> None:
@@ -172,7 +167,6 @@ def test_a_server_that_is_forgotten_stops() -> None:
     port = server.port
     with pytest.warns(ResourceWarning, match="was not stopped"):
         del server
-        gc.collect()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
     assert threads() <= before
@@ -222,9 +216,7 @@ elif way == "hanging hook":
 def test_exits_without_stop_end_cleanly(way: str, status: int) -> None:
     """Ten exits for each of five ways."""
     running = [
-        subprocess.Popen(
-            [sys.executable, "-c", EXITS, way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", EXITS, way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(10)
     ]
     for process in running:

@@ -8,7 +8,6 @@ import threading
 import urllib.request
 
 import pytest
-from peers import PATIENCE, Peers, relays
 
 from cuttlefish_signaling import (
     Device,
@@ -19,6 +18,8 @@ from cuttlefish_signaling import (
     TurnRest,
     WaitTimeoutError,
 )
+
+from peers import PATIENCE, Peers, relays
 
 
 def test_urls_tell_where_it_listens(server: SignalingServer) -> None:

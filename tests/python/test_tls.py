@@ -15,9 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from peers import PATIENCE, peers_of, relays
 
 from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
+
+from peers import PATIENCE, peers_of, relays
 
 
 def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, bytes]:
@@ -36,9 +37,7 @@ def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, b
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .sign(key, hashes.SHA256())
     )
-    form = (
-        serialization.PrivateFormat.PKCS8 if container == "pkcs8" else serialization.PrivateFormat.TraditionalOpenSSL
-    )
+    form = serialization.PrivateFormat.PKCS8 if container == "pkcs8" else serialization.PrivateFormat.TraditionalOpenSSL
     pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
     return certificate.public_bytes(serialization.Encoding.PEM), pem
 
@@ -95,7 +94,10 @@ def test_the_made_certificate_satisfies_strict_verification() -> None:
 
 
 def test_a_context_trusts_its_own_server_only() -> None:
-    with SignalingServer(tls=Tls.self_signed()) as server, socket.create_connection(("127.0.0.1", server.port)) as plain:
+    with (
+        SignalingServer(tls=Tls.self_signed()) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as plain,
+    ):
         with pytest.raises(ssl.SSLCertVerificationError):
             Tls.self_signed().client_context().wrap_socket(plain, server_hostname="localhost")
 
@@ -156,10 +158,10 @@ def test_certificates_and_keys_that_can_not_be_used(certificate: bytes, key: byt
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(TlsError, match="can not read the certificate .*nowhere"):
+    with pytest.raises(TlsError, match=r"can not read the certificate .*nowhere"):
         Tls.from_files(tmp_path / "nowhere.pem", tmp_path / "nowhere.key")
     (tmp_path / "server.pem").write_bytes(made_elsewhere()[0])
-    with pytest.raises(TlsError, match="can not read the private key .*nowhere"):
+    with pytest.raises(TlsError, match=r"can not read the private key .*nowhere"):
         Tls.from_files(tmp_path / "server.pem", tmp_path / "nowhere.key")
 
 

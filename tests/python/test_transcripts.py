@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import PATIENCE
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from cuttlefish_signaling import Limits, SignalingServer
+
+from peers import PATIENCE
 
 FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
 LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")

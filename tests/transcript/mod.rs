@@ -112,7 +112,8 @@ fn config(settings: &Value, place: &str) -> Config {
 }
 
 pub fn assert_means(place: &str, peer: &str, heard: &str, expected: &Value) {
-    let heard: Value = serde_json::from_str(heard).unwrap_or_else(|e| panic!("{place}: {peer} heard no JSON: {e}: {heard}"));
+    let heard: Value =
+        serde_json::from_str(heard).unwrap_or_else(|e| panic!("{place}: {peer} heard no JSON: {e}: {heard}"));
     assert_eq!(&heard, expected, "{place}: {peer} heard something else");
 }
 
