@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
@@ -331,19 +332,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def _set_up_logging(level: str, form: str) -> None:
+@contextmanager
+def _logging(level: str, form: str) -> Iterator[logging.Logger]:
+    """Logs to stderr, for as long as this process is the server's."""
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logger = logging.getLogger("cuttlefish_signaling")
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
-    _set_up_logging(found["log_level"], found["log_format"])
     asked_to_stop = threading.Event()
 
     def stop(number: int, _frame: object) -> None:
@@ -351,16 +360,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_DFL)
         asked_to_stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    running = server(found)
-    running.start()
-    print(f"devices: {running.device_url}\nclients: {running.client_url}", flush=True)
-    try:
-        asked_to_stop.wait()
-        logging.getLogger("cuttlefish_signaling").info("stopping")
-    finally:
-        running.stop()
+    with _logging(found["log_level"], found["log_format"]) as logger:
+        running = server(found)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        running.start()
+        print(f"devices: {running.device_url}\nclients: {running.client_url}", flush=True)
+        try:
+            asked_to_stop.wait()
+            logger.info("stopping")
+        finally:
+            running.stop()
     return 0
 
 

@@ -1,0 +1,70 @@
+# Two commands do everything: `make serve` and `make test`. CI calls `make test` and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Changes to the Rust or the packaging mean a new build.
+SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: serve test test-rust test-python test-wheel lint fmt bench wheel clean
+
+serve: $(VENV)/installed
+	$(BIN)/cuttlefish-signaling serve $(ARGS)
+
+test: lint test-rust test-python test-wheel
+
+test-rust:
+	cargo test --locked
+
+test-python: $(VENV)/develop
+	$(BIN)/python -m pytest $(ARGS)
+
+# The wheel, built once, on every CPython there is.
+test-wheel: wheel $(VENV)/tools
+	$(BIN)/python tests/wheel.py dist/*.whl
+
+lint: $(VENV)/develop
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	$(BIN)/ruff format --check python tests examples benches
+	$(BIN)/ruff check python tests examples benches
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest cuttlefish_signaling
+
+fmt: $(VENV)/tools
+	cargo fmt
+	$(BIN)/ruff check --fix --quiet python tests examples benches
+	$(BIN)/ruff format python tests examples benches
+
+bench: $(VENV)/installed
+	$(BIN)/python benches/life.py
+
+wheel: $(VENV)/tools
+	rm -rf dist
+	$(BIN)/maturin build --release --out dist
+
+clean:
+	rm -rf $(VENV) dist target
+
+# The virtual environment, in steps: each file tells that its step is done.
+
+$(VENV)/tools: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+# For tests: a debug build, with Python's files read from here.
+$(VENV)/develop: $(VENV)/tools $(SOURCES)
+	$(BIN)/maturin develop --quiet
+	rm -f $(VENV)/installed
+	touch $@
+
+# For use: a release build.
+$(VENV)/installed: $(SOURCES)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet .
+	rm -f $(VENV)/develop
+	touch $@
