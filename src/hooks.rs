@@ -2,7 +2,7 @@
 //!
 //! Each decision returns `None` where nobody wants to make it, so that the usual way costs nothing. Those that are
 //! made run as futures, under a deadline, with no lock held, and fail closed: a hook that fails is an
-//! `Internal error` [1011] to the peer it was asked for, and to nobody else.
+//! `Internal error` (1011) to the peer it was asked for, and to nobody else.
 
 use std::future::Future;
 use std::pin::Pin;
