@@ -59,6 +59,8 @@ pub enum Outgoing {
     Ping,
     /// Let the session look again at what it waits for.
     Look,
+    /// The outbox has closed: the session is over. Comes at once, though messages still wait for room.
+    Closing,
     /// Nothing comes after this.
     End(End),
 }
@@ -79,6 +81,8 @@ struct State {
     queue: VecDeque<(Text, bool)>,
     bytes: usize,
     end: Option<End>,
+    /// Whether the edge knows of the end.
+    end_told: bool,
     nudged: bool,
     ping: bool,
     probes: Vec<oneshot::Sender<()>>,
@@ -192,11 +196,14 @@ impl Outbox {
     }
 
     /// What to do next; keeps the waker where there is nothing. `room` tells whether the edge could take a message
-    /// now: pings and looks come through without.
+    /// now: what is no message comes through without.
     pub fn poll_next(&self, cx: &Context<'_>, room: bool) -> Poll<Outgoing> {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.nudged) {
             return Poll::Ready(Outgoing::Look);
+        }
+        if state.end.is_some() && !std::mem::replace(&mut state.end_told, true) {
+            return Poll::Ready(Outgoing::Closing);
         }
         if room {
             if std::mem::take(&mut state.ping) {

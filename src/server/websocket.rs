@@ -105,6 +105,8 @@ struct Pump<S, P> {
     deaf: bool,
     /// Something was written and not flushed.
     dirty: bool,
+    /// The outbox has closed: what waits there, and the goodbye, have to be taken by then.
+    close_by: Option<Instant>,
     /// The server stops, and the time for the peer's goodbye was cut.
     hurried: bool,
     /// Forwards written and not flushed.
@@ -139,6 +141,7 @@ where
             held_bytes: 0,
             deaf: false,
             dirty: false,
+            close_by: None,
             hurried: false,
             unflushed: 0,
             last_heard: now,
@@ -167,6 +170,10 @@ where
                     let step = self.session.on_look(now);
                     self.take(step, now);
                 }
+                Outgoing::Closing => {
+                    self.session.leave();
+                    self.close_by = Some(now + self.shared.config.limits.close_timeout);
+                }
                 Outgoing::End(end) => self.close(end, now),
             }
         }
@@ -191,7 +198,7 @@ where
             return;
         }
         // Keeps us awake for the server's stop.
-        let _look = self.outbox.poll_next(cx, false);
+        while self.outbox.poll_next(cx, false).is_ready() {}
         if self.deaf {
             self.phase = Phase::Leaving(deadline);
         } else if !self.hurried && self.shared.stopping.is_cancelled() {
@@ -208,9 +215,8 @@ where
         }
     }
 
-    /// Ends from this side: the session leaves at once, the close frame goes out behind what was written.
+    /// Ends from this side: the close frame goes out behind what was written.
     fn close(&mut self, end: End, now: Instant) {
-        self.session.leave();
         match end {
             End::Drop => self.phase = Phase::Over,
             End::Close { code, reason } => {
@@ -218,7 +224,7 @@ where
                     tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
                 }
                 let reason = Utf8Bytes::from(cut(&reason, MAX_CLOSE_REASON));
-                self.phase = Phase::Closing(now + self.shared.config.limits.close_timeout);
+                self.phase = Phase::Closing(self.close_by.unwrap_or(now));
                 self.send(Message::Close(Some(CloseFrame { code: code.into(), reason })));
             }
         }
@@ -361,6 +367,7 @@ where
         match self.phase {
             Phase::Over => None,
             Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
+            Phase::Open if self.close_by.is_some() => self.close_by,
             Phase::Open => {
                 let keepalive = &self.shared.config.keepalive;
                 let ping = match self.pinged_at {
@@ -389,7 +396,8 @@ where
     }
 
     fn on_time(&mut self, now: Instant) {
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.close_by.is_some() {
+            tracing::debug!("dropping {} {}: it took too long to say goodbye", self.peer.role.as_str(), self.peer);
             self.phase = Phase::Over;
         } else if self.session.deadline().is_some_and(|deadline| deadline <= now) {
             let step = self.session.on_look(now);

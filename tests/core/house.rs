@@ -223,8 +223,8 @@ impl House {
                 let step = peer.session.on_look(now);
                 self.take(name, step);
             }
+            Outgoing::Closing => peer.session.leave(),
             Outgoing::End(end) => {
-                peer.session.leave();
                 peer.ended = Some(end);
             }
         }

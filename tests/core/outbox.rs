@@ -41,6 +41,7 @@ fn messages_come_out_in_order_then_the_last_words_then_the_end() {
     outbox.say(text("2"));
     outbox.refuse(&Refusal::Binary);
     assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "that it is over is told at once");
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("2", false));
     assert_eq!(next(&outbox), message(r#"{"error":"Received a binary message"}"#, false));
@@ -54,6 +55,7 @@ fn the_first_end_wins() {
     let outbox = outbox(10, 1000);
     outbox.finish(None, End::close(1001, "first"));
     outbox.refuse(&Refusal::HookFailed);
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1001, "first"))));
 }
 
@@ -64,6 +66,7 @@ fn too_many_messages_close_it() {
     outbox.say(text("2"));
     assert_eq!(outbox.push_forward(text("3")), Err(Closed));
     assert!(outbox.is_closed());
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1013, "slow consumer"))));
     assert_eq!(outbox.abandon(), 1, "the forward that waited; the third was answered by its push");
 }
@@ -114,12 +117,14 @@ fn whoever_drains_is_woken_by_everything_that_comes() {
 }
 
 #[test]
-fn without_room_only_looks_come_through() {
+fn without_room_no_message_comes_through() {
     let outbox = outbox(10, 1000);
     let cx = Context::from_waker(Waker::noop());
     outbox.say(text("1"));
     outbox.ping();
+    assert_eq!(outbox.poll_next(&cx, false), Poll::Pending);
     outbox.finish(None, End::Drop);
+    assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Closing));
     assert_eq!(outbox.poll_next(&cx, false), Poll::Pending);
     outbox.nudge();
     assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Look));

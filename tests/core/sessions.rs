@@ -213,5 +213,6 @@ fn dropping_a_session_leaves_as_leaving_does() {
     assert!(house.hub.devices().is_empty());
     assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
     let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert_eq!(outbox.poll_next(&cx, true), std::task::Poll::Ready(Outgoing::Closing));
     assert!(matches!(outbox.poll_next(&cx, true), std::task::Poll::Ready(Outgoing::End(End::Drop))));
 }

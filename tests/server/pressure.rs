@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cuttlefish_signaling::Config;
+use cuttlefish_signaling::{Config, Keepalive, Limits};
 
 use crate::dial::{Dialed, block_on, patiently, serve};
 
@@ -92,4 +92,47 @@ impl IntoId for &str {
     fn into_id(self) -> cuttlefish_signaling::protocol::DeviceId {
         cuttlefish_signaling::protocol::DeviceId::new(self)
     }
+}
+
+/// No keepalive here: that it does not read is found out by what waits for it.
+#[test]
+fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
+    block_on(async {
+        let keepalive = Keepalive { interval: None, ..Keepalive::default() };
+        let server = serve(Config { keepalive, ..Config::default() });
+        let device = Dialed::device(server.local_addr(), "cvd-1").await;
+        let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
+        device.freeze();
+        let forward = format!(r#"{{"message_type":"forward","payload":"{}"}}"#, "x".repeat(CHUNK));
+        let mut sent = 0;
+        while !server.hub().devices().is_empty() {
+            client.says(&forward).await;
+            client.round_trip().await;
+            sent += 1;
+            assert!(sent < 10_000, "it reads all the same");
+        }
+        // The rest of its goodbye may take its time; nobody waits for that.
+        drop(device);
+        patiently("the stop", server.stop(Duration::from_secs(2))).await;
+        assert!(server.ledger().balances(), "{:?}", server.ledger());
+    });
+}
+
+#[test]
+fn a_closed_peer_that_does_not_read_is_dropped_after_its_time() {
+    block_on(async {
+        let limits = Limits { close_timeout: Duration::from_millis(200), ..Limits::default() };
+        let keepalive = Keepalive { interval: None, ..Keepalive::default() };
+        let server = serve(Config { keepalive, limits, ..Config::default() });
+        let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
+        let slow = Dialed::client(server.local_addr(), "cvd-1").await;
+        slow.freeze();
+        let mut sent = 0;
+        while server.hub().connections() == 2 {
+            device.says(&forward_to(1)).await;
+            device.round_trip().await;
+            sent += 1;
+            assert!(sent < 10_000, "it is still there");
+        }
+    });
 }
