@@ -144,6 +144,8 @@ class SignalingServer:
 
         Returns:
             Whether everybody said goodbye in time.
+
+        A `def` hook that hangs can not be ended from outside: it keeps its (daemon) thread, which is logged.
         """
         with self._lock:
             run, self._run = self._run, None
@@ -433,10 +435,15 @@ class _Run:
         self.hooks = HookRunner(settings, loop)
         self.courier = Courier(self.hooks)
         self.native = _native.Server(native, names)
-        self.hooks.set_ice_hook(self.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
-        if names:
-            self.hooks.start(self.native)
-        self.courier.start(self.native)
+        try:
+            self.hooks.set_ice_hook(self.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
+            if names:
+                self.hooks.start(self.native)
+            self.courier.start(self.native)
+        except BaseException:
+            # No more threads to be had: then no server either.
+            self.native.stop(0.0)
+            raise
 
     def stop(self, timeout: float) -> bool:
         in_time = self.native.stop(timeout)

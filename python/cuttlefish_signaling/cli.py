@@ -217,7 +217,11 @@ def _read_config(path: str) -> dict[str, Any]:
 def server(found: dict[str, Any]) -> SignalingServer:
     """The server of these settings. Raises ConfigError."""
     hooks = _hooks(found["hooks"]) if found["hooks"] else {}
-    ice = hooks.get("ice_servers") or _ice_servers(found)
+    ice = hooks.get("ice_servers")
+    if ice is None:
+        ice = _ice_servers(found)
+    elif given := [key.replace("_", "-") for key in ("stun", "turn", "ice_servers") if found[key]]:
+        raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
     return SignalingServer(
         host=found["host"],
         port=found["port"],

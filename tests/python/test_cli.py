@@ -158,6 +158,10 @@ def test_hooks_from_a_file(tmp_path: Path) -> None:
         assert register(served.devices)["ice_servers"] == [{"urls": ["stun:device.lab"]}]
     with serve("--no-tls", "--hooks", str(hooks)) as served:
         assert register(served.devices)["ice_servers"] == []
+    with serve("--hooks", f"{hooks}:hooks", "--stun", "stun:x") as contradiction:
+        _, errors = contradiction.process.communicate(timeout=PATIENCE)
+        assert contradiction.process.returncode == 2
+        assert "has ice_servers, which contradicts stun" in errors
 
 
 def test_config_file_environment_and_flags_in_that_order(tmp_path: Path) -> None:

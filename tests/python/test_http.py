@@ -137,11 +137,12 @@ def test_requests_that_are_none(server: SignalingServer, request_: bytes, status
     assert answer.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status)), answer[:200]
 
 
-def test_a_half_sent_head_ends() -> None:
+@pytest.mark.parametrize("sent", [b"GET /register_dev", b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
     limits = Limits(request_head_timeout=0.2)
     with SignalingServer(limits=limits) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(b"GET /register_dev")
+            connection.sendall(sent)
             while connection.recv(65536):
                 pass
 
