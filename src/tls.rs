@@ -103,5 +103,9 @@ fn server_config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static
             error => Error::Tls(format!("the certificate or the private key can not be used: {error}")),
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Connections here are long and few: resuming them saves nothing. And tickets come unasked, right behind the
+    // handshake, while a client writes its request: CPython before 3.13 reads and writes one TLS connection from two
+    // threads unguarded, and a `websockets.sync` client then hangs now and again.
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
