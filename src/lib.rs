@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Read five files to understand the product: [`protocol`], [`session`], [`hub`], [`outbox`] and
-//! [`server::websocket`]. Imports point down only; `tests/core/layers.rs` holds the house to that.
+//! `server/pump.rs`. Imports point down only; `tests/core/layers.rs` holds the house to that.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -7,7 +7,8 @@ mod answers;
 mod changes;
 mod connection;
 mod http;
-pub mod websocket;
+mod pump;
+mod websocket;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,20 +1,12 @@
-//! The pump: one task that carries texts between one WebSocket and its session, and drains the session's outbox.
-//!
-//! Reading, writing, a question under way and the timer go on side by side in one [`Future::poll`]: a peer that does not read
-//! is still listened to, and pings are answered whatever a hook is doing. `poll` does a little of each until none
-//! of them can go on.
+//! From an upgraded connection to a pump, and what goes into its frames. Knows tungstenite's ways, no session's.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -23,22 +15,15 @@ use tokio_tungstenite::tungstenite::protocol::{Role as WebSocketRole, WebSocketC
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
-use super::answers::Asked;
-use crate::hub::Ticket;
-use crate::outbox::{End, Outbox, Outgoing};
+use super::pump::Pump;
+use crate::outbox::{End, Outbox};
 use crate::peer::{Peer, Role};
 use crate::protocol::Text;
 use crate::refusal::Refusal;
-use crate::session::{Answer, ClientSession, Context, DeviceSession, Session, Step};
+use crate::session::{ClientSession, Context, DeviceSession};
 
 /// Buffers start at this size, in bytes: the library's 128 KiB are made for downloads, not for 10,000 idle devices.
 const BUFFER: usize = 2 * 1024;
-
-/// Texts taken from the socket before the other directions have their turn.
-const READ_BURST: usize = 32;
-
-/// Rounds of all directions in one poll, before other tasks have their turn.
-const ROUNDS: usize = 16;
 
 /// What a close frame has room for, in bytes (RFC 6455, 5.5).
 const MAX_CLOSE_REASON: usize = 123;
@@ -75,388 +60,39 @@ where
     }
 }
 
-/// How far a connection is from its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Texts go both ways.
-    Open,
-    /// A close frame was sent or received: write the rest, and wait for the other one until then.
-    Closing(Instant),
-    /// Nothing is left to say: shut the transport down.
-    Leaving(Instant),
-    /// Drop the transport.
-    Over,
+/// What a failure to read means.
+pub(super) enum Fault {
+    /// The connection is gone.
+    Lost,
+    /// The peer broke the rules of RFC 6455: the code says it.
+    Close(End),
+    /// The peer broke the rules of the protocol: it is told.
+    Refuse(Refusal),
 }
 
-struct Pump<S, P> {
-    shared: Arc<Shared>,
-    peer: Arc<Peer>,
-    outbox: Arc<Outbox>,
-    ticket: Option<Ticket>,
-    socket: WebSocketStream<S>,
-    session: P,
-    phase: Phase,
-    /// The question the session has asked, and the answer to come.
-    question: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// Texts that came while the session waits for an answer.
-    held: VecDeque<Utf8Bytes>,
-    held_bytes: usize,
-    /// The WebSocket can not be read any more; what still comes in is thrown away.
-    deaf: bool,
-    /// Something was written and not flushed.
-    dirty: bool,
-    /// The outbox has closed: what waits there, and the goodbye, have to be taken by then.
-    close_by: Option<Instant>,
-    /// The server stops, and the time for the peer's goodbye was cut.
-    hurried: bool,
-    /// Forwards written and not flushed.
-    unflushed: u64,
-    last_heard: Instant,
-    pinged_at: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl<S, P> Pump<S, P>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    P: Session + Unpin,
-{
-    fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, context: &Context, session: P) -> Self {
-        let ticket = shared.hub.admit(&context.outbox);
-        if ticket.is_none() {
-            context.outbox.finish(None, End::close(1001, "server stopping"));
-        }
-        let now = Instant::now();
-        Self {
-            peer: Arc::clone(&context.peer),
-            outbox: Arc::clone(&context.outbox),
-            timer: Box::pin(tokio::time::sleep_until(now.into())),
-            shared,
-            ticket,
-            socket,
-            session,
-            phase: Phase::Open,
-            question: None,
-            held: VecDeque::new(),
-            held_bytes: 0,
-            deaf: false,
-            dirty: false,
-            close_by: None,
-            hurried: false,
-            unflushed: 0,
-            last_heard: now,
-            pinged_at: None,
-        }
-    }
-
-    /// Writes what waits in the outbox, as far as the transport takes it, and flushes once.
-    fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let mut busy = false;
-        while self.phase == Phase::Open {
-            let room = match Pin::new(&mut self.socket).poll_ready(cx) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Pending => false,
-                Poll::Ready(Err(error)) => return self.lost(&error),
-            };
-            let Poll::Ready(outgoing) = self.outbox.poll_next(cx, room) else { break };
-            busy = true;
-            match outgoing {
-                Outgoing::Message { text, forward } => {
-                    self.unflushed += u64::from(forward);
-                    self.send(frame(text));
-                }
-                Outgoing::Ping => self.send(Message::Ping(Bytes::new())),
-                Outgoing::Look => {
-                    let step = self.session.on_look(now);
-                    self.take(step, now);
-                }
-                Outgoing::Closing => {
-                    self.session.leave();
-                    self.close_by = Some(now + self.shared.config.limits.close_timeout);
-                }
-                Outgoing::End(end) => self.close(end, now),
-            }
-        }
-        if self.dirty && self.phase != Phase::Over {
-            match Pin::new(&mut self.socket).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.dirty = false;
-                    self.shared.ledger.deliver(std::mem::take(&mut self.unflushed));
-                }
-                Poll::Ready(Err(error)) => return self.lost(&error),
-                Poll::Pending => {}
-            }
-        }
-        self.part(cx, now);
-        busy
-    }
-
-    /// All is written, the goodbye included: what is left is to wait for the peer's, not long if the server stops.
-    fn part(&mut self, cx: &mut TaskContext<'_>, now: Instant) {
-        let Phase::Closing(deadline) = self.phase else { return };
-        if self.dirty {
-            return;
-        }
-        // Keeps us awake for the server's stop.
-        while self.outbox.poll_next(cx, false).is_ready() {}
-        if self.deaf {
-            self.phase = Phase::Leaving(deadline);
-        } else if !self.hurried && self.shared.stopping.is_cancelled() {
-            self.hurried = true;
-            self.phase = Phase::Closing(deadline.min(now + self.shared.config.limits.goodbye_timeout));
-        }
-    }
-
-    fn send(&mut self, message: Message) {
-        self.dirty = true;
-        // An error here comes again, at once, from the flush that follows.
-        if Pin::new(&mut self.socket).start_send(message).is_err() {
-            self.phase = Phase::Over;
-        }
-    }
-
-    /// Ends from this side: the close frame goes out behind what was written.
-    fn close(&mut self, end: End, now: Instant) {
-        match end {
-            End::Drop => self.phase = Phase::Over,
-            End::Close { code, reason } => {
-                if !matches!(code, 1000 | 1001) {
-                    tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
-                }
-                let reason = Utf8Bytes::from(cut(&reason, MAX_CLOSE_REASON));
-                self.phase = Phase::Closing(self.close_by.unwrap_or(now));
-                self.send(Message::Close(Some(CloseFrame { code: code.into(), reason })));
-            }
-        }
-    }
-
-    /// The transport failed; what was not written is lost, and whoever has to know is told by the session's leaving.
-    fn lost(&mut self, error: &WebSocketError) -> bool {
-        tracing::debug!("lost {} {}: {error}", self.peer.role.as_str(), self.peer);
-        self.session.leave();
-        self.phase = Phase::Over;
-        true
-    }
-
-    /// Puts a session's question on its way; feeds it what it can be told at once.
-    fn take(&mut self, mut step: Step, now: Instant) {
-        while let Step::Ask(question) = step {
-            match self.shared.answer(question, &self.peer) {
-                Asked::Now(answer) => step = self.session.on_answer(answer, now),
-                Asked::Later(answer) => {
-                    self.question = Some(answer);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn hear_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let Some(question) = &mut self.question else { return false };
-        let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
-        self.question = None;
-        let step = self.session.on_answer(answer, now);
-        self.take(step, now);
-        while !self.session.holds_texts() {
-            let Some(text) = self.held.pop_front() else { break };
-            self.held_bytes -= text.len();
-            let step = self.session.on_text(&text, now);
-            self.take(step, now);
-        }
-        true
-    }
-
-    /// Whether texts are held back, and enough of them: then the peer has to wait, and its pings too. That ends with
-    /// the deadline of the hook.
-    fn holds_enough(&self) -> bool {
-        let limits = &self.shared.config.limits;
-        self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
-    }
-
-    fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
-            return self.throw_away(cx);
-        }
-        let mut busy = false;
-        for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.deaf || self.holds_enough() {
-                break;
-            }
-            let Poll::Ready(next) = Pin::new(&mut self.socket).poll_next(cx) else { break };
-            busy = true;
-            match next {
-                Some(Ok(message)) => self.on_message(message, now),
-                Some(Err(error)) => self.on_read_error(&error),
-                None => {
-                    self.session.leave();
-                    self.phase = Phase::Leaving(now + self.shared.config.limits.close_timeout);
-                }
-            }
-        }
-        busy
-    }
-
-    fn on_message(&mut self, message: Message, now: Instant) {
-        self.last_heard = now;
-        self.pinged_at = None;
-        match message {
-            // The WebSocket layer has queued the answer: it goes out with the next flush.
-            Message::Ping(_) => self.dirty = true,
-            Message::Pong(_) => self.outbox.alive(),
-            Message::Close(_) => {
-                self.session.leave();
-                self.dirty = true;
-                if self.phase == Phase::Open {
-                    self.phase = Phase::Closing(now + self.shared.config.limits.close_timeout);
-                }
-            }
-            _ if self.phase != Phase::Open => {}
-            Message::Text(text) if self.session.holds_texts() => {
-                self.held_bytes += text.len();
-                self.held.push_back(text);
-            }
-            Message::Text(text) => {
-                let step = self.session.on_text(&text, now);
-                self.take(step, now);
-            }
-            Message::Binary(_) | Message::Frame(_) => self.session.on_binary(),
-        }
-    }
-
-    /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
-    fn on_read_error(&mut self, error: &WebSocketError) {
-        self.deaf = true;
+impl Fault {
+    pub(super) fn of(error: &WebSocketError) -> Self {
         match error {
             WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => {
-                self.outbox.finish(None, End::close(1009, "message too big"));
+                Self::Close(End::close(1009, "message too big"))
             }
-            WebSocketError::Utf8(_) => self.outbox.refuse(&Refusal::InvalidJson),
-            WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => drop(self.lost(error)),
+            WebSocketError::Utf8(_) => Self::Refuse(Refusal::InvalidJson),
+            WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost,
             WebSocketError::Protocol(_) | WebSocketError::Capacity(_) => {
-                self.outbox.finish(None, End::close(1002, "protocol error"));
+                Self::Close(End::close(1002, "protocol error"))
             }
-            _ => drop(self.lost(error)),
-        }
-    }
-
-    /// Reads on without listening, until the peer has read our goodbye and hangs up: closing a socket with unread
-    /// input would reset it, and take the goodbye back.
-    fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Phase::Leaving(_) = self.phase else { return false };
-        match Pin::new(self.socket.get_mut()).poll_shutdown(cx) {
-            Poll::Ready(Ok(())) if self.deaf => {}
-            // Both sides have said goodbye: nothing is left unread.
-            Poll::Ready(_) => {
-                self.phase = Phase::Over;
-                return true;
-            }
-            Poll::Pending => return false,
-        }
-        let mut scratch = [0; 2048];
-        let mut scratch = ReadBuf::new(&mut scratch);
-        match Pin::new(self.socket.get_mut()).poll_read(cx, &mut scratch) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
-            Poll::Ready(_) => self.phase = Phase::Over,
-        }
-        true
-    }
-
-    /// When something is due next, if nothing happens before.
-    fn due(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Over => None,
-            Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
-            Phase::Open if self.close_by.is_some() => self.close_by,
-            Phase::Open => {
-                let keepalive = &self.shared.config.keepalive;
-                let ping = match self.pinged_at {
-                    Some(at) => at.checked_add(keepalive.timeout),
-                    None => keepalive.interval.and_then(|interval| self.last_heard.checked_add(interval)),
-                };
-                [ping, self.session.deadline()].into_iter().flatten().min()
-            }
-        }
-    }
-
-    /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is,
-    /// and looks again when it fires.
-    fn keep_time(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let Some(due) = self.due() else { return false };
-        if due <= now {
-            self.on_time(now);
-            return true;
-        }
-        let due = tokio::time::Instant::from_std(due);
-        if self.timer.is_elapsed() || due < self.timer.deadline() {
-            self.timer.as_mut().reset(due);
-        }
-        // Where it fired early, for a deadline that has moved on, the next round arms it anew.
-        self.timer.as_mut().poll(cx).is_ready()
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        if self.phase != Phase::Open || self.close_by.is_some() {
-            tracing::debug!("dropping {} {}: it took too long to say goodbye", self.peer.role.as_str(), self.peer);
-            self.phase = Phase::Over;
-        } else if self.session.deadline().is_some_and(|deadline| deadline <= now) {
-            let step = self.session.on_look(now);
-            self.take(step, now);
-        } else if self.pinged_at.is_some() {
-            tracing::info!("dropping {} {}: no pong", self.peer.role.as_str(), self.peer);
-            self.session.leave();
-            self.phase = Phase::Over;
-        } else {
-            // Through the outbox: it goes out when there is room for it.
-            self.outbox.ping();
-            self.pinged_at = Some(now);
-        }
-    }
-}
-
-impl<S, P> Future for Pump<S, P>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    P: Session + Unpin,
-{
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let now = tokio::time::Instant::now().into_std();
-        for _ in 0..ROUNDS {
-            let mut busy = this.write(cx, now);
-            busy |= this.hear_answer(cx, now);
-            busy |= this.read(cx, now);
-            busy |= this.keep_time(cx, now);
-            match this.phase {
-                Phase::Over => return Poll::Ready(()),
-                _ if busy => {}
-                _ => return Poll::Pending,
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl<S, P> Drop for Pump<S, P> {
-    /// However it ends, a panic included: the books are closed, and nobody holds on to it.
-    fn drop(&mut self) {
-        let lost = self.outbox.abandon() + self.unflushed;
-        self.shared.ledger.lose(lost);
-        if let Some(ticket) = self.ticket {
-            self.shared.hub.dismiss(ticket);
+            _ => Self::Lost,
         }
     }
 }
 
 /// One unfragmented text frame. A `Text` is UTF-8 by its making; `Message::text` would check that again.
-fn frame(text: Text) -> Message {
+pub(super) fn frame(text: Text) -> Message {
     Message::Frame(Frame::message(text.into_bytes(), OpCode::Data(Data::Text), true))
 }
 
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    &text[..end]
+/// A close frame, its reason cut to what has room.
+pub(super) fn close(code: u16, reason: &str) -> Message {
+    let end = (0..=MAX_CLOSE_REASON.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+    Message::Close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::from(&reason[..end]) }))
 }
