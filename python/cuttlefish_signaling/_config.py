@@ -173,11 +173,6 @@ class Settings:
         _add_group(native, "limits", self.limits, Limits)
         _add_group(native, "keepalive", self.keepalive, Keepalive)
 
-    def hooks(self) -> list[str]:
-        """The names of the hooks there are."""
-        hooked = [name for name in ("filter_device_info", "authorize") if getattr(self, name) is not None]
-        return [*hooked, "ice_servers"] if is_ice_hook(self.ice_servers) else hooked
-
 
 def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> None:
     if not isinstance(group, kind):

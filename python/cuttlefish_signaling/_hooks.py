@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._config import Settings, ice_json, is_ice_hook
+from ._config import Settings, ice_json
 from ._models import AuthorizeContext, FilterContext, IceContext, Peer
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
 
@@ -50,13 +50,15 @@ class HookFailure:
 class HookRunner:
     """The hooks of one server, the threads that run them, and what went wrong there."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, settings: Settings, ice_hook: Callable[..., Any] | None, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self.failures: deque[HookFailure] = deque(maxlen=MAX_KEPT_FAILURES)
         self.failure_count = 0
         self._hooks: dict[str, Callable[..., Any] | None] = {
             "authorize": settings.authorize,
             "filter_device_info": settings.filter_device_info,
-            "ice_servers": settings.ice_servers if is_ice_hook(settings.ice_servers) else None,  # type: ignore[dict-item]
+            "ice_servers": ice_hook,
         }
         self._max_threads = settings.limits.hook_threads
         self._threads: set[threading.Thread] = set()

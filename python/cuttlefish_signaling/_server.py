@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
-import time
 import warnings
 import weakref
-from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from . import _native
 from ._config import (
     Authorize,
     FilterDeviceInfo,
@@ -24,27 +20,16 @@ from ._config import (
     Tls,
     ice_source,
     is_ice_hook,
-    resolve,
 )
-from ._courier import Courier
-from ._hooks import HookFailure, HookRunner
+from ._hooks import HookFailure
 from ._models import Client, Device, Stats
-from .errors import ForkedError, NotRunningError, WaitTimeoutError
+from ._run import THREAD_TIMEOUT, Run, in_thread
+from .errors import NotRunningError
 
 if TYPE_CHECKING:
     import asyncio
 
     from typing_extensions import Self
-
-logger = logging.getLogger("cuttlefish_signaling")
-
-T = TypeVar("T")
-
-SLICE = 0.05
-"""Seconds a wait spends in the core at a stretch: as long as Ctrl-C may take."""
-
-THREAD_TIMEOUT = 0.5
-"""Seconds `stop()` waits for threads that run hooks, beyond the time given to peers."""
 
 
 class SignalingServer:
@@ -113,8 +98,8 @@ class SignalingServer:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._stopped.set()
-        self._run: _Run | None = None
-        self._last_run: _Run | None = None
+        self._run: Run | None = None
+        self._last_run: Run | None = None
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -132,7 +117,7 @@ class SignalingServer:
         with self._lock:
             if self._run is not None and self._run.native.is_running:
                 raise NotRunningError("the server is running already")
-            self._run = self._last_run = _Run(self._settings, self._ice_servers, loop)
+            self._run = self._last_run = Run(self._settings, self._ice_servers, loop)
             self._stopped.clear()
         _stop_at_exit(self)
 
@@ -160,7 +145,7 @@ class SignalingServer:
 
     async def stop_async(self, *, timeout: float | None = None) -> bool:
         """`stop()`, while the event loop goes on."""
-        return await _in_thread(lambda: self.stop(timeout=timeout))
+        return await in_thread(lambda: self.stop(timeout=timeout))
 
     def serve_forever(self) -> None:
         """Blocks until the server is stopped; Ctrl-C stops it cleanly. Starts it if it is not running."""
@@ -181,7 +166,7 @@ class SignalingServer:
         if self._run is None:
             self._start(asyncio.get_running_loop())
         try:
-            await self._until_async(lambda: None, None, "")
+            await self._running().until_stopped()
         except NotRunningError:
             pass
         finally:
@@ -268,11 +253,11 @@ class SignalingServer:
 
     def devices(self) -> list[Device]:
         """The devices registered now, by id."""
-        return [Device._of(device) for device in self._running().native.devices()]
+        return self._running().devices()
 
     def clients(self, device_id: str | None = None) -> list[Client]:
         """The clients connected now, to this device or to all, by device id and client id."""
-        return [Client._of(client) for client in self._running().native.clients(device_id)]
+        return self._running().clients(device_id)
 
     def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
         """Waits until a device of this id is registered.
@@ -285,11 +270,13 @@ class SignalingServer:
             WaitTimeoutError: It did not come; the message says who did.
             NotRunningError: The server is not running, or stopped meanwhile.
         """
-        return self._until(lambda: self._device(device_id), timeout, f"device {device_id!r} to register")
+        run = self._running()
+        return run.until(lambda: run.device(device_id), timeout, f"device {device_id!r} to register")
 
     async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
         """`wait_for_device()` for coroutines."""
-        return await self._until_async(lambda: self._device(device_id), timeout, f"device {device_id!r} to register")
+        run = self._running()
+        return await run.until_async(lambda: run.device(device_id), timeout, f"device {device_id!r} to register")
 
     def wait_for_client(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
         """Waits until a client is connected to this device, or to any, and has its device info.
@@ -305,11 +292,13 @@ class SignalingServer:
             WaitTimeoutError: None came; the message says who did.
             NotRunningError: The server is not running, or stopped meanwhile.
         """
-        return self._until(lambda: self._client(device_id), timeout, _a_client_of(device_id))
+        run = self._running()
+        return run.until(lambda: run.client(device_id), timeout, _a_client_of(device_id))
 
     async def wait_for_client_async(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
         """`wait_for_client()` for coroutines."""
-        return await self._until_async(lambda: self._client(device_id), timeout, _a_client_of(device_id))
+        run = self._running()
+        return await run.until_async(lambda: run.client(device_id), timeout, _a_client_of(device_id))
 
     def disconnect_device(self, device_id: str) -> bool:
         """Ends a device's connection; its clients hear `Device disconnected`. False if there is no such device."""
@@ -359,99 +348,12 @@ class SignalingServer:
         run = self._run or self._last_run
         return list(run.hooks.failures) if run is not None else []
 
-    # Waiting ---------------------------------------------------------------------------------------------------------
-
-    def _running(self) -> _Run:
+    def _running(self) -> Run:
         run = self._run
         if run is None:
             raise NotRunningError("the server is not running: start() it, or use it in a with statement")
-        if run.native.process != os.getpid():
-            raise ForkedError(
-                f"the server was started by process {run.native.process}, of which this one is a fork; its threads "
-                'stayed there. Start a server of its own in the child, or use multiprocessing\'s "spawn"'
-            )
+        run.check_process()
         return run
-
-    def _device(self, device_id: str) -> Device | None:
-        found = self._running().native.device(device_id)
-        return None if found is None else Device._of(found)
-
-    def _client(self, device_id: str | None) -> Client | None:
-        found = [Client._of(client) for client in self._running().native.clients(device_id)]
-        return min(found, key=lambda client: client.since, default=None)
-
-    def _until(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
-        native = self._running().native
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            seen = native.changes()
-            if (found := look()) is not None:
-                return found
-            left = SLICE if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise self._timed_out(timeout, what)
-            native.wait_change(seen, min(left, SLICE))
-
-    async def _until_async(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
-        import asyncio
-
-        run, moved = self._running(), asyncio.Event()
-        key = run.courier.watch(asyncio.get_running_loop(), moved.set)
-        run.native.watch(True)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            while True:
-                moved.clear()
-                if (found := look()) is not None:
-                    return found
-                self._running()
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise self._timed_out(timeout, what)
-                try:
-                    await asyncio.wait_for(moved.wait(), left)
-                except asyncio.TimeoutError:
-                    pass
-        finally:
-            run.native.watch(False)
-            run.courier.unwatch(key)
-
-    def _timed_out(self, timeout: float | None, what: str) -> WaitTimeoutError:
-        devices = [device.device_id for device in self.devices()]
-        there = f"registered: {', '.join(map(repr, devices))}" if devices else "no device is registered"
-        clients = len(self.clients())
-        return WaitTimeoutError(f"waited {timeout:g} s for {what}; {there}; clients connected: {clients}")
-
-
-class _Run:
-    """One run of a server, from start to stop: the core and the threads that serve it in Python."""
-
-    def __init__(self, settings: Settings, ice_servers: IceServers, loop: asyncio.AbstractEventLoop | None) -> None:
-        names = [name for name in settings.hooks() if name != "ice_servers"]
-        if is_ice_hook(ice_servers):
-            names.append("ice_servers")
-        native = {**settings.native, "host": resolve(settings.host, settings.port)}
-        native["ice_servers"] = ice_source(ice_servers)
-        self.hooks = HookRunner(settings, loop)
-        self.courier = Courier(self.hooks)
-        self.native = _native.Server(native, names)
-        try:
-            self.hooks.set_ice_hook(self.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
-            if names:
-                self.hooks.start(self.native)
-            self.courier.start(self.native)
-        except BaseException:
-            # No more threads to be had: then no server either.
-            self.native.stop(0.0)
-            raise
-
-    def stop(self, timeout: float) -> bool:
-        in_time = self.native.stop(timeout)
-        hanging = self.hooks.close(THREAD_TIMEOUT)
-        self.courier.close(THREAD_TIMEOUT)
-        if hanging:
-            logger.warning("stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
-        return in_time
 
 
 _alive: weakref.WeakSet[SignalingServer] = weakref.WeakSet()
@@ -471,41 +373,6 @@ def _stop_all() -> None:
         run = server._run
         if run is not None and run.native.process == os.getpid():
             server.stop(timeout=0.5)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Runs it on a thread that ends with it; the loop's own executor would keep one."""
-    import asyncio
-
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:  # It is raised where it is awaited.
-            outcome.append((None, error))
-        try:
-            loop.call_soon_threadsafe(done.set)
-        except RuntimeError:
-            pass  # The loop is closed: nobody awaits it.
-
-    thread = threading.Thread(target=run, name="cuttlefish-stop", daemon=True)
-    thread.start()
-    cancelled: asyncio.CancelledError | None = None
-    while not done.is_set():
-        try:
-            await done.wait()
-        except asyncio.CancelledError as error:
-            # Stopping is bounded: it is seen through, then the cancellation goes on.
-            cancelled = error
-    thread.join()
-    value, failure = outcome[0]
-    if cancelled is not None:
-        raise cancelled
-    if failure is not None:
-        raise failure
-    return value  # type: ignore[no-any-return]
 
 
 def _a_client_of(device_id: str | None) -> str:

@@ -304,3 +304,42 @@ def test_it_logs_who_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
     assert re.search(r'client 1 of device "cvd\\n\\u\{1b\}\[31m" connected from 127\.0\.0\.1:\d+', text)
     assert 'client 1 of device "cvd\\n\\u{1b}[31m" left' in text
     assert 'device "cvd\\n\\u{1b}[31m" left' in text
+
+
+def test_serve_forever_async_serves_until_stopped_and_stops_when_cancelled() -> None:
+    async def main() -> None:
+        server = SignalingServer()
+        serving = asyncio.create_task(server.serve_forever_async())
+        while not server.is_running:
+            await asyncio.sleep(0)
+        # It serves: somebody can still come, which takes several turns of the loop.
+        from websockets.asyncio.client import connect
+
+        async with connect(server.device_url) as device:
+            await device.send('{"message_type":"register","device_id":"cvd-1"}')
+            await device.recv()
+        assert not serving.done()
+        await server.stop_async()
+        await serving
+        again = asyncio.create_task(server.serve_forever_async())
+        while not server.is_running:
+            await asyncio.sleep(0)
+        again.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await again
+        assert not server.is_running
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_serve_forever_serves_until_stopped() -> None:
+    server = SignalingServer()
+    serving = threading.Thread(target=server.serve_forever)
+    server.start()
+    serving.start()
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=PATIENCE) as answer:
+        assert answer.status == 200
+    assert serving.is_alive()
+    server.stop()
+    serving.join(PATIENCE)
+    assert not serving.is_alive()
