@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -111,22 +111,35 @@ where
         router.clone().call(request)
     });
     let limits = &shared.config.limits;
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
+        outcome = &mut connection => outcome,
         () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = outcome {
+    if let Err(error) = &outcome {
         tracing::debug!("HTTP with {} ended: {error}", origin.address);
     }
+    let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
+    if let (true, Some(parts)) = (answered, connection.into_parts()) {
+        tokio::select! {
+            () = shared.stopping.cancelled() => {}
+            _ = timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
+        }
+    }
+}
+
+/// Reads on without listening until the peer hangs up: closing a socket with unread input resets it, and takes the
+/// answer back that says what was wrong with the request.
+async fn read_out(mut stream: impl AsyncRead + Unpin) {
+    let mut scratch = [0; 1024];
+    while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
 }

@@ -110,6 +110,16 @@ def test_what_is_not_there(server: SignalingServer, method: str, path: str, stat
     assert isinstance(body["error"], str)
 
 
+def test_an_answer_survives_what_was_not_read(server: SignalingServer) -> None:
+    """Many times, and with the answer read late: a reset would take it back."""
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+            connection.sendall(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert server.stats().connections == 0
+            connection.sendall(b"y" * 10_000)
+            assert connection.recv(12).startswith(b"HTTP/1.1 4")
+
+
 def raw(server: SignalingServer, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(request)
