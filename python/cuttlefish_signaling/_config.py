@@ -161,9 +161,9 @@ class Settings:
                 raise ConfigError(name, f"must be callable, got {hook!r}")
         if self.on_duplicate not in ("reject", "replace"):
             raise ConfigError("on_duplicate", f"must be 'reject' or 'replace', got {self.on_duplicate!r}")
-        _seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
-        _seconds("hook_timeout", self.hook_timeout, zero=False)
-        _seconds("stop_timeout", self.stop_timeout)
+        check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
+        check_seconds("hook_timeout", self.hook_timeout, zero=False)
+        check_seconds("stop_timeout", self.stop_timeout)
         _integer("workers", self.workers, 1, 1024)
         native = self.native
         for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers"):
@@ -182,7 +182,7 @@ def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> Non
         if item.type == "int":
             _integer(setting, value, 1, 2**40)
         else:
-            _seconds(setting, value, optional="None" in str(item.type), zero=False)
+            check_seconds(setting, value, optional="None" in str(item.type), zero=False)
         native[setting] = value
 
 
@@ -193,7 +193,8 @@ def _integer(setting: str, value: Any, least: int, most: int) -> None:
         raise ConfigError(setting, f"must be between {least} and {most}, got {value}")
 
 
-def _seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
+def check_seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
+    """Raises ConfigError where a setting is no number of seconds."""
     if value is None and optional:
         return
     wanted = f"a number of seconds{' or None' if optional else ''}"

@@ -72,10 +72,10 @@ class HookRunner:
         """Starts the first thread."""
         self._add_thread(native)
 
-    def set_ice_hook(self, native: _native.Server, hook: Callable[..., Any] | None) -> None:
-        """Another hook for ICE servers, or none."""
+    def set_ice_hook(self, native: _native.Server, hook: Callable[..., Any]) -> None:
+        """Another hook for ICE servers. One that is no longer wanted stays, for the questions it has been asked."""
         self._hooks["ice_servers"] = hook
-        if hook is not None and not self._threads:
+        if not self._threads:
             self._add_thread(native)
 
     def close(self, timeout: float) -> list[str]:

@@ -18,6 +18,7 @@ from ._config import (
     Limits,
     Settings,
     Tls,
+    check_seconds,
     ice_source,
     is_ice_hook,
 )
@@ -130,8 +131,13 @@ class SignalingServer:
         Returns:
             Whether everybody said goodbye in time.
 
+        Raises:
+            ConfigError: `timeout` is no number of seconds; nothing has been stopped then.
+
         A `def` hook that hangs can not be ended from outside: it keeps its (daemon) thread, which is logged.
         """
+        allowed = self._settings.stop_timeout if timeout is None else timeout
+        check_seconds("timeout", allowed)
         with self._lock:
             run, self._run = self._run, None
         if run is None:
@@ -139,7 +145,7 @@ class SignalingServer:
             self._stopped.wait(self._settings.stop_timeout + THREAD_TIMEOUT)
             return True
         try:
-            return run.stop(self._settings.stop_timeout if timeout is None else timeout)
+            return run.stop(allowed)
         finally:
             self._stopped.set()
 
@@ -320,7 +326,8 @@ class SignalingServer:
             ConfigError: An entry makes no sense; nothing has changed then.
         """
         source, run = ice_source(ice_servers), self._running()
-        run.hooks.set_ice_hook(run.native, ice_servers if is_ice_hook(ice_servers) else None)  # type: ignore[arg-type]
+        if is_ice_hook(ice_servers):
+            run.hooks.set_ice_hook(run.native, ice_servers)  # type: ignore[arg-type]
         run.native.set_ice_servers(source)
         self._ice_servers = ice_servers
 

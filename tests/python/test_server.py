@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from cuttlefish_signaling import (
+    ConfigError,
     Device,
     IceServer,
     NotRunningError,
@@ -271,6 +272,14 @@ def test_stopping_says_1001(server: SignalingServer, peers: Peers) -> None:
         except Exception:
             break
     assert device.closed() == 1001
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "soon"])
+def test_a_stop_that_makes_no_sense_stops_nothing(server: SignalingServer, timeout: float) -> None:
+    with pytest.raises(ConfigError, match="timeout: must be a number of seconds"):
+        server.stop(timeout=timeout)
+    assert server.is_running
+    assert server.devices() == []
 
 
 def test_many_servers_in_one_process() -> None:
