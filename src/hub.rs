@@ -308,6 +308,11 @@ impl Hub {
         }
     }
 
+    /// How many clients wait for a device.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting.values().map(Vec::len).sum()
+    }
+
     /// Connects a client to a device; `None` if that has left in the meantime.
     ///
     /// # Errors

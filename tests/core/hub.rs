@@ -120,7 +120,9 @@ fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
     assert!(hub.device_or_wait(&id, &patient).is_none());
     assert!(hub.device_or_wait(&id, &patient).is_none());
     assert!(hub.device_or_wait(&id, &fickle).is_none());
+    assert_eq!(hub.waiting(), 2);
     hub.stop_waiting(&id, &fickle);
+    assert_eq!(hub.waiting(), 1);
     hub.register(&device("late"), &outbound::config("[]"), None).unwrap();
     assert_eq!(patient.poll_next(&cx, true), Poll::Ready(Outgoing::Look));
     assert_eq!(patient.poll_next(&cx, true), Poll::Pending);

@@ -55,4 +55,5 @@ fn run(case: Case) {
     assert!(house.balance().balances(), "{:?}", house.balance());
     assert_eq!(house.hub.connections(), 0);
     assert!(house.hub.devices().is_empty());
+    assert_eq!(house.hub.waiting(), 0);
 }

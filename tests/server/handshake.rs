@@ -33,6 +33,33 @@ fn the_accept_key_is_that_of_rfc_6455() {
     assert!(!answer.contains("extensions"), "{answer}");
 }
 
+/// The goodbye is there to be read, though the peer went on talking: unread input would reset the connection.
+#[test]
+fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
+    block_on(async {
+        let server = serve(Config::default());
+        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+        let upgrade = "GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        // A text frame of a megabyte, masked with zeros.
+        let mut frame = vec![0x81, 0xff];
+        frame.extend((1_u64 << 20).to_be_bytes());
+        frame.extend([0; 4]);
+        stream.write_all(&frame).await.unwrap();
+        for _ in 0..64 {
+            stream.write_all(&[b'x'; 16 * 1024]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut heard = Vec::new();
+        // It hangs up in the end; what it said before is what counts.
+        stream.shutdown().await.unwrap();
+        patiently("the goodbye", stream.read_to_end(&mut heard)).await.unwrap();
+        let close = [&[0x88, 17, 0x03, 0xf1][..], b"message too big"].concat();
+        assert!(heard.ends_with(&close), "{:?}", String::from_utf8_lossy(&heard));
+    });
+}
+
 #[test]
 fn every_no_is_json() {
     for (line, status) in [
