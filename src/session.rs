@@ -38,8 +38,6 @@ pub enum Question {
     Config {
         /// The device it registers as, or connects to.
         device_id: DeviceId,
-        /// It has a config already: without a new one it keeps that.
-        renewal: bool,
     },
     /// The `device_info` message of this device, as this client may see it.
     DeviceInfo(Arc<Device>),

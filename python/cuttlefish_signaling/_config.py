@@ -137,7 +137,6 @@ class Settings:
     host: str
     port: int
     tls: Tls | None
-    ice_servers: IceServers
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
     device_wait_timeout: float | None
@@ -169,7 +168,6 @@ class Settings:
         for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers"):
             native[setting] = getattr(self, setting)
         native["tls"] = self.tls and self.tls._native
-        native["ice_servers"] = ice_source(self.ice_servers)
         _add_group(native, "limits", self.limits, Limits)
         _add_group(native, "keepalive", self.keepalive, Keepalive)
 
@@ -204,16 +202,22 @@ def check_seconds(setting: str, value: Any, *, optional: bool = False, zero: boo
         raise ConfigError(setting, f"must be {wanted}, {'0 or' if zero else 'and'} more than 0, got {value}")
 
 
-def is_ice_hook(source: IceServers) -> bool:
-    """Whether ICE servers come from a callable."""
-    return callable(source) and not isinstance(source, TurnRest)
+@dataclass(frozen=True)
+class IceSource:
+    """Where ICE servers come from, read once: an iterable can be read no second time."""
 
+    native: TurnRest | str | None
+    """What the core is told: a TurnRest, the JSON of a list, or None for the hook."""
+    hook: IceHook | None
 
-def ice_source(source: IceServers) -> TurnRest | str | None:
-    """What the core is told: JSON of a list, a TurnRest, or None for a hook. Raises ConfigError."""
-    if isinstance(source, TurnRest):
-        return source
-    return None if is_ice_hook(source) else ice_json(source)
+    @classmethod
+    def of(cls, source: IceServers) -> IceSource:
+        """Raises ConfigError, which names the entry."""
+        if isinstance(source, TurnRest):
+            return cls(source, None)
+        if callable(source):
+            return cls(None, source)
+        return cls(ice_json(source), None)
 
 
 def ice_json(servers: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
-from ._config import IceServers, Settings, ice_source, is_ice_hook, resolve
+from ._config import IceSource, Settings, resolve
 from ._courier import Courier
 from ._hooks import HookRunner
 from ._models import Client, Device
@@ -33,14 +33,12 @@ THREAD_TIMEOUT = 0.5
 class Run:
     """A server that runs, or ran. What asks it afterwards hears `NotRunningError`, from the core."""
 
-    def __init__(self, settings: Settings, ice_servers: IceServers, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, settings: Settings, ice: IceSource, loop: asyncio.AbstractEventLoop | None) -> None:
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
-        ice_hook: Any = ice_servers if is_ice_hook(ice_servers) else None
-        if ice_hook is not None:
+        if ice.hook is not None:
             names.append("ice_servers")
-        native = {**settings.native, "host": resolve(settings.host, settings.port)}
-        native["ice_servers"] = ice_source(ice_servers)
-        self.hooks = HookRunner(settings, ice_hook, loop)
+        native = {**settings.native, "host": resolve(settings.host, settings.port), "ice_servers": ice.native}
+        self.hooks = HookRunner(settings, ice.hook, loop)
         self.courier = Courier(self.hooks)
         self.native = _native.Server(native, names)
         try:

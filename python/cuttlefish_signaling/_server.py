@@ -14,13 +14,12 @@ from ._config import (
     Authorize,
     FilterDeviceInfo,
     IceServers,
+    IceSource,
     Keepalive,
     Limits,
     Settings,
     Tls,
     check_seconds,
-    ice_source,
-    is_ice_hook,
 )
 from ._hooks import HookFailure
 from ._models import Client, Device, Stats
@@ -84,7 +83,6 @@ class SignalingServer:
             host=host,
             port=port,
             tls=tls,
-            ice_servers=ice_servers,
             filter_device_info=filter_device_info,
             authorize=authorize,
             device_wait_timeout=device_wait_timeout,
@@ -95,7 +93,7 @@ class SignalingServer:
             workers=workers,
             stop_timeout=stop_timeout,
         )
-        self._ice_servers = ice_servers
+        self._ice = IceSource.of(ice_servers)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._stopped.set()
@@ -118,7 +116,7 @@ class SignalingServer:
         with self._lock:
             if self._run is not None and self._run.native.is_running:
                 raise NotRunningError("the server is running already")
-            self._run = self._last_run = Run(self._settings, self._ice_servers, loop)
+            self._run = self._last_run = Run(self._settings, self._ice, loop)
             self._stopped.clear()
         _stop_at_exit(self)
 
@@ -204,10 +202,7 @@ class SignalingServer:
             run.stop(0.0)
 
     def __repr__(self) -> str:
-        run = self._run
-        if run is None:
-            return "<SignalingServer stopped>"
-        return f"<SignalingServer {self._url('http', '')}>"
+        return f"<SignalingServer {self._url('http', '') if self.is_running else 'not running'}>"
 
     @property
     def is_running(self) -> bool:
@@ -230,19 +225,16 @@ class SignalingServer:
     @property
     def url(self) -> str:
         """`http://127.0.0.1:43210`, or `https:`. Where it listens on every address, the loopback one."""
-        self._running()
         return self._url("http", "")
 
     @property
     def device_url(self) -> str:
         """Where devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
-        self._running()
         return self._url("ws", "/register_device")
 
     @property
     def client_url(self) -> str:
         """Where clients connect: `ws://127.0.0.1:43210/connect_client`, or `wss:`."""
-        self._running()
         return self._url("ws", "/connect_client")
 
     def _url(self, scheme: str, path: str) -> str:
@@ -325,15 +317,15 @@ class SignalingServer:
         Raises:
             ConfigError: An entry makes no sense; nothing has changed then.
         """
-        source, run = ice_source(ice_servers), self._running()
-        if is_ice_hook(ice_servers):
-            run.hooks.set_ice_hook(run.native, ice_servers)  # type: ignore[arg-type]
-        run.native.set_ice_servers(source)
-        self._ice_servers = ice_servers
+        ice, run = IceSource.of(ice_servers), self._running()
+        if ice.hook is not None:
+            run.hooks.set_ice_hook(run.native, ice.hook)
+        run.native.set_ice_servers(ice.native)
+        self._ice = ice
 
     def stats(self) -> Stats:
         """The counters, also of a server that has stopped."""
-        run = self._run or self._last_run
+        run = self._last_run
         if run is None:
             raise NotRunningError("the server has not been started")
         connections, accepted, delivered, refused, gone = run.native.stats()
@@ -352,7 +344,7 @@ class SignalingServer:
     @property
     def hook_errors(self) -> list[HookFailure]:
         """The last 100 hooks that raised, hung or returned rubbish, the oldest first; kept when the server stops."""
-        run = self._run or self._last_run
+        run = self._last_run
         return list(run.hooks.failures) if run is not None else []
 
     def _running(self) -> Run:

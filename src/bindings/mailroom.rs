@@ -1,4 +1,5 @@
-//! Where Rust leaves what is for Python, and threads of Python's come to fetch it. Bounded, never waits to leave.
+//! Where Rust leaves what is for Python, and threads of Python's come to fetch it. Leaving never waits. Log records
+//! are bounded here; of the rest there is at most one for each connection.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -132,7 +132,6 @@ impl Server {
             self.jobs.close();
             // Wakes those who wait for somebody: nobody comes any more.
             self.running.changes().mark();
-            self.mailroom.ring();
             self.mailroom.close();
             in_time
         })

@@ -27,14 +27,14 @@ pub(super) enum Asked {
 pub(super) enum Ice {
     Now(IceServers, Option<std::time::Duration>),
     Later(Decision<IceServers>),
-    Failed(Refusal),
+    Failed,
 }
 
 impl Shared {
     /// Answers a session's question about its peer.
     pub(super) fn answer(self: &Arc<Self>, question: Question, peer: &Arc<Peer>) -> Asked {
         match question {
-            Question::Config { device_id, renewal: _ } => self.config_for(peer, peer.role, Some(device_id)),
+            Question::Config { device_id } => self.config_for(peer, peer.role, Some(device_id)),
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
             Question::Alive(holder) => {
                 let limit = self.config.limits.probe_timeout;
@@ -49,7 +49,7 @@ impl Shared {
     fn config_for(self: &Arc<Self>, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Asked {
         match self.ice_servers_for(peer, role, device_id) {
             Ice::Now(servers, good_for) => Asked::Now(Answer::Config(servers.config(), good_for)),
-            Ice::Failed(refusal) => Asked::Now(Answer::Refused(refusal)),
+            Ice::Failed => Asked::Now(Answer::Refused(Refusal::HookFailed)),
             Ice::Later(decision) => {
                 let (shared, peer) = (Arc::clone(self), peer.to_string());
                 Asked::Later(Box::pin(async move {
@@ -70,7 +70,7 @@ impl Shared {
                 Ok(servers) => Ice::Now(servers, Some(turn.ttl())),
                 Err(error) => {
                     tracing::error!("{error}");
-                    Ice::Failed(Refusal::HookFailed)
+                    Ice::Failed
                 }
             },
             IceSource::Hook => {
@@ -97,18 +97,26 @@ impl Shared {
         }))
     }
 
-    /// Waits for a hook, until the deadline.
-    pub(super) async fn decide<T>(&self, hook: &'static str, peer: &str, decision: Decision<T>) -> Result<T, Refusal> {
+    /// Waits for a hook, for a peer that is connected.
+    async fn decide<T>(&self, hook: &'static str, peer: &str, decision: Decision<T>) -> Result<T, Refusal> {
+        self.wait_for_hook(hook, peer, decision).await.map_err(|error| match error {
+            HookError::Refused { reason, .. } => Refusal::NotAuthorized(reason),
+            HookError::Failed => Refusal::HookFailed,
+        })
+    }
+
+    /// Waits for a hook, until the deadline: one that takes longer has failed.
+    pub(super) async fn wait_for_hook<T>(
+        &self,
+        hook: &'static str,
+        peer: &str,
+        decision: Decision<T>,
+    ) -> Result<T, HookError> {
         let deadline = self.config.hook_timeout;
-        match timeout(deadline, decision).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(HookError::Refused { reason, .. })) => Err(Refusal::NotAuthorized(reason)),
-            Ok(Err(HookError::Failed)) => Err(Refusal::HookFailed),
-            Err(_elapsed) => {
-                self.hooks.timed_out(hook, peer, deadline);
-                Err(Refusal::HookFailed)
-            }
-        }
+        timeout(deadline, decision).await.unwrap_or_else(|_elapsed| {
+            self.hooks.timed_out(hook, peer, deadline);
+            Err(HookError::Failed)
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use super::connection::{Origin, Upgrade};
 use crate::hooks::{HookError, Knock};
 use crate::peer::{self, Peer, Role};
 use crate::protocol::outbound;
+use crate::refusal::Refusal;
 
 /// The sub-protocol a legacy device offers, and misses if it is not echoed.
 const SUBPROTOCOL: &str = "webrtc-operator";
@@ -97,13 +98,12 @@ async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Re
     };
     let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
         Ice::Now(servers, _) => Ok(servers),
-        Ice::Failed(refusal) => Err(refusal),
-        Ice::Later(decision) => shared.decide("ice_servers", &peer.to_string(), decision).await,
+        Ice::Failed => Err(HookError::Failed),
+        Ice::Later(decision) => shared.wait_for_hook("ice_servers", &peer.to_string(), decision).await,
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
-        Err(refusal) if refusal.close_code() == Some(1008) => error(StatusCode::FORBIDDEN, &refusal.text()),
-        Err(refusal) => error(StatusCode::INTERNAL_SERVER_ERROR, &refusal.text()),
+        Err(no) => denied(no, &peer),
     }
 }
 
@@ -172,24 +172,25 @@ impl Caller {
         let decision = shared.hooks.authorize(&knock);
         peer.request = Some(Box::new(knock.request));
         let Some(decision) = decision else { return Ok(peer) };
-        let deadline = shared.config.hook_timeout;
-        match tokio::time::timeout(deadline, decision).await {
-            Ok(Ok(identity)) => {
+        match shared.wait_for_hook("authorize", &peer.to_string(), decision).await {
+            Ok(identity) => {
                 peer.identity = identity;
                 Ok(peer)
             }
-            Ok(Err(HookError::Refused { reason, status })) => {
-                let reason = reason.as_deref().unwrap_or("Not authorized");
-                tracing::info!("refused {} {peer}: {reason:?} [{status}]", peer.role.as_str());
-                Err(refused(reason, status))
-            }
-            Ok(Err(HookError::Failed)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error")),
-            Err(_) => {
-                shared.hooks.timed_out("authorize", &peer.to_string(), deadline);
-                Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"))
-            }
+            Err(no) => Err(denied(no, &peer)),
         }
     }
+}
+
+/// The answer where a hook said no, or said nothing.
+fn denied(no: HookError, peer: &Peer) -> Response {
+    let HookError::Refused { reason, status } = no else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::HookFailed.text());
+    };
+    let refusal = Refusal::NotAuthorized(reason);
+    let reason = refusal.text();
+    tracing::info!("refused {} {peer}: {reason:?} [{status}]", peer.role.as_str());
+    refused(&reason, status)
 }
 
 fn refused(reason: &str, status: u16) -> Response {

@@ -167,9 +167,8 @@ where
 
     fn send(&mut self, message: Message) {
         self.dirty = true;
-        // An error here comes again, at once, from the flush that follows.
-        if Pin::new(&mut self.socket).start_send(message).is_err() {
-            self.phase = Phase::Over;
+        if let Err(error) = Pin::new(&mut self.socket).start_send(message) {
+            self.lost(&error);
         }
     }
 

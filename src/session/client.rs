@@ -52,7 +52,7 @@ impl ClientSession {
         }
         let Some(id) = id else { return self.refuse(&Refusal::ConnectWithoutId) };
         self.state = State::Configuring { id: id.clone() };
-        Step::Ask(Question::Config { device_id: id, renewal: false })
+        Step::Ask(Question::Config { device_id: id })
     }
 
     /// Looks for the device, until the deadline.

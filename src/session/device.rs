@@ -68,11 +68,11 @@ impl DeviceSession {
         let Some(id) = id else { return self.refuse(&Refusal::RegisterWithoutId) };
         let generation = self.context.hub.ice_generation();
         self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), generation };
-        Step::Ask(Question::Config { device_id: id, renewal: false })
+        Step::Ask(Question::Config { device_id: id })
     }
 
     /// Enters the hub; where somebody else holds the id, finds out whether to take its place.
-    fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>) -> Step {
+    fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
         let hub = &self.context.hub;
         let mut outcome = hub.register(&registration.device, &registration.config, expected);
         while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
@@ -82,7 +82,7 @@ impl DeviceSession {
             Ok(()) => {
                 let Registration { device, generation, renew_at, .. } = *registration;
                 self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
-                self.renew_if_due(None)
+                self.renew_if_due(now)
             }
             Err(holder) => {
                 self.state = State::Contending(registration);
@@ -109,16 +109,16 @@ impl DeviceSession {
     }
 
     /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
-    fn renew_if_due(&mut self, now: Option<Instant>) -> Step {
+    fn renew_if_due(&mut self, now: Instant) -> Step {
         let latest = self.context.hub.ice_generation();
         let State::Registered(registered) = &mut self.state else { return Step::Done };
-        let expiring = registered.renew_at.zip(now).is_some_and(|(at, now)| at <= now);
+        let expiring = registered.renew_at.is_some_and(|at| at <= now);
         if registered.renewing.is_some() || (registered.generation == latest && !expiring) {
             return Step::Done;
         }
         registered.renewing = Some(latest);
         registered.renew_at = None;
-        Step::Ask(Question::Config { device_id: registered.device.id.clone(), renewal: true })
+        Step::Ask(Question::Config { device_id: registered.device.id.clone() })
     }
 }
 
@@ -141,13 +141,13 @@ impl Session for DeviceSession {
                 let Context { peer, outbox, .. } = &self.context;
                 let device = Arc::new(Device::new(id, info, Arc::clone(peer), Arc::clone(outbox)));
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
-                self.register(Box::new(Registration { device, config, generation, renew_at }), None)
+                self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
             }
             (State::Contending(registration), Answer::Alive { holder, alive }) => {
                 if alive {
                     return self.refuse(&Refusal::AlreadyRegistered(registration.device.id.clone()));
                 }
-                self.register(registration, Some(&holder))
+                self.register(registration, Some(&holder), now)
             }
             (State::Registered(mut registered), answer) => {
                 registered.generation = registered.renewing.take().unwrap_or(registered.generation);
@@ -160,7 +160,7 @@ impl Session for DeviceSession {
                     Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
                 }
                 self.state = State::Registered(registered);
-                self.renew_if_due(Some(now))
+                self.renew_if_due(now)
             }
             (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(&refusal),
             (state, _) => {
@@ -180,7 +180,7 @@ impl Session for DeviceSession {
         {
             return self.refuse(&Refusal::FirstMessageTimeout);
         }
-        self.renew_if_due(Some(now))
+        self.renew_if_due(now)
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -139,6 +139,29 @@ def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> No
             raise failure.error
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (Refused("no relay for you"), 403, "no relay for you"),
+        (Refused(status=401), 401, "Not authorized"),
+        (KeyError("a secret detail"), 500, "Internal error"),
+    ],
+)
+def test_ice_servers_that_are_refused(error: Exception, status: int, reason: str) -> None:
+    def ice(ctx: IceContext) -> Any:
+        raise error
+
+    with SignalingServer(ice_servers=ice) as server, peers_of(server) as peers:
+        with pytest.raises(urllib.error.HTTPError) as http:
+            urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE)
+        assert http.value.code == status
+        assert json.load(http.value) == {"error": reason}
+        device = peers.dial(server.device_url)
+        device.says({"message_type": "register", "device_id": "cvd-1"})
+        assert device.hears() == {"error": reason}
+        assert device.closed() == (1011 if status == 500 else 1008)
+
+
 def test_a_renewal_that_fails_takes_nothing_away_from_a_device() -> None:
     with SignalingServer() as server, peers_of(server) as peers:
         device, client = peers.device(), peers.client()

@@ -115,7 +115,6 @@ def test_an_answer_survives_what_was_not_read(server: SignalingServer) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
             connection.sendall(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert server.stats().connections == 0
             connection.sendall(b"y" * 10_000)
             assert connection.recv(12).startswith(b"HTTP/1.1 4")
 

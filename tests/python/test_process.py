@@ -288,6 +288,7 @@ def test_a_fork_says_so_at_once_and_the_parent_goes_on() -> None:
             else:
                 os._exit(9)
         assert not server.is_running
+        assert "not running" in repr(server)
         with SignalingServer() as mine:
             assert mine.devices() == []
         sys.exit(7)     # The whole way out, atexit included.

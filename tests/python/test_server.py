@@ -234,7 +234,7 @@ def test_on_duplicate_and_device_wait_timeout_are_settings() -> None:
 def test_what_is_not_running_says_so() -> None:
     server = SignalingServer()
     assert not server.is_running
-    assert repr(server) == "<SignalingServer stopped>"
+    assert repr(server) == "<SignalingServer not running>"
     for ask in (
         lambda: server.port,
         lambda: server.url,
@@ -280,6 +280,13 @@ def test_a_stop_that_makes_no_sense_stops_nothing(server: SignalingServer, timeo
         server.stop(timeout=timeout)
     assert server.is_running
     assert server.devices() == []
+
+
+def test_ice_servers_are_read_once_whatever_kind_of_list() -> None:
+    server = SignalingServer(ice_servers=(IceServer(f"stun:{name}") for name in "ab"))
+    for _ in range(2):
+        with server, urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE) as answer:
+            assert b"stun:a" in answer.read()
 
 
 def test_many_servers_in_one_process() -> None:

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::{Config, Keepalive, Limits};
 
 use crate::dial::{Dialed, block_on, patiently, serve};
@@ -23,7 +24,7 @@ fn a_client_that_does_not_read_is_closed_and_its_device_told() {
         slow.freeze();
         let mut sent = 0;
         // The system's buffers take a few megabytes before ours fill.
-        while server.hub().device(&"cvd-1".into_id()).unwrap().clients().len() == 2 {
+        while server.hub().device(&DeviceId::new("cvd-1")).unwrap().clients().len() == 2 {
             device.says(&forward_to(1)).await;
             sent += 1;
             assert!(sent < 10_000, "it reads all the same");
@@ -82,16 +83,6 @@ fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
         device.says(r#"{"message_type":"forward","client_id":1,"payload":2}"#).await;
         client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
     });
-}
-
-trait IntoId {
-    fn into_id(self) -> cuttlefish_signaling::protocol::DeviceId;
-}
-
-impl IntoId for &str {
-    fn into_id(self) -> cuttlefish_signaling::protocol::DeviceId {
-        cuttlefish_signaling::protocol::DeviceId::new(self)
-    }
 }
 
 /// No keepalive here: that it does not read is found out by what waits for it.
