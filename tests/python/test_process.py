@@ -147,7 +147,7 @@ def test_stop_while_a_coroutine_hangs_is_bounded() -> None:
         device.leaves()
     gc.collect()
     assert {thread.name for thread in threading.enumerate() if "cuttlefish" in thread.name} == set()
-    assert len(threads() - before) <= 2  # Those of the device's library.
+    assert left_over(before) == set()
 
 
 def test_stop_with_a_peer_that_does_not_answer_is_bounded() -> None:
