@@ -8,7 +8,9 @@
 
 mod config;
 mod error;
+mod faults;
 mod hooks;
+mod journal;
 mod logging;
 mod mailroom;
 mod server;
@@ -22,7 +24,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::faults::{Clock, Faults};
+    #[pymodule_export]
     use super::hooks::Job;
+    #[pymodule_export]
+    use super::journal::Journal;
     #[pymodule_export]
     use super::server::Server;
     #[pymodule_export]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::journal::JournalBounds;
 use crate::outbox::OutboxBounds;
 use crate::protocol::IceServers;
 use crate::session::{OnDuplicate, Rules};
@@ -43,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// When a silent connection is found dead.
     pub keepalive: Keepalive,
+    /// Whether what is said is written down in a journal. Default no.
+    pub journal: bool,
     /// OS threads that relay. Default 1, which is the fastest for one test run.
     pub workers: usize,
 }
@@ -72,6 +75,12 @@ pub struct Limits {
     pub probe_timeout: Duration,
     /// How long a closed connection may take to write what waits and to say goodbye. Default 5 s.
     pub close_timeout: Duration,
+    /// Entries a journal keeps. Default 10,000: hundreds of sessions.
+    pub journal_entries: usize,
+    /// Bytes of messages a journal keeps. Default 16 MiB.
+    pub journal_bytes: usize,
+    /// Forwards that faults may hold back; more go on at once. Default 10,000.
+    pub held_by_faults: usize,
     /// How long a peer may take to answer the goodbye of a server that stops. Default 250 ms: `stop()` waits for it.
     pub goodbye_timeout: Duration,
 }
@@ -89,6 +98,9 @@ impl Default for Limits {
             tls_handshake_timeout: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(2),
             close_timeout: Duration::from_secs(5),
+            journal_entries: 10_000,
+            journal_bytes: 16 * 1024 * 1024,
+            held_by_faults: 10_000,
             goodbye_timeout: Duration::from_millis(250),
         }
     }
@@ -121,6 +133,7 @@ impl Default for Config {
             hook_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             keepalive: Keepalive::default(),
+            journal: false,
             workers: 1,
         }
     }
@@ -138,6 +151,9 @@ impl Config {
         at_least("limits.outbox_bytes", outbox_bytes, crate::protocol::MAX_DEVICE_MESSAGE)?;
         at_least("limits.max_headers", max_headers, 1)?;
         at_least("limits.max_request_head", max_request_head, 8192)?;
+        at_least("limits.journal_entries", self.limits.journal_entries, 1)?;
+        at_least("limits.journal_bytes", self.limits.journal_bytes, 1)?;
+        at_least("limits.held_by_faults", self.limits.held_by_faults, 1)?;
         at_least("workers", self.workers, 1)?;
         if self.workers > 1024 {
             return Err(ConfigError::new("workers", format!("{} is more than 1024", self.workers)));
@@ -164,6 +180,11 @@ impl Config {
             device_wait_timeout: self.device_wait_timeout,
             on_duplicate: self.on_duplicate,
         }
+    }
+
+    /// The part that a journal goes by.
+    pub fn journal_bounds(&self) -> JournalBounds {
+        JournalBounds { entries: self.limits.journal_entries, bytes: self.limits.journal_bytes }
     }
 
     /// The part that outboxes go by.

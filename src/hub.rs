@@ -27,6 +27,8 @@ pub trait Observer: Send + Sync + 'static {
     fn client_connected(&self, _device: &Device, _client: &Client) {}
     /// A client is gone.
     fn client_left(&self, _device: &Device, _client: &Client) {}
+    /// The journal has a new entry. Comes often, from within: has to be quick.
+    fn recorded(&self) {}
 }
 
 /// Hears nothing.
@@ -75,8 +77,17 @@ pub enum Forwarded {
     Queued,
     /// The receiver is gone; the sender has been told.
     Gone,
-    /// There never was such a client.
-    Unknown,
+}
+
+/// Whether a device has a client of a number.
+#[derive(Debug)]
+pub enum Found {
+    /// It is connected.
+    Here(Arc<Client>),
+    /// It was.
+    Left,
+    /// The number was never given out.
+    Never,
 }
 
 impl Device {
@@ -104,35 +115,44 @@ impl Device {
             attached: AtomicBool::new(true),
             left: AtomicBool::new(false),
         });
+        if let Some(scribe) = outbox.scribe() {
+            scribe.is_client(id);
+        }
         // A closed outbox ends the client's session, which then leaves as any other.
         outbox.say(info);
         clients.present.insert(id, Arc::clone(&client));
         Ok(Some(client))
     }
 
-    /// Relays a payload from the device to its client. A client that has left is told to the device each time.
-    pub fn forward_to_client(&self, id: ClientId, payload: &str) -> Forwarded {
-        let client = {
-            let clients = self.clients.lock();
-            if id.get() == 0 || id.get() > clients.last_id {
-                return Forwarded::Unknown;
-            }
-            clients.present.get(&id).cloned()
-        };
-        match client {
-            Some(client) if client.outbox.push_forward(outbound::device_msg(payload)).is_ok() => Forwarded::Queued,
-            // Its outbox is closed: it is as good as gone, and this is the one time the device hears of it.
-            Some(client) if self.detach(&client) => Forwarded::Gone,
-            _ => {
-                self.outbox.say(outbound::client_disconnected(id));
-                Forwarded::Gone
-            }
+    /// The client of this number.
+    pub fn find(&self, id: ClientId) -> Found {
+        let clients = self.clients.lock();
+        if id.get() == 0 || id.get() > clients.last_id {
+            return Found::Never;
         }
+        clients.present.get(&id).cloned().map_or(Found::Left, Found::Here)
     }
 
-    /// Relays a message, already in the device's words, from a client to the device.
-    pub fn forward_to_device(&self, client: &Client, message: Text) -> Forwarded {
-        match self.outbox.push_forward_while(message, &client.attached) {
+    /// Tells the device that this client has left: each time it speaks to it (PROTOCOL.md 4).
+    pub fn tell_left(&self, id: ClientId) {
+        self.outbox.say(outbound::client_disconnected(id));
+    }
+
+    /// Queues a message of the device for its client.
+    pub fn push_to_client(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
+        if client.outbox.push_forward(message, counted).is_ok() {
+            return Forwarded::Queued;
+        }
+        // Its outbox is closed: it is as good as gone. Whoever lets it go tells the device so, once.
+        if !self.detach(client) {
+            self.tell_left(client.id);
+        }
+        Forwarded::Gone
+    }
+
+    /// Queues a message of a client, already in the device's words, for the device.
+    pub fn push_to_device(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
+        match self.outbox.push_forward_while(message, counted, &client.attached) {
             Ok(()) => Forwarded::Queued,
             Err(_) => Forwarded::Gone,
         }
@@ -168,7 +188,7 @@ pub struct Hub {
     state: Mutex<State>,
     /// Counts up whenever the ICE servers change, so that sessions see whether theirs are the latest.
     ice_generation: AtomicU64,
-    observer: Box<dyn Observer>,
+    observer: Arc<dyn Observer>,
 }
 
 #[derive(Default)]
@@ -188,7 +208,7 @@ pub struct Ticket(u64);
 
 impl Hub {
     /// An empty hub.
-    pub fn new(observer: Box<dyn Observer>) -> Self {
+    pub fn new(observer: Arc<dyn Observer>) -> Self {
         Self { state: Mutex::default(), ice_generation: AtomicU64::new(0), observer }
     }
 
@@ -219,6 +239,14 @@ impl Hub {
         for outbox in peers {
             outbox.finish(None, end.clone());
             // Those who are leaving already are to hurry.
+            outbox.nudge();
+        }
+    }
+
+    /// Has every connection look at what it waits for: the time was turned.
+    pub fn nudge_all(&self) {
+        let peers: Vec<_> = self.state.lock().peers.values().cloned().collect();
+        for outbox in peers {
             outbox.nudge();
         }
     }

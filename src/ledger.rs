@@ -1,6 +1,6 @@
 //! The books on forwards: what was accepted, and how each of them ended. Only counts; says nothing to anybody.
 //!
-//! At rest `accepted = delivered + refused + gone` (PROTOCOL.md 2.3: nothing is lost in silence).
+//! At rest `accepted = delivered + refused + gone + dropped` (PROTOCOL.md 2.3: nothing is lost in silence).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -11,6 +11,7 @@ pub struct Ledger {
     delivered: AtomicU64,
     refused: AtomicU64,
     gone: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// A reading of a [`Ledger`].
@@ -24,12 +25,14 @@ pub struct LedgerReading {
     pub refused: u64,
     /// Their receiver was gone: the sender was told so, or went itself.
     pub gone: u64,
+    /// Dropped by a fault that somebody armed.
+    pub dropped: u64,
 }
 
 impl LedgerReading {
     /// Whether every accepted forward has come to one of its ends.
     pub fn balances(&self) -> bool {
-        self.accepted == self.delivered + self.refused + self.gone
+        self.accepted == self.delivered + self.refused + self.gone + self.dropped
     }
 }
 
@@ -54,11 +57,16 @@ impl Ledger {
         self.gone.fetch_add(forwards, Relaxed);
     }
 
+    /// A fault dropped a forward.
+    pub fn drop_one(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+
     /// The counters now.
     pub fn read(&self) -> LedgerReading {
         // The ends before the beginnings: a reading taken under load never shows more ends than beginnings.
-        let (delivered, refused, gone) =
-            (self.delivered.load(Relaxed), self.refused.load(Relaxed), self.gone.load(Relaxed));
-        LedgerReading { accepted: self.accepted.load(Relaxed), delivered, refused, gone }
+        let ends = [&self.delivered, &self.refused, &self.gone, &self.dropped].map(|counter| counter.load(Relaxed));
+        let [delivered, refused, gone, dropped] = ends;
+        LedgerReading { accepted: self.accepted.load(Relaxed), delivered, refused, gone, dropped }
     }
 }

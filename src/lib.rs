@@ -17,7 +17,7 @@
 //! use cuttlefish_signaling::{Config, NoHooks, Server};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! let server = Server::bind(Config::default(), Arc::new(NoHooks), Box::new(()))?;
+//! let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(()))?;
 //! let address = server.local_addr(); // listening already
 //! let running = server.serve();
 //! running.stop(std::time::Duration::from_secs(2)).await;
@@ -32,11 +32,14 @@
 pub mod protocol;
 pub mod refusal;
 // Layer 1: what is kept of one peer.
+pub mod faults;
+pub mod journal;
 pub mod ledger;
 pub mod outbox;
 pub mod peer;
 // Layer 2: state and rules, without I/O and without a clock.
 pub mod hub;
+pub mod relay;
 pub mod session;
 // Layer 3: what is left to others to decide.
 pub mod config;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::journal::Scribe;
 use crate::protocol::Text;
 use crate::refusal::Refusal;
 
@@ -36,12 +37,25 @@ pub enum End {
     },
     /// By dropping the transport: the peer does not answer.
     Drop,
+    /// By resetting the transport (TCP RST): a fault.
+    Reset,
 }
 
 impl End {
     /// A close frame with this code and reason.
     pub fn close(code: u16, reason: &'static str) -> Self {
         Self::Close { code, reason: Cow::Borrowed(reason) }
+    }
+}
+
+/// For people: `1008 Not authorized`.
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Close { code, reason } => write!(f, "{code} {reason}"),
+            Self::Drop => f.write_str("dropped"),
+            Self::Reset => f.write_str("reset"),
+        }
     }
 }
 
@@ -74,6 +88,8 @@ pub struct Closed;
 pub struct Outbox {
     bounds: OutboxBounds,
     state: Mutex<State>,
+    /// Where there is a journal: who writes down what is said here. Forwards are written down by who relays them.
+    scribe: Option<Box<Scribe>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,29 +110,47 @@ struct State {
 impl Outbox {
     /// An empty outbox.
     pub fn new(bounds: OutboxBounds) -> Self {
-        Self { bounds, state: Mutex::new(State::default()) }
+        Self { bounds, state: Mutex::new(State::default()), scribe: None }
+    }
+
+    /// One whose words are written down.
+    #[must_use]
+    pub fn recorded(self, scribe: Scribe) -> Self {
+        Self { scribe: Some(Box::new(scribe)), ..self }
+    }
+
+    /// Who writes down what is said here, where somebody does.
+    pub fn scribe(&self) -> Option<&Scribe> {
+        self.scribe.as_deref()
     }
 
     /// Queues a message of the server's own. Where the outbox has closed there is nobody left to tell.
     pub fn say(&self, text: Text) {
-        let _closed = self.enqueue(text, false, || true);
+        let said = self.scribe.is_some().then(|| text.clone());
+        let _closed = self.enqueue(text, false, || {
+            if let Some(said) = &said {
+                self.write_down(|scribe| scribe.said(said));
+            }
+            true
+        });
     }
 
-    /// Queues a message that carries a peer's forward.
+    /// Queues a message that carries a peer's forward. What is not `counted` stays out of the ledger.
     ///
     /// # Errors
     /// [`Closed`] if the outbox has closed, or closes now because it is full.
-    pub fn push_forward(&self, text: Text) -> Result<(), Closed> {
-        self.enqueue(text, true, || true)
+    pub fn push_forward(&self, text: Text, counted: bool) -> Result<(), Closed> {
+        self.enqueue(text, counted, || true)
     }
 
     /// [`Outbox::push_forward`], only if `sender` is still set when it is this message's turn. With the flag cleared
-    /// before the sender's leaving is pushed, nothing of a sender can come after the news that it left.
+    /// before the sender's leaving is pushed, nothing of a sender can come after the news that it left. What is not
+    /// `counted` stays out of the ledger: a fault's second copy.
     ///
     /// # Errors
     /// [`Closed`] as for [`Outbox::push_forward`], and if the flag is cleared.
-    pub fn push_forward_while(&self, text: Text, sender: &AtomicBool) -> Result<(), Closed> {
-        self.enqueue(text, true, || sender.load(Ordering::Acquire))
+    pub fn push_forward_while(&self, text: Text, counted: bool, sender: &AtomicBool) -> Result<(), Closed> {
+        self.enqueue(text, counted, || sender.load(Ordering::Acquire))
     }
 
     fn enqueue(&self, text: Text, forward: bool, still: impl FnOnce() -> bool) -> Result<(), Closed> {
@@ -126,6 +160,7 @@ impl Outbox {
         }
         if state.queue.len() >= self.bounds.messages || state.bytes + text.len() > self.bounds.bytes {
             state.overflow();
+            self.write_down(|scribe| scribe.ended("1013 slow consumer".into()));
             return Err(Closed);
         }
         state.bytes += text.len();
@@ -150,11 +185,29 @@ impl Outbox {
             return;
         }
         if let Some(text) = last {
+            self.write_down(|scribe| scribe.said(&text));
             state.queue.push_back((text, false));
         }
+        self.write_down(|scribe| scribe.ended(end.to_string()));
         state.end = Some(end);
         state.probes.clear();
         state.wake();
+    }
+
+    /// Its peer has left, and was not sent away.
+    pub fn peer_left(&self) {
+        if let Some(scribe) = self.scribe()
+            && !self.is_closed()
+        {
+            scribe.left();
+        }
+    }
+
+    /// With the outbox's lock held, so that what is written down stands in the order in which it is said.
+    fn write_down(&self, write: impl FnOnce(&Scribe)) {
+        if let Some(scribe) = self.scribe() {
+            write(scribe);
+        }
     }
 
     /// Asks the edge to let its session look again.

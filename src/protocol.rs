@@ -23,6 +23,7 @@ pub mod ice;
 pub mod ids;
 pub mod inbound;
 pub mod outbound;
+pub mod payload;
 
 pub use ice::{IceError, IceServer, IceServers};
 pub use ids::{ClientId, DeviceId};

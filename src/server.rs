@@ -5,9 +5,12 @@
 
 mod answers;
 mod changes;
+mod clock;
 mod connection;
 mod http;
 mod pump;
+mod transport;
+mod watch;
 mod websocket;
 
 use std::io;
@@ -23,13 +26,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use changes::Changes;
+pub use clock::Clock;
 
 use crate::config::{Config, IceSource};
 use crate::error::Error;
+use crate::faults::{Rule, RuleId, Tally};
 use crate::hooks::Hooks;
 use crate::hub::{Hub, Observer};
-use crate::ledger::{Ledger, LedgerReading};
+use crate::journal::Journal;
+use crate::ledger::LedgerReading;
 use crate::outbox::End;
+use crate::relay::Relay;
 use crate::session::Rules;
 
 /// Connections the system keeps for us until we accept them.
@@ -40,7 +47,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) rules: Arc<Rules>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) changes: Arc<Changes>,
     ice: RwLock<IceSource>,
@@ -70,18 +78,24 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Config`] and [`Error::Bind`].
-    pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Box<dyn Observer>) -> Result<Self, Error> {
+    pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
         let wanted = SocketAddr::new(config.host, config.port);
         let bind_error = |source| Error::Bind { address: wanted, source };
         let listener = listen(wanted).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let changes = Arc::new(Changes::default());
-        let observer = changes::Chronicle { changes: Arc::clone(&changes), next: observer };
+        let clock = Arc::new(Clock::default());
+        let chronicle = changes::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
+        let journal = config.journal.then(|| {
+            let desk = watch::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+            Arc::new(Journal::new(config.journal_bounds(), Box::new(desk)))
+        });
         let shared = Shared {
             rules: Arc::new(config.rules()),
-            hub: Arc::new(Hub::new(Box::new(observer))),
-            ledger: Arc::default(),
+            hub: Arc::new(Hub::new(Arc::new(chronicle))),
+            relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+            clock,
             hooks,
             changes,
             ice: RwLock::new(config.ice.clone()),
@@ -104,6 +118,7 @@ impl Server {
     pub fn serve(self) -> Running {
         let tasks = TaskTracker::new();
         let running = Running { shared: Arc::clone(&self.shared), tasks: tasks.clone(), address: self.address };
+        tasks.spawn(watch::release_in_time(Arc::clone(&self.shared)));
         tasks.spawn(accept(self.shared, self.listener, tasks.clone()));
         running
     }
@@ -122,7 +137,42 @@ impl Running {
 
     /// What became of the forwards so far.
     pub fn ledger(&self) -> LedgerReading {
-        self.shared.ledger.read()
+        self.shared.relay.ledger().read()
+    }
+
+    /// What was said, if it was to be written down.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.shared.relay.journal()
+    }
+
+    /// Arms a fault: it strikes from the next forward on.
+    pub fn arm_fault(&self, rule: Rule) -> RuleId {
+        self.shared.relay.arm(rule)
+    }
+
+    /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
+    pub fn disarm_fault(&self, id: RuleId) -> Option<Tally> {
+        self.shared.relay.disarm(id, self.shared.clock.now())
+    }
+
+    /// What became of a fault so far, if it is armed.
+    pub fn fault_tally(&self, id: RuleId) -> Option<Tally> {
+        self.shared.relay.tally(id)
+    }
+
+    /// What faults leave to chance goes by this seed, in those armed from now on. Default 0.
+    pub fn seed_faults(&self, seed: u64) {
+        self.shared.relay.set_seed(seed);
+    }
+
+    /// The time it goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// After the clock was turned: has every connection look at it.
+    pub fn clock_turned(&self) {
+        self.shared.hub.nudge_all();
     }
 
     /// A counter to wait on.
@@ -140,11 +190,14 @@ impl Running {
     /// then drops what is left. Returns whether everybody left in time.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.shared.stopping.cancel();
+        // Goodbyes have deadlines too.
+        self.shared.clock.resume();
         self.shared.hub.close(&End::close(1001, "server stopping"));
         self.tasks.close();
         let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
         self.shared.over.cancel();
         self.tasks.wait().await;
+        self.shared.relay.abandon();
         in_time
     }
 }

@@ -15,11 +15,11 @@ pub use client::ClientSession;
 pub use device::DeviceSession;
 
 use crate::hub::{Device, Hub};
-use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::protocol::{DeviceId, Text};
 use crate::refusal::Refusal;
+use crate::relay::Relay;
 
 /// What a session needs to go on.
 #[derive(Debug)]
@@ -89,14 +89,25 @@ pub struct Rules {
 pub struct Context {
     /// Who else is there.
     pub hub: Arc<Hub>,
-    /// Where forwards are counted.
-    pub ledger: Arc<Ledger>,
+    /// The way that forwards take.
+    pub relay: Arc<Relay>,
     /// What to go by.
     pub rules: Arc<Rules>,
     /// Whom it speaks to.
     pub peer: Arc<Peer>,
     /// Where it speaks.
     pub outbox: Arc<Outbox>,
+}
+
+impl Context {
+    /// Writes down what the peer said, where there is a journal. `device` is what it says to be, or asks for.
+    fn heard(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
+        let Some(scribe) = self.outbox.scribe() else { return };
+        if let Some(id) = device {
+            scribe.concerns(id);
+        }
+        scribe.heard(text, message_type);
+    }
 }
 
 /// What an edge needs to know of a session, whichever endpoint it belongs to.

@@ -68,6 +68,7 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             interval: from.optional_seconds("keepalive.interval")?,
             timeout: from.seconds("keepalive.timeout")?,
         },
+        journal: from.raw("journal")?.extract()?,
         workers: from.number("workers")?,
     };
     config.validate().map_err(|error| config_error(settings.py(), &error))?;
@@ -86,6 +87,9 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         tls_handshake_timeout: from.seconds("limits.tls_handshake_timeout")?,
         probe_timeout: from.seconds("limits.probe_timeout")?,
         close_timeout: from.seconds("limits.close_timeout")?,
+        journal_entries: from.number("limits.journal_entries")?,
+        journal_bytes: from.number("limits.journal_bytes")?,
+        held_by_faults: from.number("limits.held_by_faults")?,
         goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
     })
 }

@@ -16,12 +16,15 @@ use tracing::Dispatch;
 
 use super::config::{config, ice_source};
 use super::error::{config_error, detached, forked, not_running, start_error};
+use super::faults::{Clock, Faults};
 use super::hooks::{Hooked, Job, PyHooks, unix};
+use super::journal::Journal;
 use super::logging::Scribe;
 use super::mailroom::{Mailroom, Queue, SLACK};
 use crate::config::IceSource;
 use crate::error::{ConfigError, Error};
 use crate::hub::{Client, Device, Observer};
+use crate::ledger::LedgerReading;
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, outbound};
 use crate::refusal::Refusal;
@@ -62,6 +65,9 @@ impl Observer for Doorbell {
     fn client_left(&self, _: &Device, _: &Client) {
         self.0.ring();
     }
+    fn recorded(&self) {
+        self.0.ring();
+    }
 }
 
 /// id, address, port, since, identity as JSON, clients, device info as JSON.
@@ -93,7 +99,7 @@ impl Server {
         let asked = Arc::clone(&hooks);
         let started = detached(py, || {
             let workers = config.workers;
-            let bound = server::Server::bind(config, hooks, Box::new(Doorbell(Arc::clone(&mailroom))))?;
+            let bound = server::Server::bind(config, hooks, Arc::new(Doorbell(Arc::clone(&mailroom))))?;
             spawn(bound, workers, Dispatch::new(Scribe(Arc::clone(&mailroom))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
@@ -194,10 +200,29 @@ impl Server {
         Ok(())
     }
 
-    /// connections, accepted, delivered, refused, gone.
-    fn stats(&self) -> (usize, u64, u64, u64, u64) {
-        let ledger = self.running.ledger();
-        (self.running.hub().connections(), ledger.accepted, ledger.delivered, ledger.refused, ledger.gone)
+    /// connections, accepted, delivered, refused, gone, dropped.
+    fn stats(&self) -> (usize, u64, u64, u64, u64, u64) {
+        let (LedgerReading { accepted, delivered, refused, gone, dropped }, hub) =
+            (self.running.ledger(), self.running.hub());
+        (hub.connections(), accepted, delivered, refused, gone, dropped)
+    }
+
+    /// What was said.
+    #[getter]
+    fn journal(&self) -> Journal {
+        Journal(self.running.clone())
+    }
+
+    /// What is to go wrong.
+    #[getter]
+    fn faults(&self) -> Faults {
+        Faults(self.running.clone())
+    }
+
+    /// The time it goes by.
+    #[getter]
+    fn clock(&self) -> Clock {
+        Clock(self.running.clone())
     }
 
     /// Counts up whenever somebody comes or goes.

@@ -20,12 +20,20 @@ impl Text {
         self.0
     }
 
+    /// The first part of it, at most so many bytes and never half a character: for whoever wants a broken message.
+    #[must_use]
+    pub fn cut(&self, bytes: usize) -> Self {
+        let text = self.as_str();
+        let end = (0..=bytes.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        Self(self.0.slice(..end))
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it is empty. It never is.
+    /// Whether it is empty. No message is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -75,6 +83,22 @@ pub fn client_msg(client_id: ClientId, payload: &str) -> Text {
 /// `device_msg`, the forward of a device on its way to the client: `payload` is JSON text and goes out byte for byte.
 pub fn device_msg(payload: &str) -> Text {
     concat(&[DEVICE_MSG, payload, "}"])
+}
+
+/// The payload within a `client_msg` or `device_msg`, as JSON text; `None` in any other message.
+pub fn payload_of(message: &Text) -> Option<&str> {
+    let text = message.as_str();
+    let rest = text.strip_prefix(DEVICE_MSG).or_else(|| {
+        let after_id = text.strip_prefix(CLIENT_MSG)?.trim_start_matches(|c: char| c.is_ascii_digit());
+        after_id.strip_prefix(PAYLOAD)
+    })?;
+    rest.strip_suffix('}')
+}
+
+/// The `message_type` of a message that was written here; `error` for an error.
+pub fn type_of(message: &Text) -> &str {
+    let text = message.as_str();
+    text.strip_prefix(r#"{"message_type":""#).and_then(|rest| rest.split('"').next()).unwrap_or("error")
 }
 
 /// `client_disconnected`.

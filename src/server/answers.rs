@@ -1,12 +1,9 @@
 //! Answers to what sessions ask: from the settings where they say it, from hooks under a deadline where they do not.
 
+use serde_json::value::RawValue;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
-
-use serde_json::value::RawValue;
-use tokio::time::timeout;
 
 use super::Shared;
 use crate::config::IceSource;
@@ -37,9 +34,10 @@ impl Shared {
             Question::Config { device_id } => self.config_for(peer, peer.role, Some(device_id)),
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
             Question::Alive(holder) => {
-                let limit = self.config.limits.probe_timeout;
+                let shared = Arc::clone(self);
                 Asked::Later(Box::pin(async move {
-                    let alive = matches!(timeout(limit, holder.outbox.probe()).await, Ok(Ok(())));
+                    let limit = shared.config.limits.probe_timeout;
+                    let alive = matches!(shared.clock.timeout(limit, holder.outbox.probe()).await, Some(Ok(())));
                     Answer::Alive { holder, alive }
                 }))
             }
@@ -66,7 +64,7 @@ impl Shared {
     pub(super) fn ice_servers_for(&self, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Ice {
         match &*self.ice.read() {
             IceSource::Fixed(servers) => Ice::Now(servers.clone(), None),
-            IceSource::TurnRest(turn) => match turn.credentials(SystemTime::now()) {
+            IceSource::TurnRest(turn) => match turn.credentials(self.clock.system_now()) {
                 Ok(servers) => Ice::Now(servers, Some(turn.ttl())),
                 Err(error) => {
                     tracing::error!("{error}");
@@ -113,7 +111,7 @@ impl Shared {
         decision: Decision<T>,
     ) -> Result<T, HookError> {
         let deadline = self.config.hook_timeout;
-        timeout(deadline, decision).await.unwrap_or_else(|_elapsed| {
+        self.clock.timeout(deadline, decision).await.unwrap_or_else(|| {
             self.hooks.timed_out(hook, peer, deadline);
             Err(HookError::Failed)
         })

@@ -37,7 +37,7 @@ impl Changes {
 /// Logs, counts, and passes on. Ids are logged in quotes and escaped: they are a peer's words.
 pub(super) struct Chronicle {
     pub(super) changes: Arc<Changes>,
-    pub(super) next: Box<dyn Observer>,
+    pub(super) next: Arc<dyn Observer>,
 }
 
 impl Observer for Chronicle {

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use super::Shared;
+use super::transport::Transport;
 use super::websocket::{self, Pumping};
 use crate::peer::Peer;
 
@@ -77,7 +78,7 @@ impl Connection {
 
     async fn speak_http<S>(self, stream: S) -> Option<Pumping>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Transport,
     {
         let Self { shared, router, address } = self;
         let upgrade = Arc::new(Mutex::new(None));

@@ -13,13 +13,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
 use super::answers::Asked;
+use super::transport::Transport;
 use super::websocket::{self, Fault};
 use crate::hub::Ticket;
 use crate::outbox::{End, Outbox, Outgoing};
@@ -75,7 +76,7 @@ pub(super) struct Pump<S, P> {
 
 impl<S, P> Pump<S, P>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
     P: Session + Unpin,
 {
     /// Lets the peer into the hub, before its first message is read.
@@ -84,11 +85,11 @@ where
         if ticket.is_none() {
             context.outbox.finish(None, End::close(1001, "server stopping"));
         }
-        let now = Instant::now();
+        let now = shared.clock.now();
         Self {
             peer: Arc::clone(&context.peer),
             outbox: Arc::clone(&context.outbox),
-            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             shared,
             ticket,
             socket,
@@ -132,6 +133,7 @@ where
                     self.session.leave();
                     self.close_by = Some(now + self.shared.config.limits.close_timeout);
                 }
+                Outgoing::End(End::Reset) => return self.reset(cx),
                 Outgoing::End(end) => self.close(end, now),
             }
         }
@@ -139,7 +141,7 @@ where
             match Pin::new(&mut self.socket).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
-                    self.shared.ledger.deliver(std::mem::take(&mut self.unflushed));
+                    self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
                 }
                 Poll::Ready(Err(error)) => return self.lost(&error),
                 Poll::Pending => {}
@@ -172,10 +174,20 @@ where
         }
     }
 
+    /// Ends by a RST, behind what the transport takes at once.
+    fn reset(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if matches!(Pin::new(&mut self.socket).poll_flush(cx), Poll::Ready(Ok(()))) {
+            self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
+        }
+        self.socket.get_ref().reset_on_close();
+        self.phase = Phase::Over;
+        true
+    }
+
     /// Ends from this side: the close frame goes out behind what was written.
     fn close(&mut self, end: End, now: Instant) {
         match end {
-            End::Drop => self.phase = Phase::Over,
+            End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
                 if !matches!(code, 1000 | 1001) {
                     tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
@@ -337,7 +349,8 @@ where
             self.on_time(now);
             return true;
         }
-        let due = tokio::time::Instant::from_std(due);
+        // Where the time stands still, whoever moves it wakes us.
+        let Some(due) = self.shared.clock.real(due) else { return false };
         if self.timer.is_elapsed() || due < self.timer.deadline() {
             self.timer.as_mut().reset(due);
         }
@@ -366,14 +379,14 @@ where
 
 impl<S, P> Future for Pump<S, P>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
     P: Session + Unpin,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let now = tokio::time::Instant::now().into_std();
+        let now = this.shared.clock.now();
         for _ in 0..ROUNDS {
             let mut busy = this.write(cx, now);
             busy |= this.hear_answer(cx, now);
@@ -394,7 +407,7 @@ impl<S, P> Drop for Pump<S, P> {
     /// However it ends, a panic included: the books are closed, and nobody holds on to it.
     fn drop(&mut self) {
         let lost = self.outbox.abandon() + self.unflushed;
-        self.shared.ledger.lose(lost);
+        self.shared.relay.ledger().lose(lost);
         if let Some(ticket) = self.ticket {
             self.shared.hub.dismiss(ticket);
         }

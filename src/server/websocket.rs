@@ -3,10 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -16,6 +14,8 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes
 
 use super::Shared;
 use super::pump::Pump;
+use super::transport::Transport;
+use crate::journal::Scribe;
 use crate::outbox::{End, Outbox};
 use crate::peer::{Peer, Role};
 use crate::protocol::Text;
@@ -35,7 +35,7 @@ pub(super) type Pumping = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ends. `read_ahead` is what the peer sent right after its request.
 pub(super) async fn open<S>(shared: Arc<Shared>, stream: S, read_ahead: Bytes, peer: Peer) -> Pumping
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Transport,
 {
     let limits = &shared.config.limits;
     let settings = WebSocketConfig::default()
@@ -46,14 +46,18 @@ where
     // Copied: `into()` would keep hyper's buffer of 8 KiB for as long as the connection lives.
     let read_ahead = read_ahead.to_vec();
     let socket = WebSocketStream::from_partially_read(stream, read_ahead, WebSocketRole::Server, Some(settings)).await;
+    let mut outbox = Outbox::new(shared.config.outbox_bounds());
+    if let Some(journal) = shared.relay.journal() {
+        outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
+    }
     let context = Context {
         hub: Arc::clone(&shared.hub),
-        ledger: Arc::clone(&shared.ledger),
+        relay: Arc::clone(&shared.relay),
         rules: Arc::clone(&shared.rules),
-        outbox: Arc::new(Outbox::new(shared.config.outbox_bounds())),
+        outbox: Arc::new(outbox),
         peer: Arc::new(peer),
     };
-    let now = Instant::now();
+    let now = shared.clock.now();
     match context.peer.role {
         Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now))),
         _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now))),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
-use crate::hub::{Client, Device, Forwarded};
+use crate::hub::{Client, Device};
 use crate::outbox::Outbox;
-use crate::protocol::{ClientMessage, DeviceId, MAX_DEVICE_MESSAGE, outbound};
+use crate::protocol::{ClientMessage, DeviceId};
 use crate::refusal::Refusal;
 
 /// See [`Session`].
@@ -40,10 +40,19 @@ impl ClientSession {
     /// Says no. A refusal that closes ends the session there and then, and whatever the peer had sent ahead.
     fn refuse(&mut self, refusal: &Refusal) -> Step {
         if refusal.close_code().is_some() {
-            self.leave();
+            self.withdraw();
         }
         self.context.outbox.refuse(refusal);
         Step::Done
+    }
+
+    /// Out of the hub, if it was in it.
+    fn withdraw(&mut self) {
+        match std::mem::replace(&mut self.state, State::Left) {
+            State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
+            State::Connected { device, client } => self.context.hub.detach(&device, &client),
+            _ => {}
+        }
     }
 
     fn on_connect(&mut self, id: Option<DeviceId>) -> Step {
@@ -69,35 +78,41 @@ impl ClientSession {
         Step::Done
     }
 
-    fn on_forward(&mut self, payload: Option<&str>) -> Step {
-        let State::Connected { device, client } = &self.state else { return self.refuse(&Refusal::NotConnected) };
-        let Some(payload) = payload else { return self.refuse(&Refusal::ClientForwardWithoutPayload) };
-        let ledger = &self.context.ledger;
-        ledger.accept();
-        let message = outbound::client_msg(client.id, payload);
-        if message.len() > MAX_DEVICE_MESSAGE {
-            ledger.refuse();
-            return self.refuse(&Refusal::ForwardTooLarge { size: message.len(), limit: MAX_DEVICE_MESSAGE });
-        }
-        match device.forward_to_device(client, message) {
-            Forwarded::Queued => {}
-            // The device is leaving or this client is: whichever it is, the client's connection is closed for it.
-            Forwarded::Gone | Forwarded::Unknown => ledger.lose(1),
-        }
-        Step::Done
+    fn on_forward(&mut self, text: &str, payload: Option<&str>, now: Instant) -> Step {
+        let refusal = match (&self.state, payload) {
+            (State::Connected { device, client }, Some(payload)) => {
+                match self.context.relay.to_device(device, client, payload, now) {
+                    Ok(()) => return Step::Done,
+                    Err(refusal) => return self.refuse(&refusal),
+                }
+            }
+            (State::Connected { .. }, None) => Refusal::ClientForwardWithoutPayload,
+            _ => Refusal::NotConnected,
+        };
+        self.context.heard(text, "forward", None);
+        self.refuse(&refusal)
     }
 }
 
 impl Session for ClientSession {
-    fn on_text(&mut self, text: &str, _now: Instant) -> Step {
+    fn on_text(&mut self, text: &str, now: Instant) -> Step {
         if matches!(self.state, State::Left) {
             return Step::Done;
         }
         match ClientMessage::parse(text) {
-            Ok(ClientMessage::Forward { payload }) => self.on_forward(payload),
-            Ok(ClientMessage::Connect { device_id }) => self.on_connect(device_id),
-            Ok(ClientMessage::Unknown(name)) => self.refuse(&Refusal::UnknownMessageType(name.into_owned())),
-            Err(malformed) => self.refuse(&malformed.into()),
+            Ok(ClientMessage::Forward { payload }) => self.on_forward(text, payload, now),
+            Ok(ClientMessage::Connect { device_id }) => {
+                self.context.heard(text, "connect", device_id.as_ref());
+                self.on_connect(device_id)
+            }
+            Ok(ClientMessage::Unknown(name)) => {
+                self.context.heard(text, &name, None);
+                self.refuse(&Refusal::UnknownMessageType(name.into_owned()))
+            }
+            Err(malformed) => {
+                self.context.heard(text, "", None);
+                self.refuse(&malformed.into())
+            }
         }
     }
 
@@ -151,11 +166,10 @@ impl Session for ClientSession {
     }
 
     fn leave(&mut self) {
-        match std::mem::replace(&mut self.state, State::Left) {
-            State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
-            State::Connected { device, client } => self.context.hub.detach(&device, &client),
-            _ => {}
+        if !matches!(self.state, State::Left) {
+            self.context.outbox.peer_left();
         }
+        self.withdraw();
     }
 
     fn outbox(&self) -> &Outbox {

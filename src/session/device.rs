@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
-use crate::hub::{Device, Forwarded};
+use crate::hub::Device;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, outbound};
 use crate::refusal::Refusal;
@@ -54,10 +54,17 @@ impl DeviceSession {
     /// Says no. A refusal that closes ends the registration there and then, and whatever the peer had sent ahead.
     fn refuse(&mut self, refusal: &Refusal) -> Step {
         if refusal.close_code().is_some() {
-            self.leave();
+            self.withdraw();
         }
         self.context.outbox.refuse(refusal);
         Step::Done
+    }
+
+    /// Out of the hub, if it was in it.
+    fn withdraw(&mut self) {
+        if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
+            self.context.hub.unregister(&registered.device);
+        }
     }
 
     fn on_register(&mut self, id: Option<DeviceId>, info: &str) -> Step {
@@ -91,21 +98,20 @@ impl DeviceSession {
         }
     }
 
-    fn on_forward(&mut self, client_id: Option<ClientId>, payload: Option<&str>) -> Step {
-        let State::Registered(registered) = &self.state else { return self.refuse(&Refusal::NotRegistered) };
-        let Some(client_id) = client_id else { return self.refuse(&Refusal::InvalidClientId) };
-        let Some(payload) = payload else { return self.refuse(&Refusal::DeviceForwardWithoutPayload) };
-        let ledger = &self.context.ledger;
-        ledger.accept();
-        match registered.device.forward_to_client(client_id, payload) {
-            Forwarded::Queued => {}
-            Forwarded::Gone => ledger.lose(1),
-            Forwarded::Unknown => {
-                ledger.refuse();
-                return self.refuse(&Refusal::UnknownClient(client_id));
+    fn on_forward(&mut self, text: &str, client: Option<ClientId>, payload: Option<&str>, now: Instant) -> Step {
+        let refusal = match (&self.state, client, payload) {
+            (State::Registered(registered), Some(client), Some(payload)) => {
+                match self.context.relay.to_client(&registered.device, client, payload, now) {
+                    Ok(()) => return Step::Done,
+                    Err(refusal) => return self.refuse(&refusal),
+                }
             }
-        }
-        Step::Done
+            (State::Registered(_), None, _) => Refusal::InvalidClientId,
+            (State::Registered(_), _, None) => Refusal::DeviceForwardWithoutPayload,
+            _ => Refusal::NotRegistered,
+        };
+        self.context.heard(text, "forward", None);
+        self.refuse(&refusal)
     }
 
     /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
@@ -123,15 +129,24 @@ impl DeviceSession {
 }
 
 impl Session for DeviceSession {
-    fn on_text(&mut self, text: &str, _now: Instant) -> Step {
+    fn on_text(&mut self, text: &str, now: Instant) -> Step {
         if matches!(self.state, State::Left) {
             return Step::Done;
         }
         match DeviceMessage::parse(text) {
-            Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(client_id, payload),
-            Ok(DeviceMessage::Register { device_id, device_info }) => self.on_register(device_id, device_info),
-            Ok(DeviceMessage::Unknown(name)) => self.refuse(&Refusal::UnknownMessageType(name.into_owned())),
-            Err(malformed) => self.refuse(&malformed.into()),
+            Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(text, client_id, payload, now),
+            Ok(DeviceMessage::Register { device_id, device_info }) => {
+                self.context.heard(text, "register", device_id.as_ref());
+                self.on_register(device_id, device_info)
+            }
+            Ok(DeviceMessage::Unknown(name)) => {
+                self.context.heard(text, &name, None);
+                self.refuse(&Refusal::UnknownMessageType(name.into_owned()))
+            }
+            Err(malformed) => {
+                self.context.heard(text, "", None);
+                self.refuse(&malformed.into())
+            }
         }
     }
 
@@ -192,9 +207,10 @@ impl Session for DeviceSession {
     }
 
     fn leave(&mut self) {
-        if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
-            self.context.hub.unregister(&registered.device);
+        if !matches!(self.state, State::Left) {
+            self.context.outbox.peer_left();
         }
+        self.withdraw();
     }
 
     fn outbox(&self) -> &Outbox {

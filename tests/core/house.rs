@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
 use cuttlefish_signaling::hub::{Device, Hub, Ticket};
-use cuttlefish_signaling::ledger::{Ledger, LedgerReading};
+use cuttlefish_signaling::journal::{Journal, Scribe, Witness};
+use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::refusal::Refusal;
+use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step};
 use tokio::sync::oneshot;
 
 pub struct House {
     pub hub: Arc<Hub>,
-    pub ledger: Arc<Ledger>,
+    pub relay: Arc<Relay>,
     pub now: Instant,
     pub ice: Option<IceServers>,
     /// Device info questions are kept back rather than answered, as by a slow hook.
@@ -39,12 +41,24 @@ pub struct Actor {
     frozen: bool,
 }
 
+/// Writes journals at second 1.
+struct Unmoved;
+
+impl Witness for Unmoved {
+    fn now(&self) -> f64 {
+        1.0
+    }
+
+    fn recorded(&self) {}
+}
+
 impl House {
     pub fn new(config: Config) -> Self {
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core asks nobody") };
+        let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(Unmoved))));
         Self {
-            hub: Arc::new(Hub::new(Box::new(()))),
-            ledger: Arc::default(),
+            hub: Arc::new(Hub::new(Arc::new(()))),
+            relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             now: Instant::now(),
             ice: Some(ice),
             hold_device_info: false,
@@ -55,10 +69,14 @@ impl House {
     }
 
     pub fn opens(&mut self, name: &str, role: Role) {
-        let outbox = Arc::new(Outbox::new(self.config.outbox_bounds()));
+        let mut outbox = Outbox::new(self.config.outbox_bounds());
+        if let Some(journal) = self.relay.journal() {
+            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), role));
+        }
+        let outbox = Arc::new(outbox);
         let context = Context {
             hub: Arc::clone(&self.hub),
-            ledger: Arc::clone(&self.ledger),
+            relay: Arc::clone(&self.relay),
             rules: Arc::clone(&self.rules),
             peer: Arc::new(Peer::anonymous(role)),
             outbox: Arc::clone(&outbox),
@@ -110,7 +128,8 @@ impl House {
     pub fn leaves(&mut self, name: &str) {
         let mut peer = self.peers.remove(name).unwrap();
         peer.session.leave();
-        self.ledger.lose(peer.outbox.abandon());
+        let lost = peer.outbox.abandon();
+        self.relay.ledger().lose(lost);
         self.hub.dismiss(peer.ticket.take().unwrap());
         self.settle();
     }
@@ -134,7 +153,7 @@ impl House {
     }
 
     pub fn balance(&self) -> LedgerReading {
-        self.ledger.read()
+        self.relay.ledger().read()
     }
 
     /// Answers a question that was kept back.
@@ -176,6 +195,13 @@ impl House {
         }
     }
 
+    /// Lets go what faults hold back for no longer than until now; returns when there will be more.
+    pub fn releases(&mut self) -> Option<Instant> {
+        let next = self.relay.release(&TaskContext::from_waker(Waker::noop()), self.now);
+        self.settle();
+        next
+    }
+
     /// Does what edges do until nothing moves: drains outboxes, hears probes, feeds what was held back.
     pub fn settle(&mut self) {
         while self.names().iter().any(|name| self.turn(name)) {}
@@ -184,7 +210,7 @@ impl House {
     fn turn(&mut self, name: &str) -> bool {
         let now = self.now;
         let probe_timeout = self.config.limits.probe_timeout;
-        let ledger = Arc::clone(&self.ledger);
+        let relay = Arc::clone(&self.relay);
         let peer = self.peer(name);
         if let Some((holder, mut probe, asked)) = peer.probe.take() {
             let alive = match probe.try_recv() {
@@ -215,7 +241,7 @@ impl House {
         let Poll::Ready(outgoing) = peer.outbox.poll_next(&cx, true) else { return false };
         match outgoing {
             Outgoing::Message { text, forward } => {
-                ledger.deliver(u64::from(forward));
+                relay.ledger().deliver(u64::from(forward));
                 peer.heard.push_back(text.as_str().to_owned());
             }
             Outgoing::Ping => peer.outbox.alive(),

@@ -8,6 +8,7 @@ use cuttlefish_signaling::hub::{Client, Device, Hub, Observer};
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
+use cuttlefish_signaling::relay::Relay;
 
 fn outbox() -> Arc<Outbox> {
     Arc::new(Outbox::new(OutboxBounds { messages: 100_000, bytes: 100_000_000 }))
@@ -54,7 +55,7 @@ impl Observer for Counting {
 
 #[test]
 fn a_failed_registration_can_unregister_nothing() {
-    let hub = Hub::new(Box::new(()));
+    let hub = Hub::new(Arc::new(()));
     let config = outbound::config("[]");
     let (holder, loser) = (device("cvd-1"), device("cvd-1"));
     hub.register(&holder, &config, None).unwrap();
@@ -68,7 +69,7 @@ fn a_failed_registration_can_unregister_nothing() {
 
 #[test]
 fn an_expected_holder_is_replaced_and_no_other() {
-    let hub = Hub::new(Box::new(()));
+    let hub = Hub::new(Arc::new(()));
     let config = outbound::config("[]");
     let (a, b, c) = (device("x"), device("x"), device("x"));
     hub.register(&a, &config, None).unwrap();
@@ -81,7 +82,7 @@ fn an_expected_holder_is_replaced_and_no_other() {
 #[test]
 fn comings_and_goings_are_observed_once() {
     let counts = Arc::new(Counts::default());
-    let hub = Hub::new(Box::new(Counting(Arc::clone(&counts))));
+    let hub = Hub::new(Arc::new(Counting(Arc::clone(&counts))));
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();
     let peer = Arc::new(Peer::anonymous(Role::Client));
@@ -101,7 +102,7 @@ fn comings_and_goings_are_observed_once() {
 
 #[test]
 fn after_closing_nobody_is_let_in() {
-    let hub = Hub::new(Box::new(()));
+    let hub = Hub::new(Arc::new(()));
     let early = outbox();
     let ticket = hub.admit(&early).unwrap();
     hub.close(&End::close(1001, "stop"));
@@ -113,7 +114,7 @@ fn after_closing_nobody_is_let_in() {
 
 #[test]
 fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
-    let hub = Hub::new(Box::new(()));
+    let hub = Hub::new(Arc::new(()));
     let cx = Context::from_waker(Waker::noop());
     let (patient, fickle) = (outbox(), outbox());
     let id = DeviceId::new("late");
@@ -133,9 +134,10 @@ fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
 /// for it, and nothing of a client after the news that it has left.
 #[test]
 fn many_threads_keep_the_order() {
-    let hub = Hub::new(Box::new(()));
+    let hub = Hub::new(Arc::new(()));
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();
+    let (relay, now) = (Relay::new(None, 0), std::time::Instant::now());
     let peer = Arc::new(Peer::anonymous(Role::Client));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -144,10 +146,10 @@ fn many_threads_keep_the_order() {
                     let outbox = outbox();
                     let client = hub.attach(&device, device.info.clone(), &peer, &outbox).unwrap().unwrap();
                     for payload in ["1", "2", "3"] {
-                        device.forward_to_device(&client, outbound::client_msg(client.id, payload));
+                        relay.to_device(&device, &client, payload, now).unwrap();
                     }
                     hub.detach(&device, &client);
-                    device.forward_to_device(&client, outbound::client_msg(client.id, "late"));
+                    relay.to_device(&device, &client, "\"late\"", now).unwrap();
                     let heard = drain(&outbox);
                     assert_eq!(heard[0], r#"{"message_type":"device_info","device_info":null}"#);
                     assert!(
@@ -161,7 +163,7 @@ fn many_threads_keep_the_order() {
         scope.spawn(|| {
             for round in 0..2000_u32 {
                 let id = cuttlefish_signaling::protocol::ClientId::new(round % 800 + 1).unwrap();
-                device.forward_to_client(id, &id.to_string());
+                let _unknown_yet = relay.to_client(&device, id, &id.to_string(), now);
             }
         });
     });

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 /// Top-level modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
-    &["ledger", "outbox", "peer"],
-    &["hub", "session"],
+    &["faults", "journal", "ledger", "outbox", "peer"],
+    &["hub", "relay", "session"],
     &["config", "error", "hooks", "tls", "turn"],
     &["server"],
     &["bindings"],

@@ -7,10 +7,12 @@
 mod transcript;
 
 mod actors;
+mod faults;
 mod house;
 mod hub;
 mod ice;
 mod inbound;
+mod journal;
 mod layers;
 mod outbox;
 mod properties;

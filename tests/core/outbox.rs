@@ -37,10 +37,10 @@ impl Wake for Woken {
 #[test]
 fn messages_come_out_in_order_then_the_last_words_then_the_end() {
     let outbox = outbox(10, 1000);
-    outbox.push_forward(text("1")).unwrap();
+    outbox.push_forward(text("1"), true).unwrap();
     outbox.say(text("2"));
     outbox.refuse(&Refusal::Binary);
-    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "that it is over is told at once");
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("2", false));
@@ -62,9 +62,9 @@ fn the_first_end_wins() {
 #[test]
 fn too_many_messages_close_it() {
     let outbox = outbox(2, 1000);
-    outbox.push_forward(text("1")).unwrap();
+    outbox.push_forward(text("1"), true).unwrap();
     outbox.say(text("2"));
-    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
     assert!(outbox.is_closed());
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1013, "slow consumer"))));
@@ -74,19 +74,19 @@ fn too_many_messages_close_it() {
 #[test]
 fn too_many_bytes_close_it_and_room_comes_back() {
     let outbox = outbox(100, 10);
-    outbox.push_forward(text("123456")).unwrap();
+    outbox.push_forward(text("123456"), true).unwrap();
     assert_eq!(next(&outbox), message("123456", true));
-    outbox.push_forward(text("1234567890")).unwrap();
-    assert_eq!(outbox.push_forward(text("1")), Err(Closed));
+    outbox.push_forward(text("1234567890"), true).unwrap();
+    assert_eq!(outbox.push_forward(text("1"), true), Err(Closed));
 }
 
 #[test]
 fn nothing_of_a_sender_comes_after_the_news_of_its_leaving() {
     let (outbox, here) = (outbox(10, 1000), AtomicBool::new(true));
-    outbox.push_forward_while(text("1"), &here).unwrap();
+    outbox.push_forward_while(text("1"), true, &here).unwrap();
     here.store(false, Ordering::Release);
     outbox.say(text("gone"));
-    assert_eq!(outbox.push_forward_while(text("2"), &here), Err(Closed));
+    assert_eq!(outbox.push_forward_while(text("2"), true, &here), Err(Closed));
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("gone", false));
     assert_eq!(next(&outbox), Poll::Pending);
@@ -102,7 +102,7 @@ fn whoever_drains_is_woken_by_everything_that_comes() {
     let probe = std::cell::RefCell::new(None);
     let events: [&dyn Fn(); 6] = [
         &|| outbox.say(text("1")),
-        &|| outbox.push_forward(text("2")).unwrap(),
+        &|| outbox.push_forward(text("2"), true).unwrap(),
         &|| outbox.nudge(),
         &|| outbox.ping(),
         &|| drop(probe.replace(Some(outbox.probe()))),
@@ -150,9 +150,9 @@ fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
 fn abandoning_counts_the_forwards_that_will_not_be_written() {
     let outbox = outbox(10, 1000);
     outbox.say(text("own"));
-    outbox.push_forward(text("1")).unwrap();
-    outbox.push_forward(text("2")).unwrap();
+    outbox.push_forward(text("1"), true).unwrap();
+    outbox.push_forward(text("2"), true).unwrap();
     assert_eq!(outbox.abandon(), 2);
     assert_eq!(outbox.abandon(), 0);
-    assert_eq!(outbox.push_forward(text("3")), Err(Closed));
+    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
 }

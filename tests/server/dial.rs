@@ -23,7 +23,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub fn serve(config: Config) -> Running {
-    Server::bind(config, Arc::new(NoHooks), Box::new(())).unwrap().serve()
+    Server::bind(config, Arc::new(NoHooks), Arc::new(())).unwrap().serve()
 }
 
 pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -19,7 +19,7 @@ fn everybody_hears_1001_and_the_port_is_free() {
         assert_eq!(device.next().await, Came::Closed(1001));
         assert!(TcpStream::connect(address).await.is_err());
         drop(idle);
-        let again = Server::bind(Config { port: address.port(), ..Config::default() }, Arc::new(NoHooks), Box::new(()));
+        let again = Server::bind(Config { port: address.port(), ..Config::default() }, Arc::new(NoHooks), Arc::new(()));
         assert_eq!(again.unwrap().local_addr(), address);
     });
 }
@@ -61,7 +61,7 @@ fn what_was_accepted_before_the_stop_is_delivered() {
 fn a_port_that_is_taken_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let Err(error) = Server::bind(Config { port, ..Config::default() }, Arc::new(NoHooks), Box::new(())) else {
+    let Err(error) = Server::bind(Config { port, ..Config::default() }, Arc::new(NoHooks), Arc::new(())) else {
         panic!("bound a port that is taken")
     };
     assert!(matches!(error, Error::Bind { .. }));

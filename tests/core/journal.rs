@@ -1,0 +1,191 @@
+//! The journal: what is written down, in which order, how it is found again, and what is forgotten.
+
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::faults::{Effect, Rule};
+use cuttlefish_signaling::journal::{Direction, Entry, Filter, Kind, Outcome};
+use cuttlefish_signaling::peer::Role;
+use cuttlefish_signaling::protocol::{ClientId, DeviceId};
+
+use crate::house::House;
+
+fn house() -> House {
+    House::new(Config { journal: true, ..Config::default() })
+}
+
+fn entries(house: &House, filter: &Filter) -> Vec<Entry> {
+    house.relay.journal().unwrap().find(filter, 0, usize::MAX)
+}
+
+/// `direction device#client message_type/payload type outcome`.
+fn line(entry: &Entry) -> String {
+    let client = entry.client.map_or(String::from("-"), |id| id.to_string());
+    let device = entry.device.as_ref().map_or("-", DeviceId::as_str);
+    let what = match entry.kind {
+        Kind::Closed => format!("[{}]", entry.text.as_str()),
+        Kind::Message => match entry.payload_type() {
+            Some(name) => format!("{}/{name}", entry.message_type),
+            None => entry.message_type.clone(),
+        },
+    };
+    format!("{} {device}#{client} {what} {}", entry.direction.as_str(), entry.outcome.as_str())
+}
+
+fn lines(house: &House) -> Vec<String> {
+    entries(house, &Filter::default()).iter().map(line).collect()
+}
+
+#[test]
+fn a_whole_session_is_written_down_in_order() {
+    let mut house = house();
+    house.registers("d", "x");
+    house.connects("c", "x");
+    house.forwards("c", r#"{"type":"request-offer"}"#);
+    house.forwards_to("d", 1, r#"{ "sdp": "…", "type" : "offer" }"#);
+    house.forwards_to("d", 7, "[]");
+    house.leaves("c");
+    house.forwards_to("d", 1, "1");
+    house.says("d", r#"{"message_type":"dance"}"#);
+    house.says("d", "rubbish");
+    assert_eq!(
+        lines(&house),
+        [
+            "device->server x#- register passed",
+            "server->device x#- config passed",
+            "client->server x#- connect passed",
+            "server->client x#- config passed",
+            "server->client x#1 device_info passed",
+            "client->device x#1 forward/request-offer passed",
+            "device->client x#1 forward/offer passed",
+            "device->client x#7 forward refused",
+            "server->device x#- error passed",
+            "client->server x#1 [left] passed",
+            "server->device x#- client_disconnected passed",
+            "device->client x#1 forward gone",
+            "server->device x#- client_disconnected passed",
+            "device->server x#- dance passed",
+            "server->device x#- error passed",
+            "device->server x#-  passed",
+            "server->device x#- error passed",
+            "server->device x#- [1007 Received Invalid JSON] passed",
+        ]
+    );
+    let offer = &entries(&house, &Filter { payload_type: Some("offer".into()), ..Filter::default() })[0];
+    assert_eq!(offer.payload(), Some(r#"{ "sdp": "…", "type" : "offer" }"#));
+    assert_eq!((offer.number, offer.at), (7, 1.0));
+    let rubbish = &entries(&house, &Filter::default())[15];
+    assert_eq!((rubbish.text.as_str(), rubbish.payload()), ("rubbish", None));
+}
+
+#[test]
+fn a_refused_client_is_written_down_as_closed_by_the_server() {
+    let mut house = house();
+    house.connects("c", "nobody");
+    assert_eq!(
+        lines(&house)[2..],
+        [
+            "server->client nobody#- error passed",
+            "server->client nobody#- [1008 Connection failed: Device not found: 'nobody'] passed"
+        ]
+    );
+    house.leaves("c");
+    assert_eq!(lines(&house).len(), 4, "it was sent away, it has not left");
+}
+
+#[test]
+fn filters_find() {
+    let mut house = house();
+    house.registers("d", "x");
+    house.registers("e", "y");
+    house.connects("c", "x");
+    house.connects("c2", "x");
+    house.forwards("c2", r#"{"type":"request-offer"}"#);
+    house.forwards_to("d", 2, r#"{"type":"offer"}"#);
+    let any = Filter::default;
+    let count = |filter| entries(&house, &filter).len();
+    assert_eq!(count(any()), 12);
+    assert_eq!(count(Filter { device: Some(DeviceId::new("y")), ..any() }), 2);
+    assert_eq!(count(Filter { client: ClientId::new(2), ..any() }), 3);
+    assert_eq!(count(Filter { message_type: Some("config".into()), ..any() }), 4);
+    assert_eq!(count(Filter { direction: Some(Direction::ClientToDevice), ..any() }), 1);
+    assert_eq!(count(Filter { payload_type: Some("offer".into()), client: ClientId::new(1), ..any() }), 0);
+    assert_eq!(count(Filter { kind: Some(Kind::Closed), ..any() }), 0);
+    let journal = house.relay.journal().unwrap();
+    let numbers =
+        |after, limit| journal.find(&any(), after, limit).iter().map(|entry| entry.number).collect::<Vec<_>>();
+    assert_eq!(numbers(9, 2), [10, 11]);
+    assert_eq!(numbers(12, 2), [] as [u64; 0]);
+    assert_eq!((journal.count(), journal.forgotten()), (12, 0));
+}
+
+#[test]
+fn the_oldest_is_forgotten_beyond_either_bound() {
+    let mut config = Config { journal: true, ..Config::default() };
+    config.limits.journal_entries = 3;
+    let mut few = House::new(config.clone());
+    few.registers("d", "x");
+    few.connects("c", "x");
+    for number in 0..3 {
+        few.forwards("c", &number.to_string());
+    }
+    let left = entries(&few, &Filter::default());
+    assert_eq!(left.iter().map(|entry| entry.payload().unwrap()).collect::<Vec<_>>(), ["0", "1", "2"]);
+    assert_eq!(few.relay.journal().unwrap().forgotten(), 5);
+
+    config.limits.journal_entries = 1000;
+    config.limits.journal_bytes = 1000;
+    let mut small = House::new(config);
+    small.registers("d", "x");
+    small.connects("c", "x");
+    for _ in 0..3 {
+        small.forwards("c", &format!("\"{}\"", "x".repeat(600)));
+    }
+    assert_eq!(entries(&small, &Filter::default()).len(), 1);
+    small.forwards("c", &format!("\"{}\"", "x".repeat(6000)));
+    assert_eq!(entries(&small, &Filter::default()).len(), 1, "the last one stays, whatever its size");
+}
+
+#[test]
+fn what_faults_did_is_written_down() {
+    let mut house = house();
+    house.registers("d", "x");
+    house.connects("c", "x");
+    let any = Rule {
+        effect: Effect::Duplicate,
+        to: None,
+        device: None,
+        client: None,
+        payload_type: None,
+        nth: None,
+        probability: 1.0,
+        times: None,
+    };
+    let first = house.relay.arm(any.clone());
+    let second = house.relay.arm(Rule { effect: Effect::Drop, to: Some(Role::Device), nth: Some(3), ..any.clone() });
+    house.forwards("c", "1");
+    house.forwards("c", "2");
+    house.relay.disarm(first, house.now);
+    house.relay.disarm(second, house.now);
+    let third = house.relay.arm(Rule { effect: Effect::Stall(None), ..any });
+    house.forwards("c", "3");
+    house.leaves("c");
+    house.relay.disarm(third, house.now);
+    let forwards = entries(&house, &Filter { message_type: Some("forward".into()), ..Filter::default() });
+    let told: Vec<_> = forwards.iter().map(|entry| (entry.faults.join("+"), entry.outcome)).collect();
+    assert_eq!(
+        told,
+        [
+            (String::from("duplicate"), Outcome::Passed),
+            (String::from("duplicate+drop"), Outcome::Dropped),
+            (String::from("stall"), Outcome::Gone),
+        ]
+    );
+    assert!(house.balance().balances());
+}
+
+#[test]
+fn without_a_journal_nothing_is_written() {
+    let mut house = House::new(Config::default());
+    house.registers("d", "x");
+    assert!(house.relay.journal().is_none());
+    assert!(house.peer("d").outbox.scribe().is_none());
+}
