@@ -150,7 +150,7 @@ impl Relay {
     fn act(&self, actions: Vec<Action<Cargo>>) {
         for action in actions {
             match action {
-                Action::Deliver(parcel) => self.deliver(parcel),
+                Action::Deliver(parcel) => self.deliver(&parcel),
                 Action::Lose(parcel) => {
                     if !parcel.copy {
                         self.ledger.drop_one();
@@ -175,7 +175,7 @@ impl Relay {
         }
     }
 
-    fn deliver(&self, parcel: Parcel<Cargo>) {
+    fn deliver(&self, parcel: &Parcel<Cargo>) {
         let Cargo { device, client, .. } = &parcel.cargo;
         let forwarded = match parcel.to {
             Role::Device => device.push_to_device(client, parcel.text.clone(), !parcel.copy),
@@ -183,7 +183,7 @@ impl Relay {
         };
         if forwarded == Forwarded::Gone && !parcel.copy {
             self.ledger.lose(1);
-            self.settle(&parcel, Outcome::Gone);
+            self.settle(parcel, Outcome::Gone);
         }
     }
 
@@ -259,7 +259,7 @@ impl Relay {
         faults.next_due()
     }
 
-    /// Everybody has left: faults are removed, and what they hold back is gone.
+    /// Everybody has left: what faults hold back is gone.
     pub fn abandon(&self) {
         self.ledger.lose(self.faults.lock().abandon());
     }

@@ -10,43 +10,68 @@
 The server runs in Rust, on a thread of its own; what it relays never touches Python.
 """
 
-from ._config import Keepalive, Limits, Tls
-from ._hooks import HookFailure
-from ._models import (
-    AuthorizeContext,
-    Client,
-    Device,
-    FilterContext,
-    Headers,
-    IceContext,
-    IceServer,
-    Peer,
-    Stats,
-)
-from ._native import TurnRest, __version__
-from ._server import SignalingServer
-from .errors import (
-    BindError,
-    ConfigError,
-    ForkedError,
-    HookError,
-    HookResultError,
-    HookTimeoutError,
-    InternalError,
-    NotRunningError,
-    Refused,
-    SignalingError,
-    TlsError,
-    WaitTimeoutError,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._clock import Clock
+    from ._config import Keepalive, Limits, Tls
+    from ._hooks import HookFailure
+    from ._journal import Entry, Journal
+    from ._models import (
+        AuthorizeContext,
+        Client,
+        Device,
+        FilterContext,
+        Headers,
+        IceContext,
+        IceServer,
+        Peer,
+        Stats,
+    )
+    from ._native import TurnRest, __version__
+    from ._server import SignalingServer
+    from .errors import (
+        BindError,
+        CassetteError,
+        ConfigError,
+        ExpectationError,
+        FaultError,
+        FilterError,
+        ForkedError,
+        HookError,
+        HookResultError,
+        HookTimeoutError,
+        InternalError,
+        JournalOffError,
+        NotOursError,
+        NotRunningError,
+        PeerClosedError,
+        PeerRefusedError,
+        Refused,
+        SignalingError,
+        TlsError,
+        UnreachableError,
+        WaitTimeoutError,
+    )
+    from .faults import Fault, Faults
 
 __all__ = [
     "AuthorizeContext",
     "BindError",
+    "CassetteError",
     "Client",
+    "Clock",
     "ConfigError",
     "Device",
+    "Entry",
+    "ExpectationError",
+    "Fault",
+    "FaultError",
+    "Faults",
     "FilterContext",
+    "FilterError",
     "ForkedError",
     "Headers",
     "HookError",
@@ -56,10 +81,15 @@ __all__ = [
     "IceContext",
     "IceServer",
     "InternalError",
+    "Journal",
+    "JournalOffError",
     "Keepalive",
     "Limits",
+    "NotOursError",
     "NotRunningError",
     "Peer",
+    "PeerClosedError",
+    "PeerRefusedError",
     "Refused",
     "SignalingError",
     "SignalingServer",
@@ -67,6 +97,46 @@ __all__ = [
     "Tls",
     "TlsError",
     "TurnRest",
+    "UnreachableError",
     "WaitTimeoutError",
     "__version__",
 ]
+
+_ROOMS = {
+    "_clock": ("Clock",),
+    "_config": ("Keepalive", "Limits", "Tls"),
+    "_hooks": ("HookFailure",),
+    "_journal": ("Entry", "Journal"),
+    "_models": (
+        "AuthorizeContext",
+        "Client",
+        "Device",
+        "FilterContext",
+        "Headers",
+        "IceContext",
+        "IceServer",
+        "Peer",
+        "Stats",
+    ),
+    "_native": ("TurnRest", "__version__"),
+    "_server": ("SignalingServer",),
+    "faults": ("Fault", "Faults"),
+}
+"""Where the names live; all others are exceptions."""
+
+
+def __getattr__(name: str) -> object:
+    """Names are fetched when they are first used: pytest loads the package for its plugin in every run, whether or not
+    a test has a server."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    room = next((room for room, names in _ROOMS.items() if name in names), "errors")
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

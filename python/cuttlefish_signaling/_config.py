@@ -55,6 +55,12 @@ class Limits:
     """How long the holder of an id has to answer a ping when somebody else registers it."""
     close_timeout: float = 5.0
     """How long a closed connection may take to take what waits for it and to say goodbye."""
+    journal_entries: int = 10_000
+    """Entries a journal keeps; hundreds of sessions. Beyond it the oldest goes."""
+    journal_bytes: int = 16 * 1024 * 1024
+    """Bytes of messages a journal keeps."""
+    held_by_faults: int = 10_000
+    """Forwards that faults may hold back at a time; more go on at once, which their fault tells."""
     goodbye_timeout: float = 0.25
     """How long a peer may take to answer the goodbye of a server that stops."""
     hook_threads: int = 32
@@ -144,6 +150,7 @@ class Settings:
     hook_timeout: float
     limits: Limits
     keepalive: Keepalive
+    journal: bool
     workers: int
     stop_timeout: float
     native: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -163,9 +170,11 @@ class Settings:
         check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
         check_seconds("hook_timeout", self.hook_timeout, zero=False)
         check_seconds("stop_timeout", self.stop_timeout)
+        if not isinstance(self.journal, bool):
+            raise ConfigError("journal", f"must be True or False, got {self.journal!r}")
         _integer("workers", self.workers, 1, 1024)
         native = self.native
-        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers"):
+        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "journal", "workers"):
             native[setting] = getattr(self, setting)
         native["tls"] = self.tls and self.tls._native
         _add_group(native, "limits", self.limits, Limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cuttlefish_signaling")
 
+MAX_KEPT_ERRORS = 100
+
 
 class Courier:
     """One thread of one server. It ends when the core has stopped and everything is delivered."""
@@ -24,6 +27,8 @@ class Courier:
         self._hooks = hooks
         self._watchers: dict[int, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._last_key = 0
+        self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
+        """What the core has logged as errors of its own."""
         self._lock = threading.Lock()
         self.thread: threading.Thread | None = None
 
@@ -53,6 +58,8 @@ class Courier:
         while (letters := native.next_letters()) is not None:
             records, dropped, changed, timeouts, abandoned = letters
             for level, message in records:
+                if level >= logging.ERROR:
+                    self.errors.append(message)
                 logger.log(level, "%s", message)
             if dropped:
                 logger.warning("%d log records were dropped: they came faster than logging took them", dropped)

@@ -177,7 +177,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counters of one server, from its start. At rest `accepted == delivered + refused + gone`."""
+    """Counters of one server, from its start. At rest `accepted == delivered + refused + gone + dropped`."""
 
     connections: int
     """WebSockets open now, registered or not."""
@@ -193,8 +193,15 @@ class Stats:
     """Forwards answered with an error."""
     gone: int
     """Forwards whose receiver was gone, which their sender was told."""
+    dropped: int
+    """Forwards that a fault dropped, which somebody armed."""
     hook_failures: int
     """Hooks that raised, hung or returned rubbish."""
+
+    @property
+    def balances(self) -> bool:
+        """Whether every forward that was taken in has come to one of its ends."""
+        return self.accepted == self.delivered + self.refused + self.gone + self.dropped
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, final
 
-__all__ = ["Job", "Server", "Tls", "TurnRest", "__version__", "check_ice_servers", "toml_to_json"]
+__all__ = [
+    "Clock",
+    "Faults",
+    "Job",
+    "Journal",
+    "Server",
+    "Tls",
+    "TurnRest",
+    "__version__",
+    "check_ice_servers",
+    "toml_to_json",
+]
 __version__: str
 
 @final
@@ -46,6 +57,63 @@ class TurnRest:
     ) -> TurnRest: ...
     def config(self, now: float | None = None) -> str:
         """The `config` message as JSON, with credentials that expire `ttl` seconds after `now` (Unix seconds)."""
+
+@final
+class Journal:
+    """What was said on one server."""
+
+    def find(
+        self,
+        after: int,
+        limit: int,
+        *,
+        closed: bool | None = None,
+        direction: str | None = None,
+        device: str | None = None,
+        client: int | None = None,
+        message_type: str | None = None,
+        payload_type: str | None = None,
+    ) -> list[
+        tuple[int, float, bool, str, str | None, int | None, str, str, str | None, str, list[str]]
+    ]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def forgotten(self) -> int: ...
+
+@final
+class Faults:
+    """What is to go wrong on one server."""
+
+    def arm(
+        self,
+        effect: str,
+        first: float | None = None,
+        second: float | None = None,
+        *,
+        to: str | None = None,
+        device: str | None = None,
+        client: int | None = None,
+        payload_type: str | None = None,
+        nth: int | None = None,
+        probability: float = 1.0,
+        times: int | None = None,
+    ) -> int: ...
+    def disarm(self, id: int) -> tuple[int, int, int] | None: ...
+    def tally(self, id: int) -> tuple[int, int, int] | None: ...
+    def seed(self, seed: int) -> None: ...
+
+@final
+class Clock:
+    """The time one server goes by."""
+
+    def freeze(self) -> None: ...
+    def resume(self) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    @property
+    def now(self) -> float: ...
+    @property
+    def is_frozen(self) -> bool: ...
 
 @final
 class Job:
@@ -91,7 +159,13 @@ class Server:
     def disconnect_device(self, device_id: str) -> bool: ...
     def disconnect_client(self, device_id: str, client_id: int) -> bool: ...
     def set_ice_servers(self, source: TurnRest | str | None) -> None: ...
-    def stats(self) -> tuple[int, int, int, int, int]: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def faults(self) -> Faults: ...
+    @property
+    def clock(self) -> Clock: ...
+    def stats(self) -> tuple[int, int, int, int, int, int]: ...
     def changes(self) -> int: ...
     def wait_change(self, seen: int, timeout: float) -> int: ...
     def watch(self, more: bool) -> None: ...

@@ -88,8 +88,8 @@ class Run:
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
-    def until(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
-        """Looks again whenever somebody comes or goes, until there is something."""
+    def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
+        """Looks again whenever somebody comes, goes or speaks, until there is something. Raises `failure()` in time."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = self.native.changes()
@@ -97,11 +97,13 @@ class Run:
                 return found
             left = SLICE if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise self._timed_out(timeout, what)
+                raise failure()
             self.native.wait_change(seen, min(left, SLICE))
 
-    async def until_async(self, look: Callable[[], T | None], timeout: float | None, what: str) -> T:
-        """The same for coroutines: the courier tells when somebody comes or goes."""
+    async def until_async(
+        self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
+    ) -> T:
+        """The same for coroutines: the courier tells when to look."""
         import asyncio
 
         moved = asyncio.Event()
@@ -111,11 +113,12 @@ class Run:
         try:
             while True:
                 moved.clear()
+                self.native.changes()  # Raises once the server has stopped.
                 if (found := look()) is not None:
                     return found
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise self._timed_out(timeout, what)
+                    raise failure()
                 try:
                     await asyncio.wait_for(moved.wait(), left)
                 except asyncio.TimeoutError:
@@ -127,12 +130,10 @@ class Run:
     async def until_stopped(self) -> None:
         """Waits until it has stopped: by raising NotRunningError."""
 
-        def look() -> None:
-            self.native.changes()
+        await self.until_async(lambda: None, None, AssertionError)
 
-        await self.until_async(look, None, "")
-
-    def _timed_out(self, timeout: float | None, what: str) -> WaitTimeoutError:
+    def did_not_come(self, timeout: float | None, what: str) -> WaitTimeoutError:
+        """Nobody of that kind came; these are there."""
         devices = [device.device_id for device in self.devices()]
         there = f"registered: {', '.join(map(repr, devices))}" if devices else "no device is registered"
         clients = len(self.clients())

@@ -10,6 +10,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from ._clock import Clock
 from ._config import (
     Authorize,
     FilterDeviceInfo,
@@ -22,9 +23,11 @@ from ._config import (
     check_seconds,
 )
 from ._hooks import HookFailure
+from ._journal import Journal
 from ._models import Client, Device, Stats
 from ._run import THREAD_TIMEOUT, Run, in_thread
-from .errors import NotRunningError
+from .errors import ConfigError, JournalOffError, NotRunningError
+from .faults import Faults
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,6 +58,7 @@ class SignalingServer:
             costs the peer it was asked for its connection (`Internal error` [1011]), and nobody else anything.
         limits: Bounds on what peers may take.
         keepalive: When a silent connection is found dead.
+        journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
         workers: OS threads that relay.
         stop_timeout: Seconds peers get to say goodbye when the server stops.
 
@@ -76,6 +80,7 @@ class SignalingServer:
         hook_timeout: float = 5.0,
         limits: Limits = Limits(),
         keepalive: Keepalive = Keepalive(),
+        journal: bool = False,
         workers: int = 1,
         stop_timeout: float = 2.0,
     ) -> None:
@@ -90,6 +95,7 @@ class SignalingServer:
             hook_timeout=hook_timeout,
             limits=limits,
             keepalive=keepalive,
+            journal=journal,
             workers=workers,
             stop_timeout=stop_timeout,
         )
@@ -238,9 +244,12 @@ class SignalingServer:
         return self._url("ws", "/connect_client")
 
     def _url(self, scheme: str, path: str) -> str:
-        host, port = self._running().native.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self._reachable_host(), self.port
         return f"{scheme}{'s' if self._settings.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+    def _reachable_host(self) -> str:
+        host = self.host
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
     @property
     def tls(self) -> Tls | None:
@@ -269,12 +278,14 @@ class SignalingServer:
             NotRunningError: The server is not running, or stopped meanwhile.
         """
         run = self._running()
-        return run.until(lambda: run.device(device_id), timeout, f"device {device_id!r} to register")
+        what = f"device {device_id!r} to register"
+        return run.until(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
         """`wait_for_device()` for coroutines."""
         run = self._running()
-        return await run.until_async(lambda: run.device(device_id), timeout, f"device {device_id!r} to register")
+        what = f"device {device_id!r} to register"
+        return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     def wait_for_client(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
         """Waits until a client is connected to this device, or to any, and has its device info.
@@ -291,12 +302,14 @@ class SignalingServer:
             NotRunningError: The server is not running, or stopped meanwhile.
         """
         run = self._running()
-        return run.until(lambda: run.client(device_id), timeout, _a_client_of(device_id))
+        what = _a_client_of(device_id)
+        return run.until(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     async def wait_for_client_async(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
         """`wait_for_client()` for coroutines."""
         run = self._running()
-        return await run.until_async(lambda: run.client(device_id), timeout, _a_client_of(device_id))
+        what = _a_client_of(device_id)
+        return await run.until_async(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     def disconnect_device(self, device_id: str) -> bool:
         """Ends a device's connection; its clients hear `Device disconnected`. False if there is no such device."""
@@ -325,10 +338,8 @@ class SignalingServer:
 
     def stats(self) -> Stats:
         """The counters, also of a server that has stopped."""
-        run = self._last_run
-        if run is None:
-            raise NotRunningError("the server has not been started")
-        connections, accepted, delivered, refused, gone = run.native.stats()
+        run = self._latest()
+        connections, accepted, delivered, refused, gone, dropped = run.native.stats()
         devices = run.native.devices() if run.native.is_running else []
         return Stats(
             connections=connections,
@@ -338,6 +349,7 @@ class SignalingServer:
             delivered=delivered,
             refused=refused,
             gone=gone,
+            dropped=dropped,
             hook_failures=run.hooks.failure_count,
         )
 
@@ -346,6 +358,61 @@ class SignalingServer:
         """The last 100 hooks that raised, hung or returned rubbish, the oldest first; kept when the server stops."""
         run = self._last_run
         return list(run.hooks.failures) if run is not None else []
+
+    @property
+    def server_errors(self) -> list[str]:
+        """The last 100 things the server itself logged as errors, the oldest first; kept when it stops."""
+        run = self._last_run
+        return list(run.courier.errors) if run is not None else []
+
+    # For tests --------------------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """What was said, to look at and to wait for; also when the server has stopped. Needs `journal=True`.
+
+        Raises JournalOffError, and NotRunningError before the first start.
+        """
+        if not self._settings.journal:
+            raise JournalOffError("this server writes no journal: start it with SignalingServer(journal=True)")
+        return Journal(self._latest())
+
+    @property
+    def faults(self) -> Faults:
+        """What is to go wrong with what is relayed: `with server.faults.drop(type="offer"): ...`."""
+        return Faults(self._running())
+
+    @property
+    def clock(self) -> Clock:
+        """The time the server goes by, to freeze and to advance."""
+        return Clock(self._running().native.clock)
+
+    def launch_cvd_flags(self, device_id: str = "cvd-{num}", *, host: str | None = None) -> list[str]:
+        """The arguments that have `launch_cvd` register its devices here, and start no server of its own.
+
+        Args:
+            device_id: The id to register. `launch_cvd` replaces `{num}` by the number of the device.
+            host: The address under which the device finds this machine; None is the one the server listens on.
+
+        For the devices of Android's own tree (through Android 15), which speak WebSocket to their server.
+        """
+        if not isinstance(device_id, str) or not device_id:
+            raise ConfigError("device_id", f"must be a string that is not empty, got {device_id!r}")
+        return [
+            "--start_webrtc=true",
+            "--start_webrtc_sig_server=false",
+            f"--webrtc_sig_server_addr={host or self._reachable_host()}",
+            f"--webrtc_sig_server_port={self.port}",
+            "--webrtc_sig_server_path=/register_device",
+            f"--webrtc_sig_server_secure={'true' if self.tls else 'false'}",
+            "--verify_sig_server_certificate=false",
+            f"--webrtc_device_id={device_id}",
+        ]
+
+    def _latest(self) -> Run:
+        if self._last_run is None:
+            raise NotRunningError("the server has not been started: start() it, or use it in a with statement")
+        return self._last_run
 
     def _running(self) -> Run:
         run = self._run

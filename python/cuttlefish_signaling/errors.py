@@ -45,6 +45,52 @@ class WaitTimeoutError(SignalingError, TimeoutError):
     """Who or what was waited for did not come in time."""
 
 
+class FilterError(SignalingError, ValueError):
+    """A filter has a name or a value that makes no sense; the message says which there are."""
+
+
+class JournalOffError(SignalingError, RuntimeError):
+    """The server writes no journal: start it with `journal=True`, as the pytest fixtures do."""
+
+
+class ExpectationError(SignalingError, AssertionError):
+    """What was expected of the journal or of a fault did not happen, or what was not expected did."""
+
+
+class FaultError(SignalingError, ValueError):
+    """A fault makes no sense, or concerns a device that is not there."""
+
+
+class CassetteError(SignalingError, ValueError):
+    """A cassette can not be read or written; the message names the file and the line."""
+
+
+class NotOursError(SignalingError, RuntimeError):
+    """The server runs elsewhere (`--signaling-url`), and this needs one of our own."""
+
+
+class UnreachableError(SignalingError, ConnectionError):
+    """There is no signaling server at that address."""
+
+
+class PeerRefusedError(SignalingError, ConnectionError):
+    """A fake peer was not let in. `error` is what the server said, `code` the close code, if there was one."""
+
+    def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.code = code
+
+
+class PeerClosedError(SignalingError, ConnectionError):
+    """A fake peer's connection is closed. `code` is the close code, `None` if it broke off; `error` the last error."""
+
+    def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.code = code
+
+
 class InternalError(SignalingError, RuntimeError):
     """A bug in cuttlefish-signaling. Please report it."""
 

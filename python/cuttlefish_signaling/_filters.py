@@ -1,0 +1,62 @@
+"""What a user may say to narrow things down, checked: unknown names, directions, and types that look like typos."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .errors import FilterError
+
+DIRECTIONS = (
+    "device->server",
+    "server->device",
+    "client->server",
+    "server->client",
+    "device->client",
+    "client->device",
+)
+
+PAYLOAD_TYPES = ("request-offer", "offer", "answer", "ice-candidate", "error")
+"""The types real peers use (PROTOCOL.md 6)."""
+
+
+def check_names(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises FilterError where a filter has no such name."""
+    for name in unknown:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise FilterError(f"there is no filter {name!r}{hint} There are: {', '.join(sorted(known))}")
+
+
+def check_direction(direction: Any, allowed: Iterable[str] = DIRECTIONS) -> None:
+    """Raises FilterError where it is none."""
+    if direction is not None and direction not in allowed:
+        raise FilterError(f"direction={direction!r} is none of {', '.join(map(repr, allowed))}")
+
+
+def check_ids(device: Any, client: Any) -> None:
+    """Raises FilterError where a device id is no string or a client id no number."""
+    if device is not None and not isinstance(device, str):
+        raise FilterError(f"device={device!r} is no device id; ids are strings")
+    if client is not None and (not isinstance(client, int) or isinstance(client, bool) or not 0 <= client < 2**31):
+        raise FilterError(f"client={client!r} is no client id; ids are whole numbers from 1")
+
+
+def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
+    """Raises FilterError where a payload type is one that nobody uses, and nearly one that somebody does."""
+    if wanted is None:
+        return
+    if not isinstance(wanted, str):
+        raise FilterError(f"type={wanted!r} is no payload type; types are strings, like 'offer'")
+    if wanted in PAYLOAD_TYPES:
+        return
+    known = {*PAYLOAD_TYPES, *seen()}
+    if wanted in known:
+        return
+    close = difflib.get_close_matches(wanted, known, 1, 0.75)
+    if close:
+        raise FilterError(
+            f"type={wanted!r} is no payload type that peers use or that was seen here; did you mean {close[0]!r}? "
+            "If not, say check_type=False"
+        )

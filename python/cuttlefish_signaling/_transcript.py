@@ -1,0 +1,139 @@
+"""Pictures of a conversation: two lanes of text, a Mermaid sequence diagram, JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._journal import Entry
+
+LANE = 28
+"""Columns from a label to the server's."""
+
+MAX_LABEL = 20
+
+
+def as_text(entries: Sequence[Entry]) -> str:
+    """Devices on the left, the server in the middle, clients on the right; what went wrong at the end of its line."""
+    if not entries:
+        return "(nothing was said)"
+    left = max(len("device"), *(len(_device(entry)) for entry in entries))
+    lines = [f"{'seconds':>9}  {'device':<{left}}  {'':{LANE - 3}}server{'':{LANE - 3}}  client"]
+    begin = entries[0].at
+    for entry in entries:
+        lane, right = _lane(entry)
+        label = _device(entry) if "device" in entry.direction else ""
+        note = _note(entry)
+        lines.append(f"{entry.at - begin:>9.3f}  {label:<{left}}  {lane}  {right}{note}".rstrip())
+    return "\n".join(lines)
+
+
+def _lane(entry: Entry) -> tuple[str, str]:
+    """Both lanes with the server between them, and the client's label."""
+    words = _cut(describe(entry), LANE - 5)
+    empty = " " * LANE
+    sender, _, receiver = entry.direction.partition("->")
+    if entry.direction == "device->client":
+        line = f"{words} ".ljust(2 * LANE, "─")
+        lane = f"{line[:LANE]}┼{line[LANE:-1]}─▶" if entry.outcome == "passed" else f"{line[: LANE - 1]}─╳{empty}"
+    elif entry.direction == "client->device":
+        line = f" {words}".rjust(2 * LANE, "─")
+        lane = f"◀{line[1:LANE]}┼{line[LANE:]}" if entry.outcome == "passed" else f"{empty}╳{line[LANE:]}"
+    elif sender == "device":
+        lane = f"{f'{words} ':─<{LANE - 1}}▶│{empty}"
+    elif receiver == "device":
+        lane = f"◀{f' {words} ─':─>{LANE - 1}}│{empty}"
+    elif sender == "client":
+        lane = f"{empty}│◀{f' {words}':─>{LANE - 1}}"
+    else:
+        lane = f"{empty}│{f'─ {words} ':─<{LANE - 1}}▶"
+    return lane, _client(entry) if "client" in entry.direction else ""
+
+
+def describe(entry: Entry) -> str:
+    """An entry in a word or two: a forward's payload type, a message's type, how a connection ended."""
+    if entry.closed:
+        return f"[{_plain(entry.text)}]"
+    if entry.message_type == "forward":
+        return _plain(entry.type or "forward")
+    return _plain(entry.message_type or "(not a message)")
+
+
+def _note(entry: Entry) -> str:
+    notes = [*entry.faults]
+    if entry.outcome == "refused":
+        notes.append("refused")
+    elif entry.outcome == "gone":
+        notes.append("receiver gone")
+    if entry.message_type == "error" and not entry.closed and "->" in entry.direction:
+        error = entry.error
+        notes.extend([error] if error else [])
+    return f"  ! {_plain(', '.join(notes))}" if notes else ""
+
+
+def _device(entry: Entry) -> str:
+    return _cut(_plain(entry.device or "?"), MAX_LABEL)
+
+
+def _client(entry: Entry) -> str:
+    return f"{_device(entry)}#{entry.client if entry.client is not None else '?'}"
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would take for more than text: these are a peer's words."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def as_mermaid(entries: Sequence[Entry]) -> str:
+    """A `sequenceDiagram` (mermaid.js.org)."""
+    names: dict[str, str] = {}
+    lines = ["sequenceDiagram"]
+    messages = []
+
+    def participant(side: str, entry: Entry) -> str:
+        label = {"device": f"device {_device(entry)}", "client": f"client {_client(entry)}"}.get(side, side)
+        return names.setdefault(_escape(label), f"p{len(names)}")
+
+    for entry in entries:
+        sender, _, receiver = entry.direction.partition("->")
+        arrow = "-x" if entry.outcome != "passed" or entry.closed else "->>"
+        ends = f"{participant(sender, entry)}{arrow}{participant(receiver, entry)}"
+        messages.append(f"    {ends}: {_escape(describe(entry) + _note(entry))}")
+    lines += [f"    participant {name} as {label}" for label, name in names.items()]
+    return "\n".join(lines + messages)
+
+
+def _escape(text: str) -> str:
+    """Mermaid's way to say characters that mean something to it: `#35;`."""
+    return "".join(f"#{ord(c)};" if c in '#;:<>"{}[]()' else c for c in text)
+
+
+def as_jsonl(entries: Sequence[Entry]) -> str:
+    """One JSON object for each entry; payloads as they were said."""
+    return "".join(_json_line(entry) + "\n" for entry in entries)
+
+
+def _json_line(entry: Entry) -> str:
+    facts: dict[str, Any] = {
+        "number": entry.number,
+        "at": entry.at,
+        "direction": entry.direction,
+        "device": entry.device,
+        "client": entry.client,
+        "message_type": entry.message_type,
+        "closed": entry.closed,
+        "outcome": entry.outcome,
+        "faults": list(entry.faults),
+        "size": entry.size,
+    }
+    if entry.payload_json is None:
+        return json.dumps({**facts, "text": entry.text}, ensure_ascii=False)
+    # A payload may be written over several lines.
+    payload = json.dumps(entry.payload) if "\n" in entry.payload_json or "\r" in entry.payload_json else entry.payload_json
+    return f"{json.dumps(facts, ensure_ascii=False)[:-1]}, \"payload\": {payload}}}"

@@ -1,0 +1,260 @@
+"""Faults on purpose: what is relayed gets lost, late, doubled, mixed up or broken, or a connection ends.
+
+    with server.faults.drop(to="client", type="ice-candidate", nth=2) as fault:
+        ...
+    fault.assert_struck()
+
+They strike in the Rust relay, forwards only, from the `with` on and not beyond it. Several stand in a row, in the order
+in which they were armed: what one has held back goes on to those behind it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from ._config import check_seconds
+from ._filters import check_direction, check_ids, check_names, check_type
+from .errors import ConfigError, ExpectationError, FaultError, FilterError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from ._run import Run
+
+__all__ = ["Fault", "Faults", "Narrow"]
+
+FORWARDS = {"client->device": "device", "device->client": "client"}
+
+
+class Narrow(TypedDict, total=False):
+    """Which forwards a fault is about; all, where nothing is said."""
+
+    to: Literal["device", "client"]
+    """The receiver's side. The same as `direction`."""
+    direction: Literal["client->device", "device->client"]
+    device: str
+    """Those of this device and its clients. It has to be registered, or `absent_ok=True`."""
+    client: int
+    """Those to or from the client of this number."""
+    type: str
+    """Payloads of this `"type"`."""
+    nth: int
+    """Only the so-manieth of those, from 1."""
+    probability: float
+    """Only this part of those, from 0 to 1, by chance; see `Faults.seed`."""
+    times: int
+    """At most so many of those."""
+    absent_ok: bool
+    """The device may register later."""
+    check_type: bool
+    """False, for a type that looks like a typo of another."""
+
+
+class Fault:
+    """One fault. Armed in a `with`, or from `arm()` to `remove()`."""
+
+    def __init__(self, run: Run, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow) -> None:
+        self._run = run
+        self._native = run.native.faults
+        self._effect = effect
+        self._numbers = numbers
+        self._narrow = narrow
+        self._filters = _filters(narrow)
+        self._id: int | None = None
+        self._tally = (0, 0, 0)
+
+    def arm(self) -> Self:
+        """Strikes from the next forward on, behind the faults that are armed. Its counters begin at 0.
+
+        Raises:
+            FaultError: It is armed already, or concerns a device that is not there.
+            NotRunningError: The server has stopped.
+        """
+        if self._id is not None:
+            raise FaultError(f"{self!r} is armed already")
+        self._run.native.changes()  # Raises if it does not run.
+        device = self._narrow.get("device")
+        if device is not None and not self._narrow.get("absent_ok") and self._run.device(device) is None:
+            there = ", ".join(repr(device.device_id) for device in self._run.devices()) or "none"
+            raise FaultError(
+                f"{self!r}: device {device!r} is not registered (registered: {there}); "
+                "arm it later, or say absent_ok=True if it is still to come"
+            )
+        self._tally = (0, 0, 0)
+        self._id = self._native.arm(self._effect, *self._numbers, **self._filters)
+        return self
+
+    def remove(self) -> None:
+        """Strikes no more. What it holds back goes on at once. Does nothing if it is not armed."""
+        if self._id is None:
+            return
+        self._tally, self._id = self._native.disarm(self._id) or self._tally, None
+        if overran := self._tally[2]:
+            text = f"{self!r} let {overran} forwards pass: too many were held back (Limits.held_by_faults)"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    def __enter__(self) -> Self:
+        return self.arm()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def _counted(self) -> tuple[int, int, int]:
+        if self._id is not None:
+            self._tally = self._native.tally(self._id) or self._tally
+        return self._tally
+
+    @property
+    def armed(self) -> bool:
+        """Whether it strikes."""
+        return self._id is not None
+
+    @property
+    def hits(self) -> int:
+        """Forwards it struck."""
+        return self._counted()[1]
+
+    @property
+    def matched(self) -> int:
+        """Forwards it was about, whether or not `nth`, `probability` and `times` chose them."""
+        return self._counted()[0]
+
+    def assert_struck(self, times: int | None = None) -> None:
+        """Raises ExpectationError if it never struck, or not exactly so many times."""
+        matched, hits, _ = self._counted()
+        if hits == times or (times is None and hits):
+            return
+        wanted = "never struck" if times is None else f"struck {hits} times and not {times}"
+        lines = [f"{self!r} {wanted}; it saw {matched} forwards that it is about"]
+        if self._run.native.journal.count:
+            from ._journal import Journal
+
+            transcript = Journal(self._run).transcript().splitlines()
+            lines += ["what was said:", *(f"  {line}" for line in transcript[-40:])]
+        raise ExpectationError("\n".join(lines))
+
+    def __repr__(self) -> str:
+        numbers = [f"{number:g}" for number in self._numbers if number is not None]
+        narrow = [f"{name}={value!r}" for name, value in self._narrow.items()]
+        return f"{self._effect}({', '.join([*numbers, *narrow])})"
+
+
+class Faults:
+    """Makes faults for one server; get it as `server.faults`. See `Narrow` for what each can be narrowed to.
+
+    Each raises FaultError, FilterError or ConfigError where it makes no sense.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def seed(self, seed: int) -> None:
+        """What faults leave to chance goes by this seed, in those armed from now on. Default 0: the same forwards in
+        the same order have the same fate, run by run."""
+        if not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise ConfigError("seed", f"must be a whole number from 0 to 2^64-1, got {seed!r}")
+        self._run.native.faults.seed(seed)
+
+    def drop(self, **narrow: Unpack[Narrow]) -> Fault:
+        """Forwards get lost, and nobody is told. `stats()` counts them as `dropped`."""
+        return Fault(self._run, "drop", (None, None), narrow)
+
+    def duplicate(self, **narrow: Unpack[Narrow]) -> Fault:
+        """Forwards come twice."""
+        return Fault(self._run, "duplicate", (None, None), narrow)
+
+    def truncate(self, keep: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
+        """The receiver gets the first part of the message only: broken JSON. `keep` is that part, from 0 to 1."""
+        _check_range("keep", keep, 0.0, 1.0)
+        return Fault(self._run, "truncate", (float(keep), None), narrow)
+
+    def delay(self, ms: float, *, jitter: float = 0.0, **narrow: Unpack[Narrow]) -> Fault:
+        """Forwards come `ms` milliseconds later, give or take up to `jitter`.
+
+        They keep their order among each other; what this fault is not about overtakes them.
+        """
+        check_seconds("ms", ms)
+        check_seconds("jitter", jitter)
+        return Fault(self._run, "delay", (ms / 1000, jitter / 1000), narrow)
+
+    def reorder(self, window: int = 2, *, hold: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
+        """Forwards are collected, `window` at a time, and come in another order. None waits longer than `hold` seconds
+        for the window to fill; should it be the only one, it comes as it is."""
+        _check_whole("window", window, 2, 1000)
+        check_seconds("hold", hold)
+        return Fault(self._run, "reorder", (float(window), float(hold)), narrow)
+
+    def stall(self, seconds: float | None = None, **narrow: Unpack[Narrow]) -> Fault:
+        """From the first on, none comes for so many seconds, or until the fault is removed; then all, in order."""
+        check_seconds("seconds", seconds, optional=True)
+        return Fault(self._run, "stall", (None if seconds is None else float(seconds), None), narrow)
+
+    def bandwidth(self, bytes_per_s: float, **narrow: Unpack[Narrow]) -> Fault:
+        """Forwards come no faster than a link of so many bytes a second would carry them, all of them together."""
+        _check_range("bytes_per_s", bytes_per_s, 1.0, 1e12)
+        return Fault(self._run, "bandwidth", (float(bytes_per_s), None), narrow)
+
+    def disconnect(self, after: int = 1, *, code: int = 1011, **narrow: Unpack[Narrow]) -> Fault:
+        """The receiver's connection is closed with this code (RFC 6455, 7.4), behind the `after`-th forward, once."""
+        if not isinstance(code, int) or not (3000 <= code <= 4999 or code in (*range(1000, 1004), *range(1007, 1015))):
+            raise FaultError(f"code={code!r} can not be sent in a close frame; 1000 to 1014 without 1004 to 1006, "
+                             "or 3000 to 4999, can")  # fmt: skip
+        return Fault(self._run, "disconnect", (float(code), None), _behind(after, narrow))
+
+    def reset(self, after: int = 1, **narrow: Unpack[Narrow]) -> Fault:
+        """The receiver's connection breaks off (TCP RST, no close frame), behind the `after`-th forward, once."""
+        return Fault(self._run, "reset", (None, None), _behind(after, narrow))
+
+    def __repr__(self) -> str:
+        return "<Faults>"
+
+
+def _behind(after: int, narrow: Narrow) -> Narrow:
+    if "nth" in narrow:
+        raise FilterError("nth and after mean the same here: say after")
+    _check_whole("after", after, 1, 2**53)
+    return {**narrow, "nth": after}
+
+
+def _filters(narrow: Narrow) -> dict[str, Any]:
+    """The filters as the core takes them."""
+    check_names({name: None for name in narrow if name not in Narrow.__annotations__}, Narrow.__annotations__)
+    to, direction = narrow.get("to"), narrow.get("direction")
+    if to is not None and to not in FORWARDS.values():
+        raise FilterError(f"to={to!r} is neither 'device' nor 'client'")
+    check_direction(direction, FORWARDS)
+    if direction is not None:
+        if to is not None and to != FORWARDS[direction]:
+            raise FilterError(f"to={to!r} and direction={direction!r} contradict each other")
+        to = FORWARDS[direction]  # type: ignore[assignment]
+    check_ids(narrow.get("device"), narrow.get("client"))
+    if narrow.get("check_type", True):
+        check_type(narrow.get("type"))
+    for name in ("nth", "times"):
+        if (value := narrow.get(name)) is not None:
+            _check_whole(name, value, 1, 2**53)
+    probability = narrow.get("probability", 1.0)
+    _check_range("probability", probability, 0.0, 1.0)
+    return {
+        "to": to,
+        "device": narrow.get("device"),
+        "client": narrow.get("client"),
+        "payload_type": narrow.get("type"),
+        "nth": narrow.get("nth"),
+        "times": narrow.get("times"),
+        "probability": float(probability),
+    }
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise FaultError(f"{name}={value!r} is no whole number from {least} to {most}")
+
+
+def _check_range(name: str, value: Any, least: float, most: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise FaultError(f"{name}={value!r} is no number from {least:g} to {most:g}")
