@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         PeerClosedError,
         PeerRefusedError,
         Refused,
+        ServerFailedError,
         SignalingError,
         TlsError,
         UnreachableError,
@@ -91,6 +92,7 @@ __all__ = [
     "PeerClosedError",
     "PeerRefusedError",
     "Refused",
+    "ServerFailedError",
     "SignalingError",
     "SignalingServer",
     "Stats",
@@ -126,8 +128,7 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    """Names are fetched when they are first used: pytest loads the package for its plugin in every run, whether or not
-    a test has a server."""
+    """Fetches names when they are first used: pytest loads the package for its plugin in every run, server or not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """The time by which a server measures keepalive, waits for devices, first messages, hooks, faults and the expiry
-    of TURN credentials. It is the system's until it is frozen or advanced; stopping the server lets it run again.
+    """The time a server goes by. It is the system's until it is frozen or advanced, and again when the server stops.
+
+    Measured by it: keepalive, waits for devices, first messages, hooks, faults, the expiry of TURN credentials.
 
         with server.clock.frozen() as clock:
             clock.advance(10.0)        # whoever was silent for 10 s is pinged now

@@ -86,7 +86,7 @@ class Entry:
     @classmethod
     def _of(cls, entry: EntryTuple) -> Entry:
         *facts, faults = entry
-        return cls(*facts, tuple(faults))  # type: ignore[arg-type]
+        return cls(*facts, tuple(faults))  # type: ignore[arg-type, call-arg]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Filter:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def misses(self, entry: Entry) -> list[str]:
-        """Why an entry is not what is looked for, filter by filter."""
+        """Why an entry is not what is looked for, wanted by wanted."""
         reasons = []
         for name, wanted in self.given().items():
             if name == "where":
@@ -166,8 +166,8 @@ class Journal:
     ) -> list[Entry]:
         """The messages that match, the oldest first. Raises FilterError."""
         check_names(unknown, NAMES)
-        filter = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
-        return self._find(filter, after.number if after else 0, closed=False)
+        wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
+        return self._find(wanted, after.number if after else 0, closed=False)
 
     def entries(self, *, after: Entry | None = None) -> list[Entry]:
         """All of it, ends of connections included."""
@@ -183,18 +183,18 @@ class Journal:
         """How many entries went because of `Limits.journal_entries` or `Limits.journal_bytes`."""
         return self._native.forgotten
 
-    def _find(self, filter: _Filter, after: int, *, closed: bool | None) -> list[Entry]:
-        found = map(Entry._of, self._native.find(after, 2**40, closed=closed, **filter.native()))
-        return [entry for entry in found if filter.where is None or filter.where(entry)]
+    def _find(self, wanted: _Filter, after: int, *, closed: bool | None) -> list[Entry]:
+        found = map(Entry._of, self._native.find(after, 2**40, closed=closed, **wanted.native()))
+        return [entry for entry in found if wanted.where is None or wanted.where(entry)]
 
-    def _filter(self, filter: _Filter, typos: bool) -> _Filter:
-        check_direction(filter.direction)
-        check_ids(filter.device, filter.client)
-        if filter.where is not None and not callable(filter.where):
-            raise FilterError(f"where={filter.where!r} is no function of an entry")
+    def _filter(self, wanted: _Filter, typos: bool) -> _Filter:
+        check_direction(wanted.direction)
+        check_ids(wanted.device, wanted.client)
+        if wanted.where is not None and not callable(wanted.where):
+            raise FilterError(f"where={wanted.where!r} is no function of an entry")
         if typos:
-            check_type(filter.type, self._types)
-        return filter
+            check_type(wanted.type, self._types)
+        return wanted
 
     def _types(self) -> set[str]:
         return {entry.type for entry in self._find(_Filter(), 0, closed=False) if entry.type}
@@ -225,8 +225,8 @@ class Journal:
             FilterError: A filter makes no sense.
         """
         check_names(unknown, (*NAMES, "timeout"))
-        filter = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
-        return _Search(self, [filter], after).wait(timeout)[0]
+        wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
+        return _Search(self, [wanted], after).wait(timeout)[0]
 
     async def expect_async(
         self,
@@ -244,8 +244,8 @@ class Journal:
     ) -> Entry:
         """`expect()` for coroutines."""
         check_names(unknown, (*NAMES, "timeout"))
-        filter = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
-        return (await _Search(self, [filter], after).wait_async(timeout))[0]
+        wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
+        return (await _Search(self, [wanted], after).wait_async(timeout))[0]
 
     def expect_none(
         self,
@@ -263,8 +263,8 @@ class Journal:
     ) -> None:
         """Waits so many seconds, and passes if no message matches until then. Raises ExpectationError if one does."""
         check_names(unknown, (*NAMES, "within"))
-        filter = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
-        _Search(self, [filter], after).find_none(within)
+        wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
+        _Search(self, [wanted], after).find_none(within)
 
     async def expect_none_async(
         self,
@@ -282,8 +282,8 @@ class Journal:
     ) -> None:
         """`expect_none()` for coroutines."""
         check_names(unknown, (*NAMES, "within"))
-        filter = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
-        await _Search(self, [filter], after).find_none_async(within)
+        wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
+        await _Search(self, [wanted], after).find_none_async(within)
 
     def expect_sequence(
         self,
@@ -440,10 +440,8 @@ class _Search:
         if len(self._steps) == 1:
             lines = [f"expected a message with {missing}, {when}; it did not come"]
         else:
-            lines = [
-                f"expected {len(self._steps)} messages in order, {when}; "
-                f"number {len(self._found) + 1}, with {missing}, did not come"
-            ]
+            which = f"number {len(self._found) + 1}, with {missing}"
+            lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come"]
             lines += [f"  found: #{entry.number} {entry}" for entry in self._found]
         lines += self._nearest(missing)
         if forgotten := self._journal.forgotten:
@@ -455,7 +453,9 @@ class _Search:
         misses = []
         for entry in self._journal._find(_Filter(), begin, closed=False):
             reasons = missing.misses(entry)
-            if len(reasons) < len(missing.given()) or (missing.type and entry.type):
+            # Who looks for a payload is not helped by what has none.
+            alike = entry.type is not None if missing.type else len(reasons) < len(missing.given())
+            if alike:
                 misses.append((len(reasons), entry, reasons))
         misses.sort(key=lambda miss: (miss[0], miss[1].number))
         if not misses:

@@ -73,9 +73,7 @@ class Journal:
         client: int | None = None,
         message_type: str | None = None,
         payload_type: str | None = None,
-    ) -> list[
-        tuple[int, float, bool, str, str | None, int | None, str, str, str | None, str, list[str]]
-    ]: ...
+    ) -> list[tuple[int, float, bool, str, str | None, int | None, str, str, str | None, str, list[str]]]: ...
     @property
     def count(self) -> int: ...
     @property

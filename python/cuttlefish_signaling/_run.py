@@ -129,7 +129,6 @@ class Run:
 
     async def until_stopped(self) -> None:
         """Waits until it has stopped: by raising NotRunningError."""
-
         await self.until_async(lambda: None, None, AssertionError)
 
     def did_not_come(self, timeout: float | None, what: str) -> WaitTimeoutError:

@@ -135,5 +135,7 @@ def _json_line(entry: Entry) -> str:
     if entry.payload_json is None:
         return json.dumps({**facts, "text": entry.text}, ensure_ascii=False)
     # A payload may be written over several lines.
-    payload = json.dumps(entry.payload) if "\n" in entry.payload_json or "\r" in entry.payload_json else entry.payload_json
-    return f"{json.dumps(facts, ensure_ascii=False)[:-1]}, \"payload\": {payload}}}"
+    payload = (
+        json.dumps(entry.payload) if "\n" in entry.payload_json or "\r" in entry.payload_json else entry.payload_json
+    )
+    return f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "payload": {payload}}}'

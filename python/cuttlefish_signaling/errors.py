@@ -65,6 +65,10 @@ class CassetteError(SignalingError, ValueError):
     """A cassette can not be read or written; the message names the file and the line."""
 
 
+class ServerFailedError(SignalingError):
+    """During a test, a hook failed or the server logged an error: the pytest fixtures fail the test with it."""
+
+
 class NotOursError(SignalingError, RuntimeError):
     """The server runs elsewhere (`--signaling-url`), and this needs one of our own."""
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "Faults", "Narrow"]
 
+CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+"""What may stand in a close frame (RFC 6455, 7.4)."""
+
 FORWARDS = {"client->device": "device", "device->client": "client"}
 
 
@@ -153,8 +156,10 @@ class Faults:
         self._run = run
 
     def seed(self, seed: int) -> None:
-        """What faults leave to chance goes by this seed, in those armed from now on. Default 0: the same forwards in
-        the same order have the same fate, run by run."""
+        """What faults leave to chance goes by this seed, in those armed from now on.
+
+        Default 0: the same forwards in the same order have the same fate, run by run.
+        """
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ConfigError("seed", f"must be a whole number from 0 to 2^64-1, got {seed!r}")
         self._run.native.faults.seed(seed)
@@ -182,8 +187,10 @@ class Faults:
         return Fault(self._run, "delay", (ms / 1000, jitter / 1000), narrow)
 
     def reorder(self, window: int = 2, *, hold: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards are collected, `window` at a time, and come in another order. None waits longer than `hold` seconds
-        for the window to fill; should it be the only one, it comes as it is."""
+        """Forwards are collected, `window` at a time, and come in another order.
+
+        None waits longer than `hold` seconds for the window to fill; should it be the only one, it comes as it is.
+        """
         _check_whole("window", window, 2, 1000)
         check_seconds("hold", hold)
         return Fault(self._run, "reorder", (float(window), float(hold)), narrow)
@@ -200,9 +207,10 @@ class Faults:
 
     def disconnect(self, after: int = 1, *, code: int = 1011, **narrow: Unpack[Narrow]) -> Fault:
         """The receiver's connection is closed with this code (RFC 6455, 7.4), behind the `after`-th forward, once."""
-        if not isinstance(code, int) or not (3000 <= code <= 4999 or code in (*range(1000, 1004), *range(1007, 1015))):
-            raise FaultError(f"code={code!r} can not be sent in a close frame; 1000 to 1014 without 1004 to 1006, "
-                             "or 3000 to 4999, can")  # fmt: skip
+        if code not in CLOSE_CODES:
+            raise FaultError(
+                f"code={code!r} can not be sent in a close frame; 1000 to 1003, 1007 to 1014 and 3000 to 4999 can"
+            )
         return Fault(self._run, "disconnect", (float(code), None), _behind(after, narrow))
 
     def reset(self, after: int = 1, **narrow: Unpack[Narrow]) -> Fault:

@@ -1,0 +1,348 @@
+"""The pytest plugin: servers, fake peers, and what was said in the report of a test that failed.
+
+Nothing of the package is imported here until a fixture is used: pytest loads this file in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ._config import Tls
+    from ._server import SignalingServer
+    from .testing import AttachedServer, FakeClient, FakeDevice, ReplayDevice
+
+URL_VARIABLE = "CUTTLEFISH_SIGNALING_URL"
+CA_VARIABLE = "CUTTLEFISH_SIGNALING_CA"
+TRACES = ("off", "on-failure", "always")
+SERVER_FIXTURES = ("signaling_server", "signaling_server_factory")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options."""
+    group = parser.getgroup("signaling", "Cuttlefish signaling")
+    group.addoption(
+        "--signaling-url",
+        default=os.environ.get(URL_VARIABLE) or None,
+        metavar="URL",
+        help=f"use the signaling server that runs there, and start none (environment: {URL_VARIABLE})",
+    )
+    group.addoption(
+        "--signaling-ca",
+        default=os.environ.get(CA_VARIABLE) or None,
+        metavar="FILE",
+        help=f"what to verify the certificate of --signaling-url with, PEM (environment: {CA_VARIABLE})",
+    )
+    group.addoption(
+        "--signaling-trace",
+        default="on-failure",
+        choices=TRACES,
+        help="when to put what was said on a test's servers into its report (default: on-failure)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers."""
+    config.addinivalue_line(
+        "markers",
+        "signaling(allow_errors=False, **settings): settings of this test's signaling_server, as of SignalingServer; "
+        "with allow_errors, errors of hooks and of the server do not fail the test",
+    )
+    config.addinivalue_line(
+        "markers",
+        "signaling_cassette(file): a device that says what is on this cassette is registered; see replay_device",
+    )
+
+
+# Which servers a test has ---------------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """A server, and how far it was when a test began."""
+
+    def __init__(self, server: SignalingServer) -> None:
+        self.server = server
+        self.url = server.url
+        self.mark()
+
+    def mark(self) -> None:
+        """What is there now belongs to others."""
+        stats = self.server.stats()
+        self._failures = stats.hook_failures
+        self._errors = len(self.server.server_errors)
+        journal = self._journal()
+        entries = journal.entries() if journal and journal.count else []
+        self._last = entries[-1] if entries else None
+
+    def _journal(self) -> Any:
+        return self.server.journal if self.server._settings.journal else None
+
+    def troubles(self) -> tuple[list[Any], list[str]]:
+        """Hooks that failed and errors that were logged since the mark."""
+        count = self.server.stats().hook_failures - self._failures
+        return self.server.hook_errors[-count:] if count else [], self.server.server_errors[self._errors :]
+
+    def transcript(self) -> str:
+        """What was said since the mark."""
+        journal = self._journal()
+        return str(journal.transcript(after=self._last)) if journal else "(this server writes no journal)"
+
+
+_watched: pytest.StashKey[list[_Watched]] = pytest.StashKey()
+
+
+def _servers_of(item: pytest.Item) -> list[_Watched]:
+    own: list[_Watched] = item.stash.get(_watched, [])
+    if "signaling_server_session" not in getattr(item, "fixturenames", ()):
+        return own
+    shared: list[_Watched] = item.session.stash.get(_watched, [])
+    return own + shared
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A cassette is put in where a marker says so."""
+    for item in items:
+        if item.get_closest_marker("signaling_cassette") is not None:
+            names = getattr(item, "fixturenames", None)
+            if names is not None and "replay_device" not in names:
+                names.append("replay_device")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What happened on a session's server before is not this test's."""
+    _check_marker(item)
+    for watched in item.session.stash.get(_watched, []):
+        watched.mark()
+
+
+def _check_marker(item: pytest.Item) -> None:
+    """Settings that no server of the test would have are a mistake."""
+    names = getattr(item, "fixturenames", ())
+    settings = [name for name in _settings_of_markers(item) if name != "allow_errors"]
+    if not settings or any(name in names for name in SERVER_FIXTURES):
+        return
+    if "signaling_server_session" in names:
+        why = "signaling_server_session has one set of settings, those of signaling_config, for all tests"
+    elif "fake_device" in names or "fake_client" in names:
+        return  # They bring a signaling_server.
+    else:
+        why = f"this test has none of {', '.join(SERVER_FIXTURES)}"
+    pytest.fail(f"@pytest.mark.signaling says {', '.join(settings)}, but {why}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Errors of hooks, and of the server, are the test's during which they came."""
+    result = yield
+    marker_settings = _settings_of_markers(item)
+    if not marker_settings.get("allow_errors", False):
+        _raise_troubles(_servers_of(item))
+    return result
+
+
+def _raise_troubles(servers: list[_Watched]) -> None:
+    failures, errors = [], []
+    for watched in servers:
+        hooks, logged = watched.troubles()
+        failures += hooks
+        errors += logged
+    if not failures and not errors:
+        return
+    from .errors import ServerFailedError
+
+    lines = [f"hook {failure.hook} failed for {failure.peer}: {failure.error!r}" for failure in failures]
+    lines += [f"the server logged an error: {error}" for error in errors]
+    lines.append("(@pytest.mark.signaling(allow_errors=True) lets such a test pass)")
+    raise ServerFailedError("\n".join(lines)) from (failures[0].error if failures else None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was said goes into the report."""
+    report = yield
+    trace = item.config.getoption("--signaling-trace")
+    if (trace == "always" and report.when == "call") or (trace != "off" and report.failed):
+        for watched in _servers_of(item):
+            report.sections.append((f"Signaling transcript of {watched.url}", watched.transcript()))
+    return report
+
+
+# Servers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def signaling_config() -> dict[str, Any]:
+    """Settings of the servers, as of `SignalingServer`. Override it; a marker's settings come before these."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def signaling_tls() -> Tls | None:
+    """The `Tls` of the servers; plain. Override it; `tls` in `signaling_config` or in a marker comes before it."""
+    return None
+
+
+def _settings_of_markers(item: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for marker in reversed(list(item.iter_markers("signaling"))):
+        if marker.args:
+            pytest.fail("@pytest.mark.signaling takes settings by name only", pytrace=False)
+        settings.update(marker.kwargs)
+    return settings
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raises ConfigError where there is no such setting."""
+    import difflib
+    import inspect
+
+    from ._server import SignalingServer
+    from .errors import ConfigError
+
+    known = [name for name in inspect.signature(SignalingServer.__init__).parameters if name != "self"]
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(name, f"there is no such setting; {hint}there are: {', '.join(known)}")
+
+
+def _attached(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer | None:
+    """The server of `--signaling-url`, if there is one."""
+    url = config.getoption("--signaling-url")
+    if url is None:
+        return None
+    from .errors import NotOursError
+    from .testing import AttachedServer
+
+    if settings:
+        raise NotOursError(
+            f"the settings {', '.join(settings)} are not to be had: the server at {url} runs elsewhere "
+            "(--signaling-url); run this test without it, on a server of its own"
+        )
+    authority, context = config.getoption("--signaling-ca"), None
+    if authority is not None:
+        import ssl
+
+        context = ssl.create_default_context(cafile=authority)
+    return AttachedServer(url, ssl_context=context)
+
+
+def _started(config: pytest.Config, owner: pytest.Stash, settings: dict[str, Any], stack: ExitStack) -> Any:
+    """A server that runs until the stack is closed, and is watched."""
+    _check_settings(settings)
+    attached = _attached(config, {name: value for name, value in settings.items() if value is not None})
+    if attached is not None:
+        return attached
+    from ._server import SignalingServer
+
+    server = stack.enter_context(SignalingServer(**{"journal": True, **settings}))
+    owner.setdefault(_watched, []).append(_Watched(server))
+    return server
+
+
+def _merged(request: pytest.FixtureRequest, *, markers: bool) -> dict[str, Any]:
+    tls, config = request.getfixturevalue("signaling_tls"), request.getfixturevalue("signaling_config")
+    settings = {**({} if tls is None else {"tls": tls}), **config}
+    if markers:
+        settings.update(_settings_of_markers(request.node))
+        settings.pop("allow_errors", None)
+    return settings
+
+
+@pytest.fixture
+def signaling_server(
+    request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
+) -> Iterator[SignalingServer]:
+    """A server for this test alone, on a free port of 127.0.0.1, that writes a journal.
+
+    Its settings: those of `@pytest.mark.signaling(...)`, the closest first; then `signaling_config`; then
+    `signaling_tls`; then the defaults of `SignalingServer`, with `journal=True`.
+    """
+    with ExitStack() as stack:
+        yield _started(request.config, request.node.stash, _merged(request, markers=True), stack)
+
+
+@pytest.fixture(scope="session")
+def signaling_server_session(
+    request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
+) -> Iterator[SignalingServer]:
+    """One server for all tests (for each worker, under pytest-xdist). Markers say nothing about it."""
+    with ExitStack() as stack:
+        yield _started(request.config, request.session.stash, _merged(request, markers=False), stack)
+
+
+@pytest.fixture
+def signaling_server_factory(
+    request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
+) -> Iterator[Callable[..., SignalingServer]]:
+    """Starts more servers for this test: `signaling_server_factory(**settings)`, settings before all others."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> SignalingServer:
+            merged = {**_merged(request, markers=True), **settings}
+            server: SignalingServer = _started(request.config, request.node.stash, merged, stack)
+            return server
+
+        yield start
+
+
+# Peers ----------------------------------------------------------------------------------------------------------------
+
+
+def _server_of(request: pytest.FixtureRequest) -> Any:
+    """The server this test uses; where it names none, one of its own."""
+    names = request.node.fixturenames
+    if "signaling_server" not in names and "signaling_server_session" in names:
+        return request.getfixturevalue("signaling_server_session")
+    return request.getfixturevalue("signaling_server")
+
+
+def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
+    from . import testing
+
+    server = _server_of(request)
+    with ExitStack() as stack:
+
+        def start(device_id: str = "cvd-1", **options: Any) -> Any:
+            return stack.enter_context(getattr(testing, kind)(options.pop("server", server), device_id, **options))
+
+        yield start
+
+
+@pytest.fixture
+def fake_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeDevice]]:
+    """Registers devices: `fake_device("cvd-1", info=..., server=..., ...)`, the options of `FakeDevice`.
+
+    On the test's server; closed when the test is over.
+    """
+    yield from _peers(request, "FakeDevice")
+
+
+@pytest.fixture
+def fake_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeClient]]:
+    """Connects clients: `fake_client("cvd-1", server=..., ...)`, the options of `FakeClient`.
+
+    On the test's server; closed when the test is over.
+    """
+    yield from _peers(request, "FakeClient")
+
+
+@pytest.fixture
+def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
+    """The device of `@pytest.mark.signaling_cassette(file)`; paths are relative to the test's file."""
+    from .testing import ReplayDevice
+
+    marker = request.node.get_closest_marker("signaling_cassette")
+    if marker is None or len(marker.args) != 1:
+        pytest.fail("replay_device needs @pytest.mark.signaling_cassette(file)", pytrace=False)
+    with ReplayDevice(_server_of(request), Path(request.path).parent / marker.args[0], **marker.kwargs) as device:
+        yield device

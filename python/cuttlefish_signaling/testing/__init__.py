@@ -1,0 +1,45 @@
+"""Fake devices and clients, to test whatever signals through a server. Needs the extra `testing` (`websockets`).
+
+    from cuttlefish_signaling import SignalingServer
+    from cuttlefish_signaling.testing import FakeClient, FakeDevice
+
+    with SignalingServer() as server, FakeDevice(server) as device, FakeClient(server) as client:
+        client.send({"type": "request-offer"})
+        device.recv(type="request-offer").reply({"type": "offer", "sdp": "..."})
+        assert client.recv().payload["sdp"] == "..."
+
+The synchronous ones and the asynchronous ones (`AsyncFakeDevice`, `AsyncFakeClient`) have the same methods.
+"""
+
+try:
+    import websockets.asyncio.client as _client
+except ImportError as _error:  # pragma: no cover
+    raise ImportError(
+        "cuttlefish_signaling.testing needs websockets 15 or later: pip install 'cuttlefish-signaling[testing]'"
+    ) from _error
+
+from ._attached import AttachedServer
+from ._cassette import AsyncReplayDevice, Cassette
+from ._client import AsyncFakeClient
+from ._device import AsyncFakeDevice, device_info
+from ._peer import AsyncMessage, AsyncPeer, Message
+from ._sync import FakeClient, FakeDevice, Peer, ReplayDevice, SyncMessage
+
+del _client
+
+__all__ = [
+    "AsyncFakeClient",
+    "AsyncFakeDevice",
+    "AsyncMessage",
+    "AsyncPeer",
+    "AsyncReplayDevice",
+    "AttachedServer",
+    "Cassette",
+    "FakeClient",
+    "FakeDevice",
+    "Message",
+    "Peer",
+    "ReplayDevice",
+    "SyncMessage",
+    "device_info",
+]

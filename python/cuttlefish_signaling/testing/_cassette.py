@@ -1,0 +1,188 @@
+"""Cassettes: what a device said once, to be said again by a fake one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import CassetteError
+from ._device import AsyncFakeDevice
+from ._peer import Endpoint, Message
+
+if TYPE_CHECKING:
+    from .._journal import Entry, Journal
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One payload of a cassette."""
+
+    sender: Literal["device", "client"]
+    client: int
+    payload: Any
+
+    @property
+    def type(self) -> str | None:
+        """The payload's `"type"`, if it has one."""
+        return self.payload.get("type") if isinstance(self.payload, dict) else None
+
+
+@dataclass(frozen=True)
+class Cassette:
+    """What a device and its clients said to each other.
+
+    A file of JSON lines: first `{"cassette": 1, "device_id": ..., "device_info": ...}`, then for each payload
+    `{"from": "client" | "device", "client": N, "payload": ...}`.
+    """
+
+    device_id: str
+    device_info: Any
+    lines: tuple[Line, ...] = field(repr=False)
+
+    @classmethod
+    def record(cls, journal: Journal, device: str) -> Cassette:
+        """What this device has said since it registered last. Raises CassetteError if it has not."""
+        registered = journal.messages(device=device, message_type="register")
+        if not registered:
+            raise CassetteError(f"the journal has no registration of device {device!r}; it may have forgotten it")
+        info = json.loads(registered[-1].text).get("device_info")
+        said = journal.messages(device=device, message_type="forward", after=registered[-1])
+        return cls(device, info, tuple(_line(entry) for entry in said if entry.client is not None))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Cassette:
+        """Reads a file. Raises CassetteError, which names the line."""
+        try:
+            texts = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CassetteError(f"can not read the cassette {os.fspath(path)!r}: {error}") from error
+        parsed = [(number, _parse(path, number, text)) for number, text in enumerate(texts, 1) if text.strip()]
+        if not parsed or "cassette" not in parsed[0][1]:
+            raise CassetteError(
+                f'{os.fspath(path)}:1: a cassette begins with {{"cassette": {VERSION}, "device_id": ...}}'
+            )
+        number, head = parsed[0]
+        if head["cassette"] != VERSION:
+            raise CassetteError(f"{os.fspath(path)}:{number}: version {head['cassette']!r}; this reads {VERSION}")
+        if not isinstance(head.get("device_id"), str) or not head["device_id"]:
+            raise CassetteError(f"{os.fspath(path)}:{number}: device_id must be a string that is not empty")
+        lines = tuple(_checked(path, number, line) for number, line in parsed[1:])
+        return cls(head["device_id"], head.get("device_info"), lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a file. Raises CassetteError."""
+        head = {"cassette": VERSION, "device_id": self.device_id, "device_info": self.device_info}
+        rest = [{"from": line.sender, "client": line.client, "payload": line.payload} for line in self.lines]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [head, *rest])
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CassetteError(f"can not write the cassette {os.fspath(path)!r}: {error}") from error
+
+
+def _line(entry: Entry) -> Line:
+    sender: Literal["device", "client"] = "device" if entry.direction == "device->client" else "client"
+    return Line(sender, entry.client or 0, entry.payload)
+
+
+def _parse(path: str | os.PathLike[str], number: int, text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise CassetteError(f"{os.fspath(path)}:{number}: no JSON: {error}") from error
+    if not isinstance(line, dict):
+        raise CassetteError(f"{os.fspath(path)}:{number}: no JSON object")
+    return line
+
+
+def _checked(path: str | os.PathLike[str], number: int, line: dict[str, Any]) -> Line:
+    sender, client = line.get("from"), line.get("client")
+    if sender not in ("device", "client"):
+        raise CassetteError(f'{os.fspath(path)}:{number}: "from" must be "device" or "client", got {sender!r}')
+    if not isinstance(client, int) or isinstance(client, bool):
+        raise CassetteError(f'{os.fspath(path)}:{number}: "client" must be a whole number, got {client!r}')
+    if "payload" not in line:
+        raise CassetteError(f'{os.fspath(path)}:{number}: "payload" is missing')
+    return Line(sender, client, line["payload"])
+
+
+class Track:
+    """What the device said to one client, cut where the client spoke: each part is the answer to a payload."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self.unasked: list[Any] = []
+        self._parts: list[tuple[str | None, list[Any]]] = []
+        for line in lines:
+            if line.sender == "client":
+                self._parts.append((line.type, []))
+            else:
+                (self._parts[-1][1] if self._parts else self.unasked).append(line.payload)
+
+    def answer(self, type: str | None) -> list[Any] | None:
+        """What came after the first payload of this type that has not been answered yet; None if there is none."""
+        for index, (asked, answers) in enumerate(self._parts):
+            if asked == type:
+                del self._parts[index]
+                return answers
+        return None
+
+
+class AsyncReplayDevice(AsyncFakeDevice):
+    """A device that says what is on a cassette.
+
+    Each client gets what a client of the cassette got, the first what the first got; more clients than there were get
+    what the last one got. A client's payload is matched by its type: the first of that type is answered with what
+    followed the first of that type, and so on.
+
+    Args:
+        server: A `SignalingServer`, or a URL.
+        cassette: A `Cassette`, or its file.
+        device_id: What it registers as; that of the cassette where nothing is said.
+        options: As for `AsyncFakeDevice`.
+    """
+
+    def __init__(
+        self,
+        server: Endpoint | str,
+        cassette: Cassette | str | os.PathLike[str],
+        device_id: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
+        options.setdefault("info", self.cassette.device_info)
+        super().__init__(server, device_id or self.cassette.device_id, **options)
+        self.unmatched: list[Any] = []
+        """Payloads of clients that the cassette has no answer to."""
+        self._tracks: dict[int, Track] = {}
+
+    async def _react(self, message: Message) -> None:
+        await super()._react(message)
+        client = message.client_id
+        if message.message_type != "client_msg" or client is None:
+            return
+        track = self._tracks.get(client)
+        answers: list[Any] = []
+        if track is None:
+            track = self._tracks[client] = self._next_track()
+            answers += track.unasked
+        found = track.answer(message.type)
+        if found is None:
+            self.unmatched.append(message.payload)
+        await self._answer(message, answers + (found or []))
+
+    def _next_track(self) -> Track:
+        recorded = list(dict.fromkeys(line.client for line in self.cassette.lines))
+        if not recorded:
+            return Track(())
+        client = recorded[min(len(self._tracks), len(recorded) - 1)]
+        return Track(line for line in self.cassette.lines if line.client == client)
+
+    def _lost(self) -> bool:
+        self._tracks.clear()
+        return super()._lost()

@@ -1,0 +1,66 @@
+"""A fake client: what a browser does, as far as signaling goes."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import PeerClosedError
+from ._peer import AsyncPeer, Endpoint, Message, _refused
+
+
+class AsyncFakeClient(AsyncPeer):
+    """A client of one device: `async with AsyncFakeClient(server, "cvd-1") as client: ...`.
+
+    Like a browser it offers no sub-protocol, sends no pings, and takes any error before its device info as final.
+
+    Args:
+        server: A `SignalingServer`, or a URL.
+        device_id: The device it connects to.
+        headers: More headers for its request; a browser would send `Origin`.
+        tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
+        timeout: Seconds it may take to be connected, a wait for the device included.
+    """
+
+    _path = "/connect_client"
+
+    def __init__(
+        self,
+        server: Endpoint | str,
+        device_id: str = "cvd-1",
+        *,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self._name = f"client of {device_id!r}"
+        super().__init__(server, headers=headers, tls=tls, timeout=timeout)
+        self.device_id = device_id
+        self.device_info: Any = None
+        """What it may see of the device."""
+
+    async def _introduce(self) -> None:
+        await self._say(message_type="connect", device_id=self.device_id)
+        try:
+            await self.recv(self._timeout, message_type="config")
+            message = await self.recv(self._timeout, message_type="device_info")
+        except PeerClosedError:
+            raise _refused(self, f"connect to {self.device_id!r}") from None
+        self.device_info = message.fields.get("device_info")
+
+    async def _react(self, message: Message) -> None:
+        if message.error is not None and self.device_info is None and self._socket is not None:
+            await self._socket.close()
+
+    @property
+    def ice_servers(self) -> list[dict[str, Any]]:
+        """What the server's `config` named."""
+        return list((self.config or {}).get("ice_servers", []))
+
+    async def send(self, payload: Any) -> None:
+        """Forwards a payload (anything JSON can say) to the device. Raises PeerClosedError."""
+        await self._say(message_type="forward", payload=payload)
+
+    async def _reply(self, message: Message, payload: Any) -> None:
+        await self.send(payload)

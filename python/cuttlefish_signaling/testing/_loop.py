@@ -1,0 +1,69 @@
+"""The event loop of the synchronous fake peers: one for the process, on a thread, as long as there are any."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ..errors import ForkedError
+
+T = TypeVar("T")
+
+
+class _SharedLoop:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._process = 0
+
+    def enter(self) -> None:
+        """One user more. Every `enter` needs a `leave`."""
+        with self._lock:
+            if self._users and self._process != os.getpid():
+                self._users = 0  # A fork: the thread stayed in the parent.
+            if self._users == 0:
+                self._process = os.getpid()
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="cuttlefish-fake-peers", daemon=True
+                )
+                self._thread.start()
+            self._users += 1
+
+    def leave(self) -> None:
+        """One user less; the last one ends the thread."""
+        with self._lock:
+            if self._process != os.getpid():
+                return
+            self._users -= 1
+            if self._users or self._loop is None or self._thread is None:
+                return
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine there, and waits for it. Ctrl-C ends the wait, and the coroutine."""
+        if self._loop is None or self._process != os.getpid():
+            work.close()
+            raise ForkedError("this fake peer was started in another process, or is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is its thread."""
+        return threading.current_thread() is self._thread
+
+
+shared_loop = _SharedLoop()

@@ -1,0 +1,369 @@
+"""The journal: looking, expecting, drawing, and what it says when what was expected did not come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import (
+    Entry,
+    ExpectationError,
+    FilterError,
+    JournalOffError,
+    Limits,
+    NotRunningError,
+    SignalingServer,
+)
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
+
+
+@pytest.fixture
+def server() -> Iterator[SignalingServer]:
+    with SignalingServer(journal=True) as server:
+        yield server
+
+
+@pytest.fixture
+def device(server: SignalingServer) -> Iterator[FakeDevice]:
+    with FakeDevice(server, tolerant=True) as device:
+        yield device
+
+
+@pytest.fixture
+def client(server: SignalingServer, device: FakeDevice) -> Iterator[FakeClient]:
+    with FakeClient(server) as client:
+        yield client
+
+
+def converse(device: FakeDevice, client: FakeClient) -> None:
+    """A request, an offer, an answer, and two candidates."""
+    client.send({"type": "request-offer"})
+    device.recv().reply({"type": "offer", "sdp": "v=0"})
+    client.recv().reply({"type": "answer", "sdp": "v=1"})
+    device.recv().reply({"type": "ice-candidate", "candidate": "a"})
+    client.recv().reply({"type": "ice-candidate", "candidate": {}})
+    device.recv()
+
+
+def test_entries_tell_what_was_said(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    began = time.time()
+    converse(device, client)
+    offer = server.journal.expect("offer")
+    assert (offer.direction, offer.device, offer.client) == ("device->client", "cvd-1", 1)
+    assert (offer.type, offer.payload) == ("offer", {"type": "offer", "sdp": "v=0"})
+    assert (offer.message_type, offer.outcome, offer.faults, offer.closed) == ("forward", "passed", (), False)
+    assert offer.payload_json == '{"type": "offer", "sdp": "v=0"}'
+    assert offer.text == '{"message_type":"device_msg","payload":{"type": "offer", "sdp": "v=0"}}'
+    assert offer.size == len(offer.text)
+    assert began - 1 < offer.at < time.time() + 1
+    entries = server.journal.entries()
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    assert server.journal.count == len(entries)
+    register = server.journal.messages(message_type="register")[0]
+    assert register.payload is None
+    assert json.loads(register.text)["device_info"] == device.info
+
+
+def test_messages_are_found_by_every_filter(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    converse(device, client)
+    with FakeClient(server) as other:
+        other.send({"type": "request-offer"})
+        device.recv()
+        journal = server.journal
+
+        def types(**filters: Any) -> list[str | None]:
+            return [entry.type for entry in journal.messages(**filters)]
+
+        assert types(type="request-offer") == ["request-offer"] * 2
+        assert types(type="request-offer", client=2) == ["request-offer"]
+        assert types(direction="device->client") == ["offer", "ice-candidate"]
+        assert types(direction="client->device", where=lambda entry: "sdp" in entry.payload) == ["answer"]
+        assert types(device="cvd-2") == []
+        assert [entry.direction for entry in journal.messages(message_type="connect")] == ["client->server"] * 2
+        answer = journal.messages("answer")[0]
+        assert types(message_type="forward", after=answer)[:2] == ["ice-candidate"] * 2
+        assert len(journal.messages()) == len(journal.entries())
+
+
+def test_expect_waits_for_what_is_still_to_come(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    sender = threading.Timer(0.1, lambda: client.send({"type": "request-offer"}))
+    sender.start()
+    entry = server.journal.expect("request-offer", device="cvd-1", client=1)
+    sender.join()
+    assert entry.type == "request-offer"
+    assert server.journal.expect("request-offer") == entry, "what was said before counts as well"
+    with pytest.raises(ExpectationError):
+        server.journal.expect("request-offer", after=entry, timeout=0.05)
+
+
+def test_expect_for_coroutines() -> None:
+    async def main() -> None:
+        async with SignalingServer(journal=True) as server:
+            with FakeDevice(server) as device, FakeClient(server) as client:
+                waiting = asyncio.create_task(server.journal.expect_async("request-offer"))
+                sequence = asyncio.create_task(server.journal.expect_sequence_async("request-offer", "offer"))
+                none = asyncio.create_task(server.journal.expect_none_async("answer", within=0.05))
+                await asyncio.sleep(0)
+                assert not waiting.done()
+                client.send({"type": "request-offer"})
+                device.recv().reply({"type": "offer"})
+                assert (await waiting).type == "request-offer"
+                assert [entry.type for entry in await sequence] == ["request-offer", "offer"]
+                await none
+                with pytest.raises(ExpectationError, match="expected no message with type='offer', but #"):
+                    await server.journal.expect_none_async("offer")
+                with pytest.raises(ExpectationError, match=r"within 0\.05 s; it did not come"):
+                    await server.journal.expect_async("answer", timeout=0.05)
+            late = asyncio.create_task(server.journal.expect_async("answer", timeout=None))
+            await asyncio.sleep(0)
+        with pytest.raises(ExpectationError, match="the server has stopped: nothing more can come"):
+            await late
+
+    asyncio.run(main())
+
+
+def test_a_sequence_is_found_whatever_comes_between(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    converse(device, client)
+    journal = server.journal
+    found = journal.expect_sequence(
+        {"message_type": "register"}, "request-offer", {"type": "ice-candidate", "direction": "client->device"}
+    )
+    assert [entry.message_type for entry in found] == ["register", "forward", "forward"]
+    assert found == sorted(found, key=lambda entry: entry.number)
+    with pytest.raises(ExpectationError) as failed:
+        journal.expect_sequence("request-offer", "answer", "offer", timeout=0.05)
+    lines = str(failed.value).splitlines()
+    assert lines[0] == ("expected 3 messages in order, within 0.05 s; number 3, with type='offer', did not come")
+    assert lines[1].endswith("client->device cvd-1#1 request-offer")
+    assert lines[2].endswith("client->device cvd-1#1 answer")
+    with pytest.raises(FilterError, match="nothing to expect"):
+        journal.expect_sequence()
+
+
+def test_expect_none_passes_only_after_its_time(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    began = time.monotonic()
+    server.journal.expect_none("offer", within=0.2)
+    assert time.monotonic() - began >= 0.2
+    sender = threading.Timer(0.05, lambda: client.send({"type": "answer"}))
+    sender.start()
+    with pytest.raises(ExpectationError, match=r'payload: \{"type": "answer"\}'):
+        server.journal.expect_none("answer", within=20)
+    sender.join()
+
+
+GOLDEN = """\
+expected a message with type='offer', device='cvd-1', client=2, within 0.05 s; it did not come
+nearest misses:
+  #7 device->client cvd-1#1 offer: client is 1
+  #6 client->device cvd-1#1 request-offer: type is 'request-offer', client is 1
+  #8 client->device cvd-1#1 answer: type is 'answer', client is 1
+what was said:
+    seconds  device                           server                           client
+      0.000  cvd-1   register ──────────────────▶│
+      0.000  cvd-1   ◀────────────────── config ─│
+      0.000                                      │◀─────────────────── connect  cvd-1#?
+      0.000                                      │─ config ──────────────────▶  cvd-1#?
+      0.000                                      │─ device_info ─────────────▶  cvd-1#1
+      0.000  cvd-1   ◀───────────────────────────┼────────────── request-offer  cvd-1#1
+      0.000  cvd-1   offer ──────────────────────┼────────────────────────────▶  cvd-1#1
+      0.000  cvd-1   ◀───────────────────────────┼───────────────────── answer  cvd-1#1
+      0.000  cvd-1   ice-candidate ──────────────┼────────────────────────────▶  cvd-1#1
+      0.000  cvd-1   ◀───────────────────────────┼────────────── ice-candidate  cvd-1#1"""
+
+
+def test_a_failure_tells_what_came_instead(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    converse(device, client)
+    with pytest.raises(ExpectationError) as failed:
+        server.journal.expect("offer", device="cvd-1", client=2, timeout=0.05)
+    assert re.sub(r"\b\d+\.\d{3}\b", "0.000", str(failed.value)) == GOLDEN
+
+
+def test_a_transcript_shows_faults_refusals_errors_and_ends(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    with server.faults.drop(type="offer"):
+        device.send({"type": "offer"}, 1)
+        device.send({"type": "offer"}, 7)
+        device.recv(message_type="error")
+    client.send_raw('{"message_type":"\\u001b[31mred"}')
+    client.recv(message_type="error")
+    client.send_raw("]")
+    client.wait_closed()
+    device.recv(message_type="client_disconnected")
+    text = server.journal.transcript()
+    lines = text.splitlines()[6:]
+    assert [line.split("  ! ")[1] if "  ! " in line else "" for line in lines] == [
+        "drop",
+        "refused",
+        "Forward failed: Unknown client 7",
+        "",
+        "Unknown message type: \\x1b[31mred",
+        "",
+        "",
+        "Received Invalid JSON",
+        "",
+    ]
+    assert "\\x1b[31mred" in lines[3]
+    assert "\x1b" not in text
+    assert "╳" in lines[0]
+    assert "(not a message)" in lines[5]
+    assert "[1007 Received Invalid…" in lines[8]
+    assert {len(line.split("│")[0]) for line in lines if "│" in line} == {43}, "lanes are aligned"
+
+
+def test_a_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    converse(device, client)
+    assert server.journal.transcript("mermaid", client=1) == textwrap.dedent("""\
+        sequenceDiagram
+            participant p0 as server
+            participant p1 as client cvd-1#35;1
+            participant p2 as device cvd-1
+            p0->>p1: device_info
+            p1->>p2: request-offer
+            p2->>p1: offer
+            p1->>p2: answer
+            p2->>p1: ice-candidate
+            p1->>p2: ice-candidate""")
+
+
+def test_a_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    client.send_raw('{"message_type":"forward","payload":{"type":"offer",\n "n":0.10,"n":18446744073709551616.0}}')
+    client.send_raw('{"message_type":"forward","payload":{"type":"answer","n":0.10}}')
+    device.recv(type="answer")
+    lines = server.journal.transcript("jsonl").splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["message_type"] for entry in entries] == [entry.message_type for entry in server.journal.entries()]
+    assert entries[5]["payload"]["type"] == "offer"
+    assert '"payload": {"type":"answer","n":0.10}}' in lines[6], "as it was written"
+    assert json.loads(entries[0]["text"])["device_id"] == "cvd-1"
+    assert entries[0]["direction"] == "device->server"
+
+
+def test_an_empty_transcript_says_so(server: SignalingServer) -> None:
+    assert server.journal.transcript() == "(nothing was said)"
+    assert server.journal.transcript("jsonl") == ""
+
+
+def test_wrong_filters_say_which_there_are(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    journal = server.journal
+    with pytest.raises(FilterError, match="there is no filter 'devise'; did you mean 'device'.*direction"):
+        journal.messages(devise="cvd-1")  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="direction='up' is none of 'device->server'"):
+        journal.expect("offer", direction="up")
+    with pytest.raises(FilterError, match="type='ofer' is no payload type .* did you mean 'offer'"):
+        journal.expect("ofer")
+    with pytest.raises(FilterError, match="client='1' is no client id"):
+        journal.expect(client="1")  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="device=1 is no device id"):
+        journal.expect_none(device=1)  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="type=1 is no payload type"):
+        journal.expect(1)  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="format='svg' is none of 'text'"):
+        journal.transcript("svg")  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="there is no filter 'typ'"):
+        journal.expect_sequence({"typ": "offer"})
+    with pytest.raises(FilterError, match="where=1 is no function"):
+        journal.messages(where=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout: must be a number of seconds"):
+        journal.expect("offer", timeout="5")  # type: ignore[arg-type]
+    # A type of one's own is none of that, nor one that was seen, or is meant.
+    assert journal.messages("bugreport") == []
+    assert journal.messages("ofer", check_type=False) == []
+    client.send({"type": "offers"})
+    device.recv()
+    assert len(journal.messages("offers")) == 1
+
+
+def test_without_a_journal_it_says_so() -> None:
+    with SignalingServer() as server, pytest.raises(JournalOffError, match=r"SignalingServer\(journal=True\)"):
+        _ = server.journal
+    with pytest.raises(NotRunningError, match="has not been started"):
+        _ = SignalingServer(journal=True).journal
+
+
+def test_a_journal_can_be_read_when_the_server_has_stopped(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    converse(device, client)
+    server.stop()
+    assert server.journal.expect("answer").type == "answer"
+    began = time.monotonic()
+    with pytest.raises(ExpectationError, match="the server has stopped: nothing more can come"):
+        server.journal.expect("error", timeout=None)
+    server.journal.expect_none("error", within=20)
+    assert time.monotonic() - began < 10
+    assert "[1001 server stopping]" in server.journal.transcript()
+    first = server.journal.count
+    server.start()
+    assert server.journal.count == 0 < first, "another run, another journal"
+
+
+def test_what_is_forgotten_is_said() -> None:
+    with SignalingServer(journal=True, limits=Limits(journal_entries=3)) as server, FakeDevice(server) as device:
+        with FakeClient(server) as client:
+            converse(device, client)
+            assert len(server.journal.entries()) == 3
+            assert server.journal.forgotten == server.journal.count - 3
+            with pytest.raises(ExpectationError, match=r"has forgotten its first \d+ entries"):
+                server.journal.expect("request-offer", timeout=0.01)
+
+
+def test_long_transcripts_are_cut_in_errors(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    for number in range(100):
+        client.send(number)
+    device.send({"type": "last"}, 1)
+    client.recv(type="last")
+    with pytest.raises(ExpectationError) as failed:
+        server.journal.expect("offer", timeout=0.01)
+    assert "lines before this" in str(failed.value)
+    assert len(str(failed.value).splitlines()) < 60
+    assert len(server.journal.transcript().splitlines()) > 100
+
+
+def test_ctrl_c_ends_a_wait_for_a_message() -> None:
+    body = """
+    from cuttlefish_signaling import SignalingServer
+    with SignalingServer(journal=True) as server:
+        print("waiting", flush=True)
+        try:
+            server.journal.expect("offer", timeout=None)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    output, errors = process.communicate(timeout=20)
+    assert output == "interrupted\n" or "KeyboardInterrupt" in errors, errors
+
+
+def test_entries_read_well(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+    converse(device, client)
+    assert str(server.journal.messages("offer")[0]) == "device->client cvd-1#1 offer"
+    assert isinstance(server.journal.entries()[0], Entry)
+    assert re.fullmatch(r"<Journal of \d+ entries>", repr(server.journal))
