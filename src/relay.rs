@@ -259,8 +259,10 @@ impl Relay {
         faults.next_due()
     }
 
-    /// Everybody has left: what faults hold back is gone.
+    /// Everybody has left: what faults hold back is gone, and nobody is to be woken. (A waker keeps the runtime's
+    /// descriptors open.)
     pub fn abandon(&self) {
+        *self.waker.lock() = None;
         self.ledger.lose(self.faults.lock().abandon());
     }
 

@@ -224,6 +224,7 @@ class Journal:
             ExpectationError: None came; it says what came instead.
             FilterError: A filter makes no sense.
         """
+        __tracebackhide__ = True
         check_names(unknown, (*NAMES, "timeout"))
         wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
         return _Search(self, [wanted], after).wait(timeout)[0]
@@ -243,6 +244,7 @@ class Journal:
         **unknown: Never,
     ) -> Entry:
         """`expect()` for coroutines."""
+        __tracebackhide__ = True
         check_names(unknown, (*NAMES, "timeout"))
         wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
         return (await _Search(self, [wanted], after).wait_async(timeout))[0]
@@ -262,6 +264,7 @@ class Journal:
         **unknown: Never,
     ) -> None:
         """Waits so many seconds, and passes if no message matches until then. Raises ExpectationError if one does."""
+        __tracebackhide__ = True
         check_names(unknown, (*NAMES, "within"))
         wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
         _Search(self, [wanted], after).find_none(within)
@@ -281,6 +284,7 @@ class Journal:
         **unknown: Never,
     ) -> None:
         """`expect_none()` for coroutines."""
+        __tracebackhide__ = True
         check_names(unknown, (*NAMES, "within"))
         wanted = self._filter(_Filter(type, device, client, direction, message_type, where), check_type)
         await _Search(self, [wanted], after).find_none_async(within)
@@ -306,6 +310,7 @@ class Journal:
             ExpectationError: One did not come; it says which, and what came instead.
             FilterError: A filter makes no sense.
         """
+        __tracebackhide__ = True
         check_names(unknown, ("device", "client", "after", "timeout", "check_type"))
         return _Search(self, self._steps(types, device, client, check_type), after).wait(timeout)
 
@@ -320,6 +325,7 @@ class Journal:
         **unknown: Never,
     ) -> list[Entry]:
         """`expect_sequence()` for coroutines."""
+        __tracebackhide__ = True
         check_names(unknown, ("device", "client", "after", "timeout", "check_type"))
         return await _Search(self, self._steps(types, device, client, check_type), after).wait_async(timeout)
 
@@ -389,6 +395,7 @@ class _Search:
         return self._found
 
     def wait(self, timeout: float | None) -> list[Entry]:
+        __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         try:
             return self._journal._run.until(self._look, timeout, lambda: self._failure(f"within {timeout:g} s"))
@@ -396,6 +403,7 @@ class _Search:
             return self._after_the_end()
 
     async def wait_async(self, timeout: float | None) -> list[Entry]:
+        __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         run = self._journal._run
         try:
@@ -404,12 +412,14 @@ class _Search:
             return self._after_the_end()
 
     def _after_the_end(self) -> list[Entry]:
+        __tracebackhide__ = True
         found = self._look()
         if found is None:
             raise self._failure("and the server has stopped: nothing more can come") from None
         return found
 
     def find_none(self, within: float) -> None:
+        __tracebackhide__ = True
         check_seconds("within", within)
         run = self._journal._run
         try:
@@ -419,6 +429,7 @@ class _Search:
         self._unwanted(found)
 
     async def find_none_async(self, within: float) -> None:
+        __tracebackhide__ = True
         check_seconds("within", within)
         run = self._journal._run
         try:
@@ -428,6 +439,7 @@ class _Search:
         self._unwanted(found)
 
     def _unwanted(self, found: list[Entry]) -> None:
+        __tracebackhide__ = True
         if found:
             raise ExpectationError(
                 f"expected no message with {self._steps[0]}, but #{found[0].number} came:\n  {found[0]}\n"

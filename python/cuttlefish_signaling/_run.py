@@ -90,6 +90,7 @@ class Run:
 
     def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
         """Looks again whenever somebody comes, goes or speaks, until there is something. Raises `failure()` in time."""
+        __tracebackhide__ = True  # In a test that fails, pytest is to show the line of the test.
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = self.native.changes()
@@ -104,6 +105,7 @@ class Run:
         self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
     ) -> T:
         """The same for coroutines: the courier tells when to look."""
+        __tracebackhide__ = True
         import asyncio
 
         moved = asyncio.Event()

@@ -277,12 +277,14 @@ class SignalingServer:
             WaitTimeoutError: It did not come; the message says who did.
             NotRunningError: The server is not running, or stopped meanwhile.
         """
+        __tracebackhide__ = True
         run = self._running()
         what = f"device {device_id!r} to register"
         return run.until(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
         """`wait_for_device()` for coroutines."""
+        __tracebackhide__ = True
         run = self._running()
         what = f"device {device_id!r} to register"
         return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
@@ -301,12 +303,14 @@ class SignalingServer:
             WaitTimeoutError: None came; the message says who did.
             NotRunningError: The server is not running, or stopped meanwhile.
         """
+        __tracebackhide__ = True
         run = self._running()
         what = _a_client_of(device_id)
         return run.until(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     async def wait_for_client_async(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
         """`wait_for_client()` for coroutines."""
+        __tracebackhide__ = True
         run = self._running()
         what = _a_client_of(device_id)
         return await run.until_async(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))

@@ -128,6 +128,7 @@ class Fault:
 
     def assert_struck(self, times: int | None = None) -> None:
         """Raises ExpectationError if it never struck, or not exactly so many times."""
+        __tracebackhide__ = True
         matched, hits, _ = self._counted()
         if hits == times or (times is None and hits):
             return

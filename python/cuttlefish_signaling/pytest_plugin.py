@@ -140,8 +140,7 @@ def _check_marker(item: pytest.Item) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """Errors of hooks, and of the server, are the test's during which they came."""
     result = yield
-    marker_settings = _settings_of_markers(item)
-    if not marker_settings.get("allow_errors", False):
+    if not any(marker.kwargs.get("allow_errors", False) for marker in item.iter_markers("signaling")):
         _raise_troubles(_servers_of(item))
     return result
 
@@ -172,6 +171,9 @@ def pytest_runtest_makereport(
     if (trace == "always" and report.when == "call") or (trace != "off" and report.failed):
         for watched in _servers_of(item):
             report.sections.append((f"Signaling transcript of {watched.url}", watched.transcript()))
+    if report.when == "teardown" and _watched in item.stash:
+        # Servers that have stopped are not to be kept, with their journals, until the run is over.
+        del item.stash[_watched]
     return report
 
 

@@ -10,6 +10,8 @@ from cuttlefish_signaling import SignalingServer
 
 from peers import Peers, peers_of
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.fixture
 def server() -> Iterator[SignalingServer]:

@@ -225,7 +225,7 @@ def test_a_transcript_shows_faults_refusals_errors_and_ends(
     assert "╳" in lines[0]
     assert "(not a message)" in lines[5]
     assert "[1007 Received Invalid…" in lines[8]
-    assert {len(line.split("│")[0]) for line in lines if "│" in line} == {43}, "lanes are aligned"
+    assert {len(line.split("│")[0]) for line in lines if "│" in line} == {47}, "lanes are aligned"
 
 
 def test_a_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:

@@ -50,6 +50,7 @@ class _SharedLoop:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine there, and waits for it. Ctrl-C ends the wait, and the coroutine."""
+        __tracebackhide__ = True
         if self._loop is None or self._process != os.getpid():
             work.close()
             raise ForkedError("this fake peer was started in another process, or is closed")

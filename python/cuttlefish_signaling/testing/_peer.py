@@ -327,6 +327,7 @@ class AsyncPeer:
             WaitTimeoutError: None came; it says what did.
             PeerClosedError: None came, and none can come any more.
         """
+        __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         if check_type:
             check_payload_type(type, lambda: {message.type for message in self._inbox if message.type})

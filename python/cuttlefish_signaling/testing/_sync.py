@@ -41,6 +41,7 @@ class Peer(Generic[P]):
         self._entered = False
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        __tracebackhide__ = True
         if not self._entered:
             work.close()
             raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or start() it")
@@ -146,6 +147,7 @@ class Peer(Generic[P]):
             WaitTimeoutError: None came; it says what did.
             PeerClosedError: None came, and none can come any more.
         """
+        __tracebackhide__ = True
         work = self._peer.recv(timeout, type=type, message_type=message_type, check_type=check_type)
         message: Any = self._run(work)
         return message  # type: ignore[no-any-return]

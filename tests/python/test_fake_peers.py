@@ -1,0 +1,436 @@
+"""The fake peers: they do what real ones do, and say what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import (
+    AuthorizeContext,
+    ConfigError,
+    FilterError,
+    PeerClosedError,
+    PeerRefusedError,
+    Refused,
+    SignalingServer,
+    Tls,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from cuttlefish_signaling.testing import (
+    AsyncFakeClient,
+    AsyncFakeDevice,
+    AsyncReplayDevice,
+    Cassette,
+    FakeClient,
+    FakeDevice,
+    ReplayDevice,
+    device_info,
+)
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def server() -> Iterator[SignalingServer]:
+    with SignalingServer(journal=True) as server:
+        yield server
+    assert server.stats().balances
+
+
+def test_a_session(server: SignalingServer) -> None:
+    with FakeDevice(server, info={"displays": []}) as device, FakeClient(server) as client:
+        assert client.device_info == {"displays": []} == device.info
+        assert (client.ice_servers, client.is_open, device.is_open) == ([], True, True)
+        client.send({"type": "request-offer"})
+        request = device.recv(type="request-offer")
+        assert (request.client_id, request.message_type, request.type) == (1, "client_msg", "request-offer")
+        request.reply({"type": "offer"})
+        offer = client.recv()
+        assert (offer.payload, offer.client_id, offer.message_type) == ({"type": "offer"}, None, "device_msg")
+        offer.reply({"type": "answer"})
+        assert device.recv().payload == {"type": "answer"}
+        assert device.clients == [1]
+        device.send("to the only one")
+        assert client.recv().payload == "to the only one"
+        client.close()
+        assert device.recv(message_type="client_disconnected").client_id == 1
+        assert device.clients == []
+    assert repr(device) == "<FakeDevice device 'cvd-1' closed>"
+
+
+def test_a_session_for_coroutines(server: SignalingServer) -> None:
+    async def main() -> None:
+        async with AsyncFakeDevice(server) as device, AsyncFakeClient(server) as client:
+            device.on("request-offer", reply_with=lambda message: {"type": "offer", "to": message.client_id})
+            await client.send({"type": "request-offer"})
+            offer = await client.recv(type="offer")
+            assert offer.payload == {"type": "offer", "to": 1}
+            await offer.reply({"type": "answer"})
+            await (await device.recv(type="answer")).reply({"type": "done"})
+            assert (await client.recv()).type == "done"
+            await client.send(1)
+            await client.close()
+            heard = [message.payload async for message in client]
+            assert heard == []
+        assert not device.is_open
+
+    asyncio.run(main())
+
+
+def test_a_device_looks_like_a_real_one() -> None:
+    seen: dict[str, AuthorizeContext] = {}
+
+    def authorize(ctx: AuthorizeContext) -> None:
+        seen[ctx.role] = ctx
+
+    with SignalingServer(authorize=authorize) as server:
+        with FakeDevice(server, headers={"X-Mine": "1"}), FakeClient(server):
+            pass
+    device, client = seen["device"].headers, seen["client"].headers
+    assert device["sec-websocket-protocol"] == "webrtc-operator"
+    assert device["origin"] == f"http://{device['host']}"
+    assert device["x-mine"] == "1"
+    assert "sec-websocket-extensions" not in device
+    assert "origin" not in client
+    assert "sec-websocket-protocol" not in client
+    info = device_info("cvd-7", displays=2, adb_port=6520)
+    assert set(info) >= {"displays", "audio_streams", "hardware", "custom_control_panel_buttons", "adb_port"}
+    assert len(info["displays"]) == 2
+
+
+def test_a_device_pings_every_3_s_and_hangs_up_after_10() -> None:
+    device = AsyncFakeDevice("ws://127.0.0.1:1")
+    assert device._ping_interval == 3.0
+    assert AsyncFakeClient("ws://127.0.0.1:1")._ping_interval is None
+
+
+def test_a_device_that_pings_hears_the_pong(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AsyncFakeDevice, "_ping_interval", 0.01)
+    with FakeDevice(server) as device:
+        socket = device._peer._socket
+        assert socket is not None
+        # `websockets` measures it from a pong.
+        deadline = threading.Event()
+        for _ in range(2000):
+            if socket.latency > 0:
+                break
+            deadline.wait(0.01)
+        assert socket.latency > 0
+
+
+def test_over_tls() -> None:
+    with SignalingServer(tls=Tls.self_signed()) as server:
+        with FakeDevice(server) as device, FakeClient(server) as client:
+            client.send(1)
+            assert device.recv().payload == 1
+        with pytest.raises(UnreachableError, match="certificate"):
+            FakeDevice(server.device_url).start()
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_url_does_as_well(server: SignalingServer, scheme: str) -> None:
+    base = f"{scheme}://127.0.0.1:{server.port}"
+    with FakeDevice(base), FakeClient(base + "/"), FakeClient(server.client_url + "?token=1"):
+        assert len(server.clients("cvd-1")) == 2
+
+
+def test_a_url_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="neither a server nor a URL"):
+        FakeDevice("127.0.0.1:80")
+    with pytest.raises(ConfigError, match="profile"):
+        FakeDevice("ws://x", profile="ancient")  # type: ignore[arg-type]
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match=f"no signaling server at {url}/register_device"):
+            FakeDevice(url).start()
+
+
+def test_somebody_there_who_says_nothing() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        with pytest.raises(WaitTimeoutError, match=r"waited 0\.1 s for ws://.* to answer"):
+            FakeClient(f"ws://127.0.0.1:{mute.getsockname()[1]}", timeout=0.1).start()
+
+
+def test_who_is_refused_is_told_why(server: SignalingServer) -> None:
+    with FakeDevice(server):
+        with pytest.raises(PeerRefusedError, match="Device already registered: cvd-1") as refused:
+            FakeDevice(server).start()
+        assert refused.value.error == "Device already registered: cvd-1"
+    with pytest.raises(PeerRefusedError, match="Device not found: 'cvd-9'") as refused:
+        FakeClient(server, "cvd-9").start()
+
+    def authorize(ctx: AuthorizeContext) -> None:
+        raise Refused("wrong token")
+
+    with SignalingServer(authorize=authorize) as closed, pytest.raises(PeerRefusedError, match="403 wrong token"):
+        FakeDevice(closed).start()
+
+
+def test_recv_takes_what_is_wanted_and_leaves_the_rest(server: SignalingServer) -> None:
+    with FakeDevice(server) as device, FakeClient(server) as client:
+        for name in ("offer", "ice-candidate", "answer"):
+            client.send({"type": name})
+        assert device.recv(type="answer").type == "answer"
+        with pytest.raises(WaitTimeoutError) as waited:
+            device.recv(0.05, type="error")
+        assert str(waited.value) == (
+            "device 'cvd-1' waited 0.05 s for a message of type 'error'; what came and was not taken: "
+            "client_msg of client 1 (offer), client_msg of client 1 (ice-candidate)"
+        )
+        assert [device.recv().type, device.recv().type] == ["offer", "ice-candidate"]
+        with pytest.raises(WaitTimeoutError, match="waited 0.05 s for a message; nothing came"):
+            device.recv(0.05)
+        with pytest.raises(FilterError, match="did you mean 'answer'"):
+            device.recv(type="anser")
+
+
+def test_iteration_ends_with_the_connection(server: SignalingServer) -> None:
+    with FakeDevice(server) as device, FakeClient(server) as client:
+        client.send(1)
+        device.recv()
+        for number in range(3):
+            device.send(number)
+        device.close()
+        assert [message.payload for message in client] == [0, 1, 2]
+        assert client.wait_closed() == 1000
+        with pytest.raises(PeerClosedError, match="'Device disconnected'") as closed:
+            client.recv()
+        assert (closed.value.code, closed.value.error) == (1000, "Device disconnected")
+        with pytest.raises(PeerClosedError):
+            client.send(1)
+        assert client.errors == ["Device disconnected"]
+
+
+def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
+    with FakeDevice(server, tolerant=True) as device, FakeClient(server) as client:
+        client.drop()
+        assert device.recv(message_type="client_disconnected").client_id == 1
+        with pytest.raises(PeerClosedError, match="not started"):
+            client.recv()
+
+
+def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
+    with FakeDevice(server, profile="legacy") as device:
+        device.stall()
+        with FakeDevice(server) as second:
+            assert second.is_open, "the holder did not answer the probe"
+        device.resume()
+        assert device.wait_closed() == 1008
+        assert device.errors == ["Device replaced: cvd-1"]
+
+
+def test_profiles(server: SignalingServer) -> None:
+    """A current device comes back after it was sent away; a legacy one does not."""
+    with FakeDevice(server, "old", profile="legacy") as old, FakeDevice(server, "new", backoff=0.01) as new:
+        server.disconnect_device("old")
+        server.disconnect_device("new")
+        new.wait_reconnected()
+        assert old.wait_closed() in (1000, 1008)
+        assert [device.device_id for device in server.devices()] == ["new"]
+        with FakeClient(server, "new") as client:
+            client.send(1)
+            assert new.recv().payload == 1
+        with pytest.raises(WaitTimeoutError, match="to come back 3 times; it has 1 times"):
+            new.wait_reconnected(3, timeout=0.05)
+
+
+def test_a_device_that_comes_back_backs_off(server: SignalingServer) -> None:
+    with FakeDevice(server, backoff=0.01) as device:
+        server.stop()
+        server.start()  # On another port: it is not found there.
+        with pytest.raises(WaitTimeoutError):
+            device.wait_reconnected(timeout=0.1)
+
+
+def test_an_error_is_a_broken_connection_for_a_device(server: SignalingServer) -> None:
+    with FakeDevice(server, profile="legacy") as device:
+        device.send(1, 99)
+        assert device.wait_closed() == 1000
+        assert device.errors == ["Forward failed: Unknown client 99"]
+    with FakeDevice(server, tolerant=True) as device:
+        device.send(1, 99)
+        assert device.recv(message_type="error").error == "Forward failed: Unknown client 99"
+        assert device.is_open
+
+
+def test_raw_messages(server: SignalingServer) -> None:
+    with FakeDevice(server, profile="legacy") as device:
+        device.send_raw(b"\x00")
+        assert device.wait_closed() in (1000, 1003)
+        assert device.errors == ["Received a binary message"]
+
+
+def test_scripts(server: SignalingServer) -> None:
+    async def later(message: Any) -> Any:
+        await asyncio.sleep(0)
+        return [{"type": "answer", "n": message.payload["n"]}, {"type": "done"}]
+
+    with FakeDevice(server) as device, FakeClient(server) as client:
+        device.on("a", reply_with={"type": "b"}).on("c", reply_with=[1, 2]).on("d", reply_with=later)
+        device.on("e", reply_with=lambda message: None)
+        for name in "acde":
+            client.send({"type": name, "n": 5})
+        assert [client.recv().payload for _ in range(5)] == [
+            {"type": "b"},
+            1,
+            2,
+            {"type": "answer", "n": 5},
+            {"type": "done"},
+        ]
+        assert [device.recv().type for _ in range(4)] == ["a", "c", "d", "e"], "they are in the inbox as well"
+
+
+def test_a_script_that_raises_is_heard_of(server: SignalingServer) -> None:
+    def wrong(message: Any) -> Any:
+        raise KeyError("mine")
+
+    def deadlock(message: Any) -> Any:
+        message.reply(1)
+
+    with FakeDevice(server) as device, FakeClient(server) as client:
+        device.on("offer", reply_with=wrong).on("answer", reply_with=deadlock)
+        client.send({"type": "offer"})
+        with pytest.raises(KeyError, match="mine"):
+            device.recv(type="error")
+        client.send({"type": "answer"})
+        with pytest.raises(ConfigError, match=r"a function given to on\(\) returns its reply"):
+            device.recv(type="error")
+    with pytest.raises(KeyError, match="mine"):  # noqa: SIM117
+        with FakeDevice(server) as device, FakeClient(server) as client:
+            device.on("offer", reply_with=wrong).on("answer", reply_with={"type": "done"})
+            client.send({"type": "offer"})
+            client.send({"type": "answer"})
+            client.recv(type="done")
+
+
+def test_which_client_is_meant(server: SignalingServer) -> None:
+    with FakeDevice(server) as device, FakeClient(server) as one, FakeClient(server) as two:
+        with pytest.raises(ConfigError, match="none has sent anything yet"):
+            device.send(1)
+        one.send(1)
+        two.send(2)
+        device.recv(), device.recv()
+        with pytest.raises(ConfigError, match=r"known are \[1, 2\]"):
+            device.send(1)
+
+
+def test_peers_leave_no_thread(server: SignalingServer) -> None:
+    for _ in range(3):
+        with FakeDevice(server), FakeClient(server):
+            assert any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
+        assert not any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
+
+
+def test_in_a_running_event_loop(server: SignalingServer) -> None:
+    """The synchronous ones have a loop of their own: they work where there is another."""
+
+    async def main() -> None:
+        with FakeDevice(server) as device, FakeClient(server) as client:
+            client.send(1)
+            assert device.recv().payload == 1
+
+    asyncio.run(main())
+
+
+# Cassettes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(server: SignalingServer) -> Cassette:
+    """A device with two clients, recorded."""
+    with FakeDevice(server, info={"displays": ["real"]}) as device:
+        with FakeClient(server) as one, FakeClient(server) as two:
+            one.send({"type": "request-offer"})
+            device.recv().reply({"type": "offer", "sdp": "for one"})
+            two.send({"type": "request-offer"})
+            device.recv().reply({"type": "offer", "sdp": "for two"})
+            one.send({"type": "answer"})
+            device.recv()
+            one.send({"type": "ice-candidate", "n": 1})
+            device.recv().reply({"type": "ice-candidate", "n": 1})
+            one.send({"type": "ice-candidate", "n": 2})
+            device.recv().reply({"type": "ice-candidate", "n": 2})
+            one.recv(type="ice-candidate"), one.recv(type="ice-candidate"), two.recv()
+    return Cassette.record(server.journal, "cvd-1")
+
+
+def test_a_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Cassette, tmp_path: Any) -> None:
+    file = tmp_path / "boot.jsonl"
+    recorded.save(file)
+    assert Cassette.load(file) == recorded
+    head = json.loads(file.read_text().splitlines()[0])
+    assert head == {"cassette": 1, "device_id": "cvd-1", "device_info": {"displays": ["real"]}}
+    with ReplayDevice(server, file, "cvd-2") as device:
+        with FakeClient(server, "cvd-2") as warm_up:
+            warm_up.send({"type": "bugreport"})
+            device.recv()
+        assert device.unmatched == [{"type": "bugreport"}]
+        with FakeClient(server, "cvd-2") as client:
+            assert client.device_info == {"displays": ["real"]}
+            client.send({"type": "request-offer"})
+            # The first client took the place of the first one; this is the second, with another number than it had.
+            assert client.recv().payload == {"type": "offer", "sdp": "for two"}
+        with FakeClient(server, "cvd-2") as third:
+            third.send({"type": "request-offer"})
+            assert third.recv().payload == {"type": "offer", "sdp": "for two"}
+
+
+def test_a_replay_goes_by_type_and_order(server: SignalingServer, recorded: Cassette) -> None:
+    async def main() -> None:
+        async with AsyncReplayDevice(server, recorded) as device, AsyncFakeClient(server) as client:
+            await client.send({"type": "ice-candidate"})
+            assert (await client.recv()).payload == {"type": "ice-candidate", "n": 1}
+            await client.send({"type": "request-offer"})
+            assert (await client.recv()).payload == {"type": "offer", "sdp": "for one"}
+            await client.send({"type": "ice-candidate"})
+            assert (await client.recv()).payload == {"type": "ice-candidate", "n": 2}
+            assert device.unmatched == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", r"boot.jsonl:1: a cassette begins with"),
+        ('{"device_id": "x"}', "a cassette begins with"),
+        ('{"cassette": 2, "device_id": "x"}', "boot.jsonl:1: version 2; this reads 1"),
+        ('{"cassette": 1, "device_id": ""}', "device_id must be"),
+        ('{"cassette": 1, "device_id": "x"}\n\n{"from": "client"', "boot.jsonl:3: no JSON"),
+        ('{"cassette": 1, "device_id": "x"}\n[]', "boot.jsonl:2: no JSON object"),
+        ('{"cassette": 1, "device_id": "x"}\n{"from": "server"}', '"from" must be "device" or "client"'),
+        ('{"cassette": 1, "device_id": "x"}\n{"from": "client", "client": "1"}', '"client" must be a whole number'),
+        ('{"cassette": 1, "device_id": "x"}\n{"from": "client", "client": 1}', '"payload" is missing'),
+    ],
+)
+def test_cassettes_that_do_not_parse(text: str, words: str, tmp_path: Any) -> None:
+    from cuttlefish_signaling import CassetteError
+
+    file = tmp_path / "boot.jsonl"
+    file.write_text(text)
+    with pytest.raises(CassetteError, match=words):
+        Cassette.load(file)
+    with pytest.raises(CassetteError, match="can not read the cassette"):
+        Cassette.load(tmp_path / "none.jsonl")
+    with pytest.raises(CassetteError, match="can not write the cassette"):
+        Cassette("x", None, ()).save(tmp_path)
+
+
+def test_what_was_not_said_can_not_be_recorded(server: SignalingServer) -> None:
+    from cuttlefish_signaling import CassetteError
+
+    with pytest.raises(CassetteError, match="no registration of device 'cvd-1'"):
+        Cassette.record(server.journal, "cvd-1")
