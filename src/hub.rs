@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use parking_lot::Mutex;
 
@@ -243,12 +244,15 @@ impl Hub {
         }
     }
 
-    /// Has every connection look at what it waits for: the time was turned.
-    pub fn nudge_all(&self) {
+    /// Has every connection look at what it waits for: the time was turned. The receiver is hung up on once all have
+    /// done what was due.
+    pub fn nudge_all(&self) -> mpsc::Receiver<()> {
+        let (onlooker, all) = mpsc::channel();
         let peers: Vec<_> = self.state.lock().peers.values().cloned().collect();
         for outbox in peers {
-            outbox.nudge();
+            outbox.nudge_and_tell(onlooker.clone());
         }
+        all
     }
 
     /// Registers a device and queues its `config`, unless somebody else than `expected` holds the id. An expected

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -100,8 +101,12 @@ struct State {
     /// Whether the edge knows of the end.
     end_told: bool,
     nudged: bool,
+    /// There is no edge any more.
+    abandoned: bool,
     ping: bool,
     probes: Vec<oneshot::Sender<()>>,
+    /// Dropped once the edge has looked, or never will.
+    onlookers: Vec<mpsc::Sender<()>>,
     waker: Option<Waker>,
     /// Forwards thrown away when the outbox overflowed, for the ledger.
     discarded: u64,
@@ -217,6 +222,21 @@ impl Outbox {
         state.wake();
     }
 
+    /// [`Outbox::nudge`]; drops `onlooker` once the edge has looked and done all that was due, or is gone.
+    pub fn nudge_and_tell(&self, onlooker: mpsc::Sender<()>) {
+        let mut state = self.state.lock();
+        if !state.abandoned {
+            state.onlookers.push(onlooker);
+            state.nudged = true;
+            state.wake();
+        }
+    }
+
+    /// The edge has looked, and done all that was due.
+    pub fn looked(&self) {
+        self.state.lock().onlookers.clear();
+    }
+
     /// Asks the edge to ping its peer.
     pub fn ping(&self) {
         let mut state = self.state.lock();
@@ -282,6 +302,8 @@ impl Outbox {
         state.end.get_or_insert(End::Drop);
         state.waker = None;
         state.probes.clear();
+        state.onlookers.clear();
+        state.abandoned = true;
         state.bytes = 0;
         let queue = std::mem::take(&mut state.queue);
         std::mem::take(&mut state.discarded) + forwards(&queue)

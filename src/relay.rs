@@ -250,12 +250,18 @@ impl Relay {
     /// Lets go what faults have held back for long enough. Returns when there will be more, and wakes whoever asks
     /// should it be sooner.
     pub fn release(&self, cx: &Context<'_>, now: Instant) -> Option<Instant> {
+        // Whoever holds something back from now on finds the waker.
+        *self.waker.lock() = Some(cx.waker().clone());
+        self.release_due(now)
+    }
+
+    /// Lets go what faults have held back for long enough. Returns when there will be more.
+    pub fn release_due(&self, now: Instant) -> Option<Instant> {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
             let fate = faults.release(now);
             self.act(fate.actions);
         }
-        *self.waker.lock() = Some(cx.waker().clone());
         faults.next_due()
     }
 

@@ -15,7 +15,7 @@ mod websocket;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -170,9 +170,10 @@ impl Running {
         &self.shared.clock
     }
 
-    /// After the clock was turned: has every connection look at it.
-    pub fn clock_turned(&self) {
-        self.shared.hub.nudge_all();
+    /// After the clock was turned: has everybody look at it. The receiver is hung up on once all that was due is done.
+    pub fn clock_turned(&self) -> mpsc::Receiver<()> {
+        self.shared.relay.release_due(self.shared.clock.now());
+        self.shared.hub.nudge_all()
     }
 
     /// A counter to wait on.

@@ -20,10 +20,11 @@ class Clock:
     Measured by it: keepalive, waits for devices, first messages, hooks, faults, the expiry of TURN credentials.
 
         with server.clock.frozen() as clock:
-            clock.advance(10.0)        # whoever was silent for 10 s is pinged now
+            clock.advance(10.0)        # whoever was silent for 10 s has been pinged when this returns
 
-    What is due then happens at once, but on the server's threads: wait for its effect, not for the time. Deadlines
-    before a WebSocket is open (TLS, request heads) and timeouts of Python's own waits stay with the system's time.
+    What falls due is done before `advance` returns: pings are sent, connections closed, devices gone. What peers make
+    of it is up to them. Deadlines before a WebSocket is open (TLS, request heads) and the timeouts of Python's own
+    waits stay with the system's time.
     """
 
     def __init__(self, native: _native.Clock) -> None:

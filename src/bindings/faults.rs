@@ -5,6 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::error::{config_error, detached};
+use super::mailroom::SLACK;
 use crate::error::ConfigError;
 use crate::faults::{Effect, Rule, Tally};
 use crate::peer::Role;
@@ -95,22 +96,20 @@ fn effect_of(name: &str, first: Option<f64>, second: Option<f64>) -> Result<Effe
     })
 }
 
-/// The clock of one server.
+/// The clock of one server. Whoever turns it comes back when all that was due is done.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Clock(pub(super) Running);
 
 #[pymethods]
 impl Clock {
     /// Stops it.
-    fn freeze(&self) {
-        self.0.clock().freeze();
-        self.0.clock_turned();
+    fn freeze(&self, py: Python<'_>) -> PyResult<()> {
+        self.turn(py, crate::server::Clock::freeze)
     }
 
     /// Lets it go on from where it stands.
-    fn resume(&self) {
-        self.0.clock().resume();
-        self.0.clock_turned();
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        self.turn(py, crate::server::Clock::resume)
     }
 
     /// Moves it on by so many seconds.
@@ -118,9 +117,7 @@ impl Clock {
         let by = Duration::try_from_secs_f64(seconds).map_err(|_| {
             config_error(py, &ConfigError::new("seconds", format!("{seconds} is no number of seconds, 0 or more")))
         })?;
-        self.0.clock().advance(by);
-        self.0.clock_turned();
-        Ok(())
+        self.turn(py, |clock| clock.advance(by))
     }
 
     /// The time it shows, in seconds since 1970.
@@ -133,5 +130,15 @@ impl Clock {
     #[getter]
     fn is_frozen(&self) -> bool {
         self.0.clock().is_frozen()
+    }
+}
+
+impl Clock {
+    fn turn(&self, py: Python<'_>, turn: impl FnOnce(&crate::server::Clock) + Send) -> PyResult<()> {
+        detached(py, || {
+            turn(self.0.clock());
+            // Hung up on when all is done; a server under such load that it takes longer has other worries.
+            let _done = self.0.clock_turned().recv_timeout(SLACK);
+        })
     }
 }

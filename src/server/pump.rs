@@ -67,6 +67,8 @@ pub(super) struct Pump<S, P> {
     close_by: Option<Instant>,
     /// The server stops, and the time for the peer's goodbye was cut.
     hurried: bool,
+    /// Somebody may wait for all that is due now to be done.
+    looking: bool,
     /// Forwards written and not flushed.
     unflushed: u64,
     last_heard: Instant,
@@ -102,6 +104,7 @@ where
             dirty: false,
             close_by: None,
             hurried: false,
+            looking: false,
             unflushed: 0,
             last_heard: now,
             pinged_at: None,
@@ -126,6 +129,7 @@ where
                 }
                 Outgoing::Ping => self.send(Message::Ping(Bytes::new())),
                 Outgoing::Look => {
+                    self.looking = true;
                     let step = self.session.on_look(now);
                     self.take(step, now);
                 }
@@ -158,7 +162,9 @@ where
             return;
         }
         // Keeps us awake for the server's stop.
-        while self.outbox.poll_next(cx, false).is_ready() {}
+        while self.outbox.poll_next(cx, false).is_ready() {
+            self.looking = true;
+        }
         if self.deaf {
             self.phase = Phase::Leaving(deadline);
         } else if !self.hurried && self.shared.stopping.is_cancelled() {
@@ -395,7 +401,12 @@ where
             match this.phase {
                 Phase::Over => return Poll::Ready(()),
                 _ if busy => {}
-                _ => return Poll::Pending,
+                _ => {
+                    if std::mem::take(&mut this.looking) {
+                        this.outbox.looked();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         cx.waker().wake_by_ref();

@@ -308,7 +308,7 @@ def test_a_script_that_raises_is_heard_of(server: SignalingServer) -> None:
         client.send({"type": "answer"})
         with pytest.raises(ConfigError, match=r"a function given to on\(\) returns its reply"):
             device.recv(type="error")
-    with pytest.raises(KeyError, match="mine"):  # noqa: SIM117
+    with pytest.raises(KeyError, match="mine"):
         with FakeDevice(server) as device, FakeClient(server) as client:
             device.on("offer", reply_with=wrong).on("answer", reply_with={"type": "done"})
             client.send({"type": "offer"})

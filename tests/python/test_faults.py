@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -301,22 +303,41 @@ def test_a_frozen_clock_stands_and_moves_when_told() -> None:
 
 def test_keepalive_by_the_clock() -> None:
     """A silent peer is pinged after 10 s and dropped 5 s later: here in no time."""
-    with SignalingServer(journal=True, keepalive=Keepalive(interval=10, timeout=5)) as server:
+    with SignalingServer(keepalive=Keepalive(interval=10, timeout=5)) as server:
         with FakeDevice(server, "cvd-1", profile="legacy") as dead, FakeDevice(server, "cvd-2") as alive:
-            with server.clock.frozen() as clock:
+            with server.clock.frozen() as clock, FakeClient(server, "cvd-2") as client:
                 dead.stall()
-                # Both are pinged; only one answers. What it is heard to say moves its deadline.
-                clock.advance(10.0)
-                with FakeClient(server, "cvd-2") as client:
-                    client.send(1)
-                    alive.recv()
-                    alive.send(2)
-                    client.recv()
-                    clock.advance(5.0)
-                    deadline = time.monotonic() + 20
-                    while [device.device_id for device in server.devices()] != ["cvd-2"]:
-                        assert time.monotonic() < deadline
-                    assert client.is_open
+                clock.advance(9.9)
+                clock.advance(0.1)  # Those who are there are pinged.
+                assert len(server.devices()) == 2
+                # It has answered the ping when its answer to this, which comes behind it, is here.
+                client.send(1)
+                alive.recv().reply(2)
+                client.recv()
+                clock.advance(4.9)
+                assert len(server.devices()) == 2
+                clock.advance(0.1)
+                assert [device.device_id for device in server.devices()] == ["cvd-2"]
+                assert client.is_open
+
+
+def test_time_that_is_turned_is_done_when_it_returns() -> None:
+    """Two hundred peers that did not say what they want, all gone with the turn of a hand."""
+    with SignalingServer() as server, ExitStack() as stack:
+        for _ in range(200):
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            raw.sendall(
+                b"GET /connect_client HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert b" 101 " in raw.recv(1000)
+        deadline = time.monotonic() + 20
+        while server.stats().connections < 200:  # They are let in a moment after the 101.
+            assert time.monotonic() < deadline
+        with server.clock.frozen() as clock:
+            clock.advance(10)  # They are told, and have 5 s for their goodbye.
+            clock.advance(5)
+            assert server.stats().connections == 0
 
 
 def test_waits_for_a_device_by_the_clock() -> None:

@@ -166,7 +166,7 @@ def test_markers_that_make_no_sense(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(errors=5)
     result.stdout.fnmatch_lines(
         [
-            "*device_wait_timout: there is no such setting; did you mean 'device_wait_timeout'? there are: host, port,*",
+            "*device_wait_timout: there is no such setting; did you mean 'device_wait_timeout'? there are: host,*",
             "*takes settings by name only*",
             "*says device_wait_timeout, but signaling_server_session has one set of settings*",
             "*says device_wait_timeout, but this test has none of signaling_server, signaling_server_factory*",
@@ -177,7 +177,8 @@ def test_markers_that_make_no_sense(pytester: pytest.Pytester) -> None:
 
 GOLDEN = """\
 >       signaling_server.journal.expect("answer", timeout=0.1)
-E       cuttlefish_signaling.errors.ExpectationError: expected a message with type='answer', within 0.1 s; it did not come
+E       cuttlefish_signaling.errors.ExpectationError: expected a message with type='answer', \
+within 0.1 s; it did not come
 E       nearest misses:
 E         #6 client->device cvd-1#1 request-offer: type is 'request-offer'
 E         #7 device->client cvd-1#1 offer: type is 'offer'

@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands, and its commands exist."""
+"""The Python in the README and the guides is run as it stands, and the commands they name exist."""
 
 from __future__ import annotations
 
@@ -13,21 +13,39 @@ from cuttlefish_signaling.cli import parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+SNIPPETS = [
+    (document, number, snippet)
+    for document in DOCUMENTS
+    for number, snippet in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
+FAILS = "def test_that_fails("
+
+
+def run(snippet: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs it as a test or as a script, whichever it is."""
+    file = folder / "test_snippet.py"
+    file.write_text(snippet, encoding="utf-8")
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if "def test_" in snippet else ["-W", "ignore"]
+    return subprocess.run(
+        [sys.executable, *command, str(file)], capture_output=True, text=True, timeout=60, check=False, cwd=folder
+    )
 
 
 def test_there_are_snippets() -> None:
-    assert len(SNIPPETS) >= 5
+    assert len(SNIPPETS) >= 15
+    assert {document for document, _, _ in SNIPPETS} == set(DOCUMENTS)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_snippet(snippet: str, tmp_path: Path) -> None:
-    file = tmp_path / "test_snippet.py"
-    file.write_text(snippet, encoding="utf-8")
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if "def test_" in snippet else ["-W", "ignore"]
-    done = subprocess.run(
-        [sys.executable, *command, str(file)], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
-    )
+@pytest.mark.parametrize(
+    ("document", "number", "snippet"), SNIPPETS, ids=[f"{document}-{number}" for document, number, _ in SNIPPETS]
+)
+def test_snippet(document: str, number: int, snippet: str, tmp_path: Path) -> None:
+    if FAILS in snippet:
+        return  # Looked at below.
+    done = run(snippet, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     # What a comment behind a print() promises is what it prints.
     promised = [re.sub(r"^b'(.*)'$", r"\1", text) for text in re.findall(r"print\(.*\)  # (.*)", snippet)]
@@ -35,24 +53,38 @@ def test_snippet(snippet: str, tmp_path: Path) -> None:
         assert text in done.stdout, done.stdout
 
 
+def timeless(text: str) -> str:
+    return re.sub(r"\b\d+\.\d{3}\b", "0.000", text)
+
+
+def test_a_failure_looks_as_the_guide_says(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    (snippet,) = [snippet for _, _, snippet in SNIPPETS if FAILS in snippet]
+    promised = re.findall(r"```text\n(.*?)```", guide, re.DOTALL)[0]
+    done = run(snippet, tmp_path)
+    assert done.returncode == 1
+    assert timeless(promised) in timeless(done.stdout), done.stdout
+
+
 def test_its_commands_are_understood() -> None:
     for line in re.findall(r"^cuttlefish-signaling (serve.*)$", README, re.MULTILINE):
         parser().parse_args(line.split("#")[0].replace('"$SECRET"', "s").split())
 
 
-def test_the_targets_it_names_are_in_the_makefile() -> None:
+def test_the_targets_they_name_are_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for document in ("README.md", "CONTRIBUTING.md"):
         for target in re.findall(r"^make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_files_it_names_are_there() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+def test_the_files_they_name_are_there() -> None:
+    for document in (*DOCUMENTS, "ARCHITECTURE.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
-        for name in re.findall(r"\]\(([A-Za-z_./]+)\)", text) + re.findall(r"`((?:src|tests|examples)/[\w./]+)`", text):
+        for name in re.findall(r"\]\(([A-Za-z_./]+)\)", text):
+            assert ((ROOT / document).parent / name).exists(), f"{document} names {name}"
+        for name in re.findall(r"`((?:src|tests|examples)/[\w./]+)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
     architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for file in (ROOT / "src").rglob("*.rs"):
-        named = file.stem in architecture
-        assert named, f"ARCHITECTURE.md does not name {file.name}"
+        assert file.stem in architecture, f"ARCHITECTURE.md does not name {file.name}"

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "webrtc_session.py"
-SIGNALED = ["answer", "ice-candidate", "offer", "request-offer"]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,10 @@ def example() -> ModuleType:
 
 def check(example: ModuleType, outcome: Any, device_info: Any) -> None:
     assert outcome.device_info == device_info
-    assert sorted(set(outcome.payloads)) == SIGNALED
-    assert outcome.heard_by_client == ["hello from the device"]
-    assert outcome.heard_by_device == ["hello from the client"]
+    for name in ("request-offer", "offer", "answer", "ice-candidate"):
+        assert f" {name} " in outcome.transcript
+    assert outcome.heard_by_client == "hello from the device"
+    assert outcome.heard_by_device == "hello from the client"
     assert len(outcome.frames) == 5
     assert {(frame.width, frame.height) for frame in outcome.frames} == {(320, 240)}
     shades = [bytes(frame.planes[0])[0] for frame in outcome.frames]

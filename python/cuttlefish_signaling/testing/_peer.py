@@ -129,6 +129,7 @@ class AsyncPeer:
         self._script: dict[str, Reply] = {}
         self._script_error: BaseException | None = None
         self._closing = False
+        self._stalled = False
         self._over = False
         self.errors: list[str] = []
         """What the server said is wrong, in order."""
@@ -202,7 +203,10 @@ class AsyncPeer:
     async def close(self) -> None:
         """Says goodbye and hangs up. Raises what a function given to `on()` raised."""
         self._closing = True
-        if self._socket is not None:
+        if self._socket is not None and self._stalled:
+            # It would not hear the answer to its goodbye.
+            self._break_off(self._socket)
+        elif self._socket is not None:
             # Where the other side does not answer, `websockets` hangs up after its close timeout.
             with suppress(ConnectionClosed, OSError):
                 await self._socket.close()
@@ -235,10 +239,12 @@ class AsyncPeer:
     async def stall(self) -> None:
         """Stops reading, as a process that hangs: not even pings are answered. Sending goes on."""
         self._connection().transport.pause_reading()
+        self._stalled = True
 
     async def resume(self) -> None:
         """Reads again."""
         self._connection().transport.resume_reading()
+        self._stalled = False
 
     async def __aenter__(self) -> Self:
         return await self.start()

@@ -1,0 +1,448 @@
+"""Real media in tests: a device that streams video and a client that watches it, both real WebRTC peers (aiortc).
+
+    async with WebRtcDevice(server) as device, WebRtcClient(server) as client:
+        frames = await client.frames(5)
+        await client.send_data("hello")
+        assert (await device.recv_data()).data == "hello"
+
+Needs the extra `aiortc`. Signaling is that of the fake peers, in the words of real devices and browsers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+try:
+    import aioice.ice
+    from aiortc import (
+        RTCConfiguration,
+        RTCDataChannel,
+        RTCIceServer,
+        RTCPeerConnection,
+        RTCSessionDescription,
+        VideoStreamTrack,
+    )
+    from aiortc.mediastreams import MediaStreamError
+    from aiortc.sdp import candidate_from_sdp
+    from av import VideoFrame
+except ImportError as _error:  # pragma: no cover
+    raise ImportError(
+        "cuttlefish_signaling.webrtc needs aiortc: pip install 'cuttlefish-signaling[aiortc]'"
+    ) from _error
+
+from ._config import check_seconds
+from .errors import ConfigError, PeerClosedError, WaitTimeoutError
+from .testing._client import AsyncFakeClient
+from .testing._device import AsyncFakeDevice
+from .testing._peer import Endpoint, Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["CONTROL", "DataMessage", "TestPattern", "WebRtcClient", "WebRtcDevice"]
+
+T = TypeVar("T")
+
+CONTROL = "device-control"
+"""The data channel a device opens."""
+
+
+@dataclass(frozen=True)
+class DataMessage:
+    """A message of a data channel."""
+
+    label: str
+    """The channel."""
+    data: str | bytes
+    """What was said."""
+    client_id: int | None
+    """On devices, the client that said it."""
+
+
+class TestPattern(VideoStreamTrack):
+    """Grey frames, 30 a second, each a little brighter than the last until they begin again."""
+
+    __test__ = False  # For pytest: not a test class.
+
+    def __init__(self, width: int = 320, height: int = 240) -> None:
+        super().__init__()
+        self._size = (width, height)
+        self._shade = 0
+
+    async def recv(self) -> VideoFrame:
+        """The next frame, when it is time for it."""
+        pts, time_base = await self.next_timestamp()
+        self._shade = (self._shade + 8) % 256
+        frame = VideoFrame(*self._size, "yuv420p")
+        for plane, value in zip(frame.planes, (self._shade, 128, 128), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+class _Loopback:
+    """While anybody is in, ICE keeps to 127.0.0.1, which aioice would leave out: tests talk to nobody else."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._original: Callable[..., list[str]] | None = None
+
+    def enter(self) -> None:
+        self._users += 1
+        if self._original is None:
+            self._original = aioice.ice.get_host_addresses
+            aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+
+    def leave(self) -> None:
+        self._users -= 1
+        if self._users == 0 and self._original is not None:
+            aioice.ice.get_host_addresses = self._original
+            self._original = None
+
+
+_loopback = _Loopback()
+
+
+class _Line:
+    """One peer connection, and the data channels on it."""
+
+    def __init__(
+        self, ice_servers: list[dict[str, Any]], heard: Callable[[DataMessage], None], client_id: int | None
+    ) -> None:
+        servers = [RTCIceServer(**server) for server in ice_servers]
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self.channels: dict[str, RTCDataChannel] = {}
+        self.changed = asyncio.Event()
+        self._heard = heard
+        self._client_id = client_id
+        self.pc.on("connectionstatechange", self.changed.set)
+        self.pc.on("datachannel", self.add)
+
+    def add(self, channel: RTCDataChannel) -> None:
+        """A channel that was opened, by whichever side."""
+        label = channel.label
+        self.channels[label] = channel
+        self.changed.set()
+        channel.on("open", self.changed.set)
+        channel.on("message", lambda data: self._heard(DataMessage(label, data, self._client_id)))
+
+    def open_channel(self, label: str) -> RTCDataChannel | None:
+        """The channel, if it is open."""
+        channel = self.channels.get(label)
+        return channel if channel is not None and channel.readyState == "open" else None
+
+    async def describe(self, description: RTCSessionDescription) -> tuple[str, list[tuple[str, int, str]]]:
+        """Sets the local description, and takes the candidates out of it, to be sent one by one as real peers do."""
+        await self.pc.setLocalDescription(description)
+        return _without_candidates(self.pc.localDescription.sdp)
+
+    async def add_candidate(self, mid: str, index: int, text: str) -> None:
+        """A candidate of the other side. Empty ones say that there are no more."""
+        text = text.removeprefix("candidate:")
+        if text:
+            candidate = candidate_from_sdp(text)
+            candidate.sdpMid, candidate.sdpMLineIndex = mid, index
+            await self.pc.addIceCandidate(candidate)
+
+
+def _without_candidates(sdp: str) -> tuple[str, list[tuple[str, int, str]]]:
+    """An SDP without its candidates, and these, each with the `mid` and the index of its media."""
+    kept: list[str] = []
+    found: list[tuple[int, str]] = []
+    mids: dict[int, str] = {}
+    index = -1
+    for line in sdp.splitlines():
+        if line.startswith("m="):
+            index += 1
+        elif line.startswith("a=mid:"):
+            mids[index] = line.removeprefix("a=mid:")
+        if line.startswith("a=candidate:"):
+            found.append((index, line.removeprefix("a=")))
+        elif line != "a=end-of-candidates":
+            kept.append(line)
+    return "\r\n".join(kept) + "\r\n", [(mids.get(index, str(index)), index, text) for index, text in found]
+
+
+class _Media:
+    """What devices and clients with media have in common: lines, an inbox of data, and waiting for both."""
+
+    _name: str
+    _loopback: bool
+    _entered: bool
+    _data: list[DataMessage]
+    _data_came: asyncio.Event
+
+    def _prepare(self, loopback: bool) -> None:
+        self._loopback, self._entered = loopback, False
+        self._data, self._data_came = [], asyncio.Event()
+
+    def _enter_loopback(self) -> None:
+        if self._loopback and not self._entered:
+            self._entered = True
+            _loopback.enter()
+
+    def _leave_loopback(self) -> None:
+        if self._entered:
+            self._entered = False
+            _loopback.leave()
+
+    def _heard_data(self, message: DataMessage) -> None:
+        self._data.append(message)
+        self._data_came.set()
+
+    async def recv_data(self, timeout: float | None = 5.0, *, label: str | None = None) -> DataMessage:
+        """The next message of a data channel, or of this one. Raises WaitTimeoutError."""
+        check_seconds("timeout", timeout, optional=True)
+
+        def look() -> DataMessage | None:
+            found = next((message for message in self._data if label in (None, message.label)), None)
+            if found is not None:
+                self._data.remove(found)
+            return found
+
+        what = f"a message on the data channel {label!r}" if label else "a message on a data channel"
+        return await _until(look, self._data_came, timeout, lambda: f"{self._name} waited {timeout:g} s for {what}")
+
+
+async def _until(
+    look: Callable[[], T | None], came: asyncio.Event, timeout: float | None, failure: Callable[[], str]
+) -> T:
+    """Looks again whenever something came. Raises WaitTimeoutError, with the words of `failure`."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    while (found := look()) is None:
+        came.clear()
+        left = None if deadline is None else deadline - loop.time()
+        if left is not None and left <= 0:
+            raise WaitTimeoutError(failure())
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(came.wait(), left)
+    return found
+
+
+class WebRtcDevice(_Media, AsyncFakeDevice):
+    """A device with media: whoever asks for an offer gets video and a data channel.
+
+    Args:
+        server, device_id, options: As for `AsyncFakeDevice`.
+        video: Makes the video track for a client; a `TestPattern` where nothing is said.
+        loopback: Whether ICE keeps to 127.0.0.1.
+    """
+
+    def __init__(
+        self,
+        server: Endpoint | str,
+        device_id: str = "cvd-1",
+        *,
+        video: Callable[[], Any] = TestPattern,
+        loopback: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(server, device_id, **options)
+        self._prepare(loopback)
+        self._video = video
+        self._lines: dict[int, _Line] = {}
+
+    async def start(self) -> Self:
+        """Registers. Raises as `AsyncFakeDevice.start`."""
+        self._enter_loopback()
+        try:
+            return await super().start()
+        except BaseException:
+            self._leave_loopback()
+            raise
+
+    async def close(self) -> None:
+        """Hangs up, media included."""
+        try:
+            await super().close()
+        finally:
+            lines, self._lines = self._lines, {}
+            for line in lines.values():
+                await line.pc.close()
+            self._leave_loopback()
+
+    async def _react(self, message: Message) -> None:
+        await super()._react(message)
+        try:
+            if message.message_type == "client_msg" and message.client_id is not None:
+                await self._negotiate(message.client_id, message.payload)
+            elif message.message_type == "client_disconnected" and message.client_id in self._lines:
+                await self._lines.pop(message.client_id).pc.close()
+        except PeerClosedError:
+            pass
+        except Exception as error:
+            self._script_error = error
+            self._news.set()
+
+    async def _negotiate(self, client_id: int, payload: Any) -> None:
+        kind = payload.get("type") if isinstance(payload, dict) else None
+        if kind == "request-offer":
+            await self._offer(client_id)
+        elif kind == "answer" and client_id in self._lines:
+            await self._lines[client_id].pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
+        elif kind == "ice-candidate" and client_id in self._lines:
+            said = payload["candidate"]
+            await self._lines[client_id].add_candidate(said["sdpMid"], said["sdpMLineIndex"], said["candidate"])
+
+    async def _offer(self, client_id: int) -> None:
+        if client_id in self._lines:
+            await self._lines.pop(client_id).pc.close()
+        ice_servers = list((self.config or {}).get("ice_servers", []))
+        line = self._lines[client_id] = _Line(ice_servers, self._heard_data, client_id)
+        line.pc.addTrack(self._video())
+        line.add(line.pc.createDataChannel(CONTROL))
+        sdp, candidates = await line.describe(await line.pc.createOffer())
+        await self.send({"type": "offer", "sdp": sdp}, client_id)
+        for mid, index, text in candidates:
+            await self.send({"type": "ice-candidate", "mid": mid, "mLineIndex": index, "candidate": text}, client_id)
+
+    async def send_data(
+        self, data: str | bytes, client_id: int | None = None, *, label: str = CONTROL, timeout: float | None = 5.0
+    ) -> None:
+        """Says something on a data channel, once it is open; with one client alone, to that.
+
+        Raises WaitTimeoutError, and ConfigError where it is not clear which client is meant.
+        """
+        if client_id is None:
+            if len(self._lines) != 1:
+                raise ConfigError("client_id", f"say to which client; those with media are {sorted(self._lines)}")
+            client_id = next(iter(self._lines))
+        if client_id not in self._lines:
+            raise ConfigError("client_id", f"client {client_id} has no media; {sorted(self._lines)} have")
+        await _send(self._lines[client_id], data, label, timeout, self._name)
+
+
+class WebRtcClient(_Media, AsyncFakeClient):
+    """A client with media: it asks for an offer, answers it, and is connected when `start` returns.
+
+    Args:
+        server, device_id, options: As for `AsyncFakeClient`. `timeout` is for the media as well.
+        loopback: Whether ICE keeps to 127.0.0.1.
+    """
+
+    def __init__(
+        self,
+        server: Endpoint | str,
+        device_id: str = "cvd-1",
+        *,
+        loopback: bool = True,
+        timeout: float = 10.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(server, device_id, timeout=timeout, **options)
+        self._prepare(loopback)
+        self._line: _Line | None = None
+        self._frames: asyncio.Queue[VideoFrame] = asyncio.Queue()
+
+    async def start(self) -> Self:
+        """Connects, asks for an offer, and returns when media can flow.
+
+        Raises as `AsyncFakeClient.start`; WaitTimeoutError tells how far ICE has come.
+        """
+        self._enter_loopback()
+        try:
+            await super().start()
+            await self._connect_media()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _connect_media(self) -> None:
+        line = self._line = _Line(self.ice_servers, self._heard_data, None)
+        line.pc.on("track", lambda track: self._spawn(self._watch(track)))
+        await self.send({"type": "request-offer", "ice_servers": self.ice_servers})
+
+        def look() -> bool | None:
+            self._raise_script_error()
+            if line.pc.connectionState in ("failed", "closed"):
+                raise PeerClosedError(f"{self._name}: the media connection is {line.pc.connectionState}")
+            if self._over:
+                raise self._closed("waits for media in vain")
+            return True if line.pc.connectionState == "connected" else None
+
+        def failure() -> str:
+            return f"{self._name} waited {self._timeout:g} s for media: {self._progress()}"
+
+        await _until(look, line.changed, self._timeout, failure)
+
+    def _progress(self) -> str:
+        pc = self._line.pc if self._line else None
+        return f"signaling {pc.signalingState}, ICE {pc.iceConnectionState}" if pc else "nothing began"
+
+    async def close(self) -> None:
+        """Hangs up, media included."""
+        try:
+            await super().close()
+        finally:
+            if self._line is not None:
+                await self._line.pc.close()
+            self._leave_loopback()
+
+    async def _react(self, message: Message) -> None:
+        await super()._react(message)
+        try:
+            if message.message_type == "device_msg" and self._line is not None:
+                await self._negotiate(self._line, message.payload)
+        except PeerClosedError:
+            pass
+        except Exception as error:
+            self._script_error = error
+            self._news.set()
+            if self._line is not None:
+                self._line.changed.set()
+
+    async def _negotiate(self, line: _Line, payload: Any) -> None:
+        kind = payload.get("type") if isinstance(payload, dict) else None
+        if kind == "offer":
+            await line.pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "offer"))
+            sdp, candidates = await line.describe(await line.pc.createAnswer())
+            await self.send({"type": "answer", "sdp": sdp})
+            for mid, index, text in candidates:
+                candidate = {"candidate": text, "sdpMid": mid, "sdpMLineIndex": index}
+                await self.send({"type": "ice-candidate", "candidate": candidate})
+        elif kind == "ice-candidate":
+            await line.add_candidate(payload["mid"], payload["mLineIndex"], payload["candidate"])
+
+    async def _watch(self, track: Any) -> None:
+        # The track ends with the connection.
+        with suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, VideoFrame):
+                    self._frames.put_nowait(frame)
+
+    async def frames(self, count: int = 1, timeout: float | None = 10.0) -> list[VideoFrame]:
+        """The next frames of video, so many. Raises WaitTimeoutError."""
+        check_seconds("timeout", timeout, optional=True)
+        frames: list[VideoFrame] = []
+
+        async def collect() -> None:
+            while len(frames) < count:
+                frames.append(await self._frames.get())
+
+        try:
+            await asyncio.wait_for(collect(), timeout)
+        except asyncio.TimeoutError:
+            came = f"{len(frames)} came; {self._progress()}"
+            raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {came}") from None
+        return frames
+
+    async def send_data(self, data: str | bytes, *, label: str = CONTROL, timeout: float | None = 5.0) -> None:
+        """Says something on a data channel, once it is open. Raises WaitTimeoutError."""
+        if self._line is None:
+            raise PeerClosedError(f"{self._name} has no media: it is not started")
+        await _send(self._line, data, label, timeout, self._name)
+
+
+async def _send(line: _Line, data: str | bytes, label: str, timeout: float | None, name: str) -> None:
+    def failure() -> str:
+        return f"{name} waited {timeout:g} s for the data channel {label!r} to open; there are: {sorted(line.channels)}"
+
+    channel = await _until(lambda: line.open_channel(label), line.changed, timeout, failure)
+    channel.send(data)

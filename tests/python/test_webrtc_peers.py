@@ -1,0 +1,83 @@
+"""Media through the server, in three lines; and what is said when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aioice.ice
+import pytest
+
+from cuttlefish_signaling import ConfigError, PeerRefusedError, SignalingServer, Tls, WaitTimeoutError
+from cuttlefish_signaling.testing import FakeDevice
+from cuttlefish_signaling.webrtc import TestPattern, WebRtcClient, WebRtcDevice
+
+
+def run(test: object) -> None:
+    asyncio.run(asyncio.wait_for(test, 60))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_three_lines(secure: bool) -> None:
+    async def main() -> None:
+        async with SignalingServer(journal=True, tls=Tls.self_signed() if secure else None) as server:
+            async with WebRtcDevice(server) as device, WebRtcClient(server) as client:
+                frames = await client.frames(5)
+                assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
+                assert len({bytes(frame.planes[0])[0] for frame in frames}) > 1, "the picture moves"
+                await client.send_data("hello")
+                heard = await device.recv_data()
+                assert (heard.data, heard.label, heard.client_id) == ("hello", "device-control", 1)
+                await device.send_data(b"\x00\x01")
+                assert (await client.recv_data(label="device-control")).data == b"\x00\x01"
+            server.journal.expect_sequence("request-offer", "offer", "answer", "ice-candidate")
+        assert server.stats().balances
+
+    original = aioice.ice.get_host_addresses
+    run(main())
+    assert aioice.ice.get_host_addresses is original, "others' ICE is as it was"
+
+
+def test_two_clients_and_a_picture_of_ones_own() -> None:
+    async def main() -> None:
+        async with SignalingServer() as server:
+            async with WebRtcDevice(server, video=lambda: TestPattern(160, 120)) as device:
+                async with WebRtcClient(server) as one, WebRtcClient(server) as two:
+                    for client in (one, two):
+                        assert [frame.width for frame in await client.frames(2)] == [160, 160]
+                    with pytest.raises(ConfigError, match=r"say to which client; those with media are \[1, 2\]"):
+                        await device.send_data("x")
+                    with pytest.raises(ConfigError, match="client 9 has no media"):
+                        await device.send_data("x", 9)
+                    await device.send_data("for two", 2)
+                    assert (await two.recv_data()).data == "for two"
+                    with pytest.raises(WaitTimeoutError, match=r"waited 0\.05 s for a message on a data channel"):
+                        await one.recv_data(0.05)
+                    with pytest.raises(WaitTimeoutError, match=r"the data channel 'adb' to open; .*device-control"):
+                        await one.send_data("x", label="adb", timeout=0.05)
+
+    run(main())
+
+
+def test_what_is_said_where_there_is_no_media() -> None:
+    async def main() -> None:
+        async with SignalingServer() as server:
+            with pytest.raises(PeerRefusedError, match="Device not found"):
+                await WebRtcClient(server).start()
+            with FakeDevice(server):
+                with pytest.raises(WaitTimeoutError, match=r"waited 0\.3 s for media: signaling stable, ICE new"):
+                    await WebRtcClient(server, timeout=0.3).start()
+
+    run(main())
+
+
+def test_media_survives_lost_candidates() -> None:
+    """Enough of them come by the other way."""
+
+    async def main() -> None:
+        async with SignalingServer(journal=True) as server, WebRtcDevice(server):
+            with server.faults.drop(to="client", type="ice-candidate") as fault:
+                async with WebRtcClient(server) as client:
+                    assert len(await client.frames(1)) == 1
+            fault.assert_struck()
+
+    run(main())
