@@ -39,6 +39,7 @@ fmt: $(VENV)/tools
 	$(BIN)/ruff format python tests examples benches
 
 bench: $(VENV)/installed
+	$(BIN)/pip install --quiet websockets pytest pytest-httpserver
 	$(BIN)/python benches/life.py
 
 wheel: $(VENV)/tools

@@ -117,6 +117,8 @@ where
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
+        // Whoever has said all it will say may still listen.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let outcome = tokio::select! {

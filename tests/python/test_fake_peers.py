@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -105,10 +108,36 @@ def test_a_device_looks_like_a_real_one() -> None:
     assert len(info["displays"]) == 2
 
 
-def test_a_device_pings_every_3_s_and_hangs_up_after_10() -> None:
-    device = AsyncFakeDevice("ws://127.0.0.1:1")
-    assert device._ping_interval == 3.0
-    assert AsyncFakeClient("ws://127.0.0.1:1")._ping_interval is None
+def test_a_device_hangs_up_on_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 3 s and after 10 s, as real ones; here sooner. A client does not ping, as no browser does."""
+    assert (AsyncFakeDevice._ping_interval, AsyncFakeDevice._ping_timeout) == (3.0, 10.0)
+    assert AsyncFakeClient._ping_interval is None
+    monkeypatch.setattr(AsyncFakeDevice, "_ping_interval", 0.01)
+    monkeypatch.setattr(AsyncFakeDevice, "_ping_timeout", 0.05)
+
+    def welcome_and_fall_silent() -> None:
+        with listener.accept()[0] as accepted:
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", accepted.recv(4096))
+            assert key is not None
+            digest = hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            config = b'{"message_type":"config","ice_servers":[]}'
+            accepted.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+                b"\x81" + bytes([len(config)]) + config
+            )
+            done.wait(PATIENCE)
+
+    done = threading.Event()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=welcome_and_fall_silent)
+        thread.start()
+        with FakeDevice(f"ws://127.0.0.1:{listener.getsockname()[1]}", profile="legacy") as device:
+            assert device.wait_closed(PATIENCE) in (None, 1011)
+        done.set()
+        thread.join()
 
 
 def test_a_device_that_pings_hears_the_pong(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:

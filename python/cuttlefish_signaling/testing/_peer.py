@@ -108,6 +108,7 @@ class AsyncPeer:
     _name: str
     _subprotocols: tuple[str, ...] = ()
     _ping_interval: float | None = None
+    _ping_timeout = 10.0
     _message_class: type[Message] = AsyncMessage
 
     def __init__(
@@ -174,7 +175,7 @@ class AsyncPeer:
                 additional_headers=self._headers,
                 compression=None,
                 ping_interval=self._ping_interval,
-                ping_timeout=10,
+                ping_timeout=self._ping_timeout,
                 open_timeout=self._timeout,
                 close_timeout=1,
                 max_size=None,
