@@ -25,6 +25,20 @@ from cuttlefish_signaling import SignalingServer, Tls
 assert "site-packages" in cuttlefish_signaling.__file__, cuttlefish_signaling.__file__
 assert os.path.exists(os.path.join(os.path.dirname(cuttlefish_signaling.__file__), "py.typed"))
 
+from importlib.metadata import entry_points, metadata
+assert [point.value for point in entry_points(group="pytest11")] == ["cuttlefish_signaling.pytest_plugin"]
+assert metadata("cuttlefish-signaling").get_all("Provides-Extra") == ["testing", "aiortc"]
+with SignalingServer(journal=True) as server:       # The kit needs nothing but the wheel, fake peers apart.
+    with server.faults.drop() as fault, server.clock.frozen() as clock:
+        clock.advance(1)
+    assert (fault.hits, server.journal.transcript()) == (0, "(nothing was said)")
+    try:
+        import cuttlefish_signaling.testing
+    except ImportError as error:
+        assert "pip install 'cuttlefish-signaling[testing]'" in str(error)
+    else:
+        raise AssertionError("there is no websockets here")
+
 def dial(server, path):
     # By hand: there is nothing but the wheel here.
     raw = socket.create_connection(("127.0.0.1", server.port), 20)

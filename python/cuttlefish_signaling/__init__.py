@@ -12,7 +12,7 @@ The server runs in Rust, on a thread of its own; what it relays never touches Py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # As `typing` says it, whose import alone takes longer than all of this.
 
 if TYPE_CHECKING:
     from ._clock import Clock

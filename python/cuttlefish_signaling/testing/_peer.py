@@ -159,6 +159,9 @@ class AsyncPeer:
         return self
 
     async def _enter(self) -> None:
+        # It may be started again after a close.
+        self._closing = self._stalled = False
+        self._inbox.clear()
         await self._open()
         await self._introduce()
 
