@@ -94,6 +94,7 @@ pub struct Outbox {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is something of its own that the edge is to be told")]
 struct State {
     queue: VecDeque<(Text, bool)>,
     bytes: usize,

@@ -26,7 +26,7 @@ struct Cargo {
     entry: Arc<OnceLock<u64>>,
 }
 
-/// See the [module](self).
+/// The way of all forwards through one server.
 pub struct Relay {
     ledger: Ledger,
     journal: Option<Arc<Journal>>,

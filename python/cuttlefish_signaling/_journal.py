@@ -387,8 +387,9 @@ class _Search:
             count = journal._native.count
             found = next(iter(journal._find(steps[len(self._found)], self._seen, closed=False)), None)
             if found is None:
-                # A message that does not match this step can not match it later.
-                self._seen = max(self._seen, count)
+                # A message that does not match this step can not match it later, but for what became of it.
+                if steps[len(self._found)].where is None:
+                    self._seen = max(self._seen, count)
                 return None
             self._found.append(found)
             self._seen = found.number

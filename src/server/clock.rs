@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// See the [module](self).
+/// A clock that is the system's until it is touched.
 #[derive(Debug)]
 pub struct Clock {
     /// Whether it has ever been touched. Where not, it costs one atomic load.

@@ -46,6 +46,7 @@ enum Phase {
     Over,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub(super) struct Pump<S, P> {
     shared: Arc<Shared>,
     peer: Arc<Peer>,

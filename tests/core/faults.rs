@@ -228,7 +228,7 @@ fn a_stall_ends_by_itself_or_with_its_rule() {
 #[test]
 fn bandwidth_lets_through_so_many_bytes_a_second() {
     let mut house = pair();
-    let size = client_msg(1, "0").len() as u32;
+    let size = u32::try_from(client_msg(1, "0").len()).unwrap();
     house.relay.arm(rule(Effect::Bandwidth(f64::from(size) * 10.0)));
     sends(&mut house, 0..5);
     for number in 0..5 {

@@ -109,6 +109,23 @@ def test_expect_waits_for_what_is_still_to_come(
         server.journal.expect("request-offer", after=entry, timeout=0.05)
 
 
+def test_expect_sees_what_becomes_of_a_message_later(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
+    fault = server.faults.stall().arm()
+    client.send({"type": "answer"})
+    server.journal.expect("answer")
+
+    def leave() -> None:
+        client.close()
+        fault.remove()
+
+    leaving = threading.Timer(0.1, leave)
+    leaving.start()
+    assert server.journal.expect("answer", where=lambda entry: entry.outcome == "gone").faults == ("stall",)
+    leaving.join()
+
+
 def test_expect_for_coroutines() -> None:
     async def main() -> None:
         async with SignalingServer(journal=True) as server:
