@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +15,11 @@ from cuttlefish_signaling import SignalingServer
 
 PATIENCE = 20.0
 """Seconds for what takes milliseconds when all is well."""
+
+
+def interruptible() -> None:
+    """As `preexec_fn`: the child hears Ctrl-C, though shells have what they start in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Dialed:

@@ -27,6 +27,8 @@ from cuttlefish_signaling import (
 )
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
+from peers import interruptible
+
 
 @pytest.fixture
 def server() -> Iterator[SignalingServer]:
@@ -365,7 +367,11 @@ def test_ctrl_c_ends_a_wait_for_a_message() -> None:
             print("interrupted")
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"

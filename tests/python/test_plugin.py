@@ -13,6 +13,8 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer, Tls
 
+from peers import interruptible
+
 HERMETIC = ("-p", "no:cacheprovider", "-p", "no:randomly")
 
 
@@ -446,7 +448,11 @@ def test_ctrl_c_during_a_wait(pytester: pytest.Pytester, wait: str) -> None:
         """,
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-s", *HERMETIC], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "pytest", "-s", *HERMETIC],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     for line in process.stdout:

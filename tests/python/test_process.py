@@ -20,7 +20,7 @@ import pytest
 
 from cuttlefish_signaling import ForkedError, SignalingServer
 
-from peers import PATIENCE, peers_of
+from peers import PATIENCE, interruptible, peers_of
 
 
 def threads() -> set[str]:
@@ -267,7 +267,11 @@ def test_ctrl_c_ends_every_wait(wait: str) -> None:
     server.stop()
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
