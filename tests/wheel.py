@@ -27,7 +27,7 @@ assert os.path.exists(os.path.join(os.path.dirname(cuttlefish_signaling.__file__
 
 from importlib.metadata import entry_points, metadata
 assert [point.value for point in entry_points(group="pytest11")] == ["cuttlefish_signaling.pytest_plugin"]
-assert metadata("cuttlefish-signaling").get_all("Provides-Extra") == ["testing", "aiortc"]
+assert set(metadata("cuttlefish-signaling").get_all("Provides-Extra")) == {"testing", "aiortc"}
 with SignalingServer(journal=True) as server:       # The kit needs nothing but the wheel, fake peers apart.
     with server.faults.drop() as fault, server.clock.frozen() as clock:
         clock.advance(1)
@@ -44,7 +44,7 @@ def dial(server, path):
     raw = socket.create_connection(("127.0.0.1", server.port), 20)
     if server.tls:
         raw = server.tls.client_context().wrap_socket(raw, server_hostname="localhost")
-    raw.sendall(("GET %s HTTP/1.1\\r\\nHost: x\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+    raw.sendall(("GET %s HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
         "Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n" % path).encode())
     reader = raw.makefile("rb")
     assert b" 101 " in reader.readline()
