@@ -7,6 +7,7 @@ use crate::error::ConfigError;
 use crate::journal::JournalBounds;
 use crate::outbox::OutboxBounds;
 use crate::protocol::IceServers;
+use crate::rate::Rate;
 use crate::session::{OnDuplicate, Rules};
 use crate::tls::Tls;
 use crate::turn::TurnRest;
@@ -44,6 +45,13 @@ pub struct Config {
     pub limits: Limits,
     /// When a silent connection is found dead.
     pub keepalive: Keepalive,
+    /// Names, beside addresses and `localhost`, by which clients and devices may reach the server: what they say as
+    /// `Host`. Default none; `*` is any, and lets DNS rebinding in.
+    pub allowed_hosts: Vec<String>,
+    /// Origins, beside the server's own, whose pages may use the server: `https://panel.lab`. Default none; `*` is any.
+    pub allowed_origins: Vec<String>,
+    /// Whether to listen on other addresses than loopback without an `authorize` hook. Default no.
+    pub allow_unauthenticated: bool,
     /// Whether what is said is written down in a journal. Default no.
     pub journal: bool,
     /// OS threads that relay. Default 1, which is the fastest for one test run.
@@ -56,6 +64,33 @@ pub struct Limits {
     /// The largest message taken in, in bytes of text, fragments added up. Default 256 KiB: four times what a device
     /// can be sent, so that a forward that is merely too large is answered and not cut off.
     pub max_message_size: usize,
+    /// The largest message taken in before a peer has registered or connected, in bytes. Default 64 KiB: a stranger is
+    /// not given more room than a device could take.
+    pub max_first_message: usize,
+    /// Connections at a time. Default 16,384: ten thousand devices, and clients; 5 KiB each when they are idle.
+    pub max_connections: usize,
+    /// Connections at a time from one address; loopback is exempt. Default 512: a lab behind one address.
+    pub max_connections_per_address: usize,
+    /// New connections a second, and at once. Default 10,000: twice what one core can open.
+    pub new_per_second: u32,
+    /// Connections that have not said yet what they want; beyond it the oldest of them goes. Default 1,024: honest ones
+    /// take milliseconds.
+    pub max_opening: usize,
+    /// Devices at a time. Default 16,384.
+    pub max_devices: usize,
+    /// Clients of one device at a time. Default 1,024.
+    pub max_clients_per_device: usize,
+    /// Messages one peer may send. Default 10,000 a second, 20,000 at once: far beyond any session, and a bound on what
+    /// one peer can take of a core.
+    pub messages: Rate,
+    /// Bytes one peer may send, as they come over the network. Default 16 MiB a second, 32 MiB at once.
+    pub bytes: Rate,
+    /// Errors that leave a peer connected. Default 20 a second, 100 at once.
+    pub errors: Rate,
+    /// Pings and pongs one peer may send. Default 20 a second, 100 at once: real ones ping every 3 s.
+    pub pings: Rate,
+    /// How long a peer may take none of what is written to it. Default 10 s; then it is closed with 1013.
+    pub write_timeout: Duration,
     /// Messages that may wait for one peer. Default 256: a session takes a few dozen.
     pub outbox_messages: usize,
     /// Bytes that may wait for one peer. Default 1 MiB.
@@ -89,6 +124,18 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_size: 256 * 1024,
+            max_first_message: 64 * 1024,
+            max_connections: 16_384,
+            max_connections_per_address: 512,
+            new_per_second: 10_000,
+            max_opening: 1_024,
+            max_devices: 16_384,
+            max_clients_per_device: 1_024,
+            messages: Rate { per_second: 10_000, burst: 20_000 },
+            bytes: Rate { per_second: 16 * 1024 * 1024, burst: 32 * 1024 * 1024 },
+            errors: Rate { per_second: 20, burst: 100 },
+            pings: Rate { per_second: 20, burst: 100 },
+            write_timeout: Duration::from_secs(10),
             outbox_messages: 256,
             outbox_bytes: 1024 * 1024,
             first_message_timeout: Some(Duration::from_secs(10)),
@@ -133,6 +180,9 @@ impl Default for Config {
             hook_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             keepalive: Keepalive::default(),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            allow_unauthenticated: false,
             journal: false,
             workers: 1,
         }
@@ -151,6 +201,16 @@ impl Config {
         at_least("limits.outbox_bytes", outbox_bytes, crate::protocol::MAX_DEVICE_MESSAGE)?;
         at_least("limits.max_headers", max_headers, 1)?;
         at_least("limits.max_request_head", max_request_head, 8192)?;
+        for (setting, least, value) in [
+            ("limits.max_first_message", 128, self.limits.max_first_message),
+            ("limits.max_connections", 1, self.limits.max_connections),
+            ("limits.max_connections_per_address", 1, self.limits.max_connections_per_address),
+            ("limits.max_opening", 1, self.limits.max_opening),
+            ("limits.max_devices", 1, self.limits.max_devices),
+            ("limits.max_clients_per_device", 1, self.limits.max_clients_per_device),
+        ] {
+            at_least(setting, value, least)?;
+        }
         at_least("limits.journal_entries", self.limits.journal_entries, 1)?;
         at_least("limits.journal_bytes", self.limits.journal_bytes, 1)?;
         at_least("limits.held_by_faults", self.limits.held_by_faults, 1)?;
@@ -164,6 +224,7 @@ impl Config {
             ("limits.tls_handshake_timeout", self.limits.tls_handshake_timeout),
             ("limits.probe_timeout", self.limits.probe_timeout),
             ("limits.close_timeout", self.limits.close_timeout),
+            ("limits.write_timeout", self.limits.write_timeout),
             ("limits.goodbye_timeout", self.limits.goodbye_timeout),
             ("keepalive.timeout", self.keepalive.timeout),
         ] {
@@ -179,6 +240,8 @@ impl Config {
             first_message_timeout: self.limits.first_message_timeout,
             device_wait_timeout: self.device_wait_timeout,
             on_duplicate: self.on_duplicate,
+            max_devices: self.limits.max_devices,
+            max_clients_per_device: self.limits.max_clients_per_device,
         }
     }
 

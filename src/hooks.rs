@@ -48,6 +48,8 @@ pub struct Knock {
     pub role: Role,
     /// From where.
     pub address: Option<std::net::SocketAddr>,
+    /// Whom its TLS certificate is for, where one was asked for.
+    pub certificate: Option<Arc<str>>,
     /// The request.
     pub request: Request,
 }
@@ -56,6 +58,11 @@ pub struct Knock {
 pub trait Hooks: Send + Sync + 'static {
     /// Whether any decision wants to see requests: where none does, they are not kept.
     fn wants_requests(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Hooks::authorize`] decides: a server that anybody can reach needs that.
+    fn authenticates(&self) -> bool {
         false
     }
 

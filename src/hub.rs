@@ -101,11 +101,20 @@ impl Device {
     /// messages reach it. `None` if the device has left.
     ///
     /// # Errors
-    /// [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration.
-    fn attach(&self, info: Text, peer: &Arc<Peer>, outbox: &Arc<Outbox>) -> Result<Option<Arc<Client>>, Refusal> {
+    /// [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration, [`Refusal::TooManyClients`].
+    fn attach(
+        &self,
+        info: Text,
+        peer: &Arc<Peer>,
+        outbox: &Arc<Outbox>,
+        max_clients: usize,
+    ) -> Result<Option<Arc<Client>>, Refusal> {
         let mut clients = self.clients.lock();
         if clients.gone {
             return Ok(None);
+        }
+        if clients.present.len() >= max_clients {
+            return Err(Refusal::TooManyClients(self.id.clone()));
         }
         let id = ClientId::new(clients.last_id + 1).ok_or(Refusal::ClientIdsExhausted)?;
         clients.last_id = id.get();
@@ -348,15 +357,16 @@ impl Hub {
     /// Connects a client to a device; `None` if that has left in the meantime.
     ///
     /// # Errors
-    /// [`Refusal::ClientIdsExhausted`].
+    /// [`Refusal::ClientIdsExhausted`], and [`Refusal::TooManyClients`] where `max_clients` are connected to it.
     pub fn attach(
         &self,
         device: &Device,
         info: Text,
         peer: &Arc<Peer>,
         outbox: &Arc<Outbox>,
+        max_clients: usize,
     ) -> Result<Option<Arc<Client>>, Refusal> {
-        let client = device.attach(info, peer, outbox)?;
+        let client = device.attach(info, peer, outbox, max_clients)?;
         if let Some(client) = &client {
             self.observer.client_connected(device, client);
         }
@@ -373,6 +383,11 @@ impl Hub {
         if !client.left.swap(true, Ordering::AcqRel) {
             self.observer.client_left(device, client);
         }
+    }
+
+    /// How many devices there are.
+    pub fn device_count(&self) -> usize {
+        self.state.lock().devices.len()
     }
 
     /// Every device, by id.

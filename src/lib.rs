@@ -33,10 +33,12 @@ pub mod protocol;
 pub mod refusal;
 // Layer 1: what is kept of one peer.
 pub mod faults;
+pub mod incidents;
 pub mod journal;
 pub mod ledger;
 pub mod outbox;
 pub mod peer;
+pub mod rate;
 // Layer 2: state and rules, without I/O and without a clock.
 pub mod hub;
 pub mod relay;
@@ -44,7 +46,9 @@ pub mod session;
 // Layer 3: what is left to others to decide.
 pub mod config;
 pub mod error;
+pub mod gate;
 pub mod hooks;
+pub mod policy;
 pub mod tls;
 pub mod turn;
 // Layer 4: sockets.

@@ -104,6 +104,7 @@ struct State {
     nudged: bool,
     /// There is no edge any more.
     abandoned: bool,
+    overflowed: bool,
     ping: bool,
     probes: Vec<oneshot::Sender<()>>,
     /// Dropped once the edge has looked, or never will.
@@ -200,6 +201,15 @@ impl Outbox {
         state.wake();
     }
 
+    /// Closes [1013], and throws away what waits: the peer takes nothing.
+    pub fn overrun(&self) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.overflow();
+            self.write_down(|scribe| scribe.ended("1013 slow consumer".into()));
+        }
+    }
+
     /// Its peer has left, and was not sent away.
     pub fn peer_left(&self) {
         if let Some(scribe) = self.scribe()
@@ -264,6 +274,11 @@ impl Outbox {
         }
     }
 
+    /// Whether it was closed because its peer did not read.
+    pub fn has_overflowed(&self) -> bool {
+        self.state.lock().overflowed
+    }
+
     /// Whether it was closed, by whomever.
     pub fn is_closed(&self) -> bool {
         self.state.lock().end.is_some()
@@ -323,6 +338,7 @@ impl State {
         let queue = std::mem::take(&mut self.queue);
         self.discarded += forwards(&queue);
         self.bytes = 0;
+        self.overflowed = true;
         self.end = Some(End::close(1013, "slow consumer"));
         self.probes.clear();
         self.wake();

@@ -48,6 +48,8 @@ pub struct Peer {
     pub since: SystemTime,
     /// Its request; kept only where there is a hook to see it.
     pub request: Option<Box<Request>>,
+    /// Whom its TLS certificate is for, where one was asked for: `CN=alice, O=lab`.
+    pub certificate: Option<Arc<str>>,
     /// What `authorize` found out about it, as JSON text.
     pub identity: Option<Arc<str>>,
 }
@@ -55,7 +57,7 @@ pub struct Peer {
 impl Peer {
     /// A peer of which nothing is known but its role: for tests and transports without addresses.
     pub fn anonymous(role: Role) -> Self {
-        Self { role, address: None, since: SystemTime::now(), request: None, identity: None }
+        Self { role, address: None, since: SystemTime::now(), request: None, certificate: None, identity: None }
     }
 }
 

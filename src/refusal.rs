@@ -65,6 +65,17 @@ pub enum Refusal {
     },
     /// The device of this client is gone.
     DeviceDisconnected,
+    /// There are as many devices as the server takes.
+    TooManyDevices,
+    /// There are as many clients of that device as the server takes.
+    TooManyClients(DeviceId),
+    /// The peer sends faster than it may: so many of these a second.
+    TooFast {
+        /// Messages, bytes, errors or pings.
+        what: &'static str,
+        /// How many it may send.
+        per_second: u32,
+    },
     /// The device has given out every client id there is (2^31-1 of them).
     ClientIdsExhausted,
 }
@@ -90,6 +101,13 @@ impl Refusal {
             Self::ClientForwardWithoutPayload => "Forward failed: No payload present in message",
             Self::DeviceDisconnected => "Device disconnected",
             Self::ClientIdsExhausted => "Connection failed: Device has no client ids left",
+            Self::TooManyDevices => "Registration failed: Too many devices",
+            Self::TooManyClients(id) => {
+                return echo("Connection failed: Too many clients of device '", id.as_str(), "'");
+            }
+            Self::TooFast { what, per_second } => {
+                return Cow::Owned(format!("Too many {what}: at most {per_second} a second"));
+            }
             Self::NotAuthorized(Some(reason)) => return echo("", reason, ""),
             Self::UnknownMessageType(name) => return echo("Unknown message type: ", name, ""),
             Self::AlreadyRegistered(id) => return echo("Device already registered: ", id.as_str(), ""),
@@ -117,6 +135,7 @@ impl Refusal {
             Self::Binary => Some(1003),
             Self::InvalidJson => Some(1007),
             Self::HookFailed => Some(1011),
+            Self::TooManyDevices | Self::TooManyClients(_) => Some(1013),
             _ => Some(1008),
         }
     }

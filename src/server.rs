@@ -7,8 +7,10 @@ mod answers;
 mod changes;
 mod clock;
 mod connection;
+mod guard;
 mod http;
 mod pump;
+mod throttle;
 mod transport;
 mod watch;
 mod websocket;
@@ -16,7 +18,7 @@ mod websocket;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
@@ -29,15 +31,19 @@ pub use changes::Changes;
 pub use clock::Clock;
 
 use crate::config::{Config, IceSource};
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 use crate::faults::{Rule, RuleId, Tally};
+use crate::gate::Gate;
 use crate::hooks::Hooks;
 use crate::hub::{Hub, Observer};
+use crate::incidents::Incidents;
 use crate::journal::Journal;
 use crate::ledger::LedgerReading;
 use crate::outbox::End;
+use crate::policy::Policy;
 use crate::relay::Relay;
 use crate::session::Rules;
+use crate::tls::Tls;
 
 /// Connections the system keeps for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -51,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<Clock>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) changes: Arc<Changes>,
+    pub(crate) incidents: Arc<Incidents>,
+    gate: Arc<Gate>,
+    policy: Policy,
     ice: RwLock<IceSource>,
     /// Cancelled when no more connections are wanted.
     stopping: CancellationToken,
@@ -80,12 +89,20 @@ impl Server {
     /// [`Error::Config`] and [`Error::Bind`].
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
+        if is_exposed(&config, &*hooks) && !config.allow_unauthenticated {
+            let what = format!(
+                "{} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
+                 allow_unauthenticated if that is meant",
+                config.host
+            );
+            return Err(ConfigError::new("host", what).into());
+        }
         let wanted = SocketAddr::new(config.host, config.port);
         let bind_error = |source| Error::Bind { address: wanted, source };
         let listener = listen(wanted).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let changes = Arc::new(Changes::default());
-        let clock = Arc::new(Clock::default());
+        let (clock, incidents) = (Arc::new(Clock::default()), Arc::new(Incidents::default()));
         let chronicle = changes::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
         let journal = config.journal.then(|| {
             let desk = watch::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
@@ -96,6 +113,9 @@ impl Server {
             hub: Arc::new(Hub::new(Arc::new(chronicle))),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             clock,
+            gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+            policy: Policy::new(&config),
+            incidents,
             hooks,
             changes,
             ice: RwLock::new(config.ice.clone()),
@@ -138,6 +158,11 @@ impl Running {
     /// What became of the forwards so far.
     pub fn ledger(&self) -> LedgerReading {
         self.shared.relay.ledger().read()
+    }
+
+    /// How often what should not happen did.
+    pub fn incidents(&self) -> &Incidents {
+        &self.shared.incidents
     }
 
     /// What was said, if it was to be written down.
@@ -203,6 +228,12 @@ impl Running {
     }
 }
 
+/// Whether other machines reach it, and nobody is asked who they are.
+fn is_exposed(config: &Config, hooks: &dyn Hooks) -> bool {
+    let asks = hooks.authenticates() || config.tls.as_ref().is_some_and(Tls::asks_clients);
+    !config.host.is_loopback() && !asks
+}
+
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A port that was just left can be taken again; one that somebody listens on can not.
@@ -221,9 +252,17 @@ async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener, tasks: Tas
         Ok(listener) => listener,
         Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
     };
+    if is_exposed(&shared.config, &*shared.hooks) {
+        tracing::warn!(
+            "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
+            shared.config.host
+        );
+    }
     let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
     let router = http::router(&shared);
     let mut pause = Duration::ZERO;
+    // At most one line a second.
+    let mut told = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -233,14 +272,20 @@ async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener, tasks: Tas
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::ZERO;
-                let connection = connection::Connection::new(Arc::clone(&shared), router.clone(), address);
-                tasks.spawn(connection.run(stream, tls.clone()));
+                let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
+                let router = entry.turned_away.map_or_else(|| router.clone(), http::full_house);
+                let connection = connection::Connection::new(Arc::clone(&shared), router, address, entry);
+                let guard = guard::Guard::new(Box::pin(connection.run(stream, tls.clone())), &shared, address);
+                tasks.spawn(guard);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // No descriptors or no memory: they come back when somebody leaves.
                 pause = (pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
-                tracing::warn!("can not accept a connection, trying again in {pause:?}: {error}");
+                if told.is_none_or(|told: Instant| told.elapsed() >= Duration::from_secs(1)) {
+                    told = Some(Instant::now());
+                    tracing::warn!("can not accept connections, trying again and again: {error}");
+                }
                 tokio::select! {
                     () = shared.stopping.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}

@@ -15,6 +15,7 @@ pub use client::ClientSession;
 pub use device::DeviceSession;
 
 use crate::hub::{Device, Hub};
+use crate::incidents::{Incident, Incidents};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::protocol::{DeviceId, Text};
@@ -27,6 +28,8 @@ use crate::relay::Relay;
 pub enum Step {
     /// Nothing: feed it the next text.
     Done,
+    /// Nothing; the peer was told an error, and stays.
+    Refused,
     /// An answer.
     Ask(Question),
 }
@@ -82,6 +85,10 @@ pub struct Rules {
     pub device_wait_timeout: Option<Duration>,
     /// Who gets an id that two want.
     pub on_duplicate: OnDuplicate,
+    /// Devices at a time.
+    pub max_devices: usize,
+    /// Clients of one device at a time.
+    pub max_clients_per_device: usize,
 }
 
 /// The house a session lives in.
@@ -89,6 +96,8 @@ pub struct Rules {
 pub struct Context {
     /// Who else is there.
     pub hub: Arc<Hub>,
+    /// Where what should not happen is counted.
+    pub incidents: Arc<Incidents>,
     /// The way that forwards take.
     pub relay: Arc<Relay>,
     /// What to go by.
@@ -100,6 +109,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Says no to the peer, and counts it.
+    fn refuse(&self, refusal: &Refusal) {
+        if let Some(incident) = Incident::of(refusal) {
+            self.incidents.count(incident);
+        }
+        self.outbox.refuse(refusal);
+    }
+
     /// Writes down what the peer said, where there is a journal. `device` is what it says to be, or asks for.
     fn heard(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
         let Some(scribe) = self.outbox.scribe() else { return };
@@ -131,13 +148,19 @@ pub trait Session: Send {
     /// The connection is over. Idempotent; dropping a session does the same.
     fn leave(&mut self);
 
+    /// Sends the peer away: with an error, and a close.
+    fn expel(&mut self, refusal: &Refusal);
+
     /// Where the session speaks.
     fn outbox(&self) -> &Outbox;
 
     /// The peer has sent a binary message.
     fn on_binary(&mut self) {
-        self.outbox().refuse(&Refusal::Binary);
+        self.expel(&Refusal::Binary);
     }
+
+    /// Whether the peer has registered, or connected.
+    fn is_introduced(&self) -> bool;
 }
 
 /// `now + timeout`, where there is one.

@@ -2,7 +2,9 @@
 
 How it was recorded, with a real device on a server that writes a journal:
 
-    server = SignalingServer(host="0.0.0.0", port=8443, tls=Tls.self_signed(), journal=True).start()
+    server = SignalingServer(
+        host="0.0.0.0", port=8443, tls=Tls.self_signed(), journal=True, allow_unauthenticated=True
+    ).start()
     print(*server.launch_cvd_flags("cvd-1", host="10.0.0.1"))       # launch_cvd with these; connect with a browser
     ...
     Cassette.record(server.journal, "cvd-1").save("boot.jsonl")

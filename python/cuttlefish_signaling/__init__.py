@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from ._native import TurnRest, __version__
     from ._server import SignalingServer
+    from ._tokens import StaticTokens
     from .errors import (
         BindError,
         CassetteError,
@@ -95,6 +96,7 @@ __all__ = [
     "ServerFailedError",
     "SignalingError",
     "SignalingServer",
+    "StaticTokens",
     "Stats",
     "Tls",
     "TlsError",
@@ -122,6 +124,7 @@ _ROOMS = {
     ),
     "_native": ("TurnRest", "__version__"),
     "_server": ("SignalingServer",),
+    "_tokens": ("StaticTokens",),
     "faults": ("Fault", "Faults"),
 }
 """Where the names live; all others are exceptions."""

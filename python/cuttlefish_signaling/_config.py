@@ -37,6 +37,42 @@ class Limits:
     max_message_size: int = 256 * 1024
     """The largest message taken in, in bytes, fragments added up; larger is closed [1009]. Four times what a device
     can be sent, so that a forward that is merely too large for it is answered and not cut off."""
+    max_first_message: int = 64 * 1024
+    """The largest message taken in before a peer has registered or connected, in bytes: a stranger is not given more
+    room than a device could take."""
+    max_connections: int = 16_384
+    """Connections at a time; beyond it requests are answered 503. Ten thousand devices, and clients; an idle one takes
+    5 KiB."""
+    max_connections_per_address: int = 512
+    """Connections at a time from one address, loopback exempt; beyond it 503. A lab behind one address."""
+    new_per_second: int = 10_000
+    """New connections a second, and at once; beyond it 503. Twice what one core can open."""
+    max_opening: int = 1_024
+    """Connections that have not said yet what they want; beyond it the oldest of them goes. Honest ones take
+    milliseconds."""
+    max_devices: int = 16_384
+    """Devices at a time; beyond it 503."""
+    max_clients_per_device: int = 1_024
+    """Clients of one device at a time; one more is closed [1013]."""
+    message_per_second: int = 10_000
+    """Messages one peer may send a second; beyond it, it is closed [1008]. Far beyond any session, and a bound on what
+    one peer can take of a core."""
+    message_burst: int = 20_000
+    """Messages at once."""
+    byte_per_second: int = 16 * 1024 * 1024
+    """Bytes one peer may send a second, as they come over the network; beyond it, it is closed [1008]."""
+    byte_burst: int = 32 * 1024 * 1024
+    """Bytes at once."""
+    error_per_second: int = 20
+    """Errors a second that leave a peer connected; beyond it, it is closed [1008]."""
+    error_burst: int = 100
+    """Errors at once."""
+    ping_per_second: int = 20
+    """Pings and pongs one peer may send a second; beyond it, it is closed [1008]. Real ones ping every 3 s."""
+    ping_burst: int = 100
+    """Pings and pongs at once."""
+    write_timeout: float = 10.0
+    """How long a peer may take none of what is written to it; then it is closed [1013]."""
     outbox_messages: int = 256
     """Messages that may wait for one peer; one more, and it is closed [1013]. A session takes a few dozen."""
     outbox_bytes: int = 1024 * 1024
@@ -90,29 +126,51 @@ class Tls:
         self.certificate_pem = certificate_pem
 
     @classmethod
-    def self_signed(cls, names: Sequence[str] = ("localhost", "127.0.0.1", "::1")) -> Tls:
+    def self_signed(
+        cls,
+        names: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
         """Makes a certificate for these DNS names and IP addresses, good for 824 days.
 
         Raises TlsError where a name is neither.
         """
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise TlsError("tls", f"names must be a list of strings, got {names!r}")
-        native = _native.Tls.self_signed(list(names))
+        native = _native.Tls.self_signed(list(names), _authority(client_ca))
         return cls(native, native.authority_pem or "")
 
     @classmethod
-    def from_files(cls, certificate: str | PathLike[str], key: str | PathLike[str]) -> Tls:
+    def from_files(
+        cls,
+        certificate: str | PathLike[str],
+        key: str | PathLike[str],
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
         """Reads a certificate chain, leaf first, and its private key, both PEM.
+
+        Args:
+            client_ca: The authorities of client certificates, a file or PEM in memory. Only peers with a certificate of
+                theirs are let in; hooks see whom it is for as `Peer.certificate`.
 
         Raises TlsError where a file can not be read, is no PEM, or the two do not belong together.
         """
-        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"))
+        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"), client_ca=client_ca)
 
     @classmethod
-    def from_pem(cls, certificate: str | bytes, key: str | bytes) -> Tls:
+    def from_pem(
+        cls,
+        certificate: str | bytes,
+        key: str | bytes,
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
         """The same from memory. Raises TlsError."""
         chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
-        native = _native.Tls.from_pem(chain, key.encode() if isinstance(key, str) else bytes(key))
+        secret = key.encode() if isinstance(key, str) else bytes(key)
+        native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
         return cls(native, chain.decode("ascii", "replace"))
 
     def client_context(self) -> ssl.SSLContext:
@@ -126,6 +184,12 @@ class Tls:
 
     def __repr__(self) -> str:
         return "<Tls>"
+
+
+def _authority(client_ca: str | PathLike[str] | bytes | None) -> bytes | None:
+    if client_ca is None or isinstance(client_ca, bytes):
+        return client_ca
+    return _read(client_ca, "authority of clients")
 
 
 def _read(path: str | PathLike[str], what: str) -> bytes:
@@ -150,6 +214,9 @@ class Settings:
     hook_timeout: float
     limits: Limits
     keepalive: Keepalive
+    allowed_hosts: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
+    allow_unauthenticated: bool
     journal: bool
     workers: int
     stop_timeout: float
@@ -170,15 +237,35 @@ class Settings:
         check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
         check_seconds("hook_timeout", self.hook_timeout, zero=False)
         check_seconds("stop_timeout", self.stop_timeout)
-        if not isinstance(self.journal, bool):
-            raise ConfigError("journal", f"must be True or False, got {self.journal!r}")
+        for name in ("journal", "allow_unauthenticated"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, f"must be True or False, got {getattr(self, name)!r}")
         _integer("workers", self.workers, 1, 1024)
         native = self.native
         for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "journal", "workers"):
             native[setting] = getattr(self, setting)
+        native["allow_unauthenticated"] = self.allow_unauthenticated
+        # The name it is bound by is a name it is known by.
+        native["allowed_hosts"] = [self.host, *self.allowed_hosts]
+        native["allowed_origins"] = list(self.allowed_origins)
         native["tls"] = self.tls and self.tls._native
         _add_group(native, "limits", self.limits, Limits)
         _add_group(native, "keepalive", self.keepalive, Keepalive)
+
+
+def names(setting: str, value: Any) -> tuple[str, ...]:
+    """A list of strings. Raises ConfigError."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(setting, f"must be a list of strings, got {value!r}")
+    found = tuple(value)
+    for name in found:
+        if not isinstance(name, str) or not name or name != name.strip():
+            raise ConfigError(setting, f"must be a list of strings, got {name!r} in it")
+        if setting == "allowed_hosts" and ("/" in name or (":" in name and not name.startswith("["))):
+            raise ConfigError(setting, f"{name!r} is no host name; without scheme and port, please")
+        if setting == "allowed_origins" and name != "*" and name != "null" and "://" not in name:
+            raise ConfigError(setting, f"{name!r} is no origin, like https://panel.lab")
+    return found
 
 
 def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> None:

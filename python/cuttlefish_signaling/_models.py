@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-PeerTuple: TypeAlias = tuple[str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None]
+PeerTuple: TypeAlias = tuple[
+    str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None, str | None
+]
 
 
 class Headers(Mapping[str, str]):
@@ -54,6 +56,8 @@ class Peer:
     """The query of its request, without `?`."""
     headers: Headers
     """The headers of its request."""
+    certificate: str | None
+    """Whom its TLS certificate is for (`CN=alice, O=lab`), where `Tls(..., client_ca=...)` asked for one."""
     identity: Any
     """What `authorize` returned for it."""
 
@@ -66,8 +70,8 @@ class Peer:
 
     @classmethod
     def _of(cls, peer: PeerTuple) -> Peer:
-        role, address, port, since, path, query, headers, identity = peer
-        return cls(role, address, port, since, path, query, Headers(headers), _identity(identity))  # type: ignore[arg-type]
+        role, address, port, since, path, query, headers, certificate, identity = peer
+        return cls(role, address, port, since, path, query, Headers(headers), certificate, _identity(identity))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,24 @@ class Stats:
     """Forwards that a fault dropped, which somebody armed."""
     hook_failures: int
     """Hooks that raised, hung or returned rubbish."""
+    turned_away: int = 0
+    """Connections answered 503: too many, too many of one address, too fast."""
+    openings_cut: int = 0
+    """Connections dropped before they had said what they want, to make room for others."""
+    foreign: int = 0
+    """Requests with a `Host` or `Origin` that is not allowed."""
+    unauthorized: int = 0
+    """Requests that `authorize` refused."""
+    misbehaved: int = 0
+    """Peers closed because they broke the protocol: 1002, 1003, 1007, 1008, 1009."""
+    too_fast: int = 0
+    """Peers closed because they sent faster than they may."""
+    slow_consumers: int = 0
+    """Peers closed because they did not read."""
+    silent: int = 0
+    """Peers dropped because they did not answer a ping."""
+    panics: int = 0
+    """Connections ended by a bug of ours."""
 
     @property
     def balances(self) -> bool:

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 import weakref
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from ._config import (
     Settings,
     Tls,
     check_seconds,
+    names,
 )
 from ._hooks import HookFailure
 from ._journal import Journal
@@ -58,6 +60,10 @@ class SignalingServer:
             costs the peer it was asked for its connection (`Internal error` [1011]), and nobody else anything.
         limits: Bounds on what peers may take.
         keepalive: When a silent connection is found dead.
+        allowed_hosts: Names by which the server may be reached, beside addresses, `localhost`, `host` and those of a
+            self-signed certificate: what requests say as `Host`. `*` is any, and lets DNS rebinding in.
+        allowed_origins: Origins whose pages may use the server, beside its own: `https://panel.lab`. `*` is any.
+        allow_unauthenticated: Whether to listen on other addresses than loopback without `authorize`.
         journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
         workers: OS threads that relay.
         stop_timeout: Seconds peers get to say goodbye when the server stops.
@@ -80,6 +86,9 @@ class SignalingServer:
         hook_timeout: float = 5.0,
         limits: Limits = Limits(),
         keepalive: Keepalive = Keepalive(),
+        allowed_hosts: Iterable[str] = (),
+        allowed_origins: Iterable[str] = (),
+        allow_unauthenticated: bool = False,
         journal: bool = False,
         workers: int = 1,
         stop_timeout: float = 2.0,
@@ -95,6 +104,9 @@ class SignalingServer:
             hook_timeout=hook_timeout,
             limits=limits,
             keepalive=keepalive,
+            allowed_hosts=names("allowed_hosts", allowed_hosts),
+            allowed_origins=names("allowed_origins", allowed_origins),
+            allow_unauthenticated=allow_unauthenticated,
             journal=journal,
             workers=workers,
             stop_timeout=stop_timeout,
@@ -355,6 +367,7 @@ class SignalingServer:
             gone=gone,
             dropped=dropped,
             hook_failures=run.hooks.failure_count,
+            **dict(run.native.incidents()),
         )
 
     @property

@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -34,7 +35,7 @@ EXAMPLES = """\
 examples:
   cuttlefish-signaling serve
       wss on 127.0.0.1:8443 with a certificate made on the spot, as a legacy device expects
-  cuttlefish-signaling serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key --stun stun:stun.lab:3478
+  cuttlefish-signaling serve --host 0.0.0.0 --allow-host signal.lab --hooks farm.py:hooks --stun stun:stun.lab:3478
   cuttlefish-signaling serve --no-tls --port 8080 --device-wait-timeout 30
   cuttlefish-signaling serve --turn turn:turn.lab:3478 --turn-secret "$SECRET"
   cuttlefish-signaling serve --hooks farm.py:hooks --log-format json
@@ -99,6 +100,15 @@ FLAGS = (
         "SECONDS",
     ),
     Flag("on-duplicate", "who gets an id that two want", "reject", choices=("reject", "replace")),
+    Flag("allow-host", "a name by which the server may be reached, beside addresses", metavar="NAME", repeats=True),
+    Flag("allow-origin", "an origin whose pages may use the server", metavar="ORIGIN", repeats=True),
+    Flag(
+        "allow-unauthenticated",
+        "listen on other addresses than loopback without an authorize hook",
+        False,
+        _switch,
+        switch=True,
+    ),
     Flag("hooks", "hooks, from a Python file or module", metavar="FILE_OR_MODULE:OBJECT"),
     Flag("hook-timeout", "seconds a hook may take", 5.0, float, "SECONDS"),
     Flag("workers", "threads that relay", 1, int),
@@ -234,6 +244,9 @@ def server(found: dict[str, Any]) -> SignalingServer:
         hook_timeout=found["hook_timeout"],
         limits=_group("limits", Limits, found["limits"]),
         keepalive=_group("keepalive", Keepalive, found["keepalive"]),
+        allowed_hosts=found["allow_host"] or (),
+        allowed_origins=found["allow_origin"] or (),
+        allow_unauthenticated=bool(found["allow_unauthenticated"]),
         workers=found["workers"],
         stop_timeout=DRAIN_TIMEOUT,
     )
@@ -325,6 +338,22 @@ def _load(place: str, target: str) -> Any:
     return module
 
 
+class TextFormatter(logging.Formatter):
+    """Text, in which nothing that a peer said can move the cursor, change colours or begin a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines; a traceback has several."""
+        head, *rest = super().format(record).split("\n")
+        message = record.getMessage()
+        if not record.exc_info and "\n" in message:
+            head, rest = "\\n".join([head, *rest]), []
+        return "\n".join("".join(c if c.isprintable() else _escaped(c) for c in line) for line in [head, *rest])
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
@@ -340,7 +369,7 @@ class JsonFormatter(logging.Formatter):
 def _logging(level: str, form: str) -> Iterator[logging.Logger]:
     """Logs to stderr, for as long as this process is the server's."""
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logger = logging.getLogger("cuttlefish_signaling")
     before = logger.level, logger.propagate
@@ -359,13 +388,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
     asked_to_stop = threading.Event()
 
-    def stop(number: int, _frame: object) -> None:
-        # The next one ends us at once.
-        signal.signal(number, signal.SIG_DFL)
+    def stop(_number: int, _frame: object) -> None:
+        # The next one, whichever it is, ends us at once.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         asked_to_stop.set()
 
     with _logging(found["log_level"], found["log_format"]) as logger:
         running = server(found)
+        _raise_descriptor_limit()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         running.start()
@@ -376,6 +407,16 @@ def _serve(arguments: argparse.Namespace) -> int:
         finally:
             running.stop()
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection is a descriptor: as many as the system lets us have, not as many as a shell begins with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass  # Then it is what it was; running out of them is logged.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

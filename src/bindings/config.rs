@@ -11,6 +11,7 @@ use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
 use crate::config::{Config, IceSource, Keepalive, Limits};
 use crate::error::ConfigError;
+use crate::rate::Rate;
 use crate::session::OnDuplicate;
 
 /// Reads one setting after the other out of the dictionary.
@@ -69,15 +70,37 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             timeout: from.seconds("keepalive.timeout")?,
         },
         journal: from.raw("journal")?.extract()?,
+        allowed_hosts: from.raw("allowed_hosts")?.extract()?,
+        allowed_origins: from.raw("allowed_origins")?.extract()?,
+        allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         workers: from.number("workers")?,
     };
     config.validate().map_err(|error| config_error(settings.py(), &error))?;
     Ok(config)
 }
 
+fn rate(from: &Settings<'_, '_>, what: &str) -> PyResult<Rate> {
+    Ok(Rate {
+        per_second: from.number(&format!("limits.{what}_per_second"))?,
+        burst: from.number(&format!("limits.{what}_burst"))?,
+    })
+}
+
 fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
     Ok(Limits {
         max_message_size: from.number("limits.max_message_size")?,
+        max_first_message: from.number("limits.max_first_message")?,
+        max_connections: from.number("limits.max_connections")?,
+        max_connections_per_address: from.number("limits.max_connections_per_address")?,
+        new_per_second: from.number("limits.new_per_second")?,
+        max_opening: from.number("limits.max_opening")?,
+        max_devices: from.number("limits.max_devices")?,
+        max_clients_per_device: from.number("limits.max_clients_per_device")?,
+        messages: rate(from, "message")?,
+        bytes: rate(from, "byte")?,
+        errors: rate(from, "error")?,
+        pings: rate(from, "ping")?,
+        write_timeout: from.seconds("limits.write_timeout")?,
         outbox_messages: from.number("limits.outbox_messages")?,
         outbox_bytes: from.number("limits.outbox_bytes")?,
         first_message_timeout: from.optional_seconds("limits.first_message_timeout")?,

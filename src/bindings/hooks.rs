@@ -63,19 +63,29 @@ struct PeerFacts {
     address: Option<SocketAddr>,
     since: f64,
     request: Request,
+    certificate: Option<Arc<str>>,
     identity: Option<Arc<str>>,
 }
 
-/// A peer as Python's `Peer` takes it: role, address, port, since, path, query, headers, identity as JSON.
-type PeerTuple<'a> =
-    (&'static str, Option<String>, Option<u16>, f64, &'a str, &'a str, &'a [(String, String)], Option<&'a str>);
+/// A peer as Python's `Peer` takes it: role, address, port, since, path, query, headers, certificate, identity as JSON.
+type PeerTuple<'a> = (
+    &'static str,
+    Option<String>,
+    Option<u16>,
+    f64,
+    &'a str,
+    &'a str,
+    &'a [(String, String)],
+    Option<&'a str>,
+    Option<&'a str>,
+);
 
 #[pymethods]
 impl Job {
     /// The peer it is about.
     #[getter]
     fn peer(&self) -> PeerTuple<'_> {
-        let PeerFacts { role, address, since, request, identity } = &self.peer;
+        let PeerFacts { role, address, since, request, certificate, identity } = &self.peer;
         (
             role.as_str(),
             address.map(|address| address.ip().to_string()),
@@ -84,6 +94,7 @@ impl Job {
             &request.path,
             &request.query,
             &request.headers,
+            certificate.as_deref(),
             identity.as_deref(),
         )
     }
@@ -126,6 +137,7 @@ impl PeerFacts {
             address: peer.address,
             since: unix(peer.since),
             request: peer.request.as_deref().cloned().unwrap_or_default(),
+            certificate: peer.certificate.clone(),
             identity: peer.identity.clone(),
         }
     }
@@ -184,6 +196,10 @@ impl Hooks for PyHooks {
         *authorize || *filter_device_info || ice_servers.load(Ordering::Relaxed)
     }
 
+    fn authenticates(&self) -> bool {
+        self.hooked.authorize
+    }
+
     fn authorize(&self, knock: &Knock) -> Option<Decision<Option<Arc<str>>>> {
         if !self.hooked.authorize {
             return None;
@@ -193,6 +209,7 @@ impl Hooks for PyHooks {
             address: knock.address,
             since: unix(std::time::SystemTime::now()),
             request: knock.request.clone(),
+            certificate: knock.certificate.clone(),
             identity: None,
         };
         let wait = self.ask("authorize", peer, knock.role, None, None);

@@ -24,6 +24,7 @@ use super::mailroom::{Mailroom, Queue, SLACK};
 use crate::config::IceSource;
 use crate::error::{ConfigError, Error};
 use crate::hub::{Client, Device, Observer};
+use crate::incidents::Incident;
 use crate::ledger::LedgerReading;
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, outbound};
@@ -205,6 +206,12 @@ impl Server {
         let (LedgerReading { accepted, delivered, refused, gone, dropped }, hub) =
             (self.running.ledger(), self.running.hub());
         (hub.connections(), accepted, delivered, refused, gone, dropped)
+    }
+
+    /// How often what should not happen did: names and counts.
+    fn incidents(&self) -> Vec<(&'static str, u64)> {
+        let incidents = self.running.incidents();
+        Incident::ALL.into_iter().map(|incident| (incident.as_str(), incidents.of(incident))).collect()
     }
 
     /// What was said.

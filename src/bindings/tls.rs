@@ -13,15 +13,15 @@ pub(super) struct Tls(pub(super) tls::Tls);
 impl Tls {
     /// Reads a chain and its key, PEM.
     #[staticmethod]
-    fn from_pem(py: Python<'_>, certificate: Vec<u8>, key: Vec<u8>) -> PyResult<Self> {
-        let tls = detached(py, || tls::Tls::from_pem(&certificate, &key))?;
+    fn from_pem(py: Python<'_>, certificate: Vec<u8>, key: Vec<u8>, client_ca: Option<Vec<u8>>) -> PyResult<Self> {
+        let tls = detached(py, || tls::Tls::from_pem(&certificate, &key, client_ca.as_deref()))?;
         tls.map(Self).map_err(|error| start_error(py, &error))
     }
 
     /// Makes a certificate for these names.
     #[staticmethod]
-    fn self_signed(py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
-        let tls = detached(py, || tls::Tls::self_signed(&names))?;
+    fn self_signed(py: Python<'_>, names: Vec<String>, client_ca: Option<Vec<u8>>) -> PyResult<Self> {
+        let tls = detached(py, || tls::Tls::self_signed(&names, client_ca.as_deref()))?;
         tls.map(Self).map_err(|error| start_error(py, &error))
     }
 

@@ -19,9 +19,12 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use super::Shared;
+use super::http;
 use super::transport::Transport;
 use super::websocket::{self, Pumping};
+use crate::gate::Entry;
 use crate::peer::Peer;
+use crate::tls::subject_of;
 
 /// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.
 pub(super) struct Upgrade {
@@ -33,6 +36,8 @@ pub(super) struct Upgrade {
 #[derive(Clone)]
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
+    /// Whom the TLS certificate of its sender is for.
+    pub(super) certificate: Option<Arc<str>>,
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
 }
 
@@ -40,20 +45,27 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     router: Router,
     address: SocketAddr,
+    entry: Arc<Entry>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, router: Router, address: SocketAddr) -> Self {
-        Self { shared, router, address }
+    pub(super) fn new(shared: Arc<Shared>, router: Router, address: SocketAddr, entry: Entry) -> Self {
+        Self { shared, router, address, entry: Arc::new(entry) }
     }
 
     /// Serves it until it ends, or the server is over.
     ///
     /// Two stages, each boxed: what it takes to open a connection is gone when its long life begins.
     pub(super) async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        let shared = Arc::clone(&self.shared);
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
         let open: Pin<Box<dyn Future<Output = Option<Pumping>> + Send>> = Box::pin(self.open(stream, tls));
-        let Some(Some(pumping)) = unless_over(&shared, open).await else { return };
+        let opened = tokio::select! {
+            biased;
+            () = entry.cut() => return,
+            opened = unless_over(&shared, open) => opened,
+        };
+        let Some(Some(pumping)) = opened else { return };
+        entry.opened();
         unless_over(&shared, pumping).await;
     }
 
@@ -61,7 +73,7 @@ impl Connection {
     async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Pumping> {
         // Signaling is small messages that somebody waits for.
         drop(stream.set_nodelay(true));
-        let Some(tls) = tls else { return self.speak_http(stream).await };
+        let Some(tls) = tls else { return self.speak_http(stream, None).await };
         let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, tls.accept(stream));
         let outcome = tokio::select! {
             biased;
@@ -69,20 +81,24 @@ impl Connection {
             outcome = handshake => outcome,
         };
         match outcome {
-            Ok(Ok(stream)) => return self.speak_http(stream).await,
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.and_then(subject_of).map(Arc::from);
+                return self.speak_http(stream, certificate).await;
+            }
             Ok(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
             Err(_) => tracing::debug!("TLS handshake with {} took too long", self.address),
         }
         None
     }
 
-    async fn speak_http<S>(self, stream: S) -> Option<Pumping>
+    async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<Pumping>
     where
         S: Transport,
     {
-        let Self { shared, router, address } = self;
+        let Self { shared, router, address, .. } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let origin = Origin { address, upgrade: Arc::clone(&upgrade) };
+        let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade) };
         answer_requests(&shared, router, origin, stream).await;
         let Upgrade { transport, peer } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
@@ -107,9 +123,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let foreign = http::foreign(shared, &request, origin.address);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(origin.clone());
-        router.clone().call(request)
+        let mut router = router.clone();
+        async move {
+            match foreign {
+                Some(refused) => Ok(refused),
+                None => router.call(request).await,
+            }
+        }
     });
     let limits = &shared.config.limits;
     let mut connection = http1::Builder::new()

@@ -3,6 +3,7 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,8 +19,11 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use super::Shared;
 use super::answers::Ice;
 use super::connection::{Origin, Upgrade};
+use crate::gate::RETRY_AFTER;
 use crate::hooks::{HookError, Knock};
+use crate::incidents::Incident;
 use crate::peer::{self, Peer, Role};
+use crate::policy::Foreign;
 use crate::protocol::outbound;
 use crate::refusal::Refusal;
 
@@ -39,6 +43,33 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
         .fallback(async || error(StatusCode::NOT_FOUND, "Not found"))
         .with_state(Arc::clone(shared))
+}
+
+/// The answer to everything where there is no room.
+pub(super) fn full_house(why: &'static str) -> Router {
+    Router::new().fallback(async move || {
+        let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    })
+}
+
+/// The answer to a request from a page that may not use the server, if it is one.
+pub(super) fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: SocketAddr) -> Option<Response> {
+    let texts = |name| request.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let (hosts, origins): (Vec<_>, Vec<_>) = (texts(header::HOST).collect(), texts(header::ORIGIN).collect());
+    let (hosts, origins): (Vec<_>, Vec<_>) =
+        (hosts.iter().map(|h| &**h).collect(), origins.iter().map(|o| &**o).collect());
+    let foreign = shared.policy.check(request.uri().path(), &hosts, &origins).err()?;
+    shared.incidents.count(Incident::Foreign);
+    let (status, what, hint) = match foreign {
+        Foreign::Host(host) => (StatusCode::FORBIDDEN, format!("Host not allowed: {host}"), "allowed_hosts"),
+        Foreign::Origin(origin) => (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins"),
+        Foreign::Ambiguous => (StatusCode::BAD_REQUEST, "More than one Host".into(), "one Host"),
+    };
+    tracing::info!("refused a request of {address}: {what:?}; if it is welcome, see {hint}");
+    Some(error(status, &what))
 }
 
 async fn register_device(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -110,6 +141,12 @@ async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Re
 /// Agrees to a WebSocket, or says why not.
 async fn upgrade(shared: &Arc<Shared>, role: Role, mut request: Request) -> Result<Response, Response> {
     let response = handshake(&request)?;
+    if role == Role::Device && shared.hub.device_count() >= shared.config.limits.max_devices {
+        shared.incidents.count(Incident::TurnedAway);
+        let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "Too many devices");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        return Err(response);
+    }
     let caller = Caller::of(shared, role, &request);
     let transport = hyper::upgrade::on(&mut request);
     let Some(origin) = request.extensions_mut().remove::<Origin>() else {
@@ -161,14 +198,18 @@ struct Caller {
 impl Caller {
     fn of(shared: &Shared, role: Role, request: &Request) -> Self {
         let mut peer = Peer::anonymous(role);
-        peer.address = request.extensions().get::<Origin>().map(|origin| origin.address);
+        if let Some(origin) = request.extensions().get::<Origin>() {
+            peer.address = Some(origin.address);
+            peer.certificate.clone_from(&origin.certificate);
+        }
         Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
     }
 
     /// Asks the hook, where there is one.
     async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
-        let knock = Knock { role: peer.role, address: peer.address, request };
+        let certificate = peer.certificate.clone();
+        let knock = Knock { role: peer.role, address: peer.address, certificate, request };
         let decision = shared.hooks.authorize(&knock);
         peer.request = Some(Box::new(knock.request));
         let Some(decision) = decision else { return Ok(peer) };
@@ -177,7 +218,10 @@ impl Caller {
                 peer.identity = identity;
                 Ok(peer)
             }
-            Err(no) => Err(denied(no, &peer)),
+            Err(no) => {
+                shared.incidents.count(Incident::Unauthorized);
+                Err(denied(no, &peer))
+            }
         }
     }
 }

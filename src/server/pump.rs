@@ -13,16 +13,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
 use super::answers::Asked;
-use super::transport::Transport;
+use super::throttle::{Sent, Throttle};
+use super::transport::{Metered, Transport};
 use super::websocket::{self, Fault};
 use crate::hub::Ticket;
+use crate::incidents::Incident;
 use crate::outbox::{End, Outbox, Outgoing};
 use crate::peer::Peer;
 use crate::session::{Answer, Context, Session, Step};
@@ -52,7 +54,7 @@ pub(super) struct Pump<S, P> {
     peer: Arc<Peer>,
     outbox: Arc<Outbox>,
     ticket: Option<Ticket>,
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Metered<S>>,
     session: P,
     phase: Phase,
     /// The question the session has asked, and the answer to come.
@@ -72,6 +74,12 @@ pub(super) struct Pump<S, P> {
     looking: bool,
     /// Forwards written and not flushed.
     unflushed: u64,
+    /// What the peer may still send.
+    throttle: Throttle,
+    /// Bytes that came, until the peer has said what it is.
+    first_bytes: Option<usize>,
+    /// Since when the transport takes nothing of what was written.
+    stuck_since: Option<Instant>,
     last_heard: Instant,
     pinged_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -83,7 +91,7 @@ where
     P: Session + Unpin,
 {
     /// Lets the peer into the hub, before its first message is read.
-    pub(super) fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, context: &Context, session: P) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, socket: WebSocketStream<Metered<S>>, context: &Context, session: P) -> Self {
         let ticket = shared.hub.admit(&context.outbox);
         if ticket.is_none() {
             context.outbox.finish(None, End::close(1001, "server stopping"));
@@ -93,7 +101,6 @@ where
             peer: Arc::clone(&context.peer),
             outbox: Arc::clone(&context.outbox),
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
-            shared,
             ticket,
             socket,
             session,
@@ -107,8 +114,12 @@ where
             hurried: false,
             looking: false,
             unflushed: 0,
+            throttle: Throttle::new(&shared.config.limits, now),
+            first_bytes: Some(0),
+            stuck_since: None,
             last_heard: now,
             pinged_at: None,
+            shared,
         }
     }
 
@@ -117,7 +128,10 @@ where
         let mut busy = false;
         while self.phase == Phase::Open {
             let room = match Pin::new(&mut self.socket).poll_ready(cx) {
-                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Ok(())) => {
+                    self.stuck_since = None;
+                    true
+                }
                 Poll::Pending => false,
                 Poll::Ready(Err(error)) => return self.lost(&error),
             };
@@ -136,6 +150,9 @@ where
                 }
                 Outgoing::Closing => {
                     self.session.leave();
+                    if self.outbox.has_overflowed() {
+                        self.shared.incidents.count(Incident::SlowConsumer);
+                    }
                     self.close_by = Some(now + self.shared.config.limits.close_timeout);
                 }
                 Outgoing::End(End::Reset) => return self.reset(cx),
@@ -146,10 +163,13 @@ where
             match Pin::new(&mut self.socket).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
+                    self.stuck_since = None;
                     self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
                 }
                 Poll::Ready(Err(error)) => return self.lost(&error),
-                Poll::Pending => {}
+                Poll::Pending => {
+                    self.stuck_since.get_or_insert(now);
+                }
             }
         }
         self.part(cx, now);
@@ -186,7 +206,7 @@ where
         if matches!(Pin::new(&mut self.socket).poll_flush(cx), Poll::Ready(Ok(()))) {
             self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
         }
-        self.socket.get_ref().reset_on_close();
+        self.socket.get_ref().inner.reset_on_close();
         self.phase = Phase::Over;
         true
     }
@@ -215,6 +235,9 @@ where
 
     /// Puts a session's question on its way; feeds it what it can be told at once.
     fn take(&mut self, mut step: Step, now: Instant) {
+        if matches!(step, Step::Refused) {
+            self.spend(Sent::Error, now);
+        }
         while let Step::Ask(question) = step {
             match self.shared.answer(question, &self.peer) {
                 Asked::Now(answer) => step = self.session.on_answer(answer, now),
@@ -224,6 +247,15 @@ where
                 }
             }
         }
+    }
+
+    /// What the peer has sent counts. Beyond what it may send it is told, and sent away.
+    fn spend(&mut self, sent: Sent, now: Instant) -> bool {
+        let Err(refusal) = self.throttle.spend(&self.shared.config.limits, sent, now) else { return true };
+        if !self.outbox.is_closed() {
+            self.session.expel(&refusal);
+        }
+        false
     }
 
     fn hear_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
@@ -248,6 +280,24 @@ where
         self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
     }
 
+    /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
+    /// may have is enough for all of it.
+    fn count_first_bytes(&mut self, came: u32) {
+        let Some(first) = &mut self.first_bytes else { return };
+        *first = first.saturating_add(came as usize);
+        if *first > self.shared.config.limits.max_first_message * 2 {
+            self.break_off(websocket::too_big());
+        }
+    }
+
+    /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
+    fn break_off(&mut self, end: End) {
+        if !self.outbox.is_closed() {
+            self.shared.incidents.count(Incident::Misbehaved);
+            self.outbox.finish(None, end);
+        }
+    }
+
     fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
             return self.throw_away(cx);
@@ -257,7 +307,13 @@ where
             if self.phase == Phase::Over || self.deaf || self.holds_enough() {
                 break;
             }
-            let Poll::Ready(next) = Pin::new(&mut self.socket).poll_next(cx) else { break };
+            let next = Pin::new(&mut self.socket).poll_next(cx);
+            let came = std::mem::take(&mut self.socket.get_mut().came);
+            if came > 0 {
+                self.count_first_bytes(came);
+                busy |= !self.spend(Sent::Bytes(came), now);
+            }
+            let Poll::Ready(next) = next else { break };
             busy = true;
             match next {
                 Some(Ok(message)) => self.on_message(message, now),
@@ -274,6 +330,15 @@ where
     fn on_message(&mut self, message: Message, now: Instant) {
         self.last_heard = now;
         self.pinged_at = None;
+        let sent = match &message {
+            Message::Close(_) => None,
+            Message::Ping(_) => Some(Sent::Ping),
+            // Pongs are counted as messages: somebody else may have us ping this peer often.
+            _ => Some(Sent::Message),
+        };
+        if sent.is_some_and(|sent| !self.spend(sent, now)) {
+            return;
+        }
         match message {
             // The WebSocket layer has queued the answer: it goes out with the next flush.
             Message::Ping(_) => self.dirty = true,
@@ -290,9 +355,17 @@ where
                 self.held_bytes += text.len();
                 self.held.push_back(text);
             }
+            Message::Text(text)
+                if self.first_bytes.is_some() && text.len() > self.shared.config.limits.max_first_message =>
+            {
+                self.break_off(websocket::too_big());
+            }
             Message::Text(text) => {
                 let step = self.session.on_text(&text, now);
                 self.take(step, now);
+                if self.session.is_introduced() {
+                    self.first_bytes = None;
+                }
             }
             Message::Binary(_) | Message::Frame(_) => self.session.on_binary(),
         }
@@ -303,8 +376,8 @@ where
         self.deaf = true;
         match Fault::of(error) {
             Fault::Lost => drop(self.lost(error)),
-            Fault::Close(end) => self.outbox.finish(None, end),
-            Fault::Refuse(refusal) => self.outbox.refuse(&refusal),
+            Fault::Close(end) => self.break_off(end),
+            Fault::Refuse(refusal) => self.session.expel(&refusal),
         }
     }
 
@@ -343,9 +416,14 @@ where
                     Some(at) => at.checked_add(keepalive.timeout),
                     None => keepalive.interval.and_then(|interval| self.last_heard.checked_add(interval)),
                 };
-                [ping, self.session.deadline()].into_iter().flatten().min()
+                [ping, self.session.deadline(), self.write_deadline()].into_iter().flatten().min()
             }
         }
+    }
+
+    /// When a peer that takes nothing of what is written is given up.
+    fn write_deadline(&self) -> Option<Instant> {
+        self.stuck_since?.checked_add(self.shared.config.limits.write_timeout)
     }
 
     /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is,
@@ -369,11 +447,14 @@ where
         if self.phase != Phase::Open || self.close_by.is_some() {
             tracing::debug!("dropping {} {}: it took too long to say goodbye", self.peer.role.as_str(), self.peer);
             self.phase = Phase::Over;
+        } else if self.write_deadline().is_some_and(|deadline| deadline <= now) {
+            self.outbox.overrun();
         } else if self.session.deadline().is_some_and(|deadline| deadline <= now) {
             let step = self.session.on_look(now);
             self.take(step, now);
         } else if self.pinged_at.is_some() {
             tracing::info!("dropping {} {}: no pong", self.peer.role.as_str(), self.peer);
+            self.shared.incidents.count(Incident::Silent);
             self.session.leave();
             self.phase = Phase::Over;
         } else {

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes
 
 use super::Shared;
 use super::pump::Pump;
-use super::transport::Transport;
+use super::transport::{Metered, Transport};
 use crate::journal::Scribe;
 use crate::outbox::{End, Outbox};
 use crate::peer::{Peer, Role};
@@ -45,6 +45,7 @@ where
         .max_frame_size(Some(limits.max_message_size));
     // Copied: `into()` would keep hyper's buffer of 8 KiB for as long as the connection lives.
     let read_ahead = read_ahead.to_vec();
+    let stream = Metered { inner: stream, came: 0 };
     let socket = WebSocketStream::from_partially_read(stream, read_ahead, WebSocketRole::Server, Some(settings)).await;
     let mut outbox = Outbox::new(shared.config.outbox_bounds());
     if let Some(journal) = shared.relay.journal() {
@@ -52,6 +53,7 @@ where
     }
     let context = Context {
         hub: Arc::clone(&shared.hub),
+        incidents: Arc::clone(&shared.incidents),
         relay: Arc::clone(&shared.relay),
         rules: Arc::clone(&shared.rules),
         outbox: Arc::new(outbox),
@@ -62,6 +64,11 @@ where
         Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now))),
         _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now))),
     }
+}
+
+/// The end of a peer that says too much at a time.
+pub(super) fn too_big() -> End {
+    End::close(1009, "message too big")
 }
 
 /// What a failure to read means.
@@ -77,9 +84,7 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) fn of(error: &WebSocketError) -> Self {
         match error {
-            WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => {
-                Self::Close(End::close(1009, "message too big"))
-            }
+            WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::Close(too_big()),
             WebSocketError::Utf8(_) => Self::Refuse(Refusal::InvalidJson),
             WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost,
             WebSocketError::Protocol(_) | WebSocketError::Capacity(_) => {

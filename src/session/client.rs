@@ -39,11 +39,12 @@ impl ClientSession {
 
     /// Says no. A refusal that closes ends the session there and then, and whatever the peer had sent ahead.
     fn refuse(&mut self, refusal: &Refusal) -> Step {
-        if refusal.close_code().is_some() {
+        let closes = refusal.close_code().is_some();
+        if closes {
             self.withdraw();
         }
-        self.context.outbox.refuse(refusal);
-        Step::Done
+        self.context.refuse(refusal);
+        if closes { Step::Done } else { Step::Refused }
     }
 
     /// Out of the hub, if it was in it.
@@ -124,8 +125,8 @@ impl Session for ClientSession {
                 self.find(id, deadline, now)
             }
             (State::Looking { device, deadline }, Answer::DeviceInfo(info)) => {
-                let Context { hub, peer, outbox, .. } = &self.context;
-                match hub.attach(&device, info, peer, outbox) {
+                let Context { hub, peer, outbox, rules, .. } = &self.context;
+                match hub.attach(&device, info, peer, outbox, rules.max_clients_per_device) {
                     Ok(Some(client)) => {
                         self.state = State::Connected { device, client };
                         Step::Done
@@ -170,6 +171,14 @@ impl Session for ClientSession {
             self.context.outbox.peer_left();
         }
         self.withdraw();
+    }
+
+    fn expel(&mut self, refusal: &Refusal) {
+        let _closed = self.refuse(refusal);
+    }
+
+    fn is_introduced(&self) -> bool {
+        !matches!(self.state, State::New { .. })
     }
 
     fn outbox(&self) -> &Outbox {

@@ -53,11 +53,12 @@ impl DeviceSession {
 
     /// Says no. A refusal that closes ends the registration there and then, and whatever the peer had sent ahead.
     fn refuse(&mut self, refusal: &Refusal) -> Step {
-        if refusal.close_code().is_some() {
+        let closes = refusal.close_code().is_some();
+        if closes {
             self.withdraw();
         }
-        self.context.outbox.refuse(refusal);
-        Step::Done
+        self.context.refuse(refusal);
+        if closes { Step::Done } else { Step::Refused }
     }
 
     /// Out of the hub, if it was in it.
@@ -81,6 +82,9 @@ impl DeviceSession {
     /// Enters the hub; where somebody else holds the id, finds out whether to take its place.
     fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
         let hub = &self.context.hub;
+        if hub.device_count() >= self.context.rules.max_devices && hub.device(&registration.device.id).is_none() {
+            return self.refuse(&Refusal::TooManyDevices);
+        }
         let mut outcome = hub.register(&registration.device, &registration.config, expected);
         while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
             outcome = hub.register(&registration.device, &registration.config, Some(&Arc::clone(holder)));
@@ -211,6 +215,14 @@ impl Session for DeviceSession {
             self.context.outbox.peer_left();
         }
         self.withdraw();
+    }
+
+    fn expel(&mut self, refusal: &Refusal) {
+        let _closed = self.refuse(refusal);
+    }
+
+    fn is_introduced(&self) -> bool {
+        !matches!(self.state, State::New { .. })
     }
 
     fn outbox(&self) -> &Outbox {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
 use cuttlefish_signaling::hub::{Device, Hub, Ticket};
+use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::journal::{Journal, Scribe, Witness};
 use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 pub struct House {
     pub hub: Arc<Hub>,
     pub relay: Arc<Relay>,
+    pub incidents: Arc<Incidents>,
     pub now: Instant,
     pub ice: Option<IceServers>,
     /// Device info questions are kept back rather than answered, as by a slow hook.
@@ -59,6 +61,7 @@ impl House {
         Self {
             hub: Arc::new(Hub::new(Arc::new(()))),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+            incidents: Arc::default(),
             now: Instant::now(),
             ice: Some(ice),
             hold_device_info: false,
@@ -76,6 +79,7 @@ impl House {
         let outbox = Arc::new(outbox);
         let context = Context {
             hub: Arc::clone(&self.hub),
+            incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
             rules: Arc::clone(&self.rules),
             peer: Arc::new(Peer::anonymous(role)),

@@ -87,7 +87,7 @@ fn comings_and_goings_are_observed_once() {
     hub.register(&device, &outbound::config("[]"), None).unwrap();
     let peer = Arc::new(Peer::anonymous(Role::Client));
     let clients: Vec<_> =
-        (0..3).map(|_| hub.attach(&device, device.info.clone(), &peer, &outbox()).unwrap().unwrap()).collect();
+        (0..3).map(|_| hub.attach(&device, device.info.clone(), &peer, &outbox(), 10_000).unwrap().unwrap()).collect();
     assert_eq!(clients.iter().map(|client| client.id.get()).collect::<Vec<_>>(), [1, 2, 3]);
     hub.detach(&device, &clients[0]);
     hub.detach(&device, &clients[0]);
@@ -97,7 +97,7 @@ fn comings_and_goings_are_observed_once() {
     let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     assert_eq!((read(&counts.devices), read(&counts.devices_left)), (1, 1));
     assert_eq!((read(&counts.clients), read(&counts.clients_left)), (3, 3));
-    assert!(hub.attach(&device, device.info.clone(), &peer, &outbox()).unwrap().is_none(), "it has left");
+    assert!(hub.attach(&device, device.info.clone(), &peer, &outbox(), 10_000).unwrap().is_none(), "it has left");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn many_threads_keep_the_order() {
             scope.spawn(|| {
                 for _ in 0..200 {
                     let outbox = outbox();
-                    let client = hub.attach(&device, device.info.clone(), &peer, &outbox).unwrap().unwrap();
+                    let client = hub.attach(&device, device.info.clone(), &peer, &outbox, 10_000).unwrap().unwrap();
                     for payload in ["1", "2", "3"] {
                         relay.to_device(&device, &client, payload, now).unwrap();
                     }

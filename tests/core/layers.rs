@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 /// Top-level modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
-    &["faults", "journal", "ledger", "outbox", "peer"],
+    &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate"],
     &["hub", "relay", "session"],
-    &["config", "error", "hooks", "tls", "turn"],
+    &["config", "error", "gate", "hooks", "policy", "tls", "turn"],
     &["server"],
     &["bindings"],
 ];

@@ -8,6 +8,7 @@ mod transcript;
 
 mod actors;
 mod faults;
+mod gate;
 mod house;
 mod hub;
 mod ice;
@@ -15,6 +16,7 @@ mod inbound;
 mod journal;
 mod layers;
 mod outbox;
+mod policy;
 mod properties;
 mod sessions;
 mod transcripts;

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from cuttlefish_signaling import IceServer, SignalingServer, Tls
+from cuttlefish_signaling import IceServer, SignalingServer, StaticTokens, Tls
 
 from peers import PATIENCE, peers_of
 
@@ -80,9 +80,16 @@ def page() -> Iterator[Page]:
         site.server_close()
 
 
+def origin(page: Page) -> str:
+    return str(page.evaluate("location.origin"))
+
+
 @pytest.mark.parametrize("tls", [None, Tls.self_signed()], ids=["ws", "wss"])
 def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
-    with SignalingServer(tls=tls, ice_servers=[IceServer("stun:s.lab")]) as server, peers_of(server) as peers:
+    with (
+        SignalingServer(tls=tls, ice_servers=[IceServer("stun:s.lab")], allowed_origins=[origin(page)]) as server,
+        peers_of(server) as peers,
+    ):
         device = peers.device("cvd-1", {"displays": []})
 
         def answer() -> None:
@@ -103,7 +110,7 @@ def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
 
 
 def test_a_page_hears_why_before_the_close(page: Page) -> None:
-    with SignalingServer() as server:
+    with SignalingServer(allowed_origins=[origin(page)]) as server:
         outcome = page.evaluate(CLIENT, [server.client_url, "nobody"])
         assert [message.get("error") for message in outcome["heard"]] == [
             None,
@@ -111,6 +118,46 @@ def test_a_page_hears_why_before_the_close(page: Page) -> None:
         ]
         assert outcome["code"] == 1008
         assert outcome["reason"] == "Connection failed: Device not found: 'nobody'"
+
+
+def test_a_page_from_elsewhere_is_kept_out(page: Page) -> None:
+    """A page that somebody has open in a browser must not reach the devices on that machine."""
+    with SignalingServer() as server, peers_of(server) as peers:
+        peers.device("cvd-1")
+        for url in (server.client_url, server.client_url.replace("127.0.0.1", "localhost")):
+            outcome = page.evaluate(CLIENT, [url, "cvd-1"])
+            assert (outcome["heard"], outcome["code"]) == ([], 1006)
+        for path in ("/devices", "/infra_config", "/healthz"):
+            fetched = page.evaluate(
+                "(url) => fetch(url).then(() => 'read', (error) => String(error))", server.url + path
+            )
+            assert fetched == "TypeError: Failed to fetch", path
+        assert server.clients() == []
+        assert server.stats().foreign == 5
+
+
+def test_a_page_brings_its_token_as_a_sub_protocol(page: Page) -> None:
+    """A browser's WebSocket can set no header."""
+    tokens = StaticTokens({"s3cret": "alice"}, roles=["client"])
+    with (
+        SignalingServer(authorize=tokens, allowed_origins=[origin(page)]) as server,
+        peers_of(server) as peers,
+    ):
+        device = peers.device("cvd-1")
+        client = CLIENT.replace("new WebSocket(url)", 'new WebSocket(url, ["webrtc-operator", "bearer.TOKEN"])')
+        wrong = page.evaluate(client.replace("TOKEN", "guess"), [server.client_url, "cvd-1"])
+        assert (wrong["heard"], wrong["code"]) == ([], 1006)
+
+        def answer() -> None:
+            client_id = device.hears()["client_id"]
+            assert server.clients()[0].identity == "alice"
+            device.says({"message_type": "forward", "client_id": client_id, "payload": 1})
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        right = page.evaluate(client.replace("TOKEN", "s3cret"), [server.client_url, "cvd-1"])
+        answering.join(PATIENCE)
+        assert (right["code"], right["protocol"]) == (1000, "webrtc-operator")
 
 
 def test_a_plain_socket_is_a_client() -> None:

@@ -109,7 +109,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         port = int(served.devices.split(":")[2].split("/")[0])
         with socket.create_connection(("127.0.0.1", port)) as raw:
             raw.sendall(
-                b"GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert b"101" in raw.recv(1000)
@@ -196,7 +196,10 @@ def test_logs_as_json() -> None:
 BAD = [
     (["--port", "70000"], "port: must be between 0 and 65535"),
     (["--port", "x"], "--port: 'x' makes no sense"),
-    (["--host", "192.0.2.1"], "host, port: can not listen on 192.0.2.1"),
+    (["--host", "192.0.2.1", "--allow-unauthenticated"], "host, port: can not listen on 192.0.2.1"),
+    (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines"),
+    (["--allow-host", "http://lab"], "allowed_hosts: 'http://lab' is no host name"),
+    (["--allow-origin", "panel.lab"], "allowed_origins: 'panel.lab' is no origin"),
     (["--stun", "http:x"], "unknown ICE scheme"),
     (["--turn", "turn:x"], "turn-secret: is missing"),
     (["--turn-secret", "x"], "turn: is missing"),

@@ -327,7 +327,7 @@ def test_time_that_is_turned_is_done_when_it_returns() -> None:
         for _ in range(200):
             raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             raw.sendall(
-                b"GET /connect_client HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"GET /connect_client HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert b" 101 " in raw.recv(1000)

@@ -114,7 +114,7 @@ def test_an_answer_survives_what_was_not_read(server: SignalingServer) -> None:
     """Many times, and with the answer read late: a reset would take it back."""
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.sendall(b"y" * 10_000)
             assert connection.recv(12).startswith(b"HTTP/1.1 4")
 
@@ -134,9 +134,9 @@ def raw(server: SignalingServer, request: bytes) -> bytes:
     [
         (b"rubbish\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(100)) + b"\r\n", b"431"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 20000 + b"\r\n\r\n", b"431"),
-        (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"4"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(100)) + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"y" * 20000 + b"\r\n\r\n", b"431"),
+        (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"4"),
         (b"GET /devices HTTP/1.0\r\n\r\n", b"200"),
         (UPGRADE_OF_OLD, b"400"),
     ],
@@ -146,7 +146,7 @@ def test_requests_that_are_none(server: SignalingServer, request_: bytes, status
     assert answer.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status)), answer[:200]
 
 
-@pytest.mark.parametrize("sent", [b"GET /register_dev", b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"GET /register_dev", b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
     limits = Limits(request_head_timeout=0.2)
     with SignalingServer(limits=limits) as server:
@@ -185,7 +185,9 @@ def test_query_strings_are_no_part_of_the_path(server: SignalingServer, peers: P
 def test_what_is_sent_right_behind_the_upgrade_is_heard(server: SignalingServer) -> None:
     text = b'{"message_type":"register","device_id":"eager"}'
     head = (
-        "GET /register_device HTTP/1.1\r\nHost: x\r\n" + "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items()) + "\r\n"
+        "GET /register_device HTTP/1.1\r\nHost: localhost\r\n"
+        + "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items())
+        + "\r\n"
     )
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(head.encode() + bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)

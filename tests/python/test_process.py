@@ -153,7 +153,7 @@ def test_stop_while_a_coroutine_hangs_is_bounded() -> None:
 def test_stop_with_a_peer_that_does_not_answer_is_bounded() -> None:
     with SignalingServer() as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(
-            b"GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         assert b"101" in raw.recv(1000)

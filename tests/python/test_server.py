@@ -36,7 +36,7 @@ def test_urls_tell_where_it_listens(server: SignalingServer) -> None:
 
 
 def test_urls_of_a_server_on_every_address_lead_to_loopback() -> None:
-    with SignalingServer(host="0.0.0.0") as server:
+    with SignalingServer(host="0.0.0.0", allow_unauthenticated=True) as server:
         assert server.url == f"http://127.0.0.1:{server.port}"
 
 

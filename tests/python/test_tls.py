@@ -129,7 +129,7 @@ def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
     with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
         chatter = socket.create_connection(("127.0.0.1", server.port))
-        chatter.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        chatter.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         device, client = peers.device(), peers.client()
         relays(client, device)
         for one in silent:

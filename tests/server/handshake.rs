@@ -22,7 +22,7 @@ async fn answer(request: &str) -> String {
 
 #[test]
 fn the_accept_key_is_that_of_rfc_6455() {
-    let request = "GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n\
+    let request = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: x, webrtc-operator\r\n\
         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
@@ -39,7 +39,7 @@ fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
     block_on(async {
         let server = serve(Config::default());
         let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
-        let upgrade = "GET /register_device HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        let upgrade = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(upgrade.as_bytes()).await.unwrap();
         // A text frame of a megabyte, masked with zeros.
@@ -68,7 +68,8 @@ fn every_no_is_json() {
         ("POST /connect_client HTTP/1.1", "405"),
         ("POST /devices HTTP/1.1", "405"),
     ] {
-        let answer = block_on(answer(&format!("{line}\r\nHost: x\r\nContent-Length: 0\r\n\r\n"))).to_lowercase();
+        let answer =
+            block_on(answer(&format!("{line}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"))).to_lowercase();
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
         assert!(answer.contains("content-type: application/json"), "{answer}");
     }

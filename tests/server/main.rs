@@ -8,6 +8,7 @@ mod transcript;
 
 mod dial;
 mod handshake;
+mod hostile;
 mod keepalive;
 mod pressure;
 mod stopping;

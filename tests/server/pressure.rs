@@ -3,11 +3,17 @@
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::protocol::DeviceId;
+use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, Keepalive, Limits};
 
 use crate::dial::{Dialed, block_on, patiently, serve};
 
 const CHUNK: usize = 30_000;
+
+/// Here peers ping to find out how far the server is, and as often as they can.
+fn unhurried() -> Limits {
+    Limits { pings: Rate { per_second: 1_000_000, burst: 1_000_000 }, ..Limits::default() }
+}
 
 fn forward_to(id: u32) -> String {
     format!(r#"{{"message_type":"forward","client_id":{id},"payload":"{}"}}"#, "x".repeat(CHUNK))
@@ -16,7 +22,7 @@ fn forward_to(id: u32) -> String {
 #[test]
 fn a_client_that_does_not_read_is_closed_and_its_device_told() {
     block_on(async {
-        let server = serve(Config::default());
+        let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
         let mut device = Dialed::device(address, "cvd-1").await;
         let slow = Dialed::client(address, "cvd-1").await;
@@ -43,7 +49,7 @@ fn a_client_that_does_not_read_is_closed_and_its_device_told() {
 #[test]
 fn five_hundred_that_do_not_read_delay_nobody() {
     block_on(async {
-        let server = serve(Config::default());
+        let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
         let mut device = Dialed::device(address, "cvd-1").await;
         let mut client = Dialed::client(address, "cvd-1").await;
@@ -73,7 +79,7 @@ fn five_hundred_that_do_not_read_delay_nobody() {
 #[test]
 fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
     block_on(async {
-        let server = serve(Config::default());
+        let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
         let mut device = Dialed::device(address, "cvd-1").await;
         let mut client = Dialed::client(address, "cvd-1").await;
@@ -90,7 +96,7 @@ fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
 fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
     block_on(async {
         let keepalive = Keepalive { interval: None, ..Keepalive::default() };
-        let server = serve(Config { keepalive, ..Config::default() });
+        let server = serve(Config { keepalive, limits: unhurried(), ..Config::default() });
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
         device.freeze();
@@ -112,7 +118,7 @@ fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
 #[test]
 fn a_closed_peer_that_does_not_read_is_dropped_after_its_time() {
     block_on(async {
-        let limits = Limits { close_timeout: Duration::from_millis(200), ..Limits::default() };
+        let limits = Limits { close_timeout: Duration::from_millis(200), ..unhurried() };
         let keepalive = Keepalive { interval: None, ..Keepalive::default() };
         let server = serve(Config { keepalive, limits, ..Config::default() });
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;

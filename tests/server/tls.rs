@@ -4,7 +4,7 @@ use cuttlefish_signaling::{Error, Tls};
 
 #[test]
 fn a_made_certificate_comes_with_its_authority_and_without_its_key() {
-    let tls = Tls::self_signed(&["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let tls = Tls::self_signed(&["localhost".into(), "127.0.0.1".into()], None).unwrap();
     let pem = tls.authority_pem().unwrap();
     assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"));
     assert!(!pem.contains("KEY"));
@@ -14,6 +14,6 @@ fn a_made_certificate_comes_with_its_authority_and_without_its_key() {
 
 #[test]
 fn what_is_no_certificate_is_an_error() {
-    assert!(matches!(Tls::from_pem(b"", b""), Err(Error::Tls(_))));
-    assert!(matches!(Tls::self_signed(&[]), Err(Error::Tls(_))));
+    assert!(matches!(Tls::from_pem(b"", b"", None), Err(Error::Tls(_))));
+    assert!(matches!(Tls::self_signed(&[], None), Err(Error::Tls(_))));
 }

@@ -1,0 +1,80 @@
+"""`StaticTokens`: the simplest `authorize` that is worth the name."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError, Refused
+
+if TYPE_CHECKING:
+    from ._models import AuthorizeContext
+
+ROLES = ("device", "client", "http")
+SUBPROTOCOL = "bearer."
+
+
+class StaticTokens:
+    """An `authorize` hook that lets in who brings one of these tokens.
+
+        server = SignalingServer(authorize=StaticTokens({"s3cret": "alice"}))
+
+    In a header, `Authorization: Bearer s3cret`; or, since browsers can set no header on a WebSocket, as a sub-protocol
+    behind the one that the server speaks: `new WebSocket(url, ["webrtc-operator", "bearer.s3cret"])`. (A token for
+    there has letters, digits and ``!#$%&'*+-.^_`|~`` only: RFC 9110, 5.6.2.)
+
+    Args:
+        tokens: Tokens and whom each stands for; or tokens alone, then nobody has an identity.
+        roles: Who needs one: `"device"`, `"client"`, `"http"`; all, where nothing is said.
+
+    Raises:
+        ConfigError: There is no token, or an empty one.
+    """
+
+    def __init__(self, tokens: Mapping[str, Any] | Iterable[str], *, roles: Iterable[str] = ROLES) -> None:
+        if isinstance(tokens, str):
+            raise ConfigError("StaticTokens.tokens", "must be a mapping or a list of tokens, got one string")
+        known = dict(tokens) if isinstance(tokens, Mapping) else dict.fromkeys(tokens)
+        if not known or not all(isinstance(token, str) and token for token in known):
+            raise ConfigError("StaticTokens.tokens", "needs at least one token; tokens are strings that are not empty")
+        self._roles = tuple(roles)
+        for role in self._roles:
+            if role not in ROLES:
+                raise ConfigError("StaticTokens.roles", f"{role!r} is none of {', '.join(map(repr, ROLES))}")
+        # Digests are all of one length, and comparing those tells nothing of the tokens.
+        self._known = [(_digest(token), identity) for token, identity in known.items()]
+
+    def __call__(self, ctx: AuthorizeContext) -> Any:
+        """Returns whom the token stands for. Raises Refused."""
+        if ctx.role not in self._roles:
+            return None
+        token = _token_of(ctx)
+        if token is None:
+            raise Refused("A token is needed", status=401)
+        given, found, identity = _digest(token), False, None
+        for digest, whom in self._known:
+            # All of them, whichever it is: the time it takes is always the same.
+            if hmac.compare_digest(digest, given):
+                found, identity = True, whom
+        if not found:
+            raise Refused("This token is not known", status=401)
+        return identity
+
+    def __repr__(self) -> str:
+        return f"<StaticTokens: {len(self._known)}>"
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _token_of(ctx: AuthorizeContext) -> str | None:
+    scheme, _, token = ctx.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for offered in ctx.headers.get("sec-websocket-protocol", "").split(","):
+        if offered.strip().startswith(SUBPROTOCOL):
+            return offered.strip().removeprefix(SUBPROTOCOL)
+    return None

@@ -1,0 +1,47 @@
+//! A panic in one connection ends that connection only: it is counted and logged, and the listener lives.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Shared;
+use crate::incidents::Incident;
+
+/// A connection's task.
+pub(super) struct Guard {
+    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Guard {
+    pub(super) fn new(
+        task: Pin<Box<dyn Future<Output = ()> + Send>>,
+        shared: &Arc<Shared>,
+        address: SocketAddr,
+    ) -> Self {
+        Self { task, shared: Arc::clone(shared), address }
+    }
+}
+
+impl Future for Guard {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = &mut self.task;
+        // Whatever the task leaves half done, it is dropped and never polled again.
+        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(poll) => poll,
+            Err(panic) => {
+                let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+                let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                tracing::error!("a bug in cuttlefish-signaling ended the connection of {}: {words}", self.address);
+                self.shared.incidents.count(Incident::Panic);
+                Poll::Ready(())
+            }
+        }
+    }
+}

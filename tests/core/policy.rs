@@ -1,0 +1,88 @@
+//! Which pages may use a server: pairs of `Host` and `Origin`.
+
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::policy::{Foreign, Policy};
+
+fn check(policy: &Policy, path: &str, host: Option<&str>, origin: Option<&str>) -> Result<(), Foreign> {
+    policy.check(path, host.as_slice(), origin.as_slice())
+}
+
+/// Host, origin, whether a client may come in. A server that allows the host `lab` and the origin `https://panel.lab`.
+const PAIRS: &[(Option<&str>, Option<&str>, bool)] = &[
+    // Programs, and pages that the server serves itself.
+    (None, None, true),
+    (Some("127.0.0.1"), None, true),
+    (Some("127.0.0.1:8080"), None, true),
+    (Some("[::1]:8080"), None, true),
+    (Some("[::1]"), None, true),
+    (Some("::1"), None, true),
+    (Some("10.0.0.7:8080"), None, true),
+    (Some("localhost"), None, true),
+    (Some("LocalHost:8080"), None, true),
+    (Some("localhost.:8080"), None, true),
+    (Some("app.localhost:8080"), None, true),
+    (Some("lab"), None, true),
+    (Some("LAB:443"), None, true),
+    (Some("127.0.0.1:8080"), Some("http://127.0.0.1:8080"), true),
+    (Some("127.0.0.1:8443"), Some("https://127.0.0.1:8443"), true),
+    (Some("localhost"), Some("http://localhost"), true),
+    (Some("localhost:80"), Some("http://localhost"), true),
+    (Some("localhost"), Some("https://localhost:443"), true),
+    (Some("[::1]:8080"), Some("http://[::1]:8080"), true),
+    (Some("lab:8080"), Some("http://LAB:8080"), true),
+    (Some("127.0.0.1:8080"), Some("https://panel.lab"), true),
+    (Some("127.0.0.1:8080"), Some("https://PANEL.lab"), true),
+    // Pages from elsewhere.
+    (Some("127.0.0.1:8080"), Some("http://127.0.0.1:8081"), false),
+    (Some("127.0.0.1:8080"), Some("http://localhost:8080"), false),
+    (Some("127.0.0.1:8080"), Some("https://evil.example"), false),
+    (Some("127.0.0.1:8080"), Some("http://127.0.0.1:8080.evil.example"), false),
+    (Some("127.0.0.1:8080"), Some("http://evil.example/127.0.0.1:8080"), false),
+    (Some("127.0.0.1:8080"), Some("null"), false),
+    (Some("127.0.0.1:8080"), Some(""), false),
+    (Some("127.0.0.1:8080"), Some("file://"), false),
+    (Some("127.0.0.1:8080"), Some("chrome-extension://127.0.0.1:8080"), false),
+    (Some("127.0.0.1:8080"), Some("https://panel.lab.evil.example"), false),
+    (Some("127.0.0.1:8080"), Some("http://panel.lab"), false),
+    (None, Some("http://127.0.0.1"), false),
+    // Names that were made to point here.
+    (Some("evil.example"), None, false),
+    (Some("evil.example:8080"), Some("http://evil.example:8080"), false),
+    (Some("127.0.0.1.evil.example:8080"), None, false),
+    (Some("localhost.evil.example"), None, false),
+    (Some("notlocalhost"), None, false),
+    (Some("lab.evil.example"), None, false),
+    (Some("127.0.0.1:8080@evil.example"), None, false),
+    (Some(""), None, false),
+];
+
+#[test]
+fn pages_are_told_apart_by_host_and_origin() {
+    let policy = Policy::new(&Config {
+        allowed_hosts: vec!["Lab".into()],
+        allowed_origins: vec!["https://panel.lab/".into()],
+        ..Config::default()
+    });
+    assert!(PAIRS.len() >= 40);
+    for (host, origin, allowed) in PAIRS {
+        assert_eq!(check(&policy, "/connect_client", *host, *origin).is_ok(), *allowed, "{host:?} {origin:?}");
+        let host_allowed = check(&policy, "/connect_client", *host, None).is_ok();
+        assert_eq!(check(&policy, "/register_device", *host, *origin).is_ok(), host_allowed, "devices: {host:?}");
+    }
+    let any = Policy::new(&Config {
+        allowed_hosts: vec!["*".into()],
+        allowed_origins: vec!["*".into()],
+        ..Config::default()
+    });
+    assert!(PAIRS.iter().all(|(host, origin, _)| check(&any, "/devices", *host, *origin).is_ok()));
+}
+
+#[test]
+fn two_hosts_are_one_too_many() {
+    let policy = Policy::new(&Config::default());
+    assert_eq!(policy.check("/", &["localhost", "localhost"], &[]), Err(Foreign::Ambiguous));
+    assert_eq!(
+        policy.check("/", &["localhost"], &["http://localhost", "http://x"]),
+        Err(Foreign::Origin("http://x".into()))
+    );
+}

@@ -1,0 +1,317 @@
+//! Hostile peers: too many, too fast, too large, too slow, from elsewhere. Each is told, and costs nobody else anything:
+//! every test ends with an honest pair at work, and with the books in balance.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::hooks::{Decision, Hooks, IceQuestion, Knock};
+use cuttlefish_signaling::incidents::Incident;
+use cuttlefish_signaling::protocol::IceServers;
+use cuttlefish_signaling::rate::Rate;
+use cuttlefish_signaling::{Config, IceSource, Limits, NoHooks, Running, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::dial::{Came, Dialed, block_on, patiently, serve};
+
+const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn limited(limits: Limits) -> Running {
+    serve(Config { limits, ..Config::default() })
+}
+
+/// An honest pair works, and nothing was lost.
+async fn is_well(server: &Running) {
+    let address = server.local_addr();
+    let mut device = Dialed::device(address, "honest").await;
+    let mut client = Dialed::client(address, "honest").await;
+    client.says(r#"{"message_type":"forward","payload":1}"#).await;
+    device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
+    device.says(r#"{"message_type":"forward","client_id":1,"payload":2}"#).await;
+    client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
+    drop((device, client));
+    patiently("the stop", server.stop(Duration::from_secs(2))).await;
+    let ledger = server.ledger();
+    assert!(ledger.balances(), "{ledger:?}");
+}
+
+/// What is answered to a request, until the server hangs up.
+async fn answer(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    patiently("an answer", stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn beyond_the_cap_a_503_says_when_to_come_again() {
+    block_on(async {
+        let server = limited(Limits { max_connections: 2, ..Limits::default() });
+        let address = server.local_addr();
+        let first = Dialed::open(address, "/register_device").await;
+        let second = Dialed::open(address, "/connect_client").await;
+        for path in ["/register_device", "/connect_client", "/devices", "/healthz", "/nonsense"] {
+            let told = answer(address, &UPGRADE.replace("/register_device", path)).await.to_lowercase();
+            assert!(told.starts_with("http/1.1 503 "), "{told}");
+            assert!(told.contains("retry-after: 1\r\n") && told.contains("connection: close\r\n"), "{told}");
+            assert!(told.ends_with(r#"{"error":"too many connections"}"#), "{told}");
+        }
+        assert_eq!(server.incidents().of(Incident::TurnedAway), 5);
+        drop((first, second));
+        while server.hub().connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+        is_well(&server).await;
+    });
+}
+
+#[test]
+fn a_thousand_slow_handshakes_keep_nobody_out() {
+    block_on(async {
+        let server = limited(Limits { max_opening: 100, ..Limits::default() });
+        let mut slow = Vec::new();
+        for _ in 0..1000 {
+            let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+            stream.write_all(b"GET /register_device HT").await.unwrap();
+            slow.push(stream);
+        }
+        is_well(&server).await;
+        assert!(server.incidents().of(Incident::OpeningCut) >= 900);
+    });
+}
+
+#[test]
+fn devices_and_clients_are_counted() {
+    block_on(async {
+        let server = limited(Limits { max_devices: 1, max_clients_per_device: 1, ..Limits::default() });
+        let address = server.local_addr();
+        let mut early = Dialed::open(address, "/register_device").await;
+        let device = Dialed::device(address, "honest").await;
+        early.says(r#"{"message_type":"register","device_id":"other"}"#).await;
+        early.hears(r#"{"error":"Registration failed: Too many devices"}"#).await;
+        assert_eq!(early.next().await, Came::Closed(1013));
+        let mut again = Dialed::open(address, "/connect_client").await;
+        let client = Dialed::client(address, "honest").await;
+        again.says(r#"{"message_type":"connect","device_id":"honest"}"#).await;
+        again.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        again.hears(r#"{"error":"Connection failed: Too many clients of device 'honest'"}"#).await;
+        assert_eq!(again.next().await, Came::Closed(1013));
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(UPGRADE.as_bytes()).await.unwrap();
+        let mut told = [0; 13];
+        late.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 503 ");
+        drop((device, client));
+        while !server.hub().devices().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        is_well(&server).await;
+    });
+}
+
+/// Sends until it is sent away; returns what it was told.
+async fn floods(peer: &mut Dialed, message: Message) -> Option<String> {
+    for _ in 0..1000 {
+        peer.send(message.clone()).await;
+    }
+    let mut told = None;
+    loop {
+        match peer.next().await {
+            Came::Text(text) => told = Some(text),
+            Came::Closed(code) => {
+                assert_eq!(code, 1008);
+                return told;
+            }
+            Came::Lost | Came::Pong(_) => return told,
+        }
+    }
+}
+
+#[test]
+fn whoever_sends_too_fast_is_told_and_sent_away() {
+    let slowly = Rate { per_second: 1, burst: 50 };
+    let few_bytes = Rate { per_second: 1, burst: 4000 };
+    let forward = Message::text(r#"{"message_type":"forward","client_id":1,"payload":1}"#);
+    let nonsense = Message::text(r#"{"message_type":"?"}"#);
+    let cases = [
+        (Limits { messages: slowly, ..Limits::default() }, forward.clone(), "messages: at most 1 a second"),
+        (Limits { bytes: few_bytes, ..Limits::default() }, forward, "bytes: at most 1 a second"),
+        (Limits { errors: slowly, ..Limits::default() }, nonsense, "errors: at most 1 a second"),
+        (Limits { pings: slowly, ..Limits::default() }, Message::Ping("x".into()), "pings: at most 1 a second"),
+    ];
+    for (limits, message, what) in cases {
+        block_on(async {
+            let server = limited(limits);
+            let address = server.local_addr();
+            let mut device = Dialed::device(address, "cvd-1").await;
+            let mut client = Dialed::client(address, "cvd-1").await;
+            let told = floods(&mut device, message).await;
+            assert_eq!(told, Some(format!(r#"{{"error":"Too many {what}"}}"#)));
+            assert_eq!(server.incidents().of(Incident::TooFast), 1);
+            // Its client hears of its end behind what came before.
+            while client.next().await != Came::Closed(1000) {}
+            is_well(&server).await;
+        });
+    }
+}
+
+#[test]
+fn tiny_fragments_are_counted_as_they_come() {
+    block_on(async {
+        let server = limited(Limits { bytes: Rate { per_second: 1, burst: 20_000 }, ..Limits::default() });
+        let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
+        device.send(Message::Frame(Frame::message("\"", OpCode::Data(Data::Text), false))).await;
+        for _ in 0..10_000 {
+            device.send(Message::Frame(Frame::message("x", OpCode::Data(Data::Continue), false))).await;
+        }
+        device.hears(r#"{"error":"Too many bytes: at most 1 a second"}"#).await;
+        assert_eq!(device.next().await, Came::Closed(1008));
+        is_well(&server).await;
+    });
+}
+
+#[test]
+fn a_first_message_may_be_smaller_only() {
+    block_on(async {
+        let server = limited(Limits { max_first_message: 1000, ..Limits::default() });
+        let address = server.local_addr();
+        let register = |size: usize| {
+            let head = r#"{"message_type":"register","device_id":"cvd-1","device_info":""#;
+            format!(r#"{head}{}"}}"#, "x".repeat(size - head.len() - 2))
+        };
+        let mut large = Dialed::open(address, "/register_device").await;
+        large.says(&register(1001)).await;
+        assert_eq!(large.next().await, Came::Closed(1009));
+        let mut fitting = Dialed::open(address, "/register_device").await;
+        fitting.says(&register(1000)).await;
+        fitting.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        fitting.says(&format!(r#"{{"message_type":"?","more":"{}"}}"#, "x".repeat(5000))).await;
+        fitting.hears(r#"{"error":"Unknown message type: ?"}"#).await;
+        // In fragments that never end, and in pings: all of it counts.
+        let mut endless = Dialed::open(address, "/register_device").await;
+        endless.send(Message::Frame(Frame::message("\"", OpCode::Data(Data::Text), false))).await;
+        for _ in 0..300 {
+            endless.send(Message::Frame(Frame::message("xxxxxxxx", OpCode::Data(Data::Continue), false))).await;
+        }
+        assert_eq!(endless.next().await, Came::Closed(1009));
+        is_well(&server).await;
+    });
+}
+
+#[test]
+fn who_takes_nothing_of_what_is_written_is_given_up() {
+    block_on(async {
+        let limits = Limits { outbox_bytes: 64 << 20, outbox_messages: 100_000, ..Limits::default() };
+        let keepalive = cuttlefish_signaling::Keepalive { interval: None, ..Default::default() };
+        let server = serve(Config { limits, keepalive, ..Config::default() });
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let stuck = Dialed::client(address, "cvd-1").await;
+        stuck.freeze();
+        let large = format!(r#"{{"message_type":"forward","client_id":1,"payload":"{}"}}"#, "x".repeat(60_000));
+        server.clock().freeze();
+        // More than the system's buffers take, less than ours.
+        for _ in 0..300 {
+            device.says(&large).await;
+        }
+        device.round_trip().await;
+        server.clock().advance(Duration::from_millis(9_900));
+        drop(server.clock_turned());
+        assert!(device.round_trip().await.is_empty(), "it has 10 s");
+        server.clock().advance(Duration::from_millis(100));
+        drop(server.clock_turned());
+        device.hears(r#"{"message_type":"client_disconnected","client_id":1}"#).await;
+        assert_eq!(server.incidents().of(Incident::SlowConsumer), 1);
+        drop(stuck);
+        drop(device);
+        is_well(&server).await;
+    });
+}
+
+/// Panics when it is asked about a device called so.
+struct Fragile;
+
+impl Hooks for Fragile {
+    fn ice_servers(&self, question: &IceQuestion) -> Option<Decision<IceServers>> {
+        let id = question.device_id.as_ref().map(ToString::to_string);
+        assert!(id.as_deref() != Some("bad"), "on purpose");
+        Some(Box::pin(async move {
+            assert!(id.as_deref() != Some("worse"), "on purpose, later");
+            Ok(IceServers::default())
+        }))
+    }
+}
+
+#[test]
+fn a_panic_ends_its_connection_only() {
+    block_on(async {
+        let config = Config { ice: IceSource::Hook, ..Config::default() };
+        let server = Server::bind(config, Arc::new(Fragile), Arc::new(())).unwrap().serve();
+        for id in ["bad", "worse"] {
+            let mut device = Dialed::open(server.local_addr(), "/register_device").await;
+            device.says(&format!(r#"{{"message_type":"register","device_id":"{id}"}}"#)).await;
+            assert_eq!(device.next().await, Came::Lost);
+        }
+        assert_eq!(server.incidents().of(Incident::Panic), 2);
+        assert_eq!(server.hub().connections(), 0, "it has left the hub");
+        is_well(&server).await;
+    });
+}
+
+struct Open;
+
+impl Hooks for Open {
+    fn authenticates(&self) -> bool {
+        true
+    }
+
+    fn authorize(&self, _: &Knock) -> Option<Decision<Option<Arc<str>>>> {
+        Some(Box::pin(async { Ok(None) }))
+    }
+}
+
+#[test]
+fn what_others_can_reach_has_to_ask_who_they_are() {
+    let everywhere = Config { host: [0, 0, 0, 0].into(), ..Config::default() };
+    let bind = |config: &Config, hooks: Arc<dyn Hooks>| Server::bind(config.clone(), hooks, Arc::new(())).map(drop);
+    let refused = bind(&everywhere, Arc::new(NoHooks)).unwrap_err().to_string();
+    assert!(refused.contains("host: 0.0.0.0 can be reached from other machines"), "{refused}");
+    assert!(refused.contains("allow_unauthenticated"), "{refused}");
+    bind(&everywhere, Arc::new(Open)).unwrap();
+    bind(&Config { allow_unauthenticated: true, ..everywhere }, Arc::new(NoHooks)).unwrap();
+}
+
+#[test]
+fn pages_from_elsewhere_are_refused_before_anything_else() {
+    block_on(async {
+        let server = serve(Config::default());
+        let address = server.local_addr();
+        let cases = [
+            (
+                "/connect_client",
+                "Host: localhost\r\nOrigin: https://evil.example",
+                "403",
+                "Origin not allowed: https://evil.example",
+            ),
+            ("/devices", "Host: localhost\r\nOrigin: null", "403", "Origin not allowed: null"),
+            ("/nonsense", "Host: evil.example", "403", "Host not allowed: evil.example"),
+            ("/register_device", "Host: evil.example:80", "403", "Host not allowed: evil.example:80"),
+            ("/healthz", "Host: localhost\r\nHost: evil.example", "400", "More than one Host"),
+        ];
+        for (path, headers, status, words) in cases {
+            let request = UPGRADE.replace("/register_device", path).replace("Host: localhost", headers);
+            let told = answer(address, &request.replace("Connection: Upgrade", "Connection: close, Upgrade")).await;
+            assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
+            assert!(told.ends_with(&format!(r#"{{"error":"{words}"}}"#)), "{told}");
+            assert!(!told.to_lowercase().contains("access-control"), "{told}");
+        }
+        assert_eq!(server.incidents().of(Incident::Foreign), 5);
+        is_well(&server).await;
+    });
+}
