@@ -201,7 +201,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Closes [1013], and throws away what waits: the peer takes nothing.
+    /// Closes with 1013, and throws away what waits: the peer takes nothing.
     pub fn overrun(&self) {
         let mut state = self.state.lock();
         if state.end.is_none() {

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -148,6 +150,19 @@ impl Running {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves one more connection, in memory: as any that was accepted from this machine, and without TLS. Returns the
+    /// task, which ends with the connection.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let entry = self.shared.gate.enter(address.ip(), Instant::now());
+        let router = entry.turned_away.map_or_else(|| http::router(&self.shared), http::full_house);
+        let connection = connection::Connection::new(Arc::clone(&self.shared), router, address, entry);
+        self.tasks.spawn(guard::Guard::new(Box::pin(connection.run_in_memory(stream)), &self.shared, address))
     }
 
     /// Who is there.

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -54,19 +54,15 @@ impl Connection {
     }
 
     /// Serves it until it ends, or the server is over.
-    ///
-    /// Two stages, each boxed: what it takes to open a connection is gone when its long life begins.
     pub(super) async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        let open: Pin<Box<dyn Future<Output = Option<Pumping>> + Send>> = Box::pin(self.open(stream, tls));
-        let opened = tokio::select! {
-            biased;
-            () = entry.cut() => return,
-            opened = unless_over(&shared, open) => opened,
-        };
-        let Some(Some(pumping)) = opened else { return };
-        entry.opened();
-        unless_over(&shared, pumping).await;
+        serve(shared, entry, Box::pin(self.open(stream, tls))).await;
+    }
+
+    /// The same for a connection in memory.
+    pub(super) async fn run_in_memory(self, stream: DuplexStream) {
+        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+        serve(shared, entry, Box::pin(self.speak_http(stream, None))).await;
     }
 
     /// TLS, where there is any, and HTTP, until an endpoint has agreed to an upgrade.
@@ -107,6 +103,18 @@ impl Connection {
         };
         Some(websocket::open(shared, parts.io.into_inner(), parts.read_buf, peer).await)
     }
+}
+
+/// Two stages, each boxed: what it takes to open a connection is gone when its long life begins.
+async fn serve(shared: Arc<Shared>, entry: Arc<Entry>, open: Pin<Box<dyn Future<Output = Option<Pumping>> + Send>>) {
+    let opened = tokio::select! {
+        biased;
+        () = entry.cut() => return,
+        opened = unless_over(&shared, open) => opened,
+    };
+    let Some(Some(pumping)) = opened else { return };
+    entry.opened();
+    unless_over(&shared, pumping).await;
 }
 
 /// Goes on with it until the server is over: then there is no more time for goodbyes.

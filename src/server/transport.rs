@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -27,6 +27,10 @@ impl Transport for TlsStream<TcpStream> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }
+}
+
+impl Transport for DuplexStream {
+    fn reset_on_close(&self) {}
 }
 
 /// A transport that counts what comes in: bytes as the peer sent them, fragments, pings and all.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 #![allow(clippy::too_many_lines, clippy::large_futures, unreachable_pub, missing_docs)]
 
+#[path = "../../fuzz/src/core.rs"]
+mod fuzzed;
 #[path = "../transcript/mod.rs"]
 mod transcript;
 
@@ -15,8 +17,10 @@ mod ice;
 mod inbound;
 mod journal;
 mod layers;
+mod model;
 mod outbox;
 mod policy;
 mod properties;
+mod seeds;
 mod sessions;
 mod transcripts;

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::actors::{client_msg, device_msg, house};
+use crate::model::{self, Act};
 
 /// Arbitrary JSON text: any number form, escape and white space that RFC 8259 allows.
 fn json_text() -> impl Strategy<Value = String> {
@@ -83,16 +84,6 @@ proptest! {
     }
 }
 
-/// Devices, clients, and forwards in any order, against a model that knows who is connected to whom.
-#[derive(Debug, Clone)]
-enum Act {
-    Register(u8),
-    Connect(u8, u8),
-    Forward(u8),
-    ForwardTo(u8, u8),
-    Leave(u8),
-}
-
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         2 => (0..4_u8).prop_map(Act::Register),
@@ -104,77 +95,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     vec(act, 1..80)
 }
 
-#[derive(Default)]
-struct Model {
-    /// Device number to its clients by id, and the last id.
-    devices: std::collections::HashMap<u8, (std::collections::HashMap<u32, u8>, u32)>,
-    /// Client number to its device and id.
-    clients: std::collections::HashMap<u8, (u8, u32)>,
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn messages_reach_their_pair_only(acts in acts()) {
-        let mut house = house();
-        let mut model = Model::default();
-        for (turn, act) in acts.into_iter().enumerate() {
-            let mut expected: Vec<(String, String)> = Vec::new();
-            match act {
-                Act::Register(d) if !model.devices.contains_key(&d) => {
-                    house.registers(&format!("d{d}"), &format!("cvd-{d}"));
-                    house.all_heard(&format!("d{d}"));
-                    model.devices.insert(d, Default::default());
-                }
-                Act::Connect(c, d) if !model.clients.contains_key(&c) && model.devices.contains_key(&d) => {
-                    house.connects(&format!("c{c}"), &format!("cvd-{d}"));
-                    house.all_heard(&format!("c{c}"));
-                    let (clients, last) = model.devices.get_mut(&d).unwrap();
-                    *last += 1;
-                    clients.insert(*last, c);
-                    model.clients.insert(c, (d, *last));
-                }
-                Act::Forward(c) => {
-                    let Some((d, id)) = model.clients.get(&c) else { continue };
-                    house.forwards(&format!("c{c}"), &turn.to_string());
-                    expected.push((format!("d{d}"), client_msg(*id, &turn.to_string())));
-                }
-                Act::ForwardTo(d, id) => {
-                    let Some((clients, last)) = model.devices.get(&d) else { continue };
-                    house.forwards_to(&format!("d{d}"), id.into(), &turn.to_string());
-                    expected.push(match clients.get(&id.into()) {
-                        Some(c) => (format!("c{c}"), device_msg(&turn.to_string())),
-                        None if u32::from(id) <= *last => (format!("d{d}"), crate::actors::client_disconnected(id.into())),
-                        None => (format!("d{d}"), crate::actors::error(&format!("Forward failed: Unknown client {id}"))),
-                    });
-                }
-                Act::Leave(who) if who < 8 => {
-                    let Some((d, id)) = model.clients.remove(&who) else { continue };
-                    house.leaves(&format!("c{who}"));
-                    model.devices.get_mut(&d).unwrap().0.remove(&id);
-                    expected.push((format!("d{d}"), crate::actors::client_disconnected(id)));
-                }
-                Act::Leave(who) => {
-                    let d = who - 8;
-                    let Some((clients, _)) = model.devices.remove(&d) else { continue };
-                    house.leaves(&format!("d{d}"));
-                    for c in clients.values() {
-                        prop_assert_eq!(house.all_heard(&format!("c{c}")), vec![crate::actors::error("Device disconnected")]);
-                        house.leaves(&format!("c{c}"));
-                        model.clients.remove(c);
-                    }
-                }
-                _ => continue,
-            }
-            for (peer, text) in expected {
-                prop_assert_eq!(house.hears(&peer), Some(text));
-            }
-            let everyone = model.devices.keys().map(|d| format!("d{d}")).chain(model.clients.keys().map(|c| format!("c{c}")));
-            for peer in everyone.collect::<Vec<_>>() {
-                prop_assert_eq!(house.hears(&peer), None, "{} heard what was not meant for it", peer);
-            }
-            prop_assert!(house.balance().balances());
-        }
+        model::run(acts);
     }
 }

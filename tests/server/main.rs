@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 #![allow(clippy::too_many_lines, clippy::large_futures, unreachable_pub, missing_docs)]
 
+#[path = "../../fuzz/src/server.rs"]
+mod fuzzed;
 #[path = "../transcript/mod.rs"]
 mod transcript;
 
@@ -11,6 +13,7 @@ mod handshake;
 mod hostile;
 mod keepalive;
 mod pressure;
+mod seeds;
 mod stopping;
 mod tls;
 mod transcripts;

@@ -1,0 +1,5 @@
+//! See `cuttlefish_signaling_fuzz::core::hooks`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cuttlefish_signaling_fuzz::core::hooks(data));

@@ -1,0 +1,12 @@
+//! What is fuzzed: functions of arbitrary bytes that panic where something does not hold. Each is a target of cargo-fuzz
+//! (`make fuzz`), and is replayed over the seeds by the ordinary tests.
+
+#[path = "../../tests/core/actors.rs"]
+pub mod actors;
+#[path = "../../tests/core/house.rs"]
+pub mod house;
+#[path = "../../tests/core/model.rs"]
+pub mod model;
+
+pub mod core;
+pub mod server;
