@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Changes to the Rust or the packaging mean a new build.
 SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: serve test test-rust test-python test-wheel lint fmt bench wheel clean
+.PHONY: serve test test-rust test-python test-wheel lint fmt bench fuzz soak autobahn wheel clean
 
 serve: $(VENV)/installed
 	$(BIN)/cuttlefish-signaling serve $(ARGS)
@@ -41,6 +41,25 @@ fmt: $(VENV)/tools
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet websockets pytest pytest-httpserver
 	$(BIN)/python benches/life.py
+
+# Long: not part of `make test`, which replays the seeds. Needs `cargo install cargo-fuzz`.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := envelope sessions connection http hooks
+fuzz:
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target && (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target \
+			corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=1 -print_final_stats=1) || exit 1; \
+	done
+
+# Long: churn and faults on a release build, then fuzzing.
+soak: $(VENV)/installed fuzz
+	$(BIN)/pip install --quiet 'websockets>=15'
+	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
+
+# Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).
+autobahn:
+	cargo build --release --example echo
+	python3 tests/autobahn.py target/release/examples/echo
 
 wheel: $(VENV)/tools
 	rm -rf dist

@@ -1,0 +1,188 @@
+"""Peers that come, speak and go in any order, against a model that knows what each must hear (hypothesis)."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from websockets.sync.client import ClientConnection, connect
+
+from cuttlefish_signaling import SignalingServer
+
+from peers import PATIENCE
+
+PAYLOADS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+IDS = st.sampled_from(["cvd-1", "cvd-2", '\u00fc " \\ \n', "x" * 300])
+
+
+class Peer:
+    """A connected peer, and what it has yet to hear."""
+
+    def __init__(self, url: str) -> None:
+        self.socket: ClientConnection = connect(url, open_timeout=PATIENCE, close_timeout=PATIENCE).__enter__()
+        self.expected: deque[dict[str, Any]] = deque()
+
+    def says(self, message: Any) -> None:
+        self.socket.send(json.dumps(message))
+
+    def hears_all(self) -> None:
+        """What it must hear, in order."""
+        while self.expected:
+            assert json.loads(self.socket.recv(timeout=PATIENCE)) == self.expected.popleft()
+
+    def hears_no_more(self) -> None:
+        """All of it has been heard: the answer to nonsense is the next thing."""
+        self.hears_all()
+        self.says({"message_type": "?"})
+        assert json.loads(self.socket.recv(timeout=PATIENCE)) == {"error": "Unknown message type: ?"}
+
+
+class Device(Peer):
+    """A device, by the model."""
+
+    def __init__(self, url: str, device_id: str) -> None:
+        super().__init__(url)
+        self.id = device_id
+        self.clients: dict[int, Client] = {}
+        self.last = 0
+
+
+class Client(Peer):
+    """A client, by the model."""
+
+    def __init__(self, url: str, device: Device) -> None:
+        super().__init__(url)
+        self.device = device
+        self.number = 0
+
+
+CONFIG = {"message_type": "config", "ice_servers": []}
+
+
+class Signaling(RuleBasedStateMachine):
+    """One server, and everybody on it."""
+
+    devices = Bundle("devices")
+    clients = Bundle("clients")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = SignalingServer().start()
+        self.registered: dict[str, Device] = {}
+        self.everybody: list[Peer] = []
+
+    @rule(target=devices, device_id=IDS, info=PAYLOADS)
+    def register(self, device_id: str, info: Any) -> Any:
+        device = Device(self.server.device_url, device_id)
+        device.says({"message_type": "register", "device_id": device_id, "device_info": info})
+        if device_id in self.registered:
+            # Its holder is alive.
+            device.expected.append({"error": f"Device already registered: {device_id}"})
+            device.hears_all()
+            device.socket.close()
+            return multiple()
+        device.expected.append(CONFIG)
+        device.hears_all()
+        device.info = info  # type: ignore[attr-defined]
+        self.registered[device_id] = device
+        self.everybody.append(device)
+        return device
+
+    @rule(target=clients, device=devices)
+    def connect(self, device: Device) -> Any:
+        client = Client(self.server.client_url, device)
+        client.says({"message_type": "connect", "device_id": device.id})
+        client.expected.append(CONFIG)
+        current = self.registered.get(device.id)
+        if current is None:
+            client.expected.append({"error": f"Connection failed: Device not found: '{device.id}'"})
+            client.hears_all()
+            client.socket.close()
+            return multiple()
+        client.device = current
+        client.expected.append({"message_type": "device_info", "device_info": current.info})  # type: ignore[attr-defined]
+        client.hears_all()
+        current.last += 1
+        client.number = current.last
+        current.clients[client.number] = client
+        self.everybody.append(client)
+        return client
+
+    @rule(client=clients, payload=PAYLOADS)
+    def forward_to_device(self, client: Client, payload: Any) -> None:
+        if client not in self.everybody:
+            return
+        client.says({"message_type": "forward", "payload": payload})
+        client.device.expected.append({"message_type": "client_msg", "client_id": client.number, "payload": payload})
+        client.device.hears_all()
+
+    @rule(device=devices, number=st.integers(1, 6), payload=PAYLOADS)
+    def forward_to_client(self, device: Device, number: int, payload: Any) -> None:
+        if device not in self.everybody:
+            return
+        device.says({"message_type": "forward", "client_id": number, "payload": payload})
+        if (client := device.clients.get(number)) is not None:
+            client.expected.append({"message_type": "device_msg", "payload": payload})
+            client.hears_all()
+        elif number <= device.last:
+            device.expected.append({"message_type": "client_disconnected", "client_id": number})
+            device.hears_all()
+        else:
+            device.expected.append({"error": f"Forward failed: Unknown client {number}"})
+            device.hears_all()
+
+    @rule(client=consumes(clients))
+    def client_leaves(self, client: Client) -> None:
+        if client not in self.everybody:
+            return
+        client.socket.close()
+        self.everybody.remove(client)
+        del client.device.clients[client.number]
+        client.device.expected.append({"message_type": "client_disconnected", "client_id": client.number})
+        client.device.hears_all()
+
+    @rule(device=consumes(devices))
+    def device_leaves(self, device: Device) -> None:
+        if device not in self.everybody:
+            return
+        device.socket.close()
+        self.everybody.remove(device)
+        for client in device.clients.values():
+            client.expected.append({"error": "Device disconnected"})
+            client.hears_all()
+            client.socket.close()
+            self.everybody.remove(client)
+        # It is out of the table before its clients are told; without clients, nobody tells.
+        del self.registered[device.id]
+        while any(listed.device_id == device.id for listed in self.server.devices()):
+            pass
+
+    @invariant()
+    def the_server_lists_who_is_there(self) -> None:
+        assert {device.device_id for device in self.server.devices()} == set(self.registered)
+        known = {(device.id, number) for device in self.registered.values() for number in device.clients}
+        assert {(client.device_id, client.client_id) for client in self.server.clients()} == known
+
+    def teardown(self) -> None:
+        for peer in self.everybody:
+            peer.hears_no_more()
+        for peer in self.everybody:
+            peer.socket.close()
+        self.server.stop()
+        stats = self.server.stats()
+        assert stats.balances, stats
+        assert stats.panics == 0
+
+
+TestSignaling = Signaling.TestCase
+TestSignaling.settings = settings(
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
