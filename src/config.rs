@@ -52,6 +52,9 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Whether to listen on other addresses than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
+    /// Whether there is `/echo`, for the WebSocket's own test suite. Default no.
+    #[doc(hidden)]
+    pub echo: bool,
     /// Whether what is said is written down in a journal. Default no.
     pub journal: bool,
     /// OS threads that relay. Default 1, which is the fastest for one test run.
@@ -183,6 +186,7 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             allow_unauthenticated: false,
+            echo: false,
             journal: false,
             workers: 1,
         }

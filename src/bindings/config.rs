@@ -69,6 +69,7 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             interval: from.optional_seconds("keepalive.interval")?,
             timeout: from.seconds("keepalive.timeout")?,
         },
+        echo: false,
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,

@@ -34,7 +34,8 @@ const SUBPROTOCOL: &str = "webrtc-operator";
 const DEFAULT_GROUP: &str = "default";
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    Router::new()
+    let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
+    router
         .route("/register_device", any(register_device))
         .route("/connect_client", any(connect_client))
         .route("/devices", get(devices))
@@ -78,6 +79,10 @@ async fn register_device(State(shared): State<Arc<Shared>>, request: Request) ->
 
 async fn connect_client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade(&shared, Role::Client, request).await.unwrap_or_else(|refused| refused)
+}
+
+async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade(&shared, Role::Http, request).await.unwrap_or_else(|refused| refused)
 }
 
 async fn healthz() -> Response {

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role as WebSocketRole, WebSocketC
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
+use super::echo::echo;
 use super::pump::Pump;
 use super::transport::{Metered, Transport};
 use crate::journal::Scribe;
@@ -47,6 +48,9 @@ where
     let read_ahead = read_ahead.to_vec();
     let stream = Metered { inner: stream, came: 0 };
     let socket = WebSocketStream::from_partially_read(stream, read_ahead, WebSocketRole::Server, Some(settings)).await;
+    if peer.role == Role::Http {
+        return Box::pin(echo(socket));
+    }
     let mut outbox = Outbox::new(shared.config.outbox_bounds());
     if let Some(journal) = shared.relay.journal() {
         outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));

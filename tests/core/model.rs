@@ -84,7 +84,7 @@ pub fn run(acts: impl IntoIterator<Item = Act>) {
         let everyone =
             model.devices.keys().map(|d| format!("d{d}")).chain(model.clients.keys().map(|c| format!("c{c}")));
         for peer in everyone.collect::<Vec<_>>() {
-            assert_eq!(house.hears(&peer), None, "{} heard what was not meant for it", peer);
+            assert_eq!(house.hears(&peer), None, "{peer} heard what was not meant for it");
         }
         assert!(house.balance().balances());
     }

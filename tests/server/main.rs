@@ -5,6 +5,8 @@
 
 #[path = "../../fuzz/src/server.rs"]
 mod fuzzed;
+#[path = "../replay/mod.rs"]
+mod replay;
 #[path = "../transcript/mod.rs"]
 mod transcript;
 

@@ -1,0 +1,146 @@
+"""Ten minutes of churn and faults: `make soak`, or `python tests/soak.py --minutes 1 --pairs 200`.
+
+The server lives in a process of its own; pairs of fake peers come, converse through faults, and go, politely or not. In
+the end the ledger is exact, descriptors and threads are what they were, and the slope of memory is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+SERVER = """
+import json, sys
+from cuttlefish_signaling import Limits, SignalingServer
+server = SignalingServer(limits=Limits(max_devices=10**6, max_connections=10**6)).start()
+faults = [
+    server.faults.delay(20, jitter=20, probability=0.1), server.faults.duplicate(probability=0.05),
+    server.faults.drop(probability=0.05), server.faults.reorder(window=3, hold=0.05, probability=0.1),
+    server.faults.truncate(probability=0.01),
+    server.faults.disconnect(after=10**5), server.faults.reset(after=2 * 10**5),
+]
+for fault in faults:
+    fault.arm()
+print(json.dumps([server.device_url, server.client_url]), flush=True)
+for line in sys.stdin:
+    if line == "calm\\n":
+        for fault in faults:
+            fault.remove()
+    stats = server.stats()
+    print(json.dumps({**vars(stats), "balances": stats.balances, "hits": [fault.hits for fault in faults]}), flush=True)
+server.stop()
+"""
+
+
+class Server:
+    """The process, and questions to it."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.device_url, self.client_url = self._read()
+
+    def _read(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, word: str = "stats") -> Any:
+        """Its counters."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def footprint(self) -> dict[str, int]:
+        """Memory in KiB, threads and descriptors."""
+        with open(f"/proc/{self.process.pid}/status") as file:
+            status = dict(line.split(":", 1) for line in file)
+        descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return {
+            "kib": int(status["VmRSS"].split()[0]),
+            "threads": int(status["Threads"]),
+            "descriptors": descriptors,
+        }
+
+
+async def pair(server: Server, name: str, until: float) -> None:
+    """A device and a client, again and again."""
+    while time.monotonic() < until:
+        with suppress(ConnectionClosed, InvalidHandshake, OSError, TimeoutError):
+            await converse(server, name)
+
+
+async def converse(server: Server, name: str) -> None:
+    """One session, and one way to end it."""
+    async with connect(server.device_url, close_timeout=1, proxy=None) as device:
+        await device.send(json.dumps({"message_type": "register", "device_id": name, "device_info": {}}))
+        await asyncio.wait_for(device.recv(), 30)
+        async with connect(server.client_url, close_timeout=1, proxy=None) as client:
+            await client.send(json.dumps({"message_type": "connect", "device_id": name}))
+            for number in range(random.randrange(5, 50)):
+                await client.send(json.dumps({"message_type": "forward", "payload": {"type": "offer", "n": number}}))
+                await device.send(json.dumps({"message_type": "forward", "client_id": 1, "payload": number}))
+                with suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(device.recv(), 0.05)
+                    await asyncio.wait_for(client.recv(), 0.05)
+            if random.random() < 0.3:
+                random.choice([device, client]).transport.abort()
+
+
+async def soak(server: Server, minutes: float, pairs: int) -> list[dict[str, int]]:
+    """Runs it; returns the footprints, one every few seconds."""
+    until = time.monotonic() + minutes * 60
+    running = [asyncio.create_task(pair(server, f"cvd-{number}", until)) for number in range(pairs)]
+    samples = []
+    while any(not task.done() for task in running):
+        samples.append(server.footprint())
+        await asyncio.sleep(max(1.0, minutes))
+    await asyncio.gather(*running)
+    return samples
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--pairs", type=int, default=2000)
+    options = parser.parse_args()
+    server = Server()
+    before = server.footprint()
+    samples = asyncio.run(soak(server, options.minutes, options.pairs))
+    server.ask("calm")
+    deadline = time.monotonic() + 30
+    while (stats := server.ask())["connections"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    after = server.footprint()
+    half = samples[len(samples) // 2 :]
+    slope = (half[-1]["kib"] - half[0]["kib"]) / (options.minutes / 2)
+    print(json.dumps({"stats": stats, "before": before, "after": after, "slope_kib_per_minute": round(slope, 1)}))
+    assert server.process.stdin is not None
+    server.process.stdin.close()
+    server.process.wait(30)
+    wrong = []
+    if not stats["balances"] or stats["connections"]:
+        wrong.append("the books do not balance, or somebody is still there")
+    if stats["panics"]:
+        wrong.append("a connection panicked")
+    if after["descriptors"] > before["descriptors"] or after["threads"] > before["threads"]:
+        wrong.append("descriptors or threads are left")
+    print("\n".join(wrong) or "all is well")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
