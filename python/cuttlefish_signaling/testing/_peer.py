@@ -188,7 +188,7 @@ class AsyncPeer:
             error = _error_of(refused.response.body)
             said = f"{refused.response.status_code} {error or ''}".strip()
             raise PeerRefusedError(f"{self._name}: {self._url} refused the connection: {said}", error=error) from None
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # Two until Python 3.11.
             raise WaitTimeoutError(f"waited {self._timeout:g} s for {self._url} to answer {self._name}") from error
         except (OSError, InvalidHandshake) as error:
             raise UnreachableError(f"{self._name}: no signaling server at {self._url}: {error}") from error
