@@ -29,6 +29,7 @@ class Courier:
         self._last_key = 0
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """What the core has logged as errors of its own."""
+        self.error_count = 0
         self._lock = threading.Lock()
         self.thread: threading.Thread | None = None
 
@@ -60,6 +61,7 @@ class Courier:
             for level, message in records:
                 if level >= logging.ERROR:
                     self.errors.append(message)
+                    self.error_count += 1
                 logger.log(level, "%s", message)
             if dropped:
                 logger.warning("%d log records were dropped: they came faster than logging took them", dropped)

@@ -367,6 +367,9 @@ class Journal:
         entries = self._find(_Filter(device=device, client=client), after.number if after else 0, closed=None)
         return formats[format](entries)
 
+    def _transcript_after(self, number: int) -> str:
+        return _transcript.as_text(self._find(_Filter(), number, closed=None))
+
     def __repr__(self) -> str:
         return f"<Journal of {self.count} entries>"
 

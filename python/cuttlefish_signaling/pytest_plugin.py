@@ -73,25 +73,29 @@ class _Watched:
 
     def mark(self) -> None:
         """What is there now belongs to others."""
-        stats = self.server.stats()
-        self._failures = stats.hook_failures
-        self._errors = len(self.server.server_errors)
-        journal = self._journal()
-        entries = journal.entries() if journal and journal.count else []
-        self._last = entries[-1] if entries else None
+        self._run = self.server._latest()
+        self._seen = self._counts()
 
-    def _journal(self) -> Any:
-        return self.server.journal if self.server._settings.journal else None
+    def _counts(self) -> tuple[int, int, int]:
+        """Hooks that failed, errors that were logged, entries of the journal."""
+        run = self.server._latest()
+        return run.hooks.failure_count, run.courier.error_count, run.native.journal.count
+
+    def _since(self) -> tuple[int, int, int]:
+        """What there was at the mark; nothing, where the test has started the server anew."""
+        return self._seen if self.server._latest() is self._run else (0, 0, 0)
 
     def troubles(self) -> tuple[list[Any], list[str]]:
-        """Hooks that failed and errors that were logged since the mark."""
-        count = self.server.stats().hook_failures - self._failures
-        return self.server.hook_errors[-count:] if count else [], self.server.server_errors[self._errors :]
+        """Hooks that failed and errors that were logged since the mark, as far as they are kept."""
+        failures, errors = (now - then for now, then in zip(self._counts()[:2], self._since()[:2], strict=True))
+        hook_errors, server_errors = self.server.hook_errors, self.server.server_errors
+        return hook_errors[max(0, len(hook_errors) - failures) :], server_errors[max(0, len(server_errors) - errors) :]
 
     def transcript(self) -> str:
         """What was said since the mark."""
-        journal = self._journal()
-        return str(journal.transcript(after=self._last)) if journal else "(this server writes no journal)"
+        if not self.server._settings.journal:
+            return "(this server writes no journal)"
+        return self.server.journal._transcript_after(self._since()[2])
 
 
 _watched: pytest.StashKey[list[_Watched]] = pytest.StashKey()

@@ -284,6 +284,39 @@ def test_an_error_in_a_hook_fails_the_test_it_came_in(pytester: pytest.Pytester)
     )
 
 
+def test_errors_of_a_server_that_was_started_anew(pytester: pytest.Pytester) -> None:
+    suite(
+        pytester,
+        """
+        import pytest
+        from cuttlefish_signaling.testing import FakeClient, FakeDevice
+
+        def mine(info, ctx):
+            raise KeyError("mine")
+
+        def fail(server):
+            with FakeDevice(server), pytest.raises(ConnectionError):
+                FakeClient(server).start()
+
+        @pytest.mark.signaling(filter_device_info=mine)
+        def test_again(signaling_server):
+            fail(signaling_server)
+            fail(signaling_server)
+            signaling_server.stop()
+            signaling_server.start()
+            fail(signaling_server)
+
+        @pytest.mark.signaling(filter_device_info=mine)
+        def test_calm_after_the_storm(signaling_server):
+            signaling_server.stop()
+            signaling_server.start()
+        """,
+    )
+    result = run(pytester, "-v")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_again*", "*ServerFailedError: hook filter_device_info*"])
+
+
 def test_the_same_on_a_session_s_server(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
