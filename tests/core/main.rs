@@ -11,6 +11,8 @@ mod replay;
 mod transcript;
 
 mod actors;
+mod dependencies;
+mod duplicates;
 mod faults;
 mod gate;
 mod house;

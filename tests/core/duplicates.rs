@@ -1,0 +1,102 @@
+//! Registrations of one id at every point of each other's lives: who is alive keeps it, who is dead gives way, and who was
+//! refused takes nothing along.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cuttlefish_signaling::peer::Role;
+use cuttlefish_signaling::protocol::{DeviceId, outbound};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::actors::house;
+use crate::house::House;
+
+#[derive(Debug, Clone)]
+enum Act {
+    Open(u8),
+    Register(u8),
+    /// Stops to answer pings.
+    Freeze(u8),
+    Forward(u8),
+    Leave(u8),
+    Wait(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (0..4_u8).prop_map(Act::Open),
+        5 => (0..4_u8).prop_map(Act::Register),
+        1 => (0..4_u8).prop_map(Act::Freeze),
+        1 => (0..4_u8).prop_map(Act::Forward),
+        2 => (0..4_u8).prop_map(Act::Leave),
+        2 => (0..2500_u64).prop_map(Act::Wait),
+    ]
+}
+
+/// Who holds the id, by the device info it registered with.
+fn holder(house: &House) -> Option<String> {
+    let device = house.hub.device(&DeviceId::new("x"))?;
+    Some(outbound::info_of(&device.info).trim_matches('"').to_owned())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_is_alive_keeps_its_id(acts in vec(act(), 1..25)) {
+        let mut house = house();
+        let (mut there, mut frozen) = (BTreeSet::new(), BTreeSet::new());
+        for act in acts {
+            let before = holder(&house);
+            let mut ends_itself = None;
+            match act {
+                Act::Open(n) => {
+                    let name = format!("d{n}");
+                    if there.insert(name.clone()) {
+                        house.opens(&name, Role::Device);
+                    }
+                }
+                Act::Register(n) | Act::Forward(n) | Act::Freeze(n) | Act::Leave(n) if !there.contains(&format!("d{n}")) => {}
+                Act::Register(n) => {
+                    let name = format!("d{n}");
+                    // The second time on one connection ends it.
+                    ends_itself = Some(name.clone());
+                    house.says(&name, &format!(r#"{{"message_type":"register","device_id":"x","device_info":"{name}"}}"#));
+                }
+                Act::Forward(n) => {
+                    let name = format!("d{n}");
+                    // Without a registration that ends it.
+                    house.says(&name, r#"{"message_type":"forward","client_id":7,"payload":1}"#);
+                }
+                Act::Freeze(n) => {
+                    house.freezes(&format!("d{n}"));
+                    frozen.insert(format!("d{n}"));
+                }
+                Act::Leave(n) => {
+                    let name = format!("d{n}");
+                    ends_itself = Some(name.clone());
+                    there.remove(&name);
+                    frozen.remove(&name);
+                    house.leaves(&name);
+                }
+                Act::Wait(time) => house.after(Duration::from_millis(time)),
+            }
+            let after = holder(&house);
+            if let Some(before) = before
+                && !frozen.contains(&before)
+                && ends_itself.as_ref() != Some(&before)
+            {
+                prop_assert_eq!(after, Some(before), "a live holder lost its id");
+            }
+            prop_assert!(house.hub.devices().len() <= 1);
+        }
+        for name in there {
+            house.leaves(&name);
+        }
+        prop_assert!(house.hub.devices().is_empty());
+        prop_assert!(house.balance().balances());
+        house.registers("fresh", "x");
+        prop_assert_eq!(holder(&house), Some("fresh".into()), "and the id is free again");
+    }
+}
