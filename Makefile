@@ -51,7 +51,7 @@ fuzz:
 			corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=1 -print_final_stats=1) || exit 1; \
 	done
 
-# Long: churn and faults on a release build, then fuzzing.
+# Long: fuzzing, then churn and faults on a release build.
 soak: $(VENV)/installed fuzz
 	$(BIN)/pip install --quiet 'websockets>=15'
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
