@@ -312,13 +312,13 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Closes for good and empties: the transport is gone. Returns how many forwards will not be written.
+    /// Closes for good and empties: the transport is gone. Returns how many forwards will not be written. Once these are
+    /// booked, [`Outbox::looked`] tells those who wait for all that was due.
     pub fn abandon(&self) -> u64 {
         let mut state = self.state.lock();
         state.end.get_or_insert(End::Drop);
         state.waker = None;
         state.probes.clear();
-        state.onlookers.clear();
         state.abandoned = true;
         state.bytes = 0;
         let queue = std::mem::take(&mut state.queue);

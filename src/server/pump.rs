@@ -504,5 +504,7 @@ impl<S, P> Drop for Pump<S, P> {
         if let Some(ticket) = self.ticket {
             self.shared.hub.dismiss(ticket);
         }
+        // Last: who waits for this finds the books closed, and the connection gone.
+        self.outbox.looked();
     }
 }
