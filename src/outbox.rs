@@ -166,8 +166,7 @@ impl Outbox {
             return Err(Closed);
         }
         if state.queue.len() >= self.bounds.messages || state.bytes + text.len() > self.bounds.bytes {
-            state.overflow();
-            self.write_down(|scribe| scribe.ended("1013 slow consumer".into()));
+            self.overflow(&mut state);
             return Err(Closed);
         }
         state.bytes += text.len();
@@ -205,9 +204,21 @@ impl Outbox {
     pub fn overrun(&self) {
         let mut state = self.state.lock();
         if state.end.is_none() {
-            state.overflow();
-            self.write_down(|scribe| scribe.ended("1013 slow consumer".into()));
+            self.overflow(&mut state);
         }
+    }
+
+    /// The peer does not read: what waits is thrown away, its senders are told by its leaving.
+    fn overflow(&self, state: &mut State) {
+        let queue = std::mem::take(&mut state.queue);
+        state.discarded += forwards(&queue);
+        state.bytes = 0;
+        state.overflowed = true;
+        let end = End::close(1013, "slow consumer");
+        self.write_down(|scribe| scribe.ended(end.to_string()));
+        state.end = Some(end);
+        state.probes.clear();
+        state.wake();
     }
 
     /// Its peer has left, and was not sent away.
@@ -331,17 +342,6 @@ impl State {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
-    }
-
-    /// The peer does not read: what waits is thrown away, its senders are told by its leaving.
-    fn overflow(&mut self) {
-        let queue = std::mem::take(&mut self.queue);
-        self.discarded += forwards(&queue);
-        self.bytes = 0;
-        self.overflowed = true;
-        self.end = Some(End::close(1013, "slow consumer"));
-        self.probes.clear();
-        self.wake();
     }
 }
 

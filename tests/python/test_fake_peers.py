@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ from cuttlefish_signaling.testing import (
     ReplayDevice,
     device_info,
 )
+from cuttlefish_signaling.testing._cassette import Line
+from cuttlefish_signaling.testing._device import pauses
 
 PATIENCE = 20.0
 
@@ -276,12 +279,19 @@ def test_profiles(server: SignalingServer) -> None:
             new.wait_reconnected(3, timeout=0.05)
 
 
-def test_a_device_that_comes_back_backs_off(server: SignalingServer) -> None:
-    with FakeDevice(server, backoff=0.01) as device:
+def test_a_device_that_comes_back_backs_off() -> None:
+    assert list(islice(pauses(1.0), 9)) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_device_tries_again_until_there_is_a_server() -> None:
+    with SignalingServer() as server, FakeDevice(server, backoff=0.01) as device:
+        port = server.port
         server.stop()
-        server.start()  # On another port: it is not found there.
-        with pytest.raises(WaitTimeoutError):
+        with pytest.raises(WaitTimeoutError, match="it has 0 times"):
             device.wait_reconnected(timeout=0.1)
+        with SignalingServer(port=port) as again:
+            device.wait_reconnected(timeout=PATIENCE)
+            assert again.wait_for_device("cvd-1").device_id == "cvd-1"
 
 
 def test_an_error_is_a_broken_connection_for_a_device(server: SignalingServer) -> None:
@@ -415,6 +425,25 @@ def test_a_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Cas
         with FakeClient(server, "cvd-2") as third:
             third.send({"type": "request-offer"})
             assert third.recv().payload == {"type": "offer", "sdp": "for two"}
+
+
+def test_a_cassette_keeps_what_is_odd(tmp_path: Any) -> None:
+    odd = "\u2028 \x85 \n \ud800 \u00fc"
+    cassette = Cassette("cvd-1", {"name": odd}, (Line("client", 1, odd), Line("device", 1, [odd])))
+    cassette.save(tmp_path / "odd.jsonl")
+    assert Cassette.load(tmp_path / "odd.jsonl") == cassette
+    by_hand = '{"cassette": 1, "device_id": "x"}\n{"from": "client", "client": 1, "payload": "\u2028"}\n'
+    (tmp_path / "by_hand.jsonl").write_text(by_hand, encoding="utf-8")
+    assert Cassette.load(tmp_path / "by_hand.jsonl").lines[0].payload == "\u2028"
+
+
+def test_what_was_refused_is_on_no_cassette(server: SignalingServer) -> None:
+    with FakeDevice(server, tolerant=True) as device, FakeClient(server) as client:
+        device.send({"type": "offer"}, 7)
+        device.recv(message_type="error")
+        device.send({"type": "offer"}, 1)
+        client.recv()
+    assert [line.client for line in Cassette.record(server.journal, "cvd-1").lines] == [1]
 
 
 def test_a_replay_goes_by_type_and_order(server: SignalingServer, recorded: Cassette) -> None:

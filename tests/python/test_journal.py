@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -26,8 +23,6 @@ from cuttlefish_signaling import (
     SignalingServer,
 )
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
-
-from peers import interruptible
 
 
 @pytest.fixture
@@ -354,35 +349,6 @@ def test_long_transcripts_are_cut_in_errors(server: SignalingServer, device: Fak
     assert "lines before this" in str(failed.value)
     assert len(str(failed.value).splitlines()) < 60
     assert len(server.journal.transcript().splitlines()) > 100
-
-
-def test_ctrl_c_ends_a_wait_for_a_message() -> None:
-    body = """
-    from cuttlefish_signaling import SignalingServer
-    with SignalingServer(journal=True) as server:
-        print("waiting", flush=True)
-        try:
-            server.journal.expect("offer", timeout=None)
-        except KeyboardInterrupt:
-            print("interrupted")
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(body)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=interruptible,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
-    output, errors = process.communicate(timeout=20)
-    assert output == "interrupted\n" or "KeyboardInterrupt" in errors, errors
 
 
 def test_entries_read_well(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:

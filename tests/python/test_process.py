@@ -248,6 +248,7 @@ def test_exits_without_stop_end_cleanly(way: str, status: int) -> None:
     [
         "server.wait_for_device('never', timeout=None)",
         "server.wait_for_client(timeout=None)",
+        "server.journal.expect('offer', timeout=None)",
         "asyncio.run(server.wait_for_device_async('never', timeout=None))",
         "server.serve_forever()",
     ],
@@ -256,7 +257,7 @@ def test_ctrl_c_ends_every_wait(wait: str) -> None:
     body = f"""
     import asyncio, os, signal, sys
     from cuttlefish_signaling import SignalingServer
-    server = SignalingServer().start()
+    server = SignalingServer(journal=True).start()
     print("waiting", flush=True)
     try:
         {wait}

@@ -53,13 +53,15 @@ class Cassette:
             raise CassetteError(f"the journal has no registration of device {device!r}; it may have forgotten it")
         info = json.loads(registered[-1].text).get("device_info")
         said = journal.messages(device=device, message_type="forward", after=registered[-1])
-        return cls(device, info, tuple(_line(entry) for entry in said if entry.client is not None))
+        # What was refused has reached nobody: there was no such client.
+        return cls(device, info, tuple(_line(entry) for entry in said if entry.outcome != "refused"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Cassette:
         """Reads a file. Raises CassetteError, which names the line."""
         try:
-            texts = Path(path).read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`: U+2028 and the like end no line of JSON.
+            texts = Path(path).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise CassetteError(f"can not read the cassette {os.fspath(path)!r}: {error}") from error
         parsed = [(number, _parse(path, number, text)) for number, text in enumerate(texts, 1) if text.strip()]
@@ -79,7 +81,7 @@ class Cassette:
         """Writes a file. Raises CassetteError."""
         head = {"cassette": VERSION, "device_id": self.device_id, "device_info": self.device_info}
         rest = [{"from": line.sender, "client": line.client, "payload": line.payload} for line in self.lines]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [head, *rest])
+        text = "".join(json.dumps(line) + "\n" for line in [head, *rest])
         try:
             Path(path).write_text(text, encoding="utf-8")
         except OSError as error:

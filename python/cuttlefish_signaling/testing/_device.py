@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from .._config import check_seconds
@@ -43,6 +43,13 @@ def device_info(
         "mouse_enabled": False,
     }
     return {**info, **more}
+
+
+def pauses(first: float) -> Iterator[float]:
+    """Seconds before each attempt to come back: each twice the one before, up to a minute (PROTOCOL.md 6)."""
+    while True:
+        yield first
+        first = min(first * 2, MAX_BACKOFF)
 
 
 class AsyncFakeDevice(AsyncPeer):
@@ -134,15 +141,14 @@ class AsyncFakeDevice(AsyncPeer):
         return comes_back
 
     async def _come_back(self) -> None:
-        pause = self._backoff
-        while True:
+        for pause in pauses(self._backoff):
             await asyncio.sleep(pause)
             try:
                 # Errors of this attempt end this attempt.
                 await self._open()
                 await self._introduce()
             except (PeerRefusedError, PeerClosedError, UnreachableError, WaitTimeoutError):
-                pause = min(pause * 2, MAX_BACKOFF)
+                continue
             else:
                 self.reconnects += 1
                 self._news.set()
