@@ -15,6 +15,7 @@ test: lint test-rust test-python test-wheel
 
 test-rust:
 	cargo test --locked
+	cargo test --locked --features shuttle --test interleavings
 
 test-python: $(VENV)/develop
 	$(BIN)/python -m pytest $(ARGS)
@@ -26,6 +27,7 @@ test-wheel: wheel $(VENV)/tools
 lint: $(VENV)/develop
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --test interleavings --features shuttle -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	$(BIN)/ruff format --check python tests examples benches
@@ -51,8 +53,9 @@ fuzz:
 			corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=1 -print_final_stats=1) || exit 1; \
 	done
 
-# Long: fuzzing, then churn and faults on a release build.
+# Long: fuzzing, a million messages against the model, then churn and faults on a release build.
 soak: $(VENV)/installed fuzz
+	cargo test --locked --release --test core -- --ignored
 	$(BIN)/pip install --quiet 'websockets>=15'
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hub::Device;
-use crate::peer::{Peer, Request, Role};
+use crate::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{DeviceId, IceServers};
 
 /// Why a hook gave no answer.
@@ -66,8 +66,8 @@ pub trait Hooks: Send + Sync + 'static {
         false
     }
 
-    /// Whether to let a request in. Returns who it is, as JSON text.
-    fn authorize(&self, _knock: &Knock) -> Option<Decision<Option<Arc<str>>>> {
+    /// Whether to let a request in. Returns who it is, and for which devices.
+    fn authorize(&self, _knock: &Knock) -> Option<Decision<Grant>> {
         None
     }
 

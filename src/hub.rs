@@ -8,15 +8,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-
-use parking_lot::Mutex;
 
 use crate::outbox::{End, Outbox};
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, Text, outbound};
 use crate::refusal::Refusal;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// Hears of devices and clients that come and go; called without a lock held.
 pub trait Observer: Send + Sync + 'static {
@@ -170,10 +168,14 @@ impl Device {
 
     /// Lets a client go and tells the device, once; false if it had gone already.
     fn detach(&self, client: &Client) -> bool {
-        if self.clients.lock().present.remove(&client.id).is_none() {
-            return false;
+        {
+            let mut clients = self.clients.lock();
+            if clients.present.remove(&client.id).is_none() {
+                return false;
+            }
+            // Under the lock: from now on the device can be told that it has left by speaking to it.
+            client.attached.store(false, Ordering::Release);
         }
-        client.attached.store(false, Ordering::Release);
         self.outbox.say(outbound::client_disconnected(client.id));
         true
     }
@@ -185,11 +187,15 @@ impl Device {
         clients
     }
 
-    /// Marks it gone and hands out the clients it had.
+    /// Marks it gone and lets its clients go; returns them.
     fn leave(&self) -> Vec<Arc<Client>> {
         let mut clients = self.clients.lock();
         clients.gone = true;
-        std::mem::take(&mut clients.present).into_values().collect()
+        let left: Vec<_> = std::mem::take(&mut clients.present).into_values().collect();
+        for client in &left {
+            client.attached.store(false, Ordering::Release);
+        }
+        left
     }
 }
 
@@ -313,7 +319,6 @@ impl Hub {
 
     fn dissolve(&self, device: &Arc<Device>) {
         for client in device.leave() {
-            client.attached.store(false, Ordering::Release);
             client.outbox.refuse(&Refusal::DeviceDisconnected);
             self.observe_leaving(device, &client);
         }

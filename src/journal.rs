@@ -3,10 +3,9 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
-
 use crate::peer::Role;
 use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
+use crate::sync::Mutex;
 
 /// Who said it, and to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

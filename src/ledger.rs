@@ -2,7 +2,8 @@
 //!
 //! At rest `accepted = delivered + refused + gone + dropped` (PROTOCOL.md 2.3: nothing is lost in silence).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 
 /// One server's counters, from its start.
 #[derive(Debug, Default)]

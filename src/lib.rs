@@ -39,6 +39,7 @@ pub mod ledger;
 pub mod outbox;
 pub mod peer;
 pub mod rate;
+mod sync;
 // Layer 2: state and rules, without I/O and without a clock.
 pub mod hub;
 pub mod relay;

@@ -6,16 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::journal::Scribe;
 use crate::protocol::Text;
 use crate::refusal::Refusal;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// How much may wait in an outbox. Whichever is reached first closes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use wildmatch::WildMatch;
+
+use crate::protocol::DeviceId;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -50,14 +54,45 @@ pub struct Peer {
     pub request: Option<Box<Request>>,
     /// Whom its TLS certificate is for, where one was asked for: `CN=alice, O=lab`.
     pub certificate: Option<Arc<str>>,
-    /// What `authorize` found out about it, as JSON text.
+    /// What `authorize` let it in with.
+    pub grant: Grant,
+}
+
+/// What [`crate::hooks::Hooks::authorize`] lets a peer in with.
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// Who it is, as JSON text.
     pub identity: Option<Arc<str>>,
+    /// Which devices it may register as, connect to and see listed, by patterns of their ids; `None`: all. The others
+    /// are to it as if they were not there.
+    pub devices: Option<Arc<[WildMatch]>>,
+}
+
+impl Grant {
+    /// A grant for devices whose ids match one of these: `*` stands for any characters, `?` for one.
+    pub fn of(identity: Option<Arc<str>>, patterns: &[impl AsRef<str>]) -> Self {
+        let devices = patterns.iter().map(|pattern| WildMatch::new(pattern.as_ref())).collect();
+        Self { identity, devices: Some(devices) }
+    }
+
+    /// Whether this device is in it.
+    pub fn covers(&self, id: &DeviceId) -> bool {
+        let matches = |patterns: &Arc<[WildMatch]>| patterns.iter().any(|pattern| pattern.matches(id.as_str()));
+        self.devices.as_ref().is_none_or(matches)
+    }
 }
 
 impl Peer {
     /// A peer of which nothing is known but its role: for tests and transports without addresses.
     pub fn anonymous(role: Role) -> Self {
-        Self { role, address: None, since: SystemTime::now(), request: None, certificate: None, identity: None }
+        Self {
+            role,
+            address: None,
+            since: SystemTime::now(),
+            request: None,
+            certificate: None,
+            grant: Grant::default(),
+        }
     }
 }
 

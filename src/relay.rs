@@ -1,12 +1,9 @@
 //! The one way every forward takes, from its sender's session to its receiver's outbox, with those who watch it: the
 //! ledger always, the journal and the faults where there are any. Where there are none, that costs one atomic load.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::faults::{Action, Ending, Fate, Faults, Parcel, Rule, RuleId, Tally};
 use crate::hub::{Client, Device, Forwarded, Found};
@@ -16,6 +13,7 @@ use crate::outbox::End;
 use crate::peer::Role;
 use crate::protocol::{ClientId, MAX_DEVICE_MESSAGE, Text, outbound};
 use crate::refusal::Refusal;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// What it takes to deliver a forward.
 #[derive(Debug, Clone)]

@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cuttlefish_signaling_fuzz::core::hooks(data));
+use cuttlefish_signaling_fuzz::{bound::within_bounds, core::hooks};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| within_bounds(hooks, data));

@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cuttlefish_signaling_fuzz::server::http(data));
+use cuttlefish_signaling_fuzz::{bound::within_bounds, server::http};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| within_bounds(http, data));

@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cuttlefish_signaling_fuzz::core::sessions(data));
+use cuttlefish_signaling_fuzz::{bound::within_bounds, core::sessions};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| within_bounds(sessions, data));

@@ -35,7 +35,9 @@ pub fn envelope(data: &[u8]) {
 /// server answers in valid JSON that fits a device, and after which the books balance.
 pub fn sessions(data: &[u8]) {
     match data.split_first() {
-        Some((0, acts)) => model::run(acts.chunks_exact(2).take(60).map(act)),
+        Some((0, acts)) => {
+            model::run(acts.chunks_exact(2).take(60).map(act));
+        }
         Some((_, texts)) => converse(texts),
         None => {}
     }

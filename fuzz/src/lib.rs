@@ -8,5 +8,6 @@ pub mod house;
 #[path = "../../tests/core/model.rs"]
 pub mod model;
 
+pub mod bound;
 pub mod core;
 pub mod server;

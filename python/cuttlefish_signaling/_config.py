@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
 
 Authorize: TypeAlias = Callable[[AuthorizeContext], Any]
-"""Returns an identity (anything JSON can say) or None, or raises `Refused`; `def` or `async def`."""
+"""Returns an identity (anything JSON can say), a `Grant` or None, or raises `Refused`; `def` or `async def`."""
 
 FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
 """Returns what the client may see of the device info; `def` or `async def`."""

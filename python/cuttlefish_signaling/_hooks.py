@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._config import Settings, ice_json
-from ._models import AuthorizeContext, FilterContext, IceContext, Peer
+from ._models import AuthorizeContext, FilterContext, Grant, IceContext, Peer
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class HookRunner:
             if inspect.isawaitable(result):
                 self._await(job, result)
             else:
-                job.settle(_result(job.hook, result))
+                _settle_with(job, result)
         except BaseException as error:  # Whatever a user's code raises is this job's end, not the thread's.
             self._failed(job, error)
 
@@ -220,7 +220,15 @@ class _LoopThread:
 
 
 async def _settle(job: _native.Job, awaitable: Coroutine[Any, Any, Any]) -> None:
-    job.settle(_result(job.hook, await awaitable))
+    _settle_with(job, await awaitable)
+
+
+def _settle_with(job: _native.Job, result: Any) -> None:
+    if job.hook == "authorize" and isinstance(result, Grant):
+        devices = None if result.devices is None else list(result.devices)
+        job.settle(_result(job.hook, result.identity), devices)
+    else:
+        job.settle(_result(job.hook, result))
 
 
 def _arguments(job: _native.Job) -> tuple[Any, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from .errors import ConfigError
+
 PeerTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None, str | None
 ]
@@ -102,6 +104,29 @@ class AuthorizeContext:
     def address(self) -> str | None:
         """The IP address it comes from."""
         return self.peer.address
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What `authorize` may return instead of an identity: one that is for some devices only.
+
+    The others are to such a peer as if they were not there, to the byte: a client hears `Device not found` after the
+    same wait, a listing leaves them out. A device may register the ids of its grant; others are `Not authorized`.
+
+    Raises:
+        ConfigError: `devices` is no list of strings.
+    """
+
+    identity: Any = None
+    """Who it is: anything JSON can say."""
+    devices: Sequence[str] | None = None
+    """Patterns of device ids: `*` stands for any characters, `?` for one. `None`: all devices."""
+
+    def __post_init__(self) -> None:
+        if self.devices is None:
+            return
+        if isinstance(self.devices, str) or not all(isinstance(pattern, str) for pattern in self.devices):
+            raise ConfigError("Grant.devices", f"must be a list of patterns, got {self.devices!r}")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class SignalingServer:
             callable asked for each peer with an `IceContext`.
         filter_device_info: `hook(info, FilterContext)`: what this client may see of this device. Asked for each client;
             its result goes to that client only. None: all of it, byte for byte.
-        authorize: `hook(AuthorizeContext)`: returns an identity (anything JSON can say) or None, or raises `Refused`.
+        authorize: `hook(AuthorizeContext)`: returns an identity (anything JSON can say), a `Grant`
+            or None, or raises `Refused`.
             Asked for each request but `GET /healthz`.
         device_wait_timeout: Seconds a client may wait for a device that is not there; 0 refuses at once, None is for
             ever.

@@ -26,7 +26,8 @@ class StaticTokens:
     there has letters, digits and ``!#$%&'*+-.^_`|~`` only: RFC 9110, 5.6.2.)
 
     Args:
-        tokens: Tokens and whom each stands for; or tokens alone, then nobody has an identity.
+        tokens: Tokens and whom each stands for (an identity, or a `Grant` for some devices only); or tokens alone, then
+            nobody has an identity.
         roles: Who needs one: `"device"`, `"client"`, `"http"`; all, where nothing is said.
 
     Raises:

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::mailroom::{Mailroom, Queue};
 use crate::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
 use crate::hub::Device;
-use crate::peer::{Peer, Request, Role};
+use crate::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
 
 /// Which hooks there are.
@@ -32,7 +32,8 @@ pub(super) struct PyHooks {
     pub(super) last_key: AtomicU64,
 }
 
-type Reply = Result<Option<String>, HookError>;
+/// JSON text, and for `authorize` the patterns of device ids it is for.
+type Reply = Result<(Option<String>, Option<Vec<String>>), HookError>;
 
 /// A question to a hook.
 ///
@@ -105,10 +106,10 @@ impl Job {
         self.reply.lock().as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
-    /// The answer, as JSON text.
-    #[pyo3(signature = (json))]
-    fn settle(&self, json: Option<String>) {
-        self.answer(Ok(json));
+    /// The answer, as JSON text; where it is for some devices only, with the patterns of their ids.
+    #[pyo3(signature = (json, devices=None))]
+    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>) {
+        self.answer(Ok((json, devices)));
     }
 
     /// A no, in public words or in none.
@@ -138,7 +139,7 @@ impl PeerFacts {
             since: unix(peer.since),
             request: peer.request.as_deref().cloned().unwrap_or_default(),
             certificate: peer.certificate.clone(),
-            identity: peer.identity.clone(),
+            identity: peer.grant.identity.clone(),
         }
     }
 }
@@ -200,7 +201,7 @@ impl Hooks for PyHooks {
         self.hooked.authorize
     }
 
-    fn authorize(&self, knock: &Knock) -> Option<Decision<Option<Arc<str>>>> {
+    fn authorize(&self, knock: &Knock) -> Option<Decision<Grant>> {
         if !self.hooked.authorize {
             return None;
         }
@@ -213,14 +214,21 @@ impl Hooks for PyHooks {
             identity: None,
         };
         let wait = self.ask("authorize", peer, knock.role, None, None);
-        Some(Box::pin(async move { Ok(wait.reply().await?.map(Arc::from)) }))
+        Some(Box::pin(async move {
+            let (identity, devices) = wait.reply().await?;
+            let identity = identity.map(Arc::from);
+            Ok(match devices {
+                Some(patterns) => Grant::of(identity, &patterns),
+                None => Grant { identity, devices: None },
+            })
+        }))
     }
 
     fn ice_servers(&self, question: &IceQuestion) -> Option<Decision<IceServers>> {
         let device_id = question.device_id.as_ref().map(ToString::to_string);
         let wait = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
         Some(Box::pin(async move {
-            let json = wait.reply().await?.unwrap_or_default();
+            let json = wait.reply().await?.0.unwrap_or_default();
             // Python has checked it, and told the user what was wrong.
             IceServers::from_json(&json).map_err(|_| HookError::Failed)
         }))
@@ -233,7 +241,7 @@ impl Hooks for PyHooks {
         let info = outbound::info_of(&device.info).to_owned();
         let device_id = Some(device.id.to_string());
         let wait = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(info));
-        Some(Box::pin(async move { Ok(wait.reply().await?.unwrap_or_default()) }))
+        Some(Box::pin(async move { Ok(wait.reply().await?.0.unwrap_or_default()) }))
     }
 
     fn timed_out(&self, hook: &'static str, peer: &str, deadline: Duration) {

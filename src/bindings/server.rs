@@ -358,7 +358,7 @@ fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
         peer.address.map(|address| address.ip().to_string()),
         peer.address.map(|address| address.port()),
         unix(peer.since),
-        peer.identity.as_deref().map(str::to_owned),
+        peer.grant.identity.as_deref().map(str::to_owned),
     )
 }
 

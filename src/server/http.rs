@@ -101,9 +101,10 @@ async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let query = request.uri().query().unwrap_or_default().to_owned();
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
-    if let Err(refused) = caller.authorize(&shared).await {
-        return refused;
-    }
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => peer,
+        Err(refused) => return refused,
+    };
     let (mut ids_only, mut hidden) = (false, false);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match key {
@@ -114,7 +115,8 @@ async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Respons
             _ => {}
         }
     }
-    let devices = if hidden { Vec::new() } else { shared.hub.devices() };
+    let mut devices = if hidden { Vec::new() } else { shared.hub.devices() };
+    devices.retain(|device| peer.grant.covers(&device.id));
     let body = if ids_only {
         serde_json::to_string(&devices.iter().map(|device| device.id.as_str()).collect::<Vec<_>>())
     } else {
@@ -219,8 +221,8 @@ impl Caller {
         peer.request = Some(Box::new(knock.request));
         let Some(decision) = decision else { return Ok(peer) };
         match shared.wait_for_hook("authorize", &peer.to_string(), decision).await {
-            Ok(identity) => {
-                peer.identity = identity;
+            Ok(grant) => {
+                peer.grant = grant;
                 Ok(peer)
             }
             Err(no) => {

@@ -65,9 +65,12 @@ impl ClientSession {
         Step::Ask(Question::Config { device_id: id })
     }
 
-    /// Looks for the device, until the deadline.
+    /// Looks for the device, until the deadline. One that is not in the client's grant is looked for like any other, and
+    /// never found: what is not allowed takes the way of what is not there.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
-        if let Some(device) = self.context.hub.device_or_wait(&id, &self.context.outbox) {
+        let Context { hub, peer, outbox, .. } = &self.context;
+        let device = hub.device_or_wait(&id, outbox).filter(|_| peer.grant.covers(&id));
+        if let Some(device) = device {
             self.state = State::Looking { device: Arc::clone(&device), deadline };
             return Step::Ask(Question::DeviceInfo(device));
         }

@@ -74,6 +74,9 @@ impl DeviceSession {
             return self.refuse(&refusal);
         }
         let Some(id) = id else { return self.refuse(&Refusal::RegisterWithoutId) };
+        if !self.context.peer.grant.covers(&id) {
+            return self.refuse(&Refusal::NotAuthorized(None));
+        }
         let generation = self.context.hub.ice_generation();
         self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), generation };
         Step::Ask(Question::Config { device_id: id })

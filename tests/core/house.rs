@@ -11,7 +11,7 @@ use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::journal::{Journal, Scribe, Witness};
 use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
-use cuttlefish_signaling::peer::{Peer, Role};
+use cuttlefish_signaling::peer::{Grant, Peer, Role};
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
@@ -72,6 +72,10 @@ impl House {
     }
 
     pub fn opens(&mut self, name: &str, role: Role) {
+        self.opens_with(name, role, Grant::default());
+    }
+
+    pub fn opens_with(&mut self, name: &str, role: Role, grant: Grant) {
         let mut outbox = Outbox::new(self.config.outbox_bounds());
         if let Some(journal) = self.relay.journal() {
             outbox = outbox.recorded(Scribe::new(Arc::clone(journal), role));
@@ -82,7 +86,7 @@ impl House {
             incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
             rules: Arc::clone(&self.rules),
-            peer: Arc::new(Peer::anonymous(role)),
+            peer: Arc::new(Peer { grant, ..Peer::anonymous(role) }),
             outbox: Arc::clone(&outbox),
         };
         let session: Box<dyn Session> = match role {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Top-level modules by layer, lowest first.
 const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
-    &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate"],
+    &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate", "sync"],
     &["hub", "relay", "session"],
     &["config", "error", "gate", "hooks", "policy", "tls", "turn"],
     &["server"],

@@ -15,6 +15,7 @@ mod dependencies;
 mod duplicates;
 mod faults;
 mod gate;
+mod grants;
 mod house;
 mod hub;
 mod ice;

@@ -23,11 +23,11 @@ struct Model {
     clients: HashMap<u8, (u8, u32)>,
 }
 
-/// Does these things, in this order, in a house and in the model.
+/// Does these things, in this order, in a house and in the model. Returns how many forwards reached their receiver.
 ///
 /// # Panics
 /// Where they differ.
-pub fn run(acts: impl IntoIterator<Item = Act>) {
+pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
     let mut house = house();
     let mut model = Model::default();
     for (turn, act) in acts.into_iter().enumerate() {
@@ -88,4 +88,5 @@ pub fn run(acts: impl IntoIterator<Item = Act>) {
         }
         assert!(house.balance().balances());
     }
+    house.balance().delivered
 }

@@ -3,6 +3,8 @@
 use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, outbound};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::actors::{client_msg, device_msg, house};
 use crate::model::{self, Act};
@@ -84,22 +86,32 @@ proptest! {
     }
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
         2 => (0..4_u8).prop_map(Act::Register),
         3 => (0..8_u8, 0..4_u8).prop_map(|(client, device)| Act::Connect(client, device)),
         6 => (0..8_u8).prop_map(Act::Forward),
         6 => (0..4_u8, 1..4_u8).prop_map(|(device, id)| Act::ForwardTo(device, id)),
         2 => (0..12_u8).prop_map(Act::Leave),
-    ];
-    vec(act, 1..80)
+    ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn messages_reach_their_pair_only(acts in acts()) {
+    fn messages_reach_their_pair_only(acts in vec(act(), 1..80)) {
         model::run(acts);
+    }
+}
+
+#[test]
+#[ignore = "long: `make soak`"]
+fn a_million_messages_reach_their_pair_only() {
+    let mut runner = TestRunner::deterministic();
+    let mut reached = 0;
+    while reached < 1_000_000 {
+        let acts = vec(act(), 2000).new_tree(&mut runner).unwrap().current();
+        reached += model::run(acts);
     }
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,25 @@ from cuttlefish_signaling import SignalingServer
 from peers import Peers, peers_of
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def books(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Looks into the books of every server a test has started: at rest, each forward has come to one of its ends."""
+    servers: list[weakref.ref[SignalingServer]] = []  # One test is about a server that is forgotten.
+    start = SignalingServer._start
+
+    def remembered(self: SignalingServer, *arguments: Any) -> None:
+        start(self, *arguments)
+        servers.append(weakref.ref(self))
+
+    monkeypatch.setattr(SignalingServer, "_start", remembered)
+    yield
+    for server in [server for remembered in servers if (server := remembered()) is not None]:
+        if server.is_running:
+            server.stop()
+        stats = server.stats()
+        assert stats.balances, stats
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from cuttlefish_signaling import (
     AuthorizeContext,
     ConfigError,
     FilterContext,
+    Grant,
     HookResultError,
     HookTimeoutError,
     IceContext,
@@ -24,6 +25,7 @@ from cuttlefish_signaling import (
     Limits,
     Refused,
     SignalingServer,
+    StaticTokens,
     Tls,
 )
 
@@ -137,6 +139,48 @@ def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> No
         assert isinstance(failure.error, ConfigError)
         with pytest.raises(ConfigError, match=named):
             raise failure.error
+
+
+@both
+def test_a_grant_hides_the_other_devices(way: Any) -> None:
+    def by_team(ctx: AuthorizeContext) -> Grant | str:
+        team = ctx.query.get("team")
+        return Grant({"team": team}, devices=[f"{team}-*"]) if team else "operator"
+
+    with SignalingServer(authorize=way(by_team)) as server, peers_of(server) as peers:
+        for name in ("red-1", "blue-1"):
+            peers.device(name, name)
+        listing = f"{server.url}/devices?format=ids"
+        assert json.load(urllib.request.urlopen(listing)) == ["blue-1", "red-1"]
+        assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
+        heard = {}
+        for name in ("blue-1", "blue-2"):  # One that is there, one that is not.
+            client = peers.dial(f"{server.client_url}?team=red")
+            client.says({"message_type": "connect", "device_id": name})
+            heard[name] = [client.hears(), client.hears(), client.closed()]
+        assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]
+        client = peers.dial(f"{server.client_url}?team=red")
+        client.says({"message_type": "connect", "device_id": "red-1"})
+        assert [client.hears()["message_type"], client.hears()["device_info"]] == ["config", "red-1"]
+        assert server.clients("red-1")[0].identity == {"team": "red"}
+        device = peers.dial(f"{server.device_url}?team=red")
+        device.says({"message_type": "register", "device_id": "blue-1"})
+        assert device.hears() == {"error": "Not authorized"}
+
+
+def test_a_token_may_stand_for_a_grant() -> None:
+    tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"])}, roles=["http"])
+    with SignalingServer(authorize=tokens) as server, peers_of(server) as peers:
+        for name in ("alice-1", "bob-1"):
+            peers.device(name)
+        request = urllib.request.Request(f"{server.url}/devices?format=ids", headers={"Authorization": "Bearer s3cret"})
+        assert json.load(urllib.request.urlopen(request)) == ["alice-1"]
+
+
+@pytest.mark.parametrize("devices", ["alice-*", [1], [None]])
+def test_a_grant_that_makes_no_sense(devices: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Grant\.devices: must be a list of patterns"):
+        Grant("alice", devices=devices)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 //! Peers on real sockets (tokio-tungstenite's client side) and a server to talk to.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cuttlefish_signaling::{Config, NoHooks, Running, Server};
+use cuttlefish_signaling::{Config, Hooks, NoHooks, Running, Server};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -18,12 +19,32 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 /// Long enough for the slowest machine; nothing waits that long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+thread_local! {
+    /// The servers of this thread's test.
+    static SERVERS: RefCell<Vec<Arc<Running>>> = const { RefCell::new(Vec::new()) };
 }
 
-pub fn serve(config: Config) -> Running {
-    Server::bind(config, Arc::new(NoHooks), Arc::new(())).unwrap().serve()
+/// Runs a test, and looks into the books of its servers when it is over: every forward has come to one of its ends.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let result = test.await;
+        for server in SERVERS.take() {
+            server.stop(Duration::from_secs(2)).await;
+            let ledger = server.ledger();
+            assert!(ledger.balances(), "{ledger:?}");
+        }
+        result
+    })
+}
+
+pub fn serve(config: Config) -> Arc<Running> {
+    serve_with(config, Arc::new(NoHooks))
+}
+
+pub fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Arc<Running> {
+    let server = Arc::new(Server::bind(config, hooks, Arc::new(())).unwrap().serve());
+    SERVERS.with_borrow_mut(|servers| servers.push(Arc::clone(&server)));
+    server
 }
 
 pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {

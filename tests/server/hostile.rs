@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cuttlefish_signaling::hooks::{Decision, Hooks, IceQuestion, Knock};
 use cuttlefish_signaling::incidents::Incident;
+use cuttlefish_signaling::peer::Grant;
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, IceSource, Limits, NoHooks, Running, Server};
@@ -16,12 +17,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::dial::{Came, Dialed, block_on, patiently, serve};
+use crate::dial::{Came, Dialed, block_on, patiently, serve, serve_with};
 
 const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-fn limited(limits: Limits) -> Running {
+fn limited(limits: Limits) -> Arc<Running> {
     serve(Config { limits, ..Config::default() })
 }
 
@@ -252,7 +253,7 @@ impl Hooks for Fragile {
 fn a_panic_ends_its_connection_only() {
     block_on(async {
         let config = Config { ice: IceSource::Hook, ..Config::default() };
-        let server = Server::bind(config, Arc::new(Fragile), Arc::new(())).unwrap().serve();
+        let server = serve_with(config, Arc::new(Fragile));
         for id in ["bad", "worse"] {
             let mut device = Dialed::open(server.local_addr(), "/register_device").await;
             device.says(&format!(r#"{{"message_type":"register","device_id":"{id}"}}"#)).await;
@@ -271,8 +272,8 @@ impl Hooks for Open {
         true
     }
 
-    fn authorize(&self, _: &Knock) -> Option<Decision<Option<Arc<str>>>> {
-        Some(Box::pin(async { Ok(None) }))
+    fn authorize(&self, _: &Knock) -> Option<Decision<Grant>> {
+        Some(Box::pin(async { Ok(Grant::default()) }))
     }
 }
 

@@ -1,0 +1,108 @@
+//! What `authorize` grants: devices outside of it are to a peer as if they were not there.
+
+use std::time::Duration;
+
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::outbox::End;
+use cuttlefish_signaling::peer::{Grant, Role};
+use cuttlefish_signaling::protocol::DeviceId;
+use proptest::prelude::*;
+
+use crate::actors::{client_msg, config, device_info, error, house};
+use crate::house::House;
+
+fn for_devices(patterns: &[&str]) -> Grant {
+    Grant::of(None, patterns)
+}
+
+#[test]
+fn patterns_cover_ids() {
+    let rows = [
+        (&["cvd-1"][..], "cvd-1", true),
+        (&["cvd-1"], "cvd-10", false),
+        (&["cvd-1"], "CVD-1", false),
+        (&["cvd-*"], "cvd-", true),
+        (&["cvd-*"], "cvd-a/b\nc", true),
+        (&["cvd-?"], "cvd-ä", true),
+        (&["cvd-?"], "cvd-10", false),
+        (&["a*", "*b"], "xb", true),
+        (&["*"], "", true),
+        (&[], "cvd-1", false),
+    ];
+    for (patterns, id, covered) in rows {
+        assert_eq!(for_devices(patterns).covers(&DeviceId::new(id)), covered, "{patterns:?} {id:?}");
+    }
+    assert!(Grant::default().covers(&DeviceId::new("anything")));
+}
+
+/// All that a client without a grant for it hears of a device, with when; there or not.
+fn seen_from_outside(there: bool, wait: Duration) -> (Vec<(u64, String)>, Option<End>, usize) {
+    let mut house = House::new(Config { device_wait_timeout: Some(wait), ..Config::default() });
+    if there {
+        house.registers("d", "secret");
+    }
+    house.opens_with("c", Role::Client, for_devices(&["mine-*"]));
+    house.says("c", r#"{"message_type":"connect","device_id":"secret"}"#);
+    let mut heard = Vec::new();
+    for second in 0..4 {
+        heard.extend(house.all_heard("c").into_iter().map(|text| (second, text)));
+        if there && second == 1 {
+            house.leaves("d");
+            house.registers("d", "secret");
+        }
+        house.after(Duration::from_secs(1));
+    }
+    if there {
+        assert_eq!(house.all_heard("d"), [crate::actors::config()], "the device hears nothing of it");
+    }
+    let ended = house.peer("c").ended.clone();
+    (heard, ended, house.hub.waiting())
+}
+
+#[test]
+fn a_device_outside_of_the_grant_is_as_one_that_is_not_there() {
+    for wait in [Duration::ZERO, Duration::from_secs(2)] {
+        let hidden = seen_from_outside(true, wait);
+        assert_eq!(hidden, seen_from_outside(false, wait));
+        assert!(hidden.1.is_some());
+    }
+    let heard = seen_from_outside(true, Duration::ZERO).0;
+    assert_eq!(heard, [(0, config()), (0, error("Connection failed: Device not found: 'secret'"))]);
+}
+
+#[test]
+fn a_device_within_the_grant_is_reached() {
+    let mut house = house();
+    house.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
+    house.says("d", r#"{"message_type":"register","device_id":"cvd-1","device_info":"d"}"#);
+    house.opens_with("c", Role::Client, for_devices(&["cvd-*"]));
+    house.says("c", r#"{"message_type":"connect","device_id":"cvd-1"}"#);
+    house.forwards("c", "1");
+    assert_eq!(house.all_heard("c"), [config(), device_info("d")]);
+    assert_eq!(house.all_heard("d"), [config(), client_msg(1, "1")]);
+}
+
+#[test]
+fn a_device_registers_the_ids_of_its_grant_only() {
+    for taken in [true, false] {
+        let mut house = house();
+        if taken {
+            house.registers("holder", "cvd-2");
+        }
+        house.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
+        house.says("d", r#"{"message_type":"register","device_id":"cvd-2","device_info":"d"}"#);
+        assert_eq!(house.all_heard("d"), [error("Not authorized")]);
+        assert_eq!(house.peer("d").ended, Some(End::close(1008, "Not authorized")));
+        assert_eq!(house.hub.device_count(), usize::from(taken));
+    }
+}
+
+proptest! {
+    /// An id is a stranger's: no pattern may make it expensive or panic.
+    #[test]
+    fn any_id_is_covered_or_not(id in ".{0,2000}", pattern in "[a*?]{0,12}") {
+        let grant = for_devices(&[&pattern]);
+        let covered = grant.covers(&DeviceId::new(&id));
+        prop_assert!(!pattern.chars().all(|c| c == '*') || pattern.is_empty() || covered);
+    }
+}
