@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Changes to the Rust or the packaging mean a new build.
 SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: serve test test-rust test-python test-wheel lint fmt bench fuzz soak autobahn wheel clean
+.PHONY: serve test test-rust test-python test-wheel lint fmt bench fuzz soak autobahn audit wheel clean
 
 serve: $(VENV)/installed
 	$(BIN)/cuttlefish-signaling serve $(ARGS)
@@ -43,6 +43,7 @@ fmt: $(VENV)/tools
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet websockets pytest pytest-httpserver
 	$(BIN)/python benches/life.py
+	$(BIN)/python benches/isolation.py
 
 # Long: not part of `make test`, which replays the seeds. Needs `cargo install cargo-fuzz`.
 FUZZ_SECONDS ?= 60
@@ -56,6 +57,8 @@ fuzz:
 # Long: fuzzing, a million messages against the model, then churn and faults on a release build.
 soak: $(VENV)/installed fuzz
 	cargo test --locked --release --test core -- --ignored
+	$(BIN)/pip install --quiet pytest
+	$(BIN)/python tests/exits.py --times 100 $(BIN)/python
 	$(BIN)/pip install --quiet 'websockets>=15'
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
 
@@ -63,6 +66,15 @@ soak: $(VENV)/installed fuzz
 autobahn:
 	cargo build --release --example echo
 	python3 tests/autobahn.py target/release/examples/echo
+
+# What the dependencies are, and are known for. Needs `cargo install cargo-deny`. Advisories come over the network: where
+# there is none, that is said, and the rest counts.
+audit: $(VENV)/tools
+	cargo deny check bans licenses sources
+	if cargo deny fetch db; then cargo deny check advisories; else echo "NOT CHECKED: RustSec's advisories"; fi
+	$(BIN)/pip install --quiet pip-audit
+	if $(BIN)/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/json", timeout=10)'; then \
+		$(BIN)/pip-audit --skip-editable; else echo "NOT CHECKED: PyPI's advisories"; fi
 
 wheel: $(VENV)/tools
 	rm -rf dist

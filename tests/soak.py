@@ -1,7 +1,8 @@
-"""Ten minutes of churn and faults: `make soak`, or `python tests/soak.py --minutes 1 --pairs 200`.
+"""Many devices at once, then ten minutes of churn and faults: `make soak`, or `tests/soak.py --minutes 1 --pairs 200`.
 
-The server lives in a process of its own; pairs of fake peers come, converse through faults, and go, politely or not. In
-the end the ledger is exact, descriptors and threads are what they were, and the slope of memory is told.
+The server lives in a process of its own. First devices are held, and each has to answer a client. Then pairs of fake
+peers come, converse through faults, and go, politely or not. In the end the ledger is exact, descriptors and threads
+are what they were, and the slope of memory is told.
 """
 
 from __future__ import annotations
@@ -11,29 +12,33 @@ import asyncio
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from typing import Any
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 SERVER = """
-import json, sys
+import json, resource, sys
 from cuttlefish_signaling import Limits, SignalingServer
-server = SignalingServer(limits=Limits(max_devices=10**6, max_connections=10**6)).start()
+resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
+many = 10**6
+server = SignalingServer(limits=Limits(max_devices=many, max_connections=many, new_per_second=many)).start()
 faults = [
     server.faults.delay(20, jitter=20, probability=0.1), server.faults.duplicate(probability=0.05),
     server.faults.drop(probability=0.05), server.faults.reorder(window=3, hold=0.05, probability=0.1),
     server.faults.truncate(probability=0.01),
     server.faults.disconnect(after=10**5), server.faults.reset(after=2 * 10**5),
 ]
-for fault in faults:
-    fault.arm()
 print(json.dumps([server.device_url, server.client_url]), flush=True)
 for line in sys.stdin:
+    if line == "storm\\n":
+        for fault in faults:
+            fault.arm()
     if line == "calm\\n":
         for fault in faults:
             fault.remove()
@@ -99,6 +104,45 @@ async def converse(server: Server, name: str) -> None:
                 random.choice([device, client]).transport.abort()
 
 
+async def register(server: Server, name: str) -> ClientConnection:
+    """A device."""
+    device = await connect(server.device_url, close_timeout=1, proxy=None, compression=None)
+    await device.send(json.dumps({"message_type": "register", "device_id": name, "device_info": {}}))
+    await asyncio.wait_for(device.recv(), 60)
+    return device
+
+
+async def answers(server: Server, name: str, device: ClientConnection) -> bool:
+    """Whether a client reaches it, and it the client."""
+    async with connect(server.client_url, close_timeout=1, proxy=None, compression=None) as client:
+        await client.send(json.dumps({"message_type": "connect", "device_id": name}))
+        await client.recv()
+        await client.recv()
+        await client.send(json.dumps({"message_type": "forward", "payload": name}))
+        heard = json.loads(await asyncio.wait_for(device.recv(), 60))
+        await device.send(json.dumps({**heard, "message_type": "forward"}))
+        return bool(json.loads(await asyncio.wait_for(client.recv(), 60))["payload"] == name)
+
+
+async def hold(server: Server, devices: int) -> dict[str, float]:
+    """Holds so many devices at once, all of which have to answer."""
+    before = server.footprint()["kib"]
+    held = {}
+    for first in range(0, devices, 100):
+        names = [f"held-{number}" for number in range(first, min(first + 100, devices))]
+        held.update(zip(names, await asyncio.gather(*(register(server, name) for name in names)), strict=True))
+    there, kib = server.ask()["devices"], server.footprint()["kib"] - before
+    answered = 0
+    for first in range(0, devices, 100):
+        some = list(held.items())[first : first + 100]
+        answered += sum(await asyncio.gather(*(answers(server, name, device) for name, device in some)))
+    still_there = server.ask()["devices"]
+    for first in range(0, devices, 100):
+        await asyncio.gather(*(device.close() for device in list(held.values())[first : first + 100]))
+    assert there == still_there == answered == devices, (there, answered, still_there)
+    return {"held": devices, "answered": answered, "kib_each": round(kib / devices, 2)}
+
+
 async def soak(server: Server, minutes: float, pairs: int) -> list[dict[str, int]]:
     """Runs it; returns the footprints, one every few seconds."""
     until = time.monotonic() + minutes * 60
@@ -116,9 +160,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--held", type=int, default=10_000)
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     server = Server()
     before = server.footprint()
+    print(json.dumps(asyncio.run(hold(server, options.held))), flush=True)
+    server.ask("storm")
     samples = asyncio.run(soak(server, options.minutes, options.pairs))
     server.ask("calm")
     deadline = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""Installs a wheel, built once, into a fresh environment of every CPython there is, and uses it there.
+"""Installs a wheel, built once, into a fresh environment of every CPython there is, uses it there, and ends processes.
 
     python tests/wheel.py dist/cuttlefish_signaling-*.whl
 
@@ -7,6 +7,7 @@ Interpreters are found on the PATH and where pyenv keeps them. At least the one 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -15,12 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import exits
+
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 USE = """
-import asyncio, base64, json, os, socket, sys, urllib.request
+import asyncio, json, os, sys
 import cuttlefish_signaling
 from cuttlefish_signaling import SignalingServer, Tls
+from raw import connect, register
 
 assert "site-packages" in cuttlefish_signaling.__file__, cuttlefish_signaling.__file__
 assert os.path.exists(os.path.join(os.path.dirname(cuttlefish_signaling.__file__), "py.typed"))
@@ -39,43 +43,22 @@ with SignalingServer(journal=True) as server:       # The kit needs nothing but 
     else:
         raise AssertionError("there is no websockets here")
 
-def dial(server, path):
-    # By hand: there is nothing but the wheel here.
-    raw = socket.create_connection(("127.0.0.1", server.port), 20)
-    if server.tls:
-        raw = server.tls.client_context().wrap_socket(raw, server_hostname="localhost")
-    raw.sendall(("GET %s HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
-        "Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n" % path).encode())
-    reader = raw.makefile("rb")
-    assert b" 101 " in reader.readline()
-    while reader.readline() != b"\\r\\n":
-        pass
-    def say(**message):
-        text = json.dumps(message).encode()
-        raw.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
-    def hear():
-        first, length = reader.read(2)
-        assert first == 0x81 and length < 126, (first, length)
-        return json.loads(reader.read(length))
-    return say, hear
-
 async def ice(ctx):
     await asyncio.sleep(0)
     return [{"urls": "stun:" + ctx.role}]
 
 for tls in (None, Tls.self_signed()):
     with SignalingServer(tls=tls, ice_servers=ice, filter_device_info=lambda info, ctx: [info]) as server:
-        say_d, hear_d = dial(server, "/register_device")
-        say_d(message_type="register", device_id="a", device_info=1)
-        assert hear_d()["ice_servers"] == [{"urls": ["stun:device"]}]
-        say_c, hear_c = dial(server, "/connect_client")
-        say_c(message_type="connect", device_id="a")
-        assert hear_c()["ice_servers"] == [{"urls": ["stun:client"]}]
-        assert hear_c() == {"message_type": "device_info", "device_info": [1]}
-        say_c(message_type="forward", payload=2)
-        assert hear_d() == {"message_type": "client_msg", "client_id": 1, "payload": 2}
-        say_d(message_type="forward", client_id=1, payload=3)
-        assert hear_c() == {"message_type": "device_msg", "payload": 3}
+        context = server.tls and server.tls.client_context()
+        device = register(server.port, "a", tls=context)
+        assert device.hear()["ice_servers"] == [{"urls": ["stun:device"]}]
+        client = connect(server.port, "a", tls=context)
+        assert client.hear()["ice_servers"] == [{"urls": ["stun:client"]}]
+        assert client.hear() == {"message_type": "device_info", "device_info": [1]}
+        client.say(message_type="forward", payload=2)
+        assert device.hear() == {"message_type": "client_msg", "client_id": 1, "payload": 2}
+        device.say(message_type="forward", client_id=1, payload=3)
+        assert client.hear() == {"message_type": "device_msg", "payload": 3}
         assert server.wait_for_client("a").client_id == 1
 
 async def main():
@@ -85,8 +68,24 @@ async def main():
         except TimeoutError:
             return
 asyncio.run(main())
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+in_a_sub = interpreters.create()
+interpreters.run_string(in_a_sub, sys.argv[1])
+interpreters.destroy(in_a_sub)
+assert os.path.exists("refused")
 SignalingServer().start()   # And out, without stop.
 print(json.dumps([sys.version.split()[0], cuttlefish_signaling.__version__]))
+"""
+
+IN_A_SUBINTERPRETER = """
+try:
+    from cuttlefish_signaling import SignalingServer
+except ImportError as error:
+    if "can not be used in a subinterpreter" in str(error):
+        open("refused", "w").close()
 """
 
 
@@ -107,7 +106,10 @@ def interpreters() -> dict[str, str]:
 
 def main() -> int:
     """Runs it all; returns the exit status."""
-    (wheel,) = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exits", type=int, default=3, help="exits for each way there is (%(default)s)")
+    parser.add_argument("wheel")
+    options = parser.parse_args()
     failed = 0
     tested = interpreters()
     for version, interpreter in sorted(tested.items()):
@@ -115,18 +117,27 @@ def main() -> int:
             subprocess.run([interpreter, "-m", "venv", folder], check=True)
             python = str(Path(folder) / "bin" / "python")
             subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel],
+                [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", options.wheel],
                 check=True,
                 env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
             )
+            # There is nothing but the wheel here, and this.
+            shutil.copy(Path(__file__).with_name("raw.py"), folder)
             used = subprocess.run(
-                [python, "-c", USE], capture_output=True, text=True, timeout=120, check=False, cwd=folder
+                [python, "-c", USE, IN_A_SUBINTERPRETER],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                cwd=folder,
             )
             said = subprocess.run(
                 [python, "-m", "cuttlefish_signaling", "--version"], capture_output=True, text=True, check=False
             )
             fine = used.returncode == 0 and said.stdout.startswith("cuttlefish-signaling ")
             told = json.loads(used.stdout) if fine else used.stderr + said.stderr
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "pytest"], check=True)
+            fine &= exits.main(["--times", str(options.exits), python]) == 0
             print(f"CPython {version}: {'passed' if fine else 'FAILED'} {told}")
             failed += not fine
     print(f"{len(tested) - failed} passed, {failed} failed")

@@ -139,6 +139,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    from ._interpreter import require_main
+
+    require_main()
     room = next((room for room, names in _ROOMS.items() if name in names), "errors")
     value = getattr(import_module(f".{room}", __name__), name)
     globals()[name] = value

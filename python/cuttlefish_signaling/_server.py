@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ._clock import Clock
 from ._config import (
@@ -194,6 +194,9 @@ class SignalingServer:
             pass
         finally:
             await self.stop_async()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SignalingServer can not be copied or sent to another process; send it server.url")
 
     def __enter__(self) -> Self:
         return self.start()
