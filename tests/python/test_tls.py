@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
 
-from peers import PATIENCE, peers_of, relays
+from peers import PATIENCE, Peers, peers_of, relays
 
 
 def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, bytes]:
@@ -137,6 +138,70 @@ def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
             assert one.recv(1) == b""
             one.close()
         chatter.close()
+
+
+def relays_over(peers: Peers) -> None:
+    """An honest pair comes and works."""
+    device = peers.device()
+    relays(peers.client(), device)
+
+
+def client_hello(tls: Tls) -> bytes:
+    """The first flight of a handshake, by OpenSSL."""
+    outgoing = ssl.MemoryBIO()
+    handshake = tls.client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return outgoing.read()
+
+
+def test_a_thousand_slow_handshakes_keep_nobody_out() -> None:
+    """Half a `ClientHello`, a whole one and then nothing, or nothing at all: over the cap the oldest goes."""
+    tls = Tls.self_signed()
+    hello = client_hello(tls)
+    limits = Limits(max_opening=100, tls_handshake_timeout=60)
+    with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers, ExitStack() as stack:
+        for number in range(1000):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            slow.sendall((hello, hello[: len(hello) // 2], b"")[number % 3])
+        relays_over(peers)
+        assert server.stats().openings_cut >= 900
+
+
+def test_who_is_silent_after_the_handshake_is_dropped() -> None:
+    tls = Tls.self_signed()
+    with SignalingServer(tls=tls, limits=Limits(request_head_timeout=0.3)) as server, peers_of(server) as peers:
+        raw = socket.create_connection(("127.0.0.1", server.port))
+        with tls.client_context().wrap_socket(raw, server_hostname="localhost") as silent:
+            silent.settimeout(PATIENCE)
+            assert silent.recv(1) == b""
+        relays_over(peers)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00" * 600,
+        b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
+        b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\x03",
+        b"\x16\x03\x01\x00\x00" * 100,
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x17\x03\x03\x00\x10" + b"x" * 16,
+        b"\x80\x2e\x01\x00\x02" + b"\x00" * 41,
+    ],
+    ids=["zeros", "too long", "a length that lies", "empty records", "an alert", "data before keys", "SSL 2"],
+)
+def test_what_is_no_handshake_ends_its_connection_only(garbage: bytes) -> None:
+    with SignalingServer(tls=Tls.self_signed()) as server, peers_of(server) as peers:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
+            try:
+                raw.sendall(garbage)
+                while raw.recv(1000):
+                    pass  # An alert.
+            except ConnectionError:
+                pass
+        relays_over(peers)
+        assert server.stats().panics == 0
 
 
 @pytest.mark.parametrize(
