@@ -1,6 +1,7 @@
 //! Every bound and default, validated. Says what is wrong with a setting; starts nothing.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -30,6 +31,10 @@ pub struct Config {
     pub host: IpAddr,
     /// The port to listen on; 0, the default, is a free one.
     pub port: u16,
+    /// Where devices register over a local socket (PROTOCOL.md 5.1); default nowhere.
+    pub device_socket: Option<PathBuf>,
+    /// Where devices are announced over a local socket (PROTOCOL.md 5.2); default nowhere.
+    pub control_socket: Option<PathBuf>,
     /// TLS, or none (the default).
     pub tls: Option<Tls>,
     /// The ICE servers. Default none: a test run must not reach for a public STUN server.
@@ -119,6 +124,10 @@ pub struct Limits {
     pub journal_bytes: usize,
     /// Forwards that faults may hold back; more go on at once. Default 10,000.
     pub held_by_faults: usize,
+    /// How long a client that polls may stay away. Default 30 s (PROTOCOL.md 5.3); then it has left.
+    pub polled_timeout: Duration,
+    /// Clients that poll, at a time. Default 1,024: each may keep twice what an outbox holds.
+    pub max_polled: usize,
     /// How long a peer may take to answer the goodbye of a server that stops. Default 250 ms: `stop()` waits for it.
     pub goodbye_timeout: Duration,
 }
@@ -151,6 +160,8 @@ impl Default for Limits {
             journal_entries: 10_000,
             journal_bytes: 16 * 1024 * 1024,
             held_by_faults: 10_000,
+            polled_timeout: Duration::from_secs(30),
+            max_polled: 1_024,
             goodbye_timeout: Duration::from_millis(250),
         }
     }
@@ -176,6 +187,8 @@ impl Default for Config {
         Self {
             host: IpAddr::from([127, 0, 0, 1]),
             port: 0,
+            device_socket: None,
+            control_socket: None,
             tls: None,
             ice: IceSource::Fixed(IceServers::default()),
             device_wait_timeout: Some(Duration::ZERO),
@@ -212,6 +225,7 @@ impl Config {
             ("limits.max_opening", 1, self.limits.max_opening),
             ("limits.max_devices", 1, self.limits.max_devices),
             ("limits.max_clients_per_device", 1, self.limits.max_clients_per_device),
+            ("limits.max_polled", 1, self.limits.max_polled),
         ] {
             at_least(setting, value, least)?;
         }
@@ -230,6 +244,7 @@ impl Config {
             ("limits.close_timeout", self.limits.close_timeout),
             ("limits.write_timeout", self.limits.write_timeout),
             ("limits.goodbye_timeout", self.limits.goodbye_timeout),
+            ("limits.polled_timeout", self.limits.polled_timeout),
             ("keepalive.timeout", self.keepalive.timeout),
         ] {
             more_than_zero(setting, Some(timeout))?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// A setting that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,14 @@ pub enum Error {
     Bind {
         /// Where it should have listened.
         address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path of a local socket can not be listened on.
+    #[error("can not listen on {path}: {source}")]
+    BindLocal {
+        /// Where the socket should have been.
+        path: PathBuf,
         /// What the system said.
         source: io::Error,
     },

@@ -14,6 +14,7 @@ use crate::outbox::{End, Outbox};
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, Text, outbound};
 use crate::refusal::Refusal;
+use crate::roster::{Place, UNPLACED};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// Hears of devices and clients that come and go; called without a lock held.
@@ -44,6 +45,10 @@ pub struct Device {
     pub outbox: Arc<Outbox>,
     /// The `device_info` message for clients that may see all of it, rendered once.
     pub info: Text,
+    /// What was said of it before it came, if anything was.
+    pub place: Option<Arc<Place>>,
+    /// Where its own web server listens, on this machine, if it said so over the device socket.
+    pub port: Option<u16>,
     clients: Mutex<Clients>,
 }
 
@@ -92,7 +97,12 @@ pub enum Found {
 impl Device {
     /// A device that is in no table yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
-        Self { id, peer, outbox, info, clients: Mutex::default() }
+        Self { id, peer, outbox, info, place: None, port: None, clients: Mutex::default() }
+    }
+
+    /// What is said of it.
+    pub fn place(&self) -> &Place {
+        self.place.as_deref().unwrap_or(&UNPLACED)
     }
 
     /// Takes a client on: gives out the next id, queues the client's `device_info` and only then lets the device's

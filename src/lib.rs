@@ -43,6 +43,7 @@ mod sync;
 // Layer 2: state and rules, without I/O and without a clock.
 pub mod hub;
 pub mod relay;
+pub mod roster;
 pub mod session;
 // Layer 3: what is left to others to decide.
 pub mod config;

@@ -98,6 +98,8 @@ struct State {
     queue: VecDeque<(Text, bool)>,
     bytes: usize,
     end: Option<End>,
+    /// Why, where its peer was refused.
+    refusal: Option<Box<Refusal>>,
     /// Whether the edge knows of the end.
     end_told: bool,
     nudged: bool,
@@ -177,7 +179,10 @@ impl Outbox {
     /// Says no: queues the error and, where the refusal ends the connection, its close.
     pub fn refuse(&self, refusal: &Refusal) {
         match refusal.close_code() {
-            Some(code) => self.finish(Some(refusal.message()), End::Close { code, reason: refusal.text() }),
+            Some(code) => {
+                self.state.lock().refusal.get_or_insert_with(|| Box::new(refusal.clone()));
+                self.finish(Some(refusal.message()), End::Close { code, reason: refusal.text() });
+            }
             None => self.say(refusal.message()),
         }
     }
@@ -282,6 +287,11 @@ impl Outbox {
         for probe in self.state.lock().probes.drain(..) {
             let _asker_gave_up = probe.send(());
         }
+    }
+
+    /// Why its peer was refused, if it was, and sent away.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.state.lock().refusal.as_deref().cloned()
     }
 
     /// Whether it was closed because its peer did not read.

@@ -19,6 +19,7 @@
 //! What comes in is parsed by [`inbound`], what goes out is written by [`outbound`]. A payload is never looked into:
 //! it is borrowed from the text it came in and copied once, byte for byte, into the text that goes out.
 
+pub mod control;
 pub mod ice;
 pub mod ids;
 pub mod inbound;
@@ -27,7 +28,7 @@ pub mod payload;
 
 pub use ice::{IceError, IceServer, IceServers};
 pub use ids::{ClientId, DeviceId};
-pub use inbound::{ClientMessage, DeviceMessage, Malformed};
+pub use inbound::{ClientMessage, DeviceMessage, Malformed, PollBody};
 pub use outbound::Text;
 
 /// The largest message a real device can take: it does not reassemble frames and loses what lies beyond, in bytes

@@ -10,14 +10,19 @@ mod connection;
 mod echo;
 mod guard;
 mod http;
+mod local;
+mod polled;
+mod porter;
 mod pump;
 mod throttle;
 mod transport;
 mod watch;
 mod websocket;
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -33,6 +38,7 @@ use tokio_util::task::TaskTracker;
 pub use changes::Changes;
 pub use clock::Clock;
 
+use self::local::{Door, Local};
 use crate::config::{Config, IceSource};
 use crate::error::{ConfigError, Error};
 use crate::faults::{Rule, RuleId, Tally};
@@ -40,12 +46,14 @@ use crate::gate::Gate;
 use crate::hooks::Hooks;
 use crate::hub::{Hub, Observer};
 use crate::incidents::Incidents;
-use crate::journal::Journal;
+use crate::journal::{Journal, Scribe};
 use crate::ledger::LedgerReading;
-use crate::outbox::End;
+use crate::outbox::{End, Outbox};
+use crate::peer::{Peer, Role};
 use crate::policy::Policy;
 use crate::relay::Relay;
-use crate::session::Rules;
+use crate::roster::Roster;
+use crate::session::{Context, Rules};
 use crate::tls::Tls;
 
 /// Connections the system keeps for us until we accept them.
@@ -61,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) incidents: Arc<Incidents>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) polled: polled::Polled,
+    /// Everything that runs for this server.
+    tasks: TaskTracker,
     gate: Arc<Gate>,
     policy: Policy,
     ice: RwLock<IceSource>,
@@ -70,10 +82,39 @@ pub(crate) struct Shared {
     over: CancellationToken,
 }
 
+impl Shared {
+    /// What the session of a peer needs, with an outbox of its own.
+    fn context(&self, peer: Peer) -> Context {
+        let mut outbox = Outbox::new(self.config.outbox_bounds());
+        if let (Role::Device | Role::Client, Some(journal)) = (peer.role, self.relay.journal()) {
+            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
+        }
+        Context {
+            hub: Arc::clone(&self.hub),
+            incidents: Arc::clone(&self.incidents),
+            relay: Arc::clone(&self.relay),
+            rules: Arc::clone(&self.rules),
+            roster: Arc::clone(&self.roster),
+            outbox: Arc::new(outbox),
+            peer: Arc::new(peer),
+        }
+    }
+
+    /// Serves somebody in a task of its own.
+    fn spawn(
+        self: &Arc<Self>,
+        task: Pin<Box<dyn Future<Output = ()> + Send>>,
+        address: Option<SocketAddr>,
+    ) -> JoinHandle<()> {
+        self.tasks.spawn(guard::Guard::new(task, self, address))
+    }
+}
+
 /// A server that listens and does not answer yet.
 pub struct Server {
     shared: Arc<Shared>,
     listener: std::net::TcpListener,
+    local: Vec<Local>,
     address: SocketAddr,
 }
 
@@ -81,7 +122,6 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Running {
     shared: Arc<Shared>,
-    tasks: TaskTracker,
     address: SocketAddr,
 }
 
@@ -104,6 +144,9 @@ impl Server {
         let bind_error = |source| Error::Bind { address: wanted, source };
         let listener = listen(wanted).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
+        let doors = [(Door::Devices, &config.device_socket), (Door::Control, &config.control_socket)];
+        let doors = doors.into_iter().filter_map(|(door, path)| Some((door, path.as_deref()?)));
+        let local = doors.map(|(door, path)| Local::bind(door, path)).collect::<Result<_, _>>()?;
         let changes = Arc::new(Changes::default());
         let (clock, incidents) = (Arc::new(Clock::default()), Arc::new(Incidents::default()));
         let chronicle = changes::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
@@ -118,6 +161,9 @@ impl Server {
             clock,
             gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
             policy: Policy::new(&config),
+            roster: Arc::default(),
+            polled: polled::Polled::default(),
+            tasks: TaskTracker::new(),
             incidents,
             hooks,
             changes,
@@ -126,7 +172,7 @@ impl Server {
             over: CancellationToken::new(),
             config,
         };
-        Ok(Self { shared: Arc::new(shared), listener, address })
+        Ok(Self { shared: Arc::new(shared), listener, local, address })
     }
 
     /// Where it listens.
@@ -139,11 +185,13 @@ impl Server {
     /// # Panics
     /// Outside of a tokio runtime with time and I/O enabled.
     pub fn serve(self) -> Running {
-        let tasks = TaskTracker::new();
-        let running = Running { shared: Arc::clone(&self.shared), tasks: tasks.clone(), address: self.address };
-        tasks.spawn(watch::release_in_time(Arc::clone(&self.shared)));
-        tasks.spawn(accept(self.shared, self.listener, tasks.clone()));
-        running
+        let Self { shared, listener, local, address } = self;
+        for door in local {
+            shared.tasks.spawn(door.accept(Arc::clone(&shared)));
+        }
+        shared.tasks.spawn(watch::release_in_time(Arc::clone(&shared)));
+        shared.tasks.spawn(accept(Arc::clone(&shared), listener));
+        Running { shared, address }
     }
 }
 
@@ -163,7 +211,7 @@ impl Running {
         let entry = self.shared.gate.enter(address.ip(), Instant::now());
         let router = entry.turned_away.map_or_else(|| http::router(&self.shared), http::full_house);
         let connection = connection::Connection::new(Arc::clone(&self.shared), router, address, entry);
-        self.tasks.spawn(guard::Guard::new(Box::pin(connection.run_in_memory(stream)), &self.shared, address))
+        self.shared.spawn(Box::pin(connection.run_in_memory(stream)), Some(address))
     }
 
     /// Who is there.
@@ -235,10 +283,10 @@ impl Running {
         // Goodbyes have deadlines too.
         self.shared.clock.resume();
         self.shared.hub.close(&End::close(1001, "server stopping"));
-        self.tasks.close();
-        let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        self.shared.tasks.close();
+        let in_time = tokio::time::timeout(deadline, self.shared.tasks.wait()).await.is_ok();
         self.shared.over.cancel();
-        self.tasks.wait().await;
+        self.shared.tasks.wait().await;
         self.shared.relay.abandon();
         in_time
     }
@@ -263,7 +311,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener, tasks: TaskTracker) {
+async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
@@ -291,8 +339,7 @@ async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener, tasks: Tas
                 let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
                 let router = entry.turned_away.map_or_else(|| router.clone(), http::full_house);
                 let connection = connection::Connection::new(Arc::clone(&shared), router, address, entry);
-                let guard = guard::Guard::new(Box::pin(connection.run(stream, tls.clone())), &shared, address);
-                tasks.spawn(guard);
+                shared.spawn(Box::pin(connection.run(stream, tls.clone())), Some(address));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -6,12 +6,14 @@
 //! closed; the edge writes what is left, and calls [`Session::leave`].
 
 mod client;
+mod control;
 mod device;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use client::ClientSession;
+pub use control::ControlSession;
 pub use device::DeviceSession;
 
 use crate::hub::{Device, Hub};
@@ -21,6 +23,7 @@ use crate::peer::Peer;
 use crate::protocol::{DeviceId, Text};
 use crate::refusal::Refusal;
 use crate::relay::Relay;
+use crate::roster::Roster;
 
 /// What a session needs to go on.
 #[derive(Debug)]
@@ -100,6 +103,8 @@ pub struct Context {
     pub incidents: Arc<Incidents>,
     /// The way that forwards take.
     pub relay: Arc<Relay>,
+    /// Who is expected.
+    pub roster: Arc<Roster>,
     /// What to go by.
     pub rules: Arc<Rules>,
     /// Whom it speaks to.

@@ -1,7 +1,10 @@
 //! Without sockets: the parser, the sessions, what hooks return.
 
 use cuttlefish_signaling::peer::Role;
-use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, IceServers, Malformed, outbound};
+use cuttlefish_signaling::protocol::control::{self, ControlMessage};
+use cuttlefish_signaling::protocol::{
+    ClientMessage, DeviceMessage, IceServers, Malformed, PollBody, inbound, outbound,
+};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -14,9 +17,20 @@ pub fn envelope(data: &[u8]) {
     let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
     let device = DeviceMessage::parse(text);
     let client = ClientMessage::parse(text);
+    let (body, control, bare) = (PollBody::parse(text), ControlMessage::parse(text), inbound::bare_payload(text));
     if !is_json {
         assert_eq!(device, Err(Malformed::Json));
         assert_eq!(client, Err(Malformed::Json));
+        assert_eq!(body, Err(Malformed::Json));
+        assert_eq!(control, Err(Malformed::Json));
+        assert_eq!(bare, Err(Malformed::Json));
+    }
+    if let Ok(bare) = bare {
+        assert!(text.contains(bare) && serde_json::from_str::<&RawValue>(bare).is_ok_and(|raw| raw.get() == bare));
+    }
+    if let Ok(ControlMessage::PreRegister(message)) = control {
+        let answer = control::accepted(message.devices.iter().map(|device| (&*device.id, None)));
+        assert!(serde_json::from_str::<&RawValue>(answer.as_str()).is_ok(), "{answer:?}");
     }
     let payload = match (&device, &client) {
         (Ok(DeviceMessage::Forward { payload, .. }), _) | (_, Ok(ClientMessage::Forward { payload })) => *payload,

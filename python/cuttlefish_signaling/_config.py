@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -28,6 +29,10 @@ IceHook: TypeAlias = Callable[[IceContext], Any]
 
 IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceHook
 """A list, time-limited TURN credentials, or a hook asked for each peer."""
+
+
+MAX_SOCKET_PATH = 96
+"""Bytes in the path of a local socket."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,10 @@ class Limits:
     """Bytes of messages a journal keeps."""
     held_by_faults: int = 10_000
     """Forwards that faults may hold back at a time; more go on at once, which their fault tells."""
+    polled_timeout: float = 30.0
+    """How long a client that polls may stay away; then it has left."""
+    max_polled: int = 1_024
+    """Clients that poll, at a time; beyond it 503. Each may keep twice what an outbox holds."""
     goodbye_timeout: float = 0.25
     """How long a peer may take to answer the goodbye of a server that stops."""
     hook_threads: int = 32
@@ -206,6 +215,8 @@ class Settings:
 
     host: str
     port: int
+    device_socket: str | PathLike[str] | None
+    control_socket: str | PathLike[str] | None
     tls: Tls | None
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
@@ -242,6 +253,8 @@ class Settings:
                 raise ConfigError(name, f"must be True or False, got {getattr(self, name)!r}")
         _integer("workers", self.workers, 1, 1024)
         native = self.native
+        for setting in ("device_socket", "control_socket"):
+            native[setting] = _socket_path(setting, getattr(self, setting))
         for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "journal", "workers"):
             native[setting] = getattr(self, setting)
         native["allow_unauthenticated"] = self.allow_unauthenticated
@@ -251,6 +264,21 @@ class Settings:
         native["tls"] = self.tls and self.tls._native
         _add_group(native, "limits", self.limits, Limits)
         _add_group(native, "keepalive", self.keepalive, Keepalive)
+
+
+def _socket_path(setting: str, path: Any) -> str | None:
+    if path is None:
+        return None
+    try:
+        path = os.fspath(path)
+    except TypeError:
+        raise ConfigError(setting, f"must be a path or None, got {path!r}") from None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(setting, f"must be a path or None, got {path!r}")
+    # What the system has room for, the suffix included under which a socket is made.
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ConfigError(setting, f"{path!r} is too long for a local socket: at most {MAX_SOCKET_PATH} bytes")
+    return path
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:

@@ -237,7 +237,7 @@ def _arguments(job: _native.Job) -> tuple[Any, ...]:
         return (AuthorizeContext(job.role, peer),)
     if job.hook == "ice_servers":
         return (IceContext(job.role, job.device_id, peer),)
-    return json.loads(job.info or "null"), FilterContext(job.device_id or "", peer)
+    return json.loads(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
 
 
 def _result(hook: str, result: Any) -> str | None:

@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 from .errors import ConfigError
 
+DeviceTuple: TypeAlias = tuple[
+    str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
+]
 PeerTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None, str | None
 ]
@@ -149,6 +152,14 @@ class FilterContext:
     """The device the info is of."""
     client: Peer
     """The client that is to see it."""
+    group_name: str = "default"
+    """The group of the device, where it was pre-registered."""
+    owner: str = ""
+    """Whose it is, where somebody said so."""
+    name: str = ""
+    """What it is called, where it was pre-registered."""
+    adb_port: int = 0
+    """Where adb reaches it, as was said then; 0 where nowhere."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,16 @@ class Device:
     """How many clients are connected to it."""
     info_json: str = field(repr=False)
     """Its device info, byte for byte as it sent it."""
+    group_name: str = "default"
+    """The group it was pre-registered in, over the control socket."""
+    owner: str = ""
+    """Whose it was said to be there; empty where nobody said so."""
+    name: str = ""
+    """What it was called there."""
+    adb_port: int = 0
+    """Where adb reaches it, as was said there; 0 where nowhere."""
+    device_port: int | None = None
+    """Where its own web server listens on this machine, as it said on the device socket."""
 
     @property
     def info(self) -> Any:
@@ -176,9 +197,9 @@ class Device:
         return json.loads(self.info_json)
 
     @classmethod
-    def _of(cls, device: tuple[str, str | None, int | None, float, str | None, int, str]) -> Device:
-        device_id, address, port, since, identity, clients, info = device
-        return cls(device_id, address, port, since, _identity(identity), clients, info)
+    def _of(cls, device: DeviceTuple) -> Device:
+        device_id, address, port, since, identity, clients, info, place, device_port = device
+        return cls(device_id, address, port, since, _identity(identity), clients, info, *place, device_port)
 
 
 @dataclass(frozen=True)

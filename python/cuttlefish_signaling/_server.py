@@ -45,6 +45,9 @@ class SignalingServer:
     Args:
         host: Address or name to listen on.
         port: Port to listen on; 0 is a free one, told by `port`.
+        device_socket: Path of a local socket for devices of today's Cuttlefish, as `/run/cuttlefish/operator`: made
+            with mode 0770, in place of one whose server is gone. None is none.
+        control_socket: Path of a local socket on which devices are announced, as `/run/cuttlefish/operator_control`.
         tls: `Tls.self_signed()`, `Tls.from_files(...)`; None is plain.
         ice_servers: What peers are told in `config`: a list of `IceServer` (or dictionaries), a `TurnRest`, or a
             callable asked for each peer with an `IceContext`.
@@ -78,6 +81,8 @@ class SignalingServer:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        device_socket: str | os.PathLike[str] | None = None,
+        control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,
         ice_servers: IceServers = (),
         filter_device_info: FilterDeviceInfo | None = None,
@@ -97,6 +102,8 @@ class SignalingServer:
         self._settings = Settings(
             host=host,
             port=port,
+            device_socket=device_socket,
+            control_socket=control_socket,
             tls=tls,
             filter_device_info=filter_device_info,
             authorize=authorize,

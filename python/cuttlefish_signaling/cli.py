@@ -87,6 +87,8 @@ FLAGS = (
     Flag("no-tls", "plain ws and http instead of wss and https", False, _switch, switch=True),
     Flag("tls-cert", "certificate chain, PEM; without one, a certificate is made on the spot", metavar="FILE"),
     Flag("tls-key", "its private key, PEM", metavar="FILE"),
+    Flag("device-socket", "a local socket for devices of today's Cuttlefish", metavar="PATH"),
+    Flag("control-socket", "a local socket on which devices are announced", metavar="PATH"),
     Flag("stun", "a STUN server to tell peers of", metavar="URL", repeats=True),
     Flag("turn", "a URL of the TURN server to tell peers of; needs --turn-secret", metavar="URL", repeats=True),
     Flag("turn-secret", "the secret shared with the TURN server (coturn: static-auth-secret)", metavar="SECRET"),
@@ -235,6 +237,8 @@ def server(found: dict[str, Any]) -> SignalingServer:
     return SignalingServer(
         host=found["host"],
         port=found["port"],
+        device_socket=found["device_socket"] or None,
+        control_socket=found["control_socket"] or None,
         tls=_tls(found),
         ice_servers=ice,
         filter_device_info=hooks.get("filter_device_info"),

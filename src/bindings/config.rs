@@ -56,6 +56,8 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     let config = Config {
         host,
         port: from.number("port")?,
+        device_socket: from.raw("device_socket")?.extract()?,
+        control_socket: from.raw("control_socket")?.extract()?,
         tls,
         ice: ice_source(&from.raw("ice_servers")?)?,
         device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
@@ -114,6 +116,8 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         journal_entries: from.number("limits.journal_entries")?,
         journal_bytes: from.number("limits.journal_bytes")?,
         held_by_faults: from.number("limits.held_by_faults")?,
+        polled_timeout: from.seconds("limits.polled_timeout")?,
+        max_polled: from.number("limits.max_polled")?,
         goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
     })
 }

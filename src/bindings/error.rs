@@ -22,14 +22,18 @@ pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(error) => config_error(py, error),
         Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
-        Error::Bind { address, source } => {
-            let reason = source.to_string();
-            let reason = reason.split(" (os error").next().unwrap_or_default();
-            let what = format!("host, port: can not listen on {address}: {reason}");
-            exception(py, "BindError", (source.raw_os_error(), what))
-        }
+        Error::Bind { address, source } => bind_error(py, &format!("host, port: can not listen on {address}"), source),
+        Error::BindLocal { path, source } => bind_error(py, &format!("can not listen on {}", path.display()), source),
         Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),
     }
+}
+
+fn bind_error(py: Python<'_>, what: &str, source: &std::io::Error) -> PyErr {
+    let reason = source.to_string();
+    let reason = reason.split(" (os error").next().unwrap_or_default();
+    let taken = source.kind() == std::io::ErrorKind::AddrInUse;
+    let reason = if taken { "Address already in use" } else { reason };
+    exception(py, "BindError", (source.raw_os_error(), format!("{what}: {reason}")))
 }
 
 /// The server is not running.

@@ -11,10 +11,12 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
 use super::mailroom::{Mailroom, Queue};
+use super::server::{PlaceTuple, placed};
 use crate::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
 use crate::hub::Device;
 use crate::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
+use crate::roster::UNPLACED;
 
 /// Which hooks there are.
 pub(super) struct Hooked {
@@ -55,6 +57,8 @@ pub(super) struct Job {
     /// The JSON text of its device info, for the filter.
     #[pyo3(get)]
     info: Option<String>,
+    /// What is said of the device, for the filter.
+    device: Option<Arc<Device>>,
     peer: PeerFacts,
     reply: Mutex<Option<oneshot::Sender<Reply>>>,
 }
@@ -98,6 +102,12 @@ impl Job {
             certificate.as_deref(),
             identity.as_deref(),
         )
+    }
+
+    /// What is said of the device: group, owner, name, adb port.
+    #[getter]
+    fn place(&self) -> PlaceTuple {
+        placed(self.device.as_deref().map_or(&UNPLACED, Device::place))
     }
 
     /// Whether anybody still waits for the answer.
@@ -180,13 +190,15 @@ impl PyHooks {
         peer: PeerFacts,
         role: Role,
         device_id: Option<String>,
-        info: Option<String>,
+        device: Option<&Arc<Device>>,
     ) -> Wait {
         let key = self.last_key.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let reply = Mutex::new(Some(reply));
+        let info = device.map(|device| outbound::info_of(&device.info).to_owned());
+        let device = device.cloned();
         // Where the queue is closed the job is dropped, and the wait fails at once.
-        self.jobs.put(Job { key, hook, role: role.as_str(), device_id, info, peer, reply });
+        self.jobs.put(Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply });
         Wait { key, mailroom: Arc::clone(&self.mailroom), answer, answered: false }
     }
 }
@@ -238,9 +250,8 @@ impl Hooks for PyHooks {
         if !self.hooked.filter_device_info {
             return None;
         }
-        let info = outbound::info_of(&device.info).to_owned();
         let device_id = Some(device.id.to_string());
-        let wait = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(info));
+        let wait = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(device));
         Some(Box::pin(async move { Ok(wait.reply().await?.0.unwrap_or_default()) }))
     }
 

@@ -29,6 +29,7 @@ use crate::ledger::LedgerReading;
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, outbound};
 use crate::refusal::Refusal;
+use crate::roster::Place;
 use crate::server;
 
 /// A server that listens and answers from its making until `stop`.
@@ -71,8 +72,10 @@ impl Observer for Doorbell {
     }
 }
 
-/// id, address, port, since, identity as JSON, clients, device info as JSON.
-type DeviceTuple = (String, Option<String>, Option<u16>, f64, Option<String>, usize, String);
+/// Group, owner, name, adb port.
+pub(super) type PlaceTuple = (String, String, String, u16);
+/// id, address, port, since, identity as JSON, clients, device info as JSON, place, port of its web server.
+type DeviceTuple = (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, PlaceTuple, Option<u16>);
 /// device id, client id, address, port, since, identity as JSON.
 type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
 /// log records, records dropped, changed, hook timeouts, jobs abandoned.
@@ -365,7 +368,21 @@ fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
 fn device_tuple(device: &Device) -> DeviceTuple {
     let (address, port, since, identity) = place(&device.peer);
     let info = outbound::info_of(&device.info).to_owned();
-    (device.id.to_string(), address, port, since, identity, device.clients().len(), info)
+    (
+        device.id.to_string(),
+        address,
+        port,
+        since,
+        identity,
+        device.clients().len(),
+        info,
+        placed(device.place()),
+        device.port,
+    )
+}
+
+pub(super) fn placed(place: &Place) -> PlaceTuple {
+    (place.group_name.to_string(), place.owner.clone(), place.name.clone(), place.adb_port)
 }
 
 fn client_tuple(device: &Device, client: &Client) -> ClientTuple {

@@ -31,6 +31,8 @@ pub enum DeviceMessage<'a> {
         device_id: Option<DeviceId>,
         /// The JSON text of the device info, `null` where there is none.
         device_info: &'a str,
+        /// Where the device's own web server listens, if it says so (PROTOCOL.md 5.1).
+        device_port: Option<u16>,
     },
     /// `forward`
     Forward {
@@ -76,6 +78,7 @@ impl<'a> DeviceMessage<'a> {
             "register" => Self::Register {
                 device_id: envelope.device_id().filter(|id| !id.as_str().is_empty()),
                 device_info: envelope.device_info.map_or("null", RawValue::get),
+                device_port: envelope.device_port.and_then(|raw| raw.get().parse().ok()),
             },
             _ => Self::Unknown(message_type),
         })
@@ -98,12 +101,51 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
+/// The body of a request by which a client polls (PROTOCOL.md 5.3): each endpoint picks what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PollBody<'a> {
+    /// The device to connect to, if it is a string.
+    pub device_id: Option<DeviceId>,
+    /// The polled connection meant, if it is a string.
+    pub connection_id: Option<Cow<'a, str>>,
+    /// The JSON text of the payload; `null` is a payload.
+    pub payload: Option<&'a str>,
+}
+
+impl<'a> PollBody<'a> {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it is no JSON object, or one with a duplicate key.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let envelope = Envelope::parse(text)?;
+        Ok(Self {
+            device_id: envelope.device_id(),
+            connection_id: string(envelope.connection_id),
+            payload: envelope.payload.map(RawValue::get),
+        })
+    }
+}
+
+/// A text that is a payload as it stands (PROTOCOL.md 5.3, `WS /devices/{id}/connect`): any JSON value.
+///
+/// # Errors
+/// [`Malformed::Json`].
+pub fn bare_payload(text: &str) -> Result<&str, Malformed> {
+    if nests_deeper_than(text, MAX_DEPTH - 1) || serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return Err(Malformed::Json);
+    }
+    Ok(text.trim_matches([' ', '\t', '\r', '\n']))
+}
+
 /// Every field the protocol knows, as the JSON text it came in.
 #[derive(Default)]
 struct Envelope<'a> {
     message_type: Option<&'a RawValue>,
+    connection_id: Option<&'a RawValue>,
     device_id: Option<&'a RawValue>,
     device_info: Option<&'a RawValue>,
+    device_port: Option<&'a RawValue>,
     client_id: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
     /// Kept rather than raised at once: text that is not JSON further on is still told as such.
@@ -166,8 +208,10 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
         while let Some(key) = map.next_key::<Key>()? {
             let slot = match key {
                 Key::MessageType => &mut envelope.message_type,
+                Key::ConnectionId => &mut envelope.connection_id,
                 Key::DeviceId => &mut envelope.device_id,
                 Key::DeviceInfo => &mut envelope.device_info,
+                Key::DevicePort => &mut envelope.device_port,
                 Key::ClientId => &mut envelope.client_id,
                 Key::Payload => &mut envelope.payload,
                 Key::Other(key) => {
@@ -187,7 +231,9 @@ enum Key {
     MessageType,
     DeviceId,
     DeviceInfo,
+    DevicePort,
     ClientId,
+    ConnectionId,
     Payload,
     /// Owned, so that duplicates among them are found; real peers send none.
     Other(Box<str>),
@@ -208,7 +254,9 @@ impl<'de> Deserialize<'de> for Key {
                     "message_type" => Key::MessageType,
                     "device_id" => Key::DeviceId,
                     "device_info" => Key::DeviceInfo,
+                    "device_port" => Key::DevicePort,
                     "client_id" => Key::ClientId,
+                    "connection_id" => Key::ConnectionId,
                     "payload" => Key::Payload,
                     other => Key::Other(other.into()),
                 })

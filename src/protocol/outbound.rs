@@ -52,6 +52,7 @@ impl std::fmt::Debug for Text {
 }
 
 const DEVICE_INFO: &str = r#"{"message_type":"device_info","device_info":"#;
+const BARE_DEVICE_INFO: &str = r#"{"device_info":"#;
 const DEVICE_MSG: &str = r#"{"message_type":"device_msg","payload":"#;
 const CLIENT_MSG: &str = r#"{"message_type":"client_msg","client_id":"#;
 const CLIENT_DISCONNECTED: &str = r#"{"message_type":"client_disconnected","client_id":"#;
@@ -66,6 +67,11 @@ pub fn config(ice_servers: &str) -> Text {
 /// `device_info`: `info` is the JSON text of the device info.
 pub fn device_info(info: &str) -> Text {
     concat(&[DEVICE_INFO, info, "}"])
+}
+
+/// What a client hears first that named its device in the request (PROTOCOL.md 5.3): `info` is JSON text.
+pub fn bare_device_info(info: &str) -> Text {
+    concat(&[BARE_DEVICE_INFO, info, "}"])
 }
 
 /// The device info within a `device_info` message, as JSON text: one copy serves the message and the hooks.
@@ -98,6 +104,9 @@ pub fn payload_of(message: &Text) -> Option<&str> {
 /// The `message_type` of a message that was written here; `error` for an error.
 pub fn type_of(message: &Text) -> &str {
     let text = message.as_str();
+    if text.starts_with(BARE_DEVICE_INFO) {
+        return "device_info";
+    }
     text.strip_prefix(r#"{"message_type":""#).and_then(|rest| rest.split('"').next()).unwrap_or("error")
 }
 

@@ -81,7 +81,7 @@ impl Shared {
         }
     }
 
-    fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Asked {
+    pub(super) fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Asked {
         let Some(decision) = self.hooks.filter_device_info(device, client) else {
             return Asked::Now(Answer::DeviceInfo(device.info.clone()));
         };

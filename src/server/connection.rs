@@ -24,12 +24,15 @@ use super::transport::Transport;
 use super::websocket::{self, Pumping};
 use crate::gate::Entry;
 use crate::peer::Peer;
+use crate::protocol::DeviceId;
 use crate::tls::subject_of;
 
 /// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.
 pub(super) struct Upgrade {
     pub(super) transport: OnUpgrade,
     pub(super) peer: Peer,
+    /// The device that the request names, where its path does.
+    pub(super) device: Option<DeviceId>,
 }
 
 /// Travels with each request, so that endpoints know where it came from and where to leave an [`Upgrade`].
@@ -96,12 +99,12 @@ impl Connection {
         let upgrade = Arc::new(Mutex::new(None));
         let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade) };
         answer_requests(&shared, router, origin, stream).await;
-        let Upgrade { transport, peer } = upgrade.lock().take()?;
+        let Upgrade { transport, peer, device } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             tracing::error!("an upgraded connection of {address} came back as another type");
             return None;
         };
-        Some(websocket::open(shared, parts.io.into_inner(), parts.read_buf, peer).await)
+        Some(websocket::open(shared, parts.io.into_inner(), parts.read_buf, peer, device).await)
     }
 }
 

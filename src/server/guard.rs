@@ -14,14 +14,14 @@ use crate::incidents::Incident;
 pub(super) struct Guard {
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
     shared: Arc<Shared>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
 }
 
 impl Guard {
     pub(super) fn new(
         task: Pin<Box<dyn Future<Output = ()> + Send>>,
         shared: &Arc<Shared>,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
     ) -> Self {
         Self { task, shared: Arc::clone(shared), address }
     }
@@ -38,10 +38,17 @@ impl Future for Guard {
             Err(panic) => {
                 let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
                 let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                tracing::error!("a bug in cuttlefish-signaling ended the connection of {}: {words}", self.address);
+                tracing::error!(
+                    "a bug in cuttlefish-signaling ended the connection of {}: {words}",
+                    told(self.address)
+                );
                 self.shared.incidents.count(Incident::Panic);
                 Poll::Ready(())
             }
         }
     }
+}
+
+fn told(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "a local peer".into(), |address| address.to_string())
 }

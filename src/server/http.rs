@@ -3,43 +3,43 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+mod listing;
+mod polling;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde::Serialize;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::Shared;
-use super::answers::Ice;
 use super::connection::{Origin, Upgrade};
 use crate::gate::RETRY_AFTER;
 use crate::hooks::{HookError, Knock};
 use crate::incidents::Incident;
 use crate::peer::{self, Peer, Role};
 use crate::policy::Foreign;
-use crate::protocol::outbound;
+use crate::protocol::{DeviceId, outbound};
 use crate::refusal::Refusal;
 
 /// The sub-protocol a legacy device offers, and misses if it is not echoed.
 const SUBPROTOCOL: &str = "webrtc-operator";
 
-/// `group_name` of devices that nobody has put into a group.
-const DEFAULT_GROUP: &str = "default";
-
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
-    router
+    polling::add_to(router)
         .route("/register_device", any(register_device))
         .route("/connect_client", any(connect_client))
-        .route("/devices", get(devices))
-        .route("/infra_config", get(infra_config))
+        .route("/devices", get(listing::devices))
+        .route("/devices/{id}", get(listing::device))
+        .route("/devices/{id}/connect", any(connect_to_device))
+        .route("/infra_config", get(listing::infra_config))
         .route("/healthz", get(healthz))
         .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
         .fallback(async || error(StatusCode::NOT_FOUND, "Not found"))
@@ -49,8 +49,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
 /// The answer to everything where there is no room.
 pub(super) fn full_house(why: &'static str) -> Router {
     Router::new().fallback(async move || {
-        let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        let mut response = too_many(why);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     })
@@ -74,85 +73,37 @@ pub(super) fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: 
 }
 
 async fn register_device(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Device, request).await.unwrap_or_else(|refused| refused)
+    upgrade(&shared, Role::Device, None, request).await.unwrap_or_else(|refused| refused)
 }
 
 async fn connect_client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Client, request).await.unwrap_or_else(|refused| refused)
+    upgrade(&shared, Role::Client, None, request).await.unwrap_or_else(|refused| refused)
+}
+
+/// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
+async fn connect_to_device(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+    upgrade(&shared, Role::Client, Some(DeviceId::new(&id)), request).await.unwrap_or_else(|refused| refused)
 }
 
 async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Http, request).await.unwrap_or_else(|refused| refused)
+    upgrade(&shared, Role::Http, None, request).await.unwrap_or_else(|refused| refused)
 }
 
 async fn healthz() -> Response {
     json(StatusCode::OK, r#"{"status":"ok"}"#.into())
 }
 
-/// One entry of `GET /devices` (PROTOCOL.md 5.3).
-#[derive(Serialize)]
-struct Listed<'a> {
-    device_id: &'a str,
-    group_name: &'a str,
-    adb_port: u16,
-}
-
-async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let caller = Caller::of(&shared, Role::Http, &request);
-    drop(request);
-    let peer = match caller.authorize(&shared).await {
-        Ok(peer) => peer,
-        Err(refused) => return refused,
-    };
-    let (mut ids_only, mut hidden) = (false, false);
-    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match key {
-            "format" => ids_only = value == "ids",
-            // No device is in another group, and none has an owner.
-            "groupId" => hidden |= value != DEFAULT_GROUP,
-            "owner" => hidden |= !value.is_empty(),
-            _ => {}
-        }
-    }
-    let mut devices = if hidden { Vec::new() } else { shared.hub.devices() };
-    devices.retain(|device| peer.grant.covers(&device.id));
-    let body = if ids_only {
-        serde_json::to_string(&devices.iter().map(|device| device.id.as_str()).collect::<Vec<_>>())
-    } else {
-        let listed = |id| Listed { device_id: id, group_name: DEFAULT_GROUP, adb_port: 0 };
-        serde_json::to_string(&devices.iter().map(|device| listed(device.id.as_str())).collect::<Vec<_>>())
-    };
-    json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
-}
-
-/// The `config` message, as a client would get it that has not said its device yet.
-async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let caller = Caller::of(&shared, Role::Http, &request);
-    drop(request);
-    let peer = match caller.authorize(&shared).await {
-        Ok(peer) => Arc::new(peer),
-        Err(refused) => return refused,
-    };
-    let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
-        Ice::Now(servers, _) => Ok(servers),
-        Ice::Failed => Err(HookError::Failed),
-        Ice::Later(decision) => shared.wait_for_hook("ice_servers", &peer.to_string(), decision).await,
-    };
-    match servers {
-        Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
-        Err(no) => denied(no, &peer),
-    }
-}
-
 /// Agrees to a WebSocket, or says why not.
-async fn upgrade(shared: &Arc<Shared>, role: Role, mut request: Request) -> Result<Response, Response> {
+async fn upgrade(
+    shared: &Arc<Shared>,
+    role: Role,
+    device: Option<DeviceId>,
+    mut request: Request,
+) -> Result<Response, Response> {
     let response = handshake(&request)?;
     if role == Role::Device && shared.hub.device_count() >= shared.config.limits.max_devices {
         shared.incidents.count(Incident::TurnedAway);
-        let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "Too many devices");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
-        return Err(response);
+        return Err(too_many("Too many devices"));
     }
     let caller = Caller::of(shared, role, &request);
     let transport = hyper::upgrade::on(&mut request);
@@ -161,7 +112,7 @@ async fn upgrade(shared: &Arc<Shared>, role: Role, mut request: Request) -> Resu
     };
     drop(request);
     let peer = caller.authorize(shared).await?;
-    *origin.upgrade.lock() = Some(Upgrade { transport, peer });
+    *origin.upgrade.lock() = Some(Upgrade { transport, peer, device });
     Ok(response)
 }
 
@@ -262,6 +213,24 @@ fn facts_of(request: &Request) -> peer::Request {
         query: request.uri().query().unwrap_or_default().to_owned(),
         headers: request.headers().iter().map(text).collect(),
     }
+}
+
+/// The status that says what a refusal says.
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::DeviceNotFound(_) | Refusal::DeviceDisconnected => StatusCode::NOT_FOUND,
+        Refusal::NotAuthorized(_) => StatusCode::FORBIDDEN,
+        Refusal::HookFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        Refusal::TooManyClients(_) | Refusal::ClientIdsExhausted => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// 503, and when to come again.
+fn too_many(why: &str) -> Response {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+    response
 }
 
 fn error(status: StatusCode, reason: &str) -> Response {

@@ -123,6 +123,12 @@ where
         }
     }
 
+    /// The first step of a session that need not be told what its peer wants.
+    pub(super) fn begin(&mut self, first: Step, now: Instant) {
+        self.first_bytes = None;
+        self.take(first, now);
+    }
+
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once.
     fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let mut busy = false;

@@ -16,12 +16,11 @@ use super::Shared;
 use super::echo::echo;
 use super::pump::Pump;
 use super::transport::{Metered, Transport};
-use crate::journal::Scribe;
-use crate::outbox::{End, Outbox};
+use crate::outbox::End;
 use crate::peer::{Peer, Role};
-use crate::protocol::Text;
+use crate::protocol::{DeviceId, Text};
 use crate::refusal::Refusal;
-use crate::session::{ClientSession, Context, DeviceSession};
+use crate::session::{ClientSession, DeviceSession};
 
 /// Buffers start at this size, in bytes: the library's 128 KiB are made for downloads, not for 10,000 idle devices.
 const BUFFER: usize = 2 * 1024;
@@ -34,7 +33,13 @@ pub(super) type Pumping = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
 /// ends. `read_ahead` is what the peer sent right after its request.
-pub(super) async fn open<S>(shared: Arc<Shared>, stream: S, read_ahead: Bytes, peer: Peer) -> Pumping
+pub(super) async fn open<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    read_ahead: Bytes,
+    peer: Peer,
+    device: Option<DeviceId>,
+) -> Pumping
 where
     S: Transport,
 {
@@ -51,19 +56,14 @@ where
     if peer.role == Role::Http {
         return Box::pin(echo(socket));
     }
-    let mut outbox = Outbox::new(shared.config.outbox_bounds());
-    if let Some(journal) = shared.relay.journal() {
-        outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
-    }
-    let context = Context {
-        hub: Arc::clone(&shared.hub),
-        incidents: Arc::clone(&shared.incidents),
-        relay: Arc::clone(&shared.relay),
-        rules: Arc::clone(&shared.rules),
-        outbox: Arc::new(outbox),
-        peer: Arc::new(peer),
-    };
+    let context = shared.context(peer);
     let now = shared.clock.now();
+    if let Some(device) = device {
+        let (session, first) = ClientSession::of_device(context.clone(), device, now);
+        let mut pump = Pump::new(shared, socket, &context, session);
+        pump.begin(first, now);
+        return Box::pin(pump);
+    }
     match context.peer.role {
         Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now))),
         _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now))),

@@ -6,13 +6,23 @@ use std::time::Instant;
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::hub::{Client, Device};
 use crate::outbox::Outbox;
-use crate::protocol::{ClientMessage, DeviceId};
+use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
 use crate::refusal::Refusal;
 
 /// See [`Session`].
 pub struct ClientSession {
     context: Context,
     state: State,
+    speech: Speech,
+}
+
+/// How a client and the server speak to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    /// In messages: `connect` and `forward`, `config` and `device_info` (PROTOCOL.md 4).
+    Messages,
+    /// The request has named the device, and each text is a payload (PROTOCOL.md 5.3).
+    Payloads,
 }
 
 enum State {
@@ -34,7 +44,19 @@ impl ClientSession {
     /// A client that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline } }
+        Self { context, state: State::New { deadline }, speech: Speech::Messages }
+    }
+
+    /// A client whose request has named its device, and whose texts are payloads (PROTOCOL.md 5.3). It gets no `config`,
+    /// for which it asks `GET /infra_config`.
+    pub fn of_device(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
+        if let Some(scribe) = context.outbox.scribe() {
+            scribe.concerns(&id);
+        }
+        let deadline = deadline_after(now, context.rules.device_wait_timeout);
+        let mut session = Self { context, state: State::New { deadline }, speech: Speech::Payloads };
+        let step = session.find(id, deadline, now);
+        (session, step)
     }
 
     /// Says no. A refusal that closes ends the session there and then, and whatever the peer had sent ahead.
@@ -103,6 +125,15 @@ impl Session for ClientSession {
         if matches!(self.state, State::Left) {
             return Step::Done;
         }
+        if self.speech == Speech::Payloads {
+            return match inbound::bare_payload(text) {
+                Ok(payload) => self.on_forward(text, Some(payload), now),
+                Err(malformed) => {
+                    self.context.heard(text, "", None);
+                    self.refuse(&malformed.into())
+                }
+            };
+        }
         match ClientMessage::parse(text) {
             Ok(ClientMessage::Forward { payload }) => self.on_forward(text, payload, now),
             Ok(ClientMessage::Connect { device_id }) => {
@@ -129,6 +160,10 @@ impl Session for ClientSession {
             }
             (State::Looking { device, deadline }, Answer::DeviceInfo(info)) => {
                 let Context { hub, peer, outbox, rules, .. } = &self.context;
+                let info = match self.speech {
+                    Speech::Messages => info,
+                    Speech::Payloads => outbound::bare_device_info(outbound::info_of(&info)),
+                };
                 match hub.attach(&device, info, peer, outbox, rules.max_clients_per_device) {
                     Ok(Some(client)) => {
                         self.state = State::Connected { device, client };

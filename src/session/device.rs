@@ -13,13 +13,15 @@ use crate::refusal::Refusal;
 pub struct DeviceSession {
     context: Context,
     state: State,
+    /// It came over the device socket, where an error makes it drop the connection (PROTOCOL.md 5.1).
+    touchy: bool,
 }
 
 enum State {
     /// Nothing said yet; it has to be by then.
     New { deadline: Option<Instant> },
     /// Waits for its config, with the latest ICE servers there were when it was asked for.
-    Configuring { id: DeviceId, info: Text, generation: u64 },
+    Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
     /// Waits for what the holder of its id says to a ping.
     Contending(Box<Registration>),
     /// In the hub.
@@ -48,7 +50,15 @@ impl DeviceSession {
     /// A device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline } }
+        Self { context, state: State::New { deadline }, touchy: false }
+    }
+
+    /// A device on the device socket: an error makes it drop the connection and register anew (PROTOCOL.md 5.1), so it
+    /// hears `client_disconnected` of clients that never were.
+    pub fn over_packets(context: Context, now: Instant) -> Self {
+        let mut session = Self::new(context, now);
+        session.touchy = true;
+        session
     }
 
     /// Says no. A refusal that closes ends the registration there and then, and whatever the peer had sent ahead.
@@ -68,7 +78,7 @@ impl DeviceSession {
         }
     }
 
-    fn on_register(&mut self, id: Option<DeviceId>, info: &str) -> Step {
+    fn on_register(&mut self, id: Option<DeviceId>, info: &str, port: Option<u16>) -> Step {
         if let State::Registered(registered) = &self.state {
             let refusal = Refusal::AlreadyRegistered(registered.device.id.clone());
             return self.refuse(&refusal);
@@ -78,7 +88,7 @@ impl DeviceSession {
             return self.refuse(&Refusal::NotAuthorized(None));
         }
         let generation = self.context.hub.ice_generation();
-        self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), generation };
+        self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), port, generation };
         Step::Ask(Question::Config { device_id: id })
     }
 
@@ -95,6 +105,7 @@ impl DeviceSession {
         match outcome {
             Ok(()) => {
                 let Registration { device, generation, renew_at, .. } = *registration;
+                self.context.roster.registered(&device.id);
                 self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
                 self.renew_if_due(now)
             }
@@ -110,6 +121,10 @@ impl DeviceSession {
             (State::Registered(registered), Some(client), Some(payload)) => {
                 match self.context.relay.to_client(&registered.device, client, payload, now) {
                     Ok(()) => return Step::Done,
+                    Err(Refusal::UnknownClient(id)) if self.touchy => {
+                        self.context.outbox.say(outbound::client_disconnected(id));
+                        return Step::Refused;
+                    }
                     Err(refusal) => return self.refuse(&refusal),
                 }
             }
@@ -142,9 +157,9 @@ impl Session for DeviceSession {
         }
         match DeviceMessage::parse(text) {
             Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(text, client_id, payload, now),
-            Ok(DeviceMessage::Register { device_id, device_info }) => {
+            Ok(DeviceMessage::Register { device_id, device_info, device_port }) => {
                 self.context.heard(text, "register", device_id.as_ref());
-                self.on_register(device_id, device_info)
+                self.on_register(device_id, device_info, device_port)
             }
             Ok(DeviceMessage::Unknown(name)) => {
                 self.context.heard(text, &name, None);
@@ -159,9 +174,12 @@ impl Session for DeviceSession {
 
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
-            (State::Configuring { id, info, generation }, Answer::Config(config, good_for)) => {
-                let Context { peer, outbox, .. } = &self.context;
-                let device = Arc::new(Device::new(id, info, Arc::clone(peer), Arc::clone(outbox)));
+            (State::Configuring { id, info, port, generation }, Answer::Config(config, good_for)) => {
+                let Context { peer, outbox, roster, .. } = &self.context;
+                let place = roster.place_of(&id);
+                let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
+                (device.place, device.port) = (place, port.filter(|_| self.touchy));
+                let device = Arc::new(device);
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
                 self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
             }

@@ -12,9 +12,10 @@ use cuttlefish_signaling::journal::{Journal, Scribe, Witness};
 use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
-use cuttlefish_signaling::protocol::IceServers;
+use cuttlefish_signaling::protocol::{DeviceId, IceServers};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
+use cuttlefish_signaling::roster::Roster;
 use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step};
 use tokio::sync::oneshot;
 
@@ -26,6 +27,7 @@ pub struct House {
     pub ice: Option<IceServers>,
     /// Device info questions are kept back rather than answered, as by a slow hook.
     pub hold_device_info: bool,
+    pub roster: Arc<Roster>,
     rules: Arc<Rules>,
     config: Config,
     peers: BTreeMap<String, Actor>,
@@ -65,6 +67,7 @@ impl House {
             now: Instant::now(),
             ice: Some(ice),
             hold_device_info: false,
+            roster: Arc::default(),
             rules: Arc::new(config.rules()),
             config,
             peers: BTreeMap::new(),
@@ -76,36 +79,60 @@ impl House {
     }
 
     pub fn opens_with(&mut self, name: &str, role: Role, grant: Grant) {
+        let context = self.context(role, grant);
+        let (outbox, now) = (Arc::clone(&context.outbox), self.now);
+        match role {
+            Role::Device => self.enters(name, outbox, DeviceSession::new(context, now), Step::Done),
+            _ => self.enters(name, outbox, ClientSession::new(context, now), Step::Done),
+        }
+    }
+
+    /// A client whose request names the device.
+    pub fn opens_at(&mut self, name: &str, id: &str) {
+        let context = self.context(Role::Client, Grant::default());
+        let outbox = Arc::clone(&context.outbox);
+        let (session, first) = ClientSession::of_device(context, DeviceId::new(id), self.now);
+        self.enters(name, outbox, session, first);
+    }
+
+    /// A device on the device socket.
+    pub fn opens_over_packets(&mut self, name: &str) {
+        let context = self.context(Role::Device, Grant::default());
+        let (outbox, now) = (Arc::clone(&context.outbox), self.now);
+        self.enters(name, outbox, DeviceSession::over_packets(context, now), Step::Done);
+    }
+
+    fn context(&self, role: Role, grant: Grant) -> Context {
         let mut outbox = Outbox::new(self.config.outbox_bounds());
         if let Some(journal) = self.relay.journal() {
             outbox = outbox.recorded(Scribe::new(Arc::clone(journal), role));
         }
-        let outbox = Arc::new(outbox);
-        let context = Context {
+        Context {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
+            roster: Arc::clone(&self.roster),
             rules: Arc::clone(&self.rules),
             peer: Arc::new(Peer { grant, ..Peer::anonymous(role) }),
-            outbox: Arc::clone(&outbox),
-        };
-        let session: Box<dyn Session> = match role {
-            Role::Device => Box::new(DeviceSession::new(context, self.now)),
-            _ => Box::new(ClientSession::new(context, self.now)),
-        };
-        let ticket = self.hub.admit(&outbox);
+            outbox: Arc::new(outbox),
+        }
+    }
+
+    fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
-            session,
+            session: Box::new(session),
+            ticket: self.hub.admit(&outbox),
             outbox,
             heard: VecDeque::new(),
             ended: None,
             question: None,
             probe: None,
             held: VecDeque::new(),
-            ticket,
             frozen: false,
         };
         assert!(self.peers.insert(name.to_owned(), actor).is_none(), "{name} is there already");
+        self.take(name, first);
+        self.settle();
     }
 
     pub fn peer(&mut self, name: &str) -> &mut Actor {

@@ -66,7 +66,7 @@ fn escapes_count_in_types_keys_and_ids() {
 fn half_a_surrogate_pair_is_no_id_and_no_key() {
     let id = r#"{"message_type":"register","device_id":"\ud800"}"#;
     let parsed = DeviceMessage::parse(id);
-    assert_eq!(parsed, Ok(DeviceMessage::Register { device_id: None, device_info: "null" }));
+    assert_eq!(parsed, Ok(DeviceMessage::Register { device_id: None, device_info: "null", device_port: None }));
     assert_eq!(ClientMessage::parse(r#"{"message_type":"connect","\ud800":1}"#), Err(Malformed::Envelope));
     let inside = r#"{"message_type":"forward","payload":"\ud800"}"#;
     assert_eq!(ClientMessage::parse(inside), Ok(ClientMessage::Forward { payload: Some(r#""\ud800""#) }));

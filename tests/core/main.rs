@@ -26,6 +26,7 @@ mod model;
 mod outbox;
 mod policy;
 mod properties;
+mod roster;
 mod seeds;
 mod sessions;
 mod transcripts;

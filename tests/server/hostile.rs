@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::hooks::{Decision, Hooks, IceQuestion, Knock};
+use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::incidents::Incident;
-use cuttlefish_signaling::peer::Grant;
+use cuttlefish_signaling::peer::{Grant, Peer};
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, IceSource, Limits, NoHooks, Running, Server};
@@ -233,6 +234,58 @@ fn who_takes_nothing_of_what_is_written_is_given_up() {
         drop(device);
         is_well(&server).await;
     });
+}
+
+/// Never says what a client may see.
+struct Undecided;
+
+impl Hooks for Undecided {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<Decision<String>> {
+        Some(Box::pin(std::future::pending()))
+    }
+}
+
+#[test]
+fn while_a_hook_hangs_its_peer_is_not_read_without_end() {
+    block_on(async {
+        let rate = Rate { per_second: u32::MAX, burst: u32::MAX };
+        // What comes once it is closed is thrown away, and not meant here.
+        let close_timeout = Duration::from_millis(10);
+        let limits = Limits { bytes: rate, messages: rate, close_timeout, ..Limits::default() };
+        let config = Config { limits, hook_timeout: Duration::from_secs(2), ..Config::default() };
+        let server = serve_with(config, Arc::new(Undecided));
+        let address = server.local_addr();
+        let _device = Dialed::device(address, "x").await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let upgrade = UPGRADE.replace("/register_device", "/connect_client");
+        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        stream.write_all(&masked(br#"{"message_type":"connect","device_id":"x"}"#)).await.unwrap();
+        let text = masked(format!(r#"{{"message_type":"forward","payload":"{}"}}"#, "x".repeat(60_000)).as_bytes());
+        let mut taken = 0_usize;
+        let flood = async {
+            while stream.write_all(&text).await.is_ok() {
+                taken += text.len();
+            }
+        };
+        patiently("the end of the hook's time", flood).await;
+        // A MiB is held back, and the rest is what the system's buffers take.
+        assert!(taken < 16 * 1024 * 1024, "{taken} bytes were taken");
+    });
+}
+
+/// One text frame, masked with zeros.
+fn masked(text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()) {
+        Ok(length) if length > 125 => {
+            frame.push(0xFE);
+            frame.extend(length.to_be_bytes());
+        }
+        _ => frame.push(0x80 | u8::try_from(text.len()).unwrap()),
+    }
+    frame.extend([0; 4]);
+    frame.extend(text);
+    frame
 }
 
 /// Panics when it is asked about a device called so.

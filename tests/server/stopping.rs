@@ -38,6 +38,19 @@ fn those_who_do_not_answer_are_left_behind() {
 }
 
 #[test]
+fn when_the_time_is_over_who_is_left_is_dropped() {
+    block_on(async {
+        let minute = Duration::from_secs(60);
+        let limits = Limits { close_timeout: minute, goodbye_timeout: minute, ..Limits::default() };
+        let server = serve(Config { limits, ..Config::default() });
+        let device = Dialed::device(server.local_addr(), "cvd-1").await;
+        device.freeze();
+        assert!(!patiently("the stop", server.stop(Duration::from_millis(100))).await, "somebody was left");
+        assert_eq!(server.hub().connections(), 0);
+    });
+}
+
+#[test]
 fn what_was_accepted_before_the_stop_is_delivered() {
     block_on(async {
         let server = serve(Config::default());

@@ -1,0 +1,140 @@
+//! Who is expected, and what clients hear whose request names the device: without sockets.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds};
+use cuttlefish_signaling::peer::Role;
+use cuttlefish_signaling::protocol::control::{Announced, ControlMessage, PreRegister};
+use cuttlefish_signaling::protocol::{DeviceId, Malformed, PollBody, inbound};
+use cuttlefish_signaling::roster::{NotExpected, Place, Roster};
+
+use crate::actors::{client_disconnected, client_msg, device_msg, error, house};
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(OutboxBounds { messages: 10, bytes: 100_000 }))
+}
+
+fn place(name: &str) -> Place {
+    Place { group_name: Cow::Borrowed("lab"), owner: String::new(), name: name.to_owned(), adb_port: 0 }
+}
+
+#[test]
+fn one_connection_expects_an_id_until_it_has_registered() {
+    let (roster, id, one, other) = (Roster::default(), DeviceId::new("a"), outbox(), outbox());
+    assert_eq!(roster.expect(&id, place("1"), &one, true, 10), Err(NotExpected::AlreadyRegistered));
+    assert_eq!(roster.expect(&id, place("1"), &one, false, 10), Ok(()));
+    assert_eq!(roster.expect(&id, place("2"), &other, false, 10), Err(NotExpected::AlreadyPreRegistered));
+    roster.registered(&id);
+    roster.registered(&id);
+    assert_eq!(roster.pending(), 0);
+    roster.cancel(&one);
+    assert_eq!(roster.place_of(&id).unwrap().name, "1", "it is what it was when it comes back");
+    assert_eq!(roster.expect(&id, place("2"), &other, false, 10), Ok(()));
+    assert_eq!(roster.place_of(&id).unwrap().name, "2");
+}
+
+#[test]
+fn what_is_pending_goes_with_its_connection_and_nothing_else() {
+    let (roster, one, other) = (Roster::default(), outbox(), outbox());
+    for (name, by) in [("a", &one), ("b", &one), ("c", &other)] {
+        roster.expect(&DeviceId::new(name), place(name), by, false, 10).unwrap();
+    }
+    roster.cancel(&one);
+    assert_eq!(roster.pending(), 1);
+    assert!(roster.place_of(&DeviceId::new("a")).is_none());
+    assert!(roster.place_of(&DeviceId::new("c")).is_some());
+}
+
+#[test]
+fn there_are_at_most_so_many() {
+    let (roster, by) = (Roster::default(), outbox());
+    assert_eq!(roster.expect(&DeviceId::new("a"), place("a"), &by, false, 1), Ok(()));
+    assert_eq!(roster.expect(&DeviceId::new("b"), place("b"), &by, false, 1), Err(NotExpected::TooMany));
+    roster.registered(&DeviceId::new("a"));
+    assert_eq!(roster.expect(&DeviceId::new("a"), place("a"), &by, false, 1), Ok(()), "in its own place");
+}
+
+#[test]
+fn pre_register_is_read_to_the_letter() {
+    let text = r#"{"message_type":"pre-register","group_name":"g","owner":"o","devices":[{"id":"a","name":"n","adb_port":1},{"id":"b"}]}"#;
+    let device = |id: &str, name: &str, adb_port| Announced { id: id.into(), name: name.into(), adb_port };
+    let message = PreRegister {
+        group_name: "g".into(),
+        owner: "o".into(),
+        devices: vec![device("a", "n", 1), device("b", "", 0)],
+    };
+    assert_eq!(ControlMessage::parse(text), Ok(ControlMessage::PreRegister(message)));
+    let rows = [
+        (r#"["pre-register","g","o",[]]"#, Malformed::Envelope),
+        (r#"{"message_type":"pre-register"}"#, Malformed::Envelope),
+        (r#"{"message_type":"pre-register","devices":[{"id":""}]}"#, Malformed::Envelope),
+        (r#"{"message_type":"pre-register","devices":[{"id":"a","adb_port":-1}]}"#, Malformed::Envelope),
+        (r#"{"message_type":"pre-register","devices":[],"devices":[]}"#, Malformed::Envelope),
+        ("{", Malformed::Json),
+        (&"[".repeat(10_000), Malformed::Json),
+    ];
+    for (text, malformed) in rows {
+        assert_eq!(ControlMessage::parse(text), Err(malformed), "{text:.60}");
+    }
+}
+
+#[test]
+fn bodies_and_bare_payloads_are_read_to_the_letter() {
+    let body = PollBody::parse(r#"{"connection_id":"\u0061","payload":null,"device_id":7}"#).unwrap();
+    assert_eq!((body.device_id, body.connection_id.as_deref(), body.payload), (None, Some("a"), Some("null")));
+    assert_eq!(PollBody::parse("[]"), Err(Malformed::Envelope));
+    assert_eq!(PollBody::parse(r#"{"payload":1,"payload":1}"#), Err(Malformed::Envelope));
+    assert_eq!(inbound::bare_payload(" {\"a\" : 1.0}\n"), Ok(r#"{"a" : 1.0}"#));
+    assert_eq!(inbound::bare_payload("\u{a0}1"), Err(Malformed::Json), "white space is JSON's");
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert!(inbound::bare_payload(&nested(127)).is_ok(), "with its envelope 128");
+    assert_eq!(inbound::bare_payload(&nested(128)), Err(Malformed::Json));
+}
+
+#[test]
+fn a_client_whose_request_names_the_device_speaks_in_payloads() {
+    let mut house = house();
+    house.registers("d", "x");
+    house.hears("d");
+    house.opens_at("c", "x");
+    assert_eq!(house.all_heard("c"), [r#"{"device_info":"d"}"#], "no config");
+    for payload in [r#"{"message_type":"connect"}"#, "1.0", "null"] {
+        house.says("c", payload);
+        assert_eq!(house.all_heard("d"), [client_msg(1, payload)]);
+        house.forwards_to("d", 1, payload);
+        assert_eq!(house.all_heard("c"), [device_msg(payload)]);
+    }
+    house.leaves("d");
+    assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
+    assert_eq!(house.peer("c").ended, Some(End::close(1000, "Device disconnected")));
+}
+
+#[test]
+fn such_a_client_is_told_what_is_wrong() {
+    let mut house = house();
+    house.opens_at("early", "x");
+    assert_eq!(house.all_heard("early"), [error("Connection failed: Device not found: 'x'")]);
+    house.registers("d", "x");
+    house.hears("d");
+    house.opens_at("c", "x");
+    house.hears("c");
+    house.says("c", "{");
+    assert_eq!(house.all_heard("c"), [error("Received Invalid JSON")]);
+    assert_eq!(house.all_heard("d"), [client_disconnected(1)]);
+}
+
+#[test]
+fn a_device_on_packets_hears_no_error_of_a_client_that_never_was() {
+    let mut house = house();
+    house.opens_over_packets("d");
+    house.says("d", r#"{"message_type":"register","device_id":"x","device_port":8443}"#);
+    house.hears("d");
+    house.forwards_to("d", 9, "1");
+    assert_eq!(house.all_heard("d"), [client_disconnected(9)]);
+    assert_eq!(house.balance().refused, 1);
+    assert_eq!(house.hub.device(&DeviceId::new("x")).unwrap().port, Some(8443));
+    house.opens("remote", Role::Device);
+    house.says("remote", r#"{"message_type":"register","device_id":"y","device_port":22}"#);
+    assert_eq!(house.hub.device(&DeviceId::new("y")).unwrap().port, None, "a stranger's word names no local port");
+}

@@ -1,0 +1,597 @@
+"""Today's Cuttlefish and the reference's polling: every kind of device with every kind of client."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import BindError, ConfigError, Grant, Limits, Refused, SignalingServer
+
+from peers import PATIENCE, Dialed, Peers, peers_of
+
+DEVICE_ID = "cvd/1 \u00e9"
+INFO = {"displays": [1.0]}
+QUOTED = urllib.parse.quote(DEVICE_ID, safe="")
+
+
+def ask(server: SignalingServer, path: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:
+    """Status and body of a request: POST where it has a body."""
+    data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.url + path, data), timeout=PATIENCE) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+class Packets:
+    """A peer on a local socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+
+    def says(self, message: Any) -> None:
+        """One packet."""
+        self.socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
+
+    def hears(self) -> Any:
+        """The next packet, parsed; None at the end."""
+        packet = self.socket.recv(1 << 20)
+        return json.loads(packet) if packet else None
+
+    def leaves(self) -> None:
+        """Closes."""
+        self.socket.close()
+
+
+class BareSocket:
+    """`WS /devices/{id}/connect`."""
+
+    def __init__(self, peers: Peers, device_id: str) -> None:
+        self.device_id = urllib.parse.quote(device_id, safe="")
+        self.socket = peers.dial(f"{peers.server.url.replace('http', 'ws', 1)}/devices/{self.device_id}/connect")
+        assert self.socket.hears() == {"device_info": INFO}
+
+    def says(self, payload: Any) -> None:
+        self.socket.says(payload)
+
+    def hears(self) -> Any:
+        heard = self.socket.hears()
+        return heard.get("payload", heard)
+
+    def leaves(self) -> None:
+        self.socket.leaves()
+
+
+class Today:
+    """`/polled_connections`, long or short."""
+
+    def __init__(self, peers: Peers, device_id: str, wait: float = 10) -> None:
+        self.server, self.wait, self.start = peers.server, wait, 0
+        status, answer = ask(self.server, "/polled_connections", {"device_id": device_id})
+        assert (status, answer["device_info"], set(answer)) == (200, INFO, {"connection_id", "device_info"})
+        self.path = f"/polled_connections/{answer['connection_id']}"
+
+    def says(self, payload: Any) -> None:
+        assert ask(self.server, f"{self.path}/:forward", {"payload": payload}) == (200, "ok")
+
+    def hears(self) -> Any:
+        while True:
+            status, found = ask(self.server, f"{self.path}/messages?start={self.start}&count=1&wait={self.wait}")
+            if status != 200:
+                return found
+            if found:
+                (message,) = found
+                self.start += 1
+                assert message["message_type"] == "device_msg"
+                return message["payload"]
+
+    def leaves(self) -> None:
+        self.server.clock.advance(60)
+
+
+class Reference:
+    """`/connect`, `/forward`, `/poll_messages`."""
+
+    def __init__(self, peers: Peers, device_id: str) -> None:
+        self.server = peers.server
+        status, answer = ask(self.server, "/connect", {"device_id": device_id})
+        assert (status, answer["message_type"], answer["device_info"]) == (200, "device_info", INFO)
+        self.id = answer["connection_id"]
+        self.found: list[Any] = []
+
+    def says(self, payload: Any) -> None:
+        assert ask(self.server, "/forward", {"connection_id": self.id, "payload": payload}) == (200, "ok")
+
+    def hears(self) -> Any:
+        while not self.found:
+            status, found = ask(self.server, "/poll_messages", {"connection_id": self.id})
+            if status != 200:
+                return found
+            self.found = found
+        return self.found.pop(0)
+
+    def leaves(self) -> None:
+        self.server.clock.advance(60)
+
+
+class Messages:
+    """`/connect_client`."""
+
+    def __init__(self, peers: Peers, device_id: str) -> None:
+        self.socket = peers.knock(device_id)
+        assert self.socket.hears()["message_type"] == "config"
+        assert self.socket.hears() == {"message_type": "device_info", "device_info": INFO}
+
+    def says(self, payload: Any) -> None:
+        self.socket.says({"message_type": "forward", "payload": payload})
+
+    def hears(self) -> Any:
+        heard = self.socket.hears()
+        return heard.get("payload", heard)
+
+    def leaves(self) -> None:
+        self.socket.leaves()
+
+
+CLIENTS: dict[str, Callable[[Peers, str], Any]] = {
+    "messages": Messages,
+    "bare": BareSocket,
+    "long polling": Today,
+    "polling": lambda peers, device_id: Today(peers, device_id, wait=0),
+    "the reference's polling": Reference,
+}
+
+
+@contextmanager
+def both_doors(tmp_path: Path, **settings: Any) -> Iterator[tuple[SignalingServer, Peers, Path]]:
+    path = tmp_path / "operator"
+    with SignalingServer(device_socket=path, control_socket=tmp_path / "control", **settings) as server:
+        with peers_of(server) as peers:
+            yield server, peers, path
+
+
+def local_device(path: Path, device_id: str = DEVICE_ID, **more: Any) -> Packets:
+    device = Packets(path)
+    device.says({"message_type": "register", "device_id": device_id, "device_info": INFO, **more})
+    assert device.hears()["message_type"] == "config"
+    return device
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("door", ["network", "device socket"])
+def test_every_device_talks_to_every_client(tmp_path: Path, door: str, kind: str) -> None:
+    with both_doors(tmp_path) as (_server, peers, path):
+        device: Dialed | Packets = local_device(path) if door == "device socket" else peers.device(DEVICE_ID, INFO)
+        client = CLIENTS[kind](peers, DEVICE_ID)
+        for payload in ({"type": "request-offer"}, "text", [1, {"a": None}], None):
+            client.says(payload)
+            assert device.hears() == {"message_type": "client_msg", "client_id": 1, "payload": payload}
+            device.says({"message_type": "forward", "client_id": 1, "payload": payload})
+            assert client.hears() == payload
+        another = CLIENTS[kind](peers, DEVICE_ID)
+        client.leaves()
+        if kind in ("messages", "bare"):
+            assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+            device.leaves()
+            assert another.hears() == {"error": "Device disconnected"}
+            if kind == "bare":
+                assert another.socket.closed() == 1000
+        else:
+            # Both have stayed away for too long.
+            left = {device.hears()["client_id"] for _ in range(2)}
+            assert left == {1, 2}
+
+
+@pytest.mark.parametrize("kind", ["long polling", "polling", "the reference's polling"])
+def test_who_polls_hears_that_the_device_is_gone(tmp_path: Path, kind: str) -> None:
+    with both_doors(tmp_path) as (_server, peers, path):
+        device = local_device(path)
+        client = CLIENTS[kind](peers, DEVICE_ID)
+        device.says({"message_type": "forward", "client_id": 1, "payload": "last words"})
+        assert client.hears() == "last words"
+        device.leaves()
+        assert client.hears() == {"error": "Device disconnected"}
+
+
+# The device socket ---------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_file_is_made_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "operator"
+    with SignalingServer(device_socket=path) as server:
+        mode = os.lstat(path).st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o770
+        assert os.listdir(tmp_path) == ["operator"]
+        _device = local_device(path, device_port=8443)
+        device = server.wait_for_device(DEVICE_ID, timeout=PATIENCE)
+        assert (device.device_port, device.address) == (8443, None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_was_left_behind_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "operator"
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.bind(str(path))
+    left.close()
+    with SignalingServer(device_socket=path):
+        _device = local_device(path)
+        with pytest.raises(BindError, match=r"can not listen on .*operator: Address already in use"):
+            SignalingServer(device_socket=path).start()
+        assert path.exists()
+    path.write_text("mine")
+    with pytest.raises(BindError, match="there is a file that is no socket"):
+        SignalingServer(device_socket=path).start()
+    assert path.read_text() == "mine"
+    with pytest.raises(BindError, match="No such file"):
+        SignalingServer(device_socket=tmp_path / "nowhere" / "operator").start()
+
+
+def test_a_file_that_somebody_else_put_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "operator"
+    with SignalingServer(device_socket=path):
+        path.unlink()
+        path.write_text("mine")
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", [7, "", "a\0b", "x" * 97])
+def test_paths_that_are_none(path: Any) -> None:
+    for setting in ("device_socket", "control_socket"):
+        with pytest.raises(ConfigError, match=setting):
+            SignalingServer(**{setting: path})
+
+
+def test_a_local_device_hears_no_error_of_a_client_that_never_was(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (server, _peers, path):
+        device = local_device(path)
+        device.says({"message_type": "forward", "client_id": 7, "payload": 1})
+        assert device.hears() == {"message_type": "client_disconnected", "client_id": 7}
+        assert server.stats().refused == 1
+
+
+@pytest.mark.parametrize(
+    ("packet", "said"),
+    [
+        (b"[]", "Invalid message format"),
+        (b"5", "Invalid message format"),
+        (b"rubbish", "Received Invalid JSON"),
+        (b"\xff\xfe", "Received Invalid JSON"),
+        (b"[" * 100_000, "Received Invalid JSON"),
+        (b'{"message_type":"register"}', "Missing device id in registration request"),
+        (b'{"message_type":"forward","client_id":1,"payload":1}', "Forward failed: Device not registered"),
+        (b'{"message_type":"register","device_id":"a","device_id":"b"}', "Invalid message format"),
+        (b'"' + b"x" * 300_000 + b'"', None),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_packets_that_are_wrong_end_their_connection_only(tmp_path: Path, packet: bytes, said: str | None) -> None:
+    with both_doors(tmp_path) as (server, peers, path):
+        rude, device = Packets(path), local_device(path)
+        rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        rude.says(packet)
+        if said is not None:
+            assert rude.hears() == {"error": said}
+        assert rude.hears() is None
+        client = Messages(peers, DEVICE_ID)
+        client.says(1)
+        assert device.hears()["payload"] == 1
+        assert server.stats().misbehaved == 1
+
+
+def test_a_duplicate_over_another_door(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (_, peers, path):
+        _device = local_device(path)
+        rival = peers.dial(peers.server.device_url)
+        rival.says({"message_type": "register", "device_id": DEVICE_ID})
+        assert rival.hears() == {"error": f"Device already registered: {DEVICE_ID}"}
+
+
+# The control socket --------------------------------------------------------------------------------------------------
+
+
+def announce(control: Packets, *devices: dict[str, Any], group: str = "lab", owner: str = "alice") -> Any:
+    control.says({"message_type": "pre-register", "group_name": group, "owner": owner, "devices": list(devices)})
+    return control.hears()
+
+
+def test_devices_are_announced_and_their_registration_is_told(tmp_path: Path) -> None:
+    seen = []
+
+    def note(info: Any, ctx: Any) -> Any:
+        seen.append((ctx.group_name, ctx.owner, ctx.name, ctx.adb_port))
+        return info
+
+    with both_doors(tmp_path, filter_device_info=note) as (server, peers, path):
+        control = Packets(tmp_path / "control")
+        peers.device("there")
+        answer = announce(
+            control, {"id": "a", "name": "one", "adb_port": 6520}, {"id": "there", "name": "x"}, {"id": "a"}
+        )
+        assert answer == [
+            {"id": "a", "status": "accepted", "message": ""},
+            {"id": "there", "status": "failed", "message": "Device Id already registered"},
+            {"id": "a", "status": "failed", "message": "Device Id already pre-registered"},
+        ]
+        device = local_device(path, "a")
+        assert control.hears() == {"id": "a", "status": "registered", "message": ""}
+        listed = {"device_id": "a", "group_name": "lab", "owner": "alice", "name": "one", "adb_port": 6520}
+        other = {"device_id": "there", "group_name": "default", "adb_port": 0}
+        assert ask(server, "/devices") == (200, [listed, other])
+        assert ask(server, "/devices?groupId=lab") == (200, [listed])
+        assert ask(server, "/devices?owner=alice&format=ids") == (200, ["a"])
+        assert ask(server, "/devices?groupId=l%61b&owner=bob") == (200, [])
+        assert ask(server, "/devices/a") == (200, {**listed, "registration_info": INFO})
+        assert seen == [("lab", "alice", "one", 6520)]
+        found = server.wait_for_device("a", timeout=PATIENCE)
+        assert (found.group_name, found.owner, found.name, found.adb_port) == ("lab", "alice", "one", 6520)
+        # It stays what it was when it comes back, and can be announced anew once it is gone.
+        device.leaves()
+        while len(server.devices()) > 1:
+            os.sched_yield()
+        device = local_device(path, "a")
+        assert ask(server, "/devices?groupId=lab") == (200, [listed])
+        assert announce(control, {"id": "a"})[0]["status"] == "failed"
+
+
+def test_what_is_pending_goes_with_its_connection(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (_, _, path):
+        control, other = Packets(tmp_path / "control"), Packets(tmp_path / "control")
+        assert announce(control, {"id": "a"})[0]["status"] == "accepted"
+        assert announce(other, {"id": "a"})[0]["message"] == "Device Id already pre-registered"
+        control.leaves()
+        while announce(other, {"id": "a"})[0]["status"] != "accepted":
+            os.sched_yield()
+        _device = local_device(path, "a")
+        assert other.hears() == {"id": "a", "status": "registered", "message": ""}
+
+
+@pytest.mark.parametrize(
+    ("packet", "said", "stays"),
+    [
+        (b"[]", "Invalid message format", False),
+        (b"5", "Invalid message format", False),
+        (b"rubbish", "Received Invalid JSON", False),
+        (b'{"message_type":"pre-register"}', "Invalid message format", False),
+        (b'{"message_type":"pre-register","devices":[{"id":""}]}', "Invalid message format", False),
+        (b'{"message_type":"pre-register","devices":[{"id":"a","adb_port":70000}]}', "Invalid message format", False),
+        (b'{"message_type":"pre-register","devices":{}}', "Invalid message format", False),
+        (b'{"message_type":"register","device_id":"a"}', "Unknown message type: register", True),
+        (b"[" * 100_000, "Received Invalid JSON", False),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_control_packets_that_are_wrong(tmp_path: Path, packet: bytes, said: str, stays: bool) -> None:
+    with both_doors(tmp_path):
+        control = Packets(tmp_path / "control")
+        control.says(packet)
+        assert control.hears() == {"error": said}
+        if stays:
+            assert announce(control, {"id": "a"})[0]["status"] == "accepted"
+        else:
+            assert control.hears() is None
+
+
+# Polling -------------------------------------------------------------------------------------------------------------
+
+
+def test_messages_are_kept_until_they_are_acknowledged(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (server, peers, path):
+        device, client = local_device(path), Today(peers, DEVICE_ID)
+        for number in range(5):
+            device.says({"message_type": "forward", "client_id": 1, "payload": number})
+        while len(ask(server, f"{client.path}/messages")[1]) < 5:
+            os.sched_yield()
+
+        def numbers(query: str) -> Any:
+            return [message["payload"] for message in ask(server, f"{client.path}/messages?{query}")[1]]
+
+        assert numbers("start=0") == [0, 1, 2, 3, 4]
+        assert numbers("start=0&count=2") == [0, 1]
+        assert numbers("start=2&count=1") == [2]
+        assert numbers("start=2&count=0") == []
+        assert numbers("start=9") == []
+        assert numbers(f"start={10**18}&wait=5") == []
+        assert numbers("start=0") == [2, 3, 4], "what was acknowledged is gone"
+        assert numbers("start=5") == []
+        assert server.stats().delivered == 5
+
+
+@pytest.mark.parametrize(
+    "query", ["start=-1", "start=x", "start=", f"start={10**30}", "count=-1", "wait=-1", "wait=nan"]
+)
+def test_queries_that_make_no_sense(tmp_path: Path, query: str) -> None:
+    with both_doors(tmp_path) as (server, peers, path):
+        _device = local_device(path)
+        client = Today(peers, DEVICE_ID)
+        status, answer = ask(server, f"{client.path}/messages?{query}")
+        assert (status, answer) == (400, {"error": f"{query.split('=')[0]}: must be a number, 0 or more"})
+
+
+def test_a_poll_that_waits_is_answered_when_there_is_something(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (_server, peers, path):
+        device, client = local_device(path), Today(peers, DEVICE_ID)
+        heard: list[Any] = []
+        waiting = threading.Thread(target=lambda: heard.append(client.hears()))
+        waiting.start()
+        device.says({"message_type": "forward", "client_id": 1, "payload": "now"})
+        waiting.join(PATIENCE)
+        assert heard == ["now"]
+
+
+def test_polls_that_wait_do_not_hold_up_a_stop(tmp_path: Path) -> None:
+    polled = threading.Event()
+
+    def note(ctx: Any) -> None:
+        if ctx.path.endswith("/messages"):
+            polled.set()
+
+    with both_doors(tmp_path, authorize=note, stop_timeout=60) as (server, peers, path):
+        device, client = local_device(path), Today(peers, DEVICE_ID)
+        answers: list[Any] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(ask(server, f"{client.path}/messages?start=0&wait=25"))
+        )
+        waiting.start()
+        assert polled.wait(PATIENCE)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 10
+        waiting.join(PATIENCE)
+        assert answers[0] in [(200, []), (404, {"error": "Unknown connection"})], "it is answered, not cut off"
+        device.leaves()
+
+
+def test_who_stays_away_has_left_and_a_poll_that_waits_is_no_absence(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (server, peers, path):
+        device = local_device(path)
+        away, there = Today(peers, DEVICE_ID), Today(peers, DEVICE_ID)
+        with server.clock.frozen() as clock:
+            clock.advance(20)
+            assert ask(server, f"{there.path}/messages") == (200, [])
+            clock.advance(20)
+            assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+            assert ask(server, f"{away.path}/messages") == (404, {"error": "Unknown connection"})
+            assert ask(server, f"{away.path}/:forward", {"payload": 1}) == (404, {"error": "Unknown connection"})
+            there.says("still here")
+            assert device.hears()["payload"] == "still here"
+
+
+def test_a_client_that_does_not_poll_is_bounded(tmp_path: Path) -> None:
+    with both_doors(tmp_path, limits=Limits(outbox_messages=10)) as (server, peers, path):
+        device, client = local_device(path), Today(peers, DEVICE_ID)
+        for number in range(30):
+            device.says({"message_type": "forward", "client_id": 1, "payload": number})
+        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+        while ask(server, f"{client.path}/messages?start=10") != (404, {"error": "Slow consumer"}):
+            os.sched_yield()
+        assert server.stats().slow_consumers == 1
+
+
+BODIES = [b"", b"[]", b"5", b"{", b"\xff", b"[" * 5000, b'{"device_id":1,"device_id":2}']
+
+
+@pytest.mark.parametrize("path", ["/polled_connections", "/connect", "/forward", "/poll_messages"])
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body)[:20])
+def test_bodies_that_are_none(server: SignalingServer, path: str, body: bytes) -> None:
+    status, answer = ask(server, path, raw=body)
+    assert (status, set(answer)) == (400, {"error"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/polled_connections", {}, 400, "Invalid connection request: Missing device id"),
+        ("/polled_connections", {"device_id": 7}, 400, "Invalid connection request: Missing device id"),
+        ("/polled_connections", {"device_id": "nobody"}, 404, "Device not found"),
+        ("/connect", {"device_id": "nobody"}, 404, "Device not found"),
+        ("/forward", {"payload": 1}, 401, "Unknown connection"),
+        ("/forward", {"connection_id": "x", "payload": 1}, 401, "Unknown connection"),
+        ("/poll_messages", {"connection_id": "x"}, 401, "Unknown connection"),
+        ("/polled_connections/x/:forward", {"payload": 1}, 404, "Unknown connection"),
+        ("/polled_connections/x/messages", None, 404, "Unknown connection"),
+        ("/devices/nobody", None, 404, "Device not found"),
+        ("/connect", None, 405, "Method not allowed"),
+        ("/polled_connections/x/messages", {}, 405, "Method not allowed"),
+        ("/devices/x/connect", None, 426, "This is a WebSocket endpoint"),
+    ],
+)
+def test_requests_that_get_nothing(server: SignalingServer, path: str, body: Any, status: int, said: str) -> None:
+    assert ask(server, path, body) == (status, {"error": said})
+
+
+def test_what_is_too_large(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (server, peers, path):
+        device, client = local_device(path), Today(peers, DEVICE_ID)
+        assert ask(server, f"{client.path}/:forward", {}) == (
+            400,
+            {"error": "Forward failed: No payload present in message"},
+        )
+        status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 65_536})
+        assert status == 413
+        assert answer["error"].startswith("Forward failed: Message too large")
+        status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 300_000})
+        assert (status, answer) == (413, {"error": "Body too large: at most 262144 bytes"})
+        client.says("x" * 65_000)
+        assert len(device.hears()["payload"]) == 65_000
+
+
+def test_there_are_so_many_who_poll(tmp_path: Path) -> None:
+    with both_doors(tmp_path, limits=Limits(max_polled=1)) as (server, peers, path):
+        _device = local_device(path)
+        Today(peers, DEVICE_ID)
+        assert ask(server, "/connect", {"device_id": DEVICE_ID}) == (503, {"error": "Too many polled connections"})
+        assert server.stats().turned_away == 1
+
+
+def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
+    def may(ctx: Any) -> Any:
+        if ctx.query.get("no"):
+            raise Refused("not you")
+        return Grant("alice", devices=["mine"]) if ctx.role != "device" else None
+
+    def show(info: Any, ctx: Any) -> Any:
+        assert ctx.client.identity == "alice"
+        return "filtered"
+
+    with both_doors(tmp_path, authorize=may, filter_device_info=show) as (server, peers, path):
+        device = local_device(path, "mine")
+        other = local_device(path, "other")
+        for path_ in ("/polled_connections", "/connect"):
+            assert ask(server, path_, {"device_id": "mine"})[1]["device_info"] == "filtered"
+            assert ask(server, path_, {"device_id": "other"}) == (404, {"error": "Device not found"})
+            assert ask(server, f"{path_}?no=1", {"device_id": "mine"}) == (403, {"error": "not you"})
+        assert ask(server, "/devices/mine")[1]["registration_info"] == "filtered"
+        assert ask(server, "/devices/other") == (404, {"error": "Device not found"})
+        assert [entry["device_id"] for entry in ask(server, "/devices")[1]] == ["mine"]
+        socket = peers.dial(f"{server.url.replace('http', 'ws', 1)}/devices/other/connect")
+        assert socket.hears() == {"error": "Connection failed: Device not found: 'other'"}
+        assert socket.closed() == 1008
+        assert len(server.devices()) == 2
+        device.leaves()
+        other.leaves()
+
+
+def test_a_bare_socket_says_what_is_wrong(tmp_path: Path) -> None:
+    with both_doors(tmp_path) as (_server, peers, path):
+        device = local_device(path)
+        client = BareSocket(peers, DEVICE_ID)
+        client.socket.socket.send(' {"a": 1.0} ')
+        assert device.socket.recv(1000) == b'{"message_type":"client_msg","client_id":1,"payload":{"a": 1.0}}'
+        client.socket.socket.send("{")
+        assert client.hears() == {"error": "Received Invalid JSON"}
+        assert client.socket.closed() == 1007
+        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+
+
+def test_faults_and_the_journal_see_them_all(tmp_path: Path) -> None:
+    with both_doors(tmp_path, journal=True) as (server, peers, path):
+        device = local_device(path)
+        clients = [CLIENTS[kind](peers, DEVICE_ID) for kind in CLIENTS]
+        with server.faults.drop(to="device", times=1):
+            for number, client in enumerate(clients):
+                client.says({"type": "offer", "number": number})
+            heard = {device.hears()["payload"]["number"] for _ in range(len(clients) - 1)}
+        assert len(heard) == len(clients) - 1
+        assert server.stats().dropped == 1
+        offers = server.journal.entries(payload_type="offer")
+        assert {entry.client_id for entry in offers} == {1, 2, 3, 4, 5}
+        assert {entry.device_id for entry in offers} == {DEVICE_ID}
+        infos = [entry for entry in server.journal.entries() if entry.message_type == "device_info"]
+        assert {entry.client_id for entry in infos} == {1, 2, 3, 4, 5}
