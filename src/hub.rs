@@ -190,6 +190,11 @@ impl Device {
         true
     }
 
+    /// How many clients it has now.
+    pub fn client_count(&self) -> usize {
+        self.clients.lock().present.len()
+    }
+
     /// Its clients now, by id.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         let mut clients: Vec<_> = self.clients.lock().present.values().cloned().collect();

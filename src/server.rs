@@ -70,6 +70,9 @@ pub(crate) struct Shared {
     pub(crate) changes: Arc<Changes>,
     pub(crate) incidents: Arc<Incidents>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) requests: http::metrics::Requests,
+    /// When it was made, in seconds since 1970.
+    pub(crate) started: f64,
     pub(crate) polled: polled::Polled,
     /// Everything that runs for this server.
     tasks: TaskTracker,
@@ -149,6 +152,7 @@ impl Server {
         let local = doors.map(|(door, path)| Local::bind(door, path)).collect::<Result<_, _>>()?;
         let changes = Arc::new(Changes::default());
         let (clock, incidents) = (Arc::new(Clock::default()), Arc::new(Incidents::default()));
+        let started = clock.unix_now();
         let chronicle = changes::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
         let journal = config.journal.then(|| {
             let desk = watch::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
@@ -162,6 +166,8 @@ impl Server {
             gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
             policy: Policy::new(&config),
             roster: Arc::default(),
+            requests: http::metrics::Requests::default(),
+            started,
             polled: polled::Polled::default(),
             tasks: TaskTracker::new(),
             incidents,

@@ -374,7 +374,7 @@ fn device_tuple(device: &Device) -> DeviceTuple {
         port,
         since,
         identity,
-        device.clients().len(),
+        device.client_count(),
         info,
         placed(device.place()),
         device.port,

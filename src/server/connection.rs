@@ -20,6 +20,7 @@ use tower_service::Service;
 
 use super::Shared;
 use super::http;
+use super::http::metrics::Requests;
 use super::transport::Transport;
 use super::websocket::{self, Pumping};
 use crate::gate::Entry;
@@ -138,11 +139,16 @@ where
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(origin.clone());
         let mut router = router.clone();
+        let endpoint = Requests::endpoint_of(request.uri().path());
         async move {
-            match foreign {
+            let answer = match foreign {
                 Some(refused) => Ok(refused),
                 None => router.call(request).await,
+            };
+            if let Ok(answer) = &answer {
+                shared.requests.count(endpoint, answer.status());
             }
+            answer
         }
     });
     let limits = &shared.config.limits;

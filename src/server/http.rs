@@ -4,6 +4,7 @@
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
 mod listing;
+pub(super) mod metrics;
 mod polling;
 
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/devices/{id}/connect", any(connect_to_device))
         .route("/infra_config", get(listing::infra_config))
         .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::metrics))
         .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
         .fallback(async || error(StatusCode::NOT_FOUND, "Not found"))
         .with_state(Arc::clone(shared))
@@ -87,6 +90,14 @@ async fn connect_to_device(State(shared): State<Arc<Shared>>, Path(id): Path<Str
 
 async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade(&shared, Role::Http, None, request).await.unwrap_or_else(|refused| refused)
+}
+
+/// Whether it takes connections: not any more once it stops.
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.stopping.is_cancelled() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
+    }
+    json(StatusCode::OK, r#"{"status":"ready"}"#.into())
 }
 
 async fn healthz() -> Response {

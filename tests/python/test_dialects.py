@@ -590,8 +590,8 @@ def test_faults_and_the_journal_see_them_all(tmp_path: Path) -> None:
             heard = {device.hears()["payload"]["number"] for _ in range(len(clients) - 1)}
         assert len(heard) == len(clients) - 1
         assert server.stats().dropped == 1
-        offers = server.journal.entries(payload_type="offer")
-        assert {entry.client_id for entry in offers} == {1, 2, 3, 4, 5}
-        assert {entry.device_id for entry in offers} == {DEVICE_ID}
+        offers = [entry for entry in server.journal.entries() if entry.message_type == "forward"]
+        assert {entry.client for entry in offers} == {1, 2, 3, 4, 5}
+        assert {entry.device for entry in offers} == {DEVICE_ID}
         infos = [entry for entry in server.journal.entries() if entry.message_type == "device_info"]
-        assert {entry.client_id for entry in infos} == {1, 2, 3, 4, 5}
+        assert {entry.client for entry in infos} == {1, 2, 3, 4, 5}
