@@ -20,8 +20,11 @@ fn run(case: Case) {
     for line in case.lines {
         let place = &line.place;
         match line.act {
-            Act::Opens(peer, role) => {
-                house.opens(&peer, if role == "device" { Role::Device } else { Role::Client });
+            Act::Opens(peer, role, of) => {
+                match of {
+                    Some(id) => house.opens_at(&peer, &id),
+                    None => house.opens(&peer, if role == "device" { Role::Device } else { Role::Client }),
+                }
                 present.push(peer);
             }
             Act::Says(peer, text) => house.says(&peer, &text),

@@ -34,7 +34,7 @@ def cases() -> list[Any]:
 
 
 def test_the_transcripts_are_found() -> None:
-    assert len(FILES) >= 7
+    assert len(FILES) >= 8
     assert len(cases()) > 80
 
 
@@ -74,10 +74,12 @@ class Run:
         if "after" in line:
             return  # The next line takes as long.
         peer = line["peer"]
-        (verb,) = line.keys() - {"peer", "pad", "nest"}
+        (verb,) = line.keys() - {"peer", "of", "pad", "nest"}
         value = line[verb]
         if verb == "opens":
             url = self.server.device_url if value == "device" else self.server.client_url
+            if "of" in line:
+                url = url.replace("/connect_client", f"/devices/{line['of']}/connect")
             self.sockets[peer] = await connect(url, compression=None, max_size=None, close_timeout=1)
             return
         socket = self.sockets[peer]

@@ -21,9 +21,13 @@ async fn run(case: Case) {
     for line in case.lines {
         let place = &line.place;
         match line.act {
-            Act::Opens(peer, role) => {
-                let path = if role == "device" { "/register_device" } else { "/connect_client" };
-                peers.insert(peer, Dialed::open(address, path).await);
+            Act::Opens(peer, role, of) => {
+                let path = match of {
+                    Some(id) => format!("/devices/{id}/connect"),
+                    None if role == "device" => "/register_device".into(),
+                    None => "/connect_client".into(),
+                };
+                peers.insert(peer, Dialed::open(address, &path).await);
             }
             Act::Says(peer, text) => peers.get_mut(&peer).unwrap().says(&text).await,
             Act::SaysBinary(peer, bytes) => {

@@ -26,7 +26,8 @@ pub struct Line {
 
 #[derive(Debug, Clone)]
 pub enum Act {
-    Opens(String, String),
+    /// Peer, role, and the device that its request names.
+    Opens(String, String, Option<String>),
     Says(String, String),
     SaysBinary(String, String),
     Hears(String, Value),
@@ -43,7 +44,7 @@ pub fn load() -> Vec<Case> {
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
-    assert!(files.len() >= 7, "transcripts are missing: {files:?}");
+    assert!(files.len() >= 8, "transcripts are missing: {files:?}");
     files.iter().flat_map(|file| load_file(file)).collect()
 }
 
@@ -70,9 +71,10 @@ fn act(line: &Value) -> Option<Act> {
     }
     let peer = line["peer"].as_str()?.to_owned();
     let text = |key: &str| Some(expand(line.get(key)?.as_str()?, line));
-    let (verb, value) = line.as_object()?.iter().find(|(key, _)| !matches!(key.as_str(), "peer" | "pad" | "nest"))?;
+    let (verb, value) =
+        line.as_object()?.iter().find(|(key, _)| !matches!(key.as_str(), "peer" | "of" | "pad" | "nest"))?;
     Some(match verb.as_str() {
-        "opens" => Act::Opens(peer, value.as_str()?.to_owned()),
+        "opens" => Act::Opens(peer, value.as_str()?.to_owned(), line["of"].as_str().map(str::to_owned)),
         "says" => Act::Says(peer, value.to_string()),
         "says_text" => Act::Says(peer, text("says_text")?),
         "says_binary" => Act::SaysBinary(peer, text("says_binary")?),

@@ -20,7 +20,7 @@ use crate::server::Shared;
 use crate::server::polled::{self, Mailbox, Over, Refused};
 
 /// What a `client_msg` has around its payload, at most.
-const AROUND_PAYLOAD: usize = 66;
+const AROUND_PAYLOAD: usize = 63;
 
 /// Today's paths answer 404 where a connection is not known, the reference's 401.
 #[derive(Clone, Copy, PartialEq, Eq)]
