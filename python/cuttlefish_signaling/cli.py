@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from . import IceServer, Keepalive, Limits, SignalingServer, Tls, TurnRest, __version__, _native
+from ._notify import notify
 from .errors import ConfigError, SignalingError
 
 PROGRAM = "cuttlefish-signaling"
@@ -405,9 +406,11 @@ def _serve(arguments: argparse.Namespace) -> int:
             signal.signal(number, stop)
         running.start()
         print(f"devices: {running.device_url}\nclients: {running.client_url}", flush=True)
+        notify("READY=1")
         try:
             asked_to_stop.wait()
             logger.info("stopping")
+            notify("STOPPING=1")
         finally:
             running.stop()
     return 0

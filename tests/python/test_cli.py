@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -282,3 +283,30 @@ def test_plain_http_beside_it() -> None:
         url = served.devices.replace("ws:", "http:").replace("/register_device", "/healthz")
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert json.load(answer) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_how_far_it_is(tmp_path: Path, abstract: bool) -> None:
+    name = f"@{tmp_path}/notify" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + name[1:] if abstract else name)
+        systemd.settimeout(PATIENCE)
+        with serve("--no-tls", "--port", "0", environment={"NOTIFY_SOCKET": name}) as served:
+            assert systemd.recv(100) == b"READY=1"
+            assert served.ends()[0] == 0
+            assert systemd.recv(100) == b"STOPPING=1"
+
+
+def test_a_systemd_that_does_not_listen_is_none(tmp_path: Path) -> None:
+    with serve("--no-tls", "--port", "0", environment={"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as served:
+        assert served.ends()[0] == 0
+
+
+def test_local_sockets_from_the_command_line(tmp_path: Path) -> None:
+    sockets = ("--device-socket", str(tmp_path / "operator"), "--control-socket", str(tmp_path / "control"))
+    with serve("--no-tls", "--port", "0", *sockets) as served:
+        for name in ("operator", "control"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+                peer.connect(str(tmp_path / name))
+        assert served.ends()[0] == 0
+    assert list(tmp_path.iterdir()) == []
