@@ -230,7 +230,7 @@ class Stats:
     """Counters of one server, from its start. At rest `accepted == delivered + refused + gone + dropped`."""
 
     connections: int
-    """WebSockets open now, registered or not."""
+    """Peers connected now, registered or not, over whatever they came."""
     devices: int
     """Devices registered now."""
     clients: int

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
@@ -84,7 +85,7 @@ async fn connect_client(State(shared): State<Arc<Shared>>, request: Request) -> 
 }
 
 /// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
-async fn connect_to_device(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+async fn connect_to_device(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     upgrade(&shared, Role::Client, Some(DeviceId::new(&id)), request).await.unwrap_or_else(|refused| refused)
 }
 
@@ -102,6 +103,20 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn healthz() -> Response {
     json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+}
+
+/// The id in a path, decoded.
+struct InPath(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let Path(id) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|_| error(StatusCode::BAD_REQUEST, "The id in the path is no UTF-8"))?;
+        Ok(Self(id))
+    }
 }
 
 /// Agrees to a WebSocket, or says why not.

@@ -117,6 +117,8 @@ fn make_room(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
     }
     let caller = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    // One that is too busy to accept is alive as well.
+    caller.set_nonblocking(true)?;
     match caller.connect(&SockAddr::unix(path)?) {
         // Its server is gone; renaming ours over it replaces it.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),

@@ -38,6 +38,7 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct State {
     said: VecDeque<String>,
+    said_bytes: usize,
     /// What there is for the client, and whether it has to be booked once it is fetched.
     kept: VecDeque<(Text, bool)>,
     kept_bytes: usize,
@@ -46,11 +47,24 @@ struct State {
     /// Requests that are waiting now.
     waiting: usize,
     last_seen: Option<Instant>,
+    /// Whoever asked for the connection has gone before it was there.
     hung_up: bool,
-    ended: bool,
-    /// The books are closed: nothing is fetched any more.
-    closed: bool,
+    life: Life,
     waker: Option<Waker>,
+}
+
+/// How far a mailbox is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Life {
+    /// Its client has no device info yet, and does not know its id.
+    #[default]
+    Opening,
+    /// In use.
+    Open,
+    /// Its session is over; what there is can still be fetched.
+    Ended,
+    /// The books are closed: nothing is fetched any more.
+    Closed,
 }
 
 /// Why nothing can be fetched, or said.
@@ -141,7 +155,8 @@ async fn live(porter: Porter<PolledWire, ClientSession>, listed: Listed) {
     }
     mailbox.end();
     while let Some(left) = mailbox.time_left(shared.clock.now()) {
-        if mailbox.state.lock().hung_up || shared.clock.timeout(left, shared.stopping.cancelled()).await.is_some() {
+        let refused = mailbox.state.lock().life == Life::Closed;
+        if refused || shared.clock.timeout(left, shared.stopping.cancelled()).await.is_some() {
             return;
         }
     }
@@ -196,12 +211,14 @@ impl Mailbox {
     /// The client says a payload.
     pub(super) fn say(&self, payload: String) -> Result<(), Over> {
         let mut state = self.state.lock();
-        if state.ended || state.hung_up {
+        if state.life != Life::Open {
             return Err(Over::Gone);
         }
-        if state.said.len() >= self.shared.config.limits.outbox_messages {
+        let limits = &self.shared.config.limits;
+        if state.said.len() >= limits.outbox_messages || state.said_bytes + payload.len() > limits.outbox_bytes {
             return Err(Over::Full);
         }
+        state.said_bytes += payload.len();
         state.last_seen = Some(self.shared.clock.now());
         state.said.push_back(payload);
         state.wake();
@@ -235,7 +252,7 @@ impl Mailbox {
     fn look(&self, start: u64, count: usize) -> Option<Result<Vec<Text>, Over>> {
         let mut state = self.state.lock();
         let end = state.first + state.kept.len() as u64;
-        if state.closed || (state.ended && start >= end) {
+        if state.life == Life::Closed || (state.life == Life::Ended && start >= end) {
             return Some(Err(Over::Gone));
         }
         if start > end || count == 0 {
@@ -250,7 +267,7 @@ impl Mailbox {
     /// All there is, acknowledged as it goes out (the reference's way).
     pub(super) fn take_all(&self) -> Result<Vec<Text>, Over> {
         let mut state = self.state.lock();
-        if state.closed || (state.ended && state.kept.is_empty()) {
+        if state.life == Life::Closed || (state.life == Life::Ended && state.kept.is_empty()) {
             return Err(Over::Gone);
         }
         state.last_seen = Some(self.shared.clock.now());
@@ -268,12 +285,13 @@ impl Mailbox {
             let arrived = self.arrived.notified();
             {
                 let mut state = self.state.lock();
+                if state.life != Life::Opening {
+                    return None;
+                }
                 if let Some((text, _)) = state.kept.pop_front() {
                     state.kept_bytes -= text.len();
+                    state.life = Life::Open;
                     return Some(text);
-                }
-                if state.ended {
-                    return None;
                 }
             }
             arrived.await;
@@ -286,8 +304,14 @@ impl Mailbox {
         self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed)
     }
 
+    /// Its session is over. Of one that was refused nobody knows the id: there is nothing to fetch.
     fn end(&self) {
-        self.state.lock().ended = true;
+        let mut state = self.state.lock();
+        state.life = match state.life {
+            Life::Opening | Life::Closed => Life::Closed,
+            Life::Open | Life::Ended => Life::Ended,
+        };
+        drop(state);
         self.arrived.notify_waiters();
     }
 
@@ -306,7 +330,7 @@ impl Mailbox {
 
     fn close(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
+        state.life = Life::Closed;
         let never_fetched = state.kept.drain(..).filter(|(_, due)| *due).count() as u64;
         drop(state);
         self.shared.relay.ledger().lose(never_fetched);
@@ -347,6 +371,7 @@ impl Wire for PolledWire {
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
         let mut state = self.0.state.lock();
         if let Some(text) = state.said.pop_front() {
+            state.said_bytes -= text.len();
             return Poll::Ready(Came::Text(text));
         }
         if state.hung_up {

@@ -67,6 +67,7 @@ pub(super) struct Porter<W, P> {
     pending: Option<(Text, bool, Instant)>,
     /// Texts that came while the session waits for an answer.
     held: VecDeque<String>,
+    held_bytes: usize,
     throttle: Throttle,
     /// The outbox has closed: what waits there has to be taken by then.
     close_by: Option<Instant>,
@@ -93,6 +94,7 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
             question: None,
             pending: None,
             held: VecDeque::new(),
+            held_bytes: 0,
             throttle,
             close_by: None,
             over: false,
@@ -182,6 +184,7 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
         self.take(step, now);
         while !self.session.holds_texts() {
             let Some(text) = self.held.pop_front() else { break };
+            self.held_bytes -= text.len();
             let step = self.session.on_text(&text, now);
             self.take(step, now);
         }
@@ -190,7 +193,9 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
 
     fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         // One text at a time, so that all directions have their turn.
-        if self.over || self.close_by.is_some() || self.held.len() >= self.shared.config.limits.outbox_messages {
+        let limits = &self.shared.config.limits;
+        let holds_enough = self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes;
+        if self.over || self.close_by.is_some() || holds_enough {
             return false;
         }
         let Poll::Ready(came) = self.wire.poll_receive(cx) else { return false };
@@ -201,6 +206,7 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
                     return true;
                 }
                 if self.session.holds_texts() {
+                    self.held_bytes += text.len();
                     self.held.push_back(text);
                 } else {
                     let step = self.session.on_text(&text, now);

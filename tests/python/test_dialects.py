@@ -540,6 +540,20 @@ def test_there_are_so_many_who_poll(tmp_path: Path) -> None:
         assert server.stats().turned_away == 1
 
 
+def test_who_was_refused_takes_no_place_of_those_who_poll(tmp_path: Path) -> None:
+    with both_doors(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
+        device = local_device(path)
+        for _ in range(10):
+            assert ask(server, "/connect", {"device_id": "nobody"})[0] == 404
+        Today(peers, DEVICE_ID)
+        device.leaves()
+
+
+@pytest.mark.parametrize("path", ["/devices/%FF", "/polled_connections/%FF/messages"])
+def test_ids_that_are_no_text(server: SignalingServer, path: str) -> None:
+    assert ask(server, path) == (400, {"error": "The id in the path is no UTF-8"})
+
+
 def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
     def may(ctx: Any) -> Any:
         if ctx.query.get("no"):

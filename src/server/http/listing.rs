@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Caller, denied, error, json, status_of};
+use super::{Caller, InPath, denied, error, json, status_of};
 use crate::hooks::HookError;
 use crate::hub::Device;
 use crate::peer::Role;
@@ -81,7 +81,7 @@ pub(super) async fn devices(State(shared): State<Arc<Shared>>, request: Request)
 }
 
 /// `GET /devices/{id}`: one of them, with its device info as the caller may see it.
-pub(super) async fn device(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn device(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
     let peer = match caller.authorize(&shared).await {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
 use hyper::StatusCode;
 
-use super::{Caller, error, json, status_of, too_many};
+use super::{Caller, InPath, error, json, status_of, too_many};
 use crate::incidents::Incident;
 use crate::peer::Role;
 use crate::protocol::{MAX_DEVICE_MESSAGE, PollBody, Text, outbound};
@@ -79,7 +79,7 @@ fn said_by(refusal: &Refusal) -> String {
     }
 }
 
-async fn forward_today(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+async fn forward_today(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     forward(&shared, Dialect::Today, Some(id), request).await.unwrap_or_else(|refused| refused)
 }
 
@@ -109,7 +109,7 @@ async fn forward(
 }
 
 /// `GET /polled_connections/{id}/messages?start=&count=&wait=`
-async fn messages(State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request) -> Response {
+async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let caller = Caller::of(&shared, Role::Client, &request);
