@@ -124,7 +124,8 @@ pub struct Limits {
     pub journal_bytes: usize,
     /// Forwards that faults may hold back; more go on at once. Default 10,000.
     pub held_by_faults: usize,
-    /// How long a client that polls may stay away. Default 30 s (PROTOCOL.md 5.3); then it has left.
+    /// How long a client that polls may stay away. Default 30 s (PROTOCOL.md 5.3); then it has left. No request of it
+    /// waits for longer.
     pub polled_timeout: Duration,
     /// Clients that poll, at a time. Default 1,024: each may keep twice what an outbox holds.
     pub max_polled: usize,

@@ -103,7 +103,7 @@ class Limits:
     held_by_faults: int = 10_000
     """Forwards that faults may hold back at a time; more go on at once, which their fault tells."""
     polled_timeout: float = 30.0
-    """How long a client that polls may stay away; then it has left."""
+    """How long a client that polls may stay away; then it has left. No request of it waits for longer."""
     max_polled: int = 1_024
     """Clients that poll, at a time; beyond it 503. Each may keep twice what an outbox holds."""
     goodbye_timeout: float = 0.25

@@ -103,17 +103,21 @@ pub(super) async fn connect(shared: &Arc<Shared>, peer: Peer, device: DeviceId) 
         all.insert(id.clone(), Arc::clone(&mailbox));
     }
     let listed = Listed { id: id.clone(), mailbox: Arc::clone(&mailbox) };
-    let (session, first) = ClientSession::of_device(context.clone(), device, shared.clock.now());
+    let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
     let porter = Porter::new(Arc::clone(shared), &context, session, first, PolledWire(Arc::clone(&mailbox)));
     let address = context.peer.address;
     drop(shared.spawn(Box::pin(live(porter, listed)), address));
     // Whoever gives up before it is connected has left.
     let mut caller = HangsUp(Some(Arc::clone(&mailbox)));
-    let info = mailbox.first_message().await.ok_or_else(|| Refused::of(&mailbox));
-    if info.is_ok() {
-        caller.0 = None;
-    }
-    Ok((id, info?))
+    // A request that waits does not tell whether somebody still does: it waits as long as a client may stay away.
+    let first = shared.clock.timeout(shared.config.limits.polled_timeout, mailbox.first_message()).await;
+    let info = match first {
+        Some(Some(info)) => info,
+        Some(None) => return Err(Refused::of(&mailbox)),
+        None => return Err(Refused::By(Refusal::DeviceNotFound(device))),
+    };
+    caller.0 = None;
+    Ok((id, info))
 }
 
 /// Why there is no polled connection.

@@ -91,7 +91,8 @@ impl ClientSession {
     /// never found: what is not allowed takes the way of what is not there.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
         let Context { hub, peer, outbox, .. } = &self.context;
-        let device = hub.device_or_wait(&id, outbox).filter(|_| peer.grant.covers(&id));
+        let granted = peer.grant.covers(&id);
+        let device = hub.device_or_wait(&id, outbox).filter(|_| granted);
         if let Some(device) = device {
             self.state = State::Looking { device: Arc::clone(&device), deadline };
             return Step::Ask(Question::DeviceInfo(device));

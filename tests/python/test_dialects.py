@@ -540,6 +540,24 @@ def test_there_are_so_many_who_poll(tmp_path: Path) -> None:
         assert server.stats().turned_away == 1
 
 
+def test_who_polls_may_wait_for_a_device(tmp_path: Path) -> None:
+    with both_doors(tmp_path, device_wait_timeout=None) as (server, _peers, path):
+        answers: list[Any] = []
+        waiting = threading.Thread(target=lambda: answers.append(ask(server, "/connect", {"device_id": "late"})))
+        waiting.start()
+        while server.stats().connections < 1:
+            os.sched_yield()
+        device = local_device(path, "late")
+        waiting.join(PATIENCE)
+        assert answers[0][1].get("device_info") == INFO
+        device.leaves()
+
+
+def test_who_polls_does_not_wait_for_ever() -> None:
+    with SignalingServer(device_wait_timeout=None, limits=Limits(polled_timeout=0.2)) as server:
+        assert ask(server, "/connect", {"device_id": "late"}) == (404, {"error": "Device not found"})
+
+
 def test_who_was_refused_takes_no_place_of_those_who_poll(tmp_path: Path) -> None:
     with both_doors(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
         device = local_device(path)
