@@ -325,7 +325,7 @@ impl Mailbox {
         (due > now).then(|| due - now)
     }
 
-    /// When the client is given up; `None` where a request of it waits.
+    /// When the client is given up: a request that waits is as good as one that has just come.
     fn due(&self) -> Option<Instant> {
         let state = self.state.lock();
         let seen = if state.waiting > 0 { self.shared.clock.now() } else { state.last_seen? };
