@@ -7,6 +7,7 @@ mod answers;
 mod changes;
 mod clock;
 mod connection;
+mod dialogue;
 mod echo;
 mod guard;
 mod http;

@@ -4,7 +4,6 @@
 //! not read is still listened to, and pings are answered whatever a hook is doing. `poll` does a little of each until
 //! none of them can go on.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,15 +18,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
-use super::answers::Asked;
-use super::throttle::{Sent, Throttle};
+use super::dialogue::Dialogue;
+use super::throttle::Sent;
 use super::transport::{Metered, Transport};
 use super::websocket::{self, Fault};
 use crate::hub::Ticket;
 use crate::incidents::Incident;
-use crate::outbox::{End, Outbox, Outgoing};
-use crate::peer::Peer;
-use crate::session::{Answer, Context, Session, Step};
+use crate::outbox::{End, Outgoing};
+use crate::session::{Context, Session, Step};
 
 /// Texts taken from the socket before the other directions have their turn.
 const READ_BURST: usize = 32;
@@ -50,18 +48,10 @@ enum Phase {
 
 #[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub(super) struct Pump<S, P> {
-    shared: Arc<Shared>,
-    peer: Arc<Peer>,
-    outbox: Arc<Outbox>,
     ticket: Option<Ticket>,
     socket: WebSocketStream<Metered<S>>,
-    session: P,
+    dialogue: Dialogue<P, Utf8Bytes>,
     phase: Phase,
-    /// The question the session has asked, and the answer to come.
-    question: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// Texts that came while the session waits for an answer.
-    held: VecDeque<Utf8Bytes>,
-    held_bytes: usize,
     /// The WebSocket can not be read any more; what still comes in is thrown away.
     deaf: bool,
     /// Something was written and not flushed.
@@ -74,8 +64,6 @@ pub(super) struct Pump<S, P> {
     looking: bool,
     /// Forwards written and not flushed.
     unflushed: u64,
-    /// What the peer may still send.
-    throttle: Throttle,
     /// Bytes that came, until the peer has said what it is.
     first_bytes: Option<usize>,
     /// Since when the transport takes nothing of what was written.
@@ -98,35 +86,28 @@ where
         }
         let now = shared.clock.now();
         Self {
-            peer: Arc::clone(&context.peer),
-            outbox: Arc::clone(&context.outbox),
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             ticket,
             socket,
-            session,
+            dialogue: Dialogue::new(shared, context, session, now),
             phase: Phase::Open,
-            question: None,
-            held: VecDeque::new(),
-            held_bytes: 0,
             deaf: false,
             dirty: false,
             close_by: None,
             hurried: false,
             looking: false,
             unflushed: 0,
-            throttle: Throttle::new(&shared.config.limits, now),
             first_bytes: Some(0),
             stuck_since: None,
             last_heard: now,
             pinged_at: None,
-            shared,
         }
     }
 
     /// The first step of a session that need not be told what its peer wants.
     pub(super) fn begin(&mut self, first: Step, now: Instant) {
         self.first_bytes = None;
-        self.take(first, now);
+        self.dialogue.take(first, now);
     }
 
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once.
@@ -141,7 +122,7 @@ where
                 Poll::Pending => false,
                 Poll::Ready(Err(error)) => return self.lost(&error),
             };
-            let Poll::Ready(outgoing) = self.outbox.poll_next(cx, room) else { break };
+            let Poll::Ready(outgoing) = self.dialogue.outbox.poll_next(cx, room) else { break };
             busy = true;
             match outgoing {
                 Outgoing::Message { text, forward } => {
@@ -151,15 +132,14 @@ where
                 Outgoing::Ping => self.send(Message::Ping(Bytes::new())),
                 Outgoing::Look => {
                     self.looking = true;
-                    let step = self.session.on_look(now);
-                    self.take(step, now);
+                    self.dialogue.look(now);
                 }
                 Outgoing::Closing => {
-                    self.session.leave();
-                    if self.outbox.has_overflowed() {
-                        self.shared.incidents.count(Incident::SlowConsumer);
+                    self.dialogue.session.leave();
+                    if self.dialogue.outbox.has_overflowed() {
+                        self.dialogue.shared.incidents.count(Incident::SlowConsumer);
                     }
-                    self.close_by = Some(now + self.shared.config.limits.close_timeout);
+                    self.close_by = Some(now + self.dialogue.shared.config.limits.close_timeout);
                 }
                 Outgoing::End(End::Reset) => return self.reset(cx),
                 Outgoing::End(end) => self.close(end, now),
@@ -170,7 +150,7 @@ where
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
                     self.stuck_since = None;
-                    self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
+                    self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
                 }
                 Poll::Ready(Err(error)) => return self.lost(&error),
                 Poll::Pending => {
@@ -189,14 +169,14 @@ where
             return;
         }
         // Keeps us awake for the server's stop.
-        while self.outbox.poll_next(cx, false).is_ready() {
+        while self.dialogue.outbox.poll_next(cx, false).is_ready() {
             self.looking = true;
         }
         if self.deaf {
             self.phase = Phase::Leaving(deadline);
-        } else if !self.hurried && self.shared.stopping.is_cancelled() {
+        } else if !self.hurried && self.dialogue.shared.stopping.is_cancelled() {
             self.hurried = true;
-            self.phase = Phase::Closing(deadline.min(now + self.shared.config.limits.goodbye_timeout));
+            self.phase = Phase::Closing(deadline.min(now + self.dialogue.shared.config.limits.goodbye_timeout));
         }
     }
 
@@ -210,7 +190,7 @@ where
     /// Ends by a RST, behind what the transport takes at once.
     fn reset(&mut self, cx: &mut TaskContext<'_>) -> bool {
         if matches!(Pin::new(&mut self.socket).poll_flush(cx), Poll::Ready(Ok(()))) {
-            self.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
+            self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
         }
         self.socket.get_ref().inner.reset_on_close();
         self.phase = Phase::Over;
@@ -223,7 +203,11 @@ where
             End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
                 if !matches!(code, 1000 | 1001) {
-                    tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
+                    tracing::info!(
+                        "closing {} {}: {reason:?} [{code}]",
+                        self.dialogue.peer.role.as_str(),
+                        self.dialogue.peer
+                    );
                 }
                 self.phase = Phase::Closing(self.close_by.unwrap_or(now));
                 self.send(websocket::close(code, &reason));
@@ -233,57 +217,10 @@ where
 
     /// The transport failed; what was not written is lost, and whoever has to know is told by the session's leaving.
     fn lost(&mut self, error: &WebSocketError) -> bool {
-        tracing::debug!("lost {} {}: {error}", self.peer.role.as_str(), self.peer);
-        self.session.leave();
+        tracing::debug!("lost {} {}: {error}", self.dialogue.peer.role.as_str(), self.dialogue.peer);
+        self.dialogue.session.leave();
         self.phase = Phase::Over;
         true
-    }
-
-    /// Puts a session's question on its way; feeds it what it can be told at once.
-    fn take(&mut self, mut step: Step, now: Instant) {
-        if matches!(step, Step::Refused) {
-            self.spend(Sent::Error, now);
-        }
-        while let Step::Ask(question) = step {
-            match self.shared.answer(question, &self.peer) {
-                Asked::Now(answer) => step = self.session.on_answer(answer, now),
-                Asked::Later(answer) => {
-                    self.question = Some(answer);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// What the peer has sent counts. Beyond what it may send it is told, and sent away.
-    fn spend(&mut self, sent: Sent, now: Instant) -> bool {
-        let Err(refusal) = self.throttle.spend(&self.shared.config.limits, sent, now) else { return true };
-        if !self.outbox.is_closed() {
-            self.session.expel(&refusal);
-        }
-        false
-    }
-
-    fn hear_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let Some(question) = &mut self.question else { return false };
-        let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
-        self.question = None;
-        let step = self.session.on_answer(answer, now);
-        self.take(step, now);
-        while !self.session.holds_texts() {
-            let Some(text) = self.held.pop_front() else { break };
-            self.held_bytes -= text.len();
-            let step = self.session.on_text(&text, now);
-            self.take(step, now);
-        }
-        true
-    }
-
-    /// Whether texts are held back, and enough of them: then the peer has to wait, and its pings too. That ends with
-    /// the deadline of the hook.
-    fn holds_enough(&self) -> bool {
-        let limits = &self.shared.config.limits;
-        self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
     }
 
     /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
@@ -291,16 +228,16 @@ where
     fn count_first_bytes(&mut self, came: u32) {
         let Some(first) = &mut self.first_bytes else { return };
         *first = first.saturating_add(came as usize);
-        if *first > self.shared.config.limits.max_first_message * 2 {
+        if *first > self.dialogue.shared.config.limits.max_first_message * 2 {
             self.break_off(websocket::too_big());
         }
     }
 
     /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
     fn break_off(&mut self, end: End) {
-        if !self.outbox.is_closed() {
-            self.shared.incidents.count(Incident::Misbehaved);
-            self.outbox.finish(None, end);
+        if !self.dialogue.outbox.is_closed() {
+            self.dialogue.shared.incidents.count(Incident::Misbehaved);
+            self.dialogue.outbox.finish(None, end);
         }
     }
 
@@ -310,14 +247,14 @@ where
         }
         let mut busy = false;
         for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.deaf || self.holds_enough() {
+            if self.phase == Phase::Over || self.deaf || self.dialogue.holds_enough() {
                 break;
             }
             let next = Pin::new(&mut self.socket).poll_next(cx);
             let came = std::mem::take(&mut self.socket.get_mut().came);
             if came > 0 {
                 self.count_first_bytes(came);
-                busy |= !self.spend(Sent::Bytes(came), now);
+                busy |= !self.dialogue.spend(Sent::Bytes(came), now);
             }
             let Poll::Ready(next) = next else { break };
             busy = true;
@@ -325,8 +262,8 @@ where
                 Some(Ok(message)) => self.on_message(message, now),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
-                    self.session.leave();
-                    self.phase = Phase::Leaving(now + self.shared.config.limits.close_timeout);
+                    self.dialogue.session.leave();
+                    self.phase = Phase::Leaving(now + self.dialogue.shared.config.limits.close_timeout);
                 }
             }
         }
@@ -342,38 +279,36 @@ where
             // Pongs are counted as messages: somebody else may have us ping this peer often.
             _ => Some(Sent::Message),
         };
-        if sent.is_some_and(|sent| !self.spend(sent, now)) {
+        if sent.is_some_and(|sent| !self.dialogue.spend(sent, now)) {
             return;
         }
         match message {
             // The WebSocket layer has queued the answer: it goes out with the next flush.
             Message::Ping(_) => self.dirty = true,
-            Message::Pong(_) => self.outbox.alive(),
+            Message::Pong(_) => self.dialogue.outbox.alive(),
             Message::Close(_) => {
-                self.session.leave();
+                self.dialogue.session.leave();
                 self.dirty = true;
                 if self.phase == Phase::Open {
-                    self.phase = Phase::Closing(now + self.shared.config.limits.close_timeout);
+                    self.phase = Phase::Closing(now + self.dialogue.shared.config.limits.close_timeout);
                 }
             }
             _ if self.phase != Phase::Open => {}
-            Message::Text(text) if self.session.holds_texts() => {
-                self.held_bytes += text.len();
-                self.held.push_back(text);
+            Message::Text(text) if self.dialogue.session.holds_texts() => {
+                self.dialogue.hold(text);
             }
             Message::Text(text)
-                if self.first_bytes.is_some() && text.len() > self.shared.config.limits.max_first_message =>
+                if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message =>
             {
                 self.break_off(websocket::too_big());
             }
             Message::Text(text) => {
-                let step = self.session.on_text(&text, now);
-                self.take(step, now);
-                if self.session.is_introduced() {
+                self.dialogue.feed(&text, now);
+                if self.dialogue.session.is_introduced() {
                     self.first_bytes = None;
                 }
             }
-            Message::Binary(_) | Message::Frame(_) => self.session.on_binary(),
+            Message::Binary(_) | Message::Frame(_) => self.dialogue.session.on_binary(),
         }
     }
 
@@ -383,7 +318,7 @@ where
         match Fault::of(error) {
             Fault::Lost => drop(self.lost(error)),
             Fault::Close(end) => self.break_off(end),
-            Fault::Refuse(refusal) => self.session.expel(&refusal),
+            Fault::Refuse(refusal) => self.dialogue.session.expel(&refusal),
         }
     }
 
@@ -417,19 +352,19 @@ where
             Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
             Phase::Open if self.close_by.is_some() => self.close_by,
             Phase::Open => {
-                let keepalive = &self.shared.config.keepalive;
+                let keepalive = &self.dialogue.shared.config.keepalive;
                 let ping = match self.pinged_at {
                     Some(at) => at.checked_add(keepalive.timeout),
                     None => keepalive.interval.and_then(|interval| self.last_heard.checked_add(interval)),
                 };
-                [ping, self.session.deadline(), self.write_deadline()].into_iter().flatten().min()
+                [ping, self.dialogue.session.deadline(), self.write_deadline()].into_iter().flatten().min()
             }
         }
     }
 
     /// When a peer that takes nothing of what is written is given up.
     fn write_deadline(&self) -> Option<Instant> {
-        self.stuck_since?.checked_add(self.shared.config.limits.write_timeout)
+        self.stuck_since?.checked_add(self.dialogue.shared.config.limits.write_timeout)
     }
 
     /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is,
@@ -441,7 +376,7 @@ where
             return true;
         }
         // Where the time stands still, whoever moves it wakes us.
-        let Some(due) = self.shared.clock.real(due) else { return false };
+        let Some(due) = self.dialogue.shared.clock.real(due) else { return false };
         if self.timer.is_elapsed() || due < self.timer.deadline() {
             self.timer.as_mut().reset(due);
         }
@@ -451,21 +386,24 @@ where
 
     fn on_time(&mut self, now: Instant) {
         if self.phase != Phase::Open || self.close_by.is_some() {
-            tracing::debug!("dropping {} {}: it took too long to say goodbye", self.peer.role.as_str(), self.peer);
+            tracing::debug!(
+                "dropping {} {}: it took too long to say goodbye",
+                self.dialogue.peer.role.as_str(),
+                self.dialogue.peer
+            );
             self.phase = Phase::Over;
         } else if self.write_deadline().is_some_and(|deadline| deadline <= now) {
-            self.outbox.overrun();
-        } else if self.session.deadline().is_some_and(|deadline| deadline <= now) {
-            let step = self.session.on_look(now);
-            self.take(step, now);
+            self.dialogue.outbox.overrun();
+        } else if self.dialogue.session.deadline().is_some_and(|deadline| deadline <= now) {
+            self.dialogue.look(now);
         } else if self.pinged_at.is_some() {
-            tracing::info!("dropping {} {}: no pong", self.peer.role.as_str(), self.peer);
-            self.shared.incidents.count(Incident::Silent);
-            self.session.leave();
+            tracing::info!("dropping {} {}: no pong", self.dialogue.peer.role.as_str(), self.dialogue.peer);
+            self.dialogue.shared.incidents.count(Incident::Silent);
+            self.dialogue.session.leave();
             self.phase = Phase::Over;
         } else {
             // Through the outbox: it goes out when there is room for it.
-            self.outbox.ping();
+            self.dialogue.outbox.ping();
             self.pinged_at = Some(now);
         }
     }
@@ -480,10 +418,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let now = this.shared.clock.now();
+        let now = this.dialogue.shared.clock.now();
         for _ in 0..ROUNDS {
             let mut busy = this.write(cx, now);
-            busy |= this.hear_answer(cx, now);
+            busy |= this.dialogue.hear_answer(cx, now);
             busy |= this.read(cx, now);
             busy |= this.keep_time(cx, now);
             match this.phase {
@@ -491,7 +429,7 @@ where
                 _ if busy => {}
                 _ => {
                     if std::mem::take(&mut this.looking) {
-                        this.outbox.looked();
+                        this.dialogue.outbox.looked();
                     }
                     return Poll::Pending;
                 }
@@ -505,12 +443,12 @@ where
 impl<S, P> Drop for Pump<S, P> {
     /// However it ends, a panic included: the books are closed, and nobody holds on to it.
     fn drop(&mut self) {
-        let lost = self.outbox.abandon() + self.unflushed;
-        self.shared.relay.ledger().lose(lost);
+        let lost = self.dialogue.outbox.abandon() + self.unflushed;
+        self.dialogue.shared.relay.ledger().lose(lost);
         if let Some(ticket) = self.ticket {
-            self.shared.hub.dismiss(ticket);
+            self.dialogue.shared.hub.dismiss(ticket);
         }
         // Last: who waits for this finds the books closed, and the connection gone.
-        self.outbox.looked();
+        self.dialogue.outbox.looked();
     }
 }
