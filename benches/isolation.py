@@ -62,7 +62,7 @@ def opening():
     raw.sendall(b"GET /register_device HTTP/1.1\\r\\nHost: ")
     return raw
 
-for _ in range(8):                              # More than lies in the sockets of who reads nothing.
+for _ in range(8):                              # Much for who reads nothing, though the system holds most of it.
     for client in range(1, readers + 1):
         flooder.say(message_type="forward", client_id=client, payload="x" * 30_000)
     time.sleep(1)                               # As fast as one peer may send.

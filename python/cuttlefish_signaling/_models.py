@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from .errors import ConfigError
-
 DeviceTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
 ]
@@ -126,10 +124,10 @@ class Grant:
     """Patterns of device ids: `*` stands for any characters, `?` for one. `None`: all devices."""
 
     def __post_init__(self) -> None:
-        if self.devices is None:
-            return
-        if isinstance(self.devices, str) or not all(isinstance(pattern, str) for pattern in self.devices):
-            raise ConfigError("Grant.devices", f"must be a list of patterns, got {self.devices!r}")
+        from ._config import names
+
+        if self.devices is not None:
+            object.__setattr__(self, "devices", names("Grant.devices", self.devices))
 
 
 @dataclass(frozen=True)

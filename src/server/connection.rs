@@ -122,7 +122,7 @@ async fn serve(shared: Arc<Shared>, entry: Arc<Entry>, open: Pin<Box<dyn Future<
 }
 
 /// Goes on with it until the server is over: then there is no more time for goodbyes.
-async fn unless_over<T>(shared: &Shared, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
+pub(super) async fn unless_over<T>(shared: &Shared, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
     tokio::select! {
         biased;
         () = shared.over.cancelled() => None,

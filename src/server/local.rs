@@ -15,7 +15,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use super::Shared;
+use super::connection::unless_over;
 use super::porter::{Came, Porter, Wire};
+use super::websocket::Pumping;
 use crate::error::Error;
 use crate::outbox::End;
 use crate::peer::{Peer, Role};
@@ -143,31 +145,23 @@ fn serve(shared: &Arc<Shared>, door: Door, socket: UnixSeqpacket) {
     let role = if door == Door::Devices { Role::Device } else { Role::Http };
     let context = shared.context(Peer::anonymous(role));
     let wire = PacketWire::new(Arc::clone(shared), socket);
-    let now = shared.clock.now();
-    let shared_too = Arc::clone(shared);
-    drop(match door {
+    let (now, ours) = (shared.clock.now(), Arc::clone(shared));
+    let porter: Pumping = match door {
         Door::Devices => {
             let session = DeviceSession::over_packets(context.clone(), now);
-            let porter = Porter::new(shared_too, &context, session, Step::Done, wire);
-            shared.spawn(Box::pin(counted(entry, porter)), None)
+            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
         }
         Door::Control => {
             let session = ControlSession::new(context.clone());
-            let porter = Porter::new(shared_too, &context, session, Step::Done, wire);
-            shared.spawn(Box::pin(counted(entry, porter)), None)
+            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
         }
-    });
-}
-
-/// Serves it, cut off where the time for goodbyes is over.
-async fn counted<P: crate::session::Session + Unpin>(entry: crate::gate::Entry, porter: Porter<PacketWire, P>) {
-    let over = porter.time_is_over();
-    tokio::select! {
-        biased;
-        () = over.cancelled() => {}
-        () = porter => {}
-    }
-    drop(entry);
+    };
+    let ours = Arc::clone(shared);
+    let counted = async move {
+        unless_over(&ours, porter).await;
+        drop(entry);
+    };
+    drop(shared.spawn(Box::pin(counted), None));
 }
 
 /// Packets, each of them one text.

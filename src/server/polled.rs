@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::connection::unless_over;
 use super::porter::{Came, Porter, Wire};
 use crate::outbox::{End, Outbox};
 use crate::peer::Peer;
@@ -152,10 +153,8 @@ fn new_id() -> Option<String> {
 async fn live(porter: Porter<PolledWire, ClientSession>, listed: Listed) {
     let mailbox = Arc::clone(&listed.mailbox);
     let shared = &mailbox.shared;
-    tokio::select! {
-        biased;
-        () = shared.over.cancelled() => return,
-        () = porter => {}
+    if unless_over(shared, Box::pin(porter)).await.is_none() {
+        return;
     }
     mailbox.end();
     while let Some(left) = mailbox.time_left(shared.clock.now()) {

@@ -9,7 +9,6 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::dialogue::Dialogue;
@@ -86,11 +85,6 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
         };
         porter.dialogue.take(first, now);
         porter
-    }
-
-    /// Cancelled when the time for goodbyes is over.
-    pub(super) fn time_is_over(&self) -> CancellationToken {
-        self.dialogue.shared.over.clone()
     }
 
     /// Hands on what waits in the outbox, as far as the wire takes it.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cuttlefish_signaling import SignalingServer, Tls
 from cuttlefish_signaling.cli import parser
 
 ROOT = Path(__file__).parents[2]
@@ -88,3 +89,12 @@ def test_the_files_they_name_are_there() -> None:
     architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for file in (ROOT / "src").rglob("*.rs"):
         assert file.stem in architecture, f"ARCHITECTURE.md does not name {file.name}"
+
+
+def test_the_guide_names_the_flags_of_launch_cvd() -> None:
+    guide = (ROOT / "docs" / "cuttlefish.md").read_text(encoding="utf-8")
+    with SignalingServer(tls=Tls.self_signed()) as server:
+        flags = server.launch_cvd_flags("cvd-{num}")
+    local = ("--webrtc_sig_server_addr=", "--webrtc_sig_server_port=")
+    assert [flag for flag in flags if not flag.startswith(local) and flag not in guide] == []
+    assert all(name in guide for name in local)
