@@ -60,6 +60,13 @@ pub struct Config {
     /// Whether there is `/echo`, for the WebSocket's own test suite. Default no.
     #[doc(hidden)]
     pub echo: bool,
+    /// Whether there is a page for people, at `/`. Default no.
+    pub dashboard: bool,
+    /// A directory whose files are served beside the endpoints: the web client of a host package. Default none.
+    pub assets_dir: Option<PathBuf>,
+    /// Whether `/devices/{id}/files/` reaches the device's own web server, at the port it has named on the device
+    /// socket. Default no: it lets whoever is a client reach a port of this machine.
+    pub proxy_device_files: bool,
     /// Whether what is said is written down in a journal. Default no.
     pub journal: bool,
     /// OS threads that relay. Default 1, which is the fastest for one test run.
@@ -129,6 +136,10 @@ pub struct Limits {
     pub polled_timeout: Duration,
     /// Clients that poll, at a time. Default 1,024: each may keep twice what an outbox holds.
     pub max_polled: usize,
+    /// Pages that watch the server live, at a time. Default 32: each is told what has moved four times a second.
+    pub max_viewers: usize,
+    /// How long a device's own web server may take to answer, and between two parts of an answer. Default 10 s.
+    pub proxy_timeout: Duration,
     /// How long a peer may take to answer the goodbye of a server that stops. Default 250 ms: `stop()` waits for it.
     pub goodbye_timeout: Duration,
 }
@@ -163,6 +174,8 @@ impl Default for Limits {
             held_by_faults: 10_000,
             polled_timeout: Duration::from_secs(30),
             max_polled: 1_024,
+            max_viewers: 32,
+            proxy_timeout: Duration::from_secs(10),
             goodbye_timeout: Duration::from_millis(250),
         }
     }
@@ -201,6 +214,9 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             allow_unauthenticated: false,
             echo: false,
+            dashboard: false,
+            assets_dir: None,
+            proxy_device_files: false,
             journal: false,
             workers: 1,
         }
@@ -227,6 +243,7 @@ impl Config {
             ("limits.max_devices", 1, self.limits.max_devices),
             ("limits.max_clients_per_device", 1, self.limits.max_clients_per_device),
             ("limits.max_polled", 1, self.limits.max_polled),
+            ("limits.max_viewers", 1, self.limits.max_viewers),
         ] {
             at_least(setting, value, least)?;
         }
@@ -246,9 +263,15 @@ impl Config {
             ("limits.write_timeout", self.limits.write_timeout),
             ("limits.goodbye_timeout", self.limits.goodbye_timeout),
             ("limits.polled_timeout", self.limits.polled_timeout),
+            ("limits.proxy_timeout", self.limits.proxy_timeout),
             ("keepalive.timeout", self.keepalive.timeout),
         ] {
             more_than_zero(setting, Some(timeout))?;
+        }
+        if let Some(directory) = &self.assets_dir
+            && !directory.is_dir()
+        {
+            return Err(ConfigError::new("assets_dir", format!("{} is no directory", directory.display())));
         }
         more_than_zero("limits.first_message_timeout", self.limits.first_message_timeout)?;
         more_than_zero("keepalive.interval", self.keepalive.interval)

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
 use std::sync::mpsc;
 
 use crate::outbox::{End, Outbox};
@@ -49,6 +50,8 @@ pub struct Device {
     pub place: Option<Arc<Place>>,
     /// Where its own web server listens, on this machine, if it said so over the device socket.
     pub port: Option<u16>,
+    /// What it and its clients have said to each other.
+    pub traffic: Traffic,
     clients: Mutex<Clients>,
 }
 
@@ -57,6 +60,20 @@ struct Clients {
     present: HashMap<ClientId, Arc<Client>>,
     last_id: u32,
     gone: bool,
+}
+
+/// How many forwards were queued, each way; for people to look at, the books are the ledger's.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    to_device: Counter,
+    to_client: Counter,
+}
+
+impl Traffic {
+    /// To the device, and to the client or clients.
+    pub fn read(&self) -> (u64, u64) {
+        (self.to_device.load(Relaxed), self.to_client.load(Relaxed))
+    }
 }
 
 /// One client of one registration.
@@ -68,6 +85,8 @@ pub struct Client {
     pub peer: Arc<Peer>,
     /// Where messages to it wait.
     pub outbox: Arc<Outbox>,
+    /// What it and the device have said to each other.
+    pub traffic: Traffic,
     /// Cleared before the device is told that the client has left.
     attached: AtomicBool,
     /// Set once its leaving has been observed: two sides may find out.
@@ -97,7 +116,8 @@ pub enum Found {
 impl Device {
     /// A device that is in no table yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
-        Self { id, peer, outbox, info, place: None, port: None, clients: Mutex::default() }
+        let (place, port, traffic) = (None, None, Traffic::default());
+        Self { id, peer, outbox, info, place, port, traffic, clients: Mutex::default() }
     }
 
     /// What is said of it.
@@ -130,6 +150,7 @@ impl Device {
             id,
             peer: Arc::clone(peer),
             outbox: Arc::clone(outbox),
+            traffic: Traffic::default(),
             attached: AtomicBool::new(true),
             left: AtomicBool::new(false),
         });
@@ -159,6 +180,8 @@ impl Device {
     /// Queues a message of the device for its client.
     pub fn push_to_client(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
         if client.outbox.push_forward(message, counted).is_ok() {
+            self.traffic.to_client.fetch_add(1, Relaxed);
+            client.traffic.to_client.fetch_add(1, Relaxed);
             return Forwarded::Queued;
         }
         // Its outbox is closed: it is as good as gone. Whoever lets it go tells the device so, once.
@@ -170,10 +193,12 @@ impl Device {
 
     /// Queues a message of a client, already in the device's words, for the device.
     pub fn push_to_device(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
-        match self.outbox.push_forward_while(message, counted, &client.attached) {
-            Ok(()) => Forwarded::Queued,
-            Err(_) => Forwarded::Gone,
+        if self.outbox.push_forward_while(message, counted, &client.attached).is_err() {
+            return Forwarded::Gone;
         }
+        self.traffic.to_device.fetch_add(1, Relaxed);
+        client.traffic.to_device.fetch_add(1, Relaxed);
+        Forwarded::Queued
     }
 
     /// Lets a client go and tells the device, once; false if it had gone already.

@@ -75,6 +75,7 @@ pub(crate) struct Shared {
     /// When it was made, in seconds since 1970.
     pub(crate) started: f64,
     pub(crate) polled: polled::Polled,
+    pub(crate) viewers: http::viewers::Viewers,
     /// Everything that runs for this server.
     tasks: TaskTracker,
     gate: Arc<Gate>,
@@ -170,6 +171,7 @@ impl Server {
             requests: http::metrics::Requests::default(),
             started,
             polled: polled::Polled::default(),
+            viewers: http::viewers::Viewers::default(),
             tasks: TaskTracker::new(),
             incidents,
             hooks,

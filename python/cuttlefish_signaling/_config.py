@@ -31,6 +31,8 @@ IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceHoo
 """A list, time-limited TURN credentials, or a hook asked for each peer."""
 
 
+SWITCHES = ("allow_unauthenticated", "dashboard", "journal", "proxy_device_files")
+"""Settings that are True or False."""
 MAX_SOCKET_PATH = 96
 """Bytes in the path of a local socket."""
 
@@ -106,6 +108,10 @@ class Limits:
     """How long a client that polls may stay away; then it has left. No request of it waits for longer."""
     max_polled: int = 1_024
     """Clients that poll, at a time; beyond it 503. Each may keep twice what an outbox holds."""
+    max_viewers: int = 32
+    """Pages that watch the server live, at a time; beyond it 503. Each is told what has moved four times a second."""
+    proxy_timeout: float = 10.0
+    """How long a device's own web server may take to answer, and between two parts of an answer."""
     goodbye_timeout: float = 0.25
     """How long a peer may take to answer the goodbye of a server that stops."""
     hook_threads: int = 32
@@ -228,6 +234,9 @@ class Settings:
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
     allow_unauthenticated: bool
+    dashboard: bool
+    assets_dir: str | os.PathLike[str] | None
+    proxy_device_files: bool
     journal: bool
     workers: int
     stop_timeout: float
@@ -248,16 +257,16 @@ class Settings:
         check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
         check_seconds("hook_timeout", self.hook_timeout, zero=False)
         check_seconds("stop_timeout", self.stop_timeout)
-        for name in ("journal", "allow_unauthenticated"):
+        for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, f"must be True or False, got {getattr(self, name)!r}")
         _integer("workers", self.workers, 1, 1024)
         native = self.native
         for setting in ("device_socket", "control_socket"):
             native[setting] = _socket_path(setting, getattr(self, setting))
-        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "journal", "workers"):
+        native["assets_dir"] = _path("assets_dir", self.assets_dir)
+        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers", *SWITCHES):
             native[setting] = getattr(self, setting)
-        native["allow_unauthenticated"] = self.allow_unauthenticated
         # The name it is bound by is a name it is known by.
         native["allowed_hosts"] = [self.host, *self.allowed_hosts]
         native["allowed_origins"] = list(self.allowed_origins)
@@ -266,7 +275,7 @@ class Settings:
         _add_group(native, "keepalive", self.keepalive, Keepalive)
 
 
-def _socket_path(setting: str, path: Any) -> str | None:
+def _path(setting: str, path: Any) -> str | None:
     if path is None:
         return None
     try:
@@ -275,6 +284,13 @@ def _socket_path(setting: str, path: Any) -> str | None:
         raise ConfigError(setting, f"must be a path or None, got {path!r}") from None
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigError(setting, f"must be a path or None, got {path!r}")
+    return path
+
+
+def _socket_path(setting: str, path: Any) -> str | None:
+    path = _path(setting, path)
+    if path is None:
+        return None
     # What the system has room for, the suffix included under which a socket is made.
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise ConfigError(setting, f"{path!r} is too long for a local socket: at most {MAX_SOCKET_PATH} bytes")

@@ -55,7 +55,8 @@ class SignalingServer:
             its result goes to that client only. None: all of it, byte for byte.
         authorize: `hook(AuthorizeContext)`: returns an identity (anything JSON can say), a `Grant`
             or None, or raises `Refused`.
-            Asked for each request but `GET /healthz`.
+            Asked for each request but `GET /healthz`, `GET /readyz`, and the server's own page and scripts, which
+            are the same for everybody.
         device_wait_timeout: Seconds a client may wait for a device that is not there; 0 refuses at once, None is for
             ever.
         on_duplicate: `"reject"`: an id that is held stays with its holder, if it answers a ping; `"replace"`: the
@@ -68,6 +69,11 @@ class SignalingServer:
             self-signed certificate: what requests say as `Host`. `*` is any, and lets DNS rebinding in.
         allowed_origins: Origins whose pages may use the server, beside its own: `https://panel.lab`. `*` is any.
         allow_unauthenticated: Whether to listen on other addresses than loopback without `authorize`.
+        dashboard: Whether there is a page for people at `/`: devices, conversations, a viewer.
+        assets_dir: A directory whose files are served beside the endpoints: the web client of a Cuttlefish host package
+            (`client.html`, `js/app.js`). `js/server_connector.js` is always ours. Links in it are followed.
+        proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the port
+            it has named on the device socket. Lets whoever is a client reach a port of this machine.
         journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
         workers: OS threads that relay.
         stop_timeout: Seconds peers get to say goodbye when the server stops.
@@ -95,6 +101,9 @@ class SignalingServer:
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
         allow_unauthenticated: bool = False,
+        dashboard: bool = False,
+        assets_dir: str | os.PathLike[str] | None = None,
+        proxy_device_files: bool = False,
         journal: bool = False,
         workers: int = 1,
         stop_timeout: float = 2.0,
@@ -115,6 +124,9 @@ class SignalingServer:
             allowed_hosts=names("allowed_hosts", allowed_hosts),
             allowed_origins=names("allowed_origins", allowed_origins),
             allow_unauthenticated=allow_unauthenticated,
+            dashboard=dashboard,
+            assets_dir=assets_dir,
+            proxy_device_files=proxy_device_files,
             journal=journal,
             workers=workers,
             stop_timeout=stop_timeout,

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import inspect
+import ipaddress
 import json
 import logging
 import os
@@ -114,6 +115,21 @@ FLAGS = (
     ),
     Flag("hooks", "hooks, from a Python file or module", metavar="FILE_OR_MODULE:OBJECT"),
     Flag("hook-timeout", "seconds a hook may take", 5.0, float, "SECONDS"),
+    Flag(
+        "dashboard",
+        "a page for people at /; auto is on where only this machine reaches it",
+        "auto",
+        choices=("auto", "on", "off"),
+    ),
+    Flag("journal", "keep what is said, for conversations on that page", False, _switch, switch=True),
+    Flag("assets-dir", "serve these files as well: the web client of a host package", metavar="DIR"),
+    Flag(
+        "proxy-device-files",
+        "let /devices/ID/files/ reach the web servers of devices on the device socket",
+        False,
+        _switch,
+        switch=True,
+    ),
     Flag("workers", "threads that relay", 1, int),
     Flag("log-level", "least level to log", "info", choices=("debug", "info", "warning", "error")),
     Flag("log-format", "how to log, on stderr", "text", choices=("text", "json")),
@@ -252,9 +268,22 @@ def server(found: dict[str, Any]) -> SignalingServer:
         allowed_hosts=found["allow_host"] or (),
         allowed_origins=found["allow_origin"] or (),
         allow_unauthenticated=bool(found["allow_unauthenticated"]),
+        dashboard=_wants_dashboard(found),
+        assets_dir=found["assets_dir"] or None,
+        proxy_device_files=bool(found["proxy_device_files"]),
+        journal=bool(found["journal"]),
         workers=found["workers"],
         stop_timeout=DRAIN_TIMEOUT,
     )
+
+
+def _wants_dashboard(found: dict[str, Any]) -> bool:
+    if found["dashboard"] != "auto":
+        return bool(found["dashboard"] == "on")
+    try:
+        return ipaddress.ip_address(found["host"]).is_loopback
+    except ValueError:
+        return bool(found["host"] == "localhost")
 
 
 def _group(name: str, kind: Callable[..., Any], values: Any) -> Any:

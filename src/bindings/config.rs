@@ -72,6 +72,9 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             timeout: from.seconds("keepalive.timeout")?,
         },
         echo: false,
+        dashboard: from.raw("dashboard")?.extract()?,
+        assets_dir: from.raw("assets_dir")?.extract()?,
+        proxy_device_files: from.raw("proxy_device_files")?.extract()?,
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
@@ -118,6 +121,8 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         held_by_faults: from.number("limits.held_by_faults")?,
         polled_timeout: from.seconds("limits.polled_timeout")?,
         max_polled: from.number("limits.max_polled")?,
+        max_viewers: from.number("limits.max_viewers")?,
+        proxy_timeout: from.seconds("limits.proxy_timeout")?,
         goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
     })
 }

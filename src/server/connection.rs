@@ -43,6 +43,8 @@ pub(super) struct Origin {
     /// Whom the TLS certificate of its sender is for.
     pub(super) certificate: Option<Arc<str>>,
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
+    /// For requests that take their time, and are meant to.
+    pub(super) entry: Arc<Entry>,
 }
 
 pub(super) struct Connection {
@@ -96,9 +98,9 @@ impl Connection {
     where
         S: Transport,
     {
-        let Self { shared, router, address, .. } = self;
+        let Self { shared, router, address, entry } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade) };
+        let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade), entry };
         answer_requests(&shared, router, origin, stream).await;
         let Upgrade { transport, peer, device } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {

@@ -3,9 +3,13 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+mod assets;
+mod device_files;
 mod listing;
 pub(super) mod metrics;
+mod overview;
 mod polling;
+pub(super) mod viewers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,18 +39,21 @@ const SUBPROTOCOL: &str = "webrtc-operator";
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
+    let router = assets::add_to(router, shared.config.dashboard);
+    let router = viewers::add_to(router, shared.config.dashboard);
     polling::add_to(router)
         .route("/register_device", any(register_device))
         .route("/connect_client", any(connect_client))
         .route("/devices", get(listing::devices))
         .route("/devices/{id}", get(listing::device))
         .route("/devices/{id}/connect", any(connect_to_device))
+        .route("/devices/{id}/files/{*path}", get(device_files::device_file))
         .route("/infra_config", get(listing::infra_config))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
-        .fallback(async || error(StatusCode::NOT_FOUND, "Not found"))
+        .fallback(assets::of_directory)
         .with_state(Arc::clone(shared))
 }
 
@@ -170,6 +177,21 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|o| o.trim() == SUBPROTOCOL)
+}
+
+/// The right of a request to take its time: its connection no longer counts as one that is only opening.
+struct Stay(Option<Origin>);
+
+impl Stay {
+    fn of(request: &Request) -> Self {
+        Self(request.extensions().get::<Origin>().cloned())
+    }
+
+    fn granted(&self) {
+        if let Some(origin) = &self.0 {
+            origin.entry.opened();
+        }
+    }
 }
 
 /// Who knocks: what a request says of its sender, taken out before anything is awaited.

@@ -16,12 +16,16 @@ use crate::peer::Role;
 use crate::server::Shared;
 
 /// What requests are counted by.
-const ENDPOINTS: [&str; 14] = [
+const ENDPOINTS: [&str; 18] = [
+    "/",
     "/register_device",
     "/connect_client",
     "/devices",
     "/devices/{id}",
     "/devices/{id}/connect",
+    "/devices/{id}/files/{path}",
+    "/js/server_connector.js",
+    "/dashboard/{file}",
     "/polled_connections",
     "/polled_connections/{id}/:forward",
     "/polled_connections/{id}/messages",
@@ -55,6 +59,8 @@ impl Requests {
         let pattern = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("devices"), Some(_), None, None) => "/devices/{id}",
             (Some("devices"), Some(_), Some("connect"), None) => "/devices/{id}/connect",
+            (Some("devices"), Some(_), Some("files"), Some(_)) => "/devices/{id}/files/{path}",
+            (Some("dashboard"), Some(_), None, None) => "/dashboard/{file}",
             (Some("polled_connections"), Some(_), Some(":forward"), None) => "/polled_connections/{id}/:forward",
             (Some("polled_connections"), Some(_), Some("messages"), None) => "/polled_connections/{id}/messages",
             _ => path,

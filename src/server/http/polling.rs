@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use futures_util::StreamExt;
 use hyper::StatusCode;
 
-use super::{Caller, InPath, error, json, status_of, too_many};
+use super::{Caller, InPath, Stay, error, json, status_of, too_many};
 use crate::incidents::Incident;
 use crate::peer::Role;
 use crate::protocol::{MAX_DEVICE_MESSAGE, PollBody, Text, outbound};
@@ -112,11 +112,13 @@ async fn forward(
 async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
+        let stay = Stay::of(&request);
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
         caller.authorize(&shared).await?;
         let Wanted { start, count, wait } = Wanted::parse(&query)?;
         let mailbox = find(&shared, Dialect::Today, Some(&id))?;
+        stay.granted();
         let wait = wait.min(shared.config.limits.polled_timeout);
         let found = mailbox.fetch(start, count, wait).await;
         let found = found.map_err(|over| is_over(Dialect::Today, over, Some(&mailbox)))?;

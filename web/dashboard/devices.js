@@ -1,0 +1,45 @@
+// The list of devices: links, so that the keyboard, the history and a second tab do with them what they always do.
+
+import { ago, byId, element, setText, show } from './dom.js';
+
+/** The address of a device's part of the page. */
+export const addressOf = (id) => `#${encodeURIComponent(id)}`;
+
+/**
+ * @param {object[]} devices Those the server tells of.
+ * @param {number} matching How many there are.
+ * @param {string | null} chosen The id of the one that is looked at.
+ */
+export function showDevices(devices, matching, chosen) {
+  const many = matching === 1 ? '1 device' : `${matching} devices`;
+  setText(byId('count'), matching > devices.length ? `${many}, the first ${devices.length} shown: search for others` : many);
+  show(byId('devices'), devices, (device) => device.device_id, make, (item, device) => update(item, device, chosen));
+}
+
+function make(device) {
+  const link = element('a', { href: addressOf(device.device_id) });
+  link.append(element('strong', { textContent: device.device_id }), element('span'), element('small'));
+  return element('li', {}, link);
+}
+
+function update(item, device, chosen) {
+  const link = item.firstElementChild;
+  const [, place, counts] = link.children;
+  const words = [device.name, device.group_name === 'default' ? '' : device.group_name, device.owner];
+  setText(place, words.filter(Boolean).join(' · '));
+  const clients = device.clients === 1 ? '1 client' : `${device.clients} clients`;
+  setText(counts, `${clients} · ${device.to_device + device.to_client} messages · ${ago(device.since)}`);
+  if (device.device_id === chosen) link.setAttribute('aria-current', 'true');
+  else link.removeAttribute('aria-current');
+}
+
+/** Moves the focus in the list with the arrow keys. */
+export function moveFocus(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const links = [...byId('devices').querySelectorAll('a')];
+  const next = links[links.indexOf(document.activeElement) + step];
+  if (next) next.focus();
+  else if (step < 0) byId('search').focus();
+  event.preventDefault();
+}

@@ -1,0 +1,81 @@
+// What the server tells of itself: requests, and its events as they happen. A token, where one is needed, stays in this
+// tab.
+
+const TOKEN = 'cuttlefish-signaling-token';
+const FIRST_PAUSE = 250;
+const LONGEST_PAUSE = 5_000;
+
+/** The token of this tab, or an empty string. */
+export const token = () => sessionStorage.getItem(TOKEN) ?? '';
+
+export const setToken = (text) => sessionStorage.setItem(TOKEN, text);
+
+/** A request to this server. Throws what it says against it; `status` tells which kind of no that is. */
+export async function get(path, signal) {
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const response = await fetch(path, { headers, signal, cache: 'no-store' });
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(answer.error ?? `the server answers ${response.status}`), { status: response.status });
+}
+
+/** Events for one view at a time, for as long as the page is looked at. Begun anew where they break off. */
+export class Feed {
+  #view = {};
+  #events;
+  #running;
+
+  /**
+   * @param {(name: string, data: any) => void} onEvent
+   * @param {(state: 'connecting' | 'live' | 'lost' | 'refused', reason?: string) => void} onState
+   */
+  constructor(onEvent, onState) {
+    this.#events = { onEvent, onState };
+    document.addEventListener('visibilitychange', () => this.watch(this.#view));
+  }
+
+  /** Looks at something else: `search` and `device`. */
+  watch(view) {
+    this.#view = view;
+    this.#running?.abort();
+    if (document.hidden) return;
+    this.#running = new AbortController();
+    this.#run(`dashboard/events?${new URLSearchParams(view)}`, this.#running.signal);
+  }
+
+  async #run(path, signal) {
+    const { onEvent, onState } = this.#events;
+    const tell = (...state) => signal.aborted || onState(...state);
+    for (let pause = FIRST_PAUSE; !signal.aborted; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      try {
+        const response = await get(path, signal);
+        tell('live');
+        pause = FIRST_PAUSE;
+        for await (const { name, data } of eventsOf(response.body)) {
+          if (signal.aborted) return;
+          onEvent(name, data);
+        }
+        tell('lost', 'the server has closed the connection');
+      } catch (error) {
+        const refused = error.status === 401 || error.status === 403;
+        tell(refused ? 'refused' : 'lost', error.message);
+        if (refused) return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+}
+
+/** Server-sent events (WHATWG HTML, 9.2), as far as this server uses them; `EventSource` could bring no token. */
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const whole = (text + part.value).split('\n\n');
+    text = whole.pop();
+    for (const event of whole) {
+      const [, name, data] = event.match(/^event: (.*)\ndata: (.*)$/) ?? [];
+      if (name) yield { name, data: JSON.parse(data) };
+    }
+  }
+}

@@ -1,0 +1,41 @@
+// The server in numbers, at the top of the page.
+
+import { ago, byId, element, setText, show, showFacts } from './dom.js';
+
+/** What the kinds of incidents mean to somebody who sees one. */
+const MEANING = {
+  turned_away: 'answered 503: too many, or too fast',
+  opening_cut: 'connections dropped that had not said what they want',
+  foreign: 'requests with a Host or Origin that is not allowed',
+  unauthorized: 'refused by a hook',
+  misbehaved: 'peers that broke the rules',
+  too_fast: 'peers that sent too fast',
+  slow_consumer: 'peers that did not read',
+  silent: 'peers that did not answer a ping',
+  panic: 'a bug of the server: please report it',
+};
+
+/** @param {object} server What the server says of itself. */
+export function showHealth(server) {
+  const under_way = server.accepted - server.delivered - server.refused - server.gone - server.dropped;
+  showFacts(byId('health'), [
+    ['devices', server.devices],
+    ['clients', server.clients],
+    ['waiting', server.waiting],
+    ['connections', server.connections],
+    ['forwards', server.accepted],
+    ['delivered', server.delivered],
+    ['under way', under_way || null],
+    ['refused', server.refused || null],
+    ['gone', server.gone || null],
+    ['dropped', server.dropped || null],
+    ['up', ago(server.started)],
+    ['version', server.version],
+  ]);
+  const incidents = Object.entries(server.incidents);
+  byId('incidents').hidden = incidents.length === 0;
+  show(byId('incidents'), incidents, ([kind]) => kind, () => element('li'), (item, [kind, count]) => {
+    setText(item, `${count} × ${kind.replaceAll('_', ' ')}`);
+    item.title = MEANING[kind] ?? '';
+  });
+}
