@@ -26,6 +26,7 @@ pub enum IceSource {
 
 /// Everything a server can be told. `Default` is made for tests: loopback, a free port, plain, no ICE servers.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// The address to listen on. Default 127.0.0.1: nothing is exposed that nobody asked to expose.
     pub host: IpAddr,

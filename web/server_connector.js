@@ -23,6 +23,10 @@ const POLLED_TIMEOUT = 30_000;
 
 /** What a server says when the device of a connection leaves. */
 const DEVICE_GONE = 'Device disconnected';
+/** What it says of a polled connection that it does not know. */
+const UNKNOWN_CONNECTION = 'Unknown connection';
+/** What is said here where nobody else can. */
+const LINK_LOST = 'the connection to the server was lost';
 
 // The contract -------------------------------------------------------------------------------------------------------
 
@@ -109,14 +113,22 @@ class Connector {
   }
 
   /**
-   * Sends a message to the device, in the order of the calls. While a lost link is made anew, it waits for that.
+   * Sends a message to the device, in the order of the calls, and never twice. While a lost link is made anew, it waits
+   * for that.
    *
    * @param {any} message Anything JSON can say.
    * @throws {Error} why it can not be delivered: no device was requested, it has left, the server is gone.
    */
   async sendToDevice(message) {
-    const link = await this.#link;
-    await link.send(message);
+    for (;;) {
+      const link = await this.#link;
+      try {
+        return await link.send(message);
+      } catch (failure) {
+        // Whoever throws this has told of the loss before: there is another link, or a promise of one.
+        if (!(failure instanceof NotSent)) throw failure;
+      }
+    }
   }
 
   /**
@@ -279,6 +291,9 @@ export class DeviceFrameMessage {
 /** Nobody answers. */
 class Unreachable extends Error {}
 
+/** Nobody answers, and what was to be sent has certainly not arrived. */
+class NotSent extends Unreachable {}
+
 /** The server has said no, and why. */
 class Refused extends Error {}
 
@@ -306,7 +321,10 @@ function openSocket(deviceId, { token }, { heard, lost }) {
       hurry() {},
       close: () => socket.close(1000),
       async send(payload) {
-        if (socket.readyState !== WebSocket.OPEN) throw new Unreachable('the connection to the server was lost');
+        if (socket.readyState !== WebSocket.OPEN) {
+          lost(new Unreachable(LINK_LOST));
+          throw new NotSent(LINK_LOST);
+        }
         say({ message_type: 'forward', payload });
       },
     };
@@ -335,7 +353,7 @@ function openSocket(deviceId, { token }, { heard, lost }) {
 
 /** What a WebSocket's close means: going away, restarting, and no goodbye at all are the network's; else it is a no. */
 function endOf(code, reason) {
-  if ([1001, 1005, 1006, 1012].includes(code)) return new Unreachable('the connection to the server was lost');
+  if ([1001, 1005, 1006, 1012].includes(code)) return new Unreachable(LINK_LOST);
   return new Refused(reason || `the server has closed the connection [${code}]`);
 }
 
@@ -366,11 +384,24 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
     }
   }
 
-  listen().catch((failure) => {
-    // A server that was started anew knows nothing of it: not the device has left, but the link is lost.
-    const known = failure.message !== 'Unknown connection';
-    if (!closed) lost(known ? failure : new Unreachable('the connection to the server was lost'));
-  });
+  /** A server that was started anew knows nothing of it: nobody has said no, the link is lost. */
+  const isForgotten = (failure) => failure.message === UNKNOWN_CONNECTION;
+  const end = (failure) => {
+    if (!closed) lost(isForgotten(failure) ? new Unreachable(LINK_LOST) : failure);
+    closed = true;
+  };
+
+  async function forward(payload) {
+    try {
+      await ask(`${path}/:forward`, { payload });
+    } catch (failure) {
+      if (!isForgotten(failure)) throw failure;
+      end(failure);
+      throw new NotSent(LINK_LOST);
+    }
+  }
+
+  listen().catch(end);
   return {
     deviceInfo: connection.device_info,
     infraConfig,
@@ -380,7 +411,7 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
     },
     send(payload) {
       // One after the other: requests that run side by side may arrive in any order.
-      const sent = lastSent.then(() => ask(`${path}/:forward`, { payload }));
+      const sent = lastSent.then(() => forward(payload));
       lastSent = sent.catch(() => {});
       return sent;
     },

@@ -279,22 +279,20 @@ def _path(setting: str, path: Any) -> str | None:
     if path is None:
         return None
     try:
-        path = os.fspath(path)
+        text: object = os.fspath(path)
     except TypeError:
         raise ConfigError(setting, f"must be a path or None, got {path!r}") from None
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ConfigError(setting, f"must be a path or None, got {path!r}")
-    return path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(setting, f"must be a path or None, got {text!r}")
+    return text
 
 
 def _socket_path(setting: str, path: Any) -> str | None:
-    path = _path(setting, path)
-    if path is None:
-        return None
+    text = _path(setting, path)
     # What the system has room for, the suffix included under which a socket is made.
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ConfigError(setting, f"{path!r} is too long for a local socket: at most {MAX_SOCKET_PATH} bytes")
-    return path
+    if text is not None and len(os.fsencode(text)) > MAX_SOCKET_PATH:
+        raise ConfigError(setting, f"{text!r} is too long for a local socket: at most {MAX_SOCKET_PATH} bytes")
+    return text
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ class SignalingServer:
         dashboard: Whether there is a page for people at `/`: devices, conversations, a viewer.
         assets_dir: A directory whose files are served beside the endpoints: the web client of a Cuttlefish host package
             (`client.html`, `js/app.js`). `js/server_connector.js` is always ours. Links in it are followed.
-        proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the port
-            it has named on the device socket. Lets whoever is a client reach a port of this machine.
+        proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the
+            port it has named on the device socket. Lets whoever is a client reach a port of this machine.
         journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
         workers: OS threads that relay.
         stop_timeout: Seconds peers get to say goodbye when the server stops.

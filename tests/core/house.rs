@@ -16,7 +16,7 @@ use cuttlefish_signaling::protocol::{DeviceId, IceServers};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::roster::Roster;
-use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Rules, Session, Step};
+use cuttlefish_signaling::session::{Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step};
 use tokio::sync::oneshot;
 
 pub struct House {
@@ -100,6 +100,13 @@ impl House {
         let context = self.context(Role::Device, Grant::default());
         let (outbox, now) = (Arc::clone(&context.outbox), self.now);
         self.enters(name, outbox, DeviceSession::over_packets(context, now), Step::Done);
+    }
+
+    /// Somebody on the control socket.
+    pub fn opens_control(&mut self, name: &str) {
+        let context = self.context(Role::Device, Grant::default());
+        let outbox = Arc::clone(&context.outbox);
+        self.enters(name, outbox, ControlSession::new(context), Step::Done);
     }
 
     fn context(&self, role: Role, grant: Grant) -> Context {

@@ -27,6 +27,14 @@ fn run(case: Case) {
                 }
                 present.push(peer);
             }
+            Act::OpensPackets(peer, role) => {
+                if role == "device" {
+                    house.opens_over_packets(&peer);
+                } else {
+                    house.opens_control(&peer);
+                }
+                present.push(peer);
+            }
             Act::Says(peer, text) => house.says(&peer, &text),
             Act::SaysBinary(peer, _) => house.says_binary(&peer),
             Act::Hears(peer, expected) => {
@@ -40,6 +48,10 @@ fn run(case: Case) {
                     panic!("{place}: {peer} is not closed: {:?}", house.peer(&peer).ended)
                 };
                 assert_eq!(said, code, "{place}");
+            }
+            Act::Ends(peer) => {
+                assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the end");
+                assert!(house.peer(&peer).ended.is_some(), "{place}: {peer} is still there");
             }
             Act::Leaves(peer) | Act::Drops(peer) => {
                 house.leaves(&peer);

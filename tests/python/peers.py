@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -43,6 +45,32 @@ class Dialed:
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else None
         raise AssertionError(f"expected a close, heard {message!r}")
+
+    def leaves(self) -> None:
+        """Closes."""
+        self.socket.close()
+
+
+class Packets:
+    """A peer on a local socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+
+    def says(self, message: Any) -> None:
+        """One packet."""
+        self.socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
+
+    def hears(self) -> Any:
+        """The next packet, parsed; None at the end."""
+        text = self.hears_text()
+        return json.loads(text) if text else None
+
+    def hears_text(self) -> str:
+        """The next packet as it is; empty at the end."""
+        return self.socket.recv(1 << 20).decode()
 
     def leaves(self) -> None:
         """Closes."""

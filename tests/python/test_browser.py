@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import socket
 import struct
 import threading
@@ -17,18 +16,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from cuttlefish_signaling import IceServer, SignalingServer, StaticTokens, Tls
 
+from browsers import CHROMIUM, FLAGS
 from peers import PATIENCE, peers_of
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 CLIENT = """
 async ([url, deviceId]) => {

@@ -20,7 +20,7 @@ import pytest
 
 from cuttlefish_signaling import BindError, ConfigError, Grant, Limits, Refused, SignalingServer
 
-from peers import PATIENCE, Dialed, Peers, peers_of
+from peers import PATIENCE, Dialed, Packets, Peers, peers_of
 
 DEVICE_ID = "cvd/1 \u00e9"
 INFO = {"displays": [1.0]}
@@ -35,28 +35,6 @@ def ask(server: SignalingServer, path: str, body: Any = None, *, raw: bytes | No
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         return refused.code, json.load(refused)
-
-
-class Packets:
-    """A peer on a local socket."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(path))
-
-    def says(self, message: Any) -> None:
-        """One packet."""
-        self.socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
-
-    def hears(self) -> Any:
-        """The next packet, parsed; None at the end."""
-        packet = self.socket.recv(1 << 20)
-        return json.loads(packet) if packet else None
-
-    def leaves(self) -> None:
-        """Closes."""
-        self.socket.close()
 
 
 class BareSocket:

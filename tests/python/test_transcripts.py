@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from socket import SHUT_WR
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from cuttlefish_signaling import Limits, SignalingServer
 
-from peers import PATIENCE
+from peers import PATIENCE, Packets
 
 FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
 LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
@@ -39,18 +40,24 @@ def test_the_transcripts_are_found() -> None:
 
 
 @pytest.mark.parametrize(("case", "lines"), cases())
-def test_transcript(case: dict[str, Any], lines: list[Any]) -> None:
+def test_transcript(case: dict[str, Any], lines: list[Any], tmp_path: Path) -> None:
     settings = dict(case.get("settings", {}))
     limits = {name: settings.pop(name) for name in LIMITS if name in settings}
-    asyncio.run(asyncio.wait_for(Run(SignalingServer(limits=Limits(**limits), **settings)).run(lines), 60))
+    doors = {"device": tmp_path / "device", "control": tmp_path / "control"}
+    server = SignalingServer(
+        limits=Limits(**limits), device_socket=doors["device"], control_socket=doors["control"], **settings
+    )
+    asyncio.run(asyncio.wait_for(Run(server, doors).run(lines), 60))
 
 
 class Run:
     """One case, on one server."""
 
-    def __init__(self, server: SignalingServer) -> None:
+    def __init__(self, server: SignalingServer, doors: dict[str, Path]) -> None:
         self.server = server
+        self.doors = doors
         self.sockets: dict[str, ClientConnection] = {}
+        self.packets: dict[str, Packets] = {}
 
     async def run(self, lines: list[Any]) -> None:
         async with self.server:
@@ -66,6 +73,9 @@ class Run:
             finally:
                 for socket in self.sockets.values():
                     socket.transport.abort()
+        for peer, packets in self.packets.items():
+            assert packets.hears() is None, f"{peer} heard more than it should"
+            packets.leaves()
         stats = self.server.stats()
         assert stats.accepted == stats.delivered + stats.refused + stats.gone
         assert stats.connections == 0
@@ -74,8 +84,15 @@ class Run:
         if "after" in line:
             return  # The next line takes as long.
         peer = line["peer"]
-        (verb,) = line.keys() - {"peer", "of", "pad", "nest"}
+        (verb,) = line.keys() - {"peer", "of", "over", "pad", "nest"}
         value = line[verb]
+        if verb == "opens" and line.get("over") == "packets":
+            self.packets[peer] = Packets(self.doors[value])
+            return
+        if peer in self.packets:
+            # The server answers on a thread of its own: this one may wait.
+            await self.act_on_packets(peer, verb, value, line)
+            return
         if verb == "opens":
             url = self.server.device_url if value == "device" else self.server.client_url
             if "of" in line:
@@ -110,6 +127,27 @@ class Run:
             await until(lambda: self.server.stats().connections < connections)
         elif verb == "freezes":
             socket.transport.pause_reading()
+        else:
+            raise AssertionError(f"not understood: {line}")
+
+    async def act_on_packets(self, peer: str, verb: str, value: Any, line: dict[str, Any]) -> None:
+        packets = self.packets[peer]
+        if verb == "says":
+            packets.says(value)
+        elif verb == "says_text":
+            packets.says(expand(value, line).encode())
+        elif verb == "hears":
+            assert packets.hears() == value
+        elif verb == "hears_text":
+            assert packets.hears_text() == expand(value, line)
+        elif verb in ("ends", "leaves"):
+            connections = self.server.stats().connections
+            if verb == "leaves":
+                packets.socket.shutdown(SHUT_WR)
+            assert packets.hears() is None
+            self.packets.pop(peer).leaves()
+            if verb == "leaves":
+                await until(lambda: self.server.stats().connections < connections)
         else:
             raise AssertionError(f"not understood: {line}")
 

@@ -14,6 +14,7 @@ mod dial;
 mod handshake;
 mod hostile;
 mod keepalive;
+mod packets;
 mod pressure;
 mod seeds;
 mod stopping;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cuttlefish_signaling::server::Running;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::dial::{Came, Dialed, block_on, patiently, serve};
+use crate::packets::Packets;
 use crate::transcript::{Act, Case, assert_means, load, run_each};
 
 #[test]
@@ -13,11 +15,56 @@ fn every_transcript_holds_over_sockets() {
     run_each(load(), |case| block_on(run(case)));
 }
 
-async fn run(case: Case) {
+/// Whoever takes part in a conversation.
+enum Party {
+    Socket(Box<Dialed>),
+    Packets(Packets),
+}
+
+impl Party {
+    async fn says(&mut self, text: &str) {
+        match self {
+            Self::Socket(socket) => socket.says(text).await,
+            Self::Packets(packets) => packets.says(text).await,
+        }
+    }
+
+    async fn next(&mut self) -> Came {
+        match self {
+            Self::Socket(socket) => socket.next().await,
+            Self::Packets(packets) => packets.next().await,
+        }
+    }
+
+    fn socket(&mut self) -> &mut Dialed {
+        let Self::Socket(socket) = self else { panic!("a WebSocket's alone") };
+        socket
+    }
+
+    /// Goes; true if nothing came that nobody asked for.
+    async fn leaves(self, with_a_close: bool) -> bool {
+        match self {
+            Self::Socket(mut socket) => {
+                let quiet = socket.round_trip().await.is_empty();
+                if with_a_close {
+                    socket.send(Message::Close(None)).await;
+                    assert_eq!(socket.next().await, Came::Closed(1005));
+                }
+                quiet
+            }
+            Self::Packets(packets) => packets.leaves().await,
+        }
+    }
+}
+
+async fn run(mut case: Case) {
+    let place = tempfile::tempdir().unwrap();
+    let (devices, control) = (place.path().join("devices"), place.path().join("control"));
+    (case.config.device_socket, case.config.control_socket) = (Some(devices.clone()), Some(control.clone()));
     let server = serve(case.config);
     let address = server.local_addr();
-    let mut peers: BTreeMap<String, Dialed> = BTreeMap::new();
-    let mut frozen: Vec<Dialed> = Vec::new();
+    let mut peers: BTreeMap<String, Party> = BTreeMap::new();
+    let mut frozen: Vec<Party> = Vec::new();
     for line in case.lines {
         let place = &line.place;
         match line.act {
@@ -27,11 +74,15 @@ async fn run(case: Case) {
                     None if role == "device" => "/register_device".into(),
                     None => "/connect_client".into(),
                 };
-                peers.insert(peer, Dialed::open(address, &path).await);
+                peers.insert(peer, Party::Socket(Box::new(Dialed::open(address, &path).await)));
+            }
+            Act::OpensPackets(peer, role) => {
+                let door = if role == "device" { &devices } else { &control };
+                peers.insert(peer, Party::Packets(Packets::open(door).await));
             }
             Act::Says(peer, text) => peers.get_mut(&peer).unwrap().says(&text).await,
             Act::SaysBinary(peer, bytes) => {
-                peers.get_mut(&peer).unwrap().send(Message::binary(bytes.into_bytes())).await;
+                peers.get_mut(&peer).unwrap().socket().send(Message::binary(bytes.into_bytes())).await;
             }
             Act::Hears(peer, expected) => {
                 let Came::Text(heard) = peers.get_mut(&peer).unwrap().next().await else {
@@ -45,23 +96,12 @@ async fn run(case: Case) {
             Act::Closes(peer, code) => {
                 assert_eq!(peers.remove(&peer).unwrap().next().await, Came::Closed(code), "{place}");
             }
-            Act::Leaves(peer) => {
-                let mut peer = peers.remove(&peer).unwrap();
-                assert_eq!(peer.round_trip().await, Vec::<String>::new(), "{place}: heard more before it left");
-                let connections = server.hub().connections();
-                peer.send(Message::Close(None)).await;
-                assert_eq!(peer.next().await, Came::Closed(1005), "{place}");
-                until(|| server.hub().connections() < connections).await;
-            }
-            Act::Drops(peer) => {
-                let connections = server.hub().connections();
-                assert_eq!(peers.get_mut(&peer).unwrap().round_trip().await, Vec::<String>::new(), "{place}");
-                drop(peers.remove(&peer).unwrap());
-                until(|| server.hub().connections() < connections).await;
-            }
+            Act::Ends(peer) => assert_eq!(peers.remove(&peer).unwrap().next().await, Came::Lost, "{place}"),
+            Act::Leaves(peer) => leaves(&server, peers.remove(&peer).unwrap(), true, place).await,
+            Act::Drops(peer) => leaves(&server, peers.remove(&peer).unwrap(), false, place).await,
             Act::Freezes(peer) => {
-                let peer = peers.remove(&peer).unwrap();
-                peer.freeze();
+                let mut peer = peers.remove(&peer).unwrap();
+                peer.socket().freeze();
                 frozen.push(peer);
             }
             // The next line takes as long.
@@ -69,13 +109,26 @@ async fn run(case: Case) {
         }
     }
     for (name, peer) in &mut peers {
-        assert_eq!(peer.round_trip().await, Vec::<String>::new(), "{name} heard more than it should");
+        if let Party::Socket(socket) = peer {
+            assert_eq!(socket.round_trip().await, Vec::<String>::new(), "{name} heard more than it should");
+        }
     }
     let in_time = patiently("the stop", server.stop(Duration::from_secs(5))).await;
     drop(frozen);
     assert!(in_time);
+    for (name, peer) in peers {
+        if let Party::Packets(packets) = peer {
+            assert!(packets.leaves().await, "{name} heard more than it should");
+        }
+    }
     assert!(server.ledger().balances(), "{:?}", server.ledger());
     assert_eq!(server.hub().connections(), 0);
+}
+
+async fn leaves(server: &Running, peer: Party, with_a_close: bool, place: &str) {
+    let connections = server.hub().connections();
+    assert!(peer.leaves(with_a_close).await, "{place}: heard more before it left");
+    until(|| server.hub().connections() < connections).await;
 }
 
 /// Polls a condition that another task of this thread makes true.

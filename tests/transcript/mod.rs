@@ -28,11 +28,15 @@ pub struct Line {
 pub enum Act {
     /// Peer, role, and the device that its request names.
     Opens(String, String, Option<String>),
+    /// Peer and role, of one on a local socket.
+    OpensPackets(String, String),
     Says(String, String),
     SaysBinary(String, String),
     Hears(String, Value),
     HearsText(String, String),
     Closes(String, u16),
+    /// The end of a connection that has no codes.
+    Ends(String),
     Leaves(String),
     Drops(String),
     Freezes(String),
@@ -72,8 +76,9 @@ fn act(line: &Value) -> Option<Act> {
     let peer = line["peer"].as_str()?.to_owned();
     let text = |key: &str| Some(expand(line.get(key)?.as_str()?, line));
     let (verb, value) =
-        line.as_object()?.iter().find(|(key, _)| !matches!(key.as_str(), "peer" | "of" | "pad" | "nest"))?;
+        line.as_object()?.iter().find(|(key, _)| !matches!(key.as_str(), "peer" | "of" | "over" | "pad" | "nest"))?;
     Some(match verb.as_str() {
+        "opens" if line["over"] == "packets" => Act::OpensPackets(peer, value.as_str()?.to_owned()),
         "opens" => Act::Opens(peer, value.as_str()?.to_owned(), line["of"].as_str().map(str::to_owned)),
         "says" => Act::Says(peer, value.to_string()),
         "says_text" => Act::Says(peer, text("says_text")?),
@@ -81,6 +86,7 @@ fn act(line: &Value) -> Option<Act> {
         "hears" => Act::Hears(peer, value.clone()),
         "hears_text" => Act::HearsText(peer, text("hears_text")?),
         "closes" => Act::Closes(peer, u16::try_from(value.as_u64()?).ok()?),
+        "ends" => Act::Ends(peer),
         "leaves" if value == "close" => Act::Leaves(peer),
         "leaves" if value == "drop" => Act::Drops(peer),
         "freezes" => Act::Freezes(peer),

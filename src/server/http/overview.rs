@@ -50,8 +50,8 @@ pub(super) struct Overview {
     grant: Grant,
     view: View,
     moved: Option<Movement>,
-    overview: String,
-    device: String,
+    /// What was told last of all devices, and of the one.
+    told: (String, String),
     /// The last entry of the journal that was looked at.
     seen: u64,
 }
@@ -150,8 +150,7 @@ struct Line<'a> {
 
 impl Overview {
     pub(super) fn new(shared: Arc<Shared>, grant: Grant, view: View) -> Self {
-        let (moved, overview, device, seen) = (None, String::new(), String::new(), 0);
-        Self { shared, grant, view, moved, overview, device, seen }
+        Self { shared, grant, view, moved: None, told: <_>::default(), seen: 0 }
     }
 
     /// The events to send; empty where nothing has moved.
@@ -163,17 +162,19 @@ impl Overview {
         self.moved = moved;
         let mut news = String::new();
         let everything = self.everything();
-        if everything != self.overview {
+        if everything != self.told.0 {
             push(&mut news, "overview", &everything);
-            self.overview = everything;
+            self.told.0 = everything;
         }
-        if let Some(id) = self.view.device.clone().filter(|id| self.grant.covers(id)) {
+        if let Some(id) = self.view.device.clone() {
             let watched = self.watched(&id);
-            if watched != self.device {
+            if watched != self.told.1 {
                 push(&mut news, "device", &watched);
-                self.device = watched;
+                self.told.1 = watched;
             }
-            if let Some(entries) = self.entries(&id) {
+            if self.grant.covers(&id)
+                && let Some(entries) = self.entries(&id)
+            {
                 push(&mut news, "entries", &entries);
             }
         }
@@ -221,7 +222,7 @@ impl Overview {
     }
 
     fn watched(&self, id: &DeviceId) -> String {
-        let device = self.shared.hub.device(id);
+        let device = self.shared.hub.device(id).filter(|_| self.grant.covers(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
         let rows = clients.iter().take(MOST_ROWS).map(|client| {
             let (to_device, to_client) = client.traffic.read();

@@ -102,8 +102,8 @@ async fn watch(seat: Seat, mut overview: Overview, events: mpsc::Sender<Bytes>) 
         }
         if !news.is_empty() {
             told = Instant::now();
-            let sent = timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
-            if !matches!(sent, Ok(Ok(()))) {
+            let taken = timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
+            if !matches!(taken, Ok(Ok(()))) {
                 return;
             }
         }

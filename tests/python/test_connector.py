@@ -1,0 +1,238 @@
+"""`server_connector.js` in a real browser, against a page that uses the contract as Cuttlefish's does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from cuttlefish_signaling import IceServer, Refused, SignalingServer
+from cuttlefish_signaling.testing import FakeDevice
+
+from browsers import CHROMIUM, FLAGS
+from peers import PATIENCE
+
+PAGES = Path(__file__).with_name("pages")
+
+WITHOUT_WEBSOCKET = {
+    "websocket": "",
+    "no-websocket": "delete window.WebSocket;",
+    # A proxy in between that knows no upgrades.
+    "websocket-fails": """
+        window.WebSocket = class extends EventTarget {
+          constructor() {
+            super();
+            setTimeout(() => this.onclose?.({ code: 1006, reason: '' }));
+          }
+        };
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=WITHOUT_WEBSOCKET)
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """A page with or without WebSocket, not loaded yet."""
+    yield from fresh(browser, WITHOUT_WEBSOCKET[request.param])
+
+
+@pytest.fixture
+def plain_page(browser: Browser) -> Iterator[Page]:
+    yield from fresh(browser, "")
+
+
+def fresh(browser: Browser, script: str) -> Iterator[Page]:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    if script:
+        page.add_init_script(script)
+    yield page
+    context.close()
+
+
+def load(page: Page, server: SignalingServer, path: str = "/client.html?deviceId=cvd-1") -> Page:
+    page.goto(server.url + path)
+    page.wait_for_function("() => window.ready")
+    return page
+
+
+def outcome(page: Page, expression: str) -> Any:
+    return page.evaluate(f"() => outcome({expression})")
+
+
+def heard(page: Page, count: int) -> Any:
+    """What the page has heard, once it is so much."""
+    page.wait_for_function("(count) => heard.length >= count", arg=count)
+    return page.evaluate("() => heard.splice(0)")
+
+
+def test_a_conversation(page: Page) -> None:
+    servers = [IceServer("stun:s.lab")]
+    with (
+        SignalingServer(assets_dir=PAGES, ice_servers=servers) as server,
+        FakeDevice(server, "cvd-1", info={"n": [1]}) as device,
+    ):
+        load(page, server)
+        found = outcome(page, "connect()")["value"]
+        assert found["deviceInfo"] == {"n": [1]}
+        assert found["infraConfig"]["ice_servers"] == [{"urls": ["stun:s.lab"]}]
+        page.evaluate("() => connector.expectMessagesSoon(5000)")
+        # All at once: they arrive in order.
+        sent = page.evaluate("() => Promise.all(Array.from({length: 20}, (_, n) => send({type: 'n', n})))")
+        assert sent == [{"value": None}] * 20
+        assert [device.recv(PATIENCE).payload["n"] for _ in range(20)] == list(range(20))
+        for n in range(20):
+            device.send({"n": n, "text": "\u00e9\u2028"})
+        assert heard(page, 20) == [{"n": n, "text": "\u00e9\u2028"} for n in range(20)]
+        device.send(None)
+        assert heard(page, 1) == [None]
+        assert page.evaluate("() => states") == ["connected"]
+
+
+def test_a_device_that_comes_late(page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES, device_wait_timeout=PATIENCE) as server:
+        load(page, server)
+        page.evaluate("() => { window.coming = outcome(connect()) }")
+        with FakeDevice(server, "cvd-1", info="here"):
+            assert page.evaluate("() => coming")["value"]["deviceInfo"] == "here"
+
+
+def test_a_device_that_is_not_there(page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(page, server)
+        assert "Device not found" in outcome(page, "connect('nobody')")["error"]
+        assert "Device not found" in page.evaluate("() => send(1)")["error"]
+        with FakeDevice(server, "cvd-1", info="here"):
+            assert outcome(page, "connect()")["value"]["deviceInfo"] == "here"
+
+
+def test_somebody_who_may_not(page: Page) -> None:
+    def authorize(context: Any) -> None:
+        if context.role == "client":
+            raise Refused("no clients today")
+
+    with SignalingServer(assets_dir=PAGES, authorize=authorize) as server:
+        load(page, server)
+        assert outcome(page, "connect()") == {"error": "no clients today"}
+
+
+def test_nothing_was_requested(plain_page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(plain_page, server)
+        said = plain_page.evaluate("""async () => {
+          const { createConnector } = await import('/js/server_connector.js');
+          return outcome((await createConnector()).sendToDevice(1));
+        }""")
+        assert said == {"error": "no device was requested"}
+
+
+def test_a_device_that_leaves_and_comes_back(page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(page, server)
+        with FakeDevice(server, "cvd-1") as device:
+            assert "value" in outcome(page, "connect()")
+            device.send("last words", 1)
+            assert heard(page, 1) == ["last words"]
+        page.wait_for_function("() => states.includes('reconnecting')")
+        assert page.evaluate("() => send(1)") == {"error": "Device disconnected"}
+        with FakeDevice(server, "cvd-1") as device:
+            page.wait_for_function("() => states.at(-1) === 'connected'")
+            page.wait_for_function("async () => !(await send('again')).error")
+            assert device.recv(PATIENCE).payload == "again"
+            device.send("welcome back")
+            assert heard(page, 1) == ["welcome back"]
+
+
+def test_a_server_that_starts_anew(page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(page, server)
+        with FakeDevice(server, "cvd-1", backoff=0.05) as device:
+            assert "value" in outcome(page, "connect()")
+            port = server.port
+            server.stop()
+            page.evaluate("() => { window.sent = send('while it was away') }")
+            with SignalingServer(assets_dir=PAGES, port=port) as server:
+                if page.evaluate("() => 'WebSocket' in window && String(WebSocket).includes('native')"):
+                    assert "value" in page.evaluate("() => sent")
+                else:
+                    # A request that failed may have arrived: only the page can know whether to say it again.
+                    again = "async () => !(await sent).error || !(await send('while it was away')).error"
+                    page.wait_for_function(again)
+                assert device.recv(PATIENCE).payload == "while it was away"
+                device.wait_reconnected(1, PATIENCE)
+                device.send("still here", server.clients()[0].client_id)
+                assert heard(page, 1) == ["still here"]
+
+
+def test_the_operator_ends_it(plain_page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1"):
+        load(plain_page, server)
+        outcome(plain_page, "connect()")
+        assert server.disconnect_client("cvd-1", 1)
+        plain_page.wait_for_function("() => states.includes('disconnected')")
+        assert plain_page.evaluate("() => send(1)") == {"error": "Disconnected by the server's operator"}
+
+
+def test_hanging_up(plain_page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+        load(plain_page, server)
+        outcome(plain_page, "connect()")
+        plain_page.evaluate("() => connector.close()")
+        assert device.recv(PATIENCE, message_type="client_disconnected").client_id == 1
+        assert plain_page.evaluate("() => send(1)") == {"error": "the connector was closed"}
+
+
+def test_a_server_that_does_not_hold_polls(browser: Browser) -> None:
+    """Google's own: it answers at once, whether there is something or not."""
+    asked: list[str] = []
+    for page in fresh(browser, WITHOUT_WEBSOCKET["no-websocket"]):
+
+        def without_wait(route: Any, request: Any) -> None:
+            asked.append(request.url)
+            route.continue_(url=request.url.split("&wait=")[0])
+
+        page.route("**/messages?*", without_wait)
+        with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+            load(page, server)
+            outcome(page, "connect()")
+            page.evaluate("() => connector.expectMessagesSoon(10000)")
+            for n in range(3):
+                device.send(n, 1)
+                assert heard(page, 1) == [n]
+            assert all("&wait=" in url for url in asked)
+            assert len(asked) < 100, "it does not poll without a pause"
+
+
+def test_which_device(plain_page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(plain_page, server, "/client.html?deviceId=a%2Fb%20%C3%A9")
+        assert plain_page.evaluate("() => deviceId()") == "a/b \u00e9"
+        load(plain_page, server, "/client.html")
+        said = plain_page.evaluate("() => { try { deviceId() } catch (error) { return String(error) } }")
+        assert "expected /devices/ID/files/ or ?deviceId=ID" in said
+
+
+def test_the_page_around_it_is_told_of_displays(plain_page: Page) -> None:
+    with SignalingServer(assets_dir=PAGES) as server:
+        plain_page.goto(server.url + "/around.html")
+        frame = plain_page.frames[1]
+        frame.wait_for_function("() => window.ready")
+        frame.evaluate("() => tellDisplays()")
+        plain_page.wait_for_function("() => posted.length")
+        displays = [
+            {"display_id": "display_0", "width": 720, "height": 1280},
+            {"display_id": "display_1", "width": 600, "height": 400},
+        ]
+        payload = {"device_id": "cvd-1", "rotation": 90, "displays": displays}
+        assert plain_page.evaluate("() => posted") == [{"origin": server.url, "payload": payload}]

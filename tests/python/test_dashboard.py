@@ -1,0 +1,413 @@
+"""The page for people, in a real browser: devices live, a conversation, and media from a real WebRTC device."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens
+from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
+from cuttlefish_signaling.webrtc import WebRtcDevice
+
+from browsers import CHROMIUM, FLAGS
+from peers import PATIENCE, Packets
+
+XSS = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`</script>'
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+def run(test: Any) -> None:
+    asyncio.run(asyncio.wait_for(test, 100))
+
+
+@asynccontextmanager
+async def a_page(server: SignalingServer, may_complain: str = "$^", **options: Any) -> AsyncIterator[Page]:
+    """The page, loaded; at the end it has complained of nothing else than that, and asked nobody but the server.
+
+    The browser itself complains of requests that are refused.
+    """
+    home, complaints = server.url, list[str]()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = await browser.new_page(**options)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        try:
+            await page.goto(home + "/")
+            yield page
+        finally:
+            await browser.close()
+        assert [complaint for complaint in complaints if not re.search(may_complain, complaint)] == []
+        assert [url for url in asked if not url.startswith((home, "about:"))] == []
+
+
+async def open_device(page: Page, device_id: str) -> None:
+    await page.locator("#devices a", has_text=device_id).click()
+    await expect(page.locator("#device-id")).to_have_text(device_id)
+
+
+def test_devices_come_and_go() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True) as server, a_page(server) as page:
+            await expect(page.locator("#count")).to_have_text("0 devices")
+            await expect(page.locator("#link")).to_have_text("live")
+            async with AsyncFakeDevice(server, "cvd-1", info={"n": [1, "two"]}):
+                row = page.locator("#devices li")
+                await expect(row.locator("strong")).to_have_text("cvd-1")
+                await expect(row).to_contain_text("0 clients · 0 messages")
+                await open_device(page, "cvd-1")
+                await expect(page.locator("#device-state")).to_have_text("registered")
+                await expect(page.locator("#info")).to_have_text(json.dumps({"n": [1, "two"]}, indent=2))
+                await expect(page.locator("#no-clients")).to_be_visible()
+                await expect(page.locator("#conversation-note")).to_contain_text("The journal is off.")
+                async with AsyncFakeClient(server) as client:
+                    await client.send({"type": "request-offer"})
+                    cells = page.locator("#client-rows td")
+                    await expect(cells.nth(0)).to_have_text("#1")
+                    await expect(cells.nth(2)).to_have_text("1")
+                    await expect(row).to_contain_text("1 client · 1 messages")
+                    await expect(page.locator("#health")).to_contain_text("forwards1")
+                await expect(page.locator("#no-clients")).to_be_visible()
+            await expect(page.locator("#devices li")).to_have_count(0)
+            await expect(page.locator("#device-state")).to_have_text("not registered")
+            async with AsyncFakeDevice(server, "cvd-1", info="another"):
+                await expect(page.locator("#device-state")).to_have_text("registered")
+                await expect(page.locator("#info")).to_have_text('"another"')
+
+    run(main())
+
+
+def test_a_conversation_as_it_happens() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True, journal=True) as server:
+            async with AsyncFakeDevice(server, "cvd-1", tolerant=True) as device, a_page(server) as page:
+                await open_device(page, "cvd-1")
+                lines = page.locator("#conversation li")
+                await expect(lines.nth(1)).to_contain_text("config")
+                async with AsyncFakeClient(server) as client:
+                    await client.send({"type": "request-offer"})
+                    await device.recv(PATIENCE)
+                    await device.send({"type": "offer", "sdp": "x" * 2000})
+                    with server.faults.drop(type="answer", device="cvd-1"):
+                        await client.send({"type": "answer"})
+                        await server.journal.expect_async(type="answer")
+                    await device.send("to nobody", 77)
+                await expect(lines.filter(has_text="client_disconnected")).to_have_count(1)
+                kinds = await page.locator("#conversation b").all_inner_texts()
+                assert kinds[:2] == ["register", "config"], kinds
+                assert {"connect", "device_info", "request-offer", "offer", "answer"} <= set(kinds)
+                offer = lines.filter(has_text="offer").filter(has_text="KiB")
+                await expect(offer).to_contain_text("#1 · 2.0 KiB")
+                await expect(page.locator("#conversation li.bad", has_text="answer")).to_contain_text("dropped")
+                error = page.locator("#conversation li.bad", has_text="Unknown client 77")
+                await expect(error).to_have_count(1)
+                arrows = await page.locator("#conversation .arrow").evaluate_all("(all) => all.map((a) => a.className)")
+                assert "arrow right from-device to-client" in arrows
+                assert "arrow left from-device to-client" in arrows
+
+    run(main())
+
+
+def test_media_and_a_data_channel() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True) as server, WebRtcDevice(server, "cvd-1") as device:
+            async with a_page(server) as page:
+                await open_device(page, "cvd-1")
+                await page.get_by_role("button", name="Connect").click()
+                await expect(page.locator("#viewer-state")).to_have_text("connected")
+                facts = page.locator("#media-facts")
+                await expect(facts).to_contain_text("ICEconnected")
+                await expect(facts).to_contain_text("candidate pair")
+                await expect(facts).to_contain_text("127.0.0.1")
+                await expect(facts).to_contain_text("320×240")
+                shades = await page.locator("video").evaluate(SHADES)
+                assert len(set(shades)) > 3, f"the picture does not move: {shades}"
+                await expect(page.locator("#send")).to_be_enabled()
+                await page.locator("#line").fill("hello device")
+                await page.keyboard.press("Enter")
+                heard = await device.recv_data(PATIENCE)
+                assert (heard.label, heard.data) == ("device-control", "hello device")
+                await device.send_data(heard.data)
+                await expect(page.locator("#said .device")).to_have_text("device-control, device: hello device")
+                await device.send_data(b"\x00\xff")
+                await expect(page.locator("#said .device").nth(1)).to_contain_text("2 B: 00 ff")
+                await page.get_by_role("button", name="Disconnect").click()
+                await expect(page.locator("#stage")).to_be_hidden()
+                left = await device.recv(PATIENCE, message_type="client_disconnected")
+                assert left.client_id == 1
+                # And once more: what there was before leaves nothing behind.
+                await page.get_by_role("button", name="Connect").click()
+                await expect(page.locator("#viewer-state")).to_have_text("connected")
+                await expect(page.locator("#said li")).to_have_count(0)
+
+    run(main())
+
+
+SHADES = """
+async (video) => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 8, height: 8 });
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  const shades = [];
+  while (shades.length < 20) {
+    await new Promise((resolve) => video.requestVideoFrameCallback(resolve));
+    context.drawImage(video, 0, 0, 8, 8);
+    shades.push(context.getImageData(4, 4, 1, 1).data[0]);
+  }
+  return shades;
+}
+"""
+
+
+def test_media_that_does_not_come() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True) as server, a_page(server, "404") as page:
+            async with AsyncFakeDevice(server, "cvd-1") as device:
+                device.on("request-offer", reply_with={"type": "error", "error": "no camera <b>here</b>"})
+                await open_device(page, "cvd-1")
+                await page.get_by_role("button", name="Connect").click()
+                await expect(page.locator("#viewer-state")).to_have_text("the device says: no camera <b>here</b>")
+            await expect(page.locator("#media-facts")).to_contain_text("Device disconnected")
+            await page.get_by_role("button", name="Disconnect").click()
+            await page.get_by_role("button", name="Connect").click()
+            await expect(page.locator("#viewer-state")).to_contain_text("Device not found")
+
+    run(main())
+
+
+def test_a_device_that_attacks_the_page(tmp_path: Any) -> None:
+    door, control = tmp_path / "operator", tmp_path / "control"
+
+    async def main() -> None:
+        options: dict[str, Any] = {"device_socket": door, "control_socket": control}
+        async with SignalingServer(dashboard=True, journal=True, **options) as server:
+            announcer = Packets(control)
+            announced = {"id": XSS, "name": XSS, "adb_port": 1}
+            announcer.says(
+                {"message_type": "pre-register", "group_name": XSS, "owner": XSS, "devices": [announced]},
+            )
+            announcer.hears()
+            device = Packets(door)
+            device.says({"message_type": "register", "device_id": XSS, "device_info": {XSS: XSS}})
+            device.hears()
+            async with AsyncFakeClient(server, XSS) as client, a_page(server) as page:
+                await client.send({"type": XSS, "sdp": XSS})
+                device.hears()
+                device.says({"message_type": XSS})
+                for payload in ({"type": XSS}, {"type": "error", "error": XSS}, XSS):
+                    device.says({"message_type": "forward", "client_id": 1, "payload": payload})
+                await open_device(page, XSS)
+                await expect(page.locator("#info")).to_contain_text("onerror")
+                await expect(page.locator("#facts")).to_contain_text("<script>")
+                await expect(page.locator("#conversation li", has_text="onerror").first).to_be_visible()
+                await page.get_by_role("button", name="Connect").click()
+                device.says({"message_type": "forward", "client_id": 2, "payload": {"type": "error", "error": XSS}})
+                await expect(page.locator("#viewer-state")).to_contain_text("onerror")
+                assert await page.evaluate("() => window.hacked") is None
+                assert await page.locator("img, script, b:has(*)").count() == 2, "its own icon, its own script"
+            device.leaves()
+            announcer.leaves()
+
+    run(main())
+
+
+def test_a_search_the_keyboard_and_the_address() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True) as server, a_page(server) as page:
+            async with (
+                AsyncFakeDevice(server, "alpha"),
+                AsyncFakeDevice(server, "beta"),
+                AsyncFakeDevice(server, "a/b%"),
+            ):
+                links = page.locator("#devices a")
+                await expect(links).to_have_count(3)
+                await page.keyboard.press("/")
+                await expect(page.locator("#search")).to_be_focused()
+                await page.keyboard.type("ALP")
+                await expect(links).to_have_count(1)
+                await expect(page.locator("#count")).to_have_text("1 device")
+                await page.keyboard.press("ArrowDown")
+                await expect(links.first).to_be_focused()
+                await page.keyboard.press("Enter")
+                await expect(page.locator("#device-id")).to_have_text("alpha")
+                await expect(page.locator("#device-id")).to_be_focused()
+                await expect(links.first).to_have_attribute("aria-current", "true")
+                await page.locator("#search").fill("")
+                await expect(links).to_have_count(3)
+                await open_device(page, "a/b%")
+                address = page.url
+                await page.go_back()
+                await expect(page.locator("#device-id")).to_have_text("alpha")
+                await page.goto("about:blank")
+                await page.goto(address)
+                await expect(page.locator("#device-id")).to_have_text("a/b%")
+                await expect(page.locator("#device-state")).to_have_text("registered")
+
+    run(main())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_screen(scheme: str) -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True, journal=True) as server, AsyncFakeDevice(server, "cvd-1" * 20):
+            async with a_page(server, viewport={"width": 360, "height": 700}, color_scheme=scheme) as page:
+                await open_device(page, "cvd-1" * 20)
+                await expect(page.locator("nav")).to_be_hidden()
+                await expect(page.locator("#conversation li").first).to_be_visible()
+                assert await page.evaluate("() => document.documentElement.scrollWidth") <= 360
+                brightness = await page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+                assert (sum(map(int, brightness[4:-1].split(","))) > 380) is (scheme == "light")
+                await page.get_by_text("All devices").click()
+                await expect(page.locator("nav")).to_be_visible()
+
+    run(main())
+
+
+def test_a_server_that_goes_and_comes_back() -> None:
+    async def main() -> None:
+        server = SignalingServer(dashboard=True, journal=True)
+        server.start()
+        port = server.port
+        async with a_page(server, "net::ERR") as page:
+            await expect(page.locator("#link")).to_have_text("live")
+            await server.stop_async()
+            await expect(page.locator("#link")).to_contain_text("lost")
+            async with SignalingServer(dashboard=True, journal=True, port=port) as again:
+                async with AsyncFakeDevice(again, "cvd-1"):
+                    await expect(page.locator("#link")).to_have_text("live")
+                    await expect(page.locator("#devices strong")).to_have_text("cvd-1")
+
+    run(main())
+
+
+def test_a_token_and_what_it_is_good_for() -> None:
+    tokens = StaticTokens({"alices": Grant("alice", devices=["alice-*"])}, roles=["client", "http"])
+
+    def no_serial(info: Any, _: Any) -> Any:
+        return {key: value for key, value in info.items() if key != "serial"}
+
+    async def main() -> None:
+        async with SignalingServer(
+            dashboard=True, journal=True, authorize=tokens, filter_device_info=no_serial
+        ) as server:
+            info = {"serial": "s3cret", "model": "x"}
+            async with WebRtcDevice(server, "alice-1", info=info), AsyncFakeDevice(server, "bob-1"):
+                async with a_page(server, "401") as page:
+                    await expect(page.locator("#login-reason")).to_have_text("A token is needed")
+                    await page.get_by_label("Token").fill("wrong")
+                    await page.keyboard.press("Enter")
+                    await expect(page.locator("#login-reason")).to_have_text("This token is not known")
+                    await page.get_by_label("Token").fill("alices")
+                    await page.keyboard.press("Enter")
+                    await expect(page.locator("#devices strong")).to_have_text(["alice-1"])
+                    await expect(page.locator("#login")).to_be_hidden()
+                    await expect(page.locator("#health")).to_contain_text("devices1")
+                    await open_device(page, "alice-1")
+                    await expect(page.locator("#info")).to_contain_text("model")
+                    assert "s3cret" not in await page.locator("#info").inner_text()
+                    await page.get_by_role("button", name="Connect").click()
+                    await expect(page.locator("#viewer-state")).to_have_text("connected")
+                    assert [client.identity for client in server.clients()] == ["alice"]
+                    # What is not granted is as if it were not there, whoever asks for it by name.
+                    await page.evaluate("() => { location.hash = '#bob-1' }")
+                    await expect(page.locator("#device-state")).to_have_text("not registered")
+                    await expect(page.locator("#info")).to_be_empty()
+                    await expect(page.locator("#conversation li")).to_have_count(0)
+
+    run(main())
+
+
+# Without a browser ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def events(server: SignalingServer, query: str = "", **headers: str) -> Iterator[Any]:
+    """The answer to a page that watches."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    connection.request("GET", f"/dashboard/events{query}", headers=headers)
+    try:
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def next_event(answer: Any) -> tuple[str, Any]:
+    name = answer.readline().decode().removeprefix("event: ").strip()
+    data = json.loads(answer.readline().decode().removeprefix("data: "))
+    assert answer.readline() == b"\n"
+    return name, data
+
+
+def test_how_many_may_watch() -> None:
+    with SignalingServer(dashboard=True, limits=Limits(max_viewers=2)) as server:
+        with events(server) as one:
+            assert next_event(one)[0] == "overview"
+            with events(server) as two:
+                assert next_event(two)[0] == "overview"
+                with events(server) as three:
+                    assert (three.status, json.load(three)) == (503, {"error": "Too many viewers"})
+                assert server.stats().turned_away == 1
+            # A seat is free once it is noticed that somebody has left it.
+            for _ in range(1000):
+                with events(server) as again:
+                    if again.status == 200:
+                        assert next_event(again)[0] == "overview"
+                        break
+            else:
+                raise AssertionError("the seat never became free")
+
+
+def test_watching_does_not_keep_a_server() -> None:
+    with SignalingServer(dashboard=True) as server, events(server) as answer:
+        next_event(answer)
+        assert server.stop()
+        assert answer.read() == b""
+
+
+def test_what_is_asked_for_is_what_comes() -> None:
+    with SignalingServer(dashboard=True, journal=True) as server:
+        with events(server, "?search=%FF&device=%FF&device=cvd-1&x=y") as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert answer.headers["cache-control"] == "no-store"
+            name, overview = next_event(answer)
+            assert (name, overview["matching"], overview["server"]["journal"]) == ("overview", 0, True)
+            name, device = next_event(answer)
+            assert (name, device) == ("device", {"device_id": "cvd-1", "since": None, "client_count": 0, "clients": []})
+
+
+def test_those_who_may_not_do_not_watch() -> None:
+    def authorize(context: Any) -> None:
+        raise Refused("not you")
+
+    with SignalingServer(dashboard=True, authorize=authorize) as server:
+        with events(server) as answer:
+            assert (answer.status, json.load(answer)) == (403, {"error": "not you"})
+        with events(server, Origin="https://elsewhere.example") as answer:
+            assert (answer.status, json.load(answer)["error"]) == (403, "Origin not allowed: https://elsewhere.example")
+
+
+def test_the_page_may_do_nothing_but_what_it_needs() -> None:
+    with SignalingServer(dashboard=True) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        policy = answer.headers["content-security-policy"]
+        assert answer.status == 200
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "require-trusted-types-for 'script'" in policy
+        body = answer.read().decode()
+        assert "http://" not in body
+        assert "https://" not in body
+        connection.close()

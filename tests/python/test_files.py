@@ -1,0 +1,335 @@
+"""Files: the server's own, those of a host package, and those of a device's own web server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from cuttlefish_signaling import ConfigError, Grant, Limits, Refused, SignalingServer
+
+from browsers import CHROMIUM, FLAGS
+from peers import PATIENCE, Packets
+
+CONNECTOR = "/js/server_connector.js"
+PAGES = Path(__file__).with_name("pages")
+
+
+class Answer:
+    """What a request came to."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = answer.status, answer.headers, answer.read()
+
+    @property
+    def error(self) -> str:
+        return str(json.loads(self.body)["error"])
+
+
+def ask(server: SignalingServer, path: str, method: str = "GET", **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A host package's web client, and something beside it that is nobody's business."""
+    (tmp_path / "secret.txt").write_text("secret")
+    root = tmp_path / "assets"
+    (root / "js").mkdir(parents=True)
+    (root / "index.html").write_text("<!doctype html>index")
+    (root / "client.html").write_text("<!doctype html>client")
+    (root / "style.css").write_text("body {}")
+    (root / "js" / "app.js").write_text("export {}")
+    (root / "js" / "server_connector.js").write_text("not ours")
+    (root / "image.png").write_bytes(b"\x89PNG")
+    return root
+
+
+def test_the_connector_is_always_there_and_always_ours(package: Path) -> None:
+    for options in ({}, {"assets_dir": package}, {"dashboard": True}):
+        with SignalingServer(**options) as server:
+            answer = ask(server, CONNECTOR)
+            assert answer.status == 200
+            assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-cache"
+            assert b"export async function createConnector" in answer.body
+            tag = answer.headers["etag"]
+            for known in (tag, f'"x", W/{tag}', "*"):
+                fresh = ask(server, CONNECTOR, If_None_Match=known)
+                assert (fresh.status, fresh.body, fresh.headers["etag"]) == (304, b"", tag)
+            assert ask(server, CONNECTOR, If_None_Match='"x"').body == answer.body
+            head = ask(server, CONNECTOR, "HEAD")
+            assert (head.status, head.body) == (200, b"")
+            assert int(head.headers["content-length"]) == len(answer.body)
+            assert ask(server, CONNECTOR, "POST").status == 405
+
+
+def test_a_host_package(package: Path) -> None:
+    with SignalingServer(assets_dir=package) as server:
+        for path, kind in {
+            "/client.html": "text/html",
+            "/client.html?deviceId=a%2Fb": "text/html",
+            "/": "text/html",
+            "/style.css": "text/css",
+            "/js/app.js": "text/javascript",
+            "/image.png": "image/png",
+        }.items():
+            answer = ask(server, path)
+            assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, kind), path
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        assert ask(server, "/").body == b"<!doctype html>index"
+        assert ask(server, "/client.html", Range="bytes=0-8").body == b"<!doctype"
+        for path in ("/js", "/js/", "/nothing.html", "/client.html/x", "/secret.txt"):
+            refused = ask(server, path)
+            assert (refused.status, refused.error) == (404, "Not found"), path
+        refused = ask(server, "/client.html", "POST")
+        assert (refused.status, refused.error) == (405, "Method not allowed")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt",
+        "/js/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%2fsecret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/js/..\\..\\secret.txt",
+        "//../secret.txt",
+        "/./../secret.txt",
+        "/%00../secret.txt",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/%252e%252e/secret.txt",
+        "/client.html%00.js",
+        "/%ff",
+        "{absolute}",
+        "/{absolute}",
+    ],
+)
+def test_there_is_no_way_out_of_the_directory(package: Path, path: str) -> None:
+    with SignalingServer(assets_dir=package) as server:
+        raw = path.replace("{absolute}", str(package.parent / "secret.txt"))
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+            connection.sendall(f"GET {raw} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] in (b"404", b"400"), answer
+        assert b"secret" not in body
+
+
+def test_without_a_package_there_are_no_files() -> None:
+    with SignalingServer() as server:
+        for path in ("/", "/client.html", "/dashboard/main.js", "/dashboard/events"):
+            assert (ask(server, path).status, ask(server, path).error) == (404, "Not found")
+
+
+def test_a_package_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"assets_dir: .*nowhere is no directory"):
+        SignalingServer(assets_dir=tmp_path / "nowhere").start()
+    with pytest.raises(ConfigError, match="assets_dir: must be a path or None, got 5"):
+        SignalingServer(assets_dir=5)  # type: ignore[arg-type]
+
+
+def test_a_package_is_for_those_who_may(package: Path) -> None:
+    def authorize(context: Any) -> None:
+        if "token" not in context.headers:
+            raise Refused("a token, please", status=401)
+
+    with SignalingServer(assets_dir=package, authorize=authorize) as server:
+        assert ask(server, "/client.html").status == 401
+        assert ask(server, "/client.html", Token="x").status == 200
+        assert ask(server, CONNECTOR).status == 200, "it is the same for everybody"
+
+
+# A device's own web server -------------------------------------------------------------------------------------------
+
+
+class DeviceFiles(BaseHTTPRequestHandler):
+    """A device's web server: says what it was asked for."""
+
+    seen: list[tuple[str, str, dict[str, str]]]
+    stuck: threading.Event
+
+    def do_GET(self) -> None:
+        type(self).seen.append((self.command, self.path, dict(self.headers.items())))
+        if self.path.startswith("/hangs"):
+            self.stuck.wait(PATIENCE)
+            return
+        if self.path.startswith("/breaks"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            return
+        if self.path.startswith("/rubbish"):
+            self.wfile.write(b"what?\r\n\r\n")
+            return
+        body = b"x" * 1_000_000 if self.path.startswith("/large") else f"file {self.path}".encode()
+        if self.path.startswith("/client.html"):
+            body = (PAGES / "client.html").read_bytes()
+        if self.path.startswith("/js/app.js"):
+            body = (PAGES / "js" / "app.js").read_bytes()
+        self.send_response(404 if self.path.startswith("/nothing") else 200)
+        self.send_header("Content-Type", "text/javascript" if ".js" in self.path else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Set-Cookie", "device=1")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def device_with_files(path: Path, device_id: str = "cvd-1") -> Iterator[type[DeviceFiles]]:
+    """A device on the device socket, with a web server of its own."""
+
+    class Handler(DeviceFiles):
+        seen: list[tuple[str, str, dict[str, str]]] = []  # noqa: RUF012
+        stuck = threading.Event()
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=web.serve_forever)
+    thread.start()
+    device = Packets(path)
+    try:
+        message = {
+            "message_type": "register",
+            "device_id": device_id,
+            "device_info": {},
+            "device_port": web.server_port,
+        }
+        device.says(message)
+        assert device.hears()["message_type"] == "config"
+        yield Handler
+    finally:
+        device.leaves()
+        Handler.stuck.set()
+        web.shutdown()
+        thread.join()
+        web.server_close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Path:
+    """Where devices register."""
+    return tmp_path / "operator"
+
+
+def test_files_of_a_device(door: Path) -> None:
+    with SignalingServer(device_socket=door, proxy_device_files=True) as server, device_with_files(door, "a/b") as web:
+        answer = ask(server, "/devices/a%2Fb/files/some/file.js?v=1%202", Accept="x/y", Cookie="mine", Range="bytes=0-")
+        assert (answer.status, answer.body) == (200, b"file /some/file.js?v=1%202")
+        assert answer.headers["content-type"] == "text/javascript"
+        assert "set-cookie" not in answer.headers, "it would be for all devices of this server"
+        ((method, path, headers),) = web.seen
+        assert (method, path) == ("GET", "/some/file.js?v=1%202")
+        assert headers["accept"] == "x/y"
+        assert headers["range"] == "bytes=0-"
+        assert "cookie" not in headers, "it is for this server"
+        assert ask(server, "/devices/a%2Fb/files/x", "HEAD").status == 200
+        assert len(ask(server, "/devices/a%2Fb/files/large").body) == 1_000_000
+        assert ask(server, "/devices/a%2Fb/files/nothing").status == 404
+        assert b"createConnector" in ask(server, "/devices/a%2Fb/files/js/server_connector.js").body
+        assert ask(server, "/devices/a%2Fb/files/x", "POST").status == 405
+        assert [command for command, *_ in web.seen] == ["GET", "HEAD", "GET", "GET"]
+
+
+def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
+    limits = Limits(proxy_timeout=0.2)
+    with SignalingServer(device_socket=door, proxy_device_files=True, limits=limits) as server:
+        with device_with_files(door):
+            hangs = ask(server, "/devices/cvd-1/files/hangs")
+            assert (hangs.status, hangs.error) == (504, "The device's web server does not answer")
+            rubbish = ask(server, "/devices/cvd-1/files/rubbish")
+            assert (rubbish.status, rubbish.error) == (502, "The device's web server can not be reached")
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                ask(server, "/devices/cvd-1/files/breaks")
+            for path in ("../x", "%2e%2e/x", "a/%2E./x", "..\\x", "%5cx"):
+                climbs = ask(server, f"/devices/cvd-1/files/{path}")
+                assert (climbs.status, climbs.error) == (400, "This is no path"), path
+            assert ask(server, "/devices/cvd-1/files/fine").status == 200
+        nobody = ask(server, "/devices/nobody/files/x")
+        assert (nobody.status, nobody.error) == (404, "Device not found")
+        gone = Packets(door)
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+            gone.says({"message_type": "register", "device_id": "gone", "device_info": {}, "device_port": port})
+            gone.hears()
+            refused = ask(server, "/devices/gone/files/x")
+        assert (refused.status, refused.error) == (502, "The device's web server can not be reached")
+        gone.leaves()
+
+
+def test_files_are_off_and_never_for_devices_from_elsewhere(door: Path) -> None:
+    with SignalingServer(device_socket=door) as server, device_with_files(door) as web:
+        assert (ask(server, "/devices/cvd-1/files/x").status, web.seen) == (404, [])
+    with SignalingServer(device_socket=door, proxy_device_files=True) as server:
+        from websockets.sync.client import connect
+
+        with connect(server.device_url) as remote:
+            # A port of this machine, named by somebody who may be anywhere.
+            message = {"message_type": "register", "device_id": "far", "device_info": {}, "device_port": server.port}
+            remote.send(json.dumps(message))
+            remote.recv(PATIENCE)
+            refused = ask(server, "/devices/far/files/x")
+            assert (refused.status, refused.error) == (404, "This device has no files")
+
+
+def test_files_are_for_those_who_may(door: Path) -> None:
+    def authorize(context: Any) -> Grant:
+        return Grant(devices=[context.headers.get("may", "")])
+
+    with SignalingServer(device_socket=door, proxy_device_files=True, authorize=authorize) as server:
+        with device_with_files(door) as web:
+            refused = ask(server, "/devices/cvd-1/files/x", May="cvd-2")
+            assert (refused.status, refused.error, web.seen) == (404, "Device not found", [])
+            assert ask(server, "/devices/cvd-1/files/x", May="cvd-*").status == 200
+
+
+def test_the_page_of_a_device_finds_its_server(door: Path) -> None:
+    """As Cuttlefish's own: loaded from the device, its connector from us, behind whatever the id is."""
+    with (
+        SignalingServer(device_socket=door, proxy_device_files=True) as server,
+        device_with_files(door, "a/b \u00e9"),
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        page.goto(server.url + "/devices/a%2Fb%20%C3%A9/files/client.html")
+        page.wait_for_function("() => window.ready")
+        assert page.evaluate("() => deviceId()") == "a/b \u00e9"
+        assert page.evaluate("() => connect().then(({deviceInfo}) => deviceInfo)") == {}
+        assert [client.device_id for client in server.clients()] == ["a/b \u00e9"]
+        browser.close()
+
+
+def test_a_file_that_never_opens_does_not_keep_the_server(package: Path) -> None:
+    pipe = package / "pipe"
+    os.mkfifo(pipe)
+    with SignalingServer(assets_dir=package, stop_timeout=0.5) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        connection.request("GET", "/pipe")
+        assert ask(server, "/client.html").status == 200
+        assert not server.stop()
+        connection.close()
+    # Lets the thread go that waits for somebody to write.
+    os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))

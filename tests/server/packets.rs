@@ -1,0 +1,38 @@
+//! A peer on a local socket: each packet is one text.
+
+use std::net::Shutdown;
+use std::path::Path;
+
+use tokio_seqpacket::UnixSeqpacket;
+
+use crate::dial::{Came, patiently};
+
+pub struct Packets(UnixSeqpacket);
+
+impl Packets {
+    pub async fn open(path: &Path) -> Self {
+        Self(patiently("a local connection", UnixSeqpacket::connect(path)).await.unwrap())
+    }
+
+    pub async fn says(&self, text: &str) {
+        // The server may have hung up; what it said is still to be heard.
+        let _sent = self.0.send(text.as_bytes()).await;
+    }
+
+    /// The next packet, or that there is none any more.
+    pub async fn next(&self) -> Came {
+        let mut buffer = vec![0; 1 << 20];
+        match patiently("a packet", self.0.recv(&mut buffer)).await {
+            Ok(packet) if packet.bytes_read() > 0 => {
+                Came::Text(String::from_utf8(buffer[..packet.bytes_read()].to_vec()).unwrap())
+            }
+            _ => Came::Lost,
+        }
+    }
+
+    /// Hangs up; true if nothing came that nobody asked for.
+    pub async fn leaves(self) -> bool {
+        let _gone = self.0.shutdown(Shutdown::Write);
+        self.next().await == Came::Lost
+    }
+}
