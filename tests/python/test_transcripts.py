@@ -90,7 +90,6 @@ class Run:
             self.packets[peer] = Packets(self.doors[value])
             return
         if peer in self.packets:
-            # The server answers on a thread of its own: this one may wait.
             await self.act_on_packets(peer, verb, value, line)
             return
         if verb == "opens":
@@ -101,7 +100,7 @@ class Run:
             return
         socket = self.sockets[peer]
         if verb == "says":
-            await self.say(socket, json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+            await self.say(socket, compact(value))
         elif verb == "says_text":
             await self.say(socket, expand(value, line))
         elif verb == "says_binary":
@@ -131,20 +130,21 @@ class Run:
             raise AssertionError(f"not understood: {line}")
 
     async def act_on_packets(self, peer: str, verb: str, value: Any, line: dict[str, Any]) -> None:
+        # Waits on another thread: peers of this one have pings to answer.
         packets = self.packets[peer]
         if verb == "says":
-            packets.says(value)
+            packets.says(compact(value).encode())
         elif verb == "says_text":
             packets.says(expand(value, line).encode())
         elif verb == "hears":
-            assert packets.hears() == value
+            assert json.loads(await asyncio.to_thread(packets.hears_text)) == value
         elif verb == "hears_text":
-            assert packets.hears_text() == expand(value, line)
+            assert await asyncio.to_thread(packets.hears_text) == expand(value, line)
         elif verb in ("ends", "leaves"):
             connections = self.server.stats().connections
             if verb == "leaves":
                 packets.socket.shutdown(SHUT_WR)
-            assert packets.hears() is None
+            assert await asyncio.to_thread(packets.hears) is None
             self.packets.pop(peer).leaves()
             if verb == "leaves":
                 await until(lambda: self.server.stats().connections < connections)
@@ -171,6 +171,10 @@ class Run:
                 heard.append(await asyncio.wait_for(socket.recv(), 0.001))
             except asyncio.TimeoutError:
                 return heard
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def expand(text: str, line: dict[str, Any]) -> str:
