@@ -26,7 +26,6 @@ test-wheel: wheel $(VENV)/tools
 
 lint: $(VENV)/develop
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --lib --test interleavings --features shuttle -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

@@ -434,7 +434,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         running.start()
-        print(f"devices: {running.device_url}\nclients: {running.client_url}", flush=True)
+        people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
+        print(f"devices: {running.device_url}\nclients: {running.client_url}{people}", flush=True)
         notify("READY=1")
         try:
             asked_to_stop.wait()

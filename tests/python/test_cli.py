@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -310,3 +311,43 @@ def test_local_sockets_from_the_command_line(tmp_path: Path) -> None:
                 peer.connect(str(tmp_path / name))
         assert served.ends()[0] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def people_of(served: Served) -> str:
+    """What it says for people, if anything: told before it logs, and always."""
+    assert served.process.stdout is not None
+    served.process.send_signal(signal.SIGTERM)
+    return served.process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "has_page"),
+    [
+        ((), True),
+        (("--host", "localhost"), True),
+        (("--dashboard", "off"), False),
+        (("--host", "0.0.0.0", "--allow-unauthenticated"), False),
+        (("--host", "0.0.0.0", "--allow-unauthenticated", "--dashboard", "on"), True),
+    ],
+)
+def test_the_page_is_where_only_this_machine_reaches_it(arguments: tuple[str, ...], has_page: bool) -> None:
+    with serve("--no-tls", "--journal", *arguments) as served:
+        port = served.devices.split(":")[-1].split("/")[0]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as answer:
+                found = b"<title>Cuttlefish signaling</title>" in answer.read()
+        except urllib.error.HTTPError as refused:
+            found = refused.code != 404
+        assert found is has_page
+        assert people_of(served).startswith("people: http://") is has_page
+
+
+def test_files_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "client.html").write_text("hello")
+    with serve("--no-tls", "--assets-dir", str(tmp_path), "--proxy-device-files") as served:
+        port = served.devices.split(":")[-1].split("/")[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/client.html", timeout=PATIENCE) as answer:
+            assert answer.read() == b"hello"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/devices/x/files/y", timeout=PATIENCE)
+        assert json.load(refused.value) == {"error": "Device not found"}

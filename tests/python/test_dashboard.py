@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, async_playwright, expect
+from test_metrics import INCIDENTS
 
 from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens
 from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
@@ -411,3 +413,9 @@ def test_the_page_may_do_nothing_but_what_it_needs() -> None:
         assert "http://" not in body
         assert "https://" not in body
         connection.close()
+
+
+def test_the_page_knows_what_every_incident_means() -> None:
+    health = (Path(__file__).parents[2] / "web" / "dashboard" / "health.js").read_text(encoding="utf-8")
+    known = re.findall(r"^  (\w+): '", health, re.MULTILINE)
+    assert tuple(known) == INCIDENTS

@@ -5,14 +5,14 @@ import { ago, byId, element, setText, show, showFacts } from './dom.js';
 /** What the kinds of incidents mean to somebody who sees one. */
 const MEANING = {
   turned_away: 'answered 503: too many, or too fast',
-  opening_cut: 'connections dropped that had not said what they want',
+  openings_cut: 'connections dropped that had not said what they want',
   foreign: 'requests with a Host or Origin that is not allowed',
   unauthorized: 'refused by a hook',
   misbehaved: 'peers that broke the rules',
   too_fast: 'peers that sent too fast',
-  slow_consumer: 'peers that did not read',
+  slow_consumers: 'peers that did not read',
   silent: 'peers that did not answer a ping',
-  panic: 'a bug of the server: please report it',
+  panics: 'a bug of the server: please report it',
 };
 
 /** @param {object} server What the server says of itself. */

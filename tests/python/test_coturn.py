@@ -1,0 +1,82 @@
+"""A real coturn with the settings of examples/coturn: credentials made by this server get a relayed address there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cuttlefish_signaling import SignalingServer, TurnRest
+from cuttlefish_signaling.webrtc import WebRtcClient, WebRtcDevice
+
+from peers import PATIENCE
+
+SETTINGS = Path(__file__).parents[2] / "examples" / "coturn" / "turnserver.conf"
+SECRET = "change-me"
+
+pytestmark = pytest.mark.skipif(not shutil.which("turnserver"), reason="coturn is not installed: apt install coturn")
+
+
+@pytest.fixture
+def turn(tmp_path: Path) -> Iterator[str]:
+    """The URL of a coturn of our own, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert f"static-auth-secret={SECRET}" in SETTINGS.read_text(encoding="utf-8")
+    where = ["--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}", "--allow-loopback-peers"]
+    files = [f"--pidfile={tmp_path}/pid", f"--userdb={tmp_path}/db", "--log-file=stdout", "--no-tls", "--no-dtls"]
+    command = ["turnserver", "-c", str(SETTINGS), *where, *files]
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        assert answers(port), (tmp_path / "log").read_text()
+        yield f"turn:127.0.0.1:{port}?transport=udp"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def answers(port: int) -> bool:
+    """Asks for a binding (RFC 8489, 5) until there is an answer."""
+    request = struct.pack("!HHI12s", 0x0001, 0, 0x2112A442, os.urandom(12))
+    with socket.socket(type=socket.SOCK_DGRAM) as asker:
+        asker.settimeout(0.1)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                asker.sendto(request, ("127.0.0.1", port))
+                return asker.recv(1024)[:2] == b"\x01\x01"
+            except (TimeoutError, ConnectionError):
+                pass
+    return False
+
+
+def relayed(server: SignalingServer) -> list[str]:
+    """The relayed addresses that peers have told each other of."""
+    told = [str(entry.payload) for entry in server.journal.messages(type="ice-candidate")]
+    return [candidate for candidate in told if "typ relay" in candidate]
+
+
+async def session(turn: str, secret: str) -> list[str]:
+    rest = TurnRest(turn, secret=secret, ttl=60)
+    async with SignalingServer(ice_servers=rest, journal=True) as server:
+        async with WebRtcDevice(server, timeout=PATIENCE) as _, WebRtcClient(server, timeout=PATIENCE) as client:
+            await client.frames(2)
+        return relayed(server)
+
+
+def test_our_credentials_are_good(turn: str) -> None:
+    assert asyncio.run(asyncio.wait_for(session(turn, SECRET), 60)) != []
+
+
+def test_credentials_of_another_secret_are_not(turn: str) -> None:
+    assert asyncio.run(asyncio.wait_for(session(turn, "another"), 60)) == []
