@@ -16,7 +16,9 @@ use cuttlefish_signaling::protocol::{DeviceId, IceServers};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::roster::Roster;
-use cuttlefish_signaling::session::{Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step};
+use cuttlefish_signaling::session::{
+    Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step,
+};
 use tokio::sync::oneshot;
 
 pub struct House {
