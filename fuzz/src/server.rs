@@ -27,7 +27,9 @@ impl Bench {
         let limits =
             Limits { request_head_timeout: soon, close_timeout: soon, new_per_second: u32::MAX, ..Limits::default() };
         let inside = runtime.enter();
-        let bound = Server::bind(Config { limits, ..Config::default() }, Arc::new(NoHooks), Arc::new(()));
+        let files = Some(env!("CARGO_MANIFEST_DIR").into());
+        let config = Config { limits, assets_dir: files, proxy_device_files: true, ..Config::default() };
+        let bound = Server::bind(config, Arc::new(NoHooks), Arc::new(()));
         let Ok(bound) = bound else { panic!("no socket") };
         let server = bound.serve();
         drop(inside);
