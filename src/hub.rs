@@ -255,7 +255,8 @@ struct State {
     /// Everybody who is connected, registered or not.
     peers: HashMap<u64, Arc<Outbox>>,
     last_peer: u64,
-    closing: bool,
+    /// How whoever still comes is sent away, once the server stops.
+    closing: Option<End>,
 }
 
 /// A place in the hub's list of connections.
@@ -268,16 +269,18 @@ impl Hub {
         Self { state: Mutex::default(), ice_generation: AtomicU64::new(0), observer }
     }
 
-    /// Lets a connection in, before its first message is read. `None` once the server is stopping.
-    pub fn admit(&self, outbox: &Arc<Outbox>) -> Option<Ticket> {
+    /// Lets a connection in, before its first message is read. Once the server is stopping, its outbox closes at once.
+    pub fn admit(&self, outbox: &Arc<Outbox>) -> Ticket {
         let mut state = self.state.lock();
-        if state.closing {
-            return None;
-        }
         state.last_peer += 1;
         let ticket = state.last_peer;
         state.peers.insert(ticket, Arc::clone(outbox));
-        Some(Ticket(ticket))
+        let closing = state.closing.clone();
+        drop(state);
+        if let Some(end) = closing {
+            outbox.finish(None, end);
+        }
+        Ticket(ticket)
     }
 
     /// Forgets a connection.
@@ -285,11 +288,11 @@ impl Hub {
         self.state.lock().peers.remove(&ticket.0);
     }
 
-    /// Closes every connection and lets no more in.
+    /// Closes every connection, and those that still come.
     pub fn close(&self, end: &End) {
         let peers: Vec<_> = {
             let mut state = self.state.lock();
-            state.closing = true;
+            state.closing = Some(end.clone());
             state.peers.values().cloned().collect()
         };
         for outbox in peers {

@@ -9,6 +9,7 @@ mod clock;
 mod connection;
 mod dialogue;
 mod echo;
+mod frames;
 mod guard;
 mod http;
 mod local;
@@ -295,6 +296,7 @@ impl Running {
         self.shared.tasks.close();
         let in_time = tokio::time::timeout(deadline, self.shared.tasks.wait()).await.is_ok();
         self.shared.over.cancel();
+        drop(self.shared.hub.nudge_all());
         self.shared.tasks.wait().await;
         self.shared.relay.abandon();
         in_time

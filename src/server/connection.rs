@@ -107,7 +107,7 @@ impl Connection {
             tracing::error!("an upgraded connection of {address} came back as another type");
             return None;
         };
-        Some(websocket::open(shared, parts.io.into_inner(), parts.read_buf, peer, device).await)
+        Some(websocket::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device))
     }
 }
 
@@ -120,7 +120,8 @@ async fn serve(shared: Arc<Shared>, entry: Arc<Entry>, open: Pin<Box<dyn Future<
     };
     let Some(Some(pumping)) = opened else { return };
     entry.opened();
-    unless_over(&shared, pumping).await;
+    // It knows of the server's end by its outbox.
+    pumping.await;
 }
 
 /// Goes on with it until the server is over: then there is no more time for goodbyes.

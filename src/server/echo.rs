@@ -2,13 +2,13 @@
 //! settings and the same close codes as everywhere, with nothing behind it.
 
 use futures_util::{SinkExt, StreamExt};
-use tokio_tungstenite::WebSocketStream;
 
-use super::transport::{Metered, Transport};
+use super::frames::Frames;
+use super::transport::Transport;
 use super::websocket::{Fault, close};
 use crate::outbox::End;
 
-pub(super) async fn echo<S: Transport>(mut socket: WebSocketStream<Metered<S>>) {
+pub(super) async fn echo<S: Transport>(mut socket: Frames<S>) {
     let error = loop {
         match socket.next().await {
             Some(Ok(message)) if message.is_text() || message.is_binary() => {

@@ -53,7 +53,7 @@ pub(super) trait Wire: Send + Unpin {
 
 /// One peer's task.
 pub(super) struct Porter<W, P> {
-    ticket: Option<Ticket>,
+    ticket: Ticket,
     dialogue: Dialogue<P, String>,
     wire: W,
     /// What the wire has had no room for, since when.
@@ -69,9 +69,6 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
     /// Lets the peer into the hub, and takes the first step.
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, first: Step, wire: W) -> Self {
         let ticket = shared.hub.admit(&context.outbox);
-        if ticket.is_none() {
-            context.outbox.finish(None, End::close(1001, "server stopping"));
-        }
         let now = shared.clock.now();
         let mut porter = Self {
             ticket,
@@ -228,9 +225,7 @@ impl<W, P> Drop for Porter<W, P> {
         let pending = self.pending.take().map_or(0, |(_, forward, _)| u64::from(forward));
         let lost = self.dialogue.outbox.abandon() + pending;
         self.dialogue.shared.relay.ledger().lose(lost);
-        if let Some(ticket) = self.ticket {
-            self.dialogue.shared.hub.dismiss(ticket);
-        }
+        self.dialogue.shared.hub.dismiss(self.ticket);
         self.dialogue.outbox.looked();
     }
 }

@@ -1,8 +1,8 @@
 //! The pump: one task that carries texts between one WebSocket and its session, and drains the session's outbox.
 //!
 //! Reading, writing, a question under way and the timer go on side by side in one [`Future::poll`]: a peer that does
-//! not read is still listened to, and pings are answered whatever a hook is doing. `poll` does a little of each until
-//! none of them can go on.
+//! not read is still listened to, and pings are answered whatever a hook is doing. `poll` does each of them until it can
+//! not go on, in an order in which what one leads to is done by the next, and begins again only where that is not so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,15 +12,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Sleep;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
 use super::dialogue::Dialogue;
+use super::frames::Frames;
 use super::throttle::Sent;
-use super::transport::{Metered, Transport};
+use super::transport::Transport;
 use super::websocket::{self, Fault};
 use crate::hub::Ticket;
 use crate::incidents::Incident;
@@ -48,8 +48,8 @@ enum Phase {
 
 #[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub(super) struct Pump<S, P> {
-    ticket: Option<Ticket>,
-    socket: WebSocketStream<Metered<S>>,
+    ticket: Ticket,
+    socket: Frames<S>,
     dialogue: Dialogue<P, Utf8Bytes>,
     phase: Phase,
     /// The WebSocket can not be read any more; what still comes in is thrown away.
@@ -71,6 +71,8 @@ pub(super) struct Pump<S, P> {
     last_heard: Instant,
     pinged_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
+    /// Whether it has been set, and wakes us.
+    armed: bool,
 }
 
 impl<S, P> Pump<S, P>
@@ -79,11 +81,8 @@ where
     P: Session + Unpin,
 {
     /// Lets the peer into the hub, before its first message is read.
-    pub(super) fn new(shared: Arc<Shared>, socket: WebSocketStream<Metered<S>>, context: &Context, session: P) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, socket: Frames<S>, context: &Context, session: P) -> Self {
         let ticket = shared.hub.admit(&context.outbox);
-        if ticket.is_none() {
-            context.outbox.finish(None, End::close(1001, "server stopping"));
-        }
         let now = shared.clock.now();
         Self {
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
@@ -101,6 +100,7 @@ where
             stuck_since: None,
             last_heard: now,
             pinged_at: None,
+            armed: false,
         }
     }
 
@@ -110,9 +110,10 @@ where
         self.dialogue.take(first, now);
     }
 
-    /// Writes what waits in the outbox, as far as the transport takes it, and flushes once.
+    /// Writes what waits in the outbox, as far as the transport takes it, and flushes once. True where more has changed
+    /// than that something was written.
     fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let mut busy = false;
+        let (mut changed, before) = (false, self.phase);
         while self.phase == Phase::Open {
             let room = match Pin::new(&mut self.socket).poll_ready(cx) {
                 Poll::Ready(Ok(())) => {
@@ -123,7 +124,6 @@ where
                 Poll::Ready(Err(error)) => return self.lost(&error),
             };
             let Poll::Ready(outgoing) = self.dialogue.outbox.poll_next(cx, room) else { break };
-            busy = true;
             match outgoing {
                 Outgoing::Message { text, forward } => {
                     self.unflushed += u64::from(forward);
@@ -131,10 +131,15 @@ where
                 }
                 Outgoing::Ping => self.send(Message::Ping(Bytes::new())),
                 Outgoing::Look => {
+                    changed = true;
                     self.looking = true;
+                    if self.is_over() {
+                        return true;
+                    }
                     self.dialogue.look(now);
                 }
                 Outgoing::Closing => {
+                    changed = true;
                     self.dialogue.session.leave();
                     if self.dialogue.outbox.has_overflowed() {
                         self.dialogue.shared.incidents.count(Incident::SlowConsumer);
@@ -159,19 +164,32 @@ where
             }
         }
         self.part(cx, now);
-        busy
+        changed || self.phase != before
+    }
+
+    /// The time for goodbyes is over, the server's own included.
+    fn is_over(&mut self) -> bool {
+        let over = self.dialogue.shared.over.is_cancelled();
+        if over {
+            self.dialogue.session.leave();
+            self.phase = Phase::Over;
+        }
+        over
     }
 
     /// All is written, the goodbye included: what is left is to wait for the peer's, not long if the server stops.
     fn part(&mut self, cx: &mut TaskContext<'_>, now: Instant) {
-        let Phase::Closing(deadline) = self.phase else { return };
-        if self.dirty {
+        if !matches!(self.phase, Phase::Closing(_) | Phase::Leaving(_)) {
             return;
         }
         // Keeps us awake for the server's stop.
         while self.dialogue.outbox.poll_next(cx, false).is_ready() {
             self.looking = true;
         }
+        if self.is_over() || self.dirty {
+            return;
+        }
+        let Phase::Closing(deadline) = self.phase else { return };
         if self.deaf {
             self.phase = Phase::Leaving(deadline);
         } else if !self.hurried && self.dialogue.shared.stopping.is_cancelled() {
@@ -192,7 +210,7 @@ where
         if matches!(Pin::new(&mut self.socket).poll_flush(cx), Poll::Ready(Ok(()))) {
             self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
         }
-        self.socket.get_ref().inner.reset_on_close();
+        self.socket.transport().reset_on_close();
         self.phase = Phase::Over;
         true
     }
@@ -241,33 +259,37 @@ where
         }
     }
 
+    /// Takes what has come. True where there may be more to do.
     fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
             return self.throw_away(cx);
         }
-        let mut busy = false;
+        let before = self.phase;
         for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.deaf || self.dialogue.holds_enough() {
-                break;
+            if self.phase == Phase::Over || self.deaf {
+                return true;
+            }
+            if self.dialogue.holds_enough() {
+                return false;
             }
             let next = Pin::new(&mut self.socket).poll_next(cx);
-            let came = std::mem::take(&mut self.socket.get_mut().came);
+            let came = self.socket.take_came();
             if came > 0 {
                 self.count_first_bytes(came);
-                busy |= !self.dialogue.spend(Sent::Bytes(came), now);
+                self.dialogue.spend(Sent::Bytes(came), now);
             }
-            let Poll::Ready(next) = next else { break };
-            busy = true;
+            let Poll::Ready(next) = next else { return self.phase != before };
             match next {
                 Some(Ok(message)) => self.on_message(message, now),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
                     self.dialogue.session.leave();
                     self.phase = Phase::Leaving(now + self.dialogue.shared.config.limits.close_timeout);
+                    return true;
                 }
             }
         }
-        busy
+        true
     }
 
     fn on_message(&mut self, message: Message, now: Instant) {
@@ -326,7 +348,7 @@ where
     /// input would reset it, and take the goodbye back.
     fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Phase::Leaving(_) = self.phase else { return false };
-        match Pin::new(self.socket.get_mut()).poll_shutdown(cx) {
+        match Pin::new(self.socket.transport()).poll_shutdown(cx) {
             Poll::Ready(Ok(())) if self.deaf => {}
             // Both sides have said goodbye: nothing is left unread.
             Poll::Ready(_) => {
@@ -337,7 +359,7 @@ where
         }
         let mut scratch = [0; 2048];
         let mut scratch = ReadBuf::new(&mut scratch);
-        match Pin::new(self.socket.get_mut()).poll_read(cx, &mut scratch) {
+        match Pin::new(self.socket.transport()).poll_read(cx, &mut scratch) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
             Poll::Ready(_) => self.phase = Phase::Over,
@@ -367,8 +389,8 @@ where
         self.stuck_since?.checked_add(self.dialogue.shared.config.limits.write_timeout)
     }
 
-    /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is,
-    /// and looks again when it fires.
+    /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is, and
+    /// is armed anew when it has fired.
     fn keep_time(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let Some(due) = self.due() else { return false };
         if due <= now {
@@ -377,10 +399,11 @@ where
         }
         // Where the time stands still, whoever moves it wakes us.
         let Some(due) = self.dialogue.shared.clock.real(due) else { return false };
-        if self.timer.is_elapsed() || due < self.timer.deadline() {
-            self.timer.as_mut().reset(due);
+        if self.armed && !self.timer.is_elapsed() && due >= self.timer.deadline() {
+            return false;
         }
-        // Where it fired early, for a deadline that has moved on, the next round arms it anew.
+        self.armed = true;
+        self.timer.as_mut().reset(due);
         self.timer.as_mut().poll(cx).is_ready()
     }
 
@@ -420,13 +443,13 @@ where
         let this = self.get_mut();
         let now = this.dialogue.shared.clock.now();
         for _ in 0..ROUNDS {
-            let mut busy = this.write(cx, now);
-            busy |= this.dialogue.hear_answer(cx, now);
-            busy |= this.read(cx, now);
-            busy |= this.keep_time(cx, now);
+            let mut again = this.read(cx, now);
+            again |= this.dialogue.hear_answer(cx, now);
+            again |= this.write(cx, now);
+            again |= this.keep_time(cx, now);
             match this.phase {
                 Phase::Over => return Poll::Ready(()),
-                _ if busy => {}
+                _ if again => {}
                 _ => {
                     if std::mem::take(&mut this.looking) {
                         this.dialogue.outbox.looked();
@@ -445,9 +468,7 @@ impl<S, P> Drop for Pump<S, P> {
     fn drop(&mut self) {
         let lost = self.dialogue.outbox.abandon() + self.unflushed;
         self.dialogue.shared.relay.ledger().lose(lost);
-        if let Some(ticket) = self.ticket {
-            self.dialogue.shared.hub.dismiss(ticket);
-        }
+        self.dialogue.shared.hub.dismiss(self.ticket);
         // Last: who waits for this finds the books closed, and the connection gone.
         self.dialogue.outbox.looked();
     }

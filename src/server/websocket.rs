@@ -5,25 +5,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
-use tokio_tungstenite::tungstenite::protocol::{Role as WebSocketRole, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
 use super::Shared;
+use super::connection::unless_over;
 use super::echo::echo;
+use super::frames::Frames;
 use super::pump::Pump;
-use super::transport::{Metered, Transport};
+use super::transport::Transport;
 use crate::outbox::End;
 use crate::peer::{Peer, Role};
 use crate::protocol::{DeviceId, Text};
 use crate::refusal::Refusal;
 use crate::session::{ClientSession, DeviceSession};
 
-/// Buffers start at this size, in bytes: the library's 128 KiB are made for downloads, not for 10,000 idle devices.
-const BUFFER: usize = 2 * 1024;
+/// What each connection has to read into, in bytes: the library's 128 KiB are made for downloads, not for 10,000 idle
+/// devices. It grows for a message that is larger.
+const READ_BUFFER: usize = 512;
+
+/// What is written is put together up to this size, in bytes. Nothing is kept for that.
+const WRITE_BUFFER: usize = 4 * 1024;
 
 /// What a close frame has room for, in bytes (RFC 6455, 5.5).
 const MAX_CLOSE_REASON: usize = 123;
@@ -33,10 +38,10 @@ pub(super) type Pumping = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
 /// ends. `read_ahead` is what the peer sent right after its request.
-pub(super) async fn open<S>(
+pub(super) fn open<S>(
     shared: Arc<Shared>,
     stream: S,
-    read_ahead: Bytes,
+    read_ahead: &Bytes,
     peer: Peer,
     device: Option<DeviceId>,
 ) -> Pumping
@@ -45,16 +50,17 @@ where
 {
     let limits = &shared.config.limits;
     let settings = WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(limits.max_message_size))
         .max_frame_size(Some(limits.max_message_size));
     // Copied: `into()` would keep hyper's buffer of 8 KiB for as long as the connection lives.
     let read_ahead = read_ahead.to_vec();
-    let stream = Metered { inner: stream, came: 0 };
-    let socket = WebSocketStream::from_partially_read(stream, read_ahead, WebSocketRole::Server, Some(settings)).await;
+    let socket = Frames::new(stream, read_ahead, settings);
     if peer.role == Role::Http {
-        return Box::pin(echo(socket));
+        return Box::pin(async move {
+            let _in_time = unless_over(&shared, Box::pin(echo(socket))).await;
+        });
     }
     let context = shared.context(peer);
     let now = shared.clock.now();

@@ -130,7 +130,7 @@ impl House {
     fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
             session: Box::new(session),
-            ticket: self.hub.admit(&outbox),
+            ticket: Some(self.hub.admit(&outbox)),
             outbox,
             heard: VecDeque::new(),
             ended: None,

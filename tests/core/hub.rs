@@ -101,14 +101,18 @@ fn comings_and_goings_are_observed_once() {
 }
 
 #[test]
-fn after_closing_nobody_is_let_in() {
+fn after_closing_nobody_stays() {
     let hub = Hub::new(Arc::new(()));
     let early = outbox();
-    let ticket = hub.admit(&early).unwrap();
+    let ticket = hub.admit(&early);
     hub.close(&End::close(1001, "stop"));
     assert!(early.is_closed());
-    assert!(hub.admit(&outbox()).is_none());
+    let late = outbox();
+    let late_ticket = hub.admit(&late);
+    assert!(late.is_closed(), "sent away at once, and known until it has gone");
+    assert_eq!(hub.connections(), 2);
     hub.dismiss(ticket);
+    hub.dismiss(late_ticket);
     assert_eq!(hub.connections(), 0);
 }
 

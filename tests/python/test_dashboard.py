@@ -206,6 +206,7 @@ def test_a_device_that_attacks_the_page(tmp_path: Any) -> None:
                 await client.send({"type": XSS, "sdp": XSS})
                 device.hears()
                 device.says({"message_type": XSS})
+                assert "error" in device.hears()
                 for payload in ({"type": XSS}, {"type": "error", "error": XSS}, XSS):
                     device.says({"message_type": "forward", "client_id": 1, "payload": payload})
                 await open_device(page, XSS)
@@ -213,6 +214,7 @@ def test_a_device_that_attacks_the_page(tmp_path: Any) -> None:
                 await expect(page.locator("#facts")).to_contain_text("<script>")
                 await expect(page.locator("#conversation li", has_text="onerror").first).to_be_visible()
                 await page.get_by_role("button", name="Connect").click()
+                assert (await asyncio.to_thread(device.hears))["client_id"] == 2
                 device.says({"message_type": "forward", "client_id": 2, "payload": {"type": "error", "error": XSS}})
                 await expect(page.locator("#viewer-state")).to_contain_text("onerror")
                 assert await page.evaluate("() => window.hacked") is None

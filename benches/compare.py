@@ -1,0 +1,177 @@
+"""Our server beside others, in turn on one machine: `make bench`.
+
+Each scenario is run with each server, round after round, so that a machine that is slow for a while is slow for all:
+the figures are medians over the rounds. The server has the first core, the load the second. Ratios within one run hold;
+absolute figures are those of the machine.
+
+python benches/compare.py [--rounds 3] [--seconds 3] [--scenario NAME ...] [--out docs/figures.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PATIENCE = 30.0
+"""Seconds for a server to listen."""
+
+SCENARIOS = {
+    "relay, 250 B": ("relay", "--payload", "250"),
+    "relay, 250 B, 8 in flight": ("relay", "--payload", "250", "--window", "8"),
+    "relay, 4,000 B": ("relay", "--payload", "4000"),
+    "relay, 5,000 idle devices beside": ("relay", "--payload", "250", "--idle", "5000"),
+    "one pair alone": ("relay", "--pairs", "1"),
+    "sessions": ("sessions",),
+    "registrations": ("registrations",),
+    "5,000 idle devices": ("idle", "--idle", "5000"),
+}
+GROWTH = {
+    **{f"{size} B": ("relay", "--payload", str(size)) for size in (100, 250, 1000, 4000, 16000, 60000)},
+    **{f"{window} in flight": ("relay", "--window", str(window)) for window in (1, 2, 4, 8, 16)},
+    **{f"{idle} idle beside": ("relay", "--idle", str(idle)) for idle in (0, 100, 1000, 5000)},
+    **{f"{pairs} pairs": ("relay", "--pairs", str(pairs)) for pairs in (1, 10, 50, 200, 1000)},
+}
+"""How the cost of this server grows."""
+
+
+def build(name: str) -> str:
+    """Builds a program of these benches; returns where it is."""
+    command = ["cargo", "bench", "--locked", "--quiet", "--bench", name, "--no-run", "--message-format=json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("target", {}).get("name") == name and message.get("executable"):
+            return str(message["executable"])
+    raise SystemExit(f"cargo built no {name}")
+
+
+def servers() -> dict[str, list[str]]:
+    """Programs that take a port as their last argument; ours first, the bare relay second."""
+    python = sys.executable
+    return {
+        "cuttlefish-signaling": [python, str(HERE / "relay_server.py"), "--port"],
+        "bare relay": [build("bare_relay")],
+        "aiohttp": [python, str(HERE / "peers" / "aiohttp_relay.py")],
+        "websockets": [python, str(HERE / "peers" / "websockets_relay.py")],
+    }
+
+
+@contextmanager
+def serving(command: list[str]) -> Iterator[tuple[int, int]]:
+    """A server on the first core; its port and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(["taskset", "-c", "0", *command, str(port)])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit(f"{command[0]} did not start") from None
+                time.sleep(0.01)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(load: str, command: list[str], scenario: tuple[str, ...], seconds: float) -> dict[str, float]:
+    """What one run of a scenario tells."""
+    with serving(command) as (port, pid):
+        options = ["--port", str(port), "--pid", str(pid), "--seconds", str(seconds)]
+        run = subprocess.run(
+            ["taskset", "-c", "1", load, *scenario, *options], check=True, stdout=subprocess.PIPE, text=True
+        )
+    figures: dict[str, float] = json.loads(run.stdout)
+    return figures
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure, the middle one."""
+    return {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
+
+
+def run_all(
+    load: str, all_servers: dict[str, list[str]], scenarios: dict[str, tuple[str, ...]], rounds: int, seconds: float
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By scenario, by server, the medians."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for title, scenario in scenarios.items():
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in all_servers}
+        for _ in range(rounds):
+            for name, command in all_servers.items():
+                runs[name].append(measure(load, command, scenario, seconds))
+        found[title] = {name: medians(of_server) for name, of_server in runs.items()}
+        show(title, found[title])
+    return found
+
+
+def show(title: str, of_scenario: dict[str, dict[str, float]]) -> None:
+    """Prints one scenario's table."""
+    names = list(next(iter(of_scenario.values())))
+    print(f"\n{title}\n{'':24}" + "".join(f"{name:>28}" for name in names))
+    for server, figures in of_scenario.items():
+        print(f"{server:24}" + "".join(f"{figures[name]:28,.1f}" for name in names), flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Where, and with what, it was measured."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"model name\s*: (.*)", info)
+    versions = {}
+    for package in ("cuttlefish-signaling", "websockets", "aiohttp", "uvloop", "orjson"):
+        shown = subprocess.run([sys.executable, "-m", "pip", "show", package], stdout=subprocess.PIPE, text=True)
+        version = re.search(r"^Version: (.*)$", shown.stdout, re.MULTILINE)
+        versions[package] = version[1] if version else "unknown"
+    rust = subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
+    return {
+        "cpu": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "rust": rust,
+        "versions": versions,
+        "when": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    """Measures, prints, and writes down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for which each run is measured")
+    parser.add_argument("--scenario", action="append", choices=[*SCENARIOS, "growth"], help="only these")
+    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    options = parser.parse_args()
+    load, everybody = build("load"), servers()
+    wanted = options.scenario or [*SCENARIOS, "growth"]
+    scenarios = {title: scenario for title, scenario in SCENARIOS.items() if title in wanted}
+    figures: dict[str, Any] = {"machine": machine()}
+    figures["scenarios"] = run_all(load, everybody, scenarios, options.rounds, options.seconds)
+    if "growth" in wanted:
+        ours = {"cuttlefish-signaling": everybody["cuttlefish-signaling"]}
+        figures["growth"] = run_all(load, ours, GROWTH, options.rounds, options.seconds)
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

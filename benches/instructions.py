@@ -1,0 +1,74 @@
+"""Instructions for each relayed message, counted by callgrind: figures that do not depend on the machine's mood.
+
+python benches/instructions.py            fails where a figure is more than 5 % above the committed one
+python benches/instructions.py --update   writes the figures down
+
+Needs valgrind. The figures are those of one compiler: another may have others, which is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = Path(__file__).with_name("instructions.json")
+SCENARIOS = ("core", "edge")
+TOLERANCE = 1.05
+FEW, MANY = 500, 2500
+"""Round trips; what there is around them is in both, and goes away."""
+
+
+def program() -> str:
+    """Builds the benchmark; returns where it is."""
+    command = ["cargo", "bench", "--locked", "--bench", "instructions", "--no-run", "--message-format=json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("target", {}).get("name") == "instructions" and message.get("executable"):
+            return str(message["executable"])
+    raise SystemExit("cargo built no benchmark")
+
+
+def instructions(executable: str, scenario: str, round_trips: int) -> int:
+    """All that a run takes."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", executable, scenario, str(round_trips)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = re.search(r"Collected : (\d+)", run.stderr)
+    if found is None:
+        raise SystemExit(f"callgrind told no count:\n{run.stderr}")
+    return int(found[1])
+
+
+def main() -> int:
+    """Counts, and compares or writes down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write the figures down")
+    options = parser.parse_args()
+    executable = program()
+    compiler = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    counted = {}
+    for scenario in SCENARIOS:
+        took = instructions(executable, scenario, MANY) - instructions(executable, scenario, FEW)
+        counted[scenario] = round(took / (MANY - FEW) / 2)
+    if options.update:
+        COMMITTED.write_text(json.dumps({"compiler": compiler, "instructions": counted}, indent=2) + "\n")
+    committed = json.loads(COMMITTED.read_text())
+    if committed["compiler"] != compiler:
+        print(f"counted with {compiler}, the committed figures with {committed['compiler']}")
+    worse = False
+    for scenario, count in counted.items():
+        before = committed["instructions"][scenario]
+        worse |= count > before * TOLERANCE
+        print(f"{scenario}: {count} instructions a message, committed {before} ({count / before:.3f}x)")
+    if worse:
+        print(f"more than {TOLERANCE:.2f} x the committed figures: make it cheaper, or --update and say why")
+    return int(worse)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

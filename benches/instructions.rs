@@ -1,0 +1,118 @@
+//! The path of a forward, so many times over, for callgrind to count: `make bench-instructions`.
+//!
+//! `core` is sessions, relay, hub and outboxes; `edge` is a whole server with two peers, in memory.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
+
+mod house;
+
+use std::sync::Arc;
+
+use cuttlefish_signaling::{Config, NoHooks, Running, Server};
+use house::{House, client_forward, device_forward, payload};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+const PAYLOAD: usize = 250;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    match arguments.as_slice() {
+        [scenario, times] if scenario == "core" => core(times.parse().unwrap()),
+        [scenario, times] if scenario == "edge" => edge(times.parse().unwrap()),
+        // What `cargo bench` runs: whether it works, no more.
+        _ => {
+            core(10);
+            edge(10);
+        }
+    }
+}
+
+fn core(round_trips: usize) {
+    let house = House::new();
+    let (mut device, mut client) = (house.device("cvd-1"), house.client("cvd-1"));
+    let (there, back) = (client_forward(&payload(PAYLOAD)), device_forward(&payload(PAYLOAD)));
+    for _ in 0..round_trips {
+        house.says(&mut client, &there);
+        assert!(device.hears().is_some());
+        house.says(&mut device, &back);
+        assert!(client.hears().is_some());
+    }
+}
+
+fn edge(round_trips: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(())).unwrap().serve();
+        let mut device = Wire::open(&server, "/register_device").await;
+        device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
+        device.hears().await;
+        let mut client = Wire::open(&server, "/connect_client").await;
+        client.says(r#"{"message_type":"connect","device_id":"cvd-1"}"#).await;
+        client.hears().await;
+        client.hears().await;
+        let (there, back) = (frame(&client_forward(&payload(PAYLOAD))), frame(&device_forward(&payload(PAYLOAD))));
+        for _ in 0..round_trips {
+            client.stream.write_all(&there).await.unwrap();
+            device.hears().await;
+            device.stream.write_all(&back).await.unwrap();
+            client.hears().await;
+        }
+    });
+}
+
+/// A peer that knows of frames what it takes to count somebody else's instructions and hardly its own.
+struct Wire {
+    stream: DuplexStream,
+    scratch: Vec<u8>,
+}
+
+impl Wire {
+    async fn open(server: &Running, path: &str) -> Self {
+        let (mut stream, theirs) = tokio::io::duplex(1 << 16);
+        drop(server.serve_in_memory(theirs));
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"));
+        Self { stream, scratch: vec![0; 1 << 16] }
+    }
+
+    async fn says(&mut self, text: &str) {
+        self.stream.write_all(&frame(text)).await.unwrap();
+    }
+
+    /// The next frame, thrown away.
+    async fn hears(&mut self) {
+        let mut head = [0; 4];
+        self.stream.read_exact(&mut head[..2]).await.unwrap();
+        assert_eq!(head[0], 0x81);
+        let mut length = usize::from(head[1]);
+        if length == 126 {
+            self.stream.read_exact(&mut head[2..]).await.unwrap();
+            length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        }
+        self.stream.read_exact(&mut self.scratch[..length]).await.unwrap();
+    }
+}
+
+/// A masked text frame.
+fn frame(text: &str) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()).unwrap() {
+        length @ ..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        length => {
+            frame.push(0xfe);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(text.bytes().zip(MASK.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}

@@ -1,0 +1,138 @@
+//! A peer that knows of frames (RFC 6455) what a load needs, and takes little time of its own.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub struct Peer {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// How much of the input has been taken.
+    taken: usize,
+    output: Vec<u8>,
+}
+
+impl Peer {
+    pub async fn open(port: u16, path: &str) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut peer = Self { stream, input: Vec::new(), taken: 0, output: Vec::new() };
+        let end = loop {
+            if let Some(end) = peer.input.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            peer.read().await;
+        };
+        assert!(peer.input.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&peer.input));
+        peer.taken = end;
+        peer
+    }
+
+    /// A device that has its config.
+    pub async fn device(port: u16, id: &str) -> Self {
+        let mut device = Self::open(port, "/register_device").await;
+        device
+            .says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{"displays":[]}}}}"#))
+            .await;
+        device.hears().await;
+        device
+    }
+
+    /// A client that has its device info.
+    pub async fn client(port: u16, id: &str) -> Self {
+        let mut client = Self::open(port, "/connect_client").await;
+        client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
+        client.hears().await;
+        client.hears().await;
+        client
+    }
+
+    pub async fn says(&mut self, text: &str) {
+        self.frame(0x81, text.as_bytes());
+        self.flush().await;
+    }
+
+    /// Puts a text into the next write.
+    pub fn queue(&mut self, text: &str) {
+        self.frame(0x81, text.as_bytes());
+    }
+
+    pub async fn flush(&mut self) {
+        self.stream.write_all(&self.output).await.unwrap();
+        self.output.clear();
+    }
+
+    /// The next text. Pings are answered.
+    pub async fn hears(&mut self) -> &[u8] {
+        loop {
+            let Some((opcode, start, end)) = self.whole_frame() else {
+                self.read().await;
+                continue;
+            };
+            self.taken = end;
+            match opcode {
+                1 => return &self.input[start..end],
+                9 => {
+                    let payload = self.input[start..end].to_vec();
+                    self.frame(0x8a, &payload);
+                    self.flush().await;
+                }
+                8 => panic!("closed: {}", String::from_utf8_lossy(&self.input[start..end])),
+                _ => {}
+            }
+        }
+    }
+
+    /// How many more texts have come already.
+    pub fn has_more(&self) -> bool {
+        self.whole_frame().is_some()
+    }
+
+    pub async fn closes(mut self) {
+        self.frame(0x88, &1000_u16.to_be_bytes());
+        self.flush().await;
+        let mut rest = Vec::new();
+        drop(self.stream.read_to_end(&mut rest).await);
+    }
+
+    /// Opcode, and where the payload begins and ends.
+    fn whole_frame(&self) -> Option<(u8, usize, usize)> {
+        let input = self.input.get(self.taken..)?;
+        let (length, start) = match *input.get(1)? {
+            126 => (usize::from(u16::from_be_bytes(input.get(2..4)?.try_into().ok()?)), 4),
+            127 => (usize::try_from(u64::from_be_bytes(input.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            length => (usize::from(length), 2),
+        };
+        let (start, end) = (self.taken + start, self.taken + start + length);
+        (self.input.len() >= end).then(|| (self.input[self.taken] & 0x0f, start, end))
+    }
+
+    async fn read(&mut self) {
+        self.input.drain(..self.taken);
+        self.taken = 0;
+        assert!(self.stream.read_buf(&mut self.input).await.unwrap() > 0, "the server hung up");
+    }
+
+    /// A masked frame; the mask is there for the server's work, not for secrecy.
+    fn frame(&mut self, first: u8, payload: &[u8]) {
+        const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+        self.output.push(first);
+        match payload.len() {
+            length @ ..126 => self.output.push(0x80 | u8::try_from(length).unwrap()),
+            length if u16::try_from(length).is_ok() => {
+                self.output.push(0xfe);
+                self.output.extend(u16::try_from(length).unwrap().to_be_bytes());
+            }
+            length => {
+                self.output.push(0xff);
+                self.output.extend((length as u64).to_be_bytes());
+            }
+        }
+        self.output.extend(MASK);
+        self.output.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+}

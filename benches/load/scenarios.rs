@@ -1,0 +1,212 @@
+//! What the load does, and what it finds out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::task::LocalSet;
+use tokio::time::sleep;
+
+use crate::options::Options;
+use crate::peer::Peer;
+use crate::system::{cpu_time, resident};
+
+pub type Figures = Vec<(&'static str, f64)>;
+
+const CANDIDATES: usize = 16;
+const WARM_UP: Duration = Duration::from_millis(500);
+/// For how long memory may take to come back.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What is counted, from the end of the warm-up on.
+#[derive(Default)]
+struct Counter {
+    counting: Cell<bool>,
+    over: Cell<bool>,
+    count: Cell<u64>,
+    took: RefCell<Vec<Duration>>,
+}
+
+impl Counter {
+    fn done(&self, began: Instant) {
+        if self.counting.get() {
+            self.count.set(self.count.get() + 1);
+            self.took.borrow_mut().push(began.elapsed());
+        }
+    }
+
+    /// Counts for a while, beside what runs; tells the count, the time and the server's CPU time.
+    async fn measure(&self, options: &Options) -> (f64, Duration, Duration) {
+        sleep(WARM_UP).await;
+        let (began, cpu) = (Instant::now(), cpu_time(options.pid));
+        self.counting.set(true);
+        sleep(options.seconds).await;
+        self.counting.set(false);
+        self.over.set(true);
+        (self.count.get() as f64, began.elapsed(), cpu_time(options.pid).saturating_sub(cpu))
+    }
+
+    /// In microseconds.
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut took = self.took.borrow_mut();
+        took.sort_unstable();
+        let at = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        took.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+    }
+}
+
+pub async fn relay(options: &Options) -> Figures {
+    let counter = Rc::new(Counter::default());
+    let idle = devices(options, "idle", options.idle).await;
+    LocalSet::new()
+        .run_until(async {
+            for pair in 0..options.pairs {
+                let id = format!("device-{pair}");
+                let (device, client) = (Peer::device(options.port, &id).await, Peer::client(options.port, &id).await);
+                tokio::task::spawn_local(echo(device, options.payload));
+                tokio::task::spawn_local(ask(client, Rc::clone(&counter), options.clone()));
+            }
+            let (round_trips, time, cpu) = counter.measure(options).await;
+            drop(idle);
+            vec![
+                ("round_trips_per_second", round_trips / time.as_secs_f64()),
+                ("cpu_us_per_message", cpu.as_secs_f64() * 1e6 / (2.0 * round_trips)),
+                ("p50_us", counter.percentile(50)),
+                ("p99_us", counter.percentile(99)),
+            ]
+        })
+        .await
+}
+
+/// A device that answers whatever it hears, all that has come at once.
+async fn echo(mut device: Peer, payload: usize) {
+    let answer = format!(r#"{{"message_type":"forward","client_id":1,"payload":{}}}"#, json(payload));
+    loop {
+        device.hears().await;
+        device.queue(&answer);
+        if !device.has_more() {
+            device.flush().await;
+        }
+    }
+}
+
+/// A client that has so many round trips under way, until it is over.
+async fn ask(mut client: Peer, counter: Rc<Counter>, options: Options) {
+    let question = format!(r#"{{"message_type":"forward","payload":{}}}"#, json(options.payload));
+    let mut under_way = VecDeque::new();
+    for _ in 0..options.window {
+        client.queue(&question);
+        under_way.push_back(Instant::now());
+    }
+    client.flush().await;
+    while !counter.over.get() {
+        client.hears().await;
+        counter.done(under_way.pop_front().unwrap());
+        client.queue(&question);
+        under_way.push_back(Instant::now());
+        if !client.has_more() {
+            client.flush().await;
+        }
+    }
+}
+
+pub async fn sessions(options: &Options) -> Figures {
+    let counter = Rc::new(Counter::default());
+    LocalSet::new()
+        .run_until(async {
+            for pair in 0..options.pairs {
+                let id = format!("device-{pair}");
+                let device = Peer::device(options.port, &id).await;
+                tokio::task::spawn_local(answer_sessions(device));
+                tokio::task::spawn_local(hold_sessions(options.port, id, Rc::clone(&counter)));
+            }
+            let (sessions, time, cpu) = counter.measure(options).await;
+            vec![
+                ("sessions_per_second", sessions / time.as_secs_f64()),
+                ("cpu_us_per_session", cpu.as_secs_f64() * 1e6 / sessions),
+            ]
+        })
+        .await
+}
+
+/// A device that makes an offer when it is asked for one, and says a candidate at the end.
+async fn answer_sessions(mut device: Peer) {
+    loop {
+        let heard = String::from_utf8(device.hears().await.to_vec()).unwrap();
+        let Some((_, rest)) = heard.split_once(r#""client_id":"#) else { continue };
+        let client: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let says = |payload: &str| format!(r#"{{"message_type":"forward","client_id":{client},"payload":{payload}}}"#);
+        if heard.contains("request-offer") {
+            device.says(&says(&json(2000))).await;
+        } else if heard.contains("last-candidate") {
+            device.says(&says(&json(150))).await;
+        }
+    }
+}
+
+async fn hold_sessions(port: u16, id: String, counter: Rc<Counter>) {
+    let says = |payload: &str| format!(r#"{{"message_type":"forward","payload":{payload}}}"#);
+    while !counter.over.get() {
+        let began = Instant::now();
+        let mut client = Peer::client(port, &id).await;
+        client.says(&says(r#"{"type":"request-offer"}"#)).await;
+        client.hears().await;
+        client.says(&says(&json(1500))).await;
+        for _ in 1..CANDIDATES {
+            client.says(&says(&json(150))).await;
+        }
+        client.says(&says(r#"{"type":"last-candidate"}"#)).await;
+        client.hears().await;
+        client.closes().await;
+        counter.done(began);
+    }
+}
+
+pub async fn registrations(options: &Options) -> Figures {
+    let counter = Rc::new(Counter::default());
+    LocalSet::new()
+        .run_until(async {
+            for worker in 0..options.pairs {
+                let (port, counter) = (options.port, Rc::clone(&counter));
+                tokio::task::spawn_local(async move {
+                    while !counter.over.get() {
+                        let began = Instant::now();
+                        Peer::device(port, &format!("device-{worker}")).await.closes().await;
+                        counter.done(began);
+                    }
+                });
+            }
+            let (registrations, time, cpu) = counter.measure(options).await;
+            vec![
+                ("registrations_per_second", registrations / time.as_secs_f64()),
+                ("cpu_us_per_registration", cpu.as_secs_f64() * 1e6 / registrations),
+            ]
+        })
+        .await
+}
+
+pub async fn idle(options: &Options) -> Figures {
+    let before = resident(options.pid);
+    let held = devices(options, "idle", options.idle).await;
+    sleep(SETTLE).await;
+    let during = resident(options.pid);
+    drop(held);
+    sleep(SETTLE).await;
+    let after = resident(options.pid);
+    vec![("kib_per_idle_device", (during - before) / options.idle as f64), ("kib_before", before), ("kib_after", after)]
+}
+
+async fn devices(options: &Options, name: &str, count: usize) -> Vec<Peer> {
+    let mut devices = Vec::with_capacity(count);
+    for number in 0..count {
+        devices.push(Peer::device(options.port, &format!("{name}-{number}")).await);
+    }
+    devices
+}
+
+/// A payload of so many bytes.
+fn json(bytes: usize) -> String {
+    const AROUND: usize = r#"{"type":"ice-candidate","sdp":""}"#.len();
+    format!(r#"{{"type":"ice-candidate","sdp":"{}"}}"#, "x".repeat(bytes.saturating_sub(AROUND)))
+}

@@ -1,0 +1,21 @@
+//! What the system knows of a process.
+
+use std::fs;
+use std::time::Duration;
+
+/// CPU time of all its threads so far.
+pub fn cpu_time(pid: u32) -> Duration {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let stat = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += stat.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Duration::from_nanos(nanoseconds)
+}
+
+/// Its resident memory, in KiB.
+pub fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
