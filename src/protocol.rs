@@ -25,6 +25,7 @@ pub mod ids;
 pub mod inbound;
 pub mod outbound;
 pub mod payload;
+mod scan;
 
 pub use ice::{IceError, IceServer, IceServers};
 pub use ids::{ClientId, DeviceId};

@@ -92,7 +92,7 @@ impl<S> Party<S> {
 /// A payload of so many bytes, as an offer looks: lines, with their ends escaped.
 pub fn payload(bytes: usize) -> String {
     const AROUND: usize = r#"{"type":"offer","sdp":""}"#.len();
-    const LINE: &str = r"a=mid:0\r\n";
+    const LINE: &str = r"a=rtpmap:96 VP8/90000\r\n";
     let room = bytes.saturating_sub(AROUND);
     let lines = LINE.repeat(room / LINE.len());
     format!(r#"{{"type":"offer","sdp":"{lines}{}"}}"#, "x".repeat(room - lines.len()))

@@ -1,17 +1,14 @@
 //! Text to message: the envelope is read, the payload only delimited and validated. Knows no session and no state.
 //!
-//! Messages are flat and borrow from the text. (`#[serde(tag = …)]` enums cannot carry a `&RawValue`: serde buffers
-//! them. So the envelope is one visitor over all the fields there are, and the endpoint picks what it understands.)
+//! Messages are flat and borrow from the text: the envelope has all the fields there are, each as the JSON it came in,
+//! and the endpoint picks what it understands.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 
 use super::MAX_DEPTH;
 use super::ids::{ClientId, DeviceId};
+use super::scan::{NotJson, Scanner};
 
 /// Why a text is no message at all. What is a message, but says too little, is up to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +17,12 @@ pub enum Malformed {
     Json,
     /// JSON, but no object, or one with a duplicate key or without a `message_type` that is a string.
     Envelope,
+}
+
+impl From<NotJson> for Malformed {
+    fn from(_: NotJson) -> Self {
+        Self::Json
+    }
 }
 
 /// What a device can say. Fields that are missing or of a wrong type are `None`: the session has a word for each.
@@ -71,14 +74,13 @@ impl<'a> DeviceMessage<'a> {
         let envelope = Envelope::parse(text)?;
         let message_type = envelope.message_type()?;
         Ok(match &*message_type {
-            "forward" => Self::Forward {
-                client_id: envelope.client_id.and_then(|raw| ClientId::from_json(raw.get())),
-                payload: envelope.payload.map(RawValue::get),
-            },
+            "forward" => {
+                Self::Forward { client_id: envelope.client_id.and_then(ClientId::from_json), payload: envelope.payload }
+            }
             "register" => Self::Register {
                 device_id: envelope.device_id().filter(|id| !id.as_str().is_empty()),
-                device_info: envelope.device_info.map_or("null", RawValue::get),
-                device_port: envelope.device_port.and_then(|raw| raw.get().parse().ok()),
+                device_info: envelope.device_info.unwrap_or("null"),
+                device_port: envelope.device_port.and_then(|raw| raw.parse().ok()),
             },
             _ => Self::Unknown(message_type),
         })
@@ -94,7 +96,7 @@ impl<'a> ClientMessage<'a> {
         let envelope = Envelope::parse(text)?;
         let message_type = envelope.message_type()?;
         Ok(match &*message_type {
-            "forward" => Self::Forward { payload: envelope.payload.map(RawValue::get) },
+            "forward" => Self::Forward { payload: envelope.payload },
             "connect" => Self::Connect { device_id: envelope.device_id() },
             _ => Self::Unknown(message_type),
         })
@@ -121,8 +123,8 @@ impl<'a> PollBody<'a> {
         let envelope = Envelope::parse(text)?;
         Ok(Self {
             device_id: envelope.device_id(),
-            connection_id: string(envelope.connection_id),
-            payload: envelope.payload.map(RawValue::get),
+            connection_id: envelope.connection_id.and_then(string),
+            payload: envelope.payload,
         })
     }
 }
@@ -132,166 +134,77 @@ impl<'a> PollBody<'a> {
 /// # Errors
 /// [`Malformed::Json`].
 pub fn bare_payload(text: &str) -> Result<&str, Malformed> {
-    if nests_deeper_than(text, MAX_DEPTH - 1) || serde_json::from_str::<IgnoredAny>(text).is_err() {
-        return Err(Malformed::Json);
-    }
-    Ok(text.trim_matches([' ', '\t', '\r', '\n']))
+    let mut scanner = Scanner::new(text, MAX_DEPTH - 1);
+    let value = scanner.value()?;
+    scanner.end()?;
+    Ok(value)
 }
 
 /// Every field the protocol knows, as the JSON text it came in.
 #[derive(Default)]
 struct Envelope<'a> {
-    message_type: Option<&'a RawValue>,
-    connection_id: Option<&'a RawValue>,
-    device_id: Option<&'a RawValue>,
-    device_info: Option<&'a RawValue>,
-    device_port: Option<&'a RawValue>,
-    client_id: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
-    /// Kept rather than raised at once: text that is not JSON further on is still told as such.
-    duplicate_key: bool,
+    message_type: Option<&'a str>,
+    connection_id: Option<&'a str>,
+    device_id: Option<&'a str>,
+    device_info: Option<&'a str>,
+    device_port: Option<&'a str>,
+    client_id: Option<&'a str>,
+    payload: Option<&'a str>,
+    /// The other keys, so that duplicates among them are found; real peers send none.
+    others: BTreeSet<Cow<'a, str>>,
+    /// A key came twice, or is no text. Kept rather than raised at once: what is not JSON further on is told as such.
+    is_flawed: bool,
 }
 
 impl<'a> Envelope<'a> {
     fn parse(text: &'a str) -> Result<Self, Malformed> {
-        if nests_deeper_than(text, MAX_DEPTH) {
-            return Err(Malformed::Json);
+        let mut scanner = Scanner::new(text, MAX_DEPTH);
+        let mut envelope = Self::default();
+        let is_object = scanner.begins_object();
+        if is_object {
+            scanner.members(|key, value| envelope.take(key, value))?;
+        } else {
+            scanner.value()?;
         }
-        match serde_json::from_str::<Self>(text) {
-            Ok(envelope) if envelope.duplicate_key => Err(Malformed::Envelope),
-            Ok(envelope) => Ok(envelope),
-            // The visitor stops at the first byte of what is no object: whether the rest is JSON is still open.
-            Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-                Err(Malformed::Envelope)
+        scanner.end()?;
+        if is_object && !envelope.is_flawed { Ok(envelope) } else { Err(Malformed::Envelope) }
+    }
+
+    fn take(&mut self, key: &'a str, value: &'a str) {
+        let Some(key) = string(key) else {
+            self.is_flawed = true;
+            return;
+        };
+        let slot = match &*key {
+            "message_type" => &mut self.message_type,
+            "connection_id" => &mut self.connection_id,
+            "device_id" => &mut self.device_id,
+            "device_info" => &mut self.device_info,
+            "device_port" => &mut self.device_port,
+            "client_id" => &mut self.client_id,
+            "payload" => &mut self.payload,
+            _ => {
+                self.is_flawed |= !self.others.insert(key);
+                return;
             }
-            Err(_) => Err(Malformed::Json),
-        }
+        };
+        self.is_flawed |= slot.replace(value).is_some();
     }
 
     fn message_type(&self) -> Result<Cow<'a, str>, Malformed> {
-        string(self.message_type).ok_or(Malformed::Envelope)
+        self.message_type.and_then(string).ok_or(Malformed::Envelope)
     }
 
     fn device_id(&self) -> Option<DeviceId> {
-        string(self.device_id).map(|id| DeviceId::new(&id))
+        self.device_id.and_then(string).map(|id| DeviceId::new(&id))
     }
 }
 
 /// The text of a JSON string; `None` if the value is something else, or holds half of a surrogate pair.
-fn string(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    let json = raw?.get();
+fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         return serde_json::from_str::<String>(json).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
-}
-
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-struct EnvelopeVisitor;
-
-impl<'de> Visitor<'de> for EnvelopeVisitor {
-    type Value = Envelope<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a message object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut envelope = Envelope::default();
-        let mut others = HashSet::new();
-        while let Some(key) = map.next_key::<Key>()? {
-            let slot = match key {
-                Key::MessageType => &mut envelope.message_type,
-                Key::ConnectionId => &mut envelope.connection_id,
-                Key::DeviceId => &mut envelope.device_id,
-                Key::DeviceInfo => &mut envelope.device_info,
-                Key::DevicePort => &mut envelope.device_port,
-                Key::ClientId => &mut envelope.client_id,
-                Key::Payload => &mut envelope.payload,
-                Key::Other(key) => {
-                    envelope.duplicate_key |= !others.insert(key);
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            let again = slot.replace(map.next_value()?).is_some();
-            envelope.duplicate_key |= again;
-        }
-        Ok(envelope)
-    }
-}
-
-enum Key {
-    MessageType,
-    DeviceId,
-    DeviceInfo,
-    DevicePort,
-    ClientId,
-    ConnectionId,
-    Payload,
-    /// Owned, so that duplicates among them are found; real peers send none.
-    Other(Box<str>),
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl Visitor<'_> for KeyVisitor {
-            type Value = Key;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
-                Ok(match key {
-                    "message_type" => Key::MessageType,
-                    "device_id" => Key::DeviceId,
-                    "device_info" => Key::DeviceInfo,
-                    "device_port" => Key::DevicePort,
-                    "client_id" => Key::ClientId,
-                    "connection_id" => Key::ConnectionId,
-                    "payload" => Key::Payload,
-                    other => Key::Other(other.into()),
-                })
-            }
-        }
-        // Half of a surrogate pair in a key is JSON by its grammar, but no text: an error of data, not of syntax.
-        deserializer.deserialize_identifier(KeyVisitor).map_err(D::Error::custom)
-    }
-}
-
-/// Whether arrays and objects nest deeper than `limit` somewhere in a JSON text. `serde_json` bounds the depth of what
-/// it builds, but not of a `RawValue`, and some peer's recursive parser will have to read it.
-fn nests_deeper_than(text: &str, limit: usize) -> bool {
-    let opening = |byte: &&u8| matches!(byte, b'{' | b'[');
-    // As many opening brackets as that are rare in real messages, and counting them costs next to nothing.
-    if text.as_bytes().iter().filter(opening).count() <= limit {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => in_string = !in_string,
-            b'\\' if in_string => drop(bytes.next()),
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > limit {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }

@@ -1,6 +1,7 @@
 //! What holds for all input: payloads come out byte for byte, no text is too odd, messages reach their pair only.
 
-use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, outbound};
+use cuttlefish_signaling::protocol::inbound::bare_payload;
+use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, Malformed, outbound};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -38,6 +39,21 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
+/// What is JSON no more, often: one character taken away, put in or exchanged.
+fn nearly(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let odd = prop_oneof!["[\\[\\]{}\",:0-9eE.+ \\\\tfnu-]", "[\u{0}-\u{1f}\u{7f}-\u{9f}]"];
+    (text, any::<prop::sample::Index>(), 0..3, odd).prop_map(|(text, at, how, odd)| {
+        let mut letters: Vec<char> = text.chars().collect();
+        let at = at.index(letters.len());
+        match how {
+            0 => drop(letters.remove(at)),
+            1 => letters.insert(at, odd.chars().next().unwrap_or('x')),
+            _ => letters[at] = odd.chars().next().unwrap_or('x'),
+        }
+        letters.into_iter().collect()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
@@ -55,14 +71,30 @@ proptest! {
     }
 
     #[test]
-    fn a_text_is_json_exactly_where_serde_json_says_so(text in prop_oneof![".{0,40}", "[\\[\\]{}\",:0-9a-z \\\\]{0,40}", json_text()]) {
+    fn a_text_is_json_exactly_where_serde_json_says_so(text in prop_oneof![
+        ".{0,40}",
+        "[\\[\\]{}\",:0-9a-z \\\\]{0,40}",
+        "-?[0-9.eE+-]{0,9}",
+        json_text(),
+        nearly(json_text()),
+    ]) {
         let valid = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
-        let as_device = DeviceMessage::parse(&text);
-        let as_client = ClientMessage::parse(&text);
-        if !valid {
-            prop_assert_eq!(as_device, Err(cuttlefish_signaling::protocol::Malformed::Json));
-            prop_assert_eq!(as_client, Err(cuttlefish_signaling::protocol::Malformed::Json));
+        prop_assert_eq!(bare_payload(&text).is_ok(), valid);
+        prop_assert_eq!(DeviceMessage::parse(&text) == Err(Malformed::Json), !valid);
+        prop_assert_eq!(ClientMessage::parse(&text) == Err(Malformed::Json), !valid);
+        if valid {
+            let raw: &serde_json::value::RawValue = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(bare_payload(&text), Ok(raw.get()));
         }
+    }
+
+    #[test]
+    fn fields_are_those_that_serde_json_finds(payload in json_text(), more in json_text(), key in "[a-zA-Z_\u{e9}]{1,9}") {
+        prop_assume!(!["message_type", "payload"].contains(&key.as_str()));
+        let text = format!(r#" {{ "payload" : {payload} , "message_type":"forward","{key}":{more}}} "#);
+        let fields: std::collections::HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(&text).unwrap();
+        let parsed = ClientMessage::parse(&text);
+        prop_assert_eq!(parsed, Ok(ClientMessage::Forward { payload: Some(fields["payload"].get()) }));
     }
 
     #[test]
