@@ -1,4 +1,4 @@
-"""Instructions for each relayed message, counted by callgrind: figures that do not depend on the machine's mood.
+"""Instructions for a relayed message and for an arrival, by callgrind: figures that do not depend on the machine's mood.
 
 python benches/instructions.py            fails where a figure is more than 5 % above the committed one
 python benches/instructions.py --update   writes the figures down
@@ -17,10 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = Path(__file__).with_name("instructions.json")
-SCENARIOS = ("core", "edge")
+SCENARIOS = {"core": 2, "edge": 2, "arrival": 1}
+"""Each with how many it counts in a round: a round trip is two messages."""
 TOLERANCE = 1.05
 FEW, MANY = 500, 2500
-"""Round trips; what there is around them is in both, and goes away."""
+"""Rounds; what there is around them is in both, and goes away."""
 
 
 def program() -> str:
@@ -34,9 +35,9 @@ def program() -> str:
     raise SystemExit("cargo built no benchmark")
 
 
-def instructions(executable: str, scenario: str, round_trips: int) -> int:
+def instructions(executable: str, scenario: str, rounds: int) -> int:
     """All that a run takes."""
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", executable, scenario, str(round_trips)]
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", executable, scenario, str(rounds)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     found = re.search(r"Collected : (\d+)", run.stderr)
     if found is None:
@@ -52,9 +53,9 @@ def main() -> int:
     executable = program()
     compiler = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True).stdout.strip()
     counted = {}
-    for scenario in SCENARIOS:
+    for scenario, of_round in SCENARIOS.items():
         took = instructions(executable, scenario, MANY) - instructions(executable, scenario, FEW)
-        counted[scenario] = round(took / (MANY - FEW) / 2)
+        counted[scenario] = round(took / (MANY - FEW) / of_round)
     if options.update:
         COMMITTED.write_text(json.dumps({"compiler": compiler, "instructions": counted}, indent=2) + "\n")
     committed = json.loads(COMMITTED.read_text())
@@ -64,7 +65,7 @@ def main() -> int:
     for scenario, count in counted.items():
         before = committed["instructions"][scenario]
         worse |= count > before * TOLERANCE
-        print(f"{scenario}: {count} instructions a message, committed {before} ({count / before:.3f}x)")
+        print(f"{scenario}: {count} instructions, committed {before} ({count / before:.3f}x)")
     if worse:
         print(f"more than {TOLERANCE:.2f} x the committed figures: make it cheaper, or --update and say why")
     return int(worse)

@@ -1,6 +1,7 @@
 //! The path of a forward, so many times over, for callgrind to count: `make bench-instructions`.
 //!
-//! `core` is sessions, relay, hub and outboxes; `edge` is a whole server with two peers, in memory.
+//! `core` is sessions, relay, hub and outboxes; `edge` is a whole server with two peers, in memory; `arrival` is a device
+//! that comes, registers and leaves, from its request on.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
@@ -19,10 +20,12 @@ fn main() {
     match arguments.as_slice() {
         [scenario, times] if scenario == "core" => core(times.parse().unwrap()),
         [scenario, times] if scenario == "edge" => edge(times.parse().unwrap()),
+        [scenario, times] if scenario == "arrival" => arrival(times.parse().unwrap()),
         // What `cargo bench` runs: whether it works, no more.
         _ => {
             core(10);
             edge(10);
+            arrival(10);
         }
     }
 }
@@ -60,6 +63,19 @@ fn edge(round_trips: usize) {
     });
 }
 
+fn arrival(times: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(())).unwrap().serve();
+        for _ in 0..times {
+            let mut device = Wire::open(&server, "/register_device").await;
+            device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
+            device.hears().await;
+            device.closes().await;
+        }
+    });
+}
+
 /// A peer that knows of frames what it takes to count somebody else's instructions and hardly its own.
 struct Wire {
     stream: DuplexStream,
@@ -80,11 +96,19 @@ impl Wire {
             head.push(stream.read_u8().await.unwrap());
         }
         assert!(head.starts_with(b"HTTP/1.1 101"));
-        Self { stream, scratch: vec![0; 1 << 16] }
+        Self { stream, scratch: vec![0; 1024] }
     }
 
     async fn says(&mut self, text: &str) {
         self.stream.write_all(&frame(text)).await.unwrap();
+    }
+
+    /// Says goodbye, and waits for the server's.
+    async fn closes(mut self) {
+        self.stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, [0x88, 0]);
     }
 
     /// The next frame, thrown away.

@@ -24,10 +24,10 @@ mod websocket;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
 use tokio::io::DuplexStream;
@@ -107,11 +107,10 @@ impl Shared {
     }
 
     /// Serves somebody in a task of its own.
-    fn spawn(
-        self: &Arc<Self>,
-        task: Pin<Box<dyn Future<Output = ()> + Send>>,
-        address: Option<SocketAddr>,
-    ) -> JoinHandle<()> {
+    fn spawn<T>(self: &Arc<Self>, task: T, address: Option<SocketAddr>) -> JoinHandle<()>
+    where
+        T: Future<Output = ()> + Unpin + Send + 'static,
+    {
         self.tasks.spawn(guard::Guard::new(task, self, address))
     }
 }
@@ -128,6 +127,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Running {
     shared: Arc<Shared>,
+    router: Router,
     address: SocketAddr,
 }
 
@@ -200,8 +200,9 @@ impl Server {
             shared.tasks.spawn(door.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(watch::release_in_time(Arc::clone(&shared)));
-        shared.tasks.spawn(accept(Arc::clone(&shared), listener));
-        Running { shared, address }
+        let router = http::router(&shared);
+        shared.tasks.spawn(accept(Arc::clone(&shared), router.clone(), listener));
+        Running { shared, router, address }
     }
 }
 
@@ -219,9 +220,9 @@ impl Running {
     pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let entry = self.shared.gate.enter(address.ip(), Instant::now());
-        let router = entry.turned_away.map_or_else(|| http::router(&self.shared), http::full_house);
+        let router = entry.turned_away.map_or_else(|| self.router.clone(), http::full_house);
         let connection = connection::Connection::new(Arc::clone(&self.shared), router, address, entry);
-        self.shared.spawn(Box::pin(connection.run_in_memory(stream)), Some(address))
+        self.shared.spawn(connection.run_in_memory(stream), Some(address))
     }
 
     /// Who is there.
@@ -322,7 +323,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener) {
+async fn accept(shared: Arc<Shared>, router: Router, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
@@ -334,7 +335,6 @@ async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener) {
         );
     }
     let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
-    let router = http::router(&shared);
     let mut pause = Duration::ZERO;
     // At most one line a second.
     let mut told = None;
@@ -350,7 +350,7 @@ async fn accept(shared: Arc<Shared>, listener: std::net::TcpListener) {
                 let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
                 let router = entry.turned_away.map_or_else(|| router.clone(), http::full_house);
                 let connection = connection::Connection::new(Arc::clone(&shared), router, address, entry);
-                shared.spawn(Box::pin(connection.run(stream, tls.clone())), Some(address));
+                shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

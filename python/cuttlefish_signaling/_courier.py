@@ -56,7 +56,7 @@ class Courier:
             self._watchers.pop(key, None)
 
     def _work(self, native: _native.Server) -> None:
-        while (letters := native.next_letters()) is not None:
+        while (letters := native.next_letters(logger.isEnabledFor)) is not None:
             records, dropped, changed, timeouts, abandoned = letters
             for level, message in records:
                 if level >= logging.ERROR:

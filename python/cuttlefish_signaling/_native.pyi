@@ -1,6 +1,6 @@
 """The Rust core. Private: use the package."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 __all__ = [
@@ -176,7 +176,7 @@ class Server:
     def watch(self, more: bool) -> None: ...
     def next_job(self) -> Job | None: ...
     def next_letters(
-        self,
+        self, is_wanted: Callable[[int], bool]
     ) -> tuple[list[tuple[int, str]], int, bool, list[tuple[str, str, float]], list[int]] | None: ...
 
 def check_ice_servers(json: str) -> None: ...

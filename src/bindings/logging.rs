@@ -36,13 +36,18 @@ impl Subscriber for Scribe {
     fn exit(&self, _: &Id) {}
 }
 
-/// The numbers of Python's `logging`.
+// The numbers of Python's `logging`.
+pub(super) const DEBUG: u8 = 10;
+pub(super) const INFO: u8 = 20;
+pub(super) const WARNING: u8 = 30;
+const ERROR: u8 = 40;
+
 fn level_number(level: Level) -> u8 {
     match level {
-        Level::ERROR => 40,
-        Level::WARN => 30,
-        Level::INFO => 20,
-        Level::DEBUG | Level::TRACE => 10,
+        Level::ERROR => ERROR,
+        Level::WARN => WARNING,
+        Level::INFO => INFO,
+        Level::DEBUG | Level::TRACE => DEBUG,
     }
 }
 

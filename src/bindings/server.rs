@@ -19,7 +19,7 @@ use super::error::{config_error, detached, forked, not_running, start_error};
 use super::faults::{Clock, Faults};
 use super::hooks::{Hooked, Job, PyHooks, unix};
 use super::journal::Journal;
-use super::logging::Scribe;
+use super::logging::{DEBUG, INFO, Scribe, WARNING};
 use super::mailroom::{Mailroom, Queue, SLACK};
 use crate::config::IceSource;
 use crate::error::{ConfigError, Error};
@@ -264,10 +264,18 @@ impl Server {
         self.jobs.spare()
     }
 
-    /// Waits for news; `None` when the server has stopped. For one thread of Python's.
-    fn next_letters(&self, py: Python<'_>) -> PyResult<Option<LettersTuple>> {
-        let letters = detached(py, || self.mailroom.collect())?;
-        Ok(letters.map(|l| (l.records, l.dropped, l.changed, l.timeouts, l.abandoned)))
+    /// Waits for news; `None` when the server has stopped. For one thread of Python's. Log records of a level that
+    /// nobody wants are left out, but for errors: `is_wanted` says, of a level.
+    fn next_letters(&self, py: Python<'_>, is_wanted: &Bound<'_, PyAny>) -> PyResult<Option<LettersTuple>> {
+        let Some(mut letters) = detached(py, || self.mailroom.collect())? else { return Ok(None) };
+        let mut unwanted = Vec::new();
+        for level in [DEBUG, INFO, WARNING] {
+            if !is_wanted.call1((level,))?.is_truthy()? {
+                unwanted.push(level);
+            }
+        }
+        letters.records.retain(|(level, _)| !unwanted.contains(level));
+        Ok(Some((letters.records, letters.dropped, letters.changed, letters.timeouts, letters.abandoned)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
@@ -60,15 +61,15 @@ impl Connection {
     }
 
     /// Serves it until it ends, or the server is over.
-    pub(super) async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Life {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        serve(shared, entry, Box::pin(self.open(stream, tls))).await;
+        Life::begin(shared, entry, Box::pin(self.open(stream, tls)))
     }
 
     /// The same for a connection in memory.
-    pub(super) async fn run_in_memory(self, stream: DuplexStream) {
+    pub(super) fn run_in_memory(self, stream: DuplexStream) -> Life {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        serve(shared, entry, Box::pin(self.speak_http(stream, None))).await;
+        Life::begin(shared, entry, Box::pin(self.speak_http(stream, None)))
     }
 
     /// TLS, where there is any, and HTTP, until an endpoint has agreed to an upgrade.
@@ -111,17 +112,50 @@ impl Connection {
     }
 }
 
-/// Two stages, each boxed: what it takes to open a connection is gone when its long life begins.
-async fn serve(shared: Arc<Shared>, entry: Arc<Entry>, open: Pin<Box<dyn Future<Output = Option<Pumping>> + Send>>) {
-    let opened = tokio::select! {
-        biased;
-        () = entry.cut() => return,
-        opened = unless_over(&shared, open) => opened,
-    };
-    let Some(Some(pumping)) = opened else { return };
-    entry.opened();
-    // It knows of the server's end by its outbox.
-    pumping.await;
+type Opening = Pin<Box<dyn Future<Output = Option<Pumping>> + Send>>;
+
+/// A connection's task, in two stages, each boxed: what it takes to open one is gone when its long life begins.
+pub(super) struct Life {
+    stage: Stage,
+    entry: Arc<Entry>,
+}
+
+enum Stage {
+    Opening(Opening),
+    /// It knows of the server's end by its outbox.
+    Open(Pumping),
+}
+
+impl Life {
+    /// Opens it, unless others need the room or the server is over.
+    fn begin(shared: Arc<Shared>, entry: Arc<Entry>, open: Opening) -> Self {
+        let room = Arc::clone(&entry);
+        let opening = Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = room.cut() => None,
+                opened = unless_over(&shared, open) => opened.flatten(),
+            }
+        });
+        Self { stage: Stage::Opening(opening), entry }
+    }
+}
+
+impl Future for Life {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Opening(opening) => {
+                    let Some(pumping) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
+                    self.stage = Stage::Open(pumping);
+                    self.entry.opened();
+                }
+                Stage::Open(pumping) => return pumping.as_mut().poll(cx),
+            }
+        }
+    }
 }
 
 /// Goes on with it until the server is over: then there is no more time for goodbyes.

@@ -11,29 +11,25 @@ use super::Shared;
 use crate::incidents::Incident;
 
 /// A connection's task.
-pub(super) struct Guard {
-    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+pub(super) struct Guard<T> {
+    task: T,
     shared: Arc<Shared>,
     address: Option<SocketAddr>,
 }
 
-impl Guard {
-    pub(super) fn new(
-        task: Pin<Box<dyn Future<Output = ()> + Send>>,
-        shared: &Arc<Shared>,
-        address: Option<SocketAddr>,
-    ) -> Self {
+impl<T> Guard<T> {
+    pub(super) fn new(task: T, shared: &Arc<Shared>, address: Option<SocketAddr>) -> Self {
         Self { task, shared: Arc::clone(shared), address }
     }
 }
 
-impl Future for Guard {
+impl<T: Future<Output = ()> + Unpin> Future for Guard<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let task = &mut self.task;
+        let task = Pin::new(&mut self.task);
         // Whatever the task leaves half done, it is dropped and never polled again.
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
                 let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());

@@ -446,7 +446,8 @@ where
             let mut again = this.read(cx, now);
             again |= this.dialogue.hear_answer(cx, now);
             again |= this.write(cx, now);
-            again |= this.keep_time(cx, now);
+            // Not before all else is done: to set the timer earlier costs a system call.
+            let again = again || this.keep_time(cx, now);
             match this.phase {
                 Phase::Over => return Poll::Ready(()),
                 _ if again => {}
