@@ -1,4 +1,4 @@
-"""Instructions for a relayed message and for an arrival, by callgrind: figures that do not depend on the machine's mood.
+"""Instructions for a relayed message and for an arrival, by callgrind: figures the machine's mood does not change.
 
 python benches/instructions.py            fails where a figure is more than 5 % above the committed one
 python benches/instructions.py --update   writes the figures down
