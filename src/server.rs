@@ -24,7 +24,7 @@ mod websocket;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -123,11 +123,21 @@ pub struct Server {
     address: SocketAddr,
 }
 
+/// The routes, made for the first who comes: a server that nobody visits starts and stops the sooner.
+#[derive(Clone, Default)]
+struct Routes(Arc<OnceLock<Router>>);
+
+impl Routes {
+    fn router(&self, shared: &Arc<Shared>) -> Router {
+        self.0.get_or_init(|| http::router(shared)).clone()
+    }
+}
+
 /// A server that answers.
 #[derive(Clone)]
 pub struct Running {
     shared: Arc<Shared>,
-    router: Router,
+    routes: Routes,
     address: SocketAddr,
 }
 
@@ -200,9 +210,9 @@ impl Server {
             shared.tasks.spawn(door.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(watch::release_in_time(Arc::clone(&shared)));
-        let router = http::router(&shared);
-        shared.tasks.spawn(accept(Arc::clone(&shared), router.clone(), listener));
-        Running { shared, router, address }
+        let routes = Routes::default();
+        shared.tasks.spawn(accept(Arc::clone(&shared), routes.clone(), listener));
+        Running { shared, routes, address }
     }
 }
 
@@ -220,7 +230,7 @@ impl Running {
     pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let entry = self.shared.gate.enter(address.ip(), Instant::now());
-        let router = entry.turned_away.map_or_else(|| self.router.clone(), http::full_house);
+        let router = entry.turned_away.map_or_else(|| self.routes.router(&self.shared), http::full_house);
         let connection = connection::Connection::new(Arc::clone(&self.shared), router, address, entry);
         self.shared.spawn(connection.run_in_memory(stream), Some(address))
     }
@@ -323,7 +333,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(shared: Arc<Shared>, router: Router, listener: std::net::TcpListener) {
+async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
@@ -348,8 +358,8 @@ async fn accept(shared: Arc<Shared>, router: Router, listener: std::net::TcpList
             Ok((stream, address)) => {
                 pause = Duration::ZERO;
                 let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
-                let router = entry.turned_away.map_or_else(|| router.clone(), http::full_house);
-                let connection = connection::Connection::new(Arc::clone(&shared), router, address, entry);
+                let service = entry.turned_away.map_or_else(|| routes.router(&shared), http::full_house);
+                let connection = connection::Connection::new(Arc::clone(&shared), service, address, entry);
                 shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
             Err(error) if is_of_one_connection(&error) => {}
