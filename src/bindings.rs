@@ -13,6 +13,7 @@ mod hooks;
 mod journal;
 mod logging;
 mod mailroom;
+mod memory;
 mod server;
 mod tls;
 mod toml;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::memory::give_back;
+
 /// Log records that may wait for Python; the rest is counted and dropped.
 const MAX_RECORDS: usize = 10_000;
 
@@ -75,6 +77,8 @@ pub(super) struct Letters {
     pub(super) timeouts: Vec<(&'static str, String, f64)>,
     /// Jobs nobody waits for any more.
     pub(super) abandoned: Vec<u64>,
+    /// Many peers have left; what they used has not gone back yet.
+    many_left: bool,
 }
 
 /// The letterbox of one server.
@@ -127,6 +131,12 @@ impl Mailroom {
         }
     }
 
+    /// Tells that what peers used can go back to the system.
+    pub(super) fn many_left(&self) {
+        self.state.lock().letters.many_left = true;
+        self.filled.notify_one();
+    }
+
     /// One coroutine more waits for changes, or one less.
     pub(super) fn watch(&self, more: bool) {
         if more {
@@ -136,14 +146,18 @@ impl Mailroom {
         }
     }
 
-    /// Waits for letters and takes them all; `None` once closed and empty. Where there are only log records, waits
-    /// a little for more of them: each delivery costs the interpreter's lock.
+    /// Waits for letters and takes them all; `None` once closed and empty. Where there is nothing urgent, waits a little
+    /// for more: each delivery costs the interpreter's lock. Memory that can go back does, on this thread.
     pub(super) fn collect(&self) -> Option<Letters> {
         let mut state = self.state.lock();
         self.filled.wait_while(&mut state, |state| state.letters.is_empty() && !state.closed);
         self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, GATHERING);
         state.urgent = false;
         let letters = std::mem::take(&mut state.letters);
+        drop(state);
+        if letters.many_left {
+            give_back();
+        }
         if letters.is_empty() { None } else { Some(letters) }
     }
 
@@ -161,6 +175,7 @@ impl Letters {
             && !self.changed
             && self.timeouts.is_empty()
             && self.abandoned.is_empty()
+            && !self.many_left
     }
 }
 

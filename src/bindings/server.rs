@@ -21,6 +21,7 @@ use super::hooks::{Hooked, Job, PyHooks, unix};
 use super::journal::Journal;
 use super::logging::{DEBUG, INFO, Scribe, WARNING};
 use super::mailroom::{Mailroom, Queue, SLACK};
+use super::memory::Tide;
 use crate::config::IceSource;
 use crate::error::{ConfigError, Error};
 use crate::hub::{Client, Device, Observer};
@@ -51,24 +52,41 @@ struct Thread {
     handle: thread::JoinHandle<()>,
 }
 
-/// News for waiting coroutines.
-struct Doorbell(Arc<Mailroom>);
+/// News for waiting coroutines, and for who gives memory back.
+struct Doorbell {
+    mailroom: Arc<Mailroom>,
+    tide: Tide,
+}
+
+impl Doorbell {
+    fn somebody_came(&self) {
+        self.tide.rise();
+        self.mailroom.ring();
+    }
+
+    fn somebody_left(&self) {
+        if self.tide.fall() {
+            self.mailroom.many_left();
+        }
+        self.mailroom.ring();
+    }
+}
 
 impl Observer for Doorbell {
     fn device_registered(&self, _: &Device) {
-        self.0.ring();
+        self.somebody_came();
     }
     fn device_left(&self, _: &Device) {
-        self.0.ring();
+        self.somebody_left();
     }
     fn client_connected(&self, _: &Device, _: &Client) {
-        self.0.ring();
+        self.somebody_came();
     }
     fn client_left(&self, _: &Device, _: &Client) {
-        self.0.ring();
+        self.somebody_left();
     }
     fn recorded(&self) {
-        self.0.ring();
+        self.mailroom.ring();
     }
 }
 
@@ -103,7 +121,8 @@ impl Server {
         let asked = Arc::clone(&hooks);
         let started = detached(py, || {
             let workers = config.workers;
-            let bound = server::Server::bind(config, hooks, Arc::new(Doorbell(Arc::clone(&mailroom))))?;
+            let doorbell = Doorbell { mailroom: Arc::clone(&mailroom), tide: Tide::default() };
+            let bound = server::Server::bind(config, hooks, Arc::new(doorbell))?;
             spawn(bound, workers, Dispatch::new(Scribe(Arc::clone(&mailroom))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
