@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Changes to the Rust or the packaging mean a new build.
 SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: serve test test-rust test-python test-wheel lint fmt bench fuzz soak autobahn audit wheel clean
+.PHONY: serve test test-rust test-python test-wheel lint fmt bench bench-instructions fuzz soak autobahn audit wheel clean
 
 serve: $(VENV)/installed
 	$(BIN)/cuttlefish-signaling serve $(ARGS)
@@ -39,10 +39,20 @@ fmt: $(VENV)/tools
 	$(BIN)/ruff check --fix --quiet python tests examples benches
 	$(BIN)/ruff format python tests examples benches
 
+# A quarter of an hour: the parts of the core, this server beside others (docs/performance.md and its picture are written
+# anew), what it costs the process it lives in, and what an honest pair feels of a siege.
 bench: $(VENV)/installed
-	$(BIN)/pip install --quiet websockets pytest pytest-httpserver
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --group bench
+	cargo bench --locked --bench core
+	$(BIN)/python benches/compare.py --out docs/figures.json $(ARGS)
+	$(BIN)/python benches/plot.py docs/figures.json
 	$(BIN)/python benches/life.py
 	$(BIN)/python benches/isolation.py
+
+# Fails where the path of a message takes 5 % more instructions than the committed figures. Needs valgrind.
+bench-instructions:
+	$(PYTHON) benches/instructions.py $(ARGS)
 
 # Long: not part of `make test`, which replays the seeds. Needs `cargo install cargo-fuzz`.
 FUZZ_SECONDS ?= 60

@@ -4,7 +4,7 @@ Each scenario is run with each server, round after round, so that a machine that
 the figures are medians over the rounds. The server has the first core, the load the second. Ratios within one run hold;
 absolute figures are those of the machine.
 
-python benches/compare.py [--rounds 3] [--seconds 3] [--scenario NAME ...] [--out docs/figures.json]
+python benches/compare.py [--rounds 3] [--seconds 3] [--only PART ...] [--out docs/figures.json]
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+SERVER_CORE, LOAD_CORE, ALL_CORES = "0", "1", "0,1"
+Servers = dict[str, list[str]]
+Found = dict[str, dict[str, dict[str, float]]]
 PATIENCE = 30.0
 """Seconds for a server to listen."""
 
@@ -39,10 +42,18 @@ SCENARIOS = {
     "registrations": ("registrations",),
     "5,000 idle devices": ("idle", "--idle", "5000"),
 }
+RELAY = {"relay, 250 B": SCENARIOS["relay, 250 B"]}
+VARIANTS = {
+    "plain": (),
+    "with a journal": ("--journal",),
+    "a fault armed for another device": ("--fault",),
+    "the GIL held, 2 s at a time": ("--gil",),
+}
+"""What may cost our relay something, at 250 B."""
 GROWTH = {
     **{f"{size} B": ("relay", "--payload", str(size)) for size in (100, 250, 1000, 4000, 16000, 60000)},
     **{f"{window} in flight": ("relay", "--window", str(window)) for window in (1, 2, 4, 8, 16)},
-    **{f"{idle} idle beside": ("relay", "--idle", str(idle)) for idle in (0, 100, 1000, 5000)},
+    **{f"{idle} idle beside": ("relay", "--idle", str(idle)) for idle in (0, 100, 1000, 10000)},
     **{f"{pairs} pairs": ("relay", "--pairs", str(pairs)) for pairs in (1, 10, 50, 200, 1000)},
 }
 """How the cost of this server grows."""
@@ -59,7 +70,7 @@ def build(name: str) -> str:
     raise SystemExit(f"cargo built no {name}")
 
 
-def servers() -> dict[str, list[str]]:
+def servers() -> Servers:
     """Programs that take a port as their last argument; ours first, the bare relay second."""
     python = sys.executable
     return {
@@ -71,12 +82,12 @@ def servers() -> dict[str, list[str]]:
 
 
 @contextmanager
-def serving(command: list[str]) -> Iterator[tuple[int, int]]:
-    """A server on the first core; its port and its process."""
+def serving(command: list[str], cores: str) -> Iterator[tuple[int, int]]:
+    """A server on these cores; its port and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(["taskset", "-c", "0", *command, str(port)])
+    process = subprocess.Popen(["taskset", "-c", cores, *command, str(port)], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -85,7 +96,7 @@ def serving(command: list[str]) -> Iterator[tuple[int, int]]:
                 break
             except OSError:
                 if time.monotonic() > deadline or process.poll() is not None:
-                    raise SystemExit(f"{command[0]} did not start") from None
+                    raise SystemExit(f"it did not start: {' '.join(command)} {port}") from None
                 time.sleep(0.01)
         yield port, process.pid
     finally:
@@ -93,13 +104,12 @@ def serving(command: list[str]) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def measure(load: str, command: list[str], scenario: tuple[str, ...], seconds: float) -> dict[str, float]:
-    """What one run of a scenario tells."""
-    with serving(command) as (port, pid):
+def measure(load: list[str], command: list[str], scenario: tuple[str, ...], seconds: float) -> dict[str, float]:
+    """What one run of a scenario tells. Where the server has two workers, both share all cores with the load."""
+    cores = ALL_CORES if "--workers" in command else SERVER_CORE
+    with serving(command, cores) as (port, pid):
         options = ["--port", str(port), "--pid", str(pid), "--seconds", str(seconds)]
-        run = subprocess.run(
-            ["taskset", "-c", "1", load, *scenario, *options], check=True, stdout=subprocess.PIPE, text=True
-        )
+        run = subprocess.run([*load, *scenario, *options], check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, float] = json.loads(run.stdout)
     return figures
 
@@ -110,10 +120,10 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run_all(
-    load: str, all_servers: dict[str, list[str]], scenarios: dict[str, tuple[str, ...]], rounds: int, seconds: float
-) -> dict[str, dict[str, dict[str, float]]]:
+    load: list[str], all_servers: Servers, scenarios: dict[str, tuple[str, ...]], rounds: int, seconds: float
+) -> Found:
     """By scenario, by server, the medians."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: Found = {}
     for title, scenario in scenarios.items():
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in all_servers}
         for _ in range(rounds):
@@ -158,17 +168,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="for which each run is measured")
-    parser.add_argument("--scenario", action="append", choices=[*SCENARIOS, "growth"], help="only these")
-    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    parser.add_argument(
+        "--only", action="append", choices=["peers", "variants", "workers", "growth"], help="these parts"
+    )
+    parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
     options = parser.parse_args()
-    load, everybody = build("load"), servers()
-    wanted = options.scenario or [*SCENARIOS, "growth"]
-    scenarios = {title: scenario for title, scenario in SCENARIOS.items() if title in wanted}
-    figures: dict[str, Any] = {"machine": machine()}
-    figures["scenarios"] = run_all(load, everybody, scenarios, options.rounds, options.seconds)
-    if "growth" in wanted:
-        ours = {"cuttlefish-signaling": everybody["cuttlefish-signaling"]}
-        figures["growth"] = run_all(load, ours, GROWTH, options.rounds, options.seconds)
+    load, everybody = ["taskset", "-c", LOAD_CORE, build("load")], servers()
+    name, ours = next(iter(everybody.items()))
+    plan: dict[str, tuple[Servers, dict[str, tuple[str, ...]]]] = {
+        "peers": (everybody, SCENARIOS),
+        "variants": ({title: [*ours[:-1], *more, "--port"] for title, more in VARIANTS.items()}, RELAY),
+        "workers": ({f"{n} workers": [*ours[:-1], "--workers", str(n), "--port"] for n in (1, 2)}, RELAY),
+        "growth": ({name: ours}, GROWTH),
+    }
+    figures: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    figures["machine"] = machine()
+    for part, (of_part, scenarios) in plan.items():
+        if part in (options.only or plan):
+            where = load if part != "workers" else load[-1:]
+            figures[part] = run_all(where, of_part, scenarios, options.rounds, options.seconds)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Draws docs/performance.svg from the figures that compare.py has written.
+"""Puts figures that compare.py has written into docs/: performance.svg, and the tables of performance.md.
 
 python benches/plot.py docs/figures.json
 """
@@ -6,6 +6,7 @@ python benches/plot.py docs/figures.json
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,37 +16,143 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot  # after the choice of what draws
 
-PANELS = (
+Part = dict[str, dict[str, dict[str, float]]]
+
+BARS = (
     ("relay, 250 B", "cpu_us_per_message", "CPU per relayed message, µs"),
     ("relay, 250 B", "round_trips_per_second", "Round trips per second"),
     ("sessions", "sessions_per_second", "Sessions per second"),
     ("5,000 idle devices", "kib_per_idle_device", "Memory per idle device, KiB"),
 )
+LINES = (
+    (" B", "bytes in a payload"),
+    (" in flight", "messages in flight, for each pair"),
+    (" idle beside", "idle devices beside 50 pairs"),
+    (" pairs", "pairs that talk"),
+)
+NAMES = {
+    "round_trips_per_second": "round trips/s",
+    "cpu_us_per_message": "CPU µs/message",
+    "p50_us": "p50 µs",
+    "p99_us": "p99 µs",
+    "sessions_per_second": "sessions/s",
+    "cpu_us_per_session": "CPU µs/session",
+    "registrations_per_second": "registrations/s",
+    "cpu_us_per_registration": "CPU µs/registration",
+    "kib_per_idle_device": "KiB/idle device",
+    "kib_before": "KiB before",
+    "kib_after": "KiB after they left",
+}
 OURS, OTHERS = "#0f766e", "#9aa6b2"
 
 
-def main() -> None:
-    """Reads the figures, and draws."""
-    source = Path(sys.argv[1])
-    figures: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+def number(value: float) -> str:
+    """As many digits as mean something."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def draw(figures: dict[str, Any], target: Path) -> None:
+    """Servers side by side, and how the cost of ours grows."""
     matplotlib.rcParams.update({"svg.hashsalt": "figures", "font.size": 9, "svg.fonttype": "none"})
-    drawing, axes = pyplot.subplots(2, 2, figsize=(9, 4.6), layout="constrained")
-    for axis, (scenario, figure, title) in zip(axes.flat, PANELS, strict=True):
-        of_server = figures["scenarios"][scenario]
+    drawing, axes = pyplot.subplots(2, 4, figsize=(14, 5), layout="constrained")
+    for axis, (scenario, figure, title) in zip(axes[0], BARS, strict=True):
+        of_server = figures["peers"][scenario]
         names = list(of_server)
         values = [of_server[name][figure] for name in names]
         bars = axis.barh(names, values, color=[OURS if name == names[0] else OTHERS for name in names])
-        axis.bar_label(
-            bars, labels=[f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in values], padding=3
-        )
+        axis.bar_label(bars, labels=[number(value) for value in values], padding=3)
         axis.set_title(title, loc="left", fontsize=10)
         axis.invert_yaxis()
-        axis.margins(x=0.15)
+        axis.margins(x=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_visible(False)
+    for axis, (suffix, title) in zip(axes[1], LINES, strict=True):
+        sizes, costs = zip(*growth(figures["growth"], suffix), strict=True)
+        axis.plot(range(len(sizes)), costs, color=OURS, marker="o")
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set_title(f"CPU µs per message, by {title}", loc="left", fontsize=9)
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
     machine = figures["machine"]
-    drawing.supxlabel(f"{machine['cpu']}, {machine['when']}; one core for the server", fontsize=8)
-    drawing.savefig(source.with_name("performance.svg"), metadata={"Date": None})
+    drawing.supxlabel(f"{machine['cpu']}, {machine['when']}; one core for the server, one for the load", fontsize=8)
+    drawing.savefig(target, metadata={"Date": None})
+
+
+def growth(part: Part, suffix: str) -> list[tuple[int, float]]:
+    """What a message costs, by the number before the suffix."""
+    found = []
+    for title, of_server in part.items():
+        if re.fullmatch(rf"\d+{suffix}", title):
+            (ours,) = of_server.values()
+            found.append((int(title.removesuffix(suffix)), ours["cpu_us_per_message"]))
+    return found
+
+
+def table(part: Part) -> str:
+    """Servers in rows; in brackets the ratio to the first row of another server, where there is one."""
+    lines = []
+    for title, of_server in part.items():
+        figures = list(next(iter(of_server.values())))
+        lines += [
+            "",
+            f"| {title} | " + " | ".join(NAMES[figure] for figure in figures) + " |",
+            "|---|" + "--:|" * len(figures),
+        ]
+        names = list(of_server)
+        base = of_server["bare relay"] if "bare relay" in of_server else of_server[names[0]]
+        for name in names:
+            cells = [
+                cell(of_server[name][figure], base[figure], name == names[0] and len(names) == 1) for figure in figures
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines[1:])
+
+
+def cell(value: float, base: float, is_alone: bool) -> str:
+    """A figure and its ratio."""
+    return number(value) if is_alone or not base else f"{number(value)} ({value / base:.2f}x)"
+
+
+def growth_table(part: Part) -> str:
+    """One line for each series."""
+    lines = ["| CPU µs/message, by | |", "|---|---|"]
+    for suffix, title in LINES:
+        costs = ", ".join(f"{size:,}: {number(cost)}" for size, cost in growth(part, suffix))
+        lines.append(f"| {title} | {costs} |")
+    return "\n".join(lines)
+
+
+def told(machine: dict[str, Any]) -> str:
+    """Where, when and with what."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{machine['when']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+        f"CPython {machine['python']}, {machine['rust'].split(' (')[0]}; {versions}."
+    )
+
+
+def main() -> None:
+    """Reads the figures, draws, and writes the tables where the document has marks for them."""
+    source = Path(sys.argv[1])
+    figures: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    draw(figures, source.with_name("performance.svg"))
+    document = source.with_name("performance.md")
+    text = document.read_text(encoding="utf-8")
+    parts = {
+        "machine": told(figures["machine"]),
+        "peers": table(figures["peers"]),
+        "variants": table(figures["variants"]),
+        "workers": table(figures["workers"]),
+        "growth": growth_table(figures["growth"]),
+    }
+    for part, content in parts.items():
+        mark = f"<!-- {part}: written by benches/plot.py -->"
+        before, _, rest = text.partition(mark)
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise SystemExit(f"{document} has no {mark}")
+        text = f"{before}{mark}\n\n{content}\n\n{end}{after}"
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

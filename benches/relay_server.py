@@ -1,13 +1,22 @@
-"""A server to put a load on, with a journal or a fault that strikes nothing, to see what they cost the relay.
+"""A server to put a load on, plain or with what may cost the relay something.
 
-python benches/relay_server.py --port 8080 [--journal] [--fault]
+python benches/relay_server.py [--journal] [--fault] [--workers N] [--gil] --port 8080
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import threading
 
-from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling import Keepalive, SignalingServer
+
+
+def hold_the_gil() -> None:
+    """Lets no other thread of Python run, two seconds at a time."""
+    libc = ctypes.PyDLL(None)  # Calls without releasing the GIL.
+    while True:
+        libc.usleep(2_000_000)
 
 
 def main() -> None:
@@ -16,8 +25,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", action="store_true", help="write one")
     parser.add_argument("--fault", action="store_true", help="arm one, for a device that never comes")
+    parser.add_argument("--workers", type=int, default=1, help="threads that relay")
+    parser.add_argument("--gil", action="store_true", help="have a thread of Python's hold the interpreter's lock")
     options = parser.parse_args()
-    with SignalingServer(port=options.port, journal=options.journal) as server:
+    # No pings: the load's idle devices are there to be idle.
+    settings = {"keepalive": Keepalive(interval=None), "workers": options.workers, "journal": options.journal}
+    with SignalingServer(port=options.port, **settings) as server:
+        if options.gil:
+            threading.Thread(target=hold_the_gil, daemon=True).start()
         if options.fault:
             server.faults.drop(device="nobody", absent_ok=True).arm()
         server.serve_forever()

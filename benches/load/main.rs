@@ -24,6 +24,12 @@ use options::Options;
 fn main() {
     // As `cargo bench` calls it, there is nothing to put a load on.
     let Some(options) = Options::of(std::env::args().skip(1)) else { return };
+    // A peer that fails ends all of it: figures of those that are left would be told as if they were of all.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(1);
+    }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let figures = runtime.block_on(async {
         match options.scenario.as_str() {

@@ -135,7 +135,7 @@ async fn answer_sessions(mut device: Peer) {
     loop {
         let heard = String::from_utf8(device.hears().await.to_vec()).unwrap();
         let Some((_, rest)) = heard.split_once(r#""client_id":"#) else { continue };
-        let client: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let client: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
         let says = |payload: &str| format!(r#"{{"message_type":"forward","client_id":{client},"payload":{payload}}}"#);
         if heard.contains("request-offer") {
             device.says(&says(&json(2000))).await;

@@ -49,7 +49,8 @@ async def register_device(request: web.Request) -> web.WebSocketResponse:
         client = device.clients.get(message["client_id"])
         if client is not None:
             await client.send_str(text({"message_type": "device_msg", "payload": message["payload"]}))
-    devices.pop(name, None)
+    if devices.get(name) is device:
+        del devices[name]
     return socket
 
 

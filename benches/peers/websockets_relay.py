@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -29,16 +30,19 @@ class Device:
 async def serve_device(socket: ServerConnection) -> None:
     """From `register` to the end."""
     message = json.loads(await socket.recv())
-    device = devices[message["device_id"]] = Device(socket, message.get("device_info"))
+    name = message["device_id"]
+    device = devices[name] = Device(socket, message.get("device_info"))
     await socket.send(CONFIG)
     try:
         async for text in socket:
             message = json.loads(text)
             client = device.clients.get(message["client_id"])
             if client is not None:
-                await client.send(json.dumps({"message_type": "device_msg", "payload": message["payload"]}))
+                with suppress(ConnectionClosed):
+                    await client.send(json.dumps({"message_type": "device_msg", "payload": message["payload"]}))
     finally:
-        devices.pop(next(key for key, value in devices.items() if value is device), None)
+        if devices.get(name) is device:
+            del devices[name]
 
 
 async def serve_client(socket: ServerConnection) -> None:
