@@ -25,10 +25,10 @@ BARS = (
     ("5,000 idle devices", "kib_per_idle_device", "Memory per idle device, KiB"),
 )
 LINES = (
-    (" B", "bytes in a payload"),
-    (" in flight", "messages in flight, for each pair"),
-    (" idle beside", "idle devices beside 50 pairs"),
-    (" pairs", "pairs that talk"),
+    (" B", "payload bytes"),
+    (" in flight", "messages in flight"),
+    (" idle beside", "idle devices beside"),
+    (" pairs", "pairs"),
 )
 NAMES = {
     "round_trips_per_second": "round trips/s",
@@ -69,9 +69,9 @@ def draw(figures: dict[str, Any], target: Path) -> None:
     for axis, (suffix, title) in zip(axes[1], LINES, strict=True):
         sizes, costs = zip(*growth(figures["growth"], suffix), strict=True)
         axis.plot(range(len(sizes)), costs, color=OURS, marker="o")
-        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-        axis.set_title(f"CPU µs per message, by {title}", loc="left", fontsize=9)
-        axis.set_ylim(bottom=0)
+        axis.set_xticks(range(len(sizes)), [f"{size // 1000}k" if size >= 1000 else str(size) for size in sizes])
+        axis.set_title(f"CPU µs/message by {title}", loc="left", fontsize=9)
+        axis.set_ylim(0, 1.15 * max(costs))
         axis.spines[["top", "right"]].set_visible(False)
     machine = figures["machine"]
     drawing.supxlabel(f"{machine['cpu']}, {machine['when']}; one core for the server, one for the load", fontsize=8)
