@@ -3,7 +3,7 @@
 use cuttlefish_signaling::peer::Role;
 use cuttlefish_signaling::protocol::control::{self, ControlMessage};
 use cuttlefish_signaling::protocol::{
-    ClientMessage, DeviceMessage, IceServers, Malformed, PollBody, inbound, outbound,
+    ClientMessage, DeviceMessage, IceServers, MAX_DEPTH, Malformed, PollBody, inbound, outbound,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,6 +24,12 @@ pub fn envelope(data: &[u8]) {
         assert_eq!(body, Err(Malformed::Json));
         assert_eq!(control, Err(Malformed::Json));
         assert_eq!(bare, Err(Malformed::Json));
+    }
+    // So few cannot nest too deep.
+    if is_json && text.matches(['[', '{']).count() < MAX_DEPTH {
+        assert!(bare.is_ok(), "{text:?}");
+        assert_ne!(device, Err(Malformed::Json), "{text:?}");
+        assert_ne!(client, Err(Malformed::Json), "{text:?}");
     }
     if let Ok(bare) = bare {
         assert!(text.contains(bare) && serde_json::from_str::<&RawValue>(bare).is_ok_and(|raw| raw.get() == bare));
