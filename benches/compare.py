@@ -1,10 +1,10 @@
 """Our server beside others, in turn on one machine: `make bench`.
 
 Each scenario is run with each server, round after round, so that a machine that is slow for a while is slow for all:
-the figures are medians over the rounds. The server has the first core, the load the second. Ratios within one run hold;
-absolute figures are those of the machine.
+the figures are medians over the rounds, and a ratio is the median of each round's ratio. The server has the first core,
+the load the second. Ratios hold; absolute figures are those of the machine.
 
-python benches/compare.py [--rounds 3] [--seconds 3] [--only PART ...] [--out docs/figures.json]
+python benches/compare.py [--rounds 5] [--seconds 2] [--only PART ...] [--out docs/figures.json]
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SERVER_CORE, LOAD_CORE, ALL_CORES = "0", "1", "0,1"
 Servers = dict[str, list[str]]
-Found = dict[str, dict[str, dict[str, float]]]
+Figures = dict[str, float]
+Found = dict[str, dict[str, dict[str, Figures]]]
+"""By scenario, by server: `figures`, and `ratios` to those of the server it stands beside."""
 PATIENCE = 30.0
 """Seconds for a server to listen."""
 
@@ -104,42 +106,53 @@ def serving(command: list[str], cores: str) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def measure(load: list[str], command: list[str], scenario: tuple[str, ...], seconds: float) -> dict[str, float]:
+def measure(load: list[str], command: list[str], scenario: tuple[str, ...], seconds: float) -> Figures:
     """What one run of a scenario tells. Where the server has two workers, both share all cores with the load."""
     cores = ALL_CORES if "--workers" in command else SERVER_CORE
     with serving(command, cores) as (port, pid):
         options = ["--port", str(port), "--pid", str(pid), "--seconds", str(seconds)]
         run = subprocess.run([*load, *scenario, *options], check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(run.stdout)
+    figures: Figures = json.loads(run.stdout)
     return figures
 
 
-def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+def medians(runs: list[Figures]) -> Figures:
     """Of each figure, the middle one."""
     return {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
+
+
+def ratios(runs: list[Figures], beside: list[Figures]) -> Figures:
+    """Of each figure, the middle one of the rounds' ratios: what slows a whole round down falls out."""
+    pairs = list(zip(runs, beside, strict=True))
+    return medians([{name: run[name] / (other[name] or 1) for name in run} for run, other in pairs])
 
 
 def run_all(
     load: list[str], all_servers: Servers, scenarios: dict[str, tuple[str, ...]], rounds: int, seconds: float
 ) -> Found:
-    """By scenario, by server, the medians."""
+    """Runs each scenario with each server."""
     found: Found = {}
     for title, scenario in scenarios.items():
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in all_servers}
+        runs: dict[str, list[Figures]] = {name: [] for name in all_servers}
         for _ in range(rounds):
             for name, command in all_servers.items():
                 runs[name].append(measure(load, command, scenario, seconds))
-        found[title] = {name: medians(of_server) for name, of_server in runs.items()}
+        beside = runs.get("bare relay", runs[next(iter(all_servers))])
+        found[title] = {
+            name: {"figures": medians(of_server), "ratios": ratios(of_server, beside)}
+            for name, of_server in runs.items()
+        }
         show(title, found[title])
     return found
 
 
-def show(title: str, of_scenario: dict[str, dict[str, float]]) -> None:
+def show(title: str, of_scenario: dict[str, dict[str, Figures]]) -> None:
     """Prints one scenario's table."""
-    names = list(next(iter(of_scenario.values())))
-    print(f"\n{title}\n{'':24}" + "".join(f"{name:>28}" for name in names))
-    for server, figures in of_scenario.items():
-        print(f"{server:24}" + "".join(f"{figures[name]:28,.1f}" for name in names), flush=True)
+    names = list(next(iter(of_scenario.values()))["figures"])
+    print(f"\n{title}\n{'':34}" + "".join(f"{name:>32}" for name in names))
+    for server, found in of_scenario.items():
+        cells = (f"{found['figures'][name]:,.1f} ({found['ratios'][name]:.2f}x)" for name in names)
+        print(f"{server:34}" + "".join(f"{cell:>32}" for cell in cells), flush=True)
 
 
 def machine() -> dict[str, Any]:
@@ -166,8 +179,8 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measures, prints, and writes down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for which each run is measured")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")
     parser.add_argument(
         "--only", action="append", choices=["peers", "variants", "workers", "growth"], help="these parts"
     )

@@ -16,7 +16,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot  # after the choice of what draws
 
-Part = dict[str, dict[str, dict[str, float]]]
+Part = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""By scenario, by server: `figures`, and `ratios` to those of the server it stands beside."""
 
 BARS = (
     ("relay, 250 B", "cpu_us_per_message", "CPU per relayed message, µs"),
@@ -58,7 +59,7 @@ def draw(figures: dict[str, Any], target: Path) -> None:
     for axis, (scenario, figure, title) in zip(axes[0], BARS, strict=True):
         of_server = figures["peers"][scenario]
         names = list(of_server)
-        values = [of_server[name][figure] for name in names]
+        values = [of_server[name]["figures"][figure] for name in names]
         bars = axis.barh(names, values, color=[OURS if name == names[0] else OTHERS for name in names])
         axis.bar_label(bars, labels=[number(value) for value in values], padding=3)
         axis.set_title(title, loc="left", fontsize=10)
@@ -84,33 +85,24 @@ def growth(part: Part, suffix: str) -> list[tuple[int, float]]:
     for title, of_server in part.items():
         if re.fullmatch(rf"\d+{suffix}", title):
             (ours,) = of_server.values()
-            found.append((int(title.removesuffix(suffix)), ours["cpu_us_per_message"]))
+            found.append((int(title.removesuffix(suffix)), ours["figures"]["cpu_us_per_message"]))
     return found
 
 
 def table(part: Part) -> str:
-    """Servers in rows; in brackets the ratio to the first row of another server, where there is one."""
+    """Servers in rows, in brackets the ratios."""
     lines = []
     for title, of_server in part.items():
-        figures = list(next(iter(of_server.values())))
+        names = list(next(iter(of_server.values()))["figures"])
         lines += [
             "",
-            f"| {title} | " + " | ".join(NAMES[figure] for figure in figures) + " |",
-            "|---|" + "--:|" * len(figures),
+            f"| {title} | " + " | ".join(NAMES[name] for name in names) + " |",
+            "|---|" + "--:|" * len(names),
         ]
-        names = list(of_server)
-        base = of_server["bare relay"] if "bare relay" in of_server else of_server[names[0]]
-        for name in names:
-            cells = [
-                cell(of_server[name][figure], base[figure], name == names[0] and len(names) == 1) for figure in figures
-            ]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        for server, found in of_server.items():
+            cells = (f"{number(found['figures'][name])} ({found['ratios'][name]:.2f}x)" for name in names)
+            lines.append(f"| {server} | " + " | ".join(cells) + " |")
     return "\n".join(lines[1:])
-
-
-def cell(value: float, base: float, is_alone: bool) -> str:
-    """A figure and its ratio."""
-    return number(value) if is_alone or not base else f"{number(value)} ({value / base:.2f}x)"
 
 
 def growth_table(part: Part) -> str:

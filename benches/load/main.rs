@@ -1,8 +1,9 @@
 //! A load for a signaling server, and what it cost the server: one line of JSON.
 //!
-//! `load SCENARIO --port N --pid N [--pairs N] [--payload BYTES] [--window N] [--idle N] [--seconds S]`, where SCENARIO is
-//! `relay` (round trips client, device, client; `window` of them in flight; `idle` devices beside), `sessions` (connect,
-//! offer, answer, 16 candidates, close), `registrations` (register and leave), `idle` (memory of devices that say nothing).
+//! `load SCENARIO --port N --pid N [--pairs N] [--payload BYTES] [--window N] [--idle N] [--clients N] [--seconds S]`,
+//! where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight; `idle` devices beside),
+//! `sessions` (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (what `clients`
+//! that come and go leave behind), `idle` (memory of devices that say nothing).
 //! CPU time is read from the system, for the process `pid`: it tells more than throughput on a machine that is not quiet.
 
 #![allow(
@@ -36,6 +37,7 @@ fn main() {
             "relay" => scenarios::relay(&options).await,
             "sessions" => scenarios::sessions(&options).await,
             "registrations" => scenarios::registrations(&options).await,
+            "churn" => scenarios::churn(&options).await,
             "idle" => scenarios::idle(&options).await,
             other => panic!("there is no scenario {other}"),
         }

@@ -15,6 +15,8 @@ pub struct Options {
     pub window: usize,
     /// Devices that are registered and say nothing.
     pub idle: usize,
+    /// Clients that come and go.
+    pub clients: usize,
     pub seconds: Duration,
 }
 
@@ -31,6 +33,7 @@ impl Options {
             payload: 250,
             window: 1,
             idle: 0,
+            clients: 100_000,
             seconds: Duration::from_secs(3),
         };
         while let (Some(name), Some(value)) = (arguments.next(), arguments.next()) {
@@ -41,6 +44,7 @@ impl Options {
                 "--pairs" => options.pairs = number(),
                 "--payload" => options.payload = number(),
                 "--window" => options.window = number(),
+                "--clients" => options.clients = number(),
                 "--idle" => options.idle = number(),
                 "--seconds" => options.seconds = Duration::from_secs_f64(value.parse().unwrap()),
                 _ => panic!("there is no option {name}"),

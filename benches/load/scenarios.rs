@@ -186,6 +186,48 @@ pub async fn registrations(options: &Options) -> Figures {
         .await
 }
 
+/// Clients that come, ask their device for an offer and go, until there were so many of them: what the first tenth of them
+/// costs beside the last, and how much the server has grown in between.
+pub async fn churn(options: &Options) -> Figures {
+    let (come, gone) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    LocalSet::new()
+        .run_until(async {
+            for pair in 0..options.pairs {
+                let id = format!("device-{pair}");
+                let device = Peer::device(options.port, &id).await;
+                tokio::task::spawn_local(answer_sessions(device));
+                tokio::task::spawn_local(come_and_go(options.clone(), id, Rc::clone(&come), Rc::clone(&gone)));
+            }
+            let mut tenths = Vec::new();
+            for tenth in 1..=10 {
+                let cpu = cpu_time(options.pid);
+                while gone.get() < options.clients * tenth / 10 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                let took = cpu_time(options.pid).saturating_sub(cpu).as_secs_f64() * 1e6;
+                tenths.push((took / (options.clients as f64 / 10.0), resident(options.pid)));
+            }
+            vec![
+                ("cpu_us_per_client_first_tenth", tenths[0].0),
+                ("cpu_us_per_client_last_tenth", tenths[9].0),
+                ("kib_after_a_tenth", tenths[0].1),
+                ("kib_after_all", tenths[9].1),
+            ]
+        })
+        .await
+}
+
+async fn come_and_go(options: Options, id: String, come: Rc<Cell<usize>>, gone: Rc<Cell<usize>>) {
+    while come.get() < options.clients {
+        come.set(come.get() + 1);
+        let mut client = Peer::client(options.port, &id).await;
+        client.says(r#"{"message_type":"forward","payload":{"type":"request-offer"}}"#).await;
+        client.hears().await;
+        client.closes().await;
+        gone.set(gone.get() + 1);
+    }
+}
+
 pub async fn idle(options: &Options) -> Figures {
     let before = resident(options.pid);
     let held = devices(options, "idle", options.idle).await;
