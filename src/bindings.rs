@@ -14,6 +14,7 @@ mod journal;
 mod logging;
 mod mailroom;
 mod memory;
+mod records;
 mod server;
 mod tls;
 mod toml;

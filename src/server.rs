@@ -16,6 +16,7 @@ mod local;
 mod polled;
 mod porter;
 mod pump;
+mod reception;
 mod throttle;
 mod transport;
 mod watch;
@@ -24,10 +25,9 @@ mod websocket;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
 use tokio::io::DuplexStream;
@@ -41,6 +41,7 @@ pub use changes::Changes;
 pub use clock::Clock;
 
 use self::local::{Door, Local};
+use self::reception::Routes;
 use crate::config::{Config, IceSource};
 use crate::error::{ConfigError, Error};
 use crate::faults::{Rule, RuleId, Tally};
@@ -121,16 +122,6 @@ pub struct Server {
     listener: std::net::TcpListener,
     local: Vec<Local>,
     address: SocketAddr,
-}
-
-/// The routes, made for the first who comes: a server that nobody visits starts and stops the sooner.
-#[derive(Clone, Default)]
-struct Routes(Arc<OnceLock<Router>>);
-
-impl Routes {
-    fn router(&self, shared: &Arc<Shared>) -> Router {
-        self.0.get_or_init(|| http::router(shared)).clone()
-    }
 }
 
 /// A server that answers.
@@ -230,8 +221,8 @@ impl Running {
     pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let entry = self.shared.gate.enter(address.ip(), Instant::now());
-        let router = entry.turned_away.map_or_else(|| self.routes.router(&self.shared), http::full_house);
-        let connection = connection::Connection::new(Arc::clone(&self.shared), router, address, entry);
+        let reception = self.routes.reception(entry.turned_away);
+        let connection = connection::Connection::new(Arc::clone(&self.shared), reception, address, entry);
         self.shared.spawn(connection.run_in_memory(stream), Some(address))
     }
 
@@ -358,8 +349,8 @@ async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpList
             Ok((stream, address)) => {
                 pause = Duration::ZERO;
                 let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
-                let service = entry.turned_away.map_or_else(|| routes.router(&shared), http::full_house);
-                let connection = connection::Connection::new(Arc::clone(&shared), service, address, entry);
+                let reception = routes.reception(entry.turned_away);
+                let connection = connection::Connection::new(Arc::clone(&shared), reception, address, entry);
                 shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
             Err(error) if is_of_one_connection(&error) => {}

@@ -18,9 +18,7 @@ impl Subscriber for Scribe {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        self.0.record(level_number(*event.metadata().level()), message.0);
+        self.0.record(level_number(*event.metadata().level()), |text| event.record(&mut Message(text)));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -51,9 +49,9 @@ fn level_number(level: Level) -> u8 {
     }
 }
 
-struct Message(String);
+struct Message<'a>(&'a mut String);
 
-impl Visit for Message {
+impl Visit for Message<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing into a string can not fail.
         let _ = match field.name() {

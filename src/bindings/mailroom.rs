@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::memory::give_back;
+use super::records::Records;
 
 /// Log records that may wait for Python; the rest is counted and dropped.
 const MAX_RECORDS: usize = 10_000;
@@ -67,8 +68,7 @@ impl<T> Queue<T> {
 /// News for the one thread that carries them to Python.
 #[derive(Default)]
 pub(super) struct Letters {
-    /// Level as in `logging`, and the message.
-    pub(super) records: Vec<(u8, String)>,
+    pub(super) records: Records,
     /// Records that were dropped because there were too many.
     pub(super) dropped: u64,
     /// Somebody came or went, and somebody waits for that.
@@ -111,14 +111,14 @@ impl Mailroom {
     }
 
     /// Leaves a log record, if there is room.
-    pub(super) fn record(&self, level: u8, message: String) {
+    pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut String)) {
         let mut state = self.state.lock();
         let letters = &mut state.letters;
         if letters.records.len() >= MAX_RECORDS {
             letters.dropped += 1;
             return;
         }
-        letters.records.push((level, message));
+        letters.records.push(level, write);
         if letters.records.len() == 1 {
             self.filled.notify_one();
         }

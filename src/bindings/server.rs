@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tracing::Dispatch;
@@ -96,8 +96,6 @@ pub(super) type PlaceTuple = (String, String, String, u16);
 type DeviceTuple = (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, PlaceTuple, Option<u16>);
 /// device id, client id, address, port, since, identity as JSON.
 type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
-/// log records, records dropped, changed, hook timeouts, jobs abandoned.
-type LettersTuple = (Vec<(u8, String)>, u64, bool, Vec<(&'static str, String, f64)>, Vec<u64>);
 
 #[pymethods]
 impl Server {
@@ -284,17 +282,23 @@ impl Server {
     }
 
     /// Waits for news; `None` when the server has stopped. For one thread of Python's. Log records of a level that
-    /// nobody wants are left out, but for errors: `is_wanted` says, of a level.
-    fn next_letters(&self, py: Python<'_>, is_wanted: &Bound<'_, PyAny>) -> PyResult<Option<LettersTuple>> {
-        let Some(mut letters) = detached(py, || self.mailroom.collect())? else { return Ok(None) };
+    /// nobody wants are left out, but for errors: `is_wanted` says, of a level. The news: log records, records dropped,
+    /// changed, hook timeouts, jobs abandoned.
+    fn next_letters<'py>(
+        &self,
+        py: Python<'py>,
+        is_wanted: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(letters) = detached(py, || self.mailroom.collect())? else { return Ok(None) };
         let mut unwanted = Vec::new();
         for level in [DEBUG, INFO, WARNING] {
             if !is_wanted.call1((level,))?.is_truthy()? {
                 unwanted.push(level);
             }
         }
-        letters.records.retain(|(level, _)| !unwanted.contains(level));
-        Ok(Some((letters.records, letters.dropped, letters.changed, letters.timeouts, letters.abandoned)))
+        let records = letters.records.of_levels(|level| !unwanted.contains(&level));
+        let told = (records, letters.dropped, letters.changed, letters.timeouts, letters.abandoned);
+        told.into_pyobject(py).map(Some)
     }
 }
 

@@ -1,13 +1,12 @@
 //! One accepted connection, from the TLS handshake to its end: one task. HTTP/1.1 until it is upgraded, if it is.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
-use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -17,11 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service;
 
 use super::Shared;
-use super::http;
-use super::http::metrics::Requests;
+use super::reception::Reception;
 use super::transport::Transport;
 use super::websocket::{self, Pumping};
 use crate::gate::Entry;
@@ -50,14 +47,14 @@ pub(super) struct Origin {
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
-    router: Router,
+    reception: Reception,
     address: SocketAddr,
     entry: Arc<Entry>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, router: Router, address: SocketAddr, entry: Entry) -> Self {
-        Self { shared, router, address, entry: Arc::new(entry) }
+    pub(super) fn new(shared: Arc<Shared>, reception: Reception, address: SocketAddr, entry: Entry) -> Self {
+        Self { shared, reception, address, entry: Arc::new(entry) }
     }
 
     /// Serves it until it ends, or the server is over.
@@ -99,10 +96,10 @@ impl Connection {
     where
         S: Transport,
     {
-        let Self { shared, router, address, entry } = self;
+        let Self { shared, reception, address, entry } = self;
         let upgrade = Arc::new(Mutex::new(None));
         let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade), entry };
-        answer_requests(&shared, router, origin, stream).await;
+        answer_requests(&shared, &reception, origin, stream).await;
         let Upgrade { transport, peer, device } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             tracing::error!("an upgraded connection of {address} came back as another type");
@@ -167,26 +164,13 @@ pub(super) async fn unless_over<T>(shared: &Shared, future: Pin<Box<dyn Future<O
     }
 }
 
-async fn answer_requests<S>(shared: &Arc<Shared>, router: Router, origin: Origin, stream: S)
+async fn answer_requests<S>(shared: &Arc<Shared>, reception: &Reception, origin: Origin, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let foreign = http::foreign(shared, &request, origin.address);
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(origin.clone());
-        let mut router = router.clone();
-        let endpoint = Requests::endpoint_of(request.uri().path());
-        async move {
-            let answer = match foreign {
-                Some(refused) => Ok(refused),
-                None => router.call(request).await,
-            };
-            if let Ok(answer) = &answer {
-                shared.requests.count(endpoint, answer.status());
-            }
-            answer
-        }
+    let service = service_fn(|request| {
+        let origin = origin.clone();
+        async move { Ok::<_, Infallible>(reception.answer(shared, origin, request).await) }
     });
     let limits = &shared.config.limits;
     let mut connection = http1::Builder::new()
@@ -196,6 +180,8 @@ where
         .max_buf_size(limits.max_request_head)
         // Whoever has said all it will say may still listen.
         .half_close(true)
+        // Answers are short: to copy them together costs less than to have the system gather them.
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let outcome = tokio::select! {

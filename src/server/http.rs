@@ -1,4 +1,4 @@
-//! The routes: the two WebSocket endpoints up to their upgrade, and plain HTTP. Every "no" is a JSON body
+//! The routes, and the upgrade to a WebSocket up to its 101. Every "no" is a JSON body
 //! `{"error": …}`, never a dropped connection (PROTOCOL.md 3 and 5.3).
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
@@ -42,8 +42,6 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let router = assets::add_to(router, shared.config.dashboard);
     let router = viewers::add_to(router, shared.config.dashboard);
     polling::add_to(router)
-        .route("/register_device", any(register_device))
-        .route("/connect_client", any(connect_client))
         .route("/devices", get(listing::devices))
         .route("/devices/{id}", get(listing::device))
         .route("/devices/{id}/connect", any(connect_to_device))
@@ -58,12 +56,10 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// The answer to everything where there is no room.
-pub(super) fn full_house(why: &'static str) -> Router {
-    Router::new().fallback(async move || {
-        let mut response = too_many(why);
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
-    })
+pub(super) fn full_house(why: &str) -> Response {
+    let mut response = too_many(why);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The answer to a request from a page that may not use the server, if it is one.
@@ -83,21 +79,13 @@ pub(super) fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: 
     Some(error(status, &what))
 }
 
-async fn register_device(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Device, None, request).await.unwrap_or_else(|refused| refused)
-}
-
-async fn connect_client(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Client, None, request).await.unwrap_or_else(|refused| refused)
-}
-
 /// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
 async fn connect_to_device(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
-    upgrade(&shared, Role::Client, Some(DeviceId::new(&id)), request).await.unwrap_or_else(|refused| refused)
+    upgrade_here(&shared, Role::Client, Some(DeviceId::new(&id)), request).await
 }
 
 async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade(&shared, Role::Http, None, request).await.unwrap_or_else(|refused| refused)
+    upgrade_here(&shared, Role::Http, None, request).await
 }
 
 /// Whether it takes connections: not any more once it stops.
@@ -126,31 +114,44 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
     }
 }
 
+/// Agrees to a WebSocket on a route.
+async fn upgrade_here(shared: &Arc<Shared>, role: Role, device: Option<DeviceId>, mut request: Request) -> Response {
+    match request.extensions_mut().remove::<Origin>() {
+        Some(origin) => upgrade(shared, role, device, origin, request).await,
+        None => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+    }
+}
+
 /// Agrees to a WebSocket, or says why not.
-async fn upgrade(
+pub(super) async fn upgrade<B>(
     shared: &Arc<Shared>,
     role: Role,
     device: Option<DeviceId>,
-    mut request: Request,
-) -> Result<Response, Response> {
-    let response = handshake(&request)?;
+    origin: Origin,
+    mut request: hyper::Request<B>,
+) -> Response {
+    let response = match handshake(&request) {
+        Ok(response) => response,
+        Err(refused) => return refused,
+    };
     if role == Role::Device && shared.hub.device_count() >= shared.config.limits.max_devices {
         shared.incidents.count(Incident::TurnedAway);
-        return Err(too_many("Too many devices"));
+        return too_many("Too many devices");
     }
-    let caller = Caller::of(shared, role, &request);
+    let caller = Caller::from(shared, role, Some(&origin), &request);
     let transport = hyper::upgrade::on(&mut request);
-    let Some(origin) = request.extensions_mut().remove::<Origin>() else {
-        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"));
-    };
     drop(request);
-    let peer = caller.authorize(shared).await?;
-    *origin.upgrade.lock() = Some(Upgrade { transport, peer, device });
-    Ok(response)
+    match caller.authorize(shared).await {
+        Ok(peer) => {
+            *origin.upgrade.lock() = Some(Upgrade { transport, peer, device });
+            response
+        }
+        Err(refused) => refused,
+    }
 }
 
 /// The 101 to a proper upgrade request, or what is wrong with the request (RFC 6455, 4.2).
-fn handshake(request: &Request) -> Result<Response, Response> {
+fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
     if request.method() != Method::GET {
         return Err(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed; this is a WebSocket endpoint"));
     }
@@ -203,8 +204,12 @@ struct Caller {
 
 impl Caller {
     fn of(shared: &Shared, role: Role, request: &Request) -> Self {
+        Self::from(shared, role, request.extensions().get(), request)
+    }
+
+    fn from<B>(shared: &Shared, role: Role, origin: Option<&Origin>, request: &hyper::Request<B>) -> Self {
         let mut peer = Peer::anonymous(role);
-        if let Some(origin) = request.extensions().get::<Origin>() {
+        if let Some(origin) = origin {
             peer.address = Some(origin.address);
             peer.certificate.clone_from(&origin.certificate);
         }
@@ -252,7 +257,7 @@ fn refused(reason: &str, status: u16) -> Response {
     response
 }
 
-fn facts_of(request: &Request) -> peer::Request {
+fn facts_of<B>(request: &hyper::Request<B>) -> peer::Request {
     let text = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };

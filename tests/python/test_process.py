@@ -14,7 +14,10 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,9 +53,9 @@ def script(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
 
 
-def resident_kib() -> int:
+def resident_kib(process: int | str = "self") -> int:
     """Without what is mapped from files, which comes when code is run first."""
-    with open("/proc/self/status") as status:
+    with open(f"/proc/{process}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 
@@ -449,25 +452,40 @@ CROWD = """
 """
 
 
+SERVER = """
+from cuttlefish_signaling import SignalingServer
+
+with SignalingServer() as server:
+    print(server.port, flush=True)
+    input()
+"""
+
+
 def test_memory_goes_back_when_many_have_left() -> None:
-    with SignalingServer() as server:
-        before = resident_kib()
-        crowd = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(CROWD), str(server.port), str(Path(__file__).parents[1])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert crowd.stdin is not None
-        assert crowd.stdout is not None
-        assert crowd.stdout.readline() == "here\n"
-        grown = resident_kib() - before
-        assert grown > 2_000, "900 devices take some memory"
-        crowd.communicate("go\n", PATIENCE)
+    with companion(SERVER) as server:  # A process of its own: what other tests have left free would hide the growth.
+        port = server.stdout.readline().strip()
+        before = resident_kib(server.pid)
+        with companion(CROWD, port, str(Path(__file__).parents[1])) as crowd:
+            assert crowd.stdout.readline() == "here\n"
+            grown = resident_kib(server.pid) - before
+            assert grown > 2_000, "900 devices take some memory"
         deadline = time.monotonic() + PATIENCE
-        while resident_kib() - before > grown / 2 and time.monotonic() < deadline:
+        while resident_kib(server.pid) - before > grown / 2 and time.monotonic() < deadline:
             os.sched_yield()
-        assert resident_kib() - before < grown / 2
+        assert resident_kib(server.pid) - before < grown / 2
+
+
+@contextmanager
+def companion(program: str, *arguments: str) -> Iterator[Any]:
+    """A program in an interpreter of its own, which ends by the line that it is given in the end."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+        process.communicate("go\n", PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_no_python_api_is_named_below_the_bindings() -> None:

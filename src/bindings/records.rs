@@ -1,0 +1,55 @@
+//! Log records on their way to Python. All share one text: to make room for each of them, and to free it on another
+//! thread, costs more than to write it.
+
+/// Records in the order in which they were written.
+#[derive(Default)]
+pub(super) struct Records {
+    text: String,
+    /// Level as in `logging`, and where the record's text ends.
+    ends: Vec<(u8, usize)>,
+}
+
+impl Records {
+    /// One more, of what `write` adds to the text.
+    pub(super) fn push(&mut self, level: u8, write: impl FnOnce(&mut String)) {
+        write(&mut self.text);
+        self.ends.push((level, self.text.len()));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Those of a level that is wanted.
+    pub(super) fn of_levels(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<(u8, &str)> {
+        let mut begin = 0;
+        let mut found = Vec::new();
+        for &(level, end) in &self.ends {
+            if is_wanted(level) {
+                found.push((level, self.text.get(begin..end).unwrap_or_default()));
+            }
+            begin = end;
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Records;
+
+    #[test]
+    fn each_has_its_own_text() {
+        let mut records = Records::default();
+        for (level, text) in [(10, "a"), (20, ""), (30, "bé"), (10, "c")] {
+            records.push(level, |all| all.push_str(text));
+        }
+        assert_eq!(records.len(), 4);
+        assert_eq!(records.of_levels(|_| true), [(10, "a"), (20, ""), (30, "bé"), (10, "c")]);
+        assert_eq!(records.of_levels(|level| level != 10), [(20, ""), (30, "bé")]);
+    }
+}
