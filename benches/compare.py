@@ -4,7 +4,7 @@ Each scenario is run with each server, round after round, so that a machine that
 the figures are medians over the rounds, and a ratio is the median of each round's ratio. The server has the first core,
 the load the second. Ratios hold; absolute figures are those of the machine.
 
-python benches/compare.py [--rounds 5] [--seconds 2] [--only PART ...] [--out docs/figures.json]
+python benches/compare.py [--rounds 3] [--seconds 2] [--only PART ...] [--out docs/figures.json]
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ GROWTH = {
     **{f"{pairs} pairs": ("relay", "--pairs", str(pairs)) for pairs in (1, 10, 50, 200, 1000)},
 }
 """How the cost of this server grows."""
+CHURN = {"a million clients come and go, at 10 devices": ("churn", "--pairs", "10", "--clients", "1000000")}
+"""What is left of clients that have gone. Some minutes: it is run once."""
 
 
 def build(name: str) -> str:
@@ -179,10 +181,10 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measures, prints, and writes down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")
     parser.add_argument(
-        "--only", action="append", choices=["peers", "variants", "workers", "growth"], help="these parts"
+        "--only", action="append", choices=["peers", "variants", "workers", "growth", "churn"], help="these parts"
     )
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
     options = parser.parse_args()
@@ -193,13 +195,15 @@ def main() -> None:
         "variants": ({title: [*ours[:-1], *more, "--port"] for title, more in VARIANTS.items()}, RELAY),
         "workers": ({f"{n} workers": [*ours[:-1], "--workers", str(n), "--port"] for n in (1, 2)}, RELAY),
         "growth": ({name: ours}, GROWTH),
+        "churn": ({name: ours}, CHURN),
     }
     figures: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     figures["machine"] = machine()
     for part, (of_part, scenarios) in plan.items():
         if part in (options.only or plan):
             where = load if part != "workers" else load[-1:]
-            figures[part] = run_all(where, of_part, scenarios, options.rounds, options.seconds)
+            rounds = options.rounds if part != "churn" else 1
+            figures[part] = run_all(where, of_part, scenarios, rounds, options.seconds)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -41,6 +41,10 @@ NAMES = {
     "registrations_per_second": "registrations/s",
     "cpu_us_per_registration": "CPU µs/registration",
     "kib_per_idle_device": "KiB/idle device",
+    "cpu_us_per_client_first_tenth": "CPU µs/client, first tenth",
+    "cpu_us_per_client_last_tenth": "last tenth",
+    "kib_after_a_tenth": "KiB after a tenth",
+    "kib_after_all": "after all",
     "kib_before": "KiB before",
     "kib_after": "KiB after they left",
 }
@@ -100,7 +104,9 @@ def table(part: Part) -> str:
             "|---|" + "--:|" * len(names),
         ]
         for server, found in of_server.items():
-            cells = (f"{number(found['figures'][name])} ({found['ratios'][name]:.2f}x)" for name in names)
+            cells = [number(found["figures"][name]) for name in names]
+            if len(of_server) > 1:
+                cells = [f"{cell} ({found['ratios'][name]:.2f}x)" for cell, name in zip(cells, names, strict=True)]
             lines.append(f"| {server} | " + " | ".join(cells) + " |")
     return "\n".join(lines[1:])
 
@@ -136,6 +142,7 @@ def main() -> None:
         "variants": table(figures["variants"]),
         "workers": table(figures["workers"]),
         "growth": growth_table(figures["growth"]),
+        "churn": table(figures["churn"]),
     }
     for part, content in parts.items():
         mark = f"<!-- {part}: written by benches/plot.py -->"

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use cuttlefish_signaling::protocol::inbound::bare_payload;
 use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, Malformed};
 
 fn id(text: &str) -> Option<u32> {
@@ -97,4 +98,19 @@ fn many_keys_are_no_trouble() {
     assert!(ClientMessage::parse(&format!(r#"{{"message_type":"x"{keys}}}"#)).is_ok());
     let twice = format!(r#"{{"message_type":"x"{keys},"k7":0}}"#);
     assert_eq!(ClientMessage::parse(&twice), Err(Malformed::Envelope));
+}
+
+/// Strings are looked through in blocks: nothing depends on where in a block something stands.
+#[test]
+fn a_string_is_read_alike_wherever_its_parts_are() {
+    const PARTS: [&str; 14] =
+        ["\"", "\\\"", "\\\\", "\\", "\\n", "\\r\\n", "\\u00e9", "\\u00g9", "\\x", "\n", "\u{1f}", "\u{7f}", "é", " "];
+    for before in 0..40 {
+        for (part, next) in PARTS.iter().flat_map(|part| PARTS.iter().map(move |next| (part, next))) {
+            let text = format!("\"{}{part}{next}{}\"", "x".repeat(before), "x".repeat(40 - before));
+            let expected =
+                serde_json::from_str::<&serde_json::value::RawValue>(&text).ok().map(serde_json::value::RawValue::get);
+            assert_eq!(bare_payload(&text).ok(), expected, "{text:?}");
+        }
+    }
 }
