@@ -318,6 +318,8 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     if matches!(address.ip(), IpAddr::V6(ip) if ip.is_unspecified()) {
         socket.set_only_v6(false)?;
     }
+    // Signaling is small messages that somebody waits for. Accepted sockets have it from the one that listens.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

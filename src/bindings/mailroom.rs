@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::logging::WARNING;
 use super::memory::give_back;
 use super::records::Records;
 
@@ -94,6 +95,8 @@ struct Letterbox {
     letters: Letters,
     /// Something in it can not wait.
     urgent: bool,
+    /// Of the last delivery, nobody wanted what Python was woken for.
+    unwanted: bool,
     closed: bool,
 }
 
@@ -110,7 +113,7 @@ impl Mailroom {
         self.filled.notify_one();
     }
 
-    /// Leaves a log record, if there is room.
+    /// Leaves a log record, if there is room. Warnings are delivered at once.
     pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut String)) {
         let mut state = self.state.lock();
         let letters = &mut state.letters;
@@ -119,7 +122,10 @@ impl Mailroom {
             return;
         }
         letters.records.push(level, write);
-        if letters.records.len() == 1 {
+        let is_first = letters.records.len() == 1;
+        let is_warning = level >= WARNING;
+        state.urgent |= is_warning;
+        if is_first || is_warning {
             self.filled.notify_one();
         }
     }
@@ -147,11 +153,13 @@ impl Mailroom {
     }
 
     /// Waits for letters and takes them all; `None` once closed and empty. Where there is nothing urgent, waits a little
-    /// for more: each delivery costs the interpreter's lock. Memory that can go back does, on this thread.
+    /// for more, and longer if the last ones were [`Self::unwanted`]: each delivery costs the interpreter's lock. Memory
+    /// that can go back does, on this thread.
     pub(super) fn collect(&self) -> Option<Letters> {
         let mut state = self.state.lock();
         self.filled.wait_while(&mut state, |state| state.letters.is_empty() && !state.closed);
-        self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, GATHERING);
+        let gathering = if state.unwanted { GATHERING_UNWANTED } else { GATHERING };
+        self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, gathering);
         state.urgent = false;
         let letters = std::mem::take(&mut state.letters);
         drop(state);
@@ -159,6 +167,11 @@ impl Mailroom {
             give_back();
         }
         if letters.is_empty() { None } else { Some(letters) }
+    }
+
+    /// Whether all that was collected last was log records of levels that nobody wants.
+    pub(super) fn unwanted(&self, unwanted: bool) {
+        self.state.lock().unwanted = unwanted;
     }
 
     /// Nothing more comes.
@@ -181,6 +194,9 @@ impl Letters {
 
 /// How long log records are gathered before they are delivered.
 const GATHERING: Duration = Duration::from_millis(5);
+
+/// The same where nobody wants them: their levels are asked for all the same, since they may change at any time.
+const GATHERING_UNWANTED: Duration = Duration::from_millis(50);
 
 /// How long a join of ours waits beyond what was asked, before it gives up on a thread.
 pub(super) const SLACK: Duration = Duration::from_secs(5);

@@ -297,6 +297,7 @@ impl Server {
             }
         }
         let records = letters.records.of_levels(|level| !unwanted.contains(&level));
+        self.mailroom.unwanted(records.is_empty());
         let told = (records, letters.dropped, letters.changed, letters.timeouts, letters.abandoned);
         told.into_pyobject(py).map(Some)
     }

@@ -71,8 +71,6 @@ impl Connection {
 
     /// TLS, where there is any, and HTTP, until an endpoint has agreed to an upgrade.
     async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Pumping> {
-        // Signaling is small messages that somebody waits for.
-        drop(stream.set_nodelay(true));
         let Some(tls) = tls else { return self.speak_http(stream, None).await };
         let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, tls.accept(stream));
         let outcome = tokio::select! {
