@@ -60,7 +60,12 @@ impl Connection {
     /// Serves it until it ends, or the server is over.
     pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Life {
         let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        Life::begin(shared, entry, Box::pin(self.open(stream, tls)))
+        // Each boxed by itself: what a TLS handshake needs is many times what a request does.
+        let opening: Opening = match tls {
+            Some(tls) => Box::pin(self.speak_tls(stream, tls)),
+            None => Box::pin(self.speak_http(stream, None)),
+        };
+        Life::begin(shared, entry, opening)
     }
 
     /// The same for a connection in memory.
@@ -69,9 +74,8 @@ impl Connection {
         Life::begin(shared, entry, Box::pin(self.speak_http(stream, None)))
     }
 
-    /// TLS, where there is any, and HTTP, until an endpoint has agreed to an upgrade.
-    async fn open(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Pumping> {
-        let Some(tls) = tls else { return self.speak_http(stream, None).await };
+    /// TLS, and HTTP within it.
+    async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<Pumping> {
         let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, tls.accept(stream));
         let outcome = tokio::select! {
             biased;
@@ -90,6 +94,7 @@ impl Connection {
         None
     }
 
+    /// HTTP, until an endpoint has agreed to an upgrade.
     async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<Pumping>
     where
         S: Transport,
