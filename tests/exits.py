@@ -67,6 +67,9 @@ assert ready.wait(20)
 
 WAIT = "server, peers = serve()\nprint('ready', flush=True)\nserver.wait_for_device('never', timeout=None)\n"
 
+AT_ONCE = "server = SignalingServer().start()\npeer = register(server.port, 'a')\n"
+"""The core has its first log record for Python when Python ends: whoever is called to fetch it must not come too late."""
+
 WAYS: dict[str, tuple[str, int, str]] = {
     # Its code, its exit status, what its output has to say.
     "sys.exit": ("kept = serve()\nsys.exit(3)\n", 3, ""),
@@ -74,6 +77,7 @@ WAYS: dict[str, tuple[str, int, str]] = {
     "SIGINT": (WAIT, -signal.SIGINT, "KeyboardInterrupt"),
     "SIGTERM": (WAIT, -signal.SIGTERM, ""),
     "daemon thread": (IN_A_DAEMON, 0, ""),
+    "first letter": (AT_ONCE, 0, ""),
     "pytest -x": (PYTEST, 1, "1 failed"),
 }
 CRASHES = ("Fatal Python error", "panicked", "Segmentation", "Exception ignored", "after interpreter shutdown")

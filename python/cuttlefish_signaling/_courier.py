@@ -21,30 +21,32 @@ MAX_KEPT_ERRORS = 100
 
 
 class Courier:
-    """One thread of one server. It ends when the core has stopped and everything is delivered."""
+    """One thread of one server, if there is anything to tell: a server that nobody visits starts and stops the sooner.
+    It ends when the core has stopped and everything is delivered."""
 
-    def __init__(self, hooks: HookRunner) -> None:
+    def __init__(self, hooks: HookRunner, native: _native.Server) -> None:
         self._hooks = hooks
+        self._native = native
         self._watchers: dict[int, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._last_key = 0
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """What the core has logged as errors of its own."""
         self.error_count = 0
         self._lock = threading.Lock()
-        self.thread: threading.Thread | None = None
-
-    def start(self, native: _native.Server) -> None:
-        """Starts the thread."""
-        self.thread = threading.Thread(target=self._work, args=(native,), name="cuttlefish-courier", daemon=True)
-        self.thread.start()
+        self._thread: threading.Thread | None = None
+        native.on_first_letter(self._begin)
 
     def close(self, timeout: float) -> None:
-        """Waits until all is delivered, at most so many seconds."""
-        if self.thread is not None and self.thread is not threading.current_thread():
-            self.thread.join(timeout)
+        """Waits until all is delivered, at most so many seconds. The core must have stopped."""
+        if self._thread is None:
+            self._work()  # There was nothing to tell, or no thread to be had.
+        elif self._thread is not threading.current_thread():
+            self._thread.join(timeout)
 
     def watch(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
-        """Calls back on that loop whenever somebody comes or goes; returns a key for `unwatch`."""
+        """Calls back on that loop whenever somebody comes or goes, and when the core has stopped; returns a key for
+        `unwatch`."""
+        self._begin()
         with self._lock:
             self._last_key += 1
             self._watchers[self._last_key] = (loop, callback)
@@ -55,8 +57,15 @@ class Courier:
         with self._lock:
             self._watchers.pop(key, None)
 
-    def _work(self, native: _native.Server) -> None:
-        while (letters := native.next_letters(logger.isEnabledFor)) is not None:
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="cuttlefish-courier", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _work(self) -> None:
+        while (letters := self._native.next_letters(logger.isEnabledFor)) is not None:
             records, dropped, changed, timeouts, abandoned = letters
             for level, message in records:
                 if level >= logging.ERROR:

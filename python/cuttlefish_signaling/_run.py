@@ -39,12 +39,11 @@ class Run:
             names.append("ice_servers")
         native = {**settings.native, "host": resolve(settings.host, settings.port), "ice_servers": ice.native}
         self.hooks = HookRunner(settings, ice.hook, loop)
-        self.courier = Courier(self.hooks)
         self.native = _native.Server(native, names)
+        self.courier = Courier(self.hooks, self.native)
         try:
             if names:
                 self.hooks.start(self.native)
-            self.courier.start(self.native)
         except BaseException:
             # No more threads to be had: then no server either.
             self.native.stop(0.0)

@@ -82,6 +82,9 @@ pub(super) struct Letters {
     many_left: bool,
 }
 
+/// Sees to it that somebody collects, without waiting for that; false if it could not.
+type Call = Box<dyn Fn() -> bool + Send>;
+
 /// The letterbox of one server.
 pub(super) struct Mailroom {
     state: Mutex<Letterbox>,
@@ -93,6 +96,8 @@ pub(super) struct Mailroom {
 #[derive(Default)]
 struct Letterbox {
     letters: Letters,
+    /// What the first letter does, where nobody collects yet.
+    on_first: Option<Call>,
     /// Something in it can not wait.
     urgent: bool,
     /// Of the last delivery, nobody wanted what Python was woken for.
@@ -105,12 +110,23 @@ impl Mailroom {
         Self { state: Mutex::default(), filled: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
 
+    /// What the first letter is to do: until there is one, nobody need wait for it.
+    pub(super) fn on_first(&self, call: Call) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.on_first = Some(call);
+            if !state.letters.is_empty() {
+                self.tell(&mut state);
+            }
+        }
+    }
+
     /// Leaves something that somebody waits for.
     pub(super) fn post(&self, write: impl FnOnce(&mut Letters)) {
         let mut state = self.state.lock();
         write(&mut state.letters);
         state.urgent = true;
-        self.filled.notify_one();
+        self.tell(&mut state);
     }
 
     /// Leaves a log record, if there is room. Warnings are delivered at once.
@@ -126,7 +142,7 @@ impl Mailroom {
         let is_warning = level >= WARNING;
         state.urgent |= is_warning;
         if is_first || is_warning {
-            self.filled.notify_one();
+            self.tell(&mut state);
         }
     }
 
@@ -139,8 +155,9 @@ impl Mailroom {
 
     /// Tells that what peers used can go back to the system.
     pub(super) fn many_left(&self) {
-        self.state.lock().letters.many_left = true;
-        self.filled.notify_one();
+        let mut state = self.state.lock();
+        state.letters.many_left = true;
+        self.tell(&mut state);
     }
 
     /// One coroutine more waits for changes, or one less.
@@ -176,8 +193,17 @@ impl Mailroom {
 
     /// Nothing more comes.
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.on_first = None;
         self.filled.notify_all();
+    }
+
+    fn tell(&self, state: &mut Letterbox) {
+        self.filled.notify_one();
+        if state.on_first.as_ref().is_some_and(|call| call()) {
+            state.on_first = None;
+        }
     }
 }
 

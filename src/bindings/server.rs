@@ -40,6 +40,8 @@ pub(super) struct Server {
     hooks: Arc<PyHooks>,
     jobs: Arc<Queue<Job>>,
     mailroom: Arc<Mailroom>,
+    /// Calls whoever is to collect the letters.
+    caller: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     /// The way to the server's thread; taken by whoever stops it.
     thread: Mutex<Option<Thread>>,
     /// The process that has the threads.
@@ -129,6 +131,7 @@ impl Server {
             hooks: asked,
             jobs,
             mailroom,
+            caller: Arc::default(),
             thread: Mutex::new(Some(thread)),
             process: std::process::id(),
         })
@@ -160,6 +163,9 @@ impl Server {
             // Wakes those who wait for somebody: nobody comes any more.
             self.running.changes().mark();
             self.mailroom.close();
+            if let Some(caller) = self.caller.lock().take() {
+                let _panicked = caller.join();
+            }
             in_time
         })
     }
@@ -279,6 +285,21 @@ impl Server {
     #[getter]
     fn spare_hook_threads(&self) -> usize {
         self.jobs.spare()
+    }
+
+    /// Has `collector` called, from a thread of its own, when there are letters for the first time.
+    fn on_first_letter(&self, collector: Py<PyAny>) {
+        let (caller, collector) = (Arc::clone(&self.caller), Arc::new(collector));
+        self.mailroom.on_first(Box::new(move || {
+            let collector = Arc::clone(&collector);
+            let call = move || {
+                Python::try_attach(|py| collector.call0(py).map_err(|error| error.write_unraisable(py, None)));
+            };
+            let spawned = thread::Builder::new().name("cuttlefish-caller".into()).spawn(call);
+            let has_spawned = spawned.is_ok();
+            *caller.lock() = spawned.ok();
+            has_spawned
+        }));
     }
 
     /// Waits for news; `None` when the server has stopped. For one thread of Python's. Log records of a level that

@@ -86,6 +86,12 @@ def test_1000_rounds_leave_no_thread_no_descriptor_no_port_and_no_memory() -> No
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_a_server_that_nobody_visits_has_one_thread() -> None:
+    before = threads()
+    with SignalingServer(), SignalingServer():
+        assert len(threads() - before) == 2
+
+
 def test_rounds_with_hooks_leave_no_thread() -> None:
     async def ice(ctx: object) -> list[object]:
         await asyncio.sleep(0)
