@@ -39,7 +39,7 @@ fmt: $(VENV)/tools
 	$(BIN)/ruff check --fix --quiet python tests examples benches
 	$(BIN)/ruff format python tests examples benches
 
-# A quarter of an hour: the parts of the core, this server beside others (docs/performance.md and its picture are written
+# Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --upgrade pip

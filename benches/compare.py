@@ -193,7 +193,7 @@ def main() -> None:
     plan: dict[str, tuple[Servers, dict[str, tuple[str, ...]]]] = {
         "peers": (everybody, SCENARIOS),
         "variants": ({title: [*ours[:-1], *more, "--port"] for title, more in VARIANTS.items()}, RELAY),
-        "workers": ({f"{n} workers": [*ours[:-1], "--workers", str(n), "--port"] for n in (1, 2)}, RELAY),
+        "workers": ({f"workers={n}": [*ours[:-1], "--workers", str(n), "--port"] for n in (1, 2)}, RELAY),
         "growth": ({name: ours}, GROWTH),
         "churn": ({name: ours}, CHURN),
     }

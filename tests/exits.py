@@ -68,7 +68,7 @@ assert ready.wait(20)
 WAIT = "server, peers = serve()\nprint('ready', flush=True)\nserver.wait_for_device('never', timeout=None)\n"
 
 AT_ONCE = "server = SignalingServer().start()\npeer = register(server.port, 'a')\n"
-"""The core has its first log record for Python when Python ends: whoever is called to fetch it must not come too late."""
+"""The core has its first log record for Python when Python ends: who is called to fetch it must not come too late."""
 
 WAYS: dict[str, tuple[str, int, str]] = {
     # Its code, its exit status, what its output has to say.

@@ -46,7 +46,6 @@ class Courier:
     def watch(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
         """Calls back on that loop whenever somebody comes or goes, and when the core has stopped; returns a key for
         `unwatch`."""
-        self._begin()
         with self._lock:
             self._last_key += 1
             self._watchers[self._last_key] = (loop, callback)

@@ -348,13 +348,13 @@ where
     /// input would reset it, and take the goodbye back.
     fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Phase::Leaving(_) = self.phase else { return false };
+        // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
         if !self.deaf && !S::SAYS_GOODBYE {
             self.phase = Phase::Over;
             return true;
         }
         match Pin::new(self.socket.transport()).poll_shutdown(cx) {
             Poll::Ready(Ok(())) if self.deaf => {}
-            // Both sides have said goodbye: nothing is left unread.
             Poll::Ready(_) => {
                 self.phase = Phase::Over;
                 return true;
