@@ -21,8 +21,10 @@ MAX_KEPT_ERRORS = 100
 
 
 class Courier:
-    """One thread of one server, if there is anything to tell: a server that nobody visits starts and stops the sooner.
-    It ends when the core has stopped and everything is delivered."""
+    """One thread of one server, from the first that there is to tell until the core has stopped and all is delivered.
+
+    A server that nobody visits has none: it starts and stops the sooner.
+    """
 
     def __init__(self, hooks: HookRunner, native: _native.Server) -> None:
         self._hooks = hooks
@@ -44,8 +46,7 @@ class Courier:
             self._thread.join(timeout)
 
     def watch(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
-        """Calls back on that loop whenever somebody comes or goes, and when the core has stopped; returns a key for
-        `unwatch`."""
+        """Calls back on that loop whenever somebody comes or goes, and in the end; returns a key for `unwatch`."""
         with self._lock:
             self._last_key += 1
             self._watchers[self._last_key] = (loop, callback)
