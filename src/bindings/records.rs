@@ -37,19 +37,3 @@ impl Records {
         found
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::Records;
-
-    #[test]
-    fn each_has_its_own_text() {
-        let mut records = Records::default();
-        for (level, text) in [(10, "a"), (20, ""), (30, "bé"), (10, "c")] {
-            records.push(level, |all| all.push_str(text));
-        }
-        assert_eq!(records.len(), 4);
-        assert_eq!(records.of_levels(|_| true), [(10, "a"), (20, ""), (30, "bé"), (10, "c")]);
-        assert_eq!(records.of_levels(|level| level != 10), [(20, ""), (30, "bé")]);
-    }
-}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import re
+import socket
+import stat
 import threading
 import urllib.request
 
@@ -20,7 +24,7 @@ from cuttlefish_signaling import (
     WaitTimeoutError,
 )
 
-from peers import PATIENCE, Peers, relays
+from peers import PATIENCE, Peers, peers_of, relays
 
 
 def test_urls_tell_where_it_listens(server: SignalingServer) -> None:
@@ -359,3 +363,35 @@ def test_serve_forever_serves_until_stopped() -> None:
     server.stop()
     serving.join(PATIENCE)
     assert not serving.is_alive()
+
+
+def test_each_log_record_has_its_own_text(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["cvd-1", "émulateur", "装置", "x"]
+    with caplog.at_level(logging.INFO, "cuttlefish_signaling"), SignalingServer() as server, peers_of(server) as peers:
+        for name in names:
+            peers.device(name)
+    told = [record.getMessage() for record in caplog.records if " registered from " in record.getMessage()]
+    assert [text.split(" registered")[0] for text in told] == [f'device "{name}"' for name in names]
+
+
+def test_accepted_sockets_do_not_wait_to_fill_a_segment(server: SignalingServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if is_accepted(descriptor, client.getsockname()):
+                with socket.socket(fileno=os.dup(descriptor)) as accepted:
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    return
+    pytest.fail("the server's end of the connection was not found")
+
+
+def is_accepted(descriptor: int, client: tuple[str, int]) -> bool:
+    """Whether it is the other end of the client's connection: the server is in this process."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            return bool(found.getpeername() == client)
+    except OSError:
+        return False  # Gone meanwhile, or connected to nobody.
