@@ -8,8 +8,11 @@ use wide::u8x16;
 /// The last of the characters that a string can not have as they are (RFC 8259, 7).
 const LAST_CONTROL: u8 = 0x1f;
 
-/// Bytes of a string that are looked at together.
-const BLOCK: usize = 16;
+/// Bytes that are compared by one instruction.
+const LANES: usize = 16;
+
+/// Bytes of a long string that are looked at together: a bit for each fits into a register.
+const BLOCK: usize = 64;
 
 /// The text is not JSON, or nests too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,25 +110,40 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A string, behind its first quote. Blocks while there are any: all of a message but its end.
+    /// A string, behind its first quote: most keys end within a few bytes, and what is long goes by in blocks.
     fn string(&mut self) -> Result<(), NotJson> {
-        while let Some(block) = self.ahead().first_chunk() {
-            let (passed, stop) = pass(block);
-            self.at += passed;
-            match stop {
-                None => {}
-                Some(b'"') => return Ok(()),
-                Some(b'\\') => self.escape()?,
-                Some(_) => return Err(NotJson),
-            }
+        let mut is_over = self.block::<LANES>()?.unwrap_or(false);
+        while !is_over && let Some(ends) = self.block::<BLOCK>()? {
+            is_over = ends;
         }
-        loop {
-            match self.next()? {
-                b'"' => return Ok(()),
-                b'\\' => self.escape()?,
-                0..=LAST_CONTROL => return Err(NotJson),
-                _ => {}
-            }
+        while !is_over && let Some(ends) = self.block::<LANES>()? {
+            is_over = ends;
+        }
+        while !is_over {
+            is_over = match self.next()? {
+                byte @ (b'"' | b'\\' | 0..=LAST_CONTROL) => self.ends_by(byte)?,
+                _ => false,
+            };
+        }
+        Ok(())
+    }
+
+    /// The next bytes of a string, if there are so many, as far as nothing stops it. True where it ends with them.
+    #[inline]
+    fn block<const N: usize>(&mut self) -> Result<Option<bool>, NotJson> {
+        let Some(block) = self.ahead().first_chunk::<N>() else { return Ok(None) };
+        let (passed, stop) = pass(block);
+        self.at += passed;
+        stop.map_or(Ok(false), |stop| self.ends_by(stop)).map(Some)
+    }
+
+    /// What a quote, a backslash or a control character that has been passed means for its string.
+    #[inline]
+    fn ends_by(&mut self, stop: u8) -> Result<bool, NotJson> {
+        match stop {
+            b'"' => Ok(true),
+            b'\\' => self.escape().map(|()| false),
+            _ => Err(NotJson),
         }
     }
 
@@ -207,11 +225,9 @@ impl<'a> Scanner<'a> {
 
 /// How much of a string's next bytes can be passed, and the quote, backslash or control character that stops it, which is
 /// passed as well. Escapes of two characters do not stop it: every line of an SDP ends in two of them.
-fn pass(block: &[u8; BLOCK]) -> (usize, Option<u8>) {
-    let bytes = u8x16::new(*block);
-    let is_control = bytes.simd_eq(bytes.min(u8x16::splat(LAST_CONTROL)));
-    let is_special = is_control | bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\'));
-    let mut special = is_special.to_bitmask();
+#[inline]
+fn pass<const N: usize>(block: &[u8; N]) -> (usize, Option<u8>) {
+    let mut special = special_in(block);
     while special != 0 {
         let at = special.trailing_zeros() as usize;
         let escapes = block[at] == b'\\' && block.get(at + 1).is_some_and(|&byte| stands_for_one(byte));
@@ -220,7 +236,20 @@ fn pass(block: &[u8; BLOCK]) -> (usize, Option<u8>) {
         }
         special &= !(0b11 << at);
     }
-    (BLOCK, None)
+    (N, None)
+}
+
+/// A bit for each byte that is a quote, a backslash or a control character, the first byte's the lowest.
+#[inline]
+fn special_in<const N: usize>(block: &[u8; N]) -> u64 {
+    let (parts, _) = block.as_chunks::<LANES>();
+    parts.iter().rfold(0, |special, part| {
+        let bytes = u8x16::new(*part);
+        // A quote is put behind the control characters, which stay among themselves: one comparison finds both.
+        let moved = bytes ^ u8x16::splat(b'"' ^ (LAST_CONTROL + 1));
+        let stops = moved.simd_eq(moved.min(u8x16::splat(LAST_CONTROL + 1))) | bytes.simd_eq(u8x16::splat(b'\\'));
+        special << LANES | u64::from(stops.to_bitmask())
+    })
 }
 
 /// What a backslash may have behind it but for `u` (RFC 8259, 7).
