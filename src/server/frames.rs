@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -34,7 +35,7 @@ pub(super) struct Frames<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Begins with an upgraded connection; `read_ahead` is what was read from it before.
     pub(super) fn new(inner: S, read_ahead: Vec<u8>, settings: WebSocketConfig) -> Self {
-        let transfer = Transfer { inner, waker: Waker::noop().clone(), ahead: Bytes::new(), came: 0 };
+        let transfer = Transfer { inner, waker: Waker::noop().clone(), lent: 0..0, ahead: Bytes::new(), came: 0 };
         let socket = WebSocket::from_partially_read(transfer, read_ahead, Role::Server, Some(settings));
         Self { socket, ended: false, ready: true }
     }
@@ -62,7 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Frames<S> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let next = ready!(unless_blocked(self.woken_by(cx).read()));
+        let next = unless_blocked(self.woken_by(cx).read());
+        self.socket.get_mut().give_back();
+        let next = ready!(next);
         self.ended = next.is_err();
         Poll::Ready(match next {
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
@@ -121,9 +124,21 @@ struct Transfer<S> {
     inner: S,
     /// Whom the transport wakes.
     waker: Waker,
-    /// What was read and not asked for yet.
+    /// What was read and not asked for yet, while it is in the thread's buffer: until the end of [`Frames::poll_next`].
+    lent: Range<usize>,
+    /// What was read and not asked for yet, from then on.
     ahead: Bytes,
     came: u32,
+}
+
+impl<S> Transfer<S> {
+    /// Leaves the thread's buffer to other connections.
+    fn give_back(&mut self) {
+        if !self.lent.is_empty() {
+            let lent = std::mem::take(&mut self.lent);
+            self.ahead = SCRATCH.with_borrow(|scratch| Bytes::copy_from_slice(&scratch[lent]));
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> Read for Transfer<S> {
@@ -134,15 +149,17 @@ impl<S: AsyncRead + Unpin> Read for Transfer<S> {
             return Ok(part.len());
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut came = ReadBuf::new(scratch);
-            let poll = Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), &mut came);
-            done(poll)?;
-            let came = came.filled();
-            self.came = self.came.saturating_add(u32::try_from(came.len()).unwrap_or(u32::MAX));
-            let (now, later) = came.split_at(wanted.len().min(came.len()));
-            wanted[..now.len()].copy_from_slice(now);
-            self.ahead = Bytes::copy_from_slice(later);
-            Ok(now.len())
+            if self.lent.is_empty() {
+                let mut came = ReadBuf::new(scratch);
+                let poll = Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), &mut came);
+                done(poll)?;
+                self.lent = 0..came.filled().len();
+                self.came = self.came.saturating_add(u32::try_from(self.lent.len()).unwrap_or(u32::MAX));
+            }
+            let part = self.lent.start..self.lent.end.min(self.lent.start + wanted.len());
+            self.lent.start = part.end;
+            wanted[..part.len()].copy_from_slice(&scratch[part.clone()]);
+            Ok(part.len())
         })
     }
 }

@@ -14,6 +14,7 @@ use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, IceSource, Limits, NoHooks, Running, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -271,6 +272,58 @@ fn while_a_hook_hangs_its_peer_is_not_read_without_end() {
         // A MiB is held back, and the rest is what the system's buffers take.
         assert!(taken < 16 * 1024 * 1024, "{taken} bytes were taken");
     });
+}
+
+/// Says what a client may see when it is told to.
+struct Slow(Arc<Notify>);
+
+impl Hooks for Slow {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<Decision<String>> {
+        let told = Arc::clone(&self.0);
+        Some(Box::pin(async move {
+            told.notified().await;
+            Ok("{}".into())
+        }))
+    }
+}
+
+/// What one read took in and nobody could be given yet stays its peer's, whatever others say in between.
+#[test]
+fn while_a_hook_hangs_what_was_read_stays_whole() {
+    block_on(async {
+        let go_on = Arc::new(Notify::new());
+        // Half of the texts are held back: the others stay where they were read into.
+        let limits = Limits { outbox_bytes: 65_536, ..Limits::default() };
+        let server = serve_with(Config { limits, ..Config::default() }, Arc::new(Slow(Arc::clone(&go_on))));
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "x").await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let upgrade = UPGRADE.replace("/register_device", "/connect_client");
+        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        read_head(&mut stream).await;
+        let mut texts = masked(br#"{"message_type":"connect","device_id":"x"}"#);
+        for payload in 1..=40 {
+            let space = " ".repeat(3450);
+            texts.extend(masked(format!(r#"{{"message_type":"forward",{space}"payload":{payload}}}"#).as_bytes()));
+        }
+        stream.write_all(&texts).await.unwrap();
+        // Said after the server has read that: it reads again, for somebody else.
+        device.round_trip().await;
+        device.says(&format!(r#"{{"message_type":"?","more":"{}"}}"#, "#".repeat(12_000))).await;
+        device.hears(r#"{"error":"Unknown message type: ?"}"#).await;
+        go_on.notify_one();
+        for payload in 1..=40 {
+            device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{payload}}}"#)).await;
+        }
+    });
+}
+
+/// Up to the empty line behind a response's headers.
+async fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(patiently("a response", stream.read_u8()).await.unwrap());
+    }
 }
 
 /// One text frame, masked with zeros.
