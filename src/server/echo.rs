@@ -16,7 +16,12 @@ pub(super) async fn echo<S: Transport>(mut socket: Frames<S>) {
                     return;
                 }
             }
-            Some(Ok(_)) => {}
+            // The library has made an answer to a ping or a goodbye.
+            Some(Ok(_)) => {
+                if socket.flush().await.is_err() {
+                    return;
+                }
+            }
             Some(Err(error)) => break error,
             None => return,
         }

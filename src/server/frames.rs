@@ -23,11 +23,13 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
 
-/// The server's side of a WebSocket.
+/// The server's side of a WebSocket. What the library answers to pings and goodbyes goes out with the next flush.
 pub(super) struct Frames<S> {
     socket: WebSocket<Transfer<S>>,
     /// The library reads no further.
     ended: bool,
+    /// The library has read all that it was given, and waits for more.
+    drained: bool,
     /// What was written last has gone out, or has room to wait.
     ready: bool,
 }
@@ -35,9 +37,16 @@ pub(super) struct Frames<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Begins with an upgraded connection; `read_ahead` is what was read from it before.
     pub(super) fn new(inner: S, read_ahead: Vec<u8>, settings: WebSocketConfig) -> Self {
-        let transfer = Transfer { inner, waker: Waker::noop().clone(), lent: 0..0, ahead: Bytes::new(), came: 0 };
+        let transfer = Transfer {
+            inner,
+            waker: Waker::noop().clone(),
+            lent: 0..0,
+            ahead: Bytes::new(),
+            came: 0,
+            taken: read_ahead.len(),
+        };
         let socket = WebSocket::from_partially_read(transfer, read_ahead, Role::Server, Some(settings));
-        Self { socket, ended: false, ready: true }
+        Self { socket, ended: false, drained: false, ready: true }
     }
 
     /// What it runs on.
@@ -63,8 +72,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Frames<S> {
         if self.ended {
             return Poll::Ready(None);
         }
+        // Every other poll finds nothing new, and that is found out sooner without the library.
+        if self.drained && self.socket.can_read() {
+            let filled = unless_blocked(self.woken_by(cx).get_mut().fill().map_err(Error::Io));
+            if let Err(error) = ready!(filled) {
+                self.ended = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
         let next = unless_blocked(self.woken_by(cx).read());
         self.socket.get_mut().give_back();
+        self.drained = match &next {
+            Poll::Pending => true,
+            Poll::Ready(Ok(message)) => self.socket.get_mut().has_all_back(message),
+            Poll::Ready(Err(_)) => false,
+        };
         let next = ready!(next);
         self.ended = next.is_err();
         Poll::Ready(match next {
@@ -112,6 +134,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Frames<S> {
     }
 }
 
+/// What a client's frame takes at least that has so large a payload, in bytes (RFC 6455, 5.2).
+fn framed(payload: usize) -> usize {
+    payload
+        + match payload {
+            0..=125 => 6,
+            126..=0xFFFF => 8,
+            _ => 14,
+        }
+}
+
 fn unless_blocked<T>(outcome: Result<T, Error>) -> Poll<Result<T, Error>> {
     match outcome {
         Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -129,6 +161,8 @@ struct Transfer<S> {
     /// What was read and not asked for yet, from then on.
     ahead: Bytes,
     came: u32,
+    /// Bytes the library has taken and not made messages of, or more.
+    taken: usize,
 }
 
 impl<S> Transfer<S> {
@@ -139,6 +173,26 @@ impl<S> Transfer<S> {
             self.ahead = SCRATCH.with_borrow(|scratch| Bytes::copy_from_slice(&scratch[lent]));
         }
     }
+
+    /// Whether the library has nothing left with this message that it gives back. Of one in fragments it has taken more
+    /// than is counted here: then nobody knows, and the library is asked.
+    fn has_all_back(&mut self, message: &Message) -> bool {
+        self.taken = self.taken.saturating_sub(framed(message.len()));
+        self.taken == 0 && self.ahead.is_empty()
+    }
+}
+
+impl<S: AsyncRead + Unpin> Transfer<S> {
+    /// Reads what has come into the thread's buffer, which has to be free. Nothing is lent at the end of the stream.
+    fn fill(&mut self) -> io::Result<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut came = ReadBuf::new(scratch);
+            done(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), &mut came))?;
+            self.lent = 0..came.filled().len();
+            self.came = self.came.saturating_add(u32::try_from(self.lent.len()).unwrap_or(u32::MAX));
+            Ok(())
+        })
+    }
 }
 
 impl<S: AsyncRead + Unpin> Read for Transfer<S> {
@@ -146,21 +200,17 @@ impl<S: AsyncRead + Unpin> Read for Transfer<S> {
         if !self.ahead.is_empty() {
             let part = self.ahead.split_to(wanted.len().min(self.ahead.len()));
             wanted[..part.len()].copy_from_slice(&part);
+            self.taken += part.len();
             return Ok(part.len());
         }
-        SCRATCH.with_borrow_mut(|scratch| {
-            if self.lent.is_empty() {
-                let mut came = ReadBuf::new(scratch);
-                let poll = Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), &mut came);
-                done(poll)?;
-                self.lent = 0..came.filled().len();
-                self.came = self.came.saturating_add(u32::try_from(self.lent.len()).unwrap_or(u32::MAX));
-            }
-            let part = self.lent.start..self.lent.end.min(self.lent.start + wanted.len());
-            self.lent.start = part.end;
-            wanted[..part.len()].copy_from_slice(&scratch[part.clone()]);
-            Ok(part.len())
-        })
+        if self.lent.is_empty() {
+            self.fill()?;
+        }
+        let part = self.lent.start..self.lent.end.min(self.lent.start + wanted.len());
+        self.lent.start = part.end;
+        self.taken += part.len();
+        SCRATCH.with_borrow(|scratch| wanted[..part.len()].copy_from_slice(&scratch[part.clone()]));
+        Ok(part.len())
     }
 }
 
