@@ -1,6 +1,8 @@
 //! Routes and upgrades, byte by byte. More of it is tested from Python, with Python's own HTTP client.
 
-use cuttlefish_signaling::Config;
+use std::time::Duration;
+
+use cuttlefish_signaling::{Config, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -33,15 +35,32 @@ fn the_accept_key_is_that_of_rfc_6455() {
     assert!(!answer.contains("extensions"), "{answer}");
 }
 
+const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The server closes the connection, and the peer may wait for that (RFC 6455, 7.1.1): no timeout is to do it.
+#[test]
+fn who_says_goodbye_is_answered_and_hung_up_on_at_once() {
+    block_on(async {
+        let limits = Limits { close_timeout: Duration::from_secs(3600), ..Limits::default() };
+        let server = serve(Config { limits, ..Config::default() });
+        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+        // A close frame without a code, masked with zeros.
+        stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut heard = Vec::new();
+        patiently("the end", stream.read_to_end(&mut heard)).await.unwrap();
+        assert!(heard.ends_with(b"\r\n\r\n\x88\x00"), "{:?}", String::from_utf8_lossy(&heard));
+    });
+}
+
 /// The goodbye is there to be read, though the peer went on talking: unread input would reset the connection.
 #[test]
 fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
     block_on(async {
         let server = serve(Config::default());
         let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
-        let upgrade = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
         // A text frame of a megabyte, masked with zeros.
         let mut frame = vec![0x81, 0xff];
         frame.extend((1_u64 << 20).to_be_bytes());
