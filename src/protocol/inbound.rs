@@ -171,11 +171,24 @@ impl<'a> Envelope<'a> {
     }
 
     fn take(&mut self, key: &'a str, value: &'a str) {
+        // As it stands: no name of the protocol has to be searched for escapes.
+        if let Some(slot) = inner(key).and_then(|key| self.slot(key)) {
+            self.is_flawed |= slot.replace(value).is_some();
+            return;
+        }
         let Some(key) = string(key) else {
             self.is_flawed = true;
             return;
         };
-        let slot = match &*key {
+        self.is_flawed |= match self.slot(&key) {
+            Some(slot) => slot.replace(value).is_some(),
+            None => !self.others.insert(key),
+        };
+    }
+
+    /// Where the value of a field belongs.
+    fn slot(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
+        Some(match key {
             "message_type" => &mut self.message_type,
             "connection_id" => &mut self.connection_id,
             "device_id" => &mut self.device_id,
@@ -183,12 +196,8 @@ impl<'a> Envelope<'a> {
             "device_port" => &mut self.device_port,
             "client_id" => &mut self.client_id,
             "payload" => &mut self.payload,
-            _ => {
-                self.is_flawed |= !self.others.insert(key);
-                return;
-            }
-        };
-        self.is_flawed |= slot.replace(value).is_some();
+            _ => return None,
+        })
     }
 
     fn message_type(&self) -> Result<Cow<'a, str>, Malformed> {
@@ -202,9 +211,14 @@ impl<'a> Envelope<'a> {
 
 /// The text of a JSON string; `None` if the value is something else, or holds half of a surrogate pair.
 fn string(json: &str) -> Option<Cow<'_, str>> {
-    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    let inner = inner(json)?;
     if inner.contains('\\') {
         return serde_json::from_str::<String>(json).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
+}
+
+/// What is between the quotes of a JSON string, escapes and all.
+fn inner(json: &str) -> Option<&str> {
+    json.strip_prefix('"')?.strip_suffix('"')
 }
