@@ -88,6 +88,11 @@ impl<P: Session, T: AsRef<str>> Dialogue<P, T> {
         self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
     }
 
+    /// Whether a question is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.question.is_some()
+    }
+
     /// Goes on where the question has been answered.
     pub(super) fn hear_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let Some(question) = &mut self.question else { return false };

@@ -70,6 +70,8 @@ pub(super) struct Pump<S, P> {
     stuck_since: Option<Instant>,
     last_heard: Instant,
     pinged_at: Option<Instant>,
+    /// The time, from when it was first asked for in a poll.
+    now: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// Whether it has been set, and wakes us.
     armed: bool,
@@ -100,6 +102,7 @@ where
             stuck_since: None,
             last_heard: now,
             pinged_at: None,
+            now: None,
             armed: false,
         }
     }
@@ -110,9 +113,14 @@ where
         self.dialogue.take(first, now);
     }
 
+    /// The time is the same throughout a poll, and is not looked up for one that only writes.
+    fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(|| self.dialogue.shared.clock.now())
+    }
+
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once. True where more has changed
     /// than that something was written.
-    fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
+    fn write(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let (mut changed, before) = (false, self.phase);
         while self.phase == Phase::Open {
             let room = match Pin::new(&mut self.socket).poll_ready(cx) {
@@ -136,6 +144,7 @@ where
                     if self.is_over() {
                         return true;
                     }
+                    let now = self.now();
                     self.dialogue.look(now);
                 }
                 Outgoing::Closing => {
@@ -144,10 +153,10 @@ where
                     if self.dialogue.outbox.has_overflowed() {
                         self.dialogue.shared.incidents.count(Incident::SlowConsumer);
                     }
-                    self.close_by = Some(now + self.dialogue.shared.config.limits.close_timeout);
+                    self.close_by = Some(self.now() + self.dialogue.shared.config.limits.close_timeout);
                 }
                 Outgoing::End(End::Reset) => return self.reset(cx),
-                Outgoing::End(end) => self.close(end, now),
+                Outgoing::End(end) => self.close(end),
             }
         }
         if self.dirty && self.phase != Phase::Over {
@@ -159,11 +168,11 @@ where
                 }
                 Poll::Ready(Err(error)) => return self.lost(&error),
                 Poll::Pending => {
-                    self.stuck_since.get_or_insert(now);
+                    self.stuck_since = self.stuck_since.or(Some(self.now()));
                 }
             }
         }
-        self.part(cx, now);
+        self.part(cx);
         changed || self.phase != before
     }
 
@@ -178,7 +187,7 @@ where
     }
 
     /// All is written, the goodbye included: what is left is to wait for the peer's, not long if the server stops.
-    fn part(&mut self, cx: &mut TaskContext<'_>, now: Instant) {
+    fn part(&mut self, cx: &mut TaskContext<'_>) {
         if !matches!(self.phase, Phase::Closing(_) | Phase::Leaving(_)) {
             return;
         }
@@ -194,7 +203,7 @@ where
             self.phase = Phase::Leaving(deadline);
         } else if !self.hurried && self.dialogue.shared.stopping.is_cancelled() {
             self.hurried = true;
-            self.phase = Phase::Closing(deadline.min(now + self.dialogue.shared.config.limits.goodbye_timeout));
+            self.phase = Phase::Closing(deadline.min(self.now() + self.dialogue.shared.config.limits.goodbye_timeout));
         }
     }
 
@@ -216,7 +225,7 @@ where
     }
 
     /// Ends from this side: the close frame goes out behind what was written.
-    fn close(&mut self, end: End, now: Instant) {
+    fn close(&mut self, end: End) {
         match end {
             End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
@@ -227,7 +236,7 @@ where
                         self.dialogue.peer
                     );
                 }
-                self.phase = Phase::Closing(self.close_by.unwrap_or(now));
+                self.phase = Phase::Closing(self.close_by.unwrap_or(self.now()));
                 self.send(websocket::close(code, &reason));
             }
         }
@@ -259,8 +268,16 @@ where
         }
     }
 
+    /// Goes on where a question has been answered. True where it has.
+    fn hear_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        self.dialogue.is_asking() && {
+            let now = self.now();
+            self.dialogue.hear_answer(cx, now)
+        }
+    }
+
     /// Takes what has come. True where there may be more to do.
-    fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
+    fn read(&mut self, cx: &mut TaskContext<'_>) -> bool {
         if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
             return self.throw_away(cx);
         }
@@ -276,15 +293,16 @@ where
             let came = self.socket.take_came();
             if came > 0 {
                 self.count_first_bytes(came);
+                let now = self.now();
                 self.dialogue.spend(Sent::Bytes(came), now);
             }
             let Poll::Ready(next) = next else { return self.phase != before };
             match next {
-                Some(Ok(message)) => self.on_message(message, now),
+                Some(Ok(message)) => self.on_message(message),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
                     self.dialogue.session.leave();
-                    self.phase = Phase::Leaving(now + self.dialogue.shared.config.limits.close_timeout);
+                    self.phase = Phase::Leaving(self.now() + self.dialogue.shared.config.limits.close_timeout);
                     return true;
                 }
             }
@@ -292,7 +310,8 @@ where
         true
     }
 
-    fn on_message(&mut self, message: Message, now: Instant) {
+    fn on_message(&mut self, message: Message) {
+        let now = self.now();
         self.last_heard = now;
         self.pinged_at = None;
         let sent = match &message {
@@ -395,17 +414,19 @@ where
 
     /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is, and
     /// is armed anew when it has fired.
-    fn keep_time(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
+    fn keep_time(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(due) = self.due() else { return false };
+        let real = self.dialogue.shared.clock.real(due);
+        if self.armed && !self.timer.is_elapsed() && real.is_some_and(|real| real >= self.timer.deadline()) {
+            return false;
+        }
+        let now = self.now();
         if due <= now {
             self.on_time(now);
             return true;
         }
         // Where the time stands still, whoever moves it wakes us.
-        let Some(due) = self.dialogue.shared.clock.real(due) else { return false };
-        if self.armed && !self.timer.is_elapsed() && due >= self.timer.deadline() {
-            return false;
-        }
+        let Some(due) = real else { return false };
         self.armed = true;
         self.timer.as_mut().reset(due);
         self.timer.as_mut().poll(cx).is_ready()
@@ -445,13 +466,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let now = this.dialogue.shared.clock.now();
+        this.now = None;
         for _ in 0..ROUNDS {
-            let mut again = this.read(cx, now);
-            again |= this.dialogue.hear_answer(cx, now);
-            again |= this.write(cx, now);
+            let mut again = this.read(cx);
+            again |= this.hear_answer(cx);
+            again |= this.write(cx);
             // Not before all else is done: to set the timer earlier costs a system call.
-            let again = again || this.keep_time(cx, now);
+            let again = again || this.keep_time(cx);
             match this.phase {
                 Phase::Over => return Poll::Ready(()),
                 _ if again => {}
