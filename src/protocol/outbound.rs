@@ -15,6 +15,11 @@ impl Text {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// The message as it goes out.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The bytes of the message, without copying them.
     pub fn into_bytes(self) -> Bytes {
         self.0

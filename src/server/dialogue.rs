@@ -15,8 +15,7 @@ use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::session::{Answer, Context, Session, Step};
 
-/// `T` is how texts come in.
-pub(super) struct Dialogue<P, T> {
+pub(super) struct Dialogue<P> {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Arc<Peer>,
     pub(super) outbox: Arc<Outbox>,
@@ -24,13 +23,13 @@ pub(super) struct Dialogue<P, T> {
     /// The question the session has asked, and the answer to come.
     question: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     /// Texts that came while the session waits for an answer.
-    held: VecDeque<T>,
+    held: VecDeque<String>,
     held_bytes: usize,
     /// What the peer may still send.
     throttle: Throttle,
 }
 
-impl<P: Session, T: AsRef<str>> Dialogue<P, T> {
+impl<P: Session> Dialogue<P> {
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, now: Instant) -> Self {
         Self {
             peer: Arc::clone(&context.peer),
@@ -70,14 +69,14 @@ impl<P: Session, T: AsRef<str>> Dialogue<P, T> {
     }
 
     /// A text that the session takes now.
-    pub(super) fn feed(&mut self, text: &T, now: Instant) {
-        let step = self.session.on_text(text.as_ref(), now);
+    pub(super) fn feed(&mut self, text: &str, now: Instant) {
+        let step = self.session.on_text(text, now);
         self.take(step, now);
     }
 
     /// A text that has to wait, since [`Session::holds_texts`].
-    pub(super) fn hold(&mut self, text: T) {
-        self.held_bytes += text.as_ref().len();
+    pub(super) fn hold(&mut self, text: String) {
+        self.held_bytes += text.len();
         self.held.push_back(text);
     }
 
@@ -102,7 +101,7 @@ impl<P: Session, T: AsRef<str>> Dialogue<P, T> {
         self.take(step, now);
         while !self.session.holds_texts() {
             let Some(text) = self.held.pop_front() else { break };
-            self.held_bytes -= text.as_ref().len();
+            self.held_bytes -= text.len();
             self.feed(&text, now);
         }
         true

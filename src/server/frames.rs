@@ -1,232 +1,284 @@
-//! A WebSocket for one task: tungstenite's frames, on whatever transport there is.
+//! A WebSocket for one task, in two lanes. A text in one frame, which is what peers send and are sent, is read where it
+//! lies and written where it goes out. Whatever else there is (parts, pings, goodbyes, long messages and broken rules) is
+//! the library's, and so is every judgement on it.
 //!
 //! tokio-tungstenite's own stream can be split between two tasks, and pays for that with two wakers for each connection
-//! and four registrations for each message. A pump is one task and needs none of it. And one read takes all that has
-//! come, into a buffer that all connections of a thread share, so that an idle one keeps only a small one of its own.
+//! and four registrations for each message. A pump is one task and needs none of it.
 
-use std::cell::RefCell;
-use std::io::{self, Read, Write};
+mod head;
+mod page;
+mod transfer;
+
+use std::io::{self, Write};
 use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
-/// As much as one read takes, in bytes.
-const READ: usize = 16 * 1024;
+use self::head::Head;
+pub(super) use self::page::Page;
+use self::transfer::Transfer;
+use super::websocket;
+use crate::protocol::Text;
 
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+/// What has come of a frame is kept, in bytes, to be read again with the rest of it. Where more has come, the frame is the
+/// library's, which does not go over it again: a peer that sends byte by byte is not to cost more than its bytes.
+const READ_AGAIN: usize = 4 * 1024;
+
+/// What waits to be written together, in bytes, before it goes out.
+const WRITE_TOGETHER: usize = 64 * 1024;
+
+/// What a peer has sent.
+pub(super) enum Heard<'page> {
+    /// A text that came in one frame.
+    Text(&'page str),
+    /// What came by way of the library.
+    Message(Message),
 }
 
-/// The server's side of a WebSocket. What the library answers to pings and goodbyes goes out with the next flush.
+/// Whose turn it is with what was read.
+enum Next {
+    /// Ours: a whole text.
+    Text([u8; 4], Range<usize>),
+    /// The library's: so many bytes.
+    Library(usize),
+    /// The peer's: not enough has come.
+    Peer,
+}
+
+/// The server's side of a WebSocket.
+#[allow(clippy::struct_excessive_bools, reason = "each is something of its own that a lane has to know")]
 pub(super) struct Frames<S> {
-    socket: WebSocket<Transfer<S>>,
-    /// The library reads no further.
+    library: WebSocket<Transfer<S>>,
+    /// What was read and not looked at, until the next poll.
+    ahead: Bytes,
+    /// Bytes of the library's frame that are still to come.
+    owed: u64,
+    /// The library has the first parts of a message.
+    in_parts: bool,
+    /// The longest text, in bytes.
+    longest: usize,
+    /// Bytes that came since somebody asked.
+    came: u32,
+    /// Nothing is read any more.
     ended: bool,
-    /// The library has read all that it was given, and waits for more.
-    drained: bool,
     /// What was written last has gone out, or has room to wait.
     ready: bool,
+    /// The library may have something to write: a pong, a goodbye.
+    library_speaks: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Begins with an upgraded connection; `read_ahead` is what was read from it before.
-    pub(super) fn new(inner: S, read_ahead: Vec<u8>, settings: WebSocketConfig) -> Self {
-        let transfer = Transfer {
-            inner,
-            waker: Waker::noop().clone(),
-            lent: 0..0,
-            ahead: Bytes::new(),
+    pub(super) fn new(inner: S, read_ahead: Bytes, settings: WebSocketConfig) -> Self {
+        Self {
+            longest: settings.max_message_size.unwrap_or(usize::MAX),
+            library: WebSocket::from_raw_socket(Transfer::new(inner), Role::Server, Some(settings)),
+            ahead: read_ahead,
+            owed: 0,
+            in_parts: false,
             came: 0,
-            taken: read_ahead.len(),
-        };
-        let socket = WebSocket::from_partially_read(transfer, read_ahead, Role::Server, Some(settings));
-        Self { socket, ended: false, drained: false, ready: true }
+            ended: false,
+            ready: true,
+            library_speaks: false,
+        }
     }
 
     /// What it runs on.
     pub(super) fn transport(&mut self) -> &mut S {
-        &mut self.socket.get_mut().inner
+        &mut self.library.get_mut().inner
     }
 
     /// Bytes that came since this was asked last, as the peer sent them: fragments, pings and all.
     pub(super) fn take_came(&mut self) -> u32 {
-        std::mem::take(&mut self.socket.get_mut().came)
+        std::mem::take(&mut self.came)
     }
 
-    fn woken_by(&mut self, cx: &Context<'_>) -> &mut WebSocket<Transfer<S>> {
-        self.socket.get_mut().waker.clone_from(cx.waker());
-        &mut self.socket
+    fn woken_by(&mut self, cx: &Context<'_>) -> &mut Transfer<S> {
+        let transfer = self.library.get_mut();
+        transfer.waker.clone_from(cx.waker());
+        transfer
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Frames<S> {
-    type Item = Result<Message, Error>;
+    // Reading ---------------------------------------------------------------------------------------------------------
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        // Every other poll finds nothing new, and that is found out sooner without the library.
-        if self.drained && self.socket.can_read() {
-            let filled = unless_blocked(self.woken_by(cx).get_mut().fill().map_err(Error::Io));
-            if let Err(error) = ready!(filled) {
-                self.ended = true;
-                return Poll::Ready(Some(Err(error)));
+    /// The next thing that the peer has sent; `None` where nothing comes any more.
+    pub(super) fn poll_read<'page>(
+        &mut self,
+        cx: &Context<'_>,
+        page: &'page mut Page,
+    ) -> Poll<Option<Result<Heard<'page>, Error>>> {
+        self.woken_by(cx);
+        while !self.ended {
+            match self.next(page) {
+                Next::Text(mask, place) => return Poll::Ready(Some(self.text(mask, place, page))),
+                Next::Library(bytes) => {
+                    self.library.get_mut().lent = Bytes::copy_from_slice(page.take(bytes));
+                    // Where it wants more, that may be on the page already; behind a goodbye there is no more.
+                    if let Poll::Ready(heard) = self.ask_library() {
+                        return Poll::Ready(heard.map(|heard| heard.map(Heard::Message)));
+                    }
+                    if !self.library.can_read() {
+                        return Poll::Pending;
+                    }
+                }
+                Next::Peer => {
+                    if let Err(error) = ready!(unless_blocked(self.fill(page).map_err(Error::Io))) {
+                        self.ended = true;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
             }
         }
-        let next = unless_blocked(self.woken_by(cx).read());
-        self.socket.get_mut().give_back();
-        self.drained = match &next {
-            Poll::Pending => true,
-            Poll::Ready(Ok(message)) => self.socket.get_mut().has_all_back(message),
-            Poll::Ready(Err(_)) => false,
-        };
-        let next = ready!(next);
-        self.ended = next.is_err();
-        Poll::Ready(match next {
+        Poll::Ready(None)
+    }
+
+    /// Keeps what is left on the page, at the end of a poll.
+    pub(super) fn keep(&mut self, page: &Page) {
+        if !page.unread().is_empty() {
+            self.ahead = [page.unread(), &self.ahead].concat().into();
+        }
+    }
+
+    fn next(&mut self, page: &Page) -> Next {
+        let unread = page.unread();
+        if self.library.get_ref().is_at_end || !self.library.can_read() {
+            return Next::Library(0);
+        }
+        if self.owed == 0 {
+            let Some(head) = Head::parse(unread) else { return Next::Peer };
+            if !self.in_parts
+                && let Some((mask, place)) = head.whole_text(self.longest)
+            {
+                if place.end <= unread.len() {
+                    return Next::Text(mask, place);
+                }
+                if unread.len() < READ_AGAIN {
+                    return Next::Peer;
+                }
+            }
+            self.owed = head.frame();
+            self.in_parts = head.goes_on().unwrap_or(self.in_parts);
+        } else if unread.is_empty() {
+            return Next::Peer;
+        }
+        let part = usize::try_from(self.owed).map_or(unread.len(), |owed| owed.min(unread.len()));
+        self.owed -= part as u64;
+        Next::Library(part)
+    }
+
+    /// A text as it lies on the page, without its mask.
+    fn text<'page>(
+        &mut self,
+        mask: [u8; 4],
+        place: Range<usize>,
+        page: &'page mut Page,
+    ) -> Result<Heard<'page>, Error> {
+        let payload = &mut page.take(place.end)[place.start..];
+        head::mask(payload, mask);
+        let text = std::str::from_utf8(payload).map_err(Error::from);
+        self.ended = text.is_err();
+        text.map(Heard::Text)
+    }
+
+    /// Has the library go on with what it was lent.
+    fn ask_library(&mut self) -> Poll<Option<Result<Message, Error>>> {
+        let heard = ready!(unless_blocked(self.library.read()));
+        self.ended = heard.is_err();
+        // What it says to pings and goodbyes goes out with the next flush.
+        self.library_speaks |= matches!(heard, Ok(Message::Ping(_) | Message::Close(_)));
+        Poll::Ready(match heard {
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
-            next => Some(next),
+            heard => Some(heard),
         })
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Frames<S> {
-    type Error = Error;
+    /// Takes what has come onto the page.
+    fn fill(&mut self, page: &mut Page) -> io::Result<()> {
+        if !self.ahead.is_empty() {
+            page.put(&mut self.ahead);
+            return Ok(());
+        }
+        let transfer = self.library.get_mut();
+        let came = page.fill(|room| transfer.receive(room))?;
+        transfer.is_at_end = came == 0;
+        self.came = self.came.saturating_add(u32::try_from(came).unwrap_or(u32::MAX));
+        Ok(())
+    }
 
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    // Writing ---------------------------------------------------------------------------------------------------------
+
+    /// Whether there is room for one more message.
+    pub(super) fn poll_ready(&mut self, cx: &Context<'_>, page: &mut Page) -> Poll<Result<(), Error>> {
         if self.ready {
             // What is written next may have to wait.
             self.woken_by(cx);
             return Poll::Ready(Ok(()));
         }
-        self.poll_flush(cx)
+        self.poll_flush(cx, page)
     }
 
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        match unless_blocked(self.socket.write(message)) {
-            Poll::Ready(outcome) => outcome,
-            // It has been taken, and goes out with the next flush.
-            Poll::Pending => {
-                self.ready = false;
-                Ok(())
-            }
+    /// Writes a text, which goes out with the next flush.
+    pub(super) fn say(&mut self, text: &Text, page: &mut Page) -> Result<(), Error> {
+        if self.library_speaks {
+            return self.send(websocket::frame(text.clone()), page);
         }
+        let text = text.as_bytes();
+        head::write_text(&mut page.outgoing, text.len());
+        page.outgoing.extend_from_slice(text);
+        if page.outgoing.len() < WRITE_TOGETHER { Ok(()) } else { self.send_page(page) }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let flushed = ready!(unless_blocked(self.woken_by(cx).flush()));
-        self.ready = true;
+    /// Writes whatever message, which goes out with the next flush.
+    pub(super) fn send(&mut self, message: Message, page: &mut Page) -> Result<(), Error> {
+        self.send_page(page)?;
+        self.library_speaks = true;
+        let outcome = self.library.write(message);
+        self.unless_waits(outcome)
+    }
+
+    /// Has everything go out that was written.
+    pub(super) fn poll_flush(&mut self, cx: &Context<'_>, page: &mut Page) -> Poll<Result<(), Error>> {
+        self.woken_by(cx);
+        self.send_page(page)?;
+        let flushed =
+            if self.library_speaks { self.library.flush() } else { self.library.get_mut().flush().map_err(Error::Io) };
+        self.ready = false;
+        let flushed = ready!(unless_blocked(flushed));
+        (self.ready, self.library_speaks) = (true, false);
         Poll::Ready(match flushed {
             Err(Error::ConnectionClosed) => Ok(()),
             flushed => flushed,
         })
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        ready!(self.as_mut().poll_flush(cx))?;
-        Pin::new(self.transport()).poll_shutdown(cx).map_err(Error::Io)
-    }
-}
-
-/// What a client's frame takes at least that has so large a payload, in bytes (RFC 6455, 5.2).
-fn framed(payload: usize) -> usize {
-    payload
-        + match payload {
-            0..=125 => 6,
-            126..=0xFFFF => 8,
-            _ => 14,
+    fn send_page(&mut self, page: &mut Page) -> Result<(), Error> {
+        if page.outgoing.is_empty() {
+            return Ok(());
         }
+        let outcome = self.library.get_mut().send_all(&page.outgoing).map_err(Error::Io);
+        page.outgoing.clear();
+        self.unless_waits(outcome)
+    }
+
+    /// What had no room was taken all the same, and goes out with the next flush.
+    fn unless_waits(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        match unless_blocked(outcome) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                self.ready = false;
+                Ok(())
+            }
+        }
+    }
 }
 
 fn unless_blocked<T>(outcome: Result<T, Error>) -> Poll<Result<T, Error>> {
     match outcome {
         Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
         outcome => Poll::Ready(outcome),
-    }
-}
-
-/// A transport in the words of the library, which are those of `std::io`.
-struct Transfer<S> {
-    inner: S,
-    /// Whom the transport wakes.
-    waker: Waker,
-    /// What was read and not asked for yet, while it is in the thread's buffer: until the end of [`Frames::poll_next`].
-    lent: Range<usize>,
-    /// What was read and not asked for yet, from then on.
-    ahead: Bytes,
-    came: u32,
-    /// Bytes the library has taken and not made messages of, or more.
-    taken: usize,
-}
-
-impl<S> Transfer<S> {
-    /// Leaves the thread's buffer to other connections.
-    fn give_back(&mut self) {
-        if !self.lent.is_empty() {
-            let lent = std::mem::take(&mut self.lent);
-            self.ahead = SCRATCH.with_borrow(|scratch| Bytes::copy_from_slice(&scratch[lent]));
-        }
-    }
-
-    /// Whether the library has nothing left with this message that it gives back. Of one in fragments it has taken more
-    /// than is counted here: then nobody knows, and the library is asked.
-    fn has_all_back(&mut self, message: &Message) -> bool {
-        self.taken = self.taken.saturating_sub(framed(message.len()));
-        self.taken == 0 && self.ahead.is_empty()
-    }
-}
-
-impl<S: AsyncRead + Unpin> Transfer<S> {
-    /// Reads what has come into the thread's buffer, which has to be free. Nothing is lent at the end of the stream.
-    fn fill(&mut self) -> io::Result<()> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut came = ReadBuf::new(scratch);
-            done(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), &mut came))?;
-            self.lent = 0..came.filled().len();
-            self.came = self.came.saturating_add(u32::try_from(self.lent.len()).unwrap_or(u32::MAX));
-            Ok(())
-        })
-    }
-}
-
-impl<S: AsyncRead + Unpin> Read for Transfer<S> {
-    fn read(&mut self, wanted: &mut [u8]) -> io::Result<usize> {
-        if !self.ahead.is_empty() {
-            let part = self.ahead.split_to(wanted.len().min(self.ahead.len()));
-            wanted[..part.len()].copy_from_slice(&part);
-            self.taken += part.len();
-            return Ok(part.len());
-        }
-        if self.lent.is_empty() {
-            self.fill()?;
-        }
-        let part = self.lent.start..self.lent.end.min(self.lent.start + wanted.len());
-        self.lent.start = part.end;
-        self.taken += part.len();
-        SCRATCH.with_borrow(|scratch| wanted[..part.len()].copy_from_slice(&scratch[part.clone()]));
-        Ok(part.len())
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Write for Transfer<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        done(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        done(Pin::new(&mut self.inner).poll_flush(&mut Context::from_waker(&self.waker)))
-    }
-}
-
-fn done<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
-    match poll {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }

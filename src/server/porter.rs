@@ -54,7 +54,7 @@ pub(super) trait Wire: Send + Unpin {
 /// One peer's task.
 pub(super) struct Porter<W, P> {
     ticket: Ticket,
-    dialogue: Dialogue<P, String>,
+    dialogue: Dialogue<P>,
     wire: W,
     /// What the wire has had no room for, since when.
     pending: Option<(Text, bool, Instant)>,

@@ -11,14 +11,13 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::Shared;
 use super::dialogue::Dialogue;
-use super::frames::Frames;
+use super::frames::{Frames, Heard, Page};
 use super::throttle::Sent;
 use super::transport::Transport;
 use super::websocket::{self, Fault};
@@ -50,7 +49,7 @@ enum Phase {
 pub(super) struct Pump<S, P> {
     ticket: Ticket,
     socket: Frames<S>,
-    dialogue: Dialogue<P, Utf8Bytes>,
+    dialogue: Dialogue<P>,
     phase: Phase,
     /// The WebSocket can not be read any more; what still comes in is thrown away.
     deaf: bool,
@@ -113,6 +112,28 @@ where
         self.dialogue.take(first, now);
     }
 
+    fn go_on(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let mut again = self.read(cx, page);
+            again |= self.hear_answer(cx);
+            again |= self.write(cx, page);
+            // Not before all else is done: to set the timer earlier costs a system call.
+            let again = again || self.keep_time(cx);
+            match self.phase {
+                Phase::Over => return Poll::Ready(()),
+                _ if again => {}
+                _ => {
+                    if std::mem::take(&mut self.looking) {
+                        self.dialogue.outbox.looked();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// The time is the same throughout a poll, and is not looked up for one that only writes.
     fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(|| self.dialogue.shared.clock.now())
@@ -120,10 +141,10 @@ where
 
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once. True where more has changed
     /// than that something was written.
-    fn write(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    fn write(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
         let (mut changed, before) = (false, self.phase);
         while self.phase == Phase::Open {
-            let room = match Pin::new(&mut self.socket).poll_ready(cx) {
+            let room = match self.socket.poll_ready(cx, page) {
                 Poll::Ready(Ok(())) => {
                     self.stuck_since = None;
                     true
@@ -135,9 +156,12 @@ where
             match outgoing {
                 Outgoing::Message { text, forward } => {
                     self.unflushed += u64::from(forward);
-                    self.send(websocket::frame(text));
+                    self.dirty = true;
+                    if let Err(error) = self.socket.say(&text, page) {
+                        return self.lost(&error);
+                    }
                 }
-                Outgoing::Ping => self.send(Message::Ping(Bytes::new())),
+                Outgoing::Ping => self.send(Message::Ping(Bytes::new()), page),
                 Outgoing::Look => {
                     changed = true;
                     self.looking = true;
@@ -155,12 +179,12 @@ where
                     }
                     self.close_by = Some(self.now() + self.dialogue.shared.config.limits.close_timeout);
                 }
-                Outgoing::End(End::Reset) => return self.reset(cx),
-                Outgoing::End(end) => self.close(end),
+                Outgoing::End(End::Reset) => return self.reset(cx, page),
+                Outgoing::End(end) => self.close(end, page),
             }
         }
         if self.dirty && self.phase != Phase::Over {
-            match Pin::new(&mut self.socket).poll_flush(cx) {
+            match self.socket.poll_flush(cx, page) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
                     self.stuck_since = None;
@@ -207,16 +231,16 @@ where
         }
     }
 
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: Message, page: &mut Page) {
         self.dirty = true;
-        if let Err(error) = Pin::new(&mut self.socket).start_send(message) {
+        if let Err(error) = self.socket.send(message, page) {
             self.lost(&error);
         }
     }
 
     /// Ends by a RST, behind what the transport takes at once.
-    fn reset(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if matches!(Pin::new(&mut self.socket).poll_flush(cx), Poll::Ready(Ok(()))) {
+    fn reset(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
+        if matches!(self.socket.poll_flush(cx, page), Poll::Ready(Ok(()))) {
             self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
         }
         self.socket.transport().reset_on_close();
@@ -225,7 +249,7 @@ where
     }
 
     /// Ends from this side: the close frame goes out behind what was written.
-    fn close(&mut self, end: End) {
+    fn close(&mut self, end: End, page: &mut Page) {
         match end {
             End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
@@ -237,7 +261,7 @@ where
                     );
                 }
                 self.phase = Phase::Closing(self.close_by.unwrap_or(self.now()));
-                self.send(websocket::close(code, &reason));
+                self.send(websocket::close(code, &reason), page);
             }
         }
     }
@@ -277,7 +301,7 @@ where
     }
 
     /// Takes what has come. True where there may be more to do.
-    fn read(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    fn read(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
         if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
             return self.throw_away(cx);
         }
@@ -289,7 +313,7 @@ where
             if self.dialogue.holds_enough() {
                 return false;
             }
-            let next = Pin::new(&mut self.socket).poll_next(cx);
+            let next = self.socket.poll_read(cx, page);
             let came = self.socket.take_came();
             if came > 0 {
                 self.count_first_bytes(came);
@@ -298,7 +322,7 @@ where
             }
             let Poll::Ready(next) = next else { return self.phase != before };
             match next {
-                Some(Ok(message)) => self.on_message(message),
+                Some(Ok(heard)) => self.on_heard(&heard),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
                     self.dialogue.session.leave();
@@ -310,46 +334,52 @@ where
         true
     }
 
-    fn on_message(&mut self, message: Message) {
+    fn on_heard(&mut self, heard: &Heard<'_>) {
         let now = self.now();
         self.last_heard = now;
         self.pinged_at = None;
-        let sent = match &message {
-            Message::Close(_) => None,
-            Message::Ping(_) => Some(Sent::Ping),
+        let sent = match heard {
+            Heard::Message(Message::Close(_)) => None,
+            Heard::Message(Message::Ping(_)) => Some(Sent::Ping),
             // Pongs are counted as messages: somebody else may have us ping this peer often.
             _ => Some(Sent::Message),
         };
         if sent.is_some_and(|sent| !self.dialogue.spend(sent, now)) {
             return;
         }
-        match message {
+        match heard {
+            Heard::Text(text) => self.on_text(text, now),
+            Heard::Message(Message::Text(text)) => self.on_text(text, now),
             // The WebSocket layer has queued the answer: it goes out with the next flush.
-            Message::Ping(_) => self.dirty = true,
-            Message::Pong(_) => self.dialogue.outbox.alive(),
-            Message::Close(_) => {
+            Heard::Message(Message::Ping(_)) => self.dirty = true,
+            Heard::Message(Message::Pong(_)) => self.dialogue.outbox.alive(),
+            Heard::Message(Message::Close(_)) => {
                 self.dialogue.session.leave();
                 self.dirty = true;
                 if self.phase == Phase::Open {
                     self.phase = Phase::Closing(now + self.dialogue.shared.config.limits.close_timeout);
                 }
             }
-            _ if self.phase != Phase::Open => {}
-            Message::Text(text) if self.dialogue.session.holds_texts() => {
-                self.dialogue.hold(text);
+            Heard::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
+                self.dialogue.session.on_binary();
             }
-            Message::Text(text)
-                if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message =>
-            {
-                self.break_off(websocket::too_big());
+            Heard::Message(Message::Binary(_) | Message::Frame(_)) => {}
+        }
+    }
+
+    fn on_text(&mut self, text: &str, now: Instant) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        if self.dialogue.session.holds_texts() {
+            self.dialogue.hold(text.to_owned());
+        } else if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message {
+            self.break_off(websocket::too_big());
+        } else {
+            self.dialogue.feed(text, now);
+            if self.dialogue.session.is_introduced() {
+                self.first_bytes = None;
             }
-            Message::Text(text) => {
-                self.dialogue.feed(&text, now);
-                if self.dialogue.session.is_introduced() {
-                    self.first_bytes = None;
-                }
-            }
-            Message::Binary(_) | Message::Frame(_) => self.dialogue.session.on_binary(),
         }
     }
 
@@ -467,25 +497,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.now = None;
-        for _ in 0..ROUNDS {
-            let mut again = this.read(cx);
-            again |= this.hear_answer(cx);
-            again |= this.write(cx);
-            // Not before all else is done: to set the timer earlier costs a system call.
-            let again = again || this.keep_time(cx);
-            match this.phase {
-                Phase::Over => return Poll::Ready(()),
-                _ if again => {}
-                _ => {
-                    if std::mem::take(&mut this.looking) {
-                        this.dialogue.outbox.looked();
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Page::lend(|page| {
+            let outcome = this.go_on(cx, page);
+            this.socket.keep(page);
+            outcome
+        })
     }
 }
 

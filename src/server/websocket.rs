@@ -23,11 +23,11 @@ use crate::protocol::{DeviceId, Text};
 use crate::refusal::Refusal;
 use crate::session::{ClientSession, DeviceSession};
 
-/// What each connection has to read into, in bytes: the library's 128 KiB are made for downloads, not for 10,000 idle
-/// devices. It grows for a message that is larger.
-const READ_BUFFER: usize = 512;
+/// What each connection's library has to read into, in bytes: its 128 KiB are made for downloads, not for 10,000 idle
+/// devices whose pings are all it reads. It grows for what is larger.
+const READ_BUFFER: usize = 128;
 
-/// What is written is put together up to this size, in bytes. Nothing is kept for that.
+/// What the library writes is put together up to this size, in bytes. Nothing is kept for that.
 const WRITE_BUFFER: usize = 4 * 1024;
 
 /// What a close frame has room for, in bytes (RFC 6455, 5.5).
@@ -54,8 +54,8 @@ where
         .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(limits.max_message_size))
         .max_frame_size(Some(limits.max_message_size));
-    // Copied: `into()` would keep hyper's buffer of 8 KiB for as long as the connection lives.
-    let read_ahead = read_ahead.to_vec();
+    // Copied: it would keep hyper's buffer of 8 KiB for as long as it is there.
+    let read_ahead = Bytes::copy_from_slice(read_ahead);
     let socket = Frames::new(stream, read_ahead, settings);
     if peer.role == Role::Http {
         return Box::pin(async move {
