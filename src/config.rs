@@ -87,7 +87,7 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections at a time from one address; loopback is exempt. Default 512: a lab behind one address.
     pub max_connections_per_address: usize,
-    /// New connections a second, and at once. Default 10,000: twice what one core can open.
+    /// New connections a second, and at once. Default 30,000: twice what one core can open.
     pub new_per_second: u32,
     /// Connections that have not said yet what they want; beyond it the oldest of them goes. Default 1,024: honest ones
     /// take milliseconds.
@@ -152,7 +152,7 @@ impl Default for Limits {
             max_first_message: 64 * 1024,
             max_connections: 16_384,
             max_connections_per_address: 512,
-            new_per_second: 10_000,
+            new_per_second: 30_000,
             max_opening: 1_024,
             max_devices: 16_384,
             max_clients_per_device: 1_024,

@@ -3,6 +3,7 @@
 //! The caller binds and the caller stops; a server that was bound is listening. Every connection is one task on a
 //! tracker, so that a server that has stopped has left nothing behind.
 
+mod alarm;
 mod answers;
 mod changes;
 mod clock;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 pub use changes::Changes;
 pub use clock::Clock;
 
+use self::alarm::Alarm;
 use self::local::{Door, Local};
 use self::reception::Routes;
 use crate::config::{Config, IceSource};
@@ -69,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) relay: Arc<Relay>,
     pub(crate) clock: Arc<Clock>,
+    alarm: Arc<Alarm>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) incidents: Arc<Incidents>,
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) viewers: http::viewers::Viewers,
     /// Everything that runs for this server.
     tasks: TaskTracker,
+    /// What the others need until they have ended.
+    timekeeping: TaskTracker,
     gate: Arc<Gate>,
     policy: Policy,
     ice: RwLock<IceSource>,
@@ -155,7 +160,8 @@ impl Server {
         let doors = doors.into_iter().filter_map(|(door, path)| Some((door, path.as_deref()?)));
         let local = doors.map(|(door, path)| Local::bind(door, path)).collect::<Result<_, _>>()?;
         let changes = Arc::new(Changes::default());
-        let (clock, incidents) = (Arc::new(Clock::default()), Arc::new(Incidents::default()));
+        let alarm = Alarm::new().map_err(Error::Runtime)?;
+        let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&alarm))), Arc::new(Incidents::default()));
         let started = clock.unix_now();
         let chronicle = changes::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
         let journal = config.journal.then(|| {
@@ -167,6 +173,7 @@ impl Server {
             hub: Arc::new(Hub::new(Arc::new(chronicle))),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             clock,
+            alarm,
             gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
             policy: Policy::new(&config),
             roster: Arc::default(),
@@ -175,6 +182,7 @@ impl Server {
             polled: polled::Polled::default(),
             viewers: http::viewers::Viewers::default(),
             tasks: TaskTracker::new(),
+            timekeeping: TaskTracker::new(),
             incidents,
             hooks,
             changes,
@@ -194,13 +202,14 @@ impl Server {
     /// Starts to answer, on the runtime this is called in.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with time and I/O enabled.
+    /// Outside of a tokio runtime with I/O enabled, and time where the system is not Linux.
     pub fn serve(self) -> Running {
         let Self { shared, listener, local, address } = self;
         for door in local {
             shared.tasks.spawn(door.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(watch::release_in_time(Arc::clone(&shared)));
+        shared.timekeeping.spawn(keep_time(Arc::clone(&shared)));
         let routes = Routes::default();
         shared.tasks.spawn(accept(Arc::clone(&shared), routes.clone(), listener));
         Running { shared, routes, address }
@@ -296,13 +305,27 @@ impl Running {
         self.shared.clock.resume();
         self.shared.hub.close(&End::close(1001, "server stopping"));
         self.shared.tasks.close();
-        let in_time = tokio::time::timeout(deadline, self.shared.tasks.wait()).await.is_ok();
+        let in_time = self.shared.alarm.timeout(deadline, self.shared.tasks.wait()).await.is_some();
         self.shared.over.cancel();
         drop(self.shared.hub.nudge_all());
         self.shared.tasks.wait().await;
+        self.shared.timekeeping.close();
+        self.shared.timekeeping.wait().await;
         self.shared.relay.abandon();
         in_time
     }
+}
+
+/// Wakes connections when their time has come, until the last of them has gone.
+async fn keep_time(shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.tasks.wait() => {}
+        Err(error) = shared.alarm.run() => {
+            tracing::error!("can not watch the timer, and deadlines will be missed: {error}");
+            shared.tasks.wait().await;
+        }
+    }
+    shared.alarm.close();
 }
 
 /// Whether other machines reach it, and nobody is asked who they are.
@@ -365,7 +388,7 @@ async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpList
                 }
                 tokio::select! {
                     () = shared.stopping.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
+                    () = shared.alarm.sleep(pause) => {}
                 }
             }
         }

@@ -52,7 +52,7 @@ class Limits:
     5 KiB."""
     max_connections_per_address: int = 512
     """Connections at a time from one address, loopback exempt; beyond it 503. A lab behind one address."""
-    new_per_second: int = 10_000
+    new_per_second: int = 30_000
     """New connections a second, and at once; beyond it 503. Twice what one core can open."""
     max_opening: int = 1_024
     """Connections that have not said yet what they want; beyond it the oldest of them goes. Honest ones take

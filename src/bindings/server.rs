@@ -396,17 +396,20 @@ fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Result<(server
 }
 
 fn runtime(workers: usize, log: &Dispatch) -> std::io::Result<Runtime> {
-    if workers == 1 {
-        return Builder::new_current_thread().enable_all().build();
+    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if workers > 1 {
+        let log = log.clone();
+        builder
+            .worker_threads(workers)
+            .thread_name("cuttlefish-signaling-worker")
+            // For the life of the thread.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)));
     }
-    let log = log.clone();
-    Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("cuttlefish-signaling-worker")
-        // For the life of the thread.
-        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
-        .enable_all()
-        .build()
+    // The server has an alarm of its own: a runtime that has timers looks at the time whenever it waits.
+    if cfg!(not(target_os = "linux")) {
+        builder.enable_time();
+    }
+    builder.enable_io().build()
 }
 
 fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {

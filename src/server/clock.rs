@@ -2,11 +2,14 @@
 //! that is measured by it comes when the test says so.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use super::alarm::Alarm;
 
 /// A clock that is the system's until it is touched.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub struct Clock {
     touched: AtomicBool,
     hands: Mutex<Hands>,
     moved: watch::Sender<()>,
+    alarm: Arc<Alarm>,
 }
 
 /// It showed `shown` when the system's clock was at `real`.
@@ -24,14 +28,6 @@ struct Hands {
     shown_system: SystemTime,
     real: Instant,
     frozen: bool,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        let now = Instant::now();
-        let hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
-        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()) }
-    }
 }
 
 impl Hands {
@@ -50,6 +46,13 @@ impl Hands {
 }
 
 impl Clock {
+    /// The system's time; those who wait are woken by this alarm.
+    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+        let now = Instant::now();
+        let hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
+        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()), alarm }
+    }
+
     /// The time for deadlines.
     pub fn now(&self) -> Instant {
         if !self.touched.load(Ordering::Acquire) {
@@ -107,16 +110,16 @@ impl Clock {
         self.moved.send_replace(());
     }
 
-    /// When the runtime's clock will be at this time of ours; `None` while it stands before that.
-    pub fn real(&self, due: Instant) -> Option<tokio::time::Instant> {
+    /// When the system's clock will be at this time of ours; `None` while it stands before that.
+    pub fn real(&self, due: Instant) -> Option<Instant> {
         if !self.touched.load(Ordering::Acquire) {
-            return Some(due.into());
+            return Some(due);
         }
         let left = due.saturating_duration_since(self.now());
         if left.is_zero() {
-            return Some(tokio::time::Instant::now());
+            return Some(Instant::now());
         }
-        if self.is_frozen() { None } else { tokio::time::Instant::now().checked_add(left) }
+        if self.is_frozen() { None } else { Instant::now().checked_add(left) }
     }
 
     /// Waits until this time.
@@ -127,7 +130,7 @@ impl Clock {
             let real = self.real(due);
             let sleep = async {
                 match real {
-                    Some(real) => tokio::time::sleep_until(real).await,
+                    Some(real) => self.alarm.sleep_until(real).await,
                     None => std::future::pending().await,
                 }
             };

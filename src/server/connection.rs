@@ -10,14 +10,14 @@ use std::task::{Context, Poll, ready};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
+use super::alarm::HyperTimer;
 use super::reception::Reception;
 use super::transport::Transport;
 use super::websocket::{self, Pumping};
@@ -76,20 +76,21 @@ impl Connection {
 
     /// TLS, and HTTP within it.
     async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<Pumping> {
-        let handshake = timeout(self.shared.config.limits.tls_handshake_timeout, tls.accept(stream));
+        let limit = self.shared.config.limits.tls_handshake_timeout;
+        let handshake = self.shared.alarm.timeout(limit, tls.accept(stream));
         let outcome = tokio::select! {
             biased;
             () = self.shared.stopping.cancelled() => return None,
             outcome = handshake => outcome,
         };
         match outcome {
-            Ok(Ok(stream)) => {
+            Some(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let certificate = shown.and_then(subject_of).map(Arc::from);
                 return self.speak_http(stream, certificate).await;
             }
-            Ok(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
-            Err(_) => tracing::debug!("TLS handshake with {} took too long", self.address),
+            Some(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
+            None => tracing::debug!("TLS handshake with {} took too long", self.address),
         }
         None
     }
@@ -177,7 +178,7 @@ where
     });
     let limits = &shared.config.limits;
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HyperTimer(Arc::clone(&shared.alarm)))
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
@@ -201,7 +202,7 @@ where
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
         tokio::select! {
             () = shared.stopping.cancelled() => {}
-            _ = timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
+            _ = shared.alarm.timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
         }
     }
 }

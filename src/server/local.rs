@@ -91,7 +91,7 @@ impl Local {
                     tracing::warn!("can not accept on {}, trying again: {error}", self.path.display());
                     tokio::select! {
                         () = shared.stopping.cancelled() => return,
-                        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                        () = shared.alarm.sleep(Duration::from_secs(1)) => {}
                     }
                 }
             }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
-use tokio::time::Sleep;
-
 use super::Shared;
+use super::alarm::Bell;
 use super::dialogue::Dialogue;
 use super::throttle::Sent;
 use super::websocket;
@@ -62,14 +61,14 @@ pub(super) struct Porter<W, P> {
     close_by: Option<Instant>,
     over: bool,
     looking: bool,
-    timer: Pin<Box<Sleep>>,
+    bell: Bell,
 }
 
 impl<W: Wire, P: Session + Unpin> Porter<W, P> {
     /// Lets the peer into the hub, and takes the first step.
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, first: Step, wire: W) -> Self {
         let ticket = shared.hub.admit(&context.outbox);
-        let now = shared.clock.now();
+        let (now, bell) = (shared.clock.now(), Bell::new(&shared.alarm));
         let mut porter = Self {
             ticket,
             dialogue: Dialogue::new(shared, context, session, now),
@@ -78,7 +77,7 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
             close_by: None,
             over: false,
             looking: false,
-            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            bell,
         };
         porter.dialogue.take(first, now);
         porter
@@ -165,11 +164,10 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
             return false;
         };
         if due > now {
-            let Some(due) = self.dialogue.shared.clock.real(due) else { return false };
-            if self.timer.is_elapsed() || due < self.timer.deadline() {
-                self.timer.as_mut().reset(due);
+            if let Some(real) = self.dialogue.shared.clock.real(due).filter(|&real| !self.bell.rings_by(real)) {
+                self.bell.set(real, cx.waker());
             }
-            return self.timer.as_mut().poll(cx).is_ready();
+            return false;
         }
         if self.close_by.is_some_and(|deadline| deadline <= now) {
             self.over = true;

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::ReadBuf;
-use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::Shared;
+use super::alarm::Bell;
 use super::dialogue::Dialogue;
 use super::frames::{Frames, Heard, Page};
 use super::throttle::Sent;
@@ -71,9 +71,7 @@ pub(super) struct Pump<S, P> {
     pinged_at: Option<Instant>,
     /// The time, from when it was first asked for in a poll.
     now: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
-    /// Whether it has been set, and wakes us.
-    armed: bool,
+    bell: Bell,
 }
 
 impl<S, P> Pump<S, P>
@@ -86,7 +84,7 @@ where
         let ticket = shared.hub.admit(&context.outbox);
         let now = shared.clock.now();
         Self {
-            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            bell: Bell::new(&shared.alarm),
             ticket,
             socket,
             dialogue: Dialogue::new(shared, context, session, now),
@@ -102,7 +100,6 @@ where
             last_heard: now,
             pinged_at: None,
             now: None,
-            armed: false,
         }
     }
 
@@ -117,7 +114,7 @@ where
             let mut again = self.read(cx, page);
             again |= self.hear_answer(cx);
             again |= self.write(cx, page);
-            // Not before all else is done: to set the timer earlier costs a system call.
+            // Not before all else is done: a bell that is the next to ring costs a system call.
             let again = again || self.keep_time(cx);
             match self.phase {
                 Phase::Over => return Poll::Ready(()),
@@ -442,12 +439,12 @@ where
         self.stuck_since?.checked_add(self.dialogue.shared.config.limits.write_timeout)
     }
 
-    /// Arms the timer, and does what is due. What is heard only moves the deadline away: the timer stays as it is, and
-    /// is armed anew when it has fired.
+    /// Sets the bell, and does what is due. What is heard only moves the deadline away: the bell stays as it is, and is
+    /// set anew when it has rung.
     fn keep_time(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(due) = self.due() else { return false };
         let real = self.dialogue.shared.clock.real(due);
-        if self.armed && !self.timer.is_elapsed() && real.is_some_and(|real| real >= self.timer.deadline()) {
+        if real.is_some_and(|real| self.bell.rings_by(real)) {
             return false;
         }
         let now = self.now();
@@ -456,10 +453,10 @@ where
             return true;
         }
         // Where the time stands still, whoever moves it wakes us.
-        let Some(due) = real else { return false };
-        self.armed = true;
-        self.timer.as_mut().reset(due);
-        self.timer.as_mut().poll(cx).is_ready()
+        if let Some(real) = real {
+            self.bell.set(real, cx.waker());
+        }
+        false
     }
 
     fn on_time(&mut self, now: Instant) {

@@ -23,6 +23,25 @@ const ABOVE: [(usize, &[&str]); 4] = [
 /// Where a rule has an exception, with its reason: `Peer::anonymous`, for tests, tells when it was made.
 const EXCEPTIONS: [(&str, &str); 1] = [("peer.rs", "SystemTime::now()")];
 
+/// Whoever waits for a time waits for the server's alarm (ARCHITECTURE.md, "Why an alarm"): the runtime of the Python
+/// package has no timers. Elsewhere than on Linux, the alarm has.
+const TIMERS: [&str; 2] = ["tokio::time", "TokioTimer"];
+
+#[test]
+fn nobody_but_the_alarm_uses_the_timers_of_the_runtime() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut named = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        if TIMERS.iter().any(|timer| text.contains(timer)) {
+            named.push(file.strip_prefix(&root).unwrap().to_owned());
+        }
+    }
+    assert_eq!(named, [Path::new("server/alarm/timer.rs")]);
+}
+
 fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }

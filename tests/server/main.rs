@@ -14,6 +14,7 @@ mod dial;
 mod handshake;
 mod hostile;
 mod keepalive;
+mod lanes;
 mod packets;
 mod pressure;
 mod seeds;

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -16,7 +15,6 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::{Caller, assets, error};
 use crate::peer::Role;
@@ -73,20 +71,20 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     }
     let target = behind_files(&parts.uri).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
     let patience = shared.config.limits.proxy_timeout;
-    let fetched = timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
+    let fetched = shared.alarm.timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
-        Ok(Ok(response)) => response,
-        Ok(Err(why)) => {
+        Some(Ok(response)) => response,
+        Some(Err(why)) => {
             tracing::info!("the web server of device {id:?} on port {port} can not be reached: {why}");
             return Err(error(StatusCode::BAD_GATEWAY, "The device's web server can not be reached"));
         }
-        Err(_) => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
+        None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
     let (mut head, body) = response.into_parts();
     for name in KEPT_BACK {
         head.headers.remove(name);
     }
-    Ok(Response::from_parts(head, Body::from_stream(in_time(Body::new(body), patience))))
+    Ok(Response::from_parts(head, Body::from_stream(in_time(Arc::clone(shared), Body::new(body)))))
 }
 
 /// What is behind `/devices/{id}/files`, as it was written, with its query.
@@ -129,14 +127,14 @@ async fn fetch(
 }
 
 /// A body whose parts each come in time, or it breaks off.
-fn in_time(body: Body, patience: Duration) -> impl Stream<Item = Result<Bytes, io::Error>> {
-    stream::unfold(Some(body.into_data_stream()), move |parts| async move {
+fn in_time(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
+    stream::unfold((shared, Some(body.into_data_stream())), async |(shared, parts)| {
         let mut parts = parts?;
-        match timeout(patience, parts.next()).await {
-            Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
-            Ok(Some(Err(why))) => Some((Err(io::Error::other(why)), None)),
-            Ok(None) => None,
-            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        match shared.alarm.timeout(shared.config.limits.proxy_timeout, parts.next()).await {
+            Some(Some(Ok(part))) => Some((Ok(part), (shared, Some(parts)))),
+            Some(Some(Err(why))) => Some((Err(io::Error::other(why)), (shared, None))),
+            Some(None) => None,
+            None => Some((Err(io::ErrorKind::TimedOut.into()), (shared, None))),
         }
     })
 }

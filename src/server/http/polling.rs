@@ -190,8 +190,8 @@ fn parse(body: &str) -> Result<PollBody<'_>, Response> {
 async fn read(shared: &Shared, request: Request) -> Result<String, Response> {
     let limits = &shared.config.limits;
     let read = collect(request.into_body(), limits.max_message_size);
-    let body = tokio::time::timeout(limits.request_head_timeout, read).await;
-    let body = body.map_err(|_| error(StatusCode::REQUEST_TIMEOUT, "The body took too long"))??;
+    let body = shared.alarm.timeout(limits.request_head_timeout, read).await;
+    let body = body.ok_or_else(|| error(StatusCode::REQUEST_TIMEOUT, "The body took too long"))??;
     String::from_utf8(body).map_err(|_| error(StatusCode::BAD_REQUEST, &Refusal::InvalidJson.text()))
 }
 

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +17,6 @@ use futures_util::stream;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::overview::{Overview, View};
 use super::{Caller, Stay, too_many};
@@ -86,24 +85,23 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Response
 /// Tells what has moved until the page is gone, does not read, or the server stops.
 async fn watch(seat: Seat, mut overview: Overview, events: mpsc::Sender<Bytes>) {
     let shared = Arc::clone(&seat.0);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = Instant::now();
+    let (mut pause, mut told) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,
             () = events.closed() => return,
-            _ = ticks.tick() => {}
+            () = shared.alarm.sleep(pause) => {}
         }
+        pause = TICK;
         let mut news = overview.news();
         if news.is_empty() && told.elapsed() >= QUIET {
             news.push_str(":\n\n");
         }
         if !news.is_empty() {
             told = Instant::now();
-            let taken = timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
-            if !matches!(taken, Ok(Ok(()))) {
+            let taken = shared.alarm.timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
+            if !matches!(taken, Some(Ok(()))) {
                 return;
             }
         }
