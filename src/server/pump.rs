@@ -4,6 +4,9 @@
 //! not read is still listened to, and pings are answered whatever a hook is doing. `poll` does each of them until it can
 //! not go on, in an order in which what one leads to is done by the next, and begins again only where that is not so.
 
+mod hearing;
+mod timing;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,23 +14,18 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::Shared;
 use super::alarm::Bell;
 use super::dialogue::Dialogue;
-use super::frames::{Frames, Heard, Page};
-use super::throttle::Sent;
+use super::frames::{Frames, Page};
 use super::transport::Transport;
-use super::websocket::{self, Fault};
+use super::websocket;
 use crate::hub::Ticket;
 use crate::incidents::Incident;
 use crate::outbox::{End, Outgoing};
 use crate::session::{Context, Session, Step};
-
-/// Texts taken from the socket before the other directions have their turn.
-const READ_BURST: usize = 32;
 
 /// Rounds of all directions in one poll, before other tasks have their turn.
 const ROUNDS: usize = 16;
@@ -271,215 +269,11 @@ where
         true
     }
 
-    /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
-    /// may have is enough for all of it.
-    fn count_first_bytes(&mut self, came: u32) {
-        let Some(first) = &mut self.first_bytes else { return };
-        *first = first.saturating_add(came as usize);
-        if *first > self.dialogue.shared.config.limits.max_first_message * 2 {
-            self.break_off(websocket::too_big());
-        }
-    }
-
-    /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
-    fn break_off(&mut self, end: End) {
-        if !self.dialogue.outbox.is_closed() {
-            self.dialogue.shared.incidents.count(Incident::Misbehaved);
-            self.dialogue.outbox.finish(None, end);
-        }
-    }
-
     /// Goes on where a question has been answered. True where it has.
     fn hear_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         self.dialogue.is_asking() && {
             let now = self.now();
             self.dialogue.hear_answer(cx, now)
-        }
-    }
-
-    /// Takes what has come. True where there may be more to do.
-    fn read(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
-        if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
-            return self.throw_away(cx);
-        }
-        let before = self.phase;
-        for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.deaf {
-                return true;
-            }
-            if self.dialogue.holds_enough() {
-                return false;
-            }
-            let next = self.socket.poll_read(cx, page);
-            let came = self.socket.take_came();
-            if came > 0 {
-                self.count_first_bytes(came);
-                let now = self.now();
-                self.dialogue.spend(Sent::Bytes(came), now);
-            }
-            let Poll::Ready(next) = next else { return self.phase != before };
-            match next {
-                Some(Ok(heard)) => self.on_heard(&heard),
-                Some(Err(error)) => self.on_read_error(&error),
-                None => {
-                    self.dialogue.session.leave();
-                    self.phase = Phase::Leaving(self.now() + self.dialogue.shared.config.limits.close_timeout);
-                    return true;
-                }
-            }
-        }
-        true
-    }
-
-    fn on_heard(&mut self, heard: &Heard<'_>) {
-        let now = self.now();
-        self.last_heard = now;
-        self.pinged_at = None;
-        let sent = match heard {
-            Heard::Message(Message::Close(_)) => None,
-            Heard::Message(Message::Ping(_)) => Some(Sent::Ping),
-            // Pongs are counted as messages: somebody else may have us ping this peer often.
-            _ => Some(Sent::Message),
-        };
-        if sent.is_some_and(|sent| !self.dialogue.spend(sent, now)) {
-            return;
-        }
-        match heard {
-            Heard::Text(text) => self.on_text(text, now),
-            Heard::Message(Message::Text(text)) => self.on_text(text, now),
-            // The WebSocket layer has queued the answer: it goes out with the next flush.
-            Heard::Message(Message::Ping(_)) => self.dirty = true,
-            Heard::Message(Message::Pong(_)) => self.dialogue.outbox.alive(),
-            Heard::Message(Message::Close(_)) => {
-                self.dialogue.session.leave();
-                self.dirty = true;
-                if self.phase == Phase::Open {
-                    self.phase = Phase::Closing(now + self.dialogue.shared.config.limits.close_timeout);
-                }
-            }
-            Heard::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
-                self.dialogue.session.on_binary();
-            }
-            Heard::Message(Message::Binary(_) | Message::Frame(_)) => {}
-        }
-    }
-
-    fn on_text(&mut self, text: &str, now: Instant) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        if self.dialogue.session.holds_texts() {
-            self.dialogue.hold(text.to_owned());
-        } else if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message {
-            self.break_off(websocket::too_big());
-        } else {
-            self.dialogue.feed(text, now);
-            if self.dialogue.session.is_introduced() {
-                self.first_bytes = None;
-            }
-        }
-    }
-
-    /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
-    fn on_read_error(&mut self, error: &WebSocketError) {
-        self.deaf = true;
-        match Fault::of(error) {
-            Fault::Lost => drop(self.lost(error)),
-            Fault::Close(end) => self.break_off(end),
-            Fault::Refuse(refusal) => self.dialogue.session.expel(&refusal),
-        }
-    }
-
-    /// Reads on without listening, until the peer has read our goodbye and hangs up: closing a socket with unread
-    /// input would reset it, and take the goodbye back.
-    fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Phase::Leaving(_) = self.phase else { return false };
-        // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
-        if !self.deaf && !S::SAYS_GOODBYE {
-            self.phase = Phase::Over;
-            return true;
-        }
-        match Pin::new(self.socket.transport()).poll_shutdown(cx) {
-            Poll::Ready(Ok(())) if self.deaf => {}
-            Poll::Ready(_) => {
-                self.phase = Phase::Over;
-                return true;
-            }
-            Poll::Pending => return false,
-        }
-        let mut scratch = [0; 2048];
-        let mut scratch = ReadBuf::new(&mut scratch);
-        match Pin::new(self.socket.transport()).poll_read(cx, &mut scratch) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
-            Poll::Ready(_) => self.phase = Phase::Over,
-        }
-        true
-    }
-
-    /// When something is due next, if nothing happens before.
-    fn due(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Over => None,
-            Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
-            Phase::Open if self.close_by.is_some() => self.close_by,
-            Phase::Open => {
-                let keepalive = &self.dialogue.shared.config.keepalive;
-                let ping = match self.pinged_at {
-                    Some(at) => at.checked_add(keepalive.timeout),
-                    None => keepalive.interval.and_then(|interval| self.last_heard.checked_add(interval)),
-                };
-                [ping, self.dialogue.session.deadline(), self.write_deadline()].into_iter().flatten().min()
-            }
-        }
-    }
-
-    /// When a peer that takes nothing of what is written is given up.
-    fn write_deadline(&self) -> Option<Instant> {
-        self.stuck_since?.checked_add(self.dialogue.shared.config.limits.write_timeout)
-    }
-
-    /// Sets the bell, and does what is due. What is heard only moves the deadline away: the bell stays as it is, and is
-    /// set anew when it has rung.
-    fn keep_time(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Some(due) = self.due() else { return false };
-        let real = self.dialogue.shared.clock.real(due);
-        if real.is_some_and(|real| self.bell.rings_by(real)) {
-            return false;
-        }
-        let now = self.now();
-        if due <= now {
-            self.on_time(now);
-            return true;
-        }
-        // Where the time stands still, whoever moves it wakes us.
-        if let Some(real) = real {
-            self.bell.set(real, cx.waker());
-        }
-        false
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        if self.phase != Phase::Open || self.close_by.is_some() {
-            tracing::debug!(
-                "dropping {} {}: it took too long to say goodbye",
-                self.dialogue.peer.role.as_str(),
-                self.dialogue.peer
-            );
-            self.phase = Phase::Over;
-        } else if self.write_deadline().is_some_and(|deadline| deadline <= now) {
-            self.dialogue.outbox.overrun();
-        } else if self.dialogue.session.deadline().is_some_and(|deadline| deadline <= now) {
-            self.dialogue.look(now);
-        } else if self.pinged_at.is_some() {
-            tracing::info!("dropping {} {}: no pong", self.dialogue.peer.role.as_str(), self.dialogue.peer);
-            self.dialogue.shared.incidents.count(Incident::Silent);
-            self.dialogue.session.leave();
-            self.phase = Phase::Over;
-        } else {
-            // Through the outbox: it goes out when there is room for it.
-            self.dialogue.outbox.ping();
-            self.pinged_at = Some(now);
         }
     }
 }
