@@ -88,10 +88,14 @@ impl Alarm {
             waiting.timer_at = waiting.bells.keys().next().map(|&(at, _)| at);
             self.set_timer(&waiting);
             // Under the lock: a bell that is set anew meanwhile has not rung.
-            due.values().for_each(|ringing| ringing.has_rung.store(true, Ordering::Release));
+            for ringing in due.values() {
+                ringing.has_rung.store(true, Ordering::Release);
+            }
             due
         };
-        due.into_values().for_each(|ringing| ringing.waker.wake());
+        for ringing in due.into_values() {
+            ringing.waker.wake();
+        }
     }
 
     fn add(&self, at: Instant, ringing: Ringing) -> Place {
