@@ -137,14 +137,15 @@ impl Alarm {
 /// What wakes one task at one time. Dropped, it rings no more.
 pub(super) struct Bell {
     alarm: Arc<Alarm>,
-    place: Option<Place>,
+    /// When it is to ring, and where it waits.
+    set: Option<(Instant, Place)>,
     has_rung: Arc<AtomicBool>,
 }
 
 impl Bell {
     /// Not set.
     pub(super) fn new(alarm: &Arc<Alarm>) -> Self {
-        Self { alarm: Arc::clone(alarm), place: None, has_rung: Arc::default() }
+        Self { alarm: Arc::clone(alarm), set: None, has_rung: Arc::default() }
     }
 
     /// Has it ring at this time, and not when it would have before.
@@ -152,12 +153,12 @@ impl Bell {
         self.unset();
         self.has_rung.store(false, Ordering::Release);
         let ringing = Ringing { waker: waker.clone(), has_rung: Arc::clone(&self.has_rung) };
-        self.place = Some(self.alarm.add(at, ringing));
+        self.set = Some((at, self.alarm.add(at, ringing)));
     }
 
     /// Whether it is going to ring, at this time or sooner.
     pub(super) fn rings_by(&self, at: Instant) -> bool {
-        self.place.is_some_and(|(place, _)| place <= self.alarm.ceiling(at)) && !self.has_rung()
+        self.set.is_some_and(|(rings, _)| rings <= at) && !self.has_rung()
     }
 
     /// Whether it has rung since it was set.
@@ -166,7 +167,7 @@ impl Bell {
     }
 
     fn unset(&mut self) {
-        if let Some(place) = self.place.take()
+        if let Some((_, place)) = self.set.take()
             && !self.has_rung()
         {
             self.alarm.remove(place);

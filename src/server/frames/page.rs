@@ -30,13 +30,17 @@ pub(in crate::server) struct Page {
 impl Page {
     /// Lends the thread's page. One that is lost in a panic is made anew.
     pub(in crate::server) fn lend<T>(poll: impl FnOnce(&mut Self) -> T) -> T {
-        let mut page = FREE.take().unwrap_or_else(|| Box::new(Self::new()));
-        let outcome = poll(&mut page);
-        page.unread = 0..0;
-        page.outgoing.clear();
-        page.outgoing.shrink_to(ROOM_TO_WRITE);
-        FREE.set(Some(page));
-        outcome
+        FREE.with(|free| {
+            let mut page = free.take().unwrap_or_else(|| Box::new(Self::new()));
+            let outcome = poll(&mut page);
+            page.unread = 0..0;
+            page.outgoing.clear();
+            if page.outgoing.capacity() > ROOM_TO_WRITE {
+                page.outgoing.shrink_to(ROOM_TO_WRITE);
+            }
+            free.set(Some(page));
+            outcome
+        })
     }
 
     fn new() -> Self {
