@@ -83,7 +83,7 @@ pub struct Limits {
     /// The largest message taken in before a peer has registered or connected, in bytes. Default 64 KiB: a stranger is
     /// not given more room than a device could take.
     pub max_first_message: usize,
-    /// Connections at a time. Default 16,384: ten thousand devices, and clients; 5 KiB each when they are idle.
+    /// Connections at a time. Default 16,384: ten thousand devices, and clients; 4 KiB each when they are idle.
     pub max_connections: usize,
     /// Connections at a time from one address; loopback is exempt. Default 512: a lab behind one address.
     pub max_connections_per_address: usize,

@@ -49,7 +49,7 @@ class Limits:
     room than a device could take."""
     max_connections: int = 16_384
     """Connections at a time; beyond it requests are answered 503. Ten thousand devices, and clients; an idle one takes
-    5 KiB."""
+    4 KiB."""
     max_connections_per_address: int = 512
     """Connections at a time from one address, loopback exempt; beyond it 503. A lab behind one address."""
     new_per_second: int = 30_000
