@@ -27,7 +27,7 @@ pub(super) struct Head {
     first: u8,
     size: usize,
     length: u64,
-    /// What the payload is masked with, and whether its length is told as shortly as it can be.
+    /// What the payload is masked with. A client's is.
     mask: Option<[u8; 4]>,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Transfer<S> {
     /// The peer sends nothing any more.
     pub(super) is_at_end: bool,
     /// Written before and not taken by the transport: it goes first.
-    pub(super) unsent: Bytes,
+    unsent: Bytes,
 }
 
 impl<S> Transfer<S> {
@@ -34,7 +34,7 @@ impl<S: AsyncRead + Unpin> Transfer<S> {
 
 impl<S: AsyncWrite + Unpin> Transfer<S> {
     /// Has the transport take what it has not taken before.
-    pub(super) fn send_unsent(&mut self) -> io::Result<()> {
+    fn send_unsent(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);
             let outcome = self.send(&unsent);
