@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::client_ids::ClientIds;
 use crate::error::ConfigError;
 use crate::journal::JournalBounds;
 use crate::outbox::OutboxBounds;
@@ -45,6 +46,8 @@ pub struct Config {
     pub device_wait_timeout: Option<Duration>,
     /// Who gets an id that two want. Default: the holder, if it is alive.
     pub on_duplicate: OnDuplicate,
+    /// Where the client ids of a registration begin. Default: at 1, or behind the last id that the device had here.
+    pub client_ids: ClientIds,
     /// How long a hook may take. Default 5 s: a real device hangs up after 10.
     pub hook_timeout: Duration,
     /// Bounds on what peers may take.
@@ -94,6 +97,8 @@ pub struct Limits {
     pub max_opening: usize,
     /// Devices at a time. Default 16,384.
     pub max_devices: usize,
+    /// The longest device id, in bytes; the names of a pre-registration as well. Default 256 (PROTOCOL.md 4).
+    pub max_device_id: usize,
     /// Clients of one device at a time. Default 1,024.
     pub max_clients_per_device: usize,
     /// Messages one peer may send. Default 10,000 a second, 20,000 at once: far beyond any session, and a bound on what
@@ -155,6 +160,7 @@ impl Default for Limits {
             new_per_second: 30_000,
             max_opening: 1_024,
             max_devices: 16_384,
+            max_device_id: 256,
             max_clients_per_device: 1_024,
             messages: Rate { per_second: 10_000, burst: 20_000 },
             bytes: Rate { per_second: 16 * 1024 * 1024, burst: 32 * 1024 * 1024 },
@@ -208,6 +214,7 @@ impl Default for Config {
             ice: IceSource::Fixed(IceServers::default()),
             device_wait_timeout: Some(Duration::ZERO),
             on_duplicate: OnDuplicate::default(),
+            client_ids: ClientIds::default(),
             hook_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             keepalive: Keepalive::default(),
@@ -242,6 +249,7 @@ impl Config {
             ("limits.max_connections_per_address", 1, self.limits.max_connections_per_address),
             ("limits.max_opening", 1, self.limits.max_opening),
             ("limits.max_devices", 1, self.limits.max_devices),
+            ("limits.max_device_id", 1, self.limits.max_device_id),
             ("limits.max_clients_per_device", 1, self.limits.max_clients_per_device),
             ("limits.max_polled", 1, self.limits.max_polled),
             ("limits.max_viewers", 1, self.limits.max_viewers),
@@ -285,6 +293,7 @@ impl Config {
             device_wait_timeout: self.device_wait_timeout,
             on_duplicate: self.on_duplicate,
             max_devices: self.limits.max_devices,
+            max_device_id: self.limits.max_device_id,
             max_clients_per_device: self.limits.max_clients_per_device,
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
 use std::sync::mpsc;
 
+use crate::client_ids::LastIds;
 use crate::outbox::{End, Outbox};
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, Text, outbound};
@@ -58,8 +59,43 @@ pub struct Device {
 #[derive(Debug, Default)]
 struct Clients {
     present: HashMap<ClientId, Arc<Client>>,
-    last_id: u32,
+    ids: GivenIds,
     gone: bool,
+}
+
+/// Which client ids a device was given, by this registration and by those before it.
+#[derive(Debug, Clone, Copy)]
+struct GivenIds {
+    /// The last id of the registrations before this one; 0 where there was none.
+    before: u32,
+    /// The first id of this registration.
+    first: u32,
+    /// The next id to be given out.
+    next: u32,
+}
+
+impl Default for GivenIds {
+    fn default() -> Self {
+        Self { before: 0, first: 1, next: 1 }
+    }
+}
+
+impl GivenIds {
+    /// Those of a registration that begins at `first`, or behind the last id of those before it.
+    fn begin(before: u32, first: u32) -> Self {
+        let first = first.max(before.saturating_add(1));
+        Self { before, first, next: first }
+    }
+
+    /// Whether this id was given out.
+    fn contains(&self, id: u32) -> bool {
+        (self.first..self.next).contains(&id) || (1..=self.before).contains(&id)
+    }
+
+    /// The last id that was given out; 0 where there was none.
+    fn last(&self) -> u32 {
+        if self.next > self.first { self.next - 1 } else { self.before }
+    }
 }
 
 /// How many forwards were queued, each way; for people to look at, the books are the ledger's.
@@ -144,8 +180,8 @@ impl Device {
         if clients.present.len() >= max_clients {
             return Err(Refusal::TooManyClients(self.id.clone()));
         }
-        let id = ClientId::new(clients.last_id + 1).ok_or(Refusal::ClientIdsExhausted)?;
-        clients.last_id = id.get();
+        let id = ClientId::new(clients.ids.next).ok_or(Refusal::ClientIdsExhausted)?;
+        clients.ids.next += 1;
         let client = Arc::new(Client {
             id,
             peer: Arc::clone(peer),
@@ -166,7 +202,7 @@ impl Device {
     /// The client of this number.
     pub fn find(&self, id: ClientId) -> Found {
         let clients = self.clients.lock();
-        if id.get() == 0 || id.get() > clients.last_id {
+        if !clients.ids.contains(id.get()) {
             return Found::Never;
         }
         clients.present.get(&id).cloned().map_or(Found::Left, Found::Here)
@@ -227,15 +263,15 @@ impl Device {
         clients
     }
 
-    /// Marks it gone and lets its clients go; returns them.
-    fn leave(&self) -> Vec<Arc<Client>> {
+    /// Marks it gone and lets its clients go. Returns them, and the last client id it was given; 0 where there is none.
+    fn leave(&self) -> (Vec<Arc<Client>>, u32) {
         let mut clients = self.clients.lock();
         clients.gone = true;
         let left: Vec<_> = std::mem::take(&mut clients.present).into_values().collect();
         for client in &left {
             client.attached.store(false, Ordering::Release);
         }
-        left
+        (left, clients.ids.last())
     }
 }
 
@@ -244,10 +280,11 @@ pub struct Hub {
     state: Mutex<State>,
     /// Counts up whenever the ICE servers change, so that sessions see whether theirs are the latest.
     ice_generation: AtomicU64,
+    /// The first client id of a registration, where the device had no larger one before.
+    first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
     observer: Arc<dyn Observer>,
 }
 
-#[derive(Default)]
 struct State {
     devices: HashMap<DeviceId, Arc<Device>>,
     /// Clients that wait for a device to register.
@@ -257,6 +294,18 @@ struct State {
     last_peer: u64,
     /// How whoever still comes is sent away, once the server stops.
     closing: Option<End>,
+    /// The last client ids of devices that have left.
+    last_ids: LastIds,
+}
+
+impl State {
+    /// A device leaves: its last client id is remembered, and its clients are returned. One critical section with its
+    /// removal, so that the next registration begins behind that id.
+    fn leave(&mut self, device: &Device) -> Vec<Arc<Client>> {
+        let (clients, last_id) = device.leave();
+        self.last_ids.remember(&device.id, last_id);
+        clients
+    }
 }
 
 /// A place in the hub's list of connections.
@@ -264,9 +313,27 @@ struct State {
 pub struct Ticket(u64);
 
 impl Hub {
-    /// An empty hub.
-    pub fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { state: Mutex::default(), ice_generation: AtomicU64::new(0), observer }
+    /// An empty hub. The client ids of each registration begin behind those that the device was given before; where it
+    /// had none, or smaller ones, at `first_client_id()`. The ids of `max_devices` devices that left are remembered.
+    pub fn new(
+        observer: Arc<dyn Observer>,
+        max_devices: usize,
+        first_client_id: impl Fn() -> u32 + Send + Sync + 'static,
+    ) -> Self {
+        let state = State {
+            devices: HashMap::new(),
+            waiting: HashMap::new(),
+            peers: HashMap::new(),
+            last_peer: 0,
+            closing: None,
+            last_ids: LastIds::new(max_devices),
+        };
+        Self {
+            state: Mutex::new(state),
+            ice_generation: AtomicU64::new(0),
+            first_client_id: Box::new(first_client_id),
+            observer,
+        }
     }
 
     /// Lets a connection in, before its first message is read. Once the server is stopping, its outbox closes at once.
@@ -332,13 +399,19 @@ impl Hub {
                 }
                 holder => holder.cloned(),
             };
+            // A holder that is replaced gives out no more ids: its clients go before the next registration begins.
+            let replaced = replaced.map(|holder| {
+                let clients = state.leave(&holder);
+                (holder, clients)
+            });
+            device.clients.lock().ids = GivenIds::begin(state.last_ids.of(&device.id), (self.first_client_id)());
             device.outbox.say(config.clone());
             state.devices.insert(device.id.clone(), Arc::clone(device));
             (replaced, state.waiting.remove(&device.id).unwrap_or_default())
         };
-        if let Some(holder) = replaced {
+        if let Some((holder, clients)) = replaced {
             holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
-            self.dissolve(&holder);
+            self.dissolve(&holder, clients);
         }
         self.observer.device_registered(device);
         for client in waiting {
@@ -349,19 +422,21 @@ impl Hub {
 
     /// Unregisters a device, if it is still the one registered, and tells its clients.
     pub fn unregister(&self, device: &Arc<Device>) {
-        {
+        let clients = {
             let mut state = self.state.lock();
             match state.devices.get(&device.id) {
                 Some(holder) if Arc::ptr_eq(holder, device) => state.devices.remove(&device.id),
                 // Replaced: whoever replaced it has told its clients.
                 _ => return,
             };
-        }
-        self.dissolve(device);
+            state.leave(device)
+        };
+        self.dissolve(device, clients);
     }
 
-    fn dissolve(&self, device: &Arc<Device>) {
-        for client in device.leave() {
+    /// Tells the clients of a device that has left.
+    fn dissolve(&self, device: &Arc<Device>, clients: Vec<Arc<Client>>) {
+        for client in clients {
             client.outbox.refuse(&Refusal::DeviceDisconnected);
             self.observe_leaving(device, &client);
         }

@@ -23,13 +23,15 @@ pub enum Incident {
     SlowConsumer,
     /// A peer did not answer a ping.
     Silent,
+    /// One of Cuttlefish's own devices broke a rule that others are told by an error: it was not told.
+    ErrorWithheld,
     /// A connection's task panicked: a bug.
     Panic,
 }
 
 impl Incident {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TurnedAway,
         Self::OpeningCut,
         Self::Foreign,
@@ -38,6 +40,7 @@ impl Incident {
         Self::TooFast,
         Self::SlowConsumer,
         Self::Silent,
+        Self::ErrorWithheld,
         Self::Panic,
     ];
 
@@ -52,6 +55,7 @@ impl Incident {
             | Refusal::Binary
             | Refusal::FirstMessageTimeout
             | Refusal::RegisterWithoutId
+            | Refusal::InvalidDeviceId
             | Refusal::AlreadyRegistered(_)
             | Refusal::NotRegistered
             | Refusal::InvalidClientId
@@ -83,6 +87,7 @@ impl Incident {
             Self::TooFast => "too_fast",
             Self::SlowConsumer => "slow_consumers",
             Self::Silent => "silent",
+            Self::ErrorWithheld => "errors_withheld",
             Self::Panic => "panics",
         }
     }

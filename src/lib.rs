@@ -41,6 +41,7 @@ pub mod peer;
 pub mod rate;
 mod sync;
 // Layer 2: state and rules, without I/O and without a clock.
+pub mod client_ids;
 pub mod hub;
 pub mod relay;
 pub mod roster;

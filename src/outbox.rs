@@ -90,6 +90,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// Where there is a journal: who writes down what is said here. Forwards are written down by who relays them.
     scribe: Option<Box<Scribe>>,
+    /// Whether the peer is told errors: not so for Cuttlefish's own devices (PROTOCOL.md 4).
+    says_errors: bool,
 }
 
 #[derive(Debug, Default)]
@@ -118,13 +120,24 @@ struct State {
 impl Outbox {
     /// An empty outbox.
     pub fn new(bounds: OutboxBounds) -> Self {
-        Self { bounds, state: Mutex::new(State::default()), scribe: None }
+        Self { bounds, state: Mutex::new(State::default()), scribe: None, says_errors: true }
     }
 
     /// One whose words are written down.
     #[must_use]
     pub fn recorded(self, scribe: Scribe) -> Self {
         Self { scribe: Some(Box::new(scribe)), ..self }
+    }
+
+    /// One that says no errors: a refusal that closes is the reason of the close alone, any other is not said.
+    #[must_use]
+    pub fn without_errors(self) -> Self {
+        Self { says_errors: false, ..self }
+    }
+
+    /// Whether a refusal is said to the peer as an `error` message.
+    pub fn says_errors(&self) -> bool {
+        self.says_errors
     }
 
     /// Who writes down what is said here, where somebody does.
@@ -176,14 +189,16 @@ impl Outbox {
         Ok(())
     }
 
-    /// Says no: queues the error and, where the refusal ends the connection, its close.
+    /// Says no: queues the error, where this outbox says errors, and the close, where the refusal ends the connection.
     pub fn refuse(&self, refusal: &Refusal) {
-        match refusal.close_code() {
-            Some(code) => {
+        let error = self.says_errors.then(|| refusal.message());
+        match (refusal.close_code(), error) {
+            (Some(code), error) => {
                 self.state.lock().refusal.get_or_insert_with(|| Box::new(refusal.clone()));
-                self.finish(Some(refusal.message()), End::Close { code, reason: refusal.text() });
+                self.finish(error, End::Close { code, reason: refusal.text() });
             }
-            None => self.say(refusal.message()),
+            (None, Some(error)) => self.say(error),
+            (None, None) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use wildmatch::WildMatch;
 
-use crate::protocol::DeviceId;
+use crate::protocol::{DeviceId, MAX_DEVICE_MESSAGE};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +56,12 @@ pub struct Peer {
     pub certificate: Option<Arc<str>>,
     /// What `authorize` let it in with.
     pub grant: Grant,
+    /// Whether it is told errors. Cuttlefish's own devices are not: those that offered the sub-protocol
+    /// `webrtc-operator`, and those on the device socket. An error makes them reconnect in a storm, or never again
+    /// (PROTOCOL.md 4).
+    pub hears_errors: bool,
+    /// The largest message it takes, in bytes of text; told of devices only. 65,536 over a WebSocket (PROTOCOL.md 2.8).
+    pub max_message: usize,
 }
 
 /// What [`crate::hooks::Hooks::authorize`] lets a peer in with.
@@ -92,6 +98,8 @@ impl Peer {
             request: None,
             certificate: None,
             grant: Grant::default(),
+            hears_errors: true,
+            max_message: MAX_DEVICE_MESSAGE,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Which web pages may use a server. A page from anywhere runs in a browser on a developer's machine, and reaches what
 //! listens there: `Origin` says whose page it is, and `Host` what it believes to talk to (DNS rebinding).
 //!
-//! Both are checked before anything else is looked at. Programs that are no browsers send no `Origin`; devices send one
-//! that equals the server's address, which is not theirs to prove: `/register_device` goes by `Host` alone.
+//! Both are checked before anything else is looked at. Programs that are no browsers send no `Origin`. A device sends one
+//! that equals the server's address, but may get the scheme or the port wrong: on `/register_device` the host of an
+//! `Origin` has to be that of the request (PROTOCOL.md 3). A web page of another host must not become a device.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -54,10 +55,9 @@ impl Policy {
         {
             return Err(Foreign::Host(host.to_owned()));
         }
-        if path == "/register_device" {
-            return Ok(());
-        }
-        match origins.iter().find(|origin| !self.allows_origin(origin, host)) {
+        let from_device = path == "/register_device";
+        let allowed = |origin: &str| self.allows_origin(origin, host) || (from_device && is_of_host(origin, host));
+        match origins.iter().find(|origin| !allowed(origin)) {
             Some(origin) => Err(Foreign::Origin((*origin).to_owned())),
             None => Ok(()),
         }
@@ -89,6 +89,12 @@ impl Policy {
         let bare = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_owned();
         bare(authority) == bare(&host)
     }
+}
+
+/// Whether an origin has the host of the request, whatever its scheme and port.
+fn is_of_host(origin: &str, host: Option<&str>) -> bool {
+    let (Some((_, authority)), Some(host)) = (origin.split_once("://"), host) else { return false };
+    without_port(authority).eq_ignore_ascii_case(without_port(host))
 }
 
 /// `name:80` and `[::1]:80` without the port.

@@ -28,7 +28,7 @@ pub mod payload;
 mod scan;
 
 pub use ice::{IceError, IceServer, IceServers};
-pub use ids::{ClientId, DeviceId};
+pub use ids::{ClientId, DeviceId, is_plain};
 pub use inbound::{ClientMessage, DeviceMessage, Malformed, PollBody};
 pub use outbound::Text;
 

@@ -33,6 +33,8 @@ pub enum Refusal {
 
     /// `register` without a device id.
     RegisterWithoutId,
+    /// `register` with a device id that is too long, or has control characters or line separators in it.
+    InvalidDeviceId,
     /// `register` for an id that is taken, or on a socket that has registered.
     AlreadyRegistered(DeviceId),
     /// Somebody else registered the id (`on_duplicate="replace"`, or the holder looked dead).
@@ -92,6 +94,7 @@ impl Refusal {
             Self::NotAuthorized(None) => "Not authorized",
             Self::EndedByOperator => "Disconnected by the server's operator",
             Self::RegisterWithoutId => "Missing device id in registration request",
+            Self::InvalidDeviceId => "Invalid device id",
             Self::NotRegistered => "Forward failed: Device not registered",
             Self::InvalidClientId => "Forward failed: Missing or invalid client id",
             Self::DeviceForwardWithoutPayload => "Forward failed: Missing payload",

@@ -11,7 +11,7 @@ use crate::journal::{Direction, Entry, Journal, Kind, Outcome};
 use crate::ledger::Ledger;
 use crate::outbox::End;
 use crate::peer::Role;
-use crate::protocol::{ClientId, MAX_DEVICE_MESSAGE, Text, outbound};
+use crate::protocol::{ClientId, Text, outbound};
 use crate::refusal::Refusal;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
@@ -71,11 +71,12 @@ impl Relay {
     ) -> Result<(), Refusal> {
         self.ledger.accept();
         let message = outbound::client_msg(client.id, payload);
-        if message.len() > MAX_DEVICE_MESSAGE {
+        let limit = device.peer.max_message;
+        if message.len() > limit {
             self.ledger.refuse();
             let size = message.len();
             self.record(Direction::ClientToDevice, device, client.id, message, Outcome::Refused, Vec::new());
-            return Err(Refusal::ForwardTooLarge { size, limit: MAX_DEVICE_MESSAGE });
+            return Err(Refusal::ForwardTooLarge { size, limit });
         }
         if self.watched.load(Ordering::Acquire) {
             self.watch(Role::Device, device, client, message, now);

@@ -27,7 +27,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
@@ -98,6 +98,9 @@ impl Shared {
     /// What the session of a peer needs, with an outbox of its own.
     fn context(&self, peer: Peer) -> Context {
         let mut outbox = Outbox::new(self.config.outbox_bounds());
+        if !peer.hears_errors {
+            outbox = outbox.without_errors();
+        }
         if let (Role::Device | Role::Client, Some(journal)) = (peer.role, self.relay.journal()) {
             outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
         }
@@ -168,9 +171,14 @@ impl Server {
             let desk = watch::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
             Arc::new(Journal::new(config.journal_bounds(), Box::new(desk)))
         });
+        let client_ids = config.client_ids;
+        // By the system's clock, not by one that a test has turned: real devices do not know of that one.
+        let first_client_id =
+            move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let hub = Hub::new(Arc::new(chronicle), config.limits.max_devices, first_client_id);
         let shared = Shared {
             rules: Arc::new(config.rules()),
-            hub: Arc::new(Hub::new(Arc::new(chronicle))),
+            hub: Arc::new(hub),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             clock,
             alarm,

@@ -33,6 +33,8 @@ pub enum Step {
     Done,
     /// Nothing; the peer was told an error, and stays.
     Refused,
+    /// Nothing; the peer stays, and was not told this error, since it is told none (PROTOCOL.md 4).
+    Withheld(Refusal),
     /// An answer.
     Ask(Question),
 }
@@ -90,6 +92,8 @@ pub struct Rules {
     pub on_duplicate: OnDuplicate,
     /// Devices at a time.
     pub max_devices: usize,
+    /// The longest device id, in bytes.
+    pub max_device_id: usize,
     /// Clients of one device at a time.
     pub max_clients_per_device: usize,
 }

@@ -51,7 +51,7 @@ fn device(name: &str) -> Arc<Device> {
 }
 
 fn hub() -> Arc<Hub> {
-    Arc::new(Hub::new(Arc::new(())))
+    Arc::new(Hub::new(Arc::new(()), 100, || 1))
 }
 
 fn register(hub: &Hub, device: &Arc<Device>, expected: Option<&Arc<Device>>) -> bool {

@@ -28,7 +28,7 @@ pub struct Party<S> {
 
 impl House {
     pub fn new() -> Self {
-        let hub = Arc::new(Hub::new(Arc::new(())));
+        let hub = Arc::new(Hub::new(Arc::new(()), 16_384, || 1));
         Self { hub, relay: Arc::new(Relay::new(None, 10_000)), now: Instant::now() }
     }
 

@@ -59,6 +59,8 @@ class Limits:
     milliseconds."""
     max_devices: int = 16_384
     """Devices at a time; beyond it 503."""
+    max_device_id: int = 256
+    """The longest device id, in bytes; a longer one is refused [1008]. Names of a pre-registration as well."""
     max_clients_per_device: int = 1_024
     """Clients of one device at a time; one more is closed [1013]."""
     message_per_second: int = 10_000
@@ -228,6 +230,7 @@ class Settings:
     authorize: Authorize | None
     device_wait_timeout: float | None
     on_duplicate: str
+    client_ids: str
     hook_timeout: float
     limits: Limits
     keepalive: Keepalive
@@ -254,6 +257,8 @@ class Settings:
                 raise ConfigError(name, f"must be callable, got {hook!r}")
         if self.on_duplicate not in ("reject", "replace"):
             raise ConfigError("on_duplicate", f"must be 'reject' or 'replace', got {self.on_duplicate!r}")
+        if self.client_ids not in ("from_one", "unique"):
+            raise ConfigError("client_ids", f"must be 'from_one' or 'unique', got {self.client_ids!r}")
         check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
         check_seconds("hook_timeout", self.hook_timeout, zero=False)
         check_seconds("stop_timeout", self.stop_timeout)
@@ -265,7 +270,15 @@ class Settings:
         for setting in ("device_socket", "control_socket"):
             native[setting] = _socket_path(setting, getattr(self, setting))
         native["assets_dir"] = _path("assets_dir", self.assets_dir)
-        for setting in ("port", "device_wait_timeout", "on_duplicate", "hook_timeout", "workers", *SWITCHES):
+        for setting in (
+            "port",
+            "device_wait_timeout",
+            "on_duplicate",
+            "client_ids",
+            "hook_timeout",
+            "workers",
+            *SWITCHES,
+        ):
             native[setting] = getattr(self, setting)
         # The name it is bound by is a name it is known by.
         native["allowed_hosts"] = [self.host, *self.allowed_hosts]

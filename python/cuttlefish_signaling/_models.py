@@ -261,6 +261,8 @@ class Stats:
     """Peers closed because they did not read."""
     silent: int = 0
     """Peers dropped because they did not answer a ping."""
+    errors_withheld: int = 0
+    """Errors that were not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
     panics: int = 0
     """Connections ended by a bug of ours."""
 

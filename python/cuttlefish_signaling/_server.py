@@ -61,6 +61,9 @@ class SignalingServer:
             ever.
         on_duplicate: `"reject"`: an id that is held stays with its holder, if it answers a ping; `"replace"`: the
             newcomer gets it.
+        client_ids: Where the client ids of a registration begin. `"from_one"`: at 1. `"unique"`: at a number made from
+            the time of day, for real devices, whose peers outlive a restart of the server. Either way behind the last
+            id that the device was given by this server.
         hook_timeout: Seconds a hook may take. Hooks are `def` or `async def`; one that raises, hangs or returns rubbish
             costs the peer it was asked for its connection (`Internal error` [1011]), and nobody else anything.
         limits: Bounds on what peers may take.
@@ -95,6 +98,7 @@ class SignalingServer:
         authorize: Authorize | None = None,
         device_wait_timeout: float | None = 0.0,
         on_duplicate: Literal["reject", "replace"] = "reject",
+        client_ids: Literal["from_one", "unique"] = "from_one",
         hook_timeout: float = 5.0,
         limits: Limits = Limits(),
         keepalive: Keepalive = Keepalive(),
@@ -118,6 +122,7 @@ class SignalingServer:
             authorize=authorize,
             device_wait_timeout=device_wait_timeout,
             on_duplicate=on_duplicate,
+            client_ids=client_ids,
             hook_timeout=hook_timeout,
             limits=limits,
             keepalive=keepalive,

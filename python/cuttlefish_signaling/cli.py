@@ -104,6 +104,12 @@ FLAGS = (
         "SECONDS",
     ),
     Flag("on-duplicate", "who gets an id that two want", "reject", choices=("reject", "replace")),
+    Flag(
+        "client-ids",
+        "where client ids of a registration begin: at 1, or, for real devices, at a number made from the time of day",
+        "from_one",
+        choices=("from_one", "unique"),
+    ),
     Flag("allow-host", "a name by which the server may be reached, beside addresses", metavar="NAME", repeats=True),
     Flag("allow-origin", "an origin whose pages may use the server", metavar="ORIGIN", repeats=True),
     Flag(
@@ -262,6 +268,7 @@ def server(found: dict[str, Any]) -> SignalingServer:
         authorize=hooks.get("authorize"),
         device_wait_timeout=found["device_wait_timeout"],
         on_duplicate=found["on_duplicate"],
+        client_ids=found["client_ids"],
         hook_timeout=found["hook_timeout"],
         limits=_group("limits", Limits, found["limits"]),
         keepalive=_group("keepalive", Keepalive, found["keepalive"]),

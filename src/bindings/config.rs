@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use super::error::config_error;
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
+use crate::client_ids::ClientIds;
 use crate::config::{Config, IceSource, Keepalive, Limits};
 use crate::error::ConfigError;
 use crate::rate::Rate;
@@ -65,6 +66,10 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             "replace" => OnDuplicate::Replace,
             _ => OnDuplicate::Reject,
         },
+        client_ids: match from.raw("client_ids")?.extract::<String>()?.as_str() {
+            "unique" => ClientIds::Unique,
+            _ => ClientIds::FromOne,
+        },
         hook_timeout: from.seconds("hook_timeout")?,
         limits: limits(&from)?,
         keepalive: Keepalive {
@@ -101,6 +106,7 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         new_per_second: from.number("limits.new_per_second")?,
         max_opening: from.number("limits.max_opening")?,
         max_devices: from.number("limits.max_devices")?,
+        max_device_id: from.number("limits.max_device_id")?,
         max_clients_per_device: from.number("limits.max_clients_per_device")?,
         messages: rate(from, "message")?,
         bytes: rate(from, "byte")?,

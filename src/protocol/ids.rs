@@ -31,6 +31,12 @@ impl fmt::Debug for DeviceId {
     }
 }
 
+/// Whether a name can be shown and logged as it is: at most `max` bytes, without control characters and line
+/// separators (PROTOCOL.md 4 and 5.2).
+pub fn is_plain(name: &str, max: usize) -> bool {
+    name.len() <= max && !name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
 /// The number by which a device knows one of its clients: 1 … 2^31-1, given out by the server, counting up, never
 /// reused while the registration lives (PROTOCOL.md 2.5). 0 can be said by a device, but is never given out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

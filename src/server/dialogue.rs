@@ -11,7 +11,8 @@ use std::time::Instant;
 use super::Shared;
 use super::answers::Asked;
 use super::throttle::{Sent, Throttle};
-use crate::outbox::Outbox;
+use crate::incidents::Incident;
+use crate::outbox::{End, Outbox};
 use crate::peer::Peer;
 use crate::session::{Answer, Context, Session, Step};
 
@@ -45,7 +46,11 @@ impl<P: Session> Dialogue<P> {
 
     /// Puts a session's question on its way; feeds it what it can be told at once.
     pub(super) fn take(&mut self, mut step: Step, now: Instant) {
-        if matches!(step, Step::Refused) {
+        if let Step::Withheld(refusal) = &step {
+            self.shared.incidents.count(Incident::ErrorWithheld);
+            tracing::info!("no error is sent to {} {}: {:?}", self.peer.role.as_str(), self.peer, refusal.text());
+        }
+        if matches!(step, Step::Refused | Step::Withheld(_)) {
             self.spend(Sent::Error, now);
         }
         while let Step::Ask(question) = step {
@@ -105,6 +110,15 @@ impl<P: Session> Dialogue<P> {
             self.feed(&text, now);
         }
         true
+    }
+
+    /// Logs that the server ends the connection, and why, where a peer gave the reason.
+    pub(super) fn log_end(&self, end: &End) {
+        if let End::Close { code, reason } = end
+            && !matches!(code, 1000 | 1001)
+        {
+            tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
+        }
     }
 
     /// Lets the session look again at what it waits for.

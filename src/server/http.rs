@@ -34,7 +34,8 @@ use crate::policy::Foreign;
 use crate::protocol::{DeviceId, outbound};
 use crate::refusal::Refusal;
 
-/// The sub-protocol a legacy device offers, and misses if it is not echoed.
+/// The sub-protocol that a legacy device offers, and misses if it is not echoed. A device that offers it is one of
+/// Cuttlefish's own (PROTOCOL.md 4).
 const SUBPROTOCOL: &str = "webrtc-operator";
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
@@ -138,7 +139,8 @@ pub(super) async fn upgrade<B>(
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many devices");
     }
-    let caller = Caller::from(shared, role, Some(&origin), &request);
+    let mut caller = Caller::from(shared, role, Some(&origin), &request);
+    caller.peer.hears_errors = role != Role::Device || !offers_subprotocol(request.headers());
     let transport = hyper::upgrade::on(&mut request);
     drop(request);
     match caller.authorize(shared).await {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use super::Shared;
@@ -21,7 +21,7 @@ use super::websocket::Pumping;
 use crate::error::Error;
 use crate::outbox::End;
 use crate::peer::{Peer, Role};
-use crate::protocol::Text;
+use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
 use crate::refusal::Refusal;
 use crate::session::{ControlSession, DeviceSession, Step};
 
@@ -143,7 +143,12 @@ fn serve(shared: &Arc<Shared>, door: Door, socket: UnixSeqpacket) {
     }
     entry.opened();
     let role = if door == Door::Devices { Role::Device } else { Role::Http };
-    let context = shared.context(Peer::anonymous(role));
+    let mut peer = Peer::anonymous(role);
+    if door == Door::Devices {
+        peer.hears_errors = false;
+        peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);
+    }
+    let context = shared.context(peer);
     let wire = PacketWire::new(Arc::clone(shared), socket);
     let (now, ours) = (shared.clock.now(), Arc::clone(shared));
     let porter: Pumping = match door {
@@ -162,6 +167,13 @@ fn serve(shared: &Arc<Shared>, door: Door, socket: UnixSeqpacket) {
         drop(entry);
     };
     drop(shared.spawn(Box::pin(counted), None));
+}
+
+/// The largest packet that the system takes, in bytes: what the socket's send buffer holds, less what the kernel keeps
+/// for itself (32 bytes, `unix_dgram_sendmsg`). A larger one would be refused with `EMSGSIZE`.
+fn max_packet(socket: &UnixSeqpacket) -> usize {
+    let buffer = SockRef::from(socket).send_buffer_size();
+    buffer.map_or(MAX_DEVICE_MESSAGE, |bytes| bytes.saturating_sub(32))
 }
 
 /// Packets, each of them one text.

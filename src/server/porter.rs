@@ -116,6 +116,7 @@ impl<W: Wire, P: Session + Unpin> Porter<W, P> {
                     self.close_by = Some(now + self.dialogue.shared.config.limits.close_timeout);
                 }
                 Outgoing::End(end) => {
+                    self.dialogue.log_end(&end);
                     self.wire.end(&end);
                     self.over = true;
                 }

@@ -245,16 +245,10 @@ where
 
     /// Ends from this side: the close frame goes out behind what was written.
     fn close(&mut self, end: End, page: &mut Page) {
+        self.dialogue.log_end(&end);
         match end {
             End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
-                if !matches!(code, 1000 | 1001) {
-                    tracing::info!(
-                        "closing {} {}: {reason:?} [{code}]",
-                        self.dialogue.peer.role.as_str(),
-                        self.dialogue.peer
-                    );
-                }
                 self.phase = Phase::Closing(self.close_by.unwrap_or(self.now()));
                 self.send(websocket::close(code, &reason), page);
             }

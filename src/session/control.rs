@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
 use crate::outbox::Outbox;
-use crate::protocol::DeviceId;
 use crate::protocol::control::{self, ControlMessage, PreRegister};
+use crate::protocol::{DeviceId, is_plain};
 use crate::refusal::Refusal;
 use crate::roster::{NotExpected, Place, UNPLACED};
 
@@ -23,10 +23,18 @@ impl ControlSession {
 
     fn pre_register(&self, message: &PreRegister) {
         let Context { roster, hub, outbox, rules, .. } = &self.context;
+        let plain = |name: &str| is_plain(name, rules.max_device_id);
+        let plain_group = plain(&message.group_name) && plain(&message.owner);
         let outcomes: Vec<_> = message
             .devices
             .iter()
             .map(|device| {
+                if !plain_group {
+                    return (device.id.as_str(), Some("Invalid group_name"));
+                }
+                if !plain(&device.id) || !plain(&device.name) {
+                    return (device.id.as_str(), Some("Invalid device id"));
+                }
                 let id = DeviceId::new(&device.id);
                 let place = Place {
                     group_name: match &*message.group_name {

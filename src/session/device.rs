@@ -6,15 +6,15 @@ use std::time::Instant;
 use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
 use crate::hub::Device;
 use crate::outbox::Outbox;
-use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, outbound};
+use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
 use crate::refusal::Refusal;
 
 /// See [`Session`].
 pub struct DeviceSession {
     context: Context,
     state: State,
-    /// It came over the device socket, where an error makes it drop the connection (PROTOCOL.md 5.1).
-    touchy: bool,
+    /// Whether it may name the port of its own web server on this machine: on the device socket only (PROTOCOL.md 5.1).
+    may_name_port: bool,
 }
 
 enum State {
@@ -50,25 +50,28 @@ impl DeviceSession {
     /// A device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, touchy: false }
+        Self { context, state: State::New { deadline }, may_name_port: false }
     }
 
-    /// A device on the device socket: an error makes it drop the connection and register anew (PROTOCOL.md 5.1), so it
-    /// hears `client_disconnected` of clients that never were.
+    /// A device on the device socket, which may name the port of its own web server (PROTOCOL.md 5.1).
     pub fn over_packets(context: Context, now: Instant) -> Self {
         let mut session = Self::new(context, now);
-        session.touchy = true;
+        session.may_name_port = true;
         session
     }
 
-    /// Says no. A refusal that closes ends the registration there and then, and whatever the peer had sent ahead.
-    fn refuse(&mut self, refusal: &Refusal) -> Step {
+    /// Says no. A refusal that closes ends the registration at once, and what the device has sent ahead is not read.
+    fn refuse(&mut self, refusal: Refusal) -> Step {
         let closes = refusal.close_code().is_some();
         if closes {
             self.withdraw();
         }
-        self.context.refuse(refusal);
-        if closes { Step::Done } else { Step::Refused }
+        self.context.refuse(&refusal);
+        match (closes, self.context.outbox.says_errors()) {
+            (true, _) => Step::Done,
+            (false, true) => Step::Refused,
+            (false, false) => Step::Withheld(refusal),
+        }
     }
 
     /// Out of the hub, if it was in it.
@@ -81,11 +84,14 @@ impl DeviceSession {
     fn on_register(&mut self, id: Option<DeviceId>, info: &str, port: Option<u16>) -> Step {
         if let State::Registered(registered) = &self.state {
             let refusal = Refusal::AlreadyRegistered(registered.device.id.clone());
-            return self.refuse(&refusal);
+            return self.refuse(refusal);
         }
-        let Some(id) = id else { return self.refuse(&Refusal::RegisterWithoutId) };
+        let Some(id) = id else { return self.refuse(Refusal::RegisterWithoutId) };
+        if !is_plain(id.as_str(), self.context.rules.max_device_id) {
+            return self.refuse(Refusal::InvalidDeviceId);
+        }
         if !self.context.peer.grant.covers(&id) {
-            return self.refuse(&Refusal::NotAuthorized(None));
+            return self.refuse(Refusal::NotAuthorized(None));
         }
         let generation = self.context.hub.ice_generation();
         self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), port, generation };
@@ -96,7 +102,7 @@ impl DeviceSession {
     fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
         let hub = &self.context.hub;
         if hub.device_count() >= self.context.rules.max_devices && hub.device(&registration.device.id).is_none() {
-            return self.refuse(&Refusal::TooManyDevices);
+            return self.refuse(Refusal::TooManyDevices);
         }
         let mut outcome = hub.register(&registration.device, &registration.config, expected);
         while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
@@ -121,11 +127,12 @@ impl DeviceSession {
             (State::Registered(registered), Some(client), Some(payload)) => {
                 match self.context.relay.to_client(&registered.device, client, payload, now) {
                     Ok(()) => return Step::Done,
-                    Err(Refusal::UnknownClient(id)) if self.touchy => {
-                        self.context.outbox.say(outbound::client_disconnected(id));
-                        return Step::Refused;
+                    // The peers of such a device outlive a restart of the server: it speaks to clients of before.
+                    Err(Refusal::UnknownClient(id)) if !self.context.outbox.says_errors() => {
+                        registered.device.tell_left(id);
+                        return Step::Done;
                     }
-                    Err(refusal) => return self.refuse(&refusal),
+                    Err(refusal) => return self.refuse(refusal),
                 }
             }
             (State::Registered(_), None, _) => Refusal::InvalidClientId,
@@ -133,7 +140,7 @@ impl DeviceSession {
             _ => Refusal::NotRegistered,
         };
         self.context.heard(text, "forward", None);
-        self.refuse(&refusal)
+        self.refuse(refusal)
     }
 
     /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
@@ -163,11 +170,11 @@ impl Session for DeviceSession {
             }
             Ok(DeviceMessage::Unknown(name)) => {
                 self.context.heard(text, &name, None);
-                self.refuse(&Refusal::UnknownMessageType(name.into_owned()))
+                self.refuse(Refusal::UnknownMessageType(name.into_owned()))
             }
             Err(malformed) => {
                 self.context.heard(text, "", None);
-                self.refuse(&malformed.into())
+                self.refuse(malformed.into())
             }
         }
     }
@@ -178,14 +185,14 @@ impl Session for DeviceSession {
                 let Context { peer, outbox, roster, .. } = &self.context;
                 let place = roster.place_of(&id);
                 let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
-                (device.place, device.port) = (place, port.filter(|_| self.touchy));
+                (device.place, device.port) = (place, port.filter(|_| self.may_name_port));
                 let device = Arc::new(device);
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
                 self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
             }
             (State::Contending(registration), Answer::Alive { holder, alive }) => {
                 if alive {
-                    return self.refuse(&Refusal::AlreadyRegistered(registration.device.id.clone()));
+                    return self.refuse(Refusal::AlreadyRegistered(registration.device.id.clone()));
                 }
                 self.register(registration, Some(&holder), now)
             }
@@ -202,7 +209,7 @@ impl Session for DeviceSession {
                 self.state = State::Registered(registered);
                 self.renew_if_due(now)
             }
-            (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(&refusal),
+            (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(refusal),
             (state, _) => {
                 self.state = state;
                 Step::Done
@@ -218,7 +225,7 @@ impl Session for DeviceSession {
         if let State::New { deadline: Some(deadline) } = self.state
             && deadline <= now
         {
-            return self.refuse(&Refusal::FirstMessageTimeout);
+            return self.refuse(Refusal::FirstMessageTimeout);
         }
         self.renew_if_due(now)
     }
@@ -239,7 +246,7 @@ impl Session for DeviceSession {
     }
 
     fn expel(&mut self, refusal: &Refusal) {
-        let _closed = self.refuse(refusal);
+        let _closed = self.refuse(refusal.clone());
     }
 
     fn is_introduced(&self) -> bool {

@@ -21,6 +21,12 @@ use cuttlefish_signaling::session::{
 };
 use tokio::sync::oneshot;
 
+/// What `unique` client ids are made from here.
+pub const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
+
+/// The largest packet that the system takes.
+const MAX_PACKET: usize = 212_960;
+
 pub struct House {
     pub hub: Arc<Hub>,
     pub relay: Arc<Relay>,
@@ -29,6 +35,8 @@ pub struct House {
     pub ice: Option<IceServers>,
     /// Device info questions are kept back rather than answered, as by a slow hook.
     pub hold_device_info: bool,
+    /// Devices that open from now on are Cuttlefish's own: they hear no errors.
+    pub cuttlefish: bool,
     pub roster: Arc<Roster>,
     rules: Arc<Rules>,
     config: Config,
@@ -60,15 +68,17 @@ impl Witness for Unmoved {
 
 impl House {
     pub fn new(config: Config) -> Self {
+        let client_ids = config.client_ids;
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core asks nobody") };
         let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(Unmoved))));
         Self {
-            hub: Arc::new(Hub::new(Arc::new(()))),
+            hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             incidents: Arc::default(),
             now: Instant::now(),
             ice: Some(ice),
             hold_device_info: false,
+            cuttlefish: false,
             roster: Arc::default(),
             rules: Arc::new(config.rules()),
             config,
@@ -81,7 +91,8 @@ impl House {
     }
 
     pub fn opens_with(&mut self, name: &str, role: Role, grant: Grant) {
-        let context = self.context(role, grant);
+        let own = self.cuttlefish && role == Role::Device;
+        let context = self.context(Peer { grant, hears_errors: !own, ..Peer::anonymous(role) });
         let (outbox, now) = (Arc::clone(&context.outbox), self.now);
         match role {
             Role::Device => self.enters(name, outbox, DeviceSession::new(context, now), Step::Done),
@@ -91,7 +102,7 @@ impl House {
 
     /// A client whose request names the device.
     pub fn opens_at(&mut self, name: &str, id: &str) {
-        let context = self.context(Role::Client, Grant::default());
+        let context = self.context(Peer::anonymous(Role::Client));
         let outbox = Arc::clone(&context.outbox);
         let (session, first) = ClientSession::of_device(context, DeviceId::new(id), self.now);
         self.enters(name, outbox, session, first);
@@ -99,22 +110,26 @@ impl House {
 
     /// A device on the device socket.
     pub fn opens_over_packets(&mut self, name: &str) {
-        let context = self.context(Role::Device, Grant::default());
+        let peer = Peer { hears_errors: false, max_message: MAX_PACKET, ..Peer::anonymous(Role::Device) };
+        let context = self.context(peer);
         let (outbox, now) = (Arc::clone(&context.outbox), self.now);
         self.enters(name, outbox, DeviceSession::over_packets(context, now), Step::Done);
     }
 
     /// Somebody on the control socket.
     pub fn opens_control(&mut self, name: &str) {
-        let context = self.context(Role::Device, Grant::default());
+        let context = self.context(Peer::anonymous(Role::Device));
         let outbox = Arc::clone(&context.outbox);
         self.enters(name, outbox, ControlSession::new(context), Step::Done);
     }
 
-    fn context(&self, role: Role, grant: Grant) -> Context {
+    fn context(&self, peer: Peer) -> Context {
         let mut outbox = Outbox::new(self.config.outbox_bounds());
+        if !peer.hears_errors {
+            outbox = outbox.without_errors();
+        }
         if let Some(journal) = self.relay.journal() {
-            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), role));
+            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
         }
         Context {
             hub: Arc::clone(&self.hub),
@@ -122,7 +137,7 @@ impl House {
             relay: Arc::clone(&self.relay),
             roster: Arc::clone(&self.roster),
             rules: Arc::clone(&self.rules),
-            peer: Arc::new(Peer { grant, ..Peer::anonymous(role) }),
+            peer: Arc::new(peer),
             outbox: Arc::new(outbox),
         }
     }

@@ -1,13 +1,13 @@
 //! The hub: ownership, ids, waiting, observers; and many threads at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use cuttlefish_signaling::hub::{Client, Device, Hub, Observer};
+use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer};
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
-use cuttlefish_signaling::protocol::{DeviceId, outbound};
+use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
 use cuttlefish_signaling::relay::Relay;
 
 fn outbox() -> Arc<Outbox> {
@@ -53,9 +53,72 @@ impl Observer for Counting {
     }
 }
 
+/// The id of a new client of this device.
+fn next_id(hub: &Hub, device: &Device) -> u32 {
+    let peer = Arc::new(Peer::anonymous(Role::Client));
+    let client =
+        hub.attach(device, device.info.clone(), &peer, &outbox(), 100).unwrap().expect("a device that is there");
+    client.id.get()
+}
+
+fn register(hub: &Hub, id: &str, expected: Option<&Arc<Device>>) -> Arc<Device> {
+    let device = device(id);
+    hub.register(&device, &outbound::config("[]"), expected).unwrap();
+    device
+}
+
+fn is_unknown(device: &Device, id: u32) -> bool {
+    matches!(device.find(ClientId::new(id).unwrap()), Found::Never)
+}
+
+#[test]
+fn client_ids_go_on_after_a_device_has_left_and_after_it_was_replaced() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let first = register(&hub, "x", None);
+    assert_eq!([next_id(&hub, &first), next_id(&hub, &first)], [1, 2]);
+    hub.unregister(&first);
+    let second = register(&hub, "x", None);
+    assert_eq!(next_id(&hub, &second), 3);
+    let third = register(&hub, "x", Some(&second));
+    let fourth = register(&hub, "x", Some(&third));
+    assert_eq!(next_id(&hub, &fourth), 4, "the third had no client");
+    assert!(matches!(fourth.find(ClientId::new(1).unwrap()), Found::Left), "an id of an earlier registration");
+    assert!(is_unknown(&fourth, 5) && is_unknown(&fourth, 0));
+    assert_eq!(next_id(&hub, &register(&hub, "y", None)), 1, "each device has its own");
+}
+
+#[test]
+fn unique_client_ids_begin_at_the_time_of_day_unless_larger_ones_were_given() {
+    let now = Arc::new(AtomicU32::new(1_000));
+    let clock = Arc::clone(&now);
+    let hub = Hub::new(Arc::new(()), 100, move || clock.load(Ordering::Relaxed));
+    let first = register(&hub, "x", None);
+    assert_eq!([next_id(&hub, &first), next_id(&hub, &first)], [1_000, 1_001]);
+    assert!(is_unknown(&first, 999) && is_unknown(&first, 1));
+    now.store(2_000, Ordering::Relaxed);
+    let second = register(&hub, "x", Some(&first));
+    assert_eq!(next_id(&hub, &second), 2_000);
+    assert!(is_unknown(&second, 1_999), "between the registrations");
+    assert!(matches!(second.find(ClientId::new(1_001).unwrap()), Found::Left));
+    now.store(7, Ordering::Relaxed);
+    assert_eq!(next_id(&hub, &register(&hub, "x", Some(&second))), 2_001, "the clock was turned back");
+}
+
+#[test]
+fn last_client_ids_are_kept_for_as_many_devices_as_there_may_be() {
+    let hub = Hub::new(Arc::new(()), 2, || 1);
+    for id in ["a", "b", "c"] {
+        let device = register(&hub, id, None);
+        assert_eq!(next_id(&hub, &device), 1);
+        hub.unregister(&device);
+    }
+    let ids: Vec<_> = ["c", "b", "a"].map(|id| next_id(&hub, &register(&hub, id, None))).into();
+    assert_eq!(ids, [2, 2, 1], "the one that left first is forgotten");
+}
+
 #[test]
 fn a_failed_registration_can_unregister_nothing() {
-    let hub = Hub::new(Arc::new(()));
+    let hub = Hub::new(Arc::new(()), 100, || 1);
     let config = outbound::config("[]");
     let (holder, loser) = (device("cvd-1"), device("cvd-1"));
     hub.register(&holder, &config, None).unwrap();
@@ -69,7 +132,7 @@ fn a_failed_registration_can_unregister_nothing() {
 
 #[test]
 fn an_expected_holder_is_replaced_and_no_other() {
-    let hub = Hub::new(Arc::new(()));
+    let hub = Hub::new(Arc::new(()), 100, || 1);
     let config = outbound::config("[]");
     let (a, b, c) = (device("x"), device("x"), device("x"));
     hub.register(&a, &config, None).unwrap();
@@ -82,7 +145,7 @@ fn an_expected_holder_is_replaced_and_no_other() {
 #[test]
 fn comings_and_goings_are_observed_once() {
     let counts = Arc::new(Counts::default());
-    let hub = Hub::new(Arc::new(Counting(Arc::clone(&counts))));
+    let hub = Hub::new(Arc::new(Counting(Arc::clone(&counts))), 100, || 1);
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();
     let peer = Arc::new(Peer::anonymous(Role::Client));
@@ -102,7 +165,7 @@ fn comings_and_goings_are_observed_once() {
 
 #[test]
 fn after_closing_nobody_stays() {
-    let hub = Hub::new(Arc::new(()));
+    let hub = Hub::new(Arc::new(()), 100, || 1);
     let early = outbox();
     let ticket = hub.admit(&early);
     hub.close(&End::close(1001, "stop"));
@@ -118,7 +181,7 @@ fn after_closing_nobody_stays() {
 
 #[test]
 fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
-    let hub = Hub::new(Arc::new(()));
+    let hub = Hub::new(Arc::new(()), 100, || 1);
     let cx = Context::from_waker(Waker::noop());
     let (patient, fickle) = (outbox(), outbox());
     let id = DeviceId::new("late");
@@ -138,7 +201,7 @@ fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
 /// for it, and nothing of a client after the news that it has left.
 #[test]
 fn many_threads_keep_the_order() {
-    let hub = Hub::new(Arc::new(()));
+    let hub = Hub::new(Arc::new(()), 100, || 1);
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();
     let (relay, now) = (Relay::new(None, 0), std::time::Instant::now());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
     &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate", "sync"],
-    &["hub", "relay", "roster", "session"],
+    &["client_ids", "hub", "relay", "roster", "session"],
     &["config", "error", "gate", "hooks", "policy", "tls", "turn"],
     &["server"],
     &["bindings"],

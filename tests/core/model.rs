@@ -21,6 +21,8 @@ struct Model {
     devices: HashMap<u8, (HashMap<u32, u8>, u32)>,
     /// Client number to its device and id.
     clients: HashMap<u8, (u8, u32)>,
+    /// Device number to the last id it was given before it left.
+    last_ids: HashMap<u8, u32>,
 }
 
 /// Does these things, in this order, in a house and in the model. Returns how many forwards reached their receiver.
@@ -36,7 +38,7 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
             Act::Register(d) if !model.devices.contains_key(&d) => {
                 house.registers(&format!("d{d}"), &format!("cvd-{d}"));
                 house.all_heard(&format!("d{d}"));
-                model.devices.insert(d, Default::default());
+                model.devices.insert(d, (HashMap::new(), model.last_ids.get(&d).copied().unwrap_or(0)));
             }
             Act::Connect(c, d) if !model.clients.contains_key(&c) && model.devices.contains_key(&d) => {
                 house.connects(&format!("c{c}"), &format!("cvd-{d}"));
@@ -68,7 +70,8 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
             }
             Act::Leave(who) => {
                 let d = who - 8;
-                let Some((clients, _)) = model.devices.remove(&d) else { continue };
+                let Some((clients, last)) = model.devices.remove(&d) else { continue };
+                model.last_ids.insert(d, last);
                 house.leaves(&format!("d{d}"));
                 for c in clients.values() {
                     assert_eq!(house.all_heard(&format!("c{c}")), vec![error("Device disconnected")]);

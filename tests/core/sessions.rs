@@ -157,7 +157,7 @@ fn a_replaced_device_can_unregister_nothing_and_forward_nothing() {
     house.leaves("old");
     assert_eq!(house.hub.devices().len(), 1);
     house.forwards("c2", "1");
-    assert_eq!(house.all_heard("new"), [config(), client_msg(1, "1")]);
+    assert_eq!(house.all_heard("new"), [config(), client_msg(2, "1")]);
 }
 
 #[test]

@@ -10,12 +10,13 @@ use crate::transcript::{Act, Case, assert_means, load, run_each};
 fn every_transcript_holds_without_sockets() {
     let mut cases = load();
     // The size of a message is counted as it comes in, by the edge.
-    cases.retain(|case| !case.lines.iter().any(|line| matches!(line.act, Act::Closes(_, 1009))));
+    cases.retain(|case| !case.lines.iter().any(|line| matches!(line.act, Act::Closes(_, 1009, _))));
     run_each(cases, run);
 }
 
 fn run(case: Case) {
     let mut house = House::new(case.config);
+    house.cuttlefish = case.cuttlefish;
     let mut present = Vec::new();
     for line in case.lines {
         let place = &line.place;
@@ -42,12 +43,13 @@ fn run(case: Case) {
                 assert_means(place, &peer, &heard, &expected);
             }
             Act::HearsText(peer, expected) => assert_eq!(house.hears(&peer).as_deref(), Some(&*expected), "{place}"),
-            Act::Closes(peer, code) => {
+            Act::Closes(peer, code, reason) => {
                 assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the close");
-                let Some(End::Close { code: said, .. }) = house.peer(&peer).ended else {
+                let Some(End::Close { code: said, reason: why }) = &house.peer(&peer).ended else {
                     panic!("{place}: {peer} is not closed: {:?}", house.peer(&peer).ended)
                 };
-                assert_eq!(said, code, "{place}");
+                assert_eq!(*said, code, "{place}");
+                assert_eq!(reason.as_deref().unwrap_or(why), why, "{place}");
             }
             Act::Ends(peer) => {
                 assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the end");

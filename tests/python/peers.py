@@ -92,7 +92,7 @@ class Peers:
 
     def device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> Dialed:
         """A device that has registered and got its config."""
-        device = self.dial(self.server.device_url, subprotocols=["webrtc-operator"], **options)
+        device = self.dial(self.server.device_url, **options)
         device.says({"message_type": "register", "device_id": device_id, "device_info": info})
         assert device.hears()["message_type"] == "config"
         return device

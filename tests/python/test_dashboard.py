@@ -207,7 +207,6 @@ def test_a_device_that_attacks_the_page(tmp_path: Any) -> None:
                 await client.send({"type": XSS, "sdp": XSS})
                 device.hears()
                 device.says({"message_type": XSS})
-                assert "error" in device.hears()
                 for payload in ({"type": XSS}, {"type": "error", "error": XSS}, XSS):
                     device.says({"message_type": "forward", "client_id": 1, "payload": payload})
                 await open_device(page, XSS)

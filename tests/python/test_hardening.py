@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
-from websockets.typing import Origin
+from websockets.typing import Origin, Subprotocol
 
 from cuttlefish_signaling import (
     AuthorizeContext,
@@ -208,11 +208,13 @@ def test_pages_and_names_that_are_allowed() -> None:
 
 
 def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
-    """PROTOCOL.md 3: an origin policy must not lock devices out."""
-    with connect(server.device_url, origin=Origin("https://whatever")):
-        pass
-    with pytest.raises(InvalidStatus), connect(server.client_url, origin=Origin("https://whatever")):
-        pass
+    """PROTOCOL.md 3: an origin policy must not lock devices out, and a web page of another host is no device."""
+    for origin in (f"https://127.0.0.1:{server.port}", "https://127.0.0.1", "http://127.0.0.1:1"):
+        with connect(server.device_url, origin=Origin(origin)):
+            pass
+    for url in (server.device_url, server.client_url):
+        with pytest.raises(InvalidStatus, match="403"), connect(url, origin=Origin("https://evil.example")):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -272,14 +274,20 @@ def test_limits_reach_the_core() -> None:
 
 def test_what_peers_say_is_escaped_in_the_log(server: SignalingServer, caplog: pytest.LogCaptureFixture) -> None:
     evil = "\x1b[2J\r\nINFO device 'good' registered\u2028\x00"
+    # An id has no control characters. Characters that change the direction of writing are none of these.
+    name = "cvd\u202e-1"
     with caplog.at_level(logging.INFO, logger="cuttlefish_signaling"):
-        with FakeDevice(server, evil) as device, FakeClient(server, evil):
-            device.send_raw(json.dumps({"message_type": evil}))
-            device.wait_closed()
+        with FakeDevice(server, name), FakeClient(server, name):
+            pass
+        with connect(server.device_url, subprotocols=[Subprotocol("webrtc-operator")]) as device:
+            device.send(json.dumps({"message_type": evil}))
+            device.send(json.dumps({"message_type": "register", "device_id": "\u202e", "device_info": 1}))
+            assert device.recv() == '{"message_type":"config","ice_servers":[]}'
         answer(server, Host=evil.encode("unicode_escape").decode())
         server.stop()
     text = "".join(record.getMessage() for record in caplog.records)
     assert "registered from" in text
+    assert "no error is sent to device" in text
     assert not [character for character in text if not character.isprintable()]
 
 

@@ -23,6 +23,7 @@ INCIDENTS = (
     "misbehaved",
     "too_fast",
     "slow_consumers",
+    "errors_withheld",
     "silent",
     "panics",
 )

@@ -20,7 +20,7 @@ PAYLOADS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-IDS = st.sampled_from(["cvd-1", "cvd-2", '\u00fc " \\ \n', "x" * 300])
+IDS = st.sampled_from(["cvd-1", "cvd-2", '\u00fc " \\ /', "x" * 256])
 
 
 class Peer:
@@ -78,6 +78,7 @@ class Signaling(RuleBasedStateMachine):
         self.server = SignalingServer().start()
         self.registered: dict[str, Device] = {}
         self.everybody: list[Peer] = []
+        self.last_ids: dict[str, int] = {}
 
     @rule(target=devices, device_id=IDS, info=PAYLOADS)
     def register(self, device_id: str, info: Any) -> Any:
@@ -91,6 +92,7 @@ class Signaling(RuleBasedStateMachine):
             return multiple()
         device.expected.append(CONFIG)
         device.hears_all()
+        device.last = self.last_ids.get(device_id, 0)
         device.info = info  # type: ignore[attr-defined]
         self.registered[device_id] = device
         self.everybody.append(device)
@@ -162,6 +164,7 @@ class Signaling(RuleBasedStateMachine):
             self.everybody.remove(client)
         # It is out of the table before its clients are told; without clients, nobody tells.
         del self.registered[device.id]
+        self.last_ids[device.id] = device.last
         while any(listed.device_id == device.id for listed in self.server.devices()):
             pass
 

@@ -317,13 +317,13 @@ def test_it_logs_who_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
 
     caplog.set_level("INFO", logger="cuttlefish_signaling")
     with SignalingServer() as server, peers_of(server) as peers:
-        peers.device("cvd\n\x1b[31m")
-        peers.client("cvd\n\x1b[31m")
+        peers.device('cvd"\u202e')
+        peers.client('cvd"\u202e')
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert re.search(r'device "cvd\\n\\u\{1b\}\[31m" registered from 127\.0\.0\.1:\d+', text), text
-    assert re.search(r'client 1 of device "cvd\\n\\u\{1b\}\[31m" connected from 127\.0\.0\.1:\d+', text)
-    assert 'client 1 of device "cvd\\n\\u{1b}[31m" left' in text
-    assert 'device "cvd\\n\\u{1b}[31m" left' in text
+    assert re.search(r'device "cvd\\"\\u\{202e\}" registered from 127\.0\.0\.1:\d+', text), text
+    assert re.search(r'client 1 of device "cvd\\"\\u\{202e\}" connected from 127\.0\.0\.1:\d+', text)
+    assert 'client 1 of device "cvd\\"\\u{202e}" left' in text
+    assert 'device "cvd\\"\\u{202e}" left' in text
 
 
 def test_serve_forever_async_serves_until_stopped_and_stops_when_cancelled() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from cuttlefish_signaling import Limits, SignalingServer
 
@@ -21,8 +22,12 @@ FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
 LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
 
 
+COLUMNS = ("others", "cuttlefish")
+"""Devices that hear errors, and Cuttlefish's own, which offer the sub-protocol and hear none."""
+
+
 def cases() -> list[Any]:
-    """Every case, with its place."""
+    """Every case in both columns, with its place."""
     found: list[Any] = []
     for file in FILES:
         for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -31,30 +36,35 @@ def cases() -> list[Any]:
                 found.append((line, []))
             else:
                 found[-1][1].append((f"{file.name}:{number}", line))
-    return [pytest.param(case, lines, id=case["case"]) for case, lines in found]
+    return [
+        pytest.param(case, [entry for entry in lines if entry[1].get("only", column) == column], column, id=name)
+        for case, lines in found
+        for column, name in zip(COLUMNS, (case["case"], f"{case['case']} (Cuttlefish's own devices)"), strict=True)
+    ]
 
 
 def test_the_transcripts_are_found() -> None:
     assert len(FILES) >= 8
-    assert len(cases()) > 80
+    assert len(cases()) > 250
 
 
-@pytest.mark.parametrize(("case", "lines"), cases())
-def test_transcript(case: dict[str, Any], lines: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "lines", "column"), cases())
+def test_transcript(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
     settings = dict(case.get("settings", {}))
     limits = {name: settings.pop(name) for name in LIMITS if name in settings}
     doors = {"device": tmp_path / "device", "control": tmp_path / "control"}
     server = SignalingServer(
         limits=Limits(**limits), device_socket=doors["device"], control_socket=doors["control"], **settings
     )
-    asyncio.run(asyncio.wait_for(Run(server, doors).run(lines), 60))
+    asyncio.run(asyncio.wait_for(Run(server, doors, column).run(lines), 60))
 
 
 class Run:
     """One case, on one server."""
 
-    def __init__(self, server: SignalingServer, doors: dict[str, Path]) -> None:
+    def __init__(self, server: SignalingServer, doors: dict[str, Path], column: str) -> None:
         self.server = server
+        self.offers = [Subprotocol("webrtc-operator")] if column == "cuttlefish" else None
         self.doors = doors
         self.sockets: dict[str, ClientConnection] = {}
         self.packets: dict[str, Packets] = {}
@@ -84,7 +94,7 @@ class Run:
         if "after" in line:
             return  # The next line takes as long.
         peer = line["peer"]
-        (verb,) = line.keys() - {"peer", "of", "over", "pad", "nest"}
+        (verb,) = line.keys() - {"peer", "of", "over", "pad", "nest", "only", "reason"}
         value = line[verb]
         if verb == "opens" and line.get("over") == "packets":
             self.packets[peer] = Packets(self.doors[value])
@@ -96,7 +106,9 @@ class Run:
             url = self.server.device_url if value == "device" else self.server.client_url
             if "of" in line:
                 url = url.replace("/connect_client", f"/devices/{line['of']}/connect")
-            self.sockets[peer] = await connect(url, compression=None, max_size=None, close_timeout=1)
+            self.sockets[peer] = await connect(
+                url, subprotocols=self.offers, compression=None, max_size=None, close_timeout=1
+            )
             return
         socket = self.sockets[peer]
         if verb == "says":
@@ -114,6 +126,8 @@ class Run:
                 await self.hear(socket)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == value
+            if "reason" in line:
+                assert closed.value.rcvd.reason == line["reason"][:123]
             del self.sockets[peer]
         elif verb == "leaves":
             assert await self.unheard(socket) == []

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cuttlefish_signaling::{Config, Hooks, NoHooks, Running, Server};
@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// Long enough for the slowest machine; nothing waits that long when all is well.
@@ -57,6 +59,8 @@ pub struct Dialed {
     inbox: mpsc::UnboundedReceiver<Came>,
     reader: JoinHandle<()>,
     pings: u32,
+    /// What the server said in its close frame, once it has come.
+    close_reason: Arc<OnceLock<String>>,
 }
 
 /// What came in.
@@ -70,17 +74,26 @@ pub enum Came {
 
 impl Dialed {
     pub async fn open(address: SocketAddr, path: &str) -> Self {
+        Self::open_with(address, path, false).await
+    }
+
+    /// Offers the sub-protocol of Cuttlefish's own devices, or none.
+    pub async fn open_with(address: SocketAddr, path: &str, cuttlefish: bool) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        if cuttlefish {
+            request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("webrtc-operator"));
+        }
         let (socket, response) =
-            tokio_tungstenite::client_async_with_config(format!("ws://{address}{path}"), stream, Some(config))
-                .await
-                .unwrap();
+            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await.unwrap();
         assert_eq!(response.status(), 101);
         let (sink, stream) = socket.split();
         let (heard, inbox) = mpsc::unbounded_channel();
-        Self { sink, inbox, reader: tokio::spawn(read(stream, heard)), pings: 0 }
+        let close_reason = Arc::new(OnceLock::new());
+        let reader = tokio::spawn(read(stream, heard, Arc::clone(&close_reason)));
+        Self { sink, inbox, reader, pings: 0, close_reason }
     }
 
     pub async fn device(address: SocketAddr, id: &str) -> Self {
@@ -116,6 +129,11 @@ impl Dialed {
         self.reader.abort();
     }
 
+    /// The reason of the server's close frame.
+    pub fn close_reason(&self) -> &str {
+        self.close_reason.get().map_or("", String::as_str)
+    }
+
     /// The next text, or the end.
     pub async fn next(&mut self) -> Came {
         loop {
@@ -149,12 +167,21 @@ impl Drop for Dialed {
     }
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, heard: mpsc::UnboundedSender<Came>) {
+async fn read(
+    mut stream: SplitStream<WebSocketStream<TcpStream>>,
+    heard: mpsc::UnboundedSender<Came>,
+    close_reason: Arc<OnceLock<String>>,
+) {
     loop {
         let came = match stream.next().await {
             Some(Ok(Message::Text(text))) => Came::Text(text.to_string()),
             Some(Ok(Message::Pong(mark))) => Came::Pong(mark.to_vec()),
-            Some(Ok(Message::Close(frame))) => Came::Closed(frame.map_or(1005, |frame| frame.code.into())),
+            Some(Ok(Message::Close(frame))) => {
+                if let Some(frame) = &frame {
+                    let _first = close_reason.set(frame.reason.to_string());
+                }
+                Came::Closed(frame.map_or(1005, |frame| frame.code.into()))
+            }
             Some(Ok(_)) => continue,
             Some(Err(_)) | None => Came::Lost,
         };

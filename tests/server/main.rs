@@ -15,6 +15,7 @@ mod handshake;
 mod hostile;
 mod keepalive;
 mod lanes;
+mod packet_size;
 mod packets;
 mod pressure;
 mod seeds;

@@ -74,7 +74,7 @@ async fn run(mut case: Case) {
                     None if role == "device" => "/register_device".into(),
                     None => "/connect_client".into(),
                 };
-                peers.insert(peer, Party::Socket(Box::new(Dialed::open(address, &path).await)));
+                peers.insert(peer, Party::Socket(Box::new(Dialed::open_with(address, &path, case.cuttlefish).await)));
             }
             Act::OpensPackets(peer, role) => {
                 let door = if role == "device" { &devices } else { &control };
@@ -93,8 +93,12 @@ async fn run(mut case: Case) {
             Act::HearsText(peer, expected) => {
                 assert_eq!(peers.get_mut(&peer).unwrap().next().await, Came::Text(expected), "{place}");
             }
-            Act::Closes(peer, code) => {
-                assert_eq!(peers.remove(&peer).unwrap().next().await, Came::Closed(code), "{place}");
+            Act::Closes(peer, code, reason) => {
+                let Some(Party::Socket(mut socket)) = peers.remove(&peer) else { panic!("{place}: no WebSocket") };
+                assert_eq!(socket.next().await, Came::Closed(code), "{place}");
+                if let Some(reason) = reason {
+                    assert_eq!(socket.close_reason(), &reason[..reason.len().min(123)], "{place}");
+                }
             }
             Act::Ends(peer) => assert_eq!(peers.remove(&peer).unwrap().next().await, Came::Lost, "{place}"),
             Act::Leaves(peer) => leaves(&server, peers.remove(&peer).unwrap(), true, place).await,

@@ -11,9 +11,12 @@ use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::session::OnDuplicate;
 use serde_json::Value;
 
+#[derive(Clone)]
 pub struct Case {
     pub title: String,
     pub config: Config,
+    /// Whether its peers over a WebSocket offer the sub-protocol of Cuttlefish's own devices.
+    pub cuttlefish: bool,
     pub lines: Vec<Line>,
 }
 
@@ -22,6 +25,8 @@ pub struct Line {
     /// `file:number`, for the report.
     pub place: String,
     pub act: Act,
+    /// The column it belongs to, where it is not in both: `Some(true)` for Cuttlefish's own devices.
+    only: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +39,8 @@ pub enum Act {
     SaysBinary(String, String),
     Hears(String, Value),
     HearsText(String, String),
-    Closes(String, u16),
+    /// Peer, code, and the whole reason, where the transcript names it: a close frame has its first 123 bytes.
+    Closes(String, u16, Option<String>),
     /// The end of a connection that has no codes.
     Ends(String),
     Leaves(String),
@@ -49,7 +55,18 @@ pub fn load() -> Vec<Case> {
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
     assert!(files.len() >= 8, "transcripts are missing: {files:?}");
-    files.iter().flat_map(|file| load_file(file)).collect()
+    files.iter().flat_map(|file| load_file(file)).flat_map(|case| [case.column(true), case.column(false)]).collect()
+}
+
+impl Case {
+    /// The conversation with Cuttlefish's own devices, or with those of others.
+    fn column(&self, cuttlefish: bool) -> Self {
+        let mut case = self.clone();
+        case.cuttlefish = cuttlefish;
+        case.title.push_str(if cuttlefish { " (Cuttlefish's own devices)" } else { "" });
+        case.lines.retain(|line| line.only.is_none_or(|only| only == cuttlefish));
+        case
+    }
 }
 
 fn load_file(file: &Path) -> Vec<Case> {
@@ -60,10 +77,20 @@ fn load_file(file: &Path) -> Vec<Case> {
         let line: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
         if let Some(title) = line.get("case") {
             let config = config(&line["settings"], &place);
-            cases.push(Case { title: format!("{name}: {}", title.as_str().unwrap()), config, lines: Vec::new() });
+            cases.push(Case {
+                title: format!("{name}: {}", title.as_str().unwrap()),
+                config,
+                cuttlefish: false,
+                lines: Vec::new(),
+            });
         } else {
+            let only = line["only"].as_str().map(|column| match column {
+                "cuttlefish" => true,
+                "others" => false,
+                _ => panic!("{place}: no such column: {column}"),
+            });
             let act = act(&line).unwrap_or_else(|| panic!("{place}: not understood: {text}"));
-            cases.last_mut().expect("a case comes first").lines.push(Line { place, act });
+            cases.last_mut().expect("a case comes first").lines.push(Line { place, act, only });
         }
     }
     cases
@@ -75,8 +102,10 @@ fn act(line: &Value) -> Option<Act> {
     }
     let peer = line["peer"].as_str()?.to_owned();
     let text = |key: &str| Some(expand(line.get(key)?.as_str()?, line));
-    let (verb, value) =
-        line.as_object()?.iter().find(|(key, _)| !matches!(key.as_str(), "peer" | "of" | "over" | "pad" | "nest"))?;
+    let (verb, value) = line
+        .as_object()?
+        .iter()
+        .find(|(key, _)| !matches!(key.as_str(), "peer" | "of" | "over" | "pad" | "nest" | "only" | "reason"))?;
     Some(match verb.as_str() {
         "opens" if line["over"] == "packets" => Act::OpensPackets(peer, value.as_str()?.to_owned()),
         "opens" => Act::Opens(peer, value.as_str()?.to_owned(), line["of"].as_str().map(str::to_owned)),
@@ -85,7 +114,7 @@ fn act(line: &Value) -> Option<Act> {
         "says_binary" => Act::SaysBinary(peer, text("says_binary")?),
         "hears" => Act::Hears(peer, value.clone()),
         "hears_text" => Act::HearsText(peer, text("hears_text")?),
-        "closes" => Act::Closes(peer, u16::try_from(value.as_u64()?).ok()?),
+        "closes" => Act::Closes(peer, u16::try_from(value.as_u64()?).ok()?, line["reason"].as_str().map(str::to_owned)),
         "ends" => Act::Ends(peer),
         "leaves" if value == "close" => Act::Leaves(peer),
         "leaves" if value == "drop" => Act::Drops(peer),
@@ -138,5 +167,5 @@ pub fn run_each(cases: Vec<Case>, run: impl Fn(Case) + Send + Sync + 'static) {
         }
     }
     assert!(failed.is_empty(), "{} of {total} transcripts failed:\n{}", failed.len(), failed.join("\n"));
-    assert!(total > 80, "only {total} transcripts were run");
+    assert!(total > 250, "only {total} transcripts were run");
 }

@@ -11,6 +11,7 @@ const MEANING = {
   misbehaved: 'peers that broke the rules',
   too_fast: 'peers that sent too fast',
   slow_consumers: 'peers that did not read',
+  errors_withheld: 'errors withheld from devices',
   silent: 'peers that did not answer a ping',
   panics: 'a bug of the server: please report it',
 };

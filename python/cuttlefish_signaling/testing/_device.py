@@ -55,7 +55,7 @@ def pauses(first: float) -> Iterator[float]:
 class AsyncFakeDevice(AsyncPeer):
     """A device, as far as signaling goes: `async with AsyncFakeDevice(server, "cvd-1") as device: ...`.
 
-    It does what the real ones do: offers the sub-protocol `webrtc-operator`, sends the server's address as `Origin`,
+    It does what the real ones do: sends the server's address as `Origin`,
     pings every 3 s and hangs up after 10 s without a pong, and takes an error, or a message that it does not know,
     for a broken connection.
 
@@ -73,7 +73,6 @@ class AsyncFakeDevice(AsyncPeer):
     """
 
     _path = "/register_device"
-    _subprotocols = ("webrtc-operator",)
     _ping_interval = 3.0
 
     def __init__(
