@@ -25,6 +25,16 @@ pub enum IceSource {
     Hook,
 }
 
+/// What `GET /devices` lists where the request does not say (`?format=full`, `?format=ids`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DevicesFormat {
+    /// An object for each device, as today's operator does.
+    #[default]
+    Full,
+    /// The ids alone, as the reference does: its page expects them.
+    Ids,
+}
+
 /// Everything a server can be told. `Default` is made for tests: loopback, a free port, plain, no ICE servers.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -71,6 +81,8 @@ pub struct Config {
     /// Whether `/devices/{id}/files/` reaches the device's own web server, at the port it has named on the device
     /// socket. Default no: it lets whoever is a client reach a port of this machine.
     pub proxy_device_files: bool,
+    /// What `GET /devices` lists where the request does not say. Default [`DevicesFormat::Full`].
+    pub devices_format: DevicesFormat,
     /// Whether what is said is written down in a journal. Default no.
     pub journal: bool,
     /// OS threads that relay. Default 1, which is the fastest for one test run.
@@ -225,6 +237,7 @@ impl Default for Config {
             dashboard: false,
             assets_dir: None,
             proxy_device_files: false,
+            devices_format: DevicesFormat::default(),
             journal: false,
             workers: 1,
         }

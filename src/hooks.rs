@@ -76,6 +76,13 @@ pub trait Hooks: Send + Sync + 'static {
         None
     }
 
+    /// Whether [`Hooks::filter_device_info`] may hide a part of some device info from some client. Lists then show no group
+    /// that only the device info names: they do not ask for each device. Return `false` only where every client may see
+    /// all of it.
+    fn filters_device_info(&self) -> bool {
+        true
+    }
+
     /// What a client may see of a device, as the JSON text of its device info. `None`: all of it, as it came.
     fn filter_device_info(&self, _device: &Arc<Device>, _client: &Arc<Peer>) -> Option<Decision<String>> {
         None
@@ -91,4 +98,8 @@ pub trait Hooks: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoHooks;
 
-impl Hooks for NoHooks {}
+impl Hooks for NoHooks {
+    fn filters_device_info(&self) -> bool {
+        false
+    }
+}

@@ -256,6 +256,11 @@ impl Device {
         self.clients.lock().present.len()
     }
 
+    /// The client with this outbox.
+    pub fn client_with(&self, outbox: &Arc<Outbox>) -> Option<Arc<Client>> {
+        self.clients.lock().present.values().find(|client| Arc::ptr_eq(&client.outbox, outbox)).cloned()
+    }
+
     /// Its clients now, by id.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         let mut clients: Vec<_> = self.clients.lock().present.values().cloned().collect();

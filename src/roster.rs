@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::outbox::Outbox;
-use crate::protocol::{DeviceId, control};
+use crate::protocol::{DeviceId, control, payload};
 use crate::sync::Mutex;
 
 /// What is said of a device before it registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its group.
+    /// The group it was announced in; empty where none was named.
     pub group_name: Cow<'static, str>,
     /// Whose it is; empty where nobody said so.
     pub owner: String,
@@ -24,9 +24,20 @@ pub struct Place {
     pub adb_port: u16,
 }
 
-/// Of devices that nobody has said anything of.
+/// The metadata of devices that were not announced.
 pub static UNPLACED: Place =
-    Place { group_name: Cow::Borrowed("default"), owner: String::new(), name: String::new(), adb_port: 0 };
+    Place { group_name: Cow::Borrowed(""), owner: String::new(), name: String::new(), adb_port: 0 };
+
+impl Place {
+    /// The group of a device: the announced one, else the `group_id` of this device info (JSON text), else the empty
+    /// string (PROTOCOL.md 5.3).
+    pub fn group_of(&self, info: &str) -> Cow<'_, str> {
+        if self.group_name.is_empty() {
+            return payload::group_id_of(info).unwrap_or_default().into();
+        }
+        Cow::Borrowed(&self.group_name)
+    }
+}
 
 /// The roster of one server.
 #[derive(Debug, Default)]

@@ -240,6 +240,7 @@ class Settings:
     dashboard: bool
     assets_dir: str | os.PathLike[str] | None
     proxy_device_files: bool
+    devices_format: str
     journal: bool
     workers: int
     stop_timeout: float
@@ -259,6 +260,8 @@ class Settings:
             raise ConfigError("on_duplicate", f"must be 'reject' or 'replace', got {self.on_duplicate!r}")
         if self.client_ids not in ("from_one", "unique"):
             raise ConfigError("client_ids", f"must be 'from_one' or 'unique', got {self.client_ids!r}")
+        if self.devices_format not in ("full", "ids"):
+            raise ConfigError("devices_format", f"must be 'full' or 'ids', got {self.devices_format!r}")
         check_seconds("device_wait_timeout", self.device_wait_timeout, optional=True)
         check_seconds("hook_timeout", self.hook_timeout, zero=False)
         check_seconds("stop_timeout", self.stop_timeout)
@@ -275,6 +278,7 @@ class Settings:
             "device_wait_timeout",
             "on_duplicate",
             "client_ids",
+            "devices_format",
             "hook_timeout",
             "workers",
             *SWITCHES,

@@ -54,7 +54,8 @@ class Peer:
     since: float
     """When it connected, in seconds since 1970."""
     path: str
-    """The path of its request."""
+    """The path of its request, as routes match it: `%3A` and other characters that a path may contain are decoded,
+    `%2F` stays."""
     query_string: str
     """The query of its request, without `?`."""
     headers: Headers
@@ -88,7 +89,7 @@ class AuthorizeContext:
 
     @property
     def path(self) -> str:
-        """The path of the request."""
+        """The path of the request, as `Peer.path`."""
         return self.peer.path
 
     @property
@@ -150,8 +151,8 @@ class FilterContext:
     """The device the info is of."""
     client: Peer
     """The client that is to see it."""
-    group_name: str = "default"
-    """The group of the device, where it was pre-registered."""
+    group_name: str = ""
+    """The group of the device: the one it was pre-registered in, else the `group_id` of its device info, else empty."""
     owner: str = ""
     """Whose it is, where somebody said so."""
     name: str = ""
@@ -178,8 +179,9 @@ class Device:
     """How many clients are connected to it."""
     info_json: str = field(repr=False)
     """Its device info, byte for byte as it sent it."""
-    group_name: str = "default"
-    """The group it was pre-registered in, over the control socket."""
+    group_name: str = ""
+    """The group it was pre-registered in, over the control socket; else the `group_id` of its device info; else
+    empty."""
     owner: str = ""
     """Whose it was said to be there; empty where nobody said so."""
     name: str = ""

@@ -77,6 +77,8 @@ class SignalingServer:
             (`client.html`, `js/app.js`). `js/server_connector.js` is always ours. Links in it are followed.
         proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the
             port it has named on the device socket. Lets whoever is a client reach a port of this machine.
+        devices_format: The default of `GET /devices`: `"full"`, an object for each device, or `"ids"`, the list of ids
+            that the page of the reference server expects. Requests choose with `?format=full` and `?format=ids`.
         journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
         workers: OS threads that relay.
         stop_timeout: Seconds peers get to say goodbye when the server stops.
@@ -108,6 +110,7 @@ class SignalingServer:
         dashboard: bool = False,
         assets_dir: str | os.PathLike[str] | None = None,
         proxy_device_files: bool = False,
+        devices_format: Literal["full", "ids"] = "full",
         journal: bool = False,
         workers: int = 1,
         stop_timeout: float = 2.0,
@@ -132,6 +135,7 @@ class SignalingServer:
             dashboard=dashboard,
             assets_dir=assets_dir,
             proxy_device_files=proxy_device_files,
+            devices_format=devices_format,
             journal=journal,
             workers=workers,
             stop_timeout=stop_timeout,

@@ -10,7 +10,7 @@ use super::error::config_error;
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
 use crate::client_ids::ClientIds;
-use crate::config::{Config, IceSource, Keepalive, Limits};
+use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
 use crate::error::ConfigError;
 use crate::rate::Rate;
 use crate::session::OnDuplicate;
@@ -80,6 +80,10 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
         dashboard: from.raw("dashboard")?.extract()?,
         assets_dir: from.raw("assets_dir")?.extract()?,
         proxy_device_files: from.raw("proxy_device_files")?.extract()?,
+        devices_format: match from.raw("devices_format")?.extract::<String>()?.as_str() {
+            "ids" => DevicesFormat::Ids,
+            _ => DevicesFormat::Full,
+        },
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,

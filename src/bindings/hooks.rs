@@ -16,7 +16,6 @@ use crate::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
 use crate::hub::Device;
 use crate::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
-use crate::roster::UNPLACED;
 
 /// Which hooks there are.
 pub(super) struct Hooked {
@@ -107,7 +106,7 @@ impl Job {
     /// What is said of the device: group, owner, name, adb port.
     #[getter]
     fn place(&self) -> PlaceTuple {
-        placed(self.device.as_deref().map_or(&UNPLACED, Device::place))
+        self.device.as_deref().map(placed).unwrap_or_default()
     }
 
     /// Whether anybody still waits for the answer.
@@ -211,6 +210,10 @@ impl Hooks for PyHooks {
 
     fn authenticates(&self) -> bool {
         self.hooked.authorize
+    }
+
+    fn filters_device_info(&self) -> bool {
+        self.hooked.filter_device_info
     }
 
     fn authorize(&self, knock: &Knock) -> Option<Decision<Grant>> {

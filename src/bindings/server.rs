@@ -30,7 +30,6 @@ use crate::ledger::LedgerReading;
 use crate::peer::Peer;
 use crate::protocol::{ClientId, DeviceId, outbound};
 use crate::refusal::Refusal;
-use crate::roster::Place;
 use crate::server;
 
 /// A server that listens and answers from its making until `stop`.
@@ -424,21 +423,14 @@ fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
 fn device_tuple(device: &Device) -> DeviceTuple {
     let (address, port, since, identity) = place(&device.peer);
     let info = outbound::info_of(&device.info).to_owned();
-    (
-        device.id.to_string(),
-        address,
-        port,
-        since,
-        identity,
-        device.client_count(),
-        info,
-        placed(device.place()),
-        device.port,
-    )
+    (device.id.to_string(), address, port, since, identity, device.client_count(), info, placed(device), device.port)
 }
 
-pub(super) fn placed(place: &Place) -> PlaceTuple {
-    (place.group_name.to_string(), place.owner.clone(), place.name.clone(), place.adb_port)
+/// What Python is told of a device beside its info: group, owner, name, adb port.
+pub(super) fn placed(device: &Device) -> PlaceTuple {
+    let place = device.place();
+    let group = place.group_of(outbound::info_of(&device.info)).into_owned();
+    (group, place.owner.clone(), place.name.clone(), place.adb_port)
 }
 
 fn client_tuple(device: &Device, client: &Client) -> ClientTuple {

@@ -8,7 +8,9 @@ mod device_files;
 mod listing;
 pub(super) mod metrics;
 mod overview;
+pub(super) mod path;
 mod polling;
+pub(super) mod reference;
 pub(super) mod viewers;
 
 use std::net::SocketAddr;
@@ -31,7 +33,7 @@ use crate::hooks::{HookError, Knock};
 use crate::incidents::Incident;
 use crate::peer::{self, Peer, Role};
 use crate::policy::Foreign;
-use crate::protocol::{DeviceId, outbound};
+use crate::protocol::{DeviceId, Text, outbound};
 use crate::refusal::Refusal;
 
 /// The sub-protocol that a legacy device offers, and misses if it is not echoed. A device that offers it is one of
@@ -288,8 +290,15 @@ fn too_many(why: &str) -> Response {
     response
 }
 
+/// The body of an error, in the extensions of its response: the reference's paths have a form of their own for it.
+#[derive(Clone)]
+struct ErrorBody(Text);
+
 fn error(status: StatusCode, reason: &str) -> Response {
-    json(status, outbound::error(reason).as_str().to_owned())
+    let body = outbound::error(reason);
+    let mut response = json(status, body.as_str().to_owned());
+    response.extensions_mut().insert(ErrorBody(body));
+    response
 }
 
 fn json(status: StatusCode, body: String) -> Response {

@@ -3,12 +3,14 @@
 //! A message stays in the mailbox until the client has acknowledged it, by asking for a later one. Whoever stays away for
 //! too long has left.
 
+mod kept;
+mod wire;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,12 +18,17 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::connection::unless_over;
-use super::porter::{Came, Porter, Wire};
-use crate::outbox::{End, Outbox};
+use super::porter::Porter;
+use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::protocol::{DeviceId, Text, outbound};
 use crate::refusal::Refusal;
 use crate::session::ClientSession;
+use kept::Kept;
+use wire::PolledWire;
+
+/// The bytes of a `client_msg` around its payload, at most: those of a client id of ten digits.
+const MAX_ENVELOPE: usize = r#"{"message_type":"client_msg","client_id":2147483647,"payload":}"#.len();
 
 /// The mailboxes of one server, by connection id.
 #[derive(Default)]
@@ -30,6 +37,7 @@ pub(crate) struct Polled(Mutex<HashMap<String, Arc<Mailbox>>>);
 /// What one client that polls has said, and what there is for it.
 pub(super) struct Mailbox {
     shared: Arc<Shared>,
+    device: DeviceId,
     outbox: Arc<Outbox>,
     state: Mutex<State>,
     /// Told when there is more to fetch, or nothing any more.
@@ -40,11 +48,8 @@ pub(super) struct Mailbox {
 struct State {
     said: VecDeque<String>,
     said_bytes: usize,
-    /// What there is for the client, and whether it has to be booked once it is fetched.
-    kept: VecDeque<(Text, bool)>,
-    kept_bytes: usize,
-    /// The number of the first of them.
-    first: u64,
+    /// What there is for the client.
+    kept: Kept,
     /// Requests that are waiting now.
     waiting: usize,
     last_seen: Option<Instant>,
@@ -71,10 +76,27 @@ enum Life {
 /// Why nothing can be fetched, or said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
-    /// The connection has ended, or is not known.
+    /// The connection has ended, and all that there was has been fetched.
     Gone,
+    /// The client asks for messages that it has acknowledged.
+    Acknowledged {
+        /// From which number on.
+        start: u64,
+        /// The number of the first that is kept.
+        first: u64,
+    },
     /// More was said than the session has taken yet.
     Full,
+}
+
+/// What a poll asks for.
+pub(super) struct Wanted {
+    /// From which number on; everything before it is acknowledged. `None` is from the first that there is.
+    pub(super) start: Option<u64>,
+    /// At most so many messages.
+    pub(super) count: usize,
+    /// How long to wait for the first of them.
+    pub(super) wait: Duration,
 }
 
 impl Polled {
@@ -92,6 +114,7 @@ pub(super) async fn connect(shared: &Arc<Shared>, peer: Peer, device: DeviceId) 
     let context = shared.context(peer);
     let mailbox = Arc::new(Mailbox {
         shared: Arc::clone(shared),
+        device: device.clone(),
         outbox: Arc::clone(&context.outbox),
         state: Mutex::new(State { last_seen: Some(shared.clock.now()), ..State::default() }),
         arrived: Notify::new(),
@@ -192,25 +215,48 @@ impl Drop for HangsUp {
 }
 
 /// A request that waits: its client is there for as long.
-struct Waits<'a>(&'a Mailbox);
+struct Waits<'a> {
+    mailbox: &'a Mailbox,
+    /// [`Kept::unsent`] when it came.
+    unsent: u64,
+}
 
 impl<'a> Waits<'a> {
     fn new(mailbox: &'a Mailbox) -> Self {
-        mailbox.state.lock().waiting += 1;
-        Self(mailbox)
+        let mut state = mailbox.state.lock();
+        state.waiting += 1;
+        Self { mailbox, unsent: state.kept.unsent() }
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.mailbox.state.lock();
         state.waiting -= 1;
-        state.last_seen = Some(self.0.shared.clock.now());
+        // Once the session is over, only what is fetched for the first time keeps the rest.
+        if state.life != Life::Ended || state.kept.unsent() > self.unsent {
+            state.last_seen = Some(self.mailbox.shared.clock.now());
+        }
         state.wake();
     }
 }
 
 impl Mailbox {
+    /// Whether a payload fits a message to the device. Where the device has gone, the session says so.
+    ///
+    /// # Errors
+    /// [`Refusal::ForwardTooLarge`].
+    pub(super) fn check_size(&self, payload: &str) -> Result<(), Refusal> {
+        let Some(device) = self.shared.hub.device(&self.device) else { return Ok(()) };
+        let limit = device.peer.max_message;
+        if payload.len() + MAX_ENVELOPE <= limit {
+            return Ok(());
+        }
+        let Some(client) = device.client_with(&self.outbox) else { return Ok(()) };
+        let size = outbound::client_msg(client.id, payload).len();
+        if size > limit { Err(Refusal::ForwardTooLarge { size, limit }) } else { Ok(()) }
+    }
+
     /// The client says a payload.
     pub(super) fn say(&self, payload: String) -> Result<(), Over> {
         let mut state = self.state.lock();
@@ -228,14 +274,13 @@ impl Mailbox {
         Ok(())
     }
 
-    /// What there is from number `start` on, at most `count` messages, and acknowledges what comes before. Where there is
-    /// nothing, waits for it.
-    pub(super) async fn fetch(&self, start: u64, count: usize, wait: Duration) -> Result<Vec<Text>, Over> {
+    /// The messages that are wanted; acknowledges those before them. Where there are none, waits for them.
+    pub(super) async fn fetch(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
         let _waits = Waits::new(self);
         let fetched = async {
             loop {
                 let arrived = self.arrived.notified();
-                if let Some(done) = self.look(start, count) {
+                if let Some(done) = self.look(wanted) {
                     return done;
                 }
                 tokio::select! {
@@ -244,27 +289,34 @@ impl Mailbox {
                 }
             }
         };
-        match self.look(start, count) {
+        match self.look(wanted) {
             Some(done) => done,
-            None if wait.is_zero() => Ok(Vec::new()),
-            None => self.shared.clock.timeout(wait, fetched).await.unwrap_or(Ok(Vec::new())),
+            None if wanted.wait.is_zero() => Ok(Vec::new()),
+            None => self.shared.clock.timeout(wanted.wait, fetched).await.unwrap_or(Ok(Vec::new())),
         }
     }
 
     /// What there is, if it needs no waiting.
-    fn look(&self, start: u64, count: usize) -> Option<Result<Vec<Text>, Over>> {
+    fn look(&self, wanted: &Wanted) -> Option<Result<Vec<Text>, Over>> {
         let mut state = self.state.lock();
-        let end = state.first + state.kept.len() as u64;
-        if state.life == Life::Closed || (state.life == Life::Ended && start >= end) {
-            return Some(Err(Over::Gone));
-        }
-        if start > end || count == 0 {
+        let start = match state.start_of(wanted) {
+            Ok(start) => start,
+            Err(over) => return Some(Err(over)),
+        };
+        if start > state.kept.end() {
             return Some(Ok(Vec::new()));
         }
-        state.acknowledge(start, &self.shared);
+        state.kept.acknowledge(start, self.shared.relay.ledger());
+        let found = state.kept.send(wanted.count, self.shared.relay.ledger());
         state.wake();
-        let found: Vec<_> = state.kept.iter_mut().take(count).map(|kept| fetched(kept, &self.shared)).collect();
-        (!found.is_empty()).then_some(Ok(found))
+        (!found.is_empty() || wanted.count == 0).then_some(Ok(found))
+    }
+
+    /// What [`Mailbox::fetch`] would return now. Changes nothing.
+    pub(super) fn peek(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
+        let state = self.state.lock();
+        let start = state.start_of(wanted)?;
+        Ok(state.kept.from(start, wanted.count).cloned().collect())
     }
 
     /// All there is, acknowledged as it goes out (the reference's way).
@@ -274,9 +326,9 @@ impl Mailbox {
             return Err(Over::Gone);
         }
         state.last_seen = Some(self.shared.clock.now());
-        let found = state.kept.iter_mut().map(|kept| fetched(kept, &self.shared)).collect();
-        let end = state.first + state.kept.len() as u64;
-        state.acknowledge(end, &self.shared);
+        let found = state.kept.send(usize::MAX, self.shared.relay.ledger());
+        let end = state.kept.end();
+        state.kept.acknowledge(end, self.shared.relay.ledger());
         state.wake();
         Ok(found)
     }
@@ -291,8 +343,7 @@ impl Mailbox {
                 if state.life != Life::Opening {
                     return None;
                 }
-                if let Some((text, _)) = state.kept.pop_front() {
-                    state.kept_bytes -= text.len();
+                if let Some(text) = state.kept.pop() {
                     state.life = Life::Open;
                     return Some(text);
                 }
@@ -334,79 +385,24 @@ impl Mailbox {
     fn close(&self) {
         let mut state = self.state.lock();
         state.life = Life::Closed;
-        let never_fetched = state.kept.drain(..).filter(|(_, due)| *due).count() as u64;
+        state.kept.close(self.shared.relay.ledger());
         drop(state);
-        self.shared.relay.ledger().lose(never_fetched);
         self.arrived.notify_waiters();
     }
 }
 
-/// A message on its way out; booked the first time.
-fn fetched((text, due): &mut (Text, bool), shared: &Shared) -> Text {
-    shared.relay.ledger().deliver(u64::from(std::mem::take(due)));
-    text.clone()
-}
-
 impl State {
-    /// The client has everything before this number.
-    fn acknowledge(&mut self, start: u64, shared: &Shared) {
-        while self.first < start
-            && let Some((text, due)) = self.kept.pop_front()
-        {
-            // Acknowledged without having been fetched: a client that counts wrong. It has had its chance.
-            shared.relay.ledger().lose(u64::from(due));
-            self.kept_bytes -= text.len();
-            self.first += 1;
+    /// From which number on a poll gets messages.
+    fn start_of(&self, wanted: &Wanted) -> Result<u64, Over> {
+        if self.life == Life::Closed {
+            return Err(Over::Gone);
         }
+        self.kept.start_of(wanted, self.life == Life::Ended)
     }
 
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
-    }
-}
-
-/// The porter's end of a mailbox.
-struct PolledWire(Arc<Mailbox>);
-
-impl Wire for PolledWire {
-    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
-        let mut state = self.0.state.lock();
-        if let Some(text) = state.said.pop_front() {
-            state.said_bytes -= text.len();
-            return Poll::Ready(Came::Text(text));
-        }
-        if state.hung_up {
-            return Poll::Ready(Came::Gone);
-        }
-        state.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
-        // What ends a connection is told by the answer to the next request, and not a message of the device.
-        if outbound::type_of(text) == "error" {
-            return Poll::Ready(Ok(()));
-        }
-        let limits = &self.0.shared.config.limits;
-        let mut state = self.0.state.lock();
-        if state.kept.len() >= limits.outbox_messages || state.kept_bytes + text.len() > limits.outbox_bytes {
-            state.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        state.kept_bytes += text.len();
-        state.kept.push_back((text.clone(), forward));
-        drop(state);
-        self.0.arrived.notify_waiters();
-        Poll::Ready(Ok(()))
-    }
-
-    fn end(&mut self, _: &End) {
-        self.0.end();
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.0.due()
     }
 }

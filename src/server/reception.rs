@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::Shared;
 use super::connection::Origin;
-use super::http::{self, metrics::Requests};
+use super::http::{self, metrics::Requests, path, reference};
 use crate::peer::Role;
 
 /// For one connection.
@@ -47,12 +47,22 @@ impl Routes {
 
 impl Reception {
     /// The answer, which is counted.
-    pub(super) async fn answer(&self, shared: &Arc<Shared>, origin: Origin, request: Request<Incoming>) -> Response {
+    pub(super) async fn answer(
+        &self,
+        shared: &Arc<Shared>,
+        origin: Origin,
+        mut request: Request<Incoming>,
+    ) -> Response {
+        path::decode(&mut request);
         let endpoint = Requests::endpoint_of(request.uri().path());
-        let response = match http::foreign(shared, &request, origin.address) {
+        let is_reference = reference::is_path(request.uri().path());
+        let mut response = match http::foreign(shared, &request, origin.address) {
             Some(refused) => refused,
             None => self.answer_welcome(shared, origin, request).await,
         };
+        if is_reference {
+            response = reference::with_type(response);
+        }
         shared.requests.count(endpoint, response.status());
         response
     }

@@ -1,4 +1,4 @@
-//! Who is expected, and what clients hear whose request names the device: without sockets.
+//! Announced devices, their groups, and clients whose request names the device: without sockets.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds};
 use cuttlefish_signaling::peer::Role;
 use cuttlefish_signaling::protocol::control::{Announced, ControlMessage, PreRegister};
-use cuttlefish_signaling::protocol::{DeviceId, Malformed, PollBody, inbound};
-use cuttlefish_signaling::roster::{NotExpected, Place, Roster};
+use cuttlefish_signaling::protocol::{DeviceId, Malformed, PollBody, inbound, payload};
+use cuttlefish_signaling::roster::{NotExpected, Place, Roster, UNPLACED};
 
 use crate::actors::{client_disconnected, client_msg, device_msg, error, house};
 
@@ -53,6 +53,54 @@ fn there_are_at_most_so_many() {
     assert_eq!(roster.expect(&DeviceId::new("b"), place("b"), &by, false, 1), Err(NotExpected::TooMany));
     roster.registered(&DeviceId::new("a"));
     assert_eq!(roster.expect(&DeviceId::new("a"), place("a"), &by, false, 1), Ok(()), "in its own place");
+}
+
+#[test]
+fn the_group_is_the_announced_one_else_that_of_the_device_info() {
+    let info = r#"{"group_id":"own"}"#;
+    let unnamed = Place { group_name: Cow::Borrowed(""), ..place("1") };
+    for (place, info, group) in [
+        (&place("1"), info, "lab"),
+        (&unnamed, info, "own"),
+        (&UNPLACED, info, "own"),
+        (&UNPLACED, "null", ""),
+        (&UNPLACED, "", ""),
+        (&UNPLACED, r#"{"group_id":7}"#, ""),
+    ] {
+        assert_eq!(place.group_of(info), group, "{place:?} {info}");
+    }
+}
+
+#[test]
+fn a_group_id_counts_where_it_is_a_group_name() {
+    let [longest, too_long] = [256, 257].map(|length| "x".repeat(length));
+    let of = |text: &str| format!(r#"{{"a":[{{}}],"group_id":"{text}","b":1.50}}"#);
+    for (info, group) in [
+        (of("lab"), Some("lab")),
+        (of(""), Some("")),
+        (of(r"\u00e9/"), Some("é/")),
+        (of(&longest), Some(&*longest)),
+        (of(&too_long), None),
+        (of(r"a\nb"), None),
+        (of(r"a\u0000"), None),
+        (of(r"a\u0085b"), None),
+        (of("a\u{2028}b"), None),
+        (r#" {"group\u005fid" : "lab"}"#.into(), Some("lab")),
+        (r#"{"group_id":"a","group_id":"b"}"#.into(), None),
+        (r#"{"a":{"group_id":"lab"}}"#.into(), None),
+        (r#"["group_id"]"#.into(), None),
+        (r#"["lab"]"#.into(), None),
+        (r#""group_id""#.into(), None),
+        (r#"{"group_id":null}"#.into(), None),
+    ] {
+        assert_eq!(payload::group_id_of(&info).as_deref(), group, "{info}");
+    }
+}
+
+#[test]
+fn the_type_of_a_payload_is_that_of_an_object() {
+    assert_eq!(payload::type_of(r#" {"type":"offer"}"#).as_deref(), Some("offer"));
+    assert_eq!(payload::type_of(r#"["offer"]"#), None);
 }
 
 #[test]

@@ -102,6 +102,20 @@ def test_serve_prints_its_urls_logs_and_drains(program: tuple[str, ...], number:
         assert said in log
 
 
+def test_signals_that_the_kernel_hands_to_other_threads_stop_it() -> None:
+    """The kernel chooses a thread of the process; the main thread has to wake all the same."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with serve("--no-tls") as served, connect(served.devices) as device:
+        pid = served.process.pid
+        threads = [int(thread) for thread in os.listdir(f"/proc/{pid}/task") if int(thread) != pid]
+        assert threads, "a server has a thread of its own"
+        for thread, number in zip([threads[0], threads[-1]], [signal.SIGTERM, signal.SIGWINCH], strict=True):
+            assert libc.tgkill(pid, thread, number) == 0, os.strerror(ctypes.get_errno())
+        with pytest.raises(ConnectionClosed, match="1001"):
+            device.recv(timeout=PATIENCE)
+        assert served.process.wait(PATIENCE) == 0
+
+
 def test_a_second_signal_ends_it_at_once() -> None:
     with serve("--no-tls", "--hooks", "time:sleep") as nonsense:
         assert nonsense.process.wait(PATIENCE) == 2
@@ -220,6 +234,7 @@ BAD = [
     (["--device-wait-timeout", "-1"], "device_wait_timeout"),
     (["--log-level", "loud"], "--log-level: invalid choice"),
     (["--on-duplicate", "x"], "--on-duplicate: invalid choice"),
+    (["--devices-format", "xml"], "--devices-format: invalid choice"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
 ]
 
@@ -249,6 +264,7 @@ def test_bad_settings_are_one_line_and_exit_2(
         ("host = 7", "must be str"),
         ('stun = "stun:x"', "must be a list of strings"),
         ('on_duplicate = "x"', "none of reject, replace"),
+        ('devices_format = "xml"', "none of full, ids"),
         ("limits = 5", "limits: must be a table"),
         ("[limits]\nsize = 5", "limits: unknown key 'size'"),
         ("[limits]\nmax_message_size = 1", "limits.max_message_size"),
@@ -351,3 +367,19 @@ def test_files_from_the_command_line(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/devices/x/files/y", timeout=PATIENCE)
         assert json.load(refused.value) == {"error": "Device not found"}
+
+
+@pytest.mark.parametrize("place", ["flag", "environment", "file", "default"])
+def test_the_format_of_lists_from_the_command_line(tmp_path: Path, place: str) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('devices_format = "ids"' if place == "file" else "")
+    arguments = ("--devices-format", "ids") if place == "flag" else ("--config", str(config))
+    environment = {"CUTTLEFISH_SIGNALING_DEVICES_FORMAT": "ids"} if place == "environment" else {}
+    with serve("--no-tls", *arguments, environment=environment) as served:
+        port = served.devices.split(":")[-1].split("/")[0]
+        with connect(served.devices) as device:
+            device.send('{"message_type":"register","device_id":"a"}')
+            device.recv(timeout=PATIENCE)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/devices", timeout=PATIENCE) as answer:
+                listed = json.load(answer)
+    assert listed == ([{"device_id": "a", "group_name": "", "adb_port": 0}] if place == "default" else ["a"])

@@ -54,6 +54,8 @@ from cuttlefish_signaling import (
         ({"device_wait_timeout": "1"}, "device_wait_timeout", "number of seconds or None"),
         ({"device_wait_timeout": float("nan")}, "device_wait_timeout", "number of seconds"),
         ({"on_duplicate": "ignore"}, "on_duplicate", "'reject' or 'replace'"),
+        ({"devices_format": "xml"}, "devices_format", "must be 'full' or 'ids', got 'xml'"),
+        ({"devices_format": None}, "devices_format", "'full' or 'ids'"),
         ({"hook_timeout": 0}, "hook_timeout", "more than 0"),
         ({"hook_timeout": None}, "hook_timeout", "number of seconds"),
         ({"workers": 0}, "workers", "between 1 and 1024"),

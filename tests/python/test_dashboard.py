@@ -87,6 +87,10 @@ def test_devices_come_and_go() -> None:
             async with AsyncFakeDevice(server, "cvd-1", info="another"):
                 await expect(page.locator("#device-state")).to_have_text("registered")
                 await expect(page.locator("#info")).to_have_text('"another"')
+                await expect(page.locator("#facts dt", has_text="group")).to_have_count(0)
+            async with AsyncFakeDevice(server, "cvd-1", info={"group_id": "lab"}):
+                await expect(page.locator("#devices li")).to_contain_text("lab")
+                await expect(page.locator("#facts")).to_contain_text("grouplab")
 
     run(main())
 

@@ -94,7 +94,9 @@ class Reference:
         self.found: list[Any] = []
 
     def says(self, payload: Any) -> None:
-        assert ask(self.server, "/forward", {"connection_id": self.id, "payload": payload}) == (200, "ok")
+        status, pending = ask(self.server, "/forward", {"connection_id": self.id, "payload": payload})
+        assert status == 200
+        self.found += pending
 
     def hears(self) -> Any:
         while not self.found:
@@ -184,7 +186,10 @@ def test_who_polls_hears_that_the_device_is_gone(tmp_path: Path, kind: str) -> N
         device.says({"message_type": "forward", "client_id": 1, "payload": "last words"})
         assert client.hears() == "last words"
         device.leaves()
-        assert client.hears() == {"error": "Device disconnected"}
+        if kind == "the reference's polling":
+            assert client.hears() == {"error": "Error: Unknown connection ID: Device disconnected", "type": "error"}
+        else:
+            assert client.hears() == {"error": "Device disconnected"}
 
 
 # The device socket ---------------------------------------------------------------------------------------------------
@@ -314,7 +319,7 @@ def test_devices_are_announced_and_their_registration_is_told(tmp_path: Path) ->
         device = local_device(path, "a")
         assert control.hears() == {"id": "a", "status": "registered", "message": ""}
         listed = {"device_id": "a", "group_name": "lab", "owner": "alice", "name": "one", "adb_port": 6520}
-        other = {"device_id": "there", "group_name": "default", "adb_port": 0}
+        other = {"device_id": "there", "group_name": "", "adb_port": 0}
         assert ask(server, "/devices") == (200, [listed, other])
         assert ask(server, "/devices?groupId=lab") == (200, [listed])
         assert ask(server, "/devices?owner=alice&format=ids") == (200, ["a"])
@@ -390,14 +395,13 @@ def test_messages_are_kept_until_they_are_acknowledged(tmp_path: Path) -> None:
         assert numbers("start=2&count=0") == []
         assert numbers("start=9") == []
         assert numbers(f"start={10**18}&wait=5") == []
-        assert numbers("start=0") == [2, 3, 4], "what was acknowledged is gone"
+        assert ask(server, f"{client.path}/messages?start=0")[0] == 410, "what was acknowledged is gone"
+        assert numbers("start=2") == [2, 3, 4]
         assert numbers("start=5") == []
         assert server.stats().delivered == 5
 
 
-@pytest.mark.parametrize(
-    "query", ["start=-1", "start=x", "start=", f"start={10**30}", "count=-1", "wait=-1", "wait=nan"]
-)
+@pytest.mark.parametrize("query", ["start=-1", "start=x", "count=-2", "wait=-1", "wait=nan"])
 def test_queries_that_make_no_sense(tmp_path: Path, query: str) -> None:
     with both_doors(tmp_path) as (server, peers, path):
         _device = local_device(path)
@@ -473,7 +477,7 @@ BODIES = [b"", b"[]", b"5", b"{", b"\xff", b"[" * 5000, b'{"device_id":1,"device
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body)[:20])
 def test_bodies_that_are_none(server: SignalingServer, path: str, body: bytes) -> None:
     status, answer = ask(server, path, raw=body)
-    assert (status, set(answer)) == (400, {"error"})
+    assert (status, set(answer)) == (400, {"error"} if path == "/polled_connections" else {"error", "type"})
 
 
 @pytest.mark.parametrize(
@@ -482,14 +486,9 @@ def test_bodies_that_are_none(server: SignalingServer, path: str, body: bytes) -
         ("/polled_connections", {}, 400, "Invalid connection request: Missing device id"),
         ("/polled_connections", {"device_id": 7}, 400, "Invalid connection request: Missing device id"),
         ("/polled_connections", {"device_id": "nobody"}, 404, "Device not found"),
-        ("/connect", {"device_id": "nobody"}, 404, "Device not found"),
-        ("/forward", {"payload": 1}, 401, "Unknown connection"),
-        ("/forward", {"connection_id": "x", "payload": 1}, 401, "Unknown connection"),
-        ("/poll_messages", {"connection_id": "x"}, 401, "Unknown connection"),
         ("/polled_connections/x/:forward", {"payload": 1}, 404, "Unknown connection"),
         ("/polled_connections/x/messages", None, 404, "Unknown connection"),
         ("/devices/nobody", None, 404, "Device not found"),
-        ("/connect", None, 405, "Method not allowed"),
         ("/polled_connections/x/messages", {}, 405, "Method not allowed"),
         ("/devices/x/connect", None, 426, "This is a WebSocket endpoint"),
     ],
@@ -505,21 +504,36 @@ def test_what_is_too_large(tmp_path: Path) -> None:
             400,
             {"error": "Forward failed: No payload present in message"},
         )
-        status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 65_536})
+        status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 250_000})
         assert status == 413
-        assert answer["error"].startswith("Forward failed: Message too large")
+        assert answer["error"].startswith("Forward failed: Message too large: 250056 bytes for the device")
         status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 300_000})
         assert (status, answer) == (413, {"error": "Body too large: at most 262144 bytes"})
-        client.says("x" * 65_000)
-        assert len(device.hears()["payload"]) == 65_000
+        client.says("x" * 200_000)
+        assert len(device.hears()["payload"]) == 200_000
+
+
+def test_polled_forward_to_a_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
+    """The bytes around the payload depend on the number of the client (PROTOCOL.md 2.8)."""
+    with both_doors(tmp_path) as (server, peers, _path):
+        device = peers.device("remote", INFO)
+        client = Today(peers, "remote")
+        around = len('{"message_type":"client_msg","client_id":1,"payload":""}')
+        status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * (65_537 - around)})
+        error = "Forward failed: Message too large: 65537 bytes for the device, which takes at most 65536"
+        assert (status, answer) == (413, {"error": error})
+        client.says("x" * (65_536 - around))
+        assert len(device.hears()["payload"]) == 65_536 - around
 
 
 def test_there_are_so_many_who_poll(tmp_path: Path) -> None:
     with both_doors(tmp_path, limits=Limits(max_polled=1)) as (server, peers, path):
         _device = local_device(path)
         Today(peers, DEVICE_ID)
-        assert ask(server, "/connect", {"device_id": DEVICE_ID}) == (503, {"error": "Too many polled connections"})
-        assert server.stats().turned_away == 1
+        full = {"error": "Too many polled connections"}
+        assert ask(server, "/polled_connections", {"device_id": DEVICE_ID}) == (503, full)
+        assert ask(server, "/connect", {"device_id": DEVICE_ID}) == (503, {**full, "type": "error"})
+        assert server.stats().turned_away == 2
 
 
 def test_who_polls_may_wait_for_a_device(tmp_path: Path) -> None:
@@ -537,7 +551,7 @@ def test_who_polls_may_wait_for_a_device(tmp_path: Path) -> None:
 
 def test_who_polls_does_not_wait_for_ever() -> None:
     with SignalingServer(device_wait_timeout=None, limits=Limits(polled_timeout=0.2)) as server:
-        assert ask(server, "/connect", {"device_id": "late"}) == (404, {"error": "Device not found"})
+        assert ask(server, "/polled_connections", {"device_id": "late"}) == (404, {"error": "Device not found"})
 
 
 def test_who_was_refused_takes_no_place_of_those_who_poll(tmp_path: Path) -> None:
@@ -567,10 +581,14 @@ def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
     with both_doors(tmp_path, authorize=may, filter_device_info=show) as (server, peers, path):
         device = local_device(path, "mine")
         other = local_device(path, "other")
-        for path_ in ("/polled_connections", "/connect"):
+        no_device = "Connection failed: Device not found: 'other'"
+        for path_, missing, more in (
+            ("/polled_connections", "Device not found", {}),
+            ("/connect", no_device, {"type": "error"}),
+        ):
             assert ask(server, path_, {"device_id": "mine"})[1]["device_info"] == "filtered"
-            assert ask(server, path_, {"device_id": "other"}) == (404, {"error": "Device not found"})
-            assert ask(server, f"{path_}?no=1", {"device_id": "mine"}) == (403, {"error": "not you"})
+            assert ask(server, path_, {"device_id": "other"}) == (404, {"error": missing, **more})
+            assert ask(server, f"{path_}?no=1", {"device_id": "mine"}) == (403, {"error": "not you", **more})
         assert ask(server, "/devices/mine")[1]["registration_info"] == "filtered"
         assert ask(server, "/devices/other") == (404, {"error": "Device not found"})
         assert [entry["device_id"] for entry in ask(server, "/devices")[1]] == ["mine"]

@@ -252,6 +252,13 @@ def test_files_of_a_device(door: Path) -> None:
         assert [command for command, *_ in web.seen] == ["GET", "HEAD", "GET", "GET"]
 
 
+def test_a_device_gets_the_path_as_it_was_sent(door: Path) -> None:
+    with SignalingServer(device_socket=door, proxy_device_files=True) as server, device_with_files(door, "a/b") as web:
+        assert ask(server, "/%64evices/%61%2Fb/f%69les/%3Ax/%2Dy%2e.js?v=%31").status == 200
+        ((_, path, _),) = web.seen
+        assert path == "/%3Ax/%2Dy%2e.js?v=%31"
+
+
 def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
     limits = Limits(proxy_timeout=0.2)
     with SignalingServer(device_socket=door, proxy_device_files=True, limits=limits) as server:

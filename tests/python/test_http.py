@@ -49,12 +49,12 @@ def test_listings() -> None:
         assert status == 200
         assert headers["content-type"] == "application/json"
         assert devices == [
-            {"device_id": "a", "group_name": "default", "adb_port": 0},
-            {"device_id": 'b"\u00e9', "group_name": "default", "adb_port": 0},
+            {"device_id": "a", "group_name": "", "adb_port": 0},
+            {"device_id": 'b"\u00e9', "group_name": "", "adb_port": 0},
         ]
         assert ask(server, "GET", "/devices?format=ids")[1] == ["a", 'b"\u00e9']
         assert ask(server, "GET", "/devices?groupId=other")[1] == []
-        assert ask(server, "GET", "/devices?groupId=default&owner=")[1] == devices
+        assert ask(server, "GET", "/devices?groupId=&owner=")[1] == devices
         assert ask(server, "GET", "/devices?owner=me")[1] == []
         assert ask(server, "GET", "/infra_config")[1] == {
             "message_type": "config",

@@ -86,10 +86,47 @@ fn every_no_is_json() {
         ("GET /connect_client HTTP/1.1", "426"),
         ("POST /connect_client HTTP/1.1", "405"),
         ("POST /devices HTTP/1.1", "405"),
+        ("HEAD /nowhere HTTP/1.1", "404"),
+        ("HEAD /connect HTTP/1.1", "405"),
+        ("OPTIONS * HTTP/1.1", "404"),
+        ("CONNECT localhost:80 HTTP/1.1", "404"),
     ] {
         let answer =
             block_on(answer(&format!("{line}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"))).to_lowercase();
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
         assert!(answer.contains("content-type: application/json"), "{answer}");
+    }
+}
+
+#[test]
+fn a_path_is_matched_decoded_and_what_separates_stays_encoded() {
+    for (path, status) in [
+        ("/healt%68z", "200"),
+        ("/%68%65%61%6c%74%68%7A?x=%79", "200"),
+        ("/devices%2Fx", "404"),
+        ("/devices%3Fformat=ids", "404"),
+        ("/healthz%", "404"),
+        ("/%68ealthz%2", "404"),
+        ("/%2568ealthz", "404"),
+        ("/polled_connections/x/%3Aforward", "405"),
+        ("/polled%5fconnections/x/messages", "404"),
+        ("/register%5fdevice", "426"),
+        ("http://localhost/healt%68z", "200"),
+    ] {
+        let answer = block_on(answer(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn the_errors_of_the_reference_have_their_type() {
+    for (request, body) in [
+        ("GET /connect", r#"{"error":"Method not allowed","type":"error"}"#),
+        ("POST /%63onnect", r#"{"error":"Received Invalid JSON","type":"error"}"#),
+        ("POST /polled_connections", r#"{"error":"Received Invalid JSON"}"#),
+    ] {
+        let answer = block_on(answer(&format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")));
+        assert!(answer.ends_with(body), "{request}: {answer}");
+        assert!(answer.contains(&format!("content-length: {}\r\n", body.len())), "{request}: {answer}");
     }
 }

@@ -19,7 +19,7 @@ export function openDetails(id) {
 /** Shows what the list knows of it. */
 export function showRow(row) {
   showFacts(byId('facts'), [
-    ['group', row.group_name],
+    ['group', row.group_name || null],
     ['owner', row.owner || null],
     ['name', row.name || null],
     ['adb port', row.adb_port || null],

@@ -25,7 +25,7 @@ function make(device) {
 function update(item, device, chosen) {
   const link = item.firstElementChild;
   const [, place, counts] = link.children;
-  const words = [device.name, device.group_name === 'default' ? '' : device.group_name, device.owner];
+  const words = [device.name, device.group_name, device.owner];
   setText(place, words.filter(Boolean).join(' · '));
   const clients = device.clients === 1 ? '1 client' : `${device.clients} clients`;
   setText(counts, `${clients} · ${device.to_device + device.to_client} messages · ${ago(device.since)}`);

@@ -115,19 +115,30 @@ pub(super) fn add_to(mut router: Router<Arc<Shared>>, dashboard: bool) -> Router
 /// Whatever else is asked for: a file of the directory that the operator has named, if there is one.
 pub(super) async fn of_directory(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let Some(directory) = &shared.config.assets_dir else { return error(StatusCode::NOT_FOUND, "Not found") };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
-    }
     let caller = Caller::of(&shared, Role::Http, &request);
     let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
     drop(request);
-    match caller.authorize(&shared).await {
-        Ok(_) => file_of(directory, method, &uri, headers).await,
-        Err(refused) => refused,
+    if let Err(refused) = caller.authorize(&shared).await {
+        return refused;
     }
+    if matches!(method, Method::GET | Method::HEAD) {
+        return file_of(directory, method, &uri, headers).await;
+    }
+    // A file takes no other method; a path without a file is unknown by any.
+    let found = file_of(directory, Method::HEAD, &uri, HeaderMap::new()).await;
+    if found.status() == StatusCode::NOT_FOUND {
+        return found;
+    }
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+    refused
 }
 
 async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap) -> Response {
+    if uri.path().contains("%00") {
+        // No file has such a name; to open one is an error of its own.
+        return error(StatusCode::NOT_FOUND, "Not found");
+    }
     let mut request = Request::new(Body::empty());
     *request.method_mut() = method;
     *request.uri_mut() = if uri.path() == "/" { Uri::from_static("/index.html") } else { uri.clone() };
@@ -137,8 +148,14 @@ async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap
         Ok(response) => response,
         Err(never) => match never {},
     };
-    if response.status() == StatusCode::NOT_FOUND {
-        return error(StatusCode::NOT_FOUND, "Not found");
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let reason = if status == StatusCode::NOT_FOUND { None } else { status.canonical_reason() };
+        let mut refused = error(status, reason.unwrap_or("Not found"));
+        // How large the file is, where the range is not within it (RFC 9110, 15.5.17).
+        let range = response.headers().get(header::CONTENT_RANGE).cloned();
+        refused.headers_mut().extend(range.map(|range| (header::CONTENT_RANGE, range)));
+        return refused;
     }
     let mut response = response.map(Body::new);
     response.headers_mut().extend([NO_SNIFFING]);

@@ -16,6 +16,7 @@ use hyper::{Method, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::path::AsSent;
 use super::{Caller, assets, error};
 use crate::peer::Role;
 use crate::protocol::DeviceId;
@@ -69,7 +70,8 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     if path == CONNECTOR {
         return Ok(assets::server_connector().answer(&parts.headers));
     }
-    let target = behind_files(&parts.uri).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
+    let sent = parts.extensions.remove::<AsSent>().map_or(parts.uri, |AsSent(sent)| sent);
+    let target = behind_files(&sent).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
     let patience = shared.config.limits.proxy_timeout;
     let fetched = shared.alarm.timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {

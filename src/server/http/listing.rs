@@ -1,5 +1,6 @@
 //! Who is there, for whoever asks by HTTP (PROTOCOL.md 5.3).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -9,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Caller, InPath, denied, error, json, status_of};
+use crate::config::DevicesFormat;
 use crate::hooks::HookError;
 use crate::hub::Device;
 use crate::peer::Role;
@@ -21,7 +23,7 @@ use crate::session::Answer;
 #[derive(Serialize)]
 struct Listed<'a> {
     device_id: &'a str,
-    group_name: &'a str,
+    group_name: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     owner: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -33,16 +35,55 @@ struct Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    fn of(device: &'a Device, registration_info: Option<&'a RawValue>) -> Self {
+    fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
         let place = device.place();
         Self {
             device_id: device.id.as_str(),
-            group_name: &place.group_name,
+            group_name,
             owner: &place.owner,
             name: &place.name,
             adb_port: place.adb_port,
             registration_info,
         }
+    }
+}
+
+/// What a request wants listed.
+struct Wanted<'a> {
+    format: DevicesFormat,
+    group: Cow<'a, str>,
+    owner: Cow<'a, str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a query. An empty filter is no filter, and an unknown format is none.
+    fn parse(query: &'a str, default: DevicesFormat) -> Self {
+        let mut wanted = Self { format: default, group: Cow::default(), owner: Cow::default() };
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*key, &*value) {
+                ("format", "ids") => wanted.format = DevicesFormat::Ids,
+                ("format", "full") => wanted.format = DevicesFormat::Full,
+                ("format", _) => wanted.format = default,
+                ("groupId", _) => wanted.group = value,
+                ("owner", _) => wanted.owner = value,
+                _ => {}
+            }
+        }
+        wanted
+    }
+
+    fn admits(&self, shared: &Shared, device: &Device) -> bool {
+        (self.owner.is_empty() || self.owner == device.place().owner)
+            && (self.group.is_empty() || self.group == shared.group_of(device))
+    }
+}
+
+impl Shared {
+    /// The group of a device, for those who see only a part of its device info: where a hook may hide some of it, lists
+    /// tell the announced group alone.
+    pub(super) fn group_of<'a>(&self, device: &'a Device) -> Cow<'a, str> {
+        let is_hidden = self.hooks.filters_device_info();
+        device.place().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
     }
 }
 
@@ -55,27 +96,16 @@ pub(super) async fn devices(State(shared): State<Arc<Shared>>, request: Request)
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
-    let (mut ids_only, mut group, mut owner) = (false, None, None);
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*key {
-            "format" => ids_only = value == "ids",
-            "groupId" => group = Some(value),
-            "owner" => owner = Some(value),
-            _ => {}
-        }
-    }
+    let wanted = Wanted::parse(&query, shared.config.devices_format);
     let devices = shared.hub.devices();
-    let listed: Vec<_> = devices
-        .iter()
-        .filter(|device| peer.grant.covers(&device.id))
-        .map(|device| Listed::of(device, None))
-        .filter(|listed| group.as_ref().is_none_or(|group| group == listed.group_name))
-        .filter(|listed| owner.as_ref().is_none_or(|owner| owner == listed.owner))
-        .collect();
-    let body = if ids_only {
-        serde_json::to_string(&listed.iter().map(|listed| listed.device_id).collect::<Vec<_>>())
-    } else {
-        serde_json::to_string(&listed)
+    let visible = |device: &&Arc<Device>| peer.grant.covers(&device.id) && wanted.admits(&shared, device);
+    let listed = devices.iter().filter(visible);
+    let body = match wanted.format {
+        DevicesFormat::Ids => serde_json::to_string(&listed.map(|device| device.id.as_str()).collect::<Vec<_>>()),
+        DevicesFormat::Full => {
+            let entry = |device| Listed::of(device, shared.group_of(device), None);
+            serde_json::to_string(&listed.map(|device| entry(device)).collect::<Vec<_>>())
+        }
     };
     json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
 }
@@ -101,8 +131,10 @@ pub(super) async fn device(State(shared): State<Arc<Shared>>, InPath(id): InPath
         Answer::Refused(refusal) => return error(status_of(refusal), &refusal.text()),
         _ => "null",
     };
+    // The group is that of the info which this viewer sees.
+    let group = device.place().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    match serde_json::to_string(&Listed::of(&device, info)) {
+    match serde_json::to_string(&Listed::of(&device, group, info)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }

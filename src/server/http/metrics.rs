@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, StatusCode};
 
 use super::Caller;
 use crate::incidents::Incident;
@@ -71,12 +71,11 @@ impl Requests {
 
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
-    let head = *request.method() == Method::HEAD;
     drop(request);
     if let Err(refused) = caller.authorize(&shared).await {
         return refused;
     }
-    let mut response = Response::new(if head { Body::empty() } else { Body::from(render(&shared)) });
+    let mut response = Response::new(Body::from(render(&shared)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

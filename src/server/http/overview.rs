@@ -1,5 +1,6 @@
 //! What a page that watches is told: the server in numbers, its devices, and one of them more closely.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,9 +38,12 @@ impl View {
         view
     }
 
-    fn shows(&self, device: &Device) -> bool {
-        let place = device.place();
-        let words = [device.id.as_str(), &place.group_name, &place.owner, &place.name];
+    fn shows(&self, shared: &Shared, device: &Device) -> bool {
+        if self.search.is_empty() {
+            return true;
+        }
+        let (place, group) = (device.place(), shared.group_of(device));
+        let words = [device.id.as_str(), &group, &place.owner, &place.name];
         words.iter().any(|word| word.to_lowercase().contains(&self.search))
     }
 }
@@ -95,7 +99,7 @@ struct Server {
 #[derive(Serialize)]
 struct Row<'a> {
     device_id: &'a str,
-    group_name: &'a str,
+    group_name: Cow<'a, str>,
     owner: &'a str,
     name: &'a str,
     adb_port: u16,
@@ -195,8 +199,8 @@ impl Overview {
         let devices = self.shared.hub.devices();
         let granted: Vec<_> = devices.iter().filter(|device| self.grant.covers(&device.id)).collect();
         let clients = granted.iter().map(|device| device.client_count()).sum();
-        let matching: Vec<_> = granted.iter().filter(|device| self.view.shows(device)).collect();
-        let rows = matching.iter().take(MOST_ROWS).map(|device| Row::of(device)).collect();
+        let matching: Vec<_> = granted.iter().filter(|device| self.view.shows(&self.shared, device)).collect();
+        let rows = matching.iter().take(MOST_ROWS).map(|device| Row::of(&self.shared, device)).collect();
         json(&Everything { server: self.server(granted.len(), clients), matching: matching.len(), devices: rows })
     }
 
@@ -250,12 +254,12 @@ impl Overview {
 }
 
 impl<'a> Row<'a> {
-    fn of(device: &'a Device) -> Self {
+    fn of(shared: &Shared, device: &'a Device) -> Self {
         let place = device.place();
         let (to_device, to_client) = Traffic::read(&device.traffic);
         Self {
             device_id: device.id.as_str(),
-            group_name: &place.group_name,
+            group_name: shared.group_of(device),
             owner: &place.owner,
             name: &place.name,
             adb_port: place.adb_port,

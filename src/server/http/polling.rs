@@ -1,5 +1,6 @@
 //! Clients that have HTTP only: today's polling, and the reference's (PROTOCOL.md 5.3).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +10,15 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 
 use super::{Caller, InPath, Stay, error, json, status_of, too_many};
 use crate::incidents::Incident;
 use crate::peer::Role;
-use crate::protocol::{MAX_DEVICE_MESSAGE, PollBody, Text, outbound};
+use crate::protocol::{PollBody, Text, outbound};
 use crate::refusal::Refusal;
 use crate::server::Shared;
-use crate::server::polled::{self, Mailbox, Over, Refused};
-
-/// What a `client_msg` has around its payload, at most.
-const AROUND_PAYLOAD: usize = 63;
+use crate::server::polled::{self, Mailbox, Over, Refused, Wanted};
 
 /// Today's paths answer 404 where a connection is not known, the reference's 401.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +26,27 @@ enum Dialect {
     Today,
     Reference,
 }
+
+impl Dialect {
+    /// The status and the text for a connection that is not known.
+    fn unknown(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Today => (StatusCode::NOT_FOUND, "Unknown connection"),
+            Self::Reference => (StatusCode::UNAUTHORIZED, "Error: Unknown connection ID"),
+        }
+    }
+
+    /// The text of a refused `connect`: today's paths name no id.
+    fn text_of(self, refusal: &Refusal) -> Cow<'static, str> {
+        match (self, refusal) {
+            (Self::Today, Refusal::DeviceNotFound(_)) => "Device not found".into(),
+            _ => refusal.text(),
+        }
+    }
+}
+
+/// The reference's answer to a poll that names no connection. Its answer to such a forward is [`Refusal::NotConnected`].
+const POLL_WITHOUT_ID: &str = "Poll failed: No device associated to client";
 
 pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
     router
@@ -57,7 +76,7 @@ async fn connect(shared: &Arc<Shared>, dialect: Dialect, request: Request) -> Re
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ConnectWithoutId.text()));
     };
     let (id, info) = polled::connect(shared, peer, device).await.map_err(|refused| match refused {
-        Refused::By(refusal) => error(status_of(&refusal), &said_by(&refusal)),
+        Refused::By(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
         Refused::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
         Refused::Full => {
             shared.incidents.count(Incident::TurnedAway);
@@ -71,57 +90,58 @@ async fn connect(shared: &Arc<Shared>, dialect: Dialect, request: Request) -> Re
     Ok(json(StatusCode::OK, format!(r#"{{"connection_id":"{id}",{message_type}{rest}"#)))
 }
 
-/// What the error says: on these paths a device that is not there has shorter words.
-fn said_by(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::DeviceNotFound(_) => "Device not found".into(),
-        _ => refusal.text().into_owned(),
+async fn forward_today(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
+    match forward(&shared, Dialect::Today, Some(id), request).await {
+        Ok(_) => json(StatusCode::OK, r#""ok""#.into()),
+        Err(refused) => refused,
     }
 }
 
-async fn forward_today(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
-    forward(&shared, Dialect::Today, Some(id), request).await.unwrap_or_else(|refused| refused)
-}
-
+/// The answer has the messages that are pending: the reference wastes no response.
 async fn forward_as_reference(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    forward(&shared, Dialect::Reference, None, request).await.unwrap_or_else(|refused| refused)
+    match forward(&shared, Dialect::Reference, None, request).await {
+        // A connection that has just ended has none.
+        Ok(mailbox) => payloads(&mailbox.take_all().unwrap_or_default()),
+        Err(refused) => refused,
+    }
 }
 
+/// Takes a payload for the device; returns the mailbox of its sender.
 async fn forward(
     shared: &Arc<Shared>,
     dialect: Dialect,
     id: Option<String>,
     request: Request,
-) -> Result<Response, Response> {
+) -> Result<Arc<Mailbox>, Response> {
     Caller::of(shared, Role::Client, &request).authorize(shared).await?;
     let body = read(shared, request).await?;
     let body = parse(&body)?;
-    let mailbox = find(shared, dialect, id.as_deref().or(body.connection_id.as_deref()))?;
+    let id = id.as_deref().or(body.connection_id.as_deref());
+    let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
+    let mailbox = find(shared, dialect, id)?;
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
-    if payload.len() + AROUND_PAYLOAD > MAX_DEVICE_MESSAGE {
-        let refusal = Refusal::ForwardTooLarge { size: payload.len() + AROUND_PAYLOAD, limit: MAX_DEVICE_MESSAGE };
-        return Err(error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()));
-    }
-    mailbox.say(payload.to_owned()).map_err(|over| is_over(dialect, over, Some(&mailbox)))?;
-    Ok(json(StatusCode::OK, r#""ok""#.into()))
+    mailbox.check_size(payload).map_err(|refusal| error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()))?;
+    mailbox.say(payload.to_owned()).map_err(|over| is_over(dialect, over, &mailbox))?;
+    Ok(mailbox)
 }
 
 /// `GET /polled_connections/{id}/messages?start=&count=&wait=`
 async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let stay = Stay::of(&request);
+        let (stay, is_head) = (Stay::of(&request), *request.method() == Method::HEAD);
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
         caller.authorize(&shared).await?;
-        let Wanted { start, count, wait } = Wanted::parse(&query)?;
-        let mailbox = find(&shared, Dialect::Today, Some(&id))?;
+        let mut wanted = wanted(&query)?;
+        let mailbox = find(&shared, Dialect::Today, &id)?;
         stay.granted();
-        let wait = wait.min(shared.config.limits.polled_timeout);
-        let found = mailbox.fetch(start, count, wait).await;
-        let found = found.map_err(|over| is_over(Dialect::Today, over, Some(&mailbox)))?;
+        wanted.wait = wanted.wait.min(shared.config.limits.polled_timeout);
+        // HEAD changes nothing: what has no body delivers no message.
+        let found = if is_head { mailbox.peek(&wanted) } else { mailbox.fetch(&wanted).await };
+        let found = found.map_err(|over| is_over(Dialect::Today, over, &mailbox))?;
         Ok(json(StatusCode::OK, array(found.iter().map(Text::as_str))))
     };
     fetch.await.unwrap_or_else(|refused| refused)
@@ -131,55 +151,64 @@ async fn poll_as_reference(State(shared): State<Arc<Shared>>, request: Request) 
     let poll = async {
         Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
         let body = read(&shared, request).await?;
-        let mailbox = find(&shared, Dialect::Reference, parse(&body)?.connection_id.as_deref())?;
-        let found = mailbox.take_all().map_err(|over| is_over(Dialect::Reference, over, Some(&mailbox)))?;
-        let payloads = found.iter().filter_map(outbound::payload_of);
-        Ok(json(StatusCode::OK, array(payloads)))
+        let body = parse(&body)?;
+        let id = body.connection_id.as_deref();
+        let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
+        let mailbox = find(&shared, Dialect::Reference, id)?;
+        let found = mailbox.take_all().map_err(|over| is_over(Dialect::Reference, over, &mailbox))?;
+        Ok(payloads(&found))
     };
     poll.await.unwrap_or_else(|refused| refused)
 }
 
-/// What a poll asks for.
-struct Wanted {
-    start: u64,
-    count: usize,
-    wait: Duration,
-}
-
-impl Wanted {
-    fn parse(query: &str) -> Result<Self, Response> {
-        let mut wanted = Self { start: 0, count: usize::MAX, wait: Duration::ZERO };
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            let understood = match &*key {
-                "start" => value.parse().map(|start| wanted.start = start).is_ok(),
-                "count" => value.parse().map(|count| wanted.count = count).is_ok(),
-                "wait" => value
-                    .parse()
-                    .ok()
-                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                    .map(|wait| wanted.wait = wait)
-                    .is_some(),
-                _ => true,
-            };
-            if !understood {
-                return Err(error(StatusCode::BAD_REQUEST, &format!("{key}: must be a number, 0 or more")));
+/// Reads the query of a poll. An empty value is as if it were not given, and so is `count=-1`.
+fn wanted(query: &str) -> Result<Wanted, Response> {
+    let mut wanted = Wanted { start: None, count: usize::MAX, wait: Duration::ZERO };
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        let understood = match (&*key, &*value) {
+            ("start" | "count" | "wait", "") | ("count", "-1") => true,
+            ("start", value) => number(value).map(|start| wanted.start = Some(start)).is_some(),
+            ("count", value) => {
+                number(value).map(|count| wanted.count = count.try_into().unwrap_or(usize::MAX)).is_some()
             }
+            ("wait", value) => seconds(value).map(|wait| wanted.wait = wait).is_some(),
+            _ => true,
+        };
+        if !understood {
+            return Err(error(StatusCode::BAD_REQUEST, &format!("{key}: must be a number, 0 or more")));
         }
-        Ok(wanted)
     }
+    Ok(wanted)
 }
 
-fn find(shared: &Shared, dialect: Dialect, id: Option<&str>) -> Result<Arc<Mailbox>, Response> {
-    id.and_then(|id| shared.polled.find(id)).ok_or_else(|| is_over(dialect, Over::Gone, None))
+/// A whole number; one that is too large is as good as the largest.
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-fn is_over(dialect: Dialect, over: Over, mailbox: Option<&Mailbox>) -> Response {
-    let status = match (over, dialect) {
-        (Over::Full, _) => return too_many("Too many messages at once"),
-        (Over::Gone, Dialect::Today) => StatusCode::NOT_FOUND,
-        (Over::Gone, Dialect::Reference) => StatusCode::UNAUTHORIZED,
-    };
-    error(status, &mailbox.and_then(Mailbox::why).unwrap_or("Unknown connection".into()))
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+fn find(shared: &Shared, dialect: Dialect, id: &str) -> Result<Arc<Mailbox>, Response> {
+    let (status, text) = dialect.unknown();
+    shared.polled.find(id).ok_or_else(|| error(status, text))
+}
+
+/// Why a connection takes or gives nothing. Where it has ended for a reason, the reference's text comes before that.
+fn is_over(dialect: Dialect, over: Over, mailbox: &Mailbox) -> Response {
+    let (status, unknown) = dialect.unknown();
+    match (over, dialect, mailbox.why()) {
+        (Over::Full, ..) => too_many("Too many messages at once"),
+        (Over::Acknowledged { start, first }, ..) => {
+            let text = format!("start={start}: messages before {first} are gone, a later start has acknowledged them");
+            error(StatusCode::GONE, &text)
+        }
+        (Over::Gone, _, None) => error(status, unknown),
+        (Over::Gone, Dialect::Today, Some(why)) => error(status, &why),
+        (Over::Gone, Dialect::Reference, Some(why)) => error(status, &format!("{unknown}: {why}")),
+    }
 }
 
 fn parse(body: &str) -> Result<PollBody<'_>, Response> {
@@ -205,6 +234,11 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Response> {
         whole.extend_from_slice(&part);
     }
     Ok(whole)
+}
+
+/// The payloads of these messages.
+fn payloads(messages: &[Text]) -> Response {
+    json(StatusCode::OK, array(messages.iter().filter_map(outbound::payload_of)))
 }
 
 /// A JSON array of JSON texts.
