@@ -17,7 +17,6 @@ import resource
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -30,6 +29,7 @@ from .errors import ConfigError, SignalingError
 PROGRAM = "cuttlefish-signaling"
 ENVIRONMENT = "CUTTLEFISH_SIGNALING_"
 HOOKS = ("authorize", "filter_device_info", "ice_servers")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_TIMEOUT = 10.0
 """Seconds peers get to say goodbye after the first SIGINT or SIGTERM."""
 
@@ -434,30 +434,49 @@ def _logging(level: str, form: str) -> Iterator[logging.Logger]:
 
 def _serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
-    asked_to_stop = threading.Event()
-
-    def stop(_number: int, _frame: object) -> None:
-        # The next one, whichever it is, ends us at once.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        asked_to_stop.set()
-
-    with _logging(found["log_level"], found["log_format"]) as logger:
+    with _logging(found["log_level"], found["log_format"]) as logger, _stop_signals() as wait_for_signal:
         running = server(found)
         _raise_descriptor_limit()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
         running.start()
         people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
         print(f"devices: {running.device_url}\nclients: {running.client_url}{people}", flush=True)
         notify("READY=1")
         try:
-            asked_to_stop.wait()
+            wait_for_signal()
             logger.info("stopping")
             notify("STOPPING=1")
         finally:
             running.stop()
     return 0
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], None]]:
+    """Yields a function that waits for the first SIGINT or SIGTERM. The next one ends the process at once.
+
+    The interpreter writes each signal to a socket, from which the function reads. A handler that set an event could run
+    while the same thread holds the event's lock, and wait for it forever.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+
+    def restore_default(_number: int, _frame: object) -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+
+    def wait() -> None:
+        while not set(receiver.recv(64)) & set(STOP_SIGNALS):
+            pass  # Another signal, of a handler that hooks have set.
+
+    with receiver, sender:
+        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, restore_default) for number in STOP_SIGNALS}
+        try:
+            yield wait
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
 
 
 def _raise_descriptor_limit() -> None:
