@@ -73,7 +73,7 @@ def test_an_offer_that_comes_broken(signaling_server: SignalingServer, client: F
 
 def test_a_silent_device_is_found_dead_in_no_time(signaling_server: SignalingServer, fake_device: Device) -> None:
     """Keepalive takes 15 seconds by the server's clock, which is the test's."""
-    device = fake_device("cvd-2", profile="legacy")
+    device = fake_device("cvd-2")
     device.stall()
     with signaling_server.clock.frozen() as clock:
         clock.advance(10)  # Silent for so long, it is pinged...

@@ -36,7 +36,7 @@ def test_a_device_that_hangs(signaling_server: SignalingServer, fake_device: Cal
 
 def test_a_device_that_leaves(signaling_server: SignalingServer, fake_device: Callable[..., FakeDevice]) -> None:
     with signaling_server.faults.reset(to="device", type="bug-report") as fault:
-        fake_device("cvd-1", profile="legacy")
+        fake_device("cvd-1")
         with pytest.raises(DeviceDidNotAnswer, match="Device disconnected"):
             fetch_bug_report(signaling_server.client_url, "cvd-1")
     fault.assert_struck(1)

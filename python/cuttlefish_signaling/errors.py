@@ -95,6 +95,10 @@ class PeerClosedError(SignalingError, ConnectionError):
         self.code = code
 
 
+class DeviceLostError(PeerClosedError):
+    """A fake device of profile `"legacy"` heard an error and a close, from which a real one never comes back."""
+
+
 class InternalError(SignalingError, RuntimeError):
     """A bug in cuttlefish-signaling. Please report it."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "CUTTLEFISH_SIGNALING_URL"
 CA_VARIABLE = "CUTTLEFISH_SIGNALING_CA"
 TRACES = ("off", "on-failure", "always")
+ALLOWED = "(@pytest.mark.signaling(allow_errors=True) lets such a test pass)"
 SERVER_FIXTURES = ("signaling_server", "signaling_server_factory")
 
 
@@ -52,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "signaling(allow_errors=False, **settings): settings of this test's signaling_server, as of SignalingServer; "
-        "with allow_errors, errors of hooks and of the server do not fail the test",
+        "with allow_errors, errors of hooks and of the server, and devices that are lost, do not fail the test",
     )
     config.addinivalue_line(
         "markers",
@@ -144,9 +145,13 @@ def _check_marker(item: pytest.Item) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """Errors of hooks, and of the server, are the test's during which they came."""
     result = yield
-    if not any(marker.kwargs.get("allow_errors", False) for marker in item.iter_markers("signaling")):
+    if not _allows_errors(item):
         _raise_troubles(_servers_of(item))
     return result
+
+
+def _allows_errors(item: Any) -> bool:
+    return any(marker.kwargs.get("allow_errors", False) for marker in item.iter_markers("signaling"))
 
 
 def _raise_troubles(servers: list[_Watched]) -> None:
@@ -161,7 +166,7 @@ def _raise_troubles(servers: list[_Watched]) -> None:
 
     lines = [f"hook {failure.hook} failed for {failure.peer}: {failure.error!r}" for failure in failures]
     lines += [f"the server logged an error: {error}" for error in errors]
-    lines.append("(@pytest.mark.signaling(allow_errors=True) lets such a test pass)")
+    lines.append(ALLOWED)
     raise ServerFailedError("\n".join(lines)) from (failures[0].error if failures else None)
 
 
@@ -315,20 +320,33 @@ def _server_of(request: pytest.FixtureRequest) -> Any:
 def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
     from . import testing
 
-    server = _server_of(request)
+    server, peers = _server_of(request), []
     with ExitStack() as stack:
 
         def start(device_id: str = "cvd-1", **options: Any) -> Any:
-            return stack.enter_context(getattr(testing, kind)(options.pop("server", server), device_id, **options))
+            peer = stack.enter_context(getattr(testing, kind)(options.pop("server", server), device_id, **options))
+            peers.append(peer)
+            return peer
 
         yield start
+    if kind == "FakeDevice":
+        _raise_losses(request, peers)
+
+
+def _raise_losses(request: pytest.FixtureRequest, devices: list[Any]) -> None:
+    """A real device that is lost is lost forever: the test's server, or the program under test, has ended it."""
+    reasons = [device.lost_reason for device in devices if device.is_lost]
+    if reasons and not _allows_errors(request.node):
+        from .errors import DeviceLostError
+
+        raise DeviceLostError("\n".join([*reasons, ALLOWED]))
 
 
 @pytest.fixture
 def fake_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeDevice]]:
     """Registers devices: `fake_device("cvd-1", info=..., server=..., ...)`, the options of `FakeDevice`.
 
-    On the test's server; closed when the test is over.
+    On the test's server; closed when the test is over. A device that is lost by then fails the test.
     """
     yield from _peers(request, "FakeDevice")
 
@@ -352,3 +370,4 @@ def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
         pytest.fail("replay_device needs @pytest.mark.signaling_cassette(file)", pytrace=False)
     with ReplayDevice(_server_of(request), Path(request.path).parent / marker.args[0], **marker.kwargs) as device:
         yield device
+    _raise_losses(request, [device])

@@ -38,7 +38,8 @@ from ._config import check_seconds
 from .errors import ConfigError, PeerClosedError, WaitTimeoutError
 from .testing._client import AsyncFakeClient
 from .testing._device import AsyncFakeDevice
-from .testing._peer import Endpoint, Message
+from .testing._endpoint import Endpoint
+from .testing._message import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -227,6 +228,9 @@ async def _until(
 class WebRtcDevice(_Media, AsyncFakeDevice):
     """A device with media: whoever asks for an offer gets video and a data channel.
 
+    With a profile it keeps its media over a reconnect, and negotiates anew on the old connection when a client with an
+    old number asks for an offer: a client that is new gets no media from that.
+
     Args:
         server, device_id, options: As for `AsyncFakeDevice`.
         video: Makes the video track for a client; a `TestPattern` where nothing is said.
@@ -290,12 +294,15 @@ class WebRtcDevice(_Media, AsyncFakeDevice):
             await self._lines[client_id].add_candidate(said["sdpMid"], said["sdpMLineIndex"], said["candidate"])
 
     async def _offer(self, client_id: int) -> None:
-        if client_id in self._lines:
+        line = self._lines.get(client_id)
+        if line is not None and (self.profile is None or line.pc.connectionState in ("closed", "failed")):
             await self._lines.pop(client_id).pc.close()
-        ice_servers = list((self.config or {}).get("ice_servers", []))
-        line = self._lines[client_id] = _Line(ice_servers, self._heard_data, client_id)
-        line.pc.addTrack(self._video())
-        line.add(line.pc.createDataChannel(CONTROL))
+            line = None
+        if line is None:
+            ice_servers = list((self.config or {}).get("ice_servers", []))
+            line = self._lines[client_id] = _Line(ice_servers, self._heard_data, client_id)
+            line.pc.addTrack(self._video())
+            line.add(line.pc.createDataChannel(CONTROL))
         sdp, candidates = await line.describe(await line.pc.createOffer())
         await self.send({"type": "offer", "sdp": sdp}, client_id)
         for mid, index, text in candidates:

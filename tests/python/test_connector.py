@@ -157,7 +157,7 @@ def test_a_device_that_leaves_and_comes_back(page: Page) -> None:
 def test_a_server_that_starts_anew(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(page, server)
-        with FakeDevice(server, "cvd-1", backoff=0.05) as device:
+        with FakeDevice(server, "cvd-1", profile="current", backoff=0.05) as device:
             assert "value" in outcome(page, "connect()")
             port = server.port
             server.stop()

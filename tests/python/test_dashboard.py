@@ -98,7 +98,7 @@ def test_devices_come_and_go() -> None:
 def test_a_conversation_as_it_happens() -> None:
     async def main() -> None:
         async with SignalingServer(dashboard=True, journal=True) as server:
-            async with AsyncFakeDevice(server, "cvd-1", tolerant=True) as device, a_page(server) as page:
+            async with AsyncFakeDevice(server, "cvd-1") as device, a_page(server) as page:
                 await open_device(page, "cvd-1")
                 lines = page.locator("#conversation li")
                 await expect(lines.nth(1)).to_contain_text("config")

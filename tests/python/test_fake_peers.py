@@ -10,7 +10,6 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ from cuttlefish_signaling.testing import (
     device_info,
 )
 from cuttlefish_signaling.testing._cassette import Line
-from cuttlefish_signaling.testing._device import pauses
+from cuttlefish_signaling.testing._device import Profile
 
 PATIENCE = 20.0
 
@@ -90,16 +89,18 @@ def test_a_session_for_coroutines(server: SignalingServer) -> None:
     asyncio.run(main())
 
 
-def test_a_device_looks_like_a_real_one() -> None:
+@pytest.mark.parametrize("profile", [None, "legacy", "current"])
+def test_a_device_looks_like_a_real_one(profile: Profile) -> None:
     seen: dict[str, AuthorizeContext] = {}
 
     def authorize(ctx: AuthorizeContext) -> None:
         seen[ctx.role] = ctx
 
     with SignalingServer(authorize=authorize) as server:
-        with FakeDevice(server, headers={"X-Mine": "1"}), FakeClient(server):
+        with FakeDevice(server, profile=profile, headers={"X-Mine": "1"}), FakeClient(server):
             pass
     device, client = seen["device"].headers, seen["client"].headers
+    assert device.get("sec-websocket-protocol") == (None if profile is None else "webrtc-operator")
     assert device["origin"] == f"http://{device['host']}"
     assert device["x-mine"] == "1"
     assert "sec-websocket-extensions" not in device
@@ -136,8 +137,8 @@ def test_a_device_hangs_up_on_a_server_that_is_silent(monkeypatch: pytest.Monkey
         listener.listen()
         thread = threading.Thread(target=welcome_and_fall_silent)
         thread.start()
-        with FakeDevice(f"ws://127.0.0.1:{listener.getsockname()[1]}", profile="legacy") as device:
-            assert device.wait_closed(PATIENCE) in (None, 1011)
+        with FakeDevice(f"ws://127.0.0.1:{listener.getsockname()[1]}") as device:
+            assert device.wait_closed(PATIENCE) is None
         done.set()
         thread.join()
 
@@ -246,7 +247,7 @@ def test_iteration_ends_with_the_connection(server: SignalingServer) -> None:
 
 
 def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
-    with FakeDevice(server, tolerant=True) as device, FakeClient(server) as client:
+    with FakeDevice(server) as device, FakeClient(server) as client:
         client.drop()
         assert device.recv(message_type="client_disconnected").client_id == 1
         with pytest.raises(PeerClosedError, match="not started"):
@@ -254,7 +255,7 @@ def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
 
 
 def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
-    with FakeDevice(server, profile="legacy") as device:
+    with FakeDevice(server) as device:
         device.stall()
         with FakeDevice(server) as second:
             assert second.is_open, "the holder did not answer the probe"
@@ -263,51 +264,10 @@ def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
         assert device.errors == ["Device replaced: cvd-1"]
 
 
-def test_profiles(server: SignalingServer) -> None:
-    """A current device comes back after it was sent away; a legacy one does not."""
-    with FakeDevice(server, "old", profile="legacy") as old, FakeDevice(server, "new", backoff=0.01) as new:
-        server.disconnect_device("old")
-        server.disconnect_device("new")
-        new.wait_reconnected()
-        assert old.wait_closed() in (1000, 1008)
-        assert [device.device_id for device in server.devices()] == ["new"]
-        with FakeClient(server, "new") as client:
-            client.send(1)
-            assert new.recv().payload == 1
-        with pytest.raises(WaitTimeoutError, match="to come back 3 times; it has 1 times"):
-            new.wait_reconnected(3, timeout=0.05)
-
-
-def test_a_device_that_comes_back_backs_off() -> None:
-    assert list(islice(pauses(1.0), 9)) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-
-
-def test_a_device_tries_again_until_there_is_a_server() -> None:
-    with SignalingServer() as server, FakeDevice(server, backoff=0.01) as device:
-        port = server.port
-        server.stop()
-        with pytest.raises(WaitTimeoutError, match="it has 0 times"):
-            device.wait_reconnected(timeout=0.1)
-        with SignalingServer(port=port) as again:
-            device.wait_reconnected(timeout=PATIENCE)
-            assert again.wait_for_device("cvd-1").device_id == "cvd-1"
-
-
-def test_an_error_is_a_broken_connection_for_a_device(server: SignalingServer) -> None:
-    with FakeDevice(server, profile="legacy") as device:
-        device.send(1, 99)
-        assert device.wait_closed() == 1000
-        assert device.errors == ["Forward failed: Unknown client 99"]
-    with FakeDevice(server, tolerant=True) as device:
-        device.send(1, 99)
-        assert device.recv(message_type="error").error == "Forward failed: Unknown client 99"
-        assert device.is_open
-
-
 def test_raw_messages(server: SignalingServer) -> None:
-    with FakeDevice(server, profile="legacy") as device:
+    with FakeDevice(server) as device:
         device.send_raw(b"\x00")
-        assert device.wait_closed() in (1000, 1003)
+        assert device.wait_closed() == 1003
         assert device.errors == ["Received a binary message"]
 
 
@@ -437,7 +397,7 @@ def test_a_cassette_keeps_what_is_odd(tmp_path: Any) -> None:
 
 
 def test_what_was_refused_is_on_no_cassette(server: SignalingServer) -> None:
-    with FakeDevice(server, tolerant=True) as device, FakeClient(server) as client:
+    with FakeDevice(server) as device, FakeClient(server) as client:
         device.send({"type": "offer"}, 7)
         device.recv(message_type="error")
         device.send({"type": "offer"}, 1)

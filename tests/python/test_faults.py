@@ -38,7 +38,7 @@ def server() -> Iterator[SignalingServer]:
 
 @pytest.fixture
 def device(server: SignalingServer) -> Iterator[FakeDevice]:
-    with FakeDevice(server, backoff=0.01) as device:
+    with FakeDevice(server, profile="current", backoff=0.01) as device:
         yield device
 
 
@@ -304,7 +304,7 @@ def test_a_frozen_clock_stands_and_moves_when_told() -> None:
 def test_keepalive_by_the_clock() -> None:
     """A silent peer is pinged after 10 s and dropped 5 s later: here in no time."""
     with SignalingServer(keepalive=Keepalive(interval=10, timeout=5)) as server:
-        with FakeDevice(server, "cvd-1", profile="legacy") as dead, FakeDevice(server, "cvd-2") as alive:
+        with FakeDevice(server, "cvd-1") as dead, FakeDevice(server, "cvd-2") as alive:
             with server.clock.frozen() as clock, FakeClient(server, "cvd-2") as client:
                 dead.stall()
                 clock.advance(9.9)
@@ -416,7 +416,7 @@ def test_hooks_by_the_clock() -> None:
 
 
 def test_a_frozen_clock_does_not_keep_a_server_from_stopping() -> None:
-    with SignalingServer() as server, FakeDevice(server, profile="legacy") as device:
+    with SignalingServer() as server, FakeDevice(server) as device:
         device.stall()
         server.clock.freeze()
         began = time.monotonic()

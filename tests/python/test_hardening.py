@@ -256,7 +256,7 @@ def test_limits_reach_the_core() -> None:
     limits = Limits(message_per_second=1, message_burst=20, max_clients_per_device=1, max_first_message=500)
     with (
         SignalingServer(limits=limits) as server,
-        FakeDevice(server, profile="legacy", tolerant=True, info=1) as device,
+        FakeDevice(server, info=1) as device,
     ):
         with FakeClient(server):
             with pytest.raises(ConnectionError, match="Too many clients of device 'cvd-1'"):

@@ -33,7 +33,7 @@ def server() -> Iterator[SignalingServer]:
 
 @pytest.fixture
 def device(server: SignalingServer) -> Iterator[FakeDevice]:
-    with FakeDevice(server, tolerant=True) as device:
+    with FakeDevice(server) as device:
         yield device
 
 

@@ -284,6 +284,69 @@ def test_an_error_in_a_hook_fails_the_test_it_came_in(pytester: pytest.Pytester)
     )
 
 
+LOSSES = """
+import json
+import threading
+import pytest
+from websockets.sync.server import serve
+from cuttlefish_signaling import DeviceLostError
+
+def handle(connection):
+    connection.recv()
+    connection.send('{"message_type":"config","ice_servers":[]}')
+    connection.send('{"error":"Internal error"}')
+    connection.close(1011, "Internal error")
+
+@pytest.fixture
+def url():
+    with serve(handle, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+def lose(device):
+    with pytest.raises(DeviceLostError):
+        device.recv(20)
+
+def test_lost(url, fake_device):
+    fake_device("cvd-0", profile="legacy")
+    lose(fake_device("cvd-1", server=url, profile="legacy"))
+    lose(fake_device("cvd-2", server=url, profile="legacy"))
+
+@pytest.mark.signaling(allow_errors=True)
+def test_allowed(url, fake_device):
+    lose(fake_device(server=url, profile="legacy"))
+
+def test_a_program_of_ones_own(url, fake_device):
+    assert fake_device(server=url).recv(message_type="error").error == "Internal error"
+
+@pytest.mark.signaling_cassette("boot.jsonl", profile="legacy")
+def test_replayed(replay_device):
+    replay_device._peer._lose("of this test")
+"""
+
+
+def test_a_device_that_is_lost_fails_the_test(pytester: pytest.Pytester) -> None:
+    suite(pytester, LOSSES)
+    pytester.makefile(".jsonl", boot='{"cassette": 1, "device_id": "cvd-1"}')
+    result = run(pytester, "-v")
+    result.assert_outcomes(passed=4, errors=2)
+    lost = "it had the error 'Internal error', then the close [[]1011] 'Internal error'; a real legacy device never*"
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_lost*",
+            f"E *DeviceLostError: device 'cvd-1' is lost: {lost}",
+            f"E *device 'cvd-2' is lost: {lost}",
+            "E *(@pytest.mark.signaling(allow_errors=True) lets such a test pass)",
+            "*ERROR at teardown of test_replayed*",
+            "*DeviceLostError: device 'cvd-1' is lost: of this test*",
+        ]
+    )
+    assert "'cvd-0' is lost" not in result.stdout.str()
+
+
 def test_errors_of_a_server_that_was_started_anew(pytester: pytest.Pytester) -> None:
     suite(
         pytester,

@@ -81,3 +81,28 @@ def test_media_survives_lost_candidates() -> None:
             fault.assert_struck()
 
     run(main())
+
+
+def test_media_outlives_a_restart_and_an_old_number_gets_none() -> None:
+    """The old client and the device go on without the server. A new client with its number is handed the old peer."""
+
+    async def main() -> None:
+        async with SignalingServer() as server:
+            async with WebRtcDevice(server, profile="legacy", backoff=0.01) as device:
+                async with WebRtcClient(server) as old:
+                    await server.stop_async()
+                    server.start()
+                    await device.wait_reconnected(1, 20)
+                    assert await old.frames(2)
+                    await old.send_data("still here")
+                    assert (await device.recv_data()).client_id == 1
+                    with pytest.raises(WaitTimeoutError, match="waited 1 s for media"):
+                        await WebRtcClient(server, timeout=1).start()
+                    assert (device.collisions, device.is_lost) == ([1], False)
+                    async with WebRtcClient(server) as third:
+                        assert await third.frames(1)
+                    # It left, and the old client's peer went with its number.
+                    with pytest.raises(ConfigError, match="client 1 has no media"):
+                        await device.send_data("x", 1)
+
+    run(main())

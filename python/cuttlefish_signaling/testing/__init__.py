@@ -22,7 +22,8 @@ from ._attached import AttachedServer
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, device_info
-from ._peer import AsyncMessage, AsyncPeer, Message
+from ._message import AsyncMessage, Message
+from ._peer import AsyncPeer
 from ._sync import FakeClient, FakeDevice, Peer, ReplayDevice, SyncMessage
 
 del _client

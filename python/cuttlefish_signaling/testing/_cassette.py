@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CassetteError
 from ._device import AsyncFakeDevice
-from ._peer import Endpoint, Message
+from ._endpoint import Endpoint
+from ._message import Message
 
 if TYPE_CHECKING:
     from .._journal import Entry, Journal
@@ -140,7 +141,8 @@ class AsyncReplayDevice(AsyncFakeDevice):
 
     Each client gets what a client of the cassette got, the first what the first got; more clients than there were get
     what the last one got. A client's payload is matched by its type: the first of that type is answered with what
-    followed the first of that type, and so on.
+    followed the first of that type, and so on. With a profile it goes on where it was when it reconnects: a client with
+    an old number gets the rest of what was there for the old client.
 
     Args:
         server: A `SignalingServer`, or a URL.
@@ -162,10 +164,18 @@ class AsyncReplayDevice(AsyncFakeDevice):
         self.unmatched: list[Any] = []
         """Payloads of clients that the cassette has no answer to."""
         self._tracks: dict[int, Track] = {}
+        self._handed_out = 0
+
+    async def _enter(self) -> None:
+        self._tracks.clear()
+        self._handed_out = 0
+        await super()._enter()
 
     async def _react(self, message: Message) -> None:
         await super()._react(message)
         client = message.client_id
+        if message.message_type == "client_disconnected" and client is not None:
+            self._tracks.pop(client, None)
         if message.message_type != "client_msg" or client is None:
             return
         track = self._tracks.get(client)
@@ -182,9 +192,6 @@ class AsyncReplayDevice(AsyncFakeDevice):
         recorded = list(dict.fromkeys(line.client for line in self.cassette.lines))
         if not recorded:
             return Track(())
-        client = recorded[min(len(self._tracks), len(recorded) - 1)]
+        client = recorded[min(self._handed_out, len(recorded) - 1)]
+        self._handed_out += 1
         return Track(line for line in self.cassette.lines if line.client == client)
-
-    def _lost(self) -> bool:
-        self._tracks.clear()
-        return super()._lost()

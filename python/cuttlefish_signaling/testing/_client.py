@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PeerClosedError
-from ._peer import AsyncPeer, Endpoint, Message, _refused
+from ._endpoint import Endpoint
+from ._message import Message
+from ._peer import AsyncPeer, refused_by_server
 
 
 class AsyncFakeClient(AsyncPeer):
@@ -46,7 +48,7 @@ class AsyncFakeClient(AsyncPeer):
             await self.recv(self._timeout, message_type="config")
             message = await self.recv(self._timeout, message_type="device_info")
         except PeerClosedError:
-            raise _refused(self, f"connect to {self.device_id!r}") from None
+            raise refused_by_server(self, f"connect to {self.device_id!r}") from None
         self.device_info = message.fields.get("device_info")
 
     async def _react(self, message: Message) -> None:

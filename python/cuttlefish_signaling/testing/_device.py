@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from websockets.exceptions import ConnectionClosed
 
 from .._config import check_seconds
-from ..errors import ConfigError, PeerClosedError, PeerRefusedError, UnreachableError, WaitTimeoutError
-from ._peer import BROKEN, AsyncPeer, Endpoint, Message, _refused
+from ..errors import (
+    ConfigError,
+    DeviceLostError,
+    PeerClosedError,
+    PeerRefusedError,
+    UnreachableError,
+    WaitTimeoutError,
+)
+from ._endpoint import Endpoint
+from ._message import BROKEN, Message
+from ._peer import AsyncPeer, refused_by_server
 
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+Profile: TypeAlias = Literal["legacy", "current"] | None
+"""Which real device a fake one models; None is a program of one's own."""
+
+PROFILES = (None, "legacy", "current")
 MAX_BACKOFF = 60.0
-PROFILES = ("current", "legacy")
+MAX_RECONNECTS = 4
+"""How many connections and scheduled reconnects a device has at most: a real storm has no bound, a test needs one."""
+KNOWN = ("config", "client_msg", "client_disconnected")
 
 
 def device_info(
@@ -45,28 +67,26 @@ def device_info(
     return {**info, **more}
 
 
-def pauses(first: float) -> Iterator[float]:
-    """Seconds before each attempt to come back: each twice the one before, up to a minute (PROTOCOL.md 6)."""
-    while True:
-        yield first
-        first = min(first * 2, MAX_BACKOFF)
-
-
 class AsyncFakeDevice(AsyncPeer):
     """A device, as far as signaling goes: `async with AsyncFakeDevice(server, "cvd-1") as device: ...`.
 
-    It does what the real ones do: sends the server's address as `Origin`,
-    pings every 3 s and hangs up after 10 s without a pong, and takes an error, or a message that it does not know,
-    for a broken connection.
+    It sends the server's address as `Origin`, pings every 3 s and hangs up after 10 s without a pong. Without a profile
+    it is a program of one's own: it offers no sub-protocol, hears errors and goes on, and does not come back.
+
+    With one it reacts as the real devices do. It offers the sub-protocol `webrtc-operator` and keeps its peers, one for
+    each client, when it reconnects. It comes back `backoff` seconds after its connection was closed; each attempt that
+    fails doubles the wait, up to a minute. It closes a connection that sends an unknown message. Each error schedules
+    one more reconnect, as each close does: after both, a `"legacy"` device is lost forever, and a `"current"` one
+    opens a second connection, which is the beginning of a reconnect storm.
 
     Args:
         server: A `SignalingServer`, or a URL.
         device_id: What it registers as.
         info: Its device info; `device_info(device_id)` where nothing is said.
-        profile: `"current"` (since Android 13): after a connection that broke it comes back, first after `backoff`
-            seconds, then after twice that, and so on. `"legacy"`: it does not.
-        backoff: Seconds.
-        tolerant: Hears errors and goes on, as no real device does.
+        profile: None, `"legacy"` (Android's own tree, through Android 15) or `"current"` (today's public repository).
+        backoff: Seconds between a close and the reconnect.
+        tolerant: With a profile: ignores errors and unknown messages, as no real device does. Without one it has no
+            effect.
         headers: More headers for its request.
         tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
         timeout: Seconds it may take to be let in.
@@ -81,7 +101,7 @@ class AsyncFakeDevice(AsyncPeer):
         device_id: str = "cvd-1",
         *,
         info: Any = ...,
-        profile: Literal["current", "legacy"] = "current",
+        profile: Profile = None,
         backoff: float = 1.0,
         tolerant: bool = False,
         headers: Mapping[str, str] | None = None,
@@ -95,80 +115,173 @@ class AsyncFakeDevice(AsyncPeer):
         super().__init__(server, headers=headers, tls=tls, timeout=timeout)
         self.device_id = device_id
         self.info = device_info(str(device_id)) if info is ... else info
-        self.profile = profile
-        self.reconnects = 0
-        """How often it came back."""
+        self.profile: Profile = profile
+        self._subprotocols = () if profile is None else ("webrtc-operator",)
         self._backoff = backoff
-        self._tolerant = tolerant
-        self._clients: set[int] = set()
+        self._tolerant = tolerant or profile is None
+        self._reset()
+
+    def _reset(self) -> None:
+        """The state of a device that has just booted."""
+        self.reconnects: int = 0
+        """How often it came back: registrations after the first."""
+        self.extra_connections: int = 0
+        """How many connections it opened beside one that was open: more than 0 is a reconnect storm."""
+        self.collisions: list[int] = []
+        """The client ids whose messages went to a peer of an earlier registration: the server gave an old number to a
+        new client, which a real device can not serve."""
+        self.lost_reason: str | None = None
+        """Why it is lost; None while it is not."""
+        self._peers: dict[int, int] = {}  # Client id: the registration in which the peer was created, from 1.
+        self._registrations = 0
+        self._registered: set[ClientConnection] = set()
+        self._scheduled: list[str] = []  # The cause of each reconnect that is to come.
+        self._wait = self._backoff
+        self._extra_cause = ""
+
+    async def _enter(self) -> None:
+        self._reset()
+        await super()._enter()
 
     def _origin(self) -> str | None:
         scheme, _, rest = self._url.partition("://")
         return f"{'https' if scheme == 'wss' else 'http'}://{rest.split('/', 1)[0]}"
 
     async def _introduce(self) -> None:
-        await self._say(message_type="register", device_id=self.device_id, device_info=self.info)
-        try:
-            await self.recv(self._timeout, message_type="config")
-        except PeerClosedError:
-            raise _refused(self, f"register {self.device_id!r}") from None
+        connection = self._socket
+        assert connection is not None
+
+        def look() -> bool | None:
+            if not self._registrations and connection not in self._connections:
+                raise refused_by_server(self, f"register {self.device_id!r}")
+            return self._registrations > 0 or None
+
+        await self._register(connection)
+        what = f"waited {self._timeout:g} s for a message 'config'"
+        await self._until(look, self._timeout, lambda: f"{what}; {self._waiting()}")
+
+    async def _register(self, connection: ClientConnection) -> None:
+        message = {"message_type": "register", "device_id": self.device_id, "device_info": self.info}
+        with suppress(ConnectionClosed):
+            await connection.send(json.dumps(message, ensure_ascii=False))
 
     @property
     def clients(self) -> list[int]:
-        """The clients that have sent something, and are not gone."""
-        return sorted(self._clients)
+        """The clients that have sent something, and are not gone. A device with a profile keeps those of before."""
+        return sorted(self._peers)
 
-    async def _react(self, message: Message) -> None:
-        client_id = message.client_id
-        if message.message_type == "client_msg" and client_id is not None:
-            self._clients.add(client_id)
-        elif message.message_type == "client_disconnected" and client_id is not None:
-            self._clients.discard(client_id)
-        elif message.message_type not in ("config", "client_msg", "client_disconnected") and not self._tolerant:
-            await self._hang_up(message)
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is gone forever: a `"legacy"` device that heard an error and a close."""
+        return self.lost_reason is not None
 
-    async def _hang_up(self, message: Message) -> None:
-        if self._socket is not None:
-            why = "broken message" if message.message_type == BROKEN else "error"
-            await self._socket.close(1002 if message.message_type == BROKEN else 1000, why)
+    def _meets(self, message_type: str, client_id: Any) -> bool:
+        if message_type != "client_msg" or not isinstance(client_id, int) or client_id in self._peers:
+            return False
+        self._peers[client_id] = self._registrations
+        return True
 
-    def _lost(self) -> bool:
-        self._clients.clear()
-        comes_back = self.profile == "current" and self.config is not None
-        if comes_back:
-            self._spawn(self._come_back())
-        return comes_back
+    async def _judge(self, message: Message, connection: ClientConnection) -> None:
+        kind = message.message_type
+        client_id = message.client_id if isinstance(message.client_id, int) else None
+        if kind == "config" and connection not in self._registered:
+            self._admit(connection)
+            self._inbox.remove(message)
+        elif kind == "client_msg" and client_id is not None:
+            self._count_collision(client_id)
+        elif kind == "client_disconnected" and client_id is not None:
+            self._peers.pop(client_id, None)
+        elif kind == "error" and not self._tolerant and self._registrations:
+            self._schedule(f"the error {message.error!r}")
+        elif kind not in (*KNOWN, "error") and not self._tolerant:
+            await self._hang_up(connection, *((1002, "broken message") if kind == BROKEN else (1000, "error")))
 
-    async def _come_back(self) -> None:
-        for pause in pauses(self._backoff):
-            await asyncio.sleep(pause)
-            try:
-                # Errors of this attempt end this attempt.
-                await self._open()
-                await self._introduce()
-            except (PeerRefusedError, PeerClosedError, UnreachableError, WaitTimeoutError):
-                continue
-            else:
-                self.reconnects += 1
-                self._news.set()
-                return
+    def _count_collision(self, client_id: int) -> None:
+        # Once for each client: from now on the peer is that of the new one.
+        if self._peers[client_id] < self._registrations:
+            self._peers[client_id] = self._registrations
+            self.collisions.append(client_id)
+
+    def _admit(self, connection: ClientConnection) -> None:
+        self._registered.add(connection)
+        self._registrations += 1
+        self.reconnects = self._registrations - 1
+
+    # Reconnects -------------------------------------------------------------------------------------------------------
+
+    def _comes_back(self, connection: ClientConnection) -> bool:
+        self._registered.discard(connection)
+        if self.profile is None or not self._registrations or self.is_lost:
+            return False
+        code, reason = connection.close_code, connection.close_reason
+        self._schedule("a connection that broke off" if code == 1006 else f"the close [{code}] {reason!r}", ended=True)
+        return not self.is_lost
+
+    def _schedule(self, cause: str, *, ended: bool = False, failed: bool = False) -> None:
+        """Schedules one more reconnect, beside those that are to come."""
+        self._wait = min(self._wait * 2, MAX_BACKOFF) if failed else self._backoff
+        if self.profile == "legacy" and (self._scheduled or (ended and self._connections)):
+            first = self._scheduled[0] if self._scheduled else f"{self._extra_cause}, a second connection"
+            self._lose(f"it had {first}, then {cause}; a real legacy device never comes back from that")
+        elif len(self._scheduled) + len(self._connections) < MAX_RECONNECTS:
+            self._scheduled.append(cause)
+            self._spawn(self._reconnect(cause, self._wait))
+
+    def _lose(self, reason: str) -> None:
+        self.lost_reason = f"{self._name} is lost: {reason}"
+        self._over = True
+        for connection in self._connections:
+            connection.transport.abort()
+        self._news.set()
+
+    async def _reconnect(self, cause: str, wait: float) -> None:
+        await asyncio.sleep(wait)
+        # A process that hangs does not come back before it goes on.
+        await self._until(lambda: not self._stalled or None, None, lambda: "")
+        if self.is_lost:
+            return
+        try:
+            connection = await self._open()
+        except PeerClosedError:
+            return
+        except (PeerRefusedError, UnreachableError, WaitTimeoutError):
+            self._scheduled.remove(cause)
+            self._schedule(cause, failed=True)
+            return
+        self._scheduled.remove(cause)
+        if self.is_lost:
+            connection.transport.abort()
+        if len(self._connections) > 1:
+            self.extra_connections += 1
+            self._extra_cause = cause
+        await self._register(connection)
 
     async def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
-        """Waits until it has come back so often, all in all. Raises WaitTimeoutError."""
-        check_seconds("timeout", timeout, optional=True)
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        while self.reconnects < times:
-            self._news.clear()
-            left = None if deadline is None else deadline - loop.time()
-            if left is not None and left <= 0:
-                raise WaitTimeoutError(
-                    f"{self._name} waited {timeout:g} s to come back {times} times; it has {self.reconnects} times"
-                )
-            try:
-                await asyncio.wait_for(self._news.wait(), left)
-            except asyncio.TimeoutError:
-                pass
+        """Waits until it has come back so often, all in all.
+
+        Raises:
+            WaitTimeoutError: It has not.
+            DeviceLostError: It is lost.
+            ConfigError: It has no profile: it never comes back by itself.
+        """
+        if self.profile is None:
+            raise ConfigError("profile", "a device without one does not come back; say 'legacy' or 'current'")
+
+        def look() -> bool | None:
+            if self.is_lost or (self._over and self.reconnects < times):
+                raise self._closed("waits to come back in vain")
+            return self.reconnects >= times or None
+
+        def failure() -> str:
+            return f"waited {timeout:g} s to come back {times} times; it has {self.reconnects} times"
+
+        await self._until(look, timeout, failure)
+
+    def _closed(self, what: str) -> PeerClosedError:
+        if self.lost_reason is None:
+            return super()._closed(what)
+        error = self.errors[-1] if self.errors else None
+        return DeviceLostError(self.lost_reason, error=error, code=self.close_code)
 
     async def send(self, payload: Any, client_id: int | None = None) -> None:
         """Forwards a payload (anything JSON can say) to a client; with one client alone, to that.
@@ -176,10 +289,10 @@ class AsyncFakeDevice(AsyncPeer):
         Raises PeerClosedError, and ConfigError where it is not clear which client is meant.
         """
         if client_id is None:
-            if len(self._clients) != 1:
-                known = f"known are {self.clients}" if self._clients else "none has sent anything yet"
+            if len(self._peers) != 1:
+                known = f"known are {self.clients}" if self._peers else "none has sent anything yet"
                 raise ConfigError("client_id", f"say to which client; {known}")
-            client_id = next(iter(self._clients))
+            client_id = next(iter(self._peers))
         await self._say(message_type="forward", client_id=client_id, payload=payload)
 
     async def _reply(self, message: Message, payload: Any) -> None:

@@ -12,93 +12,33 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from .._config import Tls, check_seconds
+from .._config import check_seconds
 from .._filters import check_type as check_payload_type
 from ..errors import (
     ConfigError,
+    DeviceLostError,
+    NotRunningError,
     PeerClosedError,
     PeerRefusedError,
     SignalingError,
     UnreachableError,
     WaitTimeoutError,
 )
+from ._endpoint import Endpoint, endpoint, error_of
+from ._message import BROKEN, FORWARDS, AsyncMessage, Message, Reply
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Reply: TypeAlias = Any
-"""A payload, a list of payloads, or a function of the message that returns one of these, or None for no reply."""
-
-FORWARDS = ("client_msg", "device_msg")
-BROKEN = "broken"
-
-
-class Endpoint(Protocol):
-    """Anything with the URLs of a signaling server: a `SignalingServer`, an `AttachedServer`."""
-
-    @property
-    def device_url(self) -> str: ...
-    @property
-    def client_url(self) -> str: ...
-    @property
-    def tls(self) -> Tls | None: ...
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message that a fake peer heard."""
-
-    message_type: str
-    """`client_msg`, `device_msg`, `client_disconnected`, `config`, `error`; `broken` for what is no JSON object."""
-    text: str = field(repr=False)
-    """The text as it came."""
-    fields: Mapping[str, Any] = field(repr=False)
-    """The whole message, parsed; empty where it is broken."""
-    _peer: AsyncPeer = field(repr=False, compare=False)
-
-    @property
-    def payload(self) -> Any:
-        """The payload; None in messages that have none."""
-        return self.fields.get("payload")
-
-    @property
-    def type(self) -> str | None:
-        """The payload's `"type"`, if it has one."""
-        payload = self.payload
-        name = payload.get("type") if isinstance(payload, dict) else None
-        return name if isinstance(name, str) else None
-
-    @property
-    def client_id(self) -> int | None:
-        """The client it is about; None on clients."""
-        return self.fields.get("client_id")
-
-    @property
-    def error(self) -> str | None:
-        """What the server says is wrong, in an `error`."""
-        return self.fields.get("error")
-
-    def __str__(self) -> str:
-        client = "" if self.client_id is None else f" of client {self.client_id}"
-        what = self.error or self.type or (json.dumps(self.payload) if "payload" in self.fields else "")
-        return f"{self.message_type}{client}{f' ({what[:80]})' if what else ''}"
-
-
-class AsyncMessage(Message):
-    """A message that an asynchronous fake peer heard."""
-
-    async def reply(self, payload: Any) -> None:
-        """Forwards a payload to whoever sent this."""
-        await self._peer._reply(self, payload)
+T = TypeVar("T")
 
 
 class AsyncPeer:
@@ -120,12 +60,14 @@ class AsyncPeer:
         timeout: float = 5.0,
     ) -> None:
         check_seconds("timeout", timeout, zero=False)
-        self._url, self._tls = _endpoint(server, self._path, tls)
+        self._url, self._tls = endpoint(server, self._path, tls)
+        self._server = server
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._inbox: deque[Message] = deque()
         self._news = asyncio.Event()
         self._socket: ClientConnection | None = None
+        self._connections: list[ClientConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._script: dict[str, Reply] = {}
         self._script_error: BaseException | None = None
@@ -159,42 +101,72 @@ class AsyncPeer:
         return self
 
     async def _enter(self) -> None:
-        # It may be started again after a close.
+        # It may be started again after a close, on another loop.
+        self._news = asyncio.Event()
         self._closing = self._stalled = False
         self._inbox.clear()
+        self.errors.clear()
         await self._open()
         await self._introduce()
 
     async def _introduce(self) -> None:
         raise NotImplementedError
 
-    async def _open(self) -> None:
+    async def _open(self) -> ClientConnection:
+        self._locate()
         try:
-            self._socket = await connect(
+            connection = await connect(
                 self._url,
                 ssl=self._tls,
                 subprotocols=list(self._subprotocols) or None,  # type: ignore[arg-type]
                 origin=self._origin(),  # type: ignore[arg-type]
                 additional_headers=self._headers,
                 compression=None,
-                ping_interval=self._ping_interval,
-                ping_timeout=self._ping_timeout,
+                ping_interval=None,
                 open_timeout=self._timeout,
                 close_timeout=1,
                 max_size=None,
                 proxy=None,
             )
         except InvalidStatus as refused:
-            error = _error_of(refused.response.body)
+            error = error_of(refused.response.body)
             said = f"{refused.response.status_code} {error or ''}".strip()
             raise PeerRefusedError(f"{self._name}: {self._url} refused the connection: {said}", error=error) from None
         except (TimeoutError, asyncio.TimeoutError) as error:  # Two until Python 3.11.
             raise WaitTimeoutError(f"waited {self._timeout:g} s for {self._url} to answer {self._name}") from error
         except (OSError, InvalidHandshake) as error:
             raise UnreachableError(f"{self._name}: no signaling server at {self._url}: {error}") from error
+        if self._closing:
+            connection.transport.abort()
+            raise self._closed("was closed while it connected")
+        self._socket = connection
+        self._connections.append(connection)
         self.close_code, self.close_reason, self._over = None, "", False
         self._inbox = deque(message for message in self._inbox if message.message_type != "config")
-        self._spawn(self._read(self._socket))
+        self._spawn(self._read(connection))
+        if self._ping_interval is not None:
+            self._spawn(self._keep_alive(connection, self._ping_interval))
+        return connection
+
+    def _locate(self) -> None:
+        """A server that was started anew may listen on another port."""
+        if isinstance(self._server, str):
+            return
+        with suppress(NotRunningError):
+            url, _ = endpoint(self._server, self._path, self._tls)
+            self._url = url
+
+    async def _keep_alive(self, connection: ClientConnection, interval: float) -> None:
+        """Pings, and breaks the connection off when no pong comes. A process that hangs does neither."""
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(interval)
+                if self._stalled:
+                    continue
+                pong = asyncio.ensure_future(await connection.ping())
+                await asyncio.wait([pong], timeout=self._ping_timeout)
+                if not pong.done() and not self._stalled:
+                    connection.transport.abort()
 
     def _origin(self) -> str | None:
         return None
@@ -207,22 +179,26 @@ class AsyncPeer:
     async def close(self) -> None:
         """Says goodbye and hangs up. Raises what a function given to `on()` raised."""
         self._closing = True
-        if self._socket is not None and self._stalled:
-            # It would not hear the answer to its goodbye.
-            self._break_off(self._socket)
-        elif self._socket is not None:
-            # Where the other side does not answer, `websockets` hangs up after its close timeout.
-            with suppress(ConnectionClosed, OSError):
-                await self._socket.close()
+        await asyncio.gather(*(self._hang_up(connection) for connection in self._connections))
         await self._end_tasks()
         self._raise_script_error()
+
+    async def _hang_up(self, connection: ClientConnection, code: int = 1000, reason: str = "") -> None:
+        if self._stalled:
+            # It would not hear the answer to its goodbye.
+            self._break_off(connection)
+            await connection.wait_closed()
+            return
+        # Where the other side does not answer, `websockets` hangs up after its close timeout.
+        with suppress(ConnectionClosed, OSError):
+            await connection.close(code, reason)
 
     async def drop(self) -> None:
         """Breaks off without a goodbye: TCP RST."""
         self._closing = True
-        if self._socket is not None:
-            self._break_off(self._socket)
-            await self._socket.wait_closed()
+        for connection in list(self._connections):
+            self._break_off(connection)
+            await connection.wait_closed()
         await self._end_tasks()
 
     @staticmethod
@@ -241,14 +217,18 @@ class AsyncPeer:
         self._news.set()
 
     async def stall(self) -> None:
-        """Stops reading, as a process that hangs: not even pings are answered. Sending goes on."""
+        """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
         self._connection().transport.pause_reading()
         self._stalled = True
 
     async def resume(self) -> None:
         """Reads again."""
-        self._connection().transport.resume_reading()
+        if self._over:
+            raise self._closed("is not connected")
         self._stalled = False
+        for connection in self._connections:
+            connection.transport.resume_reading()
+        self._news.set()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -279,19 +259,24 @@ class AsyncPeer:
     async def _read(self, connection: ClientConnection) -> None:
         try:
             async for text in connection:
-                await self._hear(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+                text = text if isinstance(text, str) else text.decode("utf-8", "replace")
+                await self._hear(text, connection)
         except ConnectionClosed:
             pass
-        self.close_code = _code_of(connection)
-        self.close_reason = connection.close_reason or ""
-        self._over = self._closing or not self._lost()
-        self._news.set()
+        finally:
+            self._connections.remove(connection)
+            if self._connections:
+                self._socket = self._connections[-1]
+            else:
+                self.close_code, self.close_reason = _code_of(connection), connection.close_reason or ""
+            self._over = self._closing or not self._comes_back(connection)
+            self._news.set()
 
-    def _lost(self) -> bool:
-        """The connection has ended, and not from this side. Whether the peer comes back."""
+    def _comes_back(self, connection: ClientConnection) -> bool:
+        """A connection has ended, and not from this side. Whether the peer goes on without it."""
         return False
 
-    async def _hear(self, text: str) -> None:
+    async def _hear(self, text: str, connection: ClientConnection) -> None:
         message = self._parse(text)
         if message.error is not None:
             self.errors.append(message.error)
@@ -299,6 +284,7 @@ class AsyncPeer:
             self.config = message.fields
         self._inbox.append(message)
         self._news.set()
+        await self._judge(message, connection)
         await self._react(message)
         if message.message_type in FORWARDS and message.type in self._script:
             await self._answer(message, self._script[message.type])
@@ -311,7 +297,14 @@ class AsyncPeer:
         if not isinstance(fields, dict):
             return self._message_class(BROKEN, text, {}, self)
         kind = fields.get("message_type", "error" if "error" in fields else BROKEN)
-        return self._message_class(str(kind), text, fields, self)
+        return self._message_class(str(kind), text, fields, self, self._meets(str(kind), fields.get("client_id")))
+
+    def _meets(self, message_type: str, client_id: Any) -> bool:
+        """Whether a message makes this peer create a peer of its own."""
+        return False
+
+    async def _judge(self, message: Message, connection: ClientConnection) -> None:
+        """What the real one does about its connection on such a message."""
 
     async def _react(self, message: Message) -> None:
         """What the real one does on such a message."""
@@ -338,27 +331,37 @@ class AsyncPeer:
             PeerClosedError: None came, and none can come any more.
         """
         __tracebackhide__ = True
-        check_seconds("timeout", timeout, optional=True)
         if check_type:
             check_payload_type(type, lambda: {message.type for message in self._inbox if message.type})
         wanted = (message_type,) if message_type else FORWARDS
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        while True:
+        what = f"a message{f' of type {type!r}' if type else ''}{f' {message_type!r}' if message_type else ''}"
+
+        def look() -> AsyncMessage | None:
             self._raise_script_error()
             for message in self._inbox:
                 if message.message_type in wanted and (type is None or message.type == type):
                     self._inbox.remove(message)
                     return message  # type: ignore[return-value]  # SyncMessage, for synchronous peers.
-            what = f"a message{f' of type {type!r}' if type else ''}{f' {message_type!r}' if message_type else ''}"
             if self._over:
                 raise self._closed(f"waits for {what} in vain")
+            return None
+
+        return await self._until(look, timeout, lambda: f"waited {timeout:g} s for {what}; {self._waiting()}")
+
+    async def _until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
+        """Looks whenever there is news. Raises WaitTimeoutError with the text of `failure`."""
+        __tracebackhide__ = True
+        check_seconds("timeout", timeout, optional=True)
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while (found := look()) is None:
             self._news.clear()
             left = None if deadline is None else deadline - loop.time()
             if left is not None and left <= 0:
-                raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {what}; {self._waiting()}")
+                raise WaitTimeoutError(f"{self._name} {failure()}")
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
+        return found
 
     def _waiting(self) -> str:
         if not self._inbox:
@@ -369,21 +372,23 @@ class AsyncPeer:
 
     async def wait_closed(self, timeout: float | None = 5.0) -> int | None:
         """Waits for the connection's end; returns the close code, None if it broke off. Raises WaitTimeoutError."""
-        check_seconds("timeout", timeout, optional=True)
-        if self._socket is None:
+        connection = self._socket
+        if connection is None:
             return None
-        try:
-            await asyncio.wait_for(self._socket.wait_closed(), timeout)
-        except asyncio.TimeoutError:
-            text = f"{self._name} waited {timeout:g} s for its connection to end; it is open; {self._waiting()}"
-            raise WaitTimeoutError(text) from None
-        return _code_of(self._socket)
+        await self._until(
+            lambda: connection not in self._connections or None,
+            timeout,
+            lambda: f"waited {timeout:g} s for its connection to end; it is open; {self._waiting()}",
+        )
+        return _code_of(connection)
 
     async def __aiter__(self) -> AsyncIterator[AsyncMessage]:
         """What the other peer sends, until the connection ends; waits 5 s for each."""
         while True:
             try:
                 yield await self.recv()
+            except DeviceLostError:
+                raise
             except PeerClosedError:
                 return
 
@@ -445,30 +450,7 @@ def _code_of(connection: ClientConnection) -> int | None:
     return None if connection.close_code == 1006 else connection.close_code
 
 
-def _endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> tuple[str, ssl.SSLContext | None]:
-    """The WebSocket URL of an endpoint, and what to verify its certificate with."""
-    if not isinstance(server, str):
-        url = server.device_url if path == "/register_device" else server.client_url
-        own = server.tls.client_context() if tls is None and server.tls is not None else None
-        return url, tls or own or getattr(server, "ssl_context", None)
-    scheme, separator, rest = server.partition("://")
-    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
-    if not separator or scheme not in ("ws", "wss"):
-        raise ConfigError("server", f"{server!r} is neither a server nor a URL with http, https, ws or wss")
-    base, slash, query = rest.partition("?")
-    base = base.rstrip("/")
-    url = f"{scheme}://{base if base.endswith(path) else base + path}{slash}{query}"
-    return url, tls or (ssl.create_default_context() if scheme == "wss" else None)
-
-
-def _error_of(body: bytes | bytearray | None) -> str | None:
-    try:
-        return str(json.loads(body or b"")["error"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _refused(peer: AsyncPeer, what: str) -> SignalingError:
+def refused_by_server(peer: AsyncPeer, what: str) -> SignalingError:
     """The server did not let it in."""
     error = peer.errors[-1] if peer.errors else None
     how = error or f"closed [{peer.close_code}] {peer.close_reason!r}"

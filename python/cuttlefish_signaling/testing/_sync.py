@@ -6,14 +6,16 @@ import os
 import ssl
 from collections.abc import Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import ConfigError, PeerClosedError
+from ..errors import ConfigError, DeviceLostError, PeerClosedError
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
-from ._device import AsyncFakeDevice
+from ._device import AsyncFakeDevice, Profile
+from ._endpoint import Endpoint
 from ._loop import shared_loop
-from ._peer import AsyncPeer, Endpoint, Message, Reply
+from ._message import Message, Reply
+from ._peer import AsyncPeer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -86,7 +88,7 @@ class Peer(Generic[P]):
             self._leave()
 
     def stall(self) -> None:
-        """Stops reading, as a process that hangs: not even pings are answered. Sending goes on."""
+        """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
         self._run(self._peer.stall())
 
     def resume(self) -> None:
@@ -157,6 +159,8 @@ class Peer(Generic[P]):
         while True:
             try:
                 yield self.recv()
+            except DeviceLostError:
+                raise
             except PeerClosedError:
                 return
 
@@ -186,18 +190,23 @@ class Peer(Generic[P]):
 class FakeDevice(Peer[AsyncFakeDevice]):
     """A device, as far as signaling goes: `with FakeDevice(server, "cvd-1") as device: ...`.
 
-    It does what the real ones do: offers the sub-protocol `webrtc-operator`, sends the server's address as `Origin`,
-    pings every 3 s and hangs up after 10 s without a pong, and takes an error, or a message that it does not know,
-    for a broken connection.
+    It sends the server's address as `Origin`, pings every 3 s and hangs up after 10 s without a pong. Without a profile
+    it is a program of one's own: it offers no sub-protocol, hears errors and goes on, and does not come back.
+
+    With one it reacts as the real devices do. It offers the sub-protocol `webrtc-operator` and keeps its peers, one for
+    each client, when it reconnects. It comes back `backoff` seconds after its connection was closed; each attempt that
+    fails doubles the wait, up to a minute. It closes a connection that sends an unknown message. Each error schedules
+    one more reconnect, as each close does: after both, a `"legacy"` device is lost forever, and a `"current"` one
+    opens a second connection, which is the beginning of a reconnect storm.
 
     Args:
         server: A `SignalingServer`, or a URL.
         device_id: What it registers as.
         info: Its device info; `device_info(device_id)` where nothing is said.
-        profile: `"current"` (since Android 13): after a connection that broke it comes back, first after `backoff`
-            seconds, then after twice that, and so on. `"legacy"`: it does not.
-        backoff: Seconds.
-        tolerant: Hears errors and goes on, as no real device does.
+        profile: None, `"legacy"` (Android's own tree, through Android 15) or `"current"` (today's public repository).
+        backoff: Seconds between a close and the reconnect.
+        tolerant: With a profile: ignores errors and unknown messages, as no real device does. Without one it has no
+            effect.
         headers: More headers for its request.
         tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
         timeout: Seconds it may take to be let in.
@@ -209,7 +218,7 @@ class FakeDevice(Peer[AsyncFakeDevice]):
         device_id: str = "cvd-1",
         *,
         info: Any = ...,
-        profile: Literal["current", "legacy"] = "current",
+        profile: Profile = None,
         backoff: float = 1.0,
         tolerant: bool = False,
         headers: Mapping[str, str] | None = None,
@@ -241,17 +250,51 @@ class FakeDevice(Peer[AsyncFakeDevice]):
         return self._peer.info
 
     @property
+    def profile(self) -> Profile:
+        """Which real device it models; None is a program of one's own."""
+        return self._peer.profile
+
+    @property
     def clients(self) -> list[int]:
-        """The clients that have sent something, and are not gone."""
+        """The clients that have sent something, and are not gone. A device with a profile keeps those of before."""
         return self._peer.clients
 
     @property
     def reconnects(self) -> int:
-        """How often it came back."""
+        """How often it came back: registrations after the first."""
         return self._peer.reconnects
 
+    @property
+    def extra_connections(self) -> int:
+        """How many connections it opened beside one that was open: more than 0 is a reconnect storm."""
+        return self._peer.extra_connections
+
+    @property
+    def collisions(self) -> list[int]:
+        """The client ids whose messages went to a peer of an earlier registration.
+
+        The server gave an old number to a new client, which a real device can not serve.
+        """
+        return list(self._peer.collisions)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is gone forever: a `"legacy"` device that heard an error and a close."""
+        return self._peer.is_lost
+
+    @property
+    def lost_reason(self) -> str | None:
+        """Why it is lost; None while it is not."""
+        return self._peer.lost_reason
+
     def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
-        """Waits until it has come back so often, all in all. Raises WaitTimeoutError."""
+        """Waits until it has come back so often, all in all.
+
+        Raises:
+            WaitTimeoutError: It has not.
+            DeviceLostError: It is lost.
+            ConfigError: It has no profile: it never comes back by itself.
+        """
         self._run(self._peer.wait_reconnected(times, timeout))
 
     def send(self, payload: Any, client_id: int | None = None) -> None:
@@ -311,7 +354,8 @@ class ReplayDevice(FakeDevice):
 
     Each client gets what a client of the cassette got, the first what the first got; more clients than there were get
     what the last one got. A client's payload is matched by its type: the first of that type is answered with what
-    followed the first of that type, and so on.
+    followed the first of that type, and so on. With a profile it goes on where it was when it reconnects: a client with
+    an old number gets the rest of what was there for the old client.
 
     Args:
         server: A `SignalingServer`, or a URL.
