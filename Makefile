@@ -63,12 +63,14 @@ fuzz:
 			corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=1 -print_final_stats=1) || exit 1; \
 	done
 
-# Long: fuzzing, a million messages against the model, then churn and faults on a release build.
+# Long: fuzzing, a million messages against the model, then real devices through restarts and kills, churn and faults on a
+# release build.
 soak: $(VENV)/installed fuzz
 	cargo test --locked --release --test core -- --ignored
 	$(BIN)/pip install --quiet pytest
 	$(BIN)/python tests/exits.py --times 100 $(BIN)/python
 	$(BIN)/pip install --quiet 'websockets>=15'
+	$(BIN)/python tests/python/survival.py --failures 200
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).

@@ -31,6 +31,7 @@ Profile: TypeAlias = Literal["legacy", "current"] | None
 """Which real device a fake one models; None is a program of one's own."""
 
 PROFILES = (None, "legacy", "current")
+SUBPROTOCOLS = ("webrtc-operator",)
 MAX_BACKOFF = 60.0
 MAX_RECONNECTS = 4
 """How many connections and scheduled reconnects a device has at most: a real storm has no bound, a test needs one."""
@@ -116,7 +117,7 @@ class AsyncFakeDevice(AsyncPeer):
         self.device_id = device_id
         self.info = device_info(str(device_id)) if info is ... else info
         self.profile: Profile = profile
-        self._subprotocols = () if profile is None else ("webrtc-operator",)
+        self._subprotocols = () if profile is None else SUBPROTOCOLS
         self._backoff = backoff
         self._tolerant = tolerant or profile is None
         self._reset()

@@ -1,0 +1,244 @@
+"""A server of either kind, real devices on it, and a client beside each: for tests/python/survival.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
+
+from survival_hooks import FOLDER, Hooks
+
+Policy: TypeAlias = Literal["reject", "replace"]
+
+PATIENCE = 30.0
+BACKOFF = 0.05
+HOOK_TIMEOUT = 2.0
+PROFILES: tuple[Literal["legacy", "current"], ...] = ("legacy", "current", "legacy", "current")
+DUPLICATES: tuple[Policy, ...] = ("reject", "replace")
+
+
+def free_port() -> int:
+    """A port that no connection gets by chance while the server is away: one below those that the system gives out."""
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, max(least, 12_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Process:
+    """`cuttlefish-signaling serve`."""
+
+    def __init__(self, port: int, on_duplicate: Policy, folder: Path) -> None:
+        command = [sys.executable, "-m", "cuttlefish_signaling", "serve", "--no-tls", "--port", str(port)]
+        command += ["--client-ids", "unique", "--on-duplicate", on_duplicate, "--hook-timeout", str(HOOK_TIMEOUT)]
+        command += ["--device-wait-timeout", str(PATIENCE), "--log-level", "debug"]
+        command += ["--hooks", f"{Path(__file__).with_name('survival_hooks.py')}:Hooks"]
+        with open(folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("devices: ws://"), line
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Ends it, whatever its state."""
+        if self.process.returncode is None:
+            self.kill()
+
+    def _end(self, number: int) -> None:
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        assert status == (0 if number == signal.SIGTERM else -number), status
+
+
+class InProcess:
+    """A `SignalingServer`."""
+
+    def __init__(self, port: int, on_duplicate: Policy, hooks: Hooks) -> None:
+        self.server = SignalingServer(
+            port=port,
+            client_ids="unique",
+            on_duplicate=on_duplicate,
+            hook_timeout=HOOK_TIMEOUT,
+            device_wait_timeout=PATIENCE,
+            authorize=hooks.authorize,
+            ice_servers=hooks.ice_servers,
+        ).start()
+
+    def stop(self) -> None:
+        """Stops; at rest, each forward has come to one of its ends."""
+        self.server.stop()
+        assert self.server.stats().balances, self.server.stats()
+
+    def abandon(self) -> None:
+        """Ends it, whatever its state."""
+        self.server.stop(timeout=0)
+
+
+class World:
+    """A server, devices on it, and a client beside each."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = random.Random(seed)
+        self.folder = folder
+        self.port = free_port()
+        os.environ[FOLDER] = str(folder)
+        self.set_trouble("")
+        self._log = logging.FileHandler(folder / "log")
+        logging.getLogger("cuttlefish_signaling").addHandler(self._log)
+        self.calls = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.calls.bind(str(folder / "calls"))
+        self.calls.settimeout(PATIENCE)
+        self._hooks = Hooks()
+        self.server: Process | InProcess | None = None
+        self.on_duplicate: Policy = "reject"
+        self.devices: list[FakeDevice] = []
+        self.clients: dict[str, FakeClient] = {}
+        self._numbers: dict[str, int] = {}
+        self._texts = 0
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            peers: list[FakeClient | FakeDevice] = [*self.clients.values(), *self.devices]
+            for peer in peers:
+                peer.close()
+        finally:
+            if self.server is not None:
+                self.server.abandon()
+            self.calls.close()
+            self._hooks.close()
+            logging.getLogger("cuttlefish_signaling").removeHandler(self._log)
+            self._log.close()
+            os.environ.pop(FOLDER, None)
+
+    def begin(self) -> None:
+        """Starts a server, and registers the devices."""
+        self._start()
+        for number, profile in enumerate(PROFILES, 1):
+            device = FakeDevice(self.url, f"{profile}-{number}", profile=profile, backoff=BACKOFF, timeout=PATIENCE)
+            self.devices.append(device.start())
+        self.settle(self.devices)
+
+    @property
+    def url(self) -> str:
+        """Where the server is, whenever it is there."""
+        return f"http://127.0.0.1:{self.port}"
+
+    # The server -------------------------------------------------------------------------------------------------------
+
+    def _start(self, kind: str | None = None, on_duplicate: Policy | None = None) -> None:
+        self.on_duplicate = self.random.choice(DUPLICATES) if on_duplicate is None else on_duplicate
+        if (kind or self.random.choice(["process", "in process"])) == "process":
+            self.server = Process(self.port, self.on_duplicate, self.folder)
+        else:
+            self.server = InProcess(self.port, self.on_duplicate, self._hooks)
+
+    def restart(self, kind: str | None = None, on_duplicate: Policy | None = None) -> None:
+        """Stops the server, and starts one of either kind, or of this."""
+        assert self.server is not None
+        self.server.stop()
+        self._start(kind, on_duplicate)
+
+    def kill(self) -> None:
+        """SIGKILL, and another one in its place."""
+        assert isinstance(self.server, Process)
+        self.server.kill()
+        self._start()
+
+    def in_process(self) -> SignalingServer:
+        """The server, which is in this process."""
+        assert isinstance(self.server, InProcess)
+        return self.server.server
+
+    def set_trouble(self, trouble: str) -> None:
+        """Tells the hooks which of them is to fail, and how."""
+        new = self.folder / "trouble.new"
+        new.write_text(trouble)
+        new.rename(self.folder / "trouble")
+
+    def forget_calls(self) -> None:
+        """Calls of hooks that failed before are of no interest."""
+        self.calls.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.calls.recv(100)
+        self.calls.settimeout(PATIENCE)
+
+    # Devices and clients ----------------------------------------------------------------------------------------------
+
+    def device(self) -> FakeDevice:
+        """Any of them."""
+        return self.random.choice(self.devices)
+
+    def client_of(self, device: FakeDevice) -> FakeClient:
+        """The client beside it."""
+        return self.clients[device.device_id]
+
+    def settle(self, concerned: Iterable[FakeDevice]) -> None:
+        """The devices concerned get new clients, since the server has closed theirs; then all of them relay."""
+        self._check()
+        for device in concerned:
+            if (old := self.clients.pop(device.device_id, None)) is not None:
+                old.wait_closed(PATIENCE)
+                old.close()
+            self.clients[device.device_id] = FakeClient(self.url, device.device_id, timeout=PATIENCE).start()
+        for device in self.devices:
+            self._relay(device)
+            self._forget_peers_of_before(device)
+        self._check()
+
+    def _check(self) -> None:
+        for device in self.devices:
+            assert device.is_open, device
+            assert not device.is_lost, device.lost_reason
+            assert device.errors == [], f"{device} heard {device.errors}"
+            assert device.extra_connections == 0, f"{device} has opened {device.extra_connections} connections too many"
+            assert device.collisions == [], f"{device} handed peers of before to the clients {device.collisions}"
+
+    def _relay(self, device: FakeDevice) -> None:
+        self._texts += 1
+        client, there, back = self.client_of(device), f"there-{self._texts}", f"back-{self._texts}"
+        client.send({"type": there})
+        heard = device.recv(PATIENCE, type=there, check_type=False)
+        assert heard.client_id is not None
+        self._numbers[device.device_id] = heard.client_id
+        heard.reply({"type": back})
+        client.recv(PATIENCE, type=back, check_type=False)
+
+    def _forget_peers_of_before(self, device: FakeDevice) -> None:
+        """A real device still speaks to clients of before, and forgets them when it hears that they are gone."""
+        for client_id in device.clients:
+            if client_id != self._numbers[device.device_id]:
+                device.send({"type": "ice-candidate"}, client_id)
+                self.hear_that_it_left(device, client_id)
+        assert device.clients == [self._numbers[device.device_id]]
+
+    def hear_that_it_left(self, device: FakeDevice, client_id: int) -> None:
+        """Waits for `client_disconnected`; those of other clients come first."""
+        while device.recv(PATIENCE, message_type="client_disconnected").client_id != client_id:
+            pass
