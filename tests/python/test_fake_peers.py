@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from cuttlefish_signaling import (
     AuthorizeContext,
@@ -254,6 +255,28 @@ def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
             client.recv()
 
 
+def test_a_peer_that_stalls_sends_no_pings(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pings, pinged = [], threading.Event()
+    ping = ClientConnection.ping
+
+    async def counted(connection: ClientConnection, *arguments: Any) -> Any:
+        pings.append(1)
+        pinged.set()
+        return await ping(connection, *arguments)
+
+    monkeypatch.setattr(ClientConnection, "ping", counted)
+    monkeypatch.setattr(AsyncFakeDevice, "_ping_interval", 0.1)
+    with FakeDevice(server) as device:
+        device.stall()
+        pings.clear()
+        with pytest.raises(WaitTimeoutError):
+            device.wait_closed(0.3)
+        assert pings == []
+        pinged.clear()
+        device.resume()
+        assert pinged.wait(PATIENCE)
+
+
 def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
     with FakeDevice(server) as device:
         device.stall()
@@ -339,6 +362,21 @@ def test_in_a_running_event_loop(server: SignalingServer) -> None:
         with FakeDevice(server) as device, FakeClient(server) as client:
             client.send(1)
             assert device.recv().payload == 1
+
+    asyncio.run(main())
+
+
+def test_a_peer_that_is_closed_while_it_starts(server: SignalingServer) -> None:
+    async def main() -> None:
+        device = AsyncFakeDevice(server)
+        starting = asyncio.create_task(device.start())
+        await asyncio.sleep(0)
+        await device.close()
+        with pytest.raises(PeerClosedError, match="was closed while it connected"):
+            await starting
+        assert not device.is_open
+        async with device:
+            assert [known.device_id for known in server.devices()] == ["cvd-1"]
 
     asyncio.run(main())
 

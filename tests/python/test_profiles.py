@@ -333,12 +333,12 @@ def test_a_replay_goes_on_where_it_was() -> None:
 
 def test_coroutines(operator: Operator) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         async with AsyncFakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
-            (await loop.run_in_executor(None, operator.next)).close()
+            connection = await asyncio.to_thread(operator.next)
+            await asyncio.to_thread(connection.close)
             await device.wait_reconnected(1, PATIENCE)
-            connection = await loop.run_in_executor(None, operator.next)
-            await loop.run_in_executor(None, tell, connection, "Internal error", 1011)
+            connection = await asyncio.to_thread(operator.next)
+            await asyncio.to_thread(tell, connection, "Internal error", 1011)
             with pytest.raises(DeviceLostError):
                 async for _ in device:
                     pass

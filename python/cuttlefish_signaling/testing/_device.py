@@ -176,6 +176,11 @@ class AsyncFakeDevice(AsyncPeer):
         """Whether it is gone forever: a `"legacy"` device that heard an error and a close."""
         return self.lost_reason is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected."""
+        return super().is_open and not self.is_lost
+
     def _meets(self, message_type: str, client_id: Any) -> bool:
         if message_type != "client_msg" or not isinstance(client_id, int) or client_id in self._peers:
             return False
