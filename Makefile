@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEVICE := target/device/device
 # Changes to the Rust or the packaging mean a new build.
 SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
 
@@ -17,7 +18,7 @@ test-rust:
 	cargo test --locked
 	cargo test --locked --features shuttle --test interleavings
 
-test-python: $(VENV)/develop
+test-python: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest $(ARGS)
 
 # The wheel, built once, on every CPython there is.
@@ -90,6 +91,14 @@ audit: $(VENV)/tools
 wheel: $(VENV)/tools
 	rm -rf dist
 	$(BIN)/maturin build --release --out dist
+
+# A device on libwebsockets, which tests/python runs.
+$(DEVICE): tests/device/device.c
+	@command -v pkg-config >/dev/null && pkg-config --exists libwebsockets && command -v $(CC) >/dev/null || \
+		{ echo "$< needs libwebsockets: apt-get install gcc pkg-config libwebsockets-dev" >&2; exit 1; }
+	mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@.$$$$ $< $$(pkg-config --cflags --libs libwebsockets) && \
+		mv $@.$$$$ $@
 
 clean:
 	rm -rf $(VENV) dist target
