@@ -47,6 +47,7 @@ pub mod relay;
 pub mod roster;
 pub mod session;
 // Layer 3: what is left to others to decide.
+pub mod certificates;
 pub mod config;
 pub mod error;
 pub mod gate;

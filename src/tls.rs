@@ -1,28 +1,35 @@
-//! Certificates and keys, ready for rustls (ring). Makes them, or reads them; does no handshake.
+//! The TLS settings of a server for rustls (ring): a certificate that was read, or one that was made here. No handshake.
 
 use std::sync::Arc;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::KeyPair;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
+use crate::certificates::{self, Authority, Names};
 use crate::error::Error;
 
 /// A server's certificate and key. Cheap to clone; the key is never printed.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    authority: Option<Arc<str>>,
+    fingerprint: Arc<str>,
+    authority: Option<IssuedBy>,
     /// What it was made for, where it was made here.
     names: Arc<[String]>,
     asks_clients: bool,
+}
+
+/// The authority of a certificate that was made here, without its key.
+#[derive(Clone)]
+struct IssuedBy {
+    pem: Arc<str>,
+    fingerprint: Arc<str>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -38,47 +45,65 @@ impl Tls {
     /// # Errors
     /// [`Error::Tls`] where any can not be read, or the two do not belong together.
     pub fn from_pem(certificate: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Result<Self, Error> {
-        let chain = certificates(certificate, "the certificate")?;
+        let chain = read_chain(certificate, "the certificate")?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| Error::Tls(format!("the private key is no valid PEM: {error}")))?;
+        let fingerprint = certificates::fingerprint(&chain[0]).into();
         let config = server_config(chain, key, client_ca)?;
-        Ok(Self { config, authority: None, names: Arc::default(), asks_clients: client_ca.is_some() })
+        Ok(Self { config, authority: None, fingerprint, names: Arc::default(), asks_clients: client_ca.is_some() })
     }
 
-    /// Makes a certificate for these DNS names and IP addresses, signed by an authority of its own, of which only the
-    /// certificate is kept: [`Tls::authority_pem`].
+    /// Makes a certificate for these DNS names and IP addresses, and an authority that signs it. The authority's key is
+    /// dropped at once; its certificate is sent with that of the server: [`Tls::authority_pem`].
     ///
     /// # Errors
     /// [`Error::Tls`] where a name is neither a DNS name nor an address.
     pub fn self_signed(names: &[String], client_ca: Option<&[u8]>) -> Result<Self, Error> {
-        let fail = |error: rcgen::Error| Error::Tls(format!("can not make a certificate for {names:?}: {error}"));
-        if names.is_empty() {
-            return Err(Error::Tls("a self-signed certificate needs at least one name".into()));
-        }
-        let authority_key = KeyPair::generate().map_err(fail)?;
-        let mut authority = CertificateParams::new(Vec::new()).map_err(fail)?;
-        set_validity(&mut authority, "cuttlefish-signaling test authority");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let authority_pem = authority.self_signed(&authority_key).map_err(fail)?.pem();
+        let names = Names::parse(names)?;
+        let now = OffsetDateTime::now_utc();
+        let authority = Authority::generate(&names, now)?;
+        let key = KeyPair::generate().map_err(|error| Error::Tls(format!("cannot make a private key: {error}")))?;
+        let certificate = authority.issue(&names, &key, now)?;
+        Self::issued(certificate, authority.certificate().clone(), &key, &names, client_ca)
+    }
 
-        let key = KeyPair::generate().map_err(fail)?;
-        let mut leaf = CertificateParams::new(names.to_vec()).map_err(fail)?;
-        set_validity(&mut leaf, "cuttlefish-signaling");
-        leaf.use_authority_key_identifier_extension = true;
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = leaf.signed_by(&key, &Issuer::new(authority, authority_key)).map_err(fail)?;
-
+    /// A certificate that was made here, with the authority that signed it.
+    ///
+    /// Both are sent. A device with libwebsockets' "allow self-signed" accepts a self-signed certificate that is in the
+    /// chain (OpenSSL's error 19), not one that is missing (20).
+    pub(crate) fn issued(
+        certificate: CertificateDer<'static>,
+        authority: CertificateDer<'static>,
+        key: &KeyPair,
+        names: &Names,
+        client_ca: Option<&[u8]>,
+    ) -> Result<Self, Error> {
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| Error::Tls(error.into()))?;
-        let config = server_config(vec![leaf.der().clone()], key, client_ca)?;
-        let authority = Some(authority_pem.into());
-        Ok(Self { config, authority, names: names.into(), asks_clients: client_ca.is_some() })
+        Ok(Self {
+            fingerprint: certificates::fingerprint(&certificate).into(),
+            authority: Some(IssuedBy {
+                pem: certificates::to_pem(&authority).into(),
+                fingerprint: certificates::fingerprint(&authority).into(),
+            }),
+            config: server_config(vec![certificate, authority], key, client_ca)?,
+            names: names.to_texts().into(),
+            asks_clients: client_ca.is_some(),
+        })
     }
 
     /// The certificate a client has to trust, as PEM; `None` where certificate and key came from outside.
     pub fn authority_pem(&self) -> Option<&str> {
-        self.authority.as_deref()
+        self.authority.as_ref().map(|authority| &*authority.pem)
+    }
+
+    /// The SHA-256 fingerprint of the certificate, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The fingerprint of the authority, where certificate and authority were made here.
+    pub fn authority_fingerprint(&self) -> Option<&str> {
+        self.authority.as_ref().map(|authority| &*authority.fingerprint)
     }
 
     /// The names a self-signed certificate was made for.
@@ -97,21 +122,13 @@ impl Tls {
     }
 }
 
-fn set_validity(params: &mut CertificateParams, name: &str) {
-    let now = OffsetDateTime::now_utc();
-    params.distinguished_name.push(DnType::CommonName, name);
-    // A day of slack for clocks that are behind; 825 days are the most that browsers take from a server.
-    params.not_before = now - Duration::days(1);
-    params.not_after = now + Duration::days(824);
-}
-
 /// Whom a certificate is for, as text: `CN=alice, O=lab`. `None` if it can not be read.
 pub fn subject_of(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.subject().to_string())
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn read_chain(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| Error::Tls(format!("{what} is no valid PEM: {error}")))?;
@@ -125,7 +142,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
 fn verifier(client_ca: Option<&[u8]>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let Some(pem) = client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem, "the authority of clients")? {
+    for certificate in read_chain(pem, "the authority of clients")? {
         let fail = |error| Error::Tls(format!("the authority of clients can not be used: {error}"));
         roots.add(certificate).map_err(fail)?;
     }

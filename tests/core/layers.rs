@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
     &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate", "sync"],
     &["client_ids", "hub", "relay", "roster", "session"],
-    &["config", "error", "gate", "hooks", "policy", "tls", "turn"],
+    &["certificates", "config", "error", "gate", "hooks", "policy", "tls", "turn"],
     &["server"],
     &["bindings"],
 ];
@@ -16,7 +16,20 @@ const LAYERS: [&[&str]; 6] = [
 const ABOVE: [(usize, &[&str]); 4] = [
     (4, &["pyo3"]),
     (3, &["tokio::net", "tokio::spawn", "hyper", "axum", "tokio_tungstenite", "tokio_rustls"]),
-    (2, &["rustls", "async fn", ".await", "Instant::now", "SystemTime::now()", "std::thread", "tracing"]),
+    (
+        2,
+        &[
+            "rustls",
+            "rcgen",
+            "std::fs",
+            "async fn",
+            ".await",
+            "Instant::now",
+            "SystemTime::now()",
+            "std::thread",
+            "tracing",
+        ],
+    ),
     (0, &["tokio", "parking_lot"]),
 ];
 

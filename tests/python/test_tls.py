@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
 
+from openssl_command import verify_code
 from peers import PATIENCE, Peers, peers_of, relays
 
 
@@ -92,6 +94,26 @@ def test_the_made_certificate_satisfies_strict_verification() -> None:
         context.wrap_socket(plain, server_hostname="localhost").close()
     assert "BEGIN CERTIFICATE" in tls.certificate_pem
     assert "KEY" not in tls.certificate_pem + repr(tls)
+
+
+@pytest.mark.parametrize(
+    "make", [Tls.self_signed, lambda: Tls.self_signed(["farm.lab"]), lambda: Tls.self_signed(["127.0.0.1"])]
+)
+def test_the_authority_is_sent(make: Callable[[], Tls]) -> None:
+    with SignalingServer(tls=make()) as server:
+        assert verify_code(server.port) == 19  # Self-signed certificate in certificate chain.
+
+
+def test_openssl_verifies_every_name_strictly(tmp_path: Path) -> None:
+    for names in (("localhost", "127.0.0.1", "::1"), ("127.0.0.1", "::1"), ("localhost",)):
+        tls = Tls.self_signed(names)
+        authority = tmp_path / "authority.pem"
+        authority.write_text(tls.certificate_pem)
+        strictly = ("-CAfile", str(authority), "-x509_strict", "-no-CAstore", "-no-CApath", "-verify_return_error")
+        with SignalingServer(tls=tls) as server:
+            for name in names:
+                by = ("-verify_hostname", name) if name == "localhost" else ("-verify_ip", name)
+                assert verify_code(server.port, *strictly, *by) == 0, name
 
 
 def test_a_context_trusts_its_own_server_only() -> None:
