@@ -34,7 +34,7 @@ mod _native {
     #[pymodule_export]
     use super::server::Server;
     #[pymodule_export]
-    use super::tls::Tls;
+    use super::tls::{Tls, Unsaved};
     #[pymodule_export]
     use super::toml::toml_to_json;
     #[pymodule_export]

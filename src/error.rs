@@ -30,6 +30,14 @@ pub enum Error {
     /// A certificate or key can not be used.
     #[error("tls: {0}")]
     Tls(String),
+    /// A directory for certificates, or a file in it, cannot be used or written.
+    #[error("{}: {what}", path.display())]
+    StateDir {
+        /// The directory or the file.
+        path: PathBuf,
+        /// The reason, and what to do.
+        what: String,
+    },
     /// The address is taken, or not ours.
     #[error("can not listen on {address}: {source}")]
     Bind {

@@ -24,7 +24,8 @@
 //! # Ok::<(), cuttlefish_signaling::Error>(()) }).unwrap();
 //! ```
 //!
-//! What it does not do: it never looks into a payload, takes no part in the media, and keeps nothing on disk.
+//! It never looks into a payload and takes no part in the media. [`state_dir`] keeps a certificate on disk for those who
+//! ask for it; nothing else is kept.
 
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
@@ -53,6 +54,7 @@ pub mod error;
 pub mod gate;
 pub mod hooks;
 pub mod policy;
+pub mod state_dir;
 pub mod tls;
 pub mod turn;
 // Layer 4: sockets.

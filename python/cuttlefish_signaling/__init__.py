@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # As `typing` says it, whose import alone takes longer th
 
 if TYPE_CHECKING:
     from ._clock import Clock
-    from ._config import Keepalive, Limits, Tls
+    from ._config import Keepalive, Limits
     from ._hooks import HookFailure
     from ._journal import Entry, Journal
     from ._models import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from ._native import TurnRest, __version__
     from ._server import SignalingServer
+    from ._tls import Tls
     from ._tokens import StaticTokens
     from .errors import (
         BindError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Refused,
         ServerFailedError,
         SignalingError,
+        StateDirError,
         TlsError,
         UnreachableError,
         WaitTimeoutError,
@@ -100,6 +102,7 @@ __all__ = [
     "ServerFailedError",
     "SignalingError",
     "SignalingServer",
+    "StateDirError",
     "StaticTokens",
     "Stats",
     "Tls",
@@ -112,7 +115,7 @@ __all__ = [
 
 _ROOMS = {
     "_clock": ("Clock",),
-    "_config": ("Keepalive", "Limits", "Tls"),
+    "_config": ("Keepalive", "Limits"),
     "_hooks": ("HookFailure",),
     "_journal": ("Entry", "Journal"),
     "_models": (
@@ -129,6 +132,7 @@ _ROOMS = {
     ),
     "_native": ("TurnRest", "__version__"),
     "_server": ("SignalingServer",),
+    "_tls": ("Tls",),
     "_tokens": ("StaticTokens",),
     "faults": ("Fault", "Faults"),
 }

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from . import _native
 from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
 from ._native import TurnRest
-from .errors import BindError, ConfigError, TlsError
-
-if TYPE_CHECKING:
-    import ssl
+from ._tls import Tls
+from .errors import BindError, ConfigError
 
 Authorize: TypeAlias = Callable[[AuthorizeContext], Any]
 """Returns an identity (anything JSON can say), a `Grant` or None, or raises `Refused`; `def` or `async def`."""
@@ -128,93 +126,6 @@ class Keepalive:
     """Silence after which a peer is pinged; None never pings."""
     timeout: float = 5.0
     """How long the pong may take."""
-
-
-class Tls:
-    """A server's certificate and key. Make one with `self_signed`, `from_files` or `from_pem`."""
-
-    __slots__ = ("_native", "certificate_pem")
-
-    certificate_pem: str
-    """What a client has to trust, PEM: the authority of a self-signed certificate, else the certificate itself."""
-
-    def __init__(self, native: _native.Tls, certificate_pem: str) -> None:
-        self._native = native
-        self.certificate_pem = certificate_pem
-
-    @classmethod
-    def self_signed(
-        cls,
-        names: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
-        *,
-        client_ca: str | PathLike[str] | bytes | None = None,
-    ) -> Tls:
-        """Makes a certificate for these DNS names and IP addresses, good for 824 days.
-
-        Raises TlsError where a name is neither.
-        """
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-            raise TlsError("tls", f"names must be a list of strings, got {names!r}")
-        native = _native.Tls.self_signed(list(names), _authority(client_ca))
-        return cls(native, native.authority_pem or "")
-
-    @classmethod
-    def from_files(
-        cls,
-        certificate: str | PathLike[str],
-        key: str | PathLike[str],
-        *,
-        client_ca: str | PathLike[str] | bytes | None = None,
-    ) -> Tls:
-        """Reads a certificate chain, leaf first, and its private key, both PEM.
-
-        Args:
-            client_ca: The authorities of client certificates, a file or PEM in memory. Only peers with a certificate of
-                theirs are let in; hooks see whom it is for as `Peer.certificate`.
-
-        Raises TlsError where a file can not be read, is no PEM, or the two do not belong together.
-        """
-        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"), client_ca=client_ca)
-
-    @classmethod
-    def from_pem(
-        cls,
-        certificate: str | bytes,
-        key: str | bytes,
-        *,
-        client_ca: str | PathLike[str] | bytes | None = None,
-    ) -> Tls:
-        """The same from memory. Raises TlsError."""
-        chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
-        secret = key.encode() if isinstance(key, str) else bytes(key)
-        native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
-        return cls(native, chain.decode("ascii", "replace"))
-
-    def client_context(self) -> ssl.SSLContext:
-        """An `ssl.SSLContext` for clients that trusts this server, and nobody else."""
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=self.certificate_pem)
-        return context
-
-    def __repr__(self) -> str:
-        return "<Tls>"
-
-
-def _authority(client_ca: str | PathLike[str] | bytes | None) -> bytes | None:
-    if client_ca is None or isinstance(client_ca, bytes):
-        return client_ca
-    return _read(client_ca, "authority of clients")
-
-
-def _read(path: str | PathLike[str], what: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except (OSError, TypeError, ValueError) as error:
-        raise TlsError("tls", f"can not read the {what} {path!r}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The Rust core. Private: use the package."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "Server",
     "Tls",
     "TurnRest",
+    "Unsaved",
     "__version__",
     "check_ice_servers",
     "toml_to_json",
@@ -29,8 +32,28 @@ class Tls:
     def from_pem(certificate: bytes, key: bytes, client_ca: bytes | None) -> Tls: ...
     @staticmethod
     def self_signed(names: Sequence[str], client_ca: bytes | None) -> Tls: ...
+    @staticmethod
+    def kept_in(
+        directory: str | PathLike[str], names: Sequence[str], client_ca: bytes | None
+    ) -> tuple[Tls, Path, list[tuple[bool, str]], Unsaved]: ...
+    @staticmethod
+    def authority_kept_in(
+        directory: str | PathLike[str], names: Sequence[str]
+    ) -> tuple[str, list[tuple[bool, str]]]: ...
+    @staticmethod
+    def is_name(name: str) -> bool: ...
     @property
     def authority_pem(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def authority_fingerprint(self) -> str | None: ...
+
+@final
+class Unsaved:
+    """Files of a state directory that are to be written, and its lock."""
+
+    def save(self) -> None: ...
 
 @final
 class TurnRest:

@@ -20,7 +20,6 @@ from ._config import (
     Keepalive,
     Limits,
     Settings,
-    Tls,
     check_seconds,
     names,
 )
@@ -28,6 +27,7 @@ from ._hooks import HookFailure
 from ._journal import Journal
 from ._models import Client, Device, Stats
 from ._run import THREAD_TIMEOUT, Run, in_thread
+from ._tls import Tls
 from .errors import ConfigError, JournalOffError, NotRunningError
 from .faults import Faults
 
@@ -48,7 +48,7 @@ class SignalingServer:
         device_socket: Path of a local socket for devices of today's Cuttlefish, as `/run/cuttlefish/operator`: made
             with mode 0770, in place of one whose server is gone. None is none.
         control_socket: Path of a local socket on which devices are announced, as `/run/cuttlefish/operator_control`.
-        tls: `Tls.self_signed()`, `Tls.from_files(...)`; None is plain.
+        tls: `Tls.self_signed()`, `Tls.kept_in(...)`, `Tls.from_files(...)`; None is plain.
         ice_servers: What peers are told in `config`: a list of `IceServer` (or dictionaries), a `TurnRest`, or a
             callable asked for each peer with an `IceContext`.
         filter_device_info: `hook(info, FilterContext)`: what this client may see of this device. Asked for each client;

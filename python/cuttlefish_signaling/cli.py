@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-from . import IceServer, Keepalive, Limits, SignalingServer, Tls, TurnRest, __version__, _native
+from . import IceServer, Keepalive, Limits, SignalingServer, TurnRest, __version__, _native
 from ._notify import notify
-from .errors import ConfigError, SignalingError
+from ._serve_tls import authority_pem, certificate, fingerprints
+from .errors import ConfigError, SignalingError, StateDirError
 
 PROGRAM = "cuttlefish-signaling"
 ENVIRONMENT = "CUTTLEFISH_SIGNALING_"
@@ -37,6 +38,8 @@ EXAMPLES = """\
 examples:
   cuttlefish-signaling serve
       wss on 127.0.0.1:8443 with a certificate made on the spot, as a legacy device expects
+  cuttlefish-signaling serve --print-ca > ca.pem
+      the authority of that certificate, for browsers and other clients that verify
   cuttlefish-signaling serve --host 0.0.0.0 --allow-host signal.lab --hooks farm.py:hooks --stun stun:stun.lab:3478
   cuttlefish-signaling serve --no-tls --port 8080 --device-wait-timeout 30
   cuttlefish-signaling serve --turn turn:turn.lab:3478 --turn-secret "$SECRET"
@@ -89,6 +92,12 @@ FLAGS = (
     Flag("no-tls", "plain ws and http instead of wss and https", False, _switch, switch=True),
     Flag("tls-cert", "certificate chain, PEM; without one, a certificate is made on the spot", metavar="FILE"),
     Flag("tls-key", "its private key, PEM", metavar="FILE"),
+    Flag(
+        "state-dir",
+        "where a certificate made on the spot is kept, with its authority; by default systemd's $STATE_DIRECTORY, or "
+        "$XDG_STATE_HOME/cuttlefish-signaling, or ~/.local/state/cuttlefish-signaling",
+        metavar="DIR",
+    ),
     Flag("device-socket", "a local socket for devices of today's Cuttlefish", metavar="PATH"),
     Flag("control-socket", "a local socket on which devices are announced", metavar="PATH"),
     Flag("stun", "a STUN server to tell peers of", metavar="URL", repeats=True),
@@ -169,6 +178,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
+    serve.add_argument(
+        "--print-ca", action="store_true", help="print the authority of the certificate made on the spot, PEM, and exit"
+    )
     for flag in FLAGS:
         default = "" if flag.default is None or flag.switch else f"; default {flag.default}"
         text = f"{flag.help}{default} [env: {flag.variable}]".replace("%", "%%")
@@ -255,20 +267,25 @@ def _read_config(path: str) -> dict[str, Any]:
     return table
 
 
-def server(found: dict[str, Any]) -> SignalingServer:
-    """The server of these settings. Raises ConfigError."""
+def server(found: dict[str, Any]) -> tuple[SignalingServer, Callable[[], None]]:
+    """The server of these settings, and a call for when it has started, which writes and logs a new certificate.
+
+    Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
+    """
     hooks = _hooks(found["hooks"]) if found["hooks"] else {}
     ice = hooks.get("ice_servers")
     if ice is None:
         ice = _ice_servers(found)
     elif given := [key.replace("_", "-") for key in ("stun", "turn", "ice_servers") if found[key]]:
         raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
-    return SignalingServer(
+    # Last: it locks the state directory, and code of hooks may take its time.
+    tls, save_certificate = certificate(found)
+    running = SignalingServer(
         host=found["host"],
         port=found["port"],
         device_socket=found["device_socket"] or None,
         control_socket=found["control_socket"] or None,
-        tls=_tls(found),
+        tls=tls,
         ice_servers=ice,
         filter_device_info=hooks.get("filter_device_info"),
         authorize=hooks.get("authorize"),
@@ -289,6 +306,7 @@ def server(found: dict[str, Any]) -> SignalingServer:
         workers=found["workers"],
         stop_timeout=DRAIN_TIMEOUT,
     )
+    return running, save_certificate
 
 
 def _wants_dashboard(found: dict[str, Any]) -> bool:
@@ -308,20 +326,6 @@ def _group(name: str, kind: Callable[..., Any], values: Any) -> Any:
         if key not in known:
             raise ConfigError(name, f"unknown key {key!r}; there are {', '.join(known)}")
     return kind(**{key: None if value == "none" else value for key, value in values.items()})
-
-
-def _tls(found: dict[str, Any]) -> Tls | None:
-    certificate, key = found["tls_cert"], found["tls_key"]
-    if found["no_tls"]:
-        if certificate or key:
-            raise ConfigError("no-tls", "contradicts tls-cert and tls-key")
-        return None
-    if certificate and key:
-        return Tls.from_files(certificate, key)
-    if certificate or key:
-        raise ConfigError("tls-cert" if key else "tls-key", "is missing: a certificate and its key come together")
-    names = dict.fromkeys(["localhost", "127.0.0.1", "::1", found["host"], socket.gethostname()])
-    return Tls.self_signed([name for name in names if name and name not in ("0.0.0.0", "::")])
 
 
 def _ice_servers(found: dict[str, Any]) -> Any:
@@ -435,13 +439,18 @@ def _logging(level: str, form: str) -> Iterator[logging.Logger]:
 def _serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
     with _logging(found["log_level"], found["log_format"]) as logger, _stop_signals() as wait_for_signal:
-        running = server(found)
+        if arguments.print_ca:
+            print(authority_pem(found), end="", flush=True)
+            return 0
+        running, save_certificate = server(found)
         _raise_descriptor_limit()
         running.start()
-        people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
-        print(f"devices: {running.device_url}\nclients: {running.client_url}{people}", flush=True)
-        notify("READY=1")
         try:
+            save_certificate()
+            people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
+            shown = f"\n{fingerprints(running.tls)}" if running.tls else ""
+            print(f"devices: {running.device_url}\nclients: {running.client_url}{people}{shown}", flush=True)
+            notify("READY=1")
             wait_for_signal()
             logger.info("stopping")
             notify("STOPPING=1")
@@ -490,10 +499,13 @@ def _raise_descriptor_limit() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, or 2 where a setting or the address can not be used."""
+    """Runs the command line; returns the exit status.
+
+    0, or 1 where the state directory cannot be used, or 2 where a setting or the address cannot.
+    """
     parsed = parser().parse_args(arguments)
     try:
         return _serve(parsed)
     except SignalingError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, StateDirError) else 2

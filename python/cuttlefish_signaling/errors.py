@@ -26,6 +26,18 @@ class TlsError(ConfigError):
     """A certificate or key can not be read or used, or the two do not belong together."""
 
 
+class StateDirError(SignalingError):
+    """A directory for certificates cannot be used. `path` names it or a file in it, `what` the reason and the cure."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path}: {what}")
+        self.path = path
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[StateDirError], tuple[str, str]]:
+        return type(self), (self.path, self.what)
+
+
 class BindError(SignalingError, OSError):
     """The address can not be listened on: taken, not ours, or not permitted. `errno` is the system's."""
 

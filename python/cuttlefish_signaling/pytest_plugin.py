@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ._config import Tls
     from ._server import SignalingServer
+    from ._tls import Tls
     from .testing import AttachedServer, FakeClient, FakeDevice, ReplayDevice
 
 URL_VARIABLE = "CUTTLEFISH_SIGNALING_URL"

@@ -22,6 +22,7 @@ pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(error) => config_error(py, error),
         Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
+        Error::StateDir { path, what } => exception(py, "StateDirError", (path.display().to_string(), what)),
         Error::Bind { address, source } => bind_error(py, &format!("host, port: can not listen on {address}"), source),
         Error::BindLocal { path, source } => bind_error(py, &format!("can not listen on {}", path.display()), source),
         Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),

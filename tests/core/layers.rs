@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 6] = [
     &["protocol", "refusal"],
     &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate", "sync"],
     &["client_ids", "hub", "relay", "roster", "session"],
-    &["certificates", "config", "error", "gate", "hooks", "policy", "tls", "turn"],
+    &["certificates", "config", "error", "gate", "hooks", "policy", "state_dir", "tls", "turn"],
     &["server"],
     &["bindings"],
 ];

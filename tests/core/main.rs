@@ -32,4 +32,5 @@ mod properties;
 mod roster;
 mod seeds;
 mod sessions;
+mod state_dir;
 mod transcripts;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,11 @@ from cuttlefish_signaling import SignalingServer
 from peers import Peers, peers_of
 
 pytest_plugins = ["pytester"]
+
+STATE = tempfile.TemporaryDirectory(prefix="cuttlefish-signaling-")
+"""What `serve` keeps in the tests: not in the home of the user who runs them."""
+os.environ["XDG_STATE_HOME"] = STATE.name
+os.environ.pop("STATE_DIRECTORY", None)
 
 
 @pytest.fixture(autouse=True)

@@ -69,7 +69,7 @@ def test_a_failure_looks_as_the_guide_says(tmp_path: Path) -> None:
 
 def test_its_commands_are_understood() -> None:
     for line in re.findall(r"^cuttlefish-signaling (serve.*)$", README, re.MULTILINE):
-        parser().parse_args(line.split("#")[0].replace('"$SECRET"', "s").split())
+        parser().parse_args(re.split("[#>]", line)[0].replace('"$SECRET"', "s").split())
 
 
 def test_the_targets_they_name_are_in_the_makefile() -> None:

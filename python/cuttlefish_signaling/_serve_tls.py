@@ -1,0 +1,112 @@
+"""The certificate of `cuttlefish-signaling serve`: none, from files, kept in the state directory, or in memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import _native
+from ._config import names as checked_names
+from ._tls import DEFAULT_NAMES, Tls, authority_kept_in, prepare
+from .errors import ConfigError, StateDirError
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+
+
+def certificate(found: dict[str, Any]) -> tuple[Tls | None, Callable[[], None]]:
+    """The certificate of these settings, and a call that writes and logs what is new of it.
+
+    Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
+    """
+    if found["no_tls"]:
+        if found["tls_cert"] or found["tls_key"]:
+            raise ConfigError("no-tls", "contradicts tls-cert and tls-key")
+        if found["state_dir"]:
+            raise ConfigError("state-dir", "contradicts no-tls: there is no certificate to keep")
+        return None, _nothing
+    chain, key = found["tls_cert"], found["tls_key"]
+    if chain and key:
+        if found["state_dir"]:
+            raise ConfigError(
+                "state-dir", "contradicts tls-cert and tls-key: no certificate is made that it could keep"
+            )
+        return Tls.from_files(chain, key), _nothing
+    if chain or key:
+        raise ConfigError("tls-cert" if key else "tls-key", "is missing: a certificate and its key come together")
+    names = _names(found)
+    if found["state_dir"]:
+        return prepare(found["state_dir"], names)
+    try:
+        tls, save = prepare(default_directory(os.environ), names)
+    except StateDirError as error:
+        reason = error
+        return Tls.self_signed(names), lambda: _warn(reason)
+    return tls, lambda: _save_or_warn(tls, save)
+
+
+def authority_pem(found: dict[str, Any]) -> str:
+    """What `--print-ca` prints. Raises ConfigError, or StateDirError where the state directory cannot be used."""
+    if found["no_tls"]:
+        raise ConfigError("print-ca", "contradicts no-tls: there is no certificate")
+    if found["tls_cert"] or found["tls_key"]:
+        raise ConfigError(
+            "print-ca", "contradicts tls-cert and tls-key: the authority is the one that has signed there"
+        )
+    return authority_kept_in(found["state_dir"] or default_directory(os.environ), _names(found))
+
+
+def fingerprints(tls: Tls) -> str:
+    """Lines for people: what `openssl x509 -fingerprint -sha256` prints of certificate and authority."""
+    lines = f"certificate: SHA-256 {tls.fingerprint}"
+    if tls.authority_fingerprint:
+        place = f"in {tls.authority_file}" if tls.authority_file else "in memory"
+        lines += f"\nauthority: SHA-256 {tls.authority_fingerprint} {place}"
+    return lines
+
+
+def default_directory(environment: Mapping[str, str]) -> str:
+    """The state directory that systemd gives, else the user's. Raises StateDirError where there is neither."""
+    if directories := environment.get("STATE_DIRECTORY"):
+        return directories.split(":")[0]
+    base = environment.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # The specification says to ignore it.
+        base = os.path.join(os.path.expanduser("~"), ".local", "state")
+    path = os.path.join(base, "cuttlefish-signaling")
+    if not os.path.isabs(path):
+        raise StateDirError(path, "this user has no home directory: name a directory with --state-dir")
+    return path
+
+
+def _names(found: dict[str, Any]) -> list[str]:
+    """The names of a certificate that is made here: this machine's, and those that were told."""
+    host = found["host"].partition("%")[0]  # An address is one without the interface.
+    implied = [name for name in (host, socket.gethostname()) if name not in EVERY_ADDRESS]
+    names = [*DEFAULT_NAMES, *filter(_native.Tls.is_name, implied)]
+    for name in checked_names("allowed_hosts", found["allow_host"] or ()):
+        if name == "*":
+            continue
+        if not _native.Tls.is_name(name):
+            raise ConfigError("allow-host", f"{name!r} is no DNS name and no address: no certificate can be for it")
+        names.append(name)
+    return names
+
+
+def _nothing() -> None:
+    pass
+
+
+def _save_or_warn(tls: Tls, save: Callable[[], None]) -> None:
+    try:
+        save()
+    except StateDirError as error:
+        tls.authority_file = None
+        _warn(error)
+
+
+def _warn(error: StateDirError) -> None:
+    logging.getLogger("cuttlefish_signaling").warning(
+        "the certificate is kept in memory, and clients have to trust it anew after each start: %s", error
+    )

@@ -1,0 +1,190 @@
+"""A server's certificate: read, made for one run, or kept in a directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from . import _native
+from .errors import TlsError
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
+"""Names of a certificate that is made for this machine."""
+
+
+class Tls:
+    """A server's certificate and key. Make one with `self_signed`, `kept_in`, `from_files` or `from_pem`."""
+
+    __slots__ = ("_native", "authority_file", "certificate_pem")
+
+    certificate_pem: str
+    """What a client has to trust, PEM: the authority of a self-signed certificate, else the certificate itself."""
+    authority_file: Path | None
+    """The file of that authority, where `kept_in` keeps it."""
+
+    def __init__(self, native: _native.Tls, certificate_pem: str, authority_file: Path | None = None) -> None:
+        self._native = native
+        self.certificate_pem = certificate_pem
+        self.authority_file = authority_file
+
+    @classmethod
+    def self_signed(
+        cls,
+        names: Sequence[str] = DEFAULT_NAMES,
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
+        """Makes a certificate for these DNS names and IP addresses, good for 824 days.
+
+        It is sent with its authority, and is gone with the process: `kept_in` keeps one.
+
+        Raises TlsError where a name is neither.
+        """
+        native = _native.Tls.self_signed(_names(names), _authority(client_ca))
+        return cls(native, native.authority_pem or "")
+
+    @classmethod
+    def kept_in(
+        cls,
+        directory: str | PathLike[str],
+        names: Sequence[str] = DEFAULT_NAMES,
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
+        """The certificate that a directory keeps for these names, so that clients can trust its authority once.
+
+        Makes the directory (mode 0700), an authority that may sign for these DNS names only (10 years), and a
+        certificate (825 days) that is renewed by the first call in its last 30 days. What was made is logged; changed
+        names and a new authority are warnings. Several processes may use the directory at once.
+
+        Raises StateDirError where the directory cannot be used, or a file in it is broken or not private; such a file
+        is never overwritten. Raises TlsError where a name is neither a DNS name nor an address.
+        """
+        tls, save = prepare(directory, names, client_ca=client_ca)
+        save()
+        return tls
+
+    @classmethod
+    def from_files(
+        cls,
+        certificate: str | PathLike[str],
+        key: str | PathLike[str],
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
+        """Reads a certificate chain, leaf first, and its private key, both PEM.
+
+        Args:
+            client_ca: The authorities of client certificates, a file or PEM in memory. Only peers with a certificate of
+                theirs are let in; hooks see whom it is for as `Peer.certificate`.
+
+        Raises TlsError where a file can not be read, is no PEM, or the two do not belong together.
+        """
+        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"), client_ca=client_ca)
+
+    @classmethod
+    def from_pem(
+        cls,
+        certificate: str | bytes,
+        key: str | bytes,
+        *,
+        client_ca: str | PathLike[str] | bytes | None = None,
+    ) -> Tls:
+        """The same from memory. Raises TlsError."""
+        chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
+        secret = key.encode() if isinstance(key, str) else bytes(key)
+        native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
+        return cls(native, chain.decode("ascii", "replace"))
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint of the certificate, as `openssl x509 -fingerprint -sha256` prints it."""
+        return self._native.fingerprint
+
+    @property
+    def authority_fingerprint(self) -> str | None:
+        """The same of the authority; None where the certificate comes from elsewhere."""
+        return self._native.authority_fingerprint
+
+    def client_context(self) -> ssl.SSLContext:
+        """An `ssl.SSLContext` for clients that trusts this server, and nobody else."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=self.certificate_pem)
+        return context
+
+    def __repr__(self) -> str:
+        return "<Tls>"
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TlsError("tls", f"names must be a list of strings, got {names!r}")
+    return list(names)
+
+
+def _directory(path: str | PathLike[str]) -> str:
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise TlsError("tls", f"directory must be a path, got {path!r}") from None
+    if not text:
+        raise TlsError("tls", "directory must be a path, got an empty text")
+    return text
+
+
+def prepare(
+    directory: str | PathLike[str],
+    names: Sequence[str],
+    *,
+    client_ca: str | PathLike[str] | bytes | None = None,
+) -> tuple[Tls, Callable[[], None]]:
+    """`Tls.kept_in` in two steps: the certificate, and a call that writes and logs what is new.
+
+    Until that call the directory is locked, and no file of it has changed.
+    """
+    native, file, notices, unsaved = _native.Tls.kept_in(_directory(directory), _names(names), _authority(client_ca))
+
+    def save() -> None:
+        unsaved.save()
+        _log(notices)
+
+    return Tls(native, native.authority_pem or "", file), save
+
+
+def authority_kept_in(directory: str | PathLike[str], names: Sequence[str]) -> str:
+    """The authority that a directory keeps for these names, PEM. Makes it as `Tls.kept_in` does, and no certificate."""
+    pem, notices = _native.Tls.authority_kept_in(_directory(directory), _names(names))
+    _log(notices)
+    return pem
+
+
+def _log(notices: Iterable[tuple[bool, str]]) -> None:
+    # Imported here: most programs keep no certificate.
+    import logging
+
+    logger = logging.getLogger("cuttlefish_signaling")
+    for is_warning, text in notices:
+        logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+
+
+def _authority(client_ca: str | PathLike[str] | bytes | None) -> bytes | None:
+    if client_ca is None or isinstance(client_ca, bytes):
+        return client_ca
+    return _read(client_ca, "authority of clients")
+
+
+def _read(path: str | PathLike[str], what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, TypeError, ValueError) as error:
+        raise TlsError("tls", f"can not read the {what} {path!r}: {error}") from error
