@@ -6,7 +6,7 @@ import json
 import ssl
 from typing import Protocol
 
-from .._config import Tls
+from .._tls import Tls
 from ..errors import ConfigError
 
 

@@ -22,7 +22,6 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from .._config import check_seconds
 from .._filters import check_type as check_payload_type
-from .._tls import Tls
 from ..errors import (
     ConfigError,
     DeviceLostError,
