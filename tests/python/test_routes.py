@@ -1,0 +1,167 @@
+"""Every route: errors are JSON whatever the method, and paths are matched decoded (PROTOCOL.md 5.3)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import Refused, SignalingServer
+
+from peers import Peers
+from polled import ask, forwards, polling, request
+
+# Errors, on every path -----------------------------------------------------------------------------------------------
+
+PATHS = {
+    "/devices": "GET",
+    "/devices/x": "GET",
+    "/devices/x/connect": "GET",
+    "/devices/x/files/y": "GET",
+    "/infra_config": "GET",
+    "/metrics": "GET",
+    "/healthz": "GET",
+    "/readyz": "GET",
+    "/js/server_connector.js": "GET",
+    "/dashboard/main.js": "GET",
+    "/dashboard/events": "GET",
+    "/polled_connections/x/messages": "GET",
+    "/register_device": "GET",
+    "/connect_client": "GET",
+    "/polled_connections": "POST",
+    "/polled_connections/x/:forward": "POST",
+    "/connect": "POST",
+    "/forward": "POST",
+    "/poll_messages": "POST",
+}
+
+
+def assert_is_error(path: str, method: str, status: int, headers: http.client.HTTPMessage, body: bytes) -> None:
+    assert headers["content-type"] == "application/json", (method, path)
+    if method == "HEAD":
+        assert body == b""
+        assert int(headers["content-length"]) > len('{"error":""}')
+        return
+    said = json.loads(body)
+    assert isinstance(said.pop("error"), str)
+    reference = path in ("/connect", "/forward", "/poll_messages")
+    assert said == ({"type": "error"} if reference else {}), (method, path, status)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_wrong_method_is_told_in_json(path: str) -> None:
+    with SignalingServer(dashboard=True, proxy_device_files=True) as server:
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"):
+            if PATHS[path] == ("GET" if method == "HEAD" else method):
+                continue
+            status, headers, body = request(server, method, path)
+            assert status == 405, (method, path)
+            assert_is_error(path, method, status, headers, body)
+
+
+@pytest.mark.parametrize("assets", [False, True])
+def test_what_is_not_there_is_told_in_json(tmp_path: Path, assets: bool) -> None:
+    with SignalingServer(assets_dir=tmp_path if assets else None) as server:
+        for path in ("/nowhere", "/", "/devices/", "/devices/x/", "/polled_connections/x", "//", "/%00", "/%zz"):
+            for method in ("GET", "HEAD", "POST"):
+                status, headers, body = request(server, method, path)
+                assert status == 404, (method, path)
+                assert_is_error(path, method, status, headers, body)
+        status, headers, body = request(server, "OPTIONS", "*")
+        assert status == 404
+        assert_is_error("*", "OPTIONS", status, headers, body)
+
+
+def test_a_file_of_the_directory_is_refused_in_json(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("12345")
+    with SignalingServer(assets_dir=tmp_path) as server:
+        for method in ("POST", "DELETE"):
+            status, headers, body = request(server, method, "/file.txt")
+            assert (status, headers["allow"]) == (405, "GET,HEAD")
+            assert_is_error("/file.txt", method, status, headers, body)
+        status, headers, body = request(server, "GET", "/file.txt", Range="bytes=9-")
+        assert (status, headers["content-range"]) == (416, "bytes */5")
+        assert_is_error("/file.txt", "GET", status, headers, body)
+
+
+def test_refusals_before_the_routes_have_the_words_of_the_reference_too() -> None:
+    def never(ctx: Any) -> None:
+        raise Refused("not you")
+
+    with SignalingServer(authorize=never) as server:
+        for path in ("/connect", "/forward", "/poll_messages"):
+            assert ask(server, path, {}) == (403, {"error": "not you", "type": "error"})
+            status, headers, body = request(server, "POST", path, b"{}", Origin="http://elsewhere")
+            assert status == 403
+            assert_is_error(path, "POST", status, headers, body)
+        assert ask(server, "/polled_connections", {}) == (403, {"error": "not you"})
+
+
+# Paths ---------------------------------------------------------------------------------------------------------------
+
+
+def test_paths_are_matched_decoded() -> None:
+    with polling() as (server, device, client):
+        id_in_hex = "".join(f"%{ord(character):02x}" for character in client.id)
+        for path in (
+            f"{client.path}/%3Aforward",
+            f"{client.path}/%3aforward",
+            f"{client.path}/:%66orward",
+            f"/polled%5Fconnections/{id_in_hex}/%3A%66%6F%72%77%61%72%64",
+        ):
+            assert ask(server, path, {"payload": path}) == (200, "ok"), path
+            assert device.hears()["payload"] == path
+        forwards(device, 7)
+        client.arrived(7)
+        assert ask(server, f"/polled%5Fconnections/{id_in_hex}/%6Dessages?start=%30")[0] == 200
+        assert ask(server, "/%64evices?format=%69ds") == (200, ["cvd-1"])
+        assert ask(server, "/devices/%63vd%2D1")[1]["device_id"] == "cvd-1"
+        assert ask(server, "/healt%68z") == (200, {"status": "ok"})
+        body = {"connection_id": client.id, "payload": 1}
+        assert ask(server, "/%66orward", body)[0] == 200
+        assert ask(server, "/%66orward", {}) == (
+            401,
+            {"error": "Forward failed: No device associated to client", "type": "error"},
+        )
+        text = request(server, "GET", "/metrics")[2].decode()
+        assert 'http_requests_total{endpoint="/polled_connections/{id}/:forward",status="2xx"} 4' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "device_id"),
+    [
+        ("/devices/a%2Fb", "a/b"),
+        ("/devices/a%252Fb", "a%2Fb"),
+        ("/devices/%3F%23%25", "?#%"),
+        ("/devices/%2E%2E", ".."),
+    ],
+)
+def test_what_separates_is_decoded_within_an_id_only(
+    server: SignalingServer, peers: Peers, path: str, device_id: str
+) -> None:
+    peers.device(device_id)
+    assert ask(server, path)[1]["device_id"] == device_id
+
+
+def test_a_websocket_path_is_matched_decoded_as_well(server: SignalingServer, peers: Peers) -> None:
+    address = server.url.replace("http", "ws", 1)
+    device = peers.dial(f"{address}/register%5Fdevice", origin=f"{server.url}")
+    device.says({"message_type": "register", "device_id": "a"})
+    assert device.hears()["message_type"] == "config"
+    client = peers.dial(f"{address}/devices/%61/%63onnect")
+    assert client.hears() == {"device_info": None}
+
+
+def test_a_hook_sees_the_path_that_is_matched() -> None:
+    """A hook that goes by the path is not walked around by another spelling of it."""
+
+    def no_lists(ctx: Any) -> None:
+        if ctx.path == "/devices":
+            raise Refused("no lists")
+
+    with SignalingServer(authorize=no_lists) as server:
+        for path in ("/devices", "/%64evices", "/device%73"):
+            assert ask(server, path) == (403, {"error": "no lists"})
