@@ -29,39 +29,22 @@
 
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
-// Layer 0: words.
-pub mod protocol;
-pub mod refusal;
-// Layer 1: what is kept of one peer.
-pub mod faults;
-pub mod incidents;
-pub mod journal;
-pub mod ledger;
-pub mod outbox;
-pub mod peer;
-pub mod rate;
-mod sync;
-// Layer 2: state and rules, without I/O and without a clock.
-pub mod client_ids;
-pub mod hub;
-pub mod relay;
-pub mod roster;
-pub mod session;
-// Layer 3: what is left to others to decide.
-pub mod certificates;
-pub mod config;
-pub mod error;
-pub mod gate;
-pub mod hooks;
-pub mod policy;
-pub mod state_dir;
-pub mod tls;
-pub mod turn;
-// Layer 4: sockets.
-pub mod server;
-// Layer 5: Python.
+// Layers, lowest first: each names only those above it in this list (ARCHITECTURE.md, "Layers").
+pub mod access;
 #[cfg(feature = "python")]
 mod bindings;
+pub mod config;
+pub mod core;
+pub mod observe;
+pub mod protocol;
+pub mod server;
+mod sync;
+
+pub use self::core::{client_ids, hub, outbox, peer, preregistration as roster, relay, session};
+pub use access::{connection_limits as gate, hooks, origin_policy as policy};
+pub use config::{certificates, error, rate, state_dir, tls, turn};
+pub use observe::{faults, incidents, journal, ledger};
+pub use protocol::refusal;
 
 pub use config::{Config, IceSource, Keepalive, Limits};
 pub use error::{ConfigError, Error};

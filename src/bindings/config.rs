@@ -9,11 +9,11 @@ use pyo3::types::PyDict;
 use super::error::config_error;
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
-use crate::client_ids::ClientIds;
+use crate::config::error::ConfigError;
+use crate::config::rate::Rate;
 use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
-use crate::error::ConfigError;
-use crate::rate::Rate;
-use crate::session::OnDuplicate;
+use crate::core::client_ids::ClientIds;
+use crate::core::session::OnDuplicate;
 
 /// Reads one setting after the other out of the dictionary.
 struct Settings<'a, 'py>(&'a Bound<'py, PyDict>);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::prelude::*;
 
-use crate::error::{ConfigError, Error};
+use crate::config::error::{ConfigError, Error};
 
 /// An exception of our tree, by its name there.
 fn exception<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {

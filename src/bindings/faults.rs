@@ -5,10 +5,10 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::error::{config_error, detached};
-use super::mailroom::SLACK;
-use crate::error::ConfigError;
-use crate::faults::{Effect, Rule, Tally};
-use crate::peer::Role;
+use super::event_queue::SLACK;
+use crate::config::error::ConfigError;
+use crate::core::peer::Role;
+use crate::observe::faults::{Effect, Rule, Tally};
 use crate::protocol::{ClientId, DeviceId};
 use crate::server::Running;
 

@@ -4,17 +4,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
-use super::mailroom::{Mailroom, Queue};
-use super::server::{PlaceTuple, placed};
-use crate::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
-use crate::hub::Device;
-use crate::peer::{Grant, Peer, Request, Role};
+use super::convert::{PlaceTuple, placed, unix};
+use super::event_queue::{Mailroom, Queue};
+use crate::access::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
+use crate::core::hub::Device;
+use crate::core::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
 
 /// Which hooks there are.
@@ -151,11 +151,6 @@ impl PeerFacts {
             identity: peer.grant.identity.clone(),
         }
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn unix(time: std::time::SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Tells Python when an answer is no longer waited for, so that a coroutine does not run on for nobody.

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::error::detached;
-use crate::journal::{Direction, Entry, Filter, Kind};
+use crate::observe::journal::{Direction, Entry, Filter, Kind};
 use crate::protocol::{ClientId, DeviceId};
 use crate::server::Running;
 

@@ -7,7 +7,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::mailroom::Mailroom;
+use super::event_queue::Mailroom;
+use super::log_batch::{DEBUG, ERROR, INFO, WARNING};
 
 /// Our crate's events of one server; those of the libraries below are not for our users.
 pub(super) struct Scribe(pub(super) Arc<Mailroom>);
@@ -33,12 +34,6 @@ impl Subscriber for Scribe {
 
     fn exit(&self, _: &Id) {}
 }
-
-// The numbers of Python's `logging`.
-pub(super) const DEBUG: u8 = 10;
-pub(super) const INFO: u8 = 20;
-pub(super) const WARNING: u8 = 30;
-const ERROR: u8 = 40;
 
 fn level_number(level: Level) -> u8 {
     match level {

@@ -3,33 +3,33 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 use tracing::Dispatch;
 
 use super::config::{config, ice_source};
+use super::convert::{ClientTuple, DeviceTuple, client_tuple, device_tuple};
 use super::error::{config_error, detached, forked, not_running, start_error};
+use super::event_queue::{Mailroom, Queue};
 use super::faults::{Clock, Faults};
-use super::hooks::{Hooked, Job, PyHooks, unix};
+use super::hooks::{Hooked, Job, PyHooks};
 use super::journal::Journal;
-use super::logging::{DEBUG, INFO, Scribe, WARNING};
-use super::mailroom::{Mailroom, Queue, SLACK};
+use super::log_batch::{DEBUG, INFO, WARNING};
+use super::logging::Scribe;
 use super::memory::Tide;
+use super::observer::Doorbell;
+use super::runtime::{Thread, spawn};
 use crate::config::IceSource;
-use crate::error::{ConfigError, Error};
-use crate::hub::{Client, Device, Observer};
-use crate::incidents::Incident;
-use crate::ledger::LedgerReading;
-use crate::peer::Peer;
-use crate::protocol::{ClientId, DeviceId, outbound};
-use crate::refusal::Refusal;
+use crate::config::error::ConfigError;
+use crate::core::hub::Device;
+use crate::observe::incidents::Incident;
+use crate::observe::ledger::LedgerReading;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{ClientId, DeviceId};
 use crate::server;
 
 /// A server that listens and answers from its making until `stop`.
@@ -46,57 +46,6 @@ pub(super) struct Server {
     /// The process that has the threads.
     process: u32,
 }
-
-struct Thread {
-    stop: oneshot::Sender<Duration>,
-    done: mpsc::Receiver<bool>,
-    handle: thread::JoinHandle<()>,
-}
-
-/// News for waiting coroutines, and for who gives memory back.
-struct Doorbell {
-    mailroom: Arc<Mailroom>,
-    tide: Tide,
-}
-
-impl Doorbell {
-    fn somebody_came(&self) {
-        self.tide.rise();
-        self.mailroom.ring();
-    }
-
-    fn somebody_left(&self) {
-        if self.tide.fall() {
-            self.mailroom.many_left();
-        }
-        self.mailroom.ring();
-    }
-}
-
-impl Observer for Doorbell {
-    fn device_registered(&self, _: &Device) {
-        self.somebody_came();
-    }
-    fn device_left(&self, _: &Device) {
-        self.somebody_left();
-    }
-    fn client_connected(&self, _: &Device, _: &Client) {
-        self.somebody_came();
-    }
-    fn client_left(&self, _: &Device, _: &Client) {
-        self.somebody_left();
-    }
-    fn recorded(&self) {
-        self.mailroom.ring();
-    }
-}
-
-/// Group, owner, name, adb port.
-pub(super) type PlaceTuple = (String, String, String, u16);
-/// id, address, port, since, identity as JSON, clients, device info as JSON, place, port of its web server.
-type DeviceTuple = (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, PlaceTuple, Option<u16>);
-/// device id, client id, address, port, since, identity as JSON.
-type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
 
 #[pymethods]
 impl Server {
@@ -342,7 +291,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let Some(thread) = self.thread.lock().take() else { return };
         if self.process == std::process::id() {
-            let _gone = thread.stop.send(Duration::ZERO);
+            thread.stop_without_waiting();
             self.jobs.close();
             self.mailroom.close();
         } else {
@@ -350,90 +299,4 @@ impl Drop for Server {
             std::mem::forget(thread);
         }
     }
-}
-
-impl Thread {
-    fn stop(self, deadline: Duration) -> bool {
-        let until = Instant::now() + deadline + SLACK;
-        if self.stop.send(deadline).is_err() {
-            return false;
-        }
-        let in_time = self.done.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or(false);
-        while !self.handle.is_finished() && Instant::now() < until {
-            thread::yield_now();
-        }
-        if self.handle.is_finished() {
-            let _panicked = self.handle.join();
-        }
-        in_time
-    }
-}
-
-/// Serves on a thread of its own, until told to stop.
-fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Result<(server::Running, Thread), Error> {
-    let runtime = runtime(workers, &log).map_err(Error::Runtime)?;
-    let (stop, stopped) = oneshot::channel();
-    let (done, wait_done) = mpsc::channel();
-    let running = {
-        let _inside = runtime.enter();
-        bound.serve()
-    };
-    let serving = running.clone();
-    let serve = move || {
-        let _logging = tracing::dispatcher::set_default(&log);
-        let in_time = runtime.block_on(async move {
-            // Without a word from its owner: the owner is gone.
-            let deadline = stopped.await.unwrap_or(Duration::ZERO);
-            serving.stop(deadline).await
-        });
-        // Tasks are gone; what is left are idle threads.
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        let _nobody_waits = done.send(in_time);
-    };
-    let handle = thread::Builder::new().name("cuttlefish-signaling".into()).spawn(serve).map_err(Error::Runtime)?;
-    Ok((running, Thread { stop, done: wait_done, handle }))
-}
-
-fn runtime(workers: usize, log: &Dispatch) -> std::io::Result<Runtime> {
-    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    if workers > 1 {
-        let log = log.clone();
-        builder
-            .worker_threads(workers)
-            .thread_name("cuttlefish-signaling-worker")
-            // For the life of the thread.
-            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)));
-    }
-    // The server has an alarm of its own: a runtime that has timers looks at the time whenever it waits.
-    if cfg!(not(target_os = "linux")) {
-        builder.enable_time();
-    }
-    builder.enable_io().build()
-}
-
-fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
-    (
-        peer.address.map(|address| address.ip().to_string()),
-        peer.address.map(|address| address.port()),
-        unix(peer.since),
-        peer.grant.identity.as_deref().map(str::to_owned),
-    )
-}
-
-fn device_tuple(device: &Device) -> DeviceTuple {
-    let (address, port, since, identity) = place(&device.peer);
-    let info = outbound::info_of(&device.info).to_owned();
-    (device.id.to_string(), address, port, since, identity, device.client_count(), info, placed(device), device.port)
-}
-
-/// What Python is told of a device beside its info: group, owner, name, adb port.
-pub(super) fn placed(device: &Device) -> PlaceTuple {
-    let place = device.place();
-    let group = place.group_of(outbound::info_of(&device.info)).into_owned();
-    (group, place.owner.clone(), place.name.clone(), place.adb_port)
-}
-
-fn client_tuple(device: &Device, client: &Client) -> ClientTuple {
-    let (address, port, since, identity) = place(&client.peer);
-    (device.id.to_string(), client.id.get(), address, port, since, identity)
 }

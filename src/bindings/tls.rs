@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use time::OffsetDateTime;
 
 use super::error::{detached, start_error};
-use crate::state_dir::{self, Notice};
-use crate::{certificates, tls};
+use crate::config::state_dir::{self, Notice};
+use crate::config::{certificates, tls};
 
 /// News for Python's log: whether it is a warning, and its text.
 type Notices = Vec<(bool, String)>;

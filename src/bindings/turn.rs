@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use pyo3::prelude::*;
 
 use super::error::config_error;
-use crate::error::ConfigError;
+use crate::config::error::ConfigError;
+use crate::config::turn;
 use crate::protocol::{IceServer, IceServers};
-use crate::turn;
 
 /// Time-limited TURN credentials (coturn's `use-auth-secret`).
 #[pyclass(frozen, name = "TurnRest", module = "cuttlefish_signaling")]

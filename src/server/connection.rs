@@ -9,41 +9,20 @@ use std::task::{Context, Poll, ready};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::Shared;
-use super::alarm::HyperTimer;
-use super::reception::Reception;
-use super::transport::Transport;
-use super::websocket::{self, Pumping};
-use crate::gate::Entry;
-use crate::peer::Peer;
-use crate::protocol::DeviceId;
-use crate::tls::subject_of;
-
-/// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.
-pub(super) struct Upgrade {
-    pub(super) transport: OnUpgrade,
-    pub(super) peer: Peer,
-    /// The device that the request names, where its path does.
-    pub(super) device: Option<DeviceId>,
-}
-
-/// Travels with each request, so that endpoints know where it came from and where to leave an [`Upgrade`].
-#[derive(Clone)]
-pub(super) struct Origin {
-    pub(super) address: SocketAddr,
-    /// Whom the TLS certificate of its sender is for.
-    pub(super) certificate: Option<Arc<str>>,
-    pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
-    /// For requests that take their time, and are meant to.
-    pub(super) entry: Arc<Entry>,
-}
+use super::connect_info::{Origin, Upgrade};
+use crate::access::connection_limits::Entry;
+use crate::config::tls::subject_of;
+use crate::server::http::service::Reception;
+use crate::server::shared::Shared;
+use crate::server::time::sleep::HyperTimer;
+use crate::server::ws::open::{self, Pumping};
+use crate::server::ws::transport::Transport;
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
@@ -109,7 +88,7 @@ impl Connection {
             tracing::error!("an upgraded connection of {address} came back as another type");
             return None;
         };
-        Some(websocket::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device))
+        Some(open::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device))
     }
 }
 
@@ -135,7 +114,7 @@ impl Life {
             tokio::select! {
                 biased;
                 () = room.cut() => None,
-                opened = unless_over(&shared, open) => opened.flatten(),
+                opened = shared.unless_over(open) => opened.flatten(),
             }
         });
         Self { stage: Stage::Opening(opening), entry }
@@ -156,15 +135,6 @@ impl Future for Life {
                 Stage::Open(pumping) => return pumping.as_mut().poll(cx),
             }
         }
-    }
-}
-
-/// Goes on with it until the server is over: then there is no more time for goodbyes.
-pub(super) async fn unless_over<T>(shared: &Shared, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
-    tokio::select! {
-        biased;
-        () = shared.over.cancelled() => None,
-        done = future => Some(done),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::config::Limits;
-use crate::rate::Bucket;
-use crate::refusal::Refusal;
+use crate::config::rate::Bucket;
+use crate::protocol::refusal::Refusal;
 
 /// Something a peer has sent.
 #[derive(Debug, Clone, Copy)]

@@ -1,110 +1,152 @@
-//! The house keeps its layers: each file names only what lies below it (ARCHITECTURE.md, "Layers").
+//! The crate keeps its layers and has no circles (ARCHITECTURE.md, "Layers").
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-/// Top-level modules by layer, lowest first.
-const LAYERS: [&[&str]; 6] = [
-    &["protocol", "refusal"],
-    &["faults", "incidents", "journal", "ledger", "outbox", "peer", "rate", "sync"],
-    &["client_ids", "hub", "relay", "roster", "session"],
-    &["certificates", "config", "error", "gate", "hooks", "policy", "state_dir", "tls", "turn"],
+use crate::imports::{Crate, Module};
+
+/// Folders and files of `src` by layer, lowest first. A module may name its own layer and those below it. Deeper paths
+/// go before the folders that hold them.
+const LAYERS: &[&[&str]] = &[
+    &["sync"],
+    &["protocol"],
+    &["observe"],
+    &["core"],
+    &["config"],
+    &["access"],
+    &["server::time"],
+    &["server::events", "server::catch_panic", "server::throttle"],
+    &["server::shared", "server::fault_timer", "server::resolver"],
+    &["server::session_driver"],
+    &["server::ws", "server::message_pump"],
+    &["server::connect_info"],
+    &["server::http", "server::seqpacket"],
+    &["server::connection"],
+    &["server::listener"],
     &["server"],
     &["bindings"],
 ];
 
-/// Crates a layer may not name, and every layer below it neither.
-const ABOVE: [(usize, &[&str]); 4] = [
-    (4, &["pyo3"]),
-    (3, &["tokio::net", "tokio::spawn", "hyper", "axum", "tokio_tungstenite", "tokio_rustls"]),
-    (
-        2,
-        &[
-            "rustls",
-            "rcgen",
-            "std::fs",
-            "async fn",
-            ".await",
-            "Instant::now",
-            "SystemTime::now()",
-            "std::thread",
-            "tracing",
-        ],
-    ),
-    (0, &["tokio", "parking_lot"]),
+/// What layers up to one may not name, the crates of I/O first: the lowest layer that may, and the words.
+const ABOVE: &[(&str, &[&str])] = &[
+    ("bindings", &["pyo3"]),
+    ("server::time", &["tokio::net", "tokio::spawn", "hyper", "axum", "tokio_tungstenite", "tokio_rustls"]),
+    ("config", &["rustls", "async fn", ".await", "Instant::now", "SystemTime::now()", "std::thread", "tracing"]),
+    ("observe", &["tokio", "parking_lot"]),
 ];
 
-/// Where a rule has an exception, with its reason: `Peer::anonymous`, for tests, tells when it was made.
-const EXCEPTIONS: [(&str, &str); 1] = [("peer.rs", "SystemTime::now()")];
+/// Where a word is allowed below its layer: `sync` and `outbox` hold locks and a channel; `Peer::anonymous`, for tests,
+/// tells when it was made.
+const EXCEPTIONS: &[(&str, &str)] = &[("core::peer", "SystemTime::now()"), ("sync", "parking_lot")];
 
-/// Whoever waits for a time waits for the server's alarm (ARCHITECTURE.md, "Why an alarm"): the runtime of the Python
-/// package has no timers. Elsewhere than on Linux, the alarm has.
-const TIMERS: [&str; 2] = ["tokio::time", "TokioTimer"];
+/// A task that waits for a time waits for the server's timers (ARCHITECTURE.md, "Why timers of our own"): the runtime
+/// of the Python package has none. Elsewhere than on Linux, those timers use the runtime's.
+const RUNTIME_TIMERS: [&str; 2] = ["tokio::time", "TokioTimer"];
 
-#[test]
-fn nobody_but_the_alarm_uses_the_timers_of_the_runtime() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
-    let mut named = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
-        if TIMERS.iter().any(|timer| text.contains(timer)) {
-            named.push(file.strip_prefix(&root).unwrap().to_owned());
-        }
-    }
-    assert_eq!(named, [Path::new("server/alarm/timer.rs")]);
-}
-
-fn layer_of(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|layer| layer.contains(&module))
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
+fn layer_of(path: &str) -> usize {
+    let within = |name: &str| path == name || path.starts_with(&format!("{name}::"));
+    let found = LAYERS.iter().enumerate().filter(|(_, names)| names.iter().any(|name| within(name)));
+    // The deepest name decides, and `server` itself is the top of its folder.
+    let longest = |names: &[&str]| names.iter().filter(|name| within(name)).map(|name| name.len()).max();
+    let (layer, _) = found
+        .max_by_key(|(_, names)| longest(names))
+        .unwrap_or_else(|| panic!("{path} is in no layer: give it one in tests/core/layers.rs"));
+    layer
 }
 
 #[test]
-fn every_file_names_only_what_lies_below_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
-    let mut wrong = Vec::new();
-    let mut checked = 0;
-    for file in files {
-        let relative = file.strip_prefix(&root).unwrap();
-        let module = relative.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
-        if module == "lib" {
-            continue;
-        }
-        let layer = layer_of(&module).unwrap_or_else(|| panic!("{module} is in no layer: give it one"));
-        let text = std::fs::read_to_string(&file).unwrap();
-        let code: String =
-            text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        for part in code.split("crate::").skip(1) {
-            let named: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+fn only_the_timers_use_the_timers_of_the_runtime() {
+    let named: Vec<_> = Crate::read()
+        .modules()
+        .filter(|module| RUNTIME_TIMERS.iter().any(|timer| module.code.contains(timer)))
+        .map(|module| module.path.clone())
+        .collect();
+    assert_eq!(named, ["server::time::timerfd"]);
+}
+
+#[test]
+fn modules_name_only_their_own_layer_and_those_below() {
+    let code = Crate::read();
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for module in code.modules().filter(|module| !module.path.is_empty()) {
+        for named in code.imports_of(module) {
             checked += 1;
-            if layer_of(&named).is_some_and(|other| other > layer) {
-                wrong.push(format!("{} names {named}, which is above it", relative.display()));
+            if layer_of(&named) > layer_of(&module.path) {
+                wrong.push(format!("{} names {named}, which is above it", module.file.display()));
             }
         }
-        for (highest, words) in ABOVE.iter().filter(|(highest, _)| layer <= *highest) {
-            for word in words.iter().filter(|word| code.contains(**word)) {
-                let exempt = EXCEPTIONS.contains(&(relative.to_str().unwrap(), word));
-                // The outbox hands out a channel's receiver; that is all of tokio it knows.
-                let outbox = relative == Path::new("outbox.rs") && *word == "tokio";
-                if !exempt && !outbox {
-                    wrong.push(format!("{} names {word}, which layers above {highest} may", relative.display()));
+        wrong.extend(words_above(module));
+    }
+    assert!(checked > 200, "only {checked} imports were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn words_above(module: &Module) -> Vec<String> {
+    let below = |lowest: &str| layer_of(&module.path) < layer_of(lowest);
+    let words = ABOVE.iter().filter(|(lowest, _)| below(lowest)).flat_map(|(_, words)| *words);
+    let found =
+        words.filter(|word| module.code.contains(**word) && !EXCEPTIONS.contains(&(module.path.as_str(), word)));
+    found.map(|word| format!("{} names {word}, which is for layers above it", module.file.display())).collect()
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let code = Crate::read();
+    let graph: BTreeMap<_, _> = code.modules().map(|module| (module.path.clone(), code.imports_of(module))).collect();
+    assert_eq!(circles(&graph), Vec::<Vec<String>>::new());
+}
+
+#[test]
+fn no_folders_import_each_other_in_a_circle() {
+    let code = Crate::read();
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for module in code.modules() {
+        for named in code.imports_of(module) {
+            let (from, to) = apart(&module.path, &named);
+            if from != to {
+                graph.entry(from).or_default().insert(to);
+            }
+        }
+    }
+    assert_eq!(circles(&graph), Vec::<Vec<String>>::new());
+}
+
+/// Two paths up to where they differ: the folders or files that face each other.
+fn apart(a: &str, b: &str) -> (String, String) {
+    let (a, b): (Vec<_>, Vec<_>) = (a.split("::").collect(), b.split("::").collect());
+    let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let upto = |parts: &[&str]| parts[..parts.len().min(same + 1)].join("::");
+    (upto(&a), upto(&b))
+}
+
+/// Groups of nodes that reach each other, each sorted.
+fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+    let reached = |from: &str| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from.to_owned()]);
+        while let Some(node) = open.pop() {
+            for next in graph.get(&node).into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    open.push(next.clone());
                 }
             }
         }
+        seen
+    };
+    let reach: BTreeMap<_, _> = graph.keys().map(|node| (node, reached(node))).collect();
+    let mut found = BTreeSet::new();
+    for (node, seen) in &reach {
+        if seen.contains(*node) {
+            let group = seen.iter().filter(|other| reach.get(other).is_some_and(|back| back.contains(*node)));
+            found.insert(group.cloned().collect::<Vec<_>>());
+        }
     }
-    assert!(checked > 50, "only {checked} imports were looked at");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    found.into_iter().collect()
+}
+
+#[test]
+fn a_circle_is_found() {
+    let arrow = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|&to| to.to_owned()).collect());
+    let graph = BTreeMap::from([arrow("a", &["b"]), arrow("b", &["c"]), arrow("c", &["b", "d"]), arrow("d", &[])]);
+    assert_eq!(circles(&graph), [["b", "c"]]);
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs").exists());
 }

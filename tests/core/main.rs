@@ -22,6 +22,7 @@ mod grants;
 mod house;
 mod hub;
 mod ice;
+mod imports;
 mod inbound;
 mod journal;
 mod layers;

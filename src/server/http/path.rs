@@ -9,7 +9,7 @@ use hyper::http::uri::PathAndQuery;
 
 /// The target of a request as it was sent, in the extensions of a request whose path was decoded.
 #[derive(Clone)]
-pub(super) struct AsSent(pub(super) Uri);
+pub(in crate::server) struct AsSent(pub(in crate::server) Uri);
 
 /// Decodes the path of a request.
 pub(in crate::server) fn decode<B>(request: &mut hyper::Request<B>) {

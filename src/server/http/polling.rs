@@ -1,24 +1,28 @@
 //! Clients that have HTTP only: today's polling, and the reference's (PROTOCOL.md 5.3).
 
+#![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
 use hyper::{Method, StatusCode};
 
-use super::{Caller, InPath, Stay, error, json, status_of, too_many};
-use crate::incidents::Incident;
-use crate::peer::Role;
+use super::auth::Caller;
+use super::extract::{InPath, Stay};
+use super::respond::{error, json, status_of, too_many};
+use crate::core::peer::Role;
+use crate::observe::incidents::Incident;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::{PollBody, Text, outbound};
-use crate::refusal::Refusal;
-use crate::server::Shared;
-use crate::server::polled::{self, Mailbox, Over, Refused, Wanted};
+use crate::server::http::polled::{self, Mailbox, Over, Polled, Refused, Wanted};
+use crate::server::shared::Shared;
 
 /// Today's paths answer 404 where a connection is not known, the reference's 401.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +52,12 @@ impl Dialect {
 /// The reference's answer to a poll that names no connection. Its answer to such a forward is [`Refusal::NotConnected`].
 const POLL_WITHOUT_ID: &str = "Poll failed: No device associated to client";
 
-pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+pub(in crate::server) fn add_to<S>(router: Router<S>) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Shared>: FromRef<S>,
+    Arc<Polled>: FromRef<S>,
+{
     router
         // The colon stands in the path as it is.
         .without_v07_checks()
@@ -60,22 +69,35 @@ pub(super) fn add_to(router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
         .route("/poll_messages", post(poll_as_reference))
 }
 
-async fn connect_today(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    connect(&shared, Dialect::Today, request).await.unwrap_or_else(|refused| refused)
+async fn connect_today(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    request: Request,
+) -> Response {
+    connect(&shared, &polled, Dialect::Today, request).await.unwrap_or_else(|refused| refused)
 }
 
-async fn connect_as_reference(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    connect(&shared, Dialect::Reference, request).await.unwrap_or_else(|refused| refused)
+async fn connect_as_reference(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    request: Request,
+) -> Response {
+    connect(&shared, &polled, Dialect::Reference, request).await.unwrap_or_else(|refused| refused)
 }
 
-async fn connect(shared: &Arc<Shared>, dialect: Dialect, request: Request) -> Result<Response, Response> {
+async fn connect(
+    shared: &Arc<Shared>,
+    polled: &Arc<Polled>,
+    dialect: Dialect,
+    request: Request,
+) -> Result<Response, Response> {
     let caller = Caller::of(shared, Role::Client, &request);
     let peer = caller.authorize(shared).await?;
     let body = read(shared, request).await?;
     let Some(device) = parse(&body)?.device_id else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ConnectWithoutId.text()));
     };
-    let (id, info) = polled::connect(shared, peer, device).await.map_err(|refused| match refused {
+    let (id, info) = polled::connect(shared, polled, peer, device).await.map_err(|refused| match refused {
         Refused::By(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
         Refused::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
         Refused::Full => {
@@ -90,16 +112,25 @@ async fn connect(shared: &Arc<Shared>, dialect: Dialect, request: Request) -> Re
     Ok(json(StatusCode::OK, format!(r#"{{"connection_id":"{id}",{message_type}{rest}"#)))
 }
 
-async fn forward_today(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
-    match forward(&shared, Dialect::Today, Some(id), request).await {
+async fn forward_today(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    InPath(id): InPath,
+    request: Request,
+) -> Response {
+    match forward(&shared, &polled, Dialect::Today, Some(id), request).await {
         Ok(_) => json(StatusCode::OK, r#""ok""#.into()),
         Err(refused) => refused,
     }
 }
 
 /// The answer has the messages that are pending: the reference wastes no response.
-async fn forward_as_reference(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    match forward(&shared, Dialect::Reference, None, request).await {
+async fn forward_as_reference(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    request: Request,
+) -> Response {
+    match forward(&shared, &polled, Dialect::Reference, None, request).await {
         // A connection that has just ended has none.
         Ok(mailbox) => payloads(&mailbox.take_all().unwrap_or_default()),
         Err(refused) => refused,
@@ -109,6 +140,7 @@ async fn forward_as_reference(State(shared): State<Arc<Shared>>, request: Reques
 /// Takes a payload for the device; returns the mailbox of its sender.
 async fn forward(
     shared: &Arc<Shared>,
+    polled: &Polled,
     dialect: Dialect,
     id: Option<String>,
     request: Request,
@@ -118,7 +150,7 @@ async fn forward(
     let body = parse(&body)?;
     let id = id.as_deref().or(body.connection_id.as_deref());
     let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
-    let mailbox = find(shared, dialect, id)?;
+    let mailbox = find(polled, dialect, id)?;
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
@@ -128,7 +160,12 @@ async fn forward(
 }
 
 /// `GET /polled_connections/{id}/messages?start=&count=&wait=`
-async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
+async fn messages(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    InPath(id): InPath,
+    request: Request,
+) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let (stay, is_head) = (Stay::of(&request), *request.method() == Method::HEAD);
@@ -136,7 +173,7 @@ async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request
         drop(request);
         caller.authorize(&shared).await?;
         let mut wanted = wanted(&query)?;
-        let mailbox = find(&shared, Dialect::Today, &id)?;
+        let mailbox = find(&polled, Dialect::Today, &id)?;
         stay.granted();
         wanted.wait = wanted.wait.min(shared.config.limits.polled_timeout);
         // HEAD changes nothing: what has no body delivers no message.
@@ -147,14 +184,18 @@ async fn messages(State(shared): State<Arc<Shared>>, InPath(id): InPath, request
     fetch.await.unwrap_or_else(|refused| refused)
 }
 
-async fn poll_as_reference(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn poll_as_reference(
+    State(shared): State<Arc<Shared>>,
+    State(polled): State<Arc<Polled>>,
+    request: Request,
+) -> Response {
     let poll = async {
         Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
         let body = read(&shared, request).await?;
         let body = parse(&body)?;
         let id = body.connection_id.as_deref();
         let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
-        let mailbox = find(&shared, Dialect::Reference, id)?;
+        let mailbox = find(&polled, Dialect::Reference, id)?;
         let found = mailbox.take_all().map_err(|over| is_over(Dialect::Reference, over, &mailbox))?;
         Ok(payloads(&found))
     };
@@ -191,9 +232,9 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-fn find(shared: &Shared, dialect: Dialect, id: &str) -> Result<Arc<Mailbox>, Response> {
+fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<Mailbox>, Response> {
     let (status, text) = dialect.unknown();
-    shared.polled.find(id).ok_or_else(|| error(status, text))
+    polled.find(id).ok_or_else(|| error(status, text))
 }
 
 /// Why a connection takes or gives nothing. Where it has ended for a reason, the reference's text comes before that.

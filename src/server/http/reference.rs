@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::response::Response;
 use hyper::header::{self, HeaderValue};
 
-use super::ErrorBody;
+use super::respond::ErrorBody;
 
 /// Whether this is one of them; a decoded path.
 pub(in crate::server) fn is_path(path: &str) -> bool {

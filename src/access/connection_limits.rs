@@ -1,0 +1,124 @@
+//! Who gets in: how many connections there may be, of one address, in a second, and how many that have not said yet what
+//! they want. Loopback is exempt from what counts by address: there, everybody is one. Counts; opens and closes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::Limits;
+use crate::config::rate::{Bucket, Rate};
+use crate::observe::incidents::{Incident, Incidents};
+
+/// How long who was turned away is told to wait, in seconds.
+pub const RETRY_AFTER: u64 = 1;
+
+/// The entrance of one server.
+pub struct Gate {
+    limits: Limits,
+    incidents: Arc<Incidents>,
+    state: Mutex<State>,
+}
+
+struct State {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+    arrivals: Bucket,
+    /// Those that have not been upgraded yet, the oldest first.
+    opening: BTreeMap<u64, Arc<Notify>>,
+    last: u64,
+}
+
+/// A connection that is in. Dropped, it is out.
+pub struct Entry {
+    gate: Arc<Gate>,
+    address: IpAddr,
+    number: u64,
+    /// Told when it has to make room for another.
+    cut: Arc<Notify>,
+    /// Why it is only here to be told that there is no room.
+    pub turned_away: Option<&'static str>,
+}
+
+impl Gate {
+    /// Nobody is in yet.
+    pub fn new(limits: Limits, incidents: Arc<Incidents>, now: Instant) -> Arc<Self> {
+        let arrivals = Bucket::full(arrival_rate(&limits), now);
+        let state = State { total: 0, by_address: HashMap::new(), arrivals, opening: BTreeMap::new(), last: 0 };
+        Arc::new(Self { limits, incidents, state: Mutex::new(state) })
+    }
+
+    /// A connection has come. Whether or not there is room, it is opening until it says [`Entry::opened`] or goes; where
+    /// too many are, the one that has been at it the longest goes: honest ones take milliseconds.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Entry {
+        let mut state = self.state.lock();
+        let turned_away = self.no_room(&mut state, address, now);
+        if turned_away.is_some() {
+            self.incidents.count(Incident::TurnedAway);
+        } else {
+            state.total += 1;
+            *state.by_address.entry(address).or_default() += 1;
+        }
+        state.last += 1;
+        let number = state.last;
+        let cut = Arc::new(Notify::new());
+        state.opening.insert(number, Arc::clone(&cut));
+        if state.opening.len() > self.limits.max_opening
+            && let Some((_, oldest)) = state.opening.pop_first()
+        {
+            oldest.notify_one();
+            self.incidents.count(Incident::OpeningCut);
+        }
+        Entry { gate: Arc::clone(self), address, number, cut, turned_away }
+    }
+
+    fn no_room(&self, state: &mut State, address: IpAddr, now: Instant) -> Option<&'static str> {
+        if !state.arrivals.take(1.0, arrival_rate(&self.limits), now) {
+            return Some("Too many new connections");
+        }
+        if state.total >= self.limits.max_connections {
+            return Some("Too many connections");
+        }
+        let of_address = state.by_address.get(&address).copied().unwrap_or_default();
+        if !address.is_loopback() && of_address >= self.limits.max_connections_per_address {
+            return Some("Too many connections from this address");
+        }
+        None
+    }
+}
+
+fn arrival_rate(limits: &Limits) -> Rate {
+    Rate { per_second: limits.new_per_second, burst: limits.new_per_second }
+}
+
+impl Entry {
+    /// It has said what it wants.
+    pub fn opened(&self) {
+        self.gate.state.lock().opening.remove(&self.number);
+    }
+
+    /// Waits until it has to make room.
+    pub async fn cut(&self) {
+        self.cut.notified().await;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut state = self.gate.state.lock();
+        state.opening.remove(&self.number);
+        if self.turned_away.is_some() {
+            return;
+        }
+        state.total -= 1;
+        if let Some(count) = state.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                state.by_address.remove(&self.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Admission: connection limits, the origin policy, and hooks.
+
+pub mod connection_limits;
+pub mod hooks;
+pub mod origin_policy;

@@ -1,0 +1,46 @@
+//! What Python is told of devices and clients, as plain tuples.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::core::hub::{Client, Device};
+use crate::core::peer::Peer;
+use crate::protocol::outbound;
+
+/// Group, owner, name, adb port.
+pub(super) type PlaceTuple = (String, String, String, u16);
+/// id, address, port, since, identity as JSON, clients, device info as JSON, place, port of its web server.
+pub(super) type DeviceTuple =
+    (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, PlaceTuple, Option<u16>);
+/// device id, client id, address, port, since, identity as JSON.
+pub(super) type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
+
+fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
+    (
+        peer.address.map(|address| address.ip().to_string()),
+        peer.address.map(|address| address.port()),
+        unix(peer.since),
+        peer.grant.identity.as_deref().map(str::to_owned),
+    )
+}
+
+pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
+    let (address, port, since, identity) = place(&device.peer);
+    let info = outbound::info_of(&device.info).to_owned();
+    (device.id.to_string(), address, port, since, identity, device.client_count(), info, placed(device), device.port)
+}
+
+/// What Python is told of a device beside its info: group, owner, name, adb port.
+pub(super) fn placed(device: &Device) -> PlaceTuple {
+    let place = device.place();
+    let group = place.group_of(outbound::info_of(&device.info)).into_owned();
+    (group, place.owner.clone(), place.name.clone(), place.adb_port)
+}
+
+pub(super) fn client_tuple(device: &Device, client: &Client) -> ClientTuple {
+    let (address, port, since, identity) = place(&client.peer);
+    (device.id.to_string(), client.id.get(), address, port, since, identity)
+}
+/// Seconds since 1970.
+pub(super) fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

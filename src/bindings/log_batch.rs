@@ -1,0 +1,45 @@
+//! Log records on their way to Python. All share one text: to make room for each of them, and to free it on another
+//! thread, costs more than to write it.
+
+// The numbers of Python's `logging`.
+pub(super) const DEBUG: u8 = 10;
+pub(super) const INFO: u8 = 20;
+pub(super) const WARNING: u8 = 30;
+pub(super) const ERROR: u8 = 40;
+
+/// Records in the order in which they were written.
+#[derive(Default)]
+pub(super) struct Records {
+    text: String,
+    /// Level as in `logging`, and where the record's text ends.
+    ends: Vec<(u8, usize)>,
+}
+
+impl Records {
+    /// One more, of what `write` adds to the text.
+    pub(super) fn push(&mut self, level: u8, write: impl FnOnce(&mut String)) {
+        write(&mut self.text);
+        self.ends.push((level, self.text.len()));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Those of a level that is wanted.
+    pub(super) fn of_levels(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<(u8, &str)> {
+        let mut begin = 0;
+        let mut found = Vec::new();
+        for &(level, end) in &self.ends {
+            if is_wanted(level) {
+                found.push((level, self.text.get(begin..end).unwrap_or_default()));
+            }
+            begin = end;
+        }
+        found
+    }
+}

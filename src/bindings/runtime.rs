@@ -1,0 +1,85 @@
+//! The runtime of one server, and the thread that it runs on.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tracing::Dispatch;
+
+use super::event_queue::SLACK;
+use crate::config::error::Error;
+use crate::server;
+
+/// A server's thread, and the way to stop it.
+pub(super) struct Thread {
+    stop: oneshot::Sender<Duration>,
+    done: mpsc::Receiver<bool>,
+    handle: thread::JoinHandle<()>,
+}
+
+impl Thread {
+    /// Stops the server within `deadline`, and waits for the thread a little longer. True where all peers left in time.
+    pub(super) fn stop(self, deadline: Duration) -> bool {
+        let until = Instant::now() + deadline + SLACK;
+        if self.stop.send(deadline).is_err() {
+            return false;
+        }
+        let in_time = self.done.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or(false);
+        while !self.handle.is_finished() && Instant::now() < until {
+            thread::yield_now();
+        }
+        if self.handle.is_finished() {
+            let _panicked = self.handle.join();
+        }
+        in_time
+    }
+
+    /// Tells the thread to stop at once.
+    pub(super) fn stop_without_waiting(self) {
+        let _gone = self.stop.send(Duration::ZERO);
+    }
+}
+
+/// Serves on a thread of its own, until told to stop.
+pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Result<(server::Running, Thread), Error> {
+    let runtime = runtime(workers, &log).map_err(Error::Runtime)?;
+    let (stop, stopped) = oneshot::channel();
+    let (done, wait_done) = mpsc::channel();
+    let running = {
+        let _inside = runtime.enter();
+        bound.serve()
+    };
+    let serving = running.clone();
+    let serve = move || {
+        let _logging = tracing::dispatcher::set_default(&log);
+        let in_time = runtime.block_on(async move {
+            // Without a word from its owner: the owner is gone.
+            let deadline = stopped.await.unwrap_or(Duration::ZERO);
+            serving.stop(deadline).await
+        });
+        // Tasks are gone; what is left are idle threads.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        let _nobody_waits = done.send(in_time);
+    };
+    let handle = thread::Builder::new().name("cuttlefish-signaling".into()).spawn(serve).map_err(Error::Runtime)?;
+    Ok((running, Thread { stop, done: wait_done, handle }))
+}
+
+fn runtime(workers: usize, log: &Dispatch) -> std::io::Result<Runtime> {
+    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if workers > 1 {
+        let log = log.clone();
+        builder
+            .worker_threads(workers)
+            .thread_name("cuttlefish-signaling-worker")
+            // For the life of the thread.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)));
+    }
+    // The server has an alarm of its own: a runtime that has timers looks at the time whenever it waits.
+    if cfg!(not(target_os = "linux")) {
+        builder.enable_time();
+    }
+    builder.enable_io().build()
+}

@@ -1,0 +1,83 @@
+//! Time-limited TURN credentials, as coturn's `use-auth-secret` checks them
+//! (draft-uberti-behave-turn-rest-00): the username carries its expiry, the password is a keyed hash of it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+
+use crate::config::error::ConfigError;
+use crate::protocol::{IceError, IceServer, IceServers};
+
+/// The source of credentials for one TURN server. The secret is never printed.
+#[derive(Clone)]
+pub struct TurnRest {
+    urls: Vec<String>,
+    secret: String,
+    ttl: Duration,
+    name: String,
+    /// STUN and other servers that need no credentials, told beside it.
+    others: Vec<IceServer>,
+}
+
+impl std::fmt::Debug for TurnRest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TurnRest").field("urls", &self.urls).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+impl TurnRest {
+    /// Credentials for the TURN server at `urls`, which shares `secret` with us; good for `ttl`; under `name`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a URL is no `turn:` or `turns:`, the secret is empty, or the ttl below a second.
+    pub fn new(
+        urls: Vec<String>,
+        secret: String,
+        ttl: Duration,
+        name: String,
+        others: Vec<IceServer>,
+    ) -> Result<Self, ConfigError> {
+        if secret.is_empty() {
+            return Err(ConfigError::new("TurnRest.secret", "is empty; use the shared secret of the TURN server"));
+        }
+        if ttl < Duration::from_secs(1) {
+            return Err(ConfigError::new("TurnRest.ttl", "must be at least 1 second"));
+        }
+        if let Some(url) = urls.iter().find(|url| !url.starts_with("turn:") && !url.starts_with("turns:")) {
+            return Err(ConfigError::new("TurnRest.urls", format!("{url:?} is no turn: or turns: URL")));
+        }
+        let turn = Self { urls, secret, ttl, name, others };
+        turn.credentials(SystemTime::now()).map_err(|error| ConfigError::new("TurnRest", error.to_string()))?;
+        Ok(turn)
+    }
+
+    /// For how long credentials are good.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// The servers with credentials that expire `ttl` after `now`: username `expiry:name` with the expiry in Unix
+    /// seconds, password the base64 of HMAC-SHA1(secret, username).
+    ///
+    /// # Errors
+    /// [`IceError`] if a URL is malformed.
+    pub fn credentials(&self, now: SystemTime) -> Result<IceServers, IceError> {
+        let expiry = now.duration_since(UNIX_EPOCH).unwrap_or_default() + self.ttl;
+        let username = format!("{}:{}", expiry.as_secs(), self.name);
+        let password = self.password(&username);
+        let server = IceServer::new(self.urls.clone(), Some(username), Some(password), "TurnRest")?;
+        let mut servers = self.others.clone();
+        servers.push(server);
+        IceServers::new(&servers)
+    }
+
+    fn password(&self, username: &str) -> String {
+        // HMAC takes keys of any length.
+        let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(self.secret.as_bytes()) else { return String::new() };
+        mac.update(username.as_bytes());
+        STANDARD.encode(mac.finalize().into_bytes())
+    }
+}

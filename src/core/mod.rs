@@ -1,0 +1,10 @@
+//! State and rules without I/O: registry, sessions, outboxes, and the path of a forward.
+
+pub mod client_ids;
+pub mod device;
+pub mod hub;
+pub mod outbox;
+pub mod peer;
+pub mod preregistration;
+pub mod relay;
+pub mod session;

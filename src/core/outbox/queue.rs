@@ -1,0 +1,45 @@
+//! The bounded queue of one outbox.
+
+use std::collections::VecDeque;
+
+use crate::protocol::Text;
+
+/// How much may wait in an outbox. Whichever bound is reached first closes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their text.
+    pub bytes: usize,
+}
+
+/// Messages in the order in which they were pushed, each with whether a peer's forward is in it.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    messages: VecDeque<(Text, bool)>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Whether one more message stays within the bounds.
+    pub(super) fn has_room(&self, text: &Text, bounds: OutboxBounds) -> bool {
+        self.messages.len() < bounds.messages && self.bytes + text.len() <= bounds.bytes
+    }
+
+    pub(super) fn push(&mut self, text: Text, forward: bool) {
+        self.bytes += text.len();
+        self.messages.push_back((text, forward));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(Text, bool)> {
+        let (text, forward) = self.messages.pop_front()?;
+        self.bytes -= text.len();
+        Some((text, forward))
+    }
+
+    /// Drops all messages. Returns how many of them were forwards.
+    pub(super) fn clear(&mut self) -> u64 {
+        self.bytes = 0;
+        std::mem::take(&mut self.messages).iter().filter(|(_, forward)| *forward).count() as u64
+    }
+}

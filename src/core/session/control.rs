@@ -1,0 +1,117 @@
+//! The session of a control connection: announces devices, and hears when they have registered (PROTOCOL.md 5.2).
+
+use std::time::Instant;
+
+use super::{Answer, Context, Session, Step};
+use crate::core::outbox::Outbox;
+use crate::core::preregistration::{NotExpected, Place, UNPLACED};
+use crate::protocol::control::{self, ControlMessage, PreRegister};
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{DeviceId, is_plain};
+
+/// See [`Session`].
+pub struct ControlSession {
+    context: Context,
+    left: bool,
+}
+
+impl ControlSession {
+    /// A control connection that has just been made. It may stay silent for as long as it likes.
+    pub fn new(context: Context) -> Self {
+        Self { context, left: false }
+    }
+
+    fn pre_register(&self, message: &PreRegister) {
+        let Context { roster, hub, outbox, rules, .. } = &self.context;
+        let plain = |name: &str| is_plain(name, rules.max_device_id);
+        let plain_group = plain(&message.group_name) && plain(&message.owner);
+        let outcomes: Vec<_> = message
+            .devices
+            .iter()
+            .map(|device| {
+                if !plain_group {
+                    return (device.id.as_str(), Some("Invalid group_name"));
+                }
+                if !plain(&device.id) || !plain(&device.name) {
+                    return (device.id.as_str(), Some("Invalid device id"));
+                }
+                let id = DeviceId::new(&device.id);
+                let place = Place {
+                    group_name: match &*message.group_name {
+                        "" => UNPLACED.group_name.clone(),
+                        name => name.to_owned().into(),
+                    },
+                    owner: message.owner.clone(),
+                    name: device.name.clone(),
+                    adb_port: device.adb_port,
+                };
+                let expected = roster.expect(&id, place, outbox, hub.device(&id).is_some(), rules.max_devices);
+                (device.id.as_str(), expected.err().map(NotExpected::text))
+            })
+            .collect();
+        outbox.say(control::accepted(outcomes.into_iter()));
+    }
+}
+
+impl Session for ControlSession {
+    fn on_text(&mut self, text: &str, _: Instant) -> Step {
+        if self.left {
+            return Step::Done;
+        }
+        let refusal = match ControlMessage::parse(text) {
+            Ok(ControlMessage::PreRegister(message)) => {
+                self.pre_register(&message);
+                return Step::Done;
+            }
+            Ok(ControlMessage::Unknown(name)) => Refusal::UnknownMessageType(name),
+            Err(malformed) => malformed.into(),
+        };
+        self.context.refuse(&refusal);
+        if refusal.close_code().is_some() {
+            self.leave();
+            return Step::Done;
+        }
+        Step::Refused
+    }
+
+    fn on_answer(&mut self, _: Answer, _: Instant) -> Step {
+        Step::Done
+    }
+
+    fn holds_texts(&self) -> bool {
+        false
+    }
+
+    fn on_look(&mut self, _: Instant) -> Step {
+        Step::Done
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// What is still pending is not expected any more.
+    fn leave(&mut self) {
+        self.left = true;
+        self.context.roster.cancel(&self.context.outbox);
+    }
+
+    fn expel(&mut self, refusal: &Refusal) {
+        self.context.refuse(refusal);
+        self.leave();
+    }
+
+    fn is_introduced(&self) -> bool {
+        true
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.context.outbox
+    }
+}
+
+impl Drop for ControlSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,265 @@
+//! The session of a device: register once, then forward to clients.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
+use crate::core::hub::Device;
+use crate::core::outbox::Outbox;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
+
+/// See [`Session`].
+pub struct DeviceSession {
+    context: Context,
+    state: State,
+    /// Whether it may name the port of its own web server on this machine: on the device socket only (PROTOCOL.md 5.1).
+    may_name_port: bool,
+}
+
+enum State {
+    /// Nothing said yet; it has to be by then.
+    New { deadline: Option<Instant> },
+    /// Waits for its config, with the latest ICE servers there were when it was asked for.
+    Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
+    /// Waits for what the holder of its id says to a ping.
+    Contending(Box<Registration>),
+    /// In the hub.
+    Registered(Registered),
+    /// Out of it.
+    Left,
+}
+
+struct Registration {
+    device: Arc<Device>,
+    config: Text,
+    generation: u64,
+    renew_at: Option<Instant>,
+}
+
+struct Registered {
+    device: Arc<Device>,
+    generation: u64,
+    /// A renewal has been asked for and not answered yet, with the ICE servers of that generation.
+    renewing: Option<u64>,
+    /// When the credentials in its config should be renewed.
+    renew_at: Option<Instant>,
+}
+
+impl DeviceSession {
+    /// A device that has just connected.
+    pub fn new(context: Context, now: Instant) -> Self {
+        let deadline = deadline_after(now, context.rules.first_message_timeout);
+        Self { context, state: State::New { deadline }, may_name_port: false }
+    }
+
+    /// A device on the device socket, which may name the port of its own web server (PROTOCOL.md 5.1).
+    pub fn over_packets(context: Context, now: Instant) -> Self {
+        let mut session = Self::new(context, now);
+        session.may_name_port = true;
+        session
+    }
+
+    /// Says no. A refusal that closes ends the registration at once, and what the device has sent ahead is not read.
+    fn refuse(&mut self, refusal: Refusal) -> Step {
+        let closes = refusal.close_code().is_some();
+        if closes {
+            self.withdraw();
+        }
+        self.context.refuse(&refusal);
+        match (closes, self.context.outbox.says_errors()) {
+            (true, _) => Step::Done,
+            (false, true) => Step::Refused,
+            (false, false) => Step::Withheld(refusal),
+        }
+    }
+
+    /// Out of the hub, if it was in it.
+    fn withdraw(&mut self) {
+        if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
+            self.context.hub.unregister(&registered.device);
+        }
+    }
+
+    fn on_register(&mut self, id: Option<DeviceId>, info: &str, port: Option<u16>) -> Step {
+        if let State::Registered(registered) = &self.state {
+            let refusal = Refusal::AlreadyRegistered(registered.device.id.clone());
+            return self.refuse(refusal);
+        }
+        let Some(id) = id else { return self.refuse(Refusal::RegisterWithoutId) };
+        if !is_plain(id.as_str(), self.context.rules.max_device_id) {
+            return self.refuse(Refusal::InvalidDeviceId);
+        }
+        if !self.context.peer.grant.covers(&id) {
+            return self.refuse(Refusal::NotAuthorized(None));
+        }
+        let generation = self.context.hub.ice_generation();
+        self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), port, generation };
+        Step::Ask(Question::Config { device_id: id })
+    }
+
+    /// Enters the hub; where somebody else holds the id, finds out whether to take its place.
+    fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
+        let hub = &self.context.hub;
+        if hub.device_count() >= self.context.rules.max_devices && hub.device(&registration.device.id).is_none() {
+            return self.refuse(Refusal::TooManyDevices);
+        }
+        let mut outcome = hub.register(&registration.device, &registration.config, expected);
+        while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
+            outcome = hub.register(&registration.device, &registration.config, Some(&Arc::clone(holder)));
+        }
+        match outcome {
+            Ok(()) => {
+                let Registration { device, generation, renew_at, .. } = *registration;
+                self.context.roster.registered(&device.id);
+                self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
+                self.renew_if_due(now)
+            }
+            Err(holder) => {
+                self.state = State::Contending(registration);
+                Step::Ask(Question::Alive(holder))
+            }
+        }
+    }
+
+    fn on_forward(&mut self, text: &str, client: Option<ClientId>, payload: Option<&str>, now: Instant) -> Step {
+        let refusal = match (&self.state, client, payload) {
+            (State::Registered(registered), Some(client), Some(payload)) => {
+                match self.context.relay.to_client(&registered.device, client, payload, now) {
+                    Ok(()) => return Step::Done,
+                    // The peers of such a device outlive a restart of the server: it speaks to clients of before.
+                    Err(Refusal::UnknownClient(id)) if !self.context.outbox.says_errors() => {
+                        registered.device.tell_left(id);
+                        return Step::Done;
+                    }
+                    Err(refusal) => return self.refuse(refusal),
+                }
+            }
+            (State::Registered(_), None, _) => Refusal::InvalidClientId,
+            (State::Registered(_), _, None) => Refusal::DeviceForwardWithoutPayload,
+            _ => Refusal::NotRegistered,
+        };
+        self.context.heard(text, "forward", None);
+        self.refuse(refusal)
+    }
+
+    /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
+    fn renew_if_due(&mut self, now: Instant) -> Step {
+        let latest = self.context.hub.ice_generation();
+        let State::Registered(registered) = &mut self.state else { return Step::Done };
+        let expiring = registered.renew_at.is_some_and(|at| at <= now);
+        if registered.renewing.is_some() || (registered.generation == latest && !expiring) {
+            return Step::Done;
+        }
+        registered.renewing = Some(latest);
+        registered.renew_at = None;
+        Step::Ask(Question::Config { device_id: registered.device.id.clone() })
+    }
+}
+
+impl Session for DeviceSession {
+    fn on_text(&mut self, text: &str, now: Instant) -> Step {
+        if matches!(self.state, State::Left) {
+            return Step::Done;
+        }
+        match DeviceMessage::parse(text) {
+            Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(text, client_id, payload, now),
+            Ok(DeviceMessage::Register { device_id, device_info, device_port }) => {
+                self.context.heard(text, "register", device_id.as_ref());
+                self.on_register(device_id, device_info, device_port)
+            }
+            Ok(DeviceMessage::Unknown(name)) => {
+                self.context.heard(text, &name, None);
+                self.refuse(Refusal::UnknownMessageType(name.into_owned()))
+            }
+            Err(malformed) => {
+                self.context.heard(text, "", None);
+                self.refuse(malformed.into())
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
+        match (std::mem::replace(&mut self.state, State::Left), answer) {
+            (State::Configuring { id, info, port, generation }, Answer::Config(config, good_for)) => {
+                let Context { peer, outbox, roster, .. } = &self.context;
+                let place = roster.place_of(&id);
+                let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
+                (device.place, device.port) = (place, port.filter(|_| self.may_name_port));
+                let device = Arc::new(device);
+                let renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
+            }
+            (State::Contending(registration), Answer::Alive { holder, alive }) => {
+                if alive {
+                    return self.refuse(Refusal::AlreadyRegistered(registration.device.id.clone()));
+                }
+                self.register(registration, Some(&holder), now)
+            }
+            (State::Registered(mut registered), answer) => {
+                registered.generation = registered.renewing.take().unwrap_or(registered.generation);
+                match answer {
+                    Answer::Config(config, good_for) => {
+                        registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                        self.context.outbox.say(config);
+                    }
+                    // A renewal that failed takes nothing away from a device: it keeps the config it has.
+                    Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
+                }
+                self.state = State::Registered(registered);
+                self.renew_if_due(now)
+            }
+            (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(refusal),
+            (state, _) => {
+                self.state = state;
+                Step::Done
+            }
+        }
+    }
+
+    fn holds_texts(&self) -> bool {
+        matches!(self.state, State::Configuring { .. } | State::Contending(_))
+    }
+
+    fn on_look(&mut self, now: Instant) -> Step {
+        if let State::New { deadline: Some(deadline) } = self.state
+            && deadline <= now
+        {
+            return self.refuse(Refusal::FirstMessageTimeout);
+        }
+        self.renew_if_due(now)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::New { deadline } => *deadline,
+            State::Registered(registered) => registered.renew_at,
+            _ => None,
+        }
+    }
+
+    fn leave(&mut self) {
+        if !matches!(self.state, State::Left) {
+            self.context.outbox.peer_left();
+        }
+        self.withdraw();
+    }
+
+    fn expel(&mut self, refusal: &Refusal) {
+        let _closed = self.refuse(refusal.clone());
+    }
+
+    fn is_introduced(&self) -> bool {
+        !matches!(self.state, State::New { .. })
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.context.outbox
+    }
+}
+
+impl Drop for DeviceSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,66 @@
+//! How many requests were answered, by endpoint and class of status.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What requests are counted by.
+const ENDPOINTS: [&str; 18] = [
+    "/",
+    "/register_device",
+    "/connect_client",
+    "/devices",
+    "/devices/{id}",
+    "/devices/{id}/connect",
+    "/devices/{id}/files/{path}",
+    "/js/server_connector.js",
+    "/dashboard/{file}",
+    "/polled_connections",
+    "/polled_connections/{id}/:forward",
+    "/polled_connections/{id}/messages",
+    "/connect",
+    "/forward",
+    "/poll_messages",
+    "/infra_config",
+    "/metrics",
+    "other",
+];
+
+/// Classes of status codes, from 1xx on.
+const CLASSES: usize = 5;
+
+/// How many requests were answered, by endpoint and class of status.
+#[derive(Default)]
+pub struct RequestCounts([[AtomicU64; CLASSES]; ENDPOINTS.len()]);
+
+impl RequestCounts {
+    /// A request to this endpoint was answered with this status code.
+    pub fn count(&self, endpoint: usize, status: u16) {
+        let class = usize::from(status / 100).saturating_sub(1);
+        if let Some(counter) = self.0.get(endpoint).and_then(|classes| classes.get(class)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Endpoint, class of status (2 for 2xx) and count, where it is not 0.
+    pub fn read(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
+        let counts = ENDPOINTS.iter().zip(&self.0);
+        let counts = counts.flat_map(|(endpoint, classes)| {
+            (1..).zip(classes).map(|(class, count)| (*endpoint, class, count.load(Relaxed)))
+        });
+        counts.filter(|(_, _, count)| *count > 0)
+    }
+
+    /// The number of a path's endpoint.
+    pub fn endpoint_of(path: &str) -> usize {
+        let mut parts = path.split('/').skip(1);
+        let pattern = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("devices"), Some(_), None, None) => "/devices/{id}",
+            (Some("devices"), Some(_), Some("connect"), None) => "/devices/{id}/connect",
+            (Some("devices"), Some(_), Some("files"), Some(_)) => "/devices/{id}/files/{path}",
+            (Some("dashboard"), Some(_), None, None) => "/dashboard/{file}",
+            (Some("polled_connections"), Some(_), Some(":forward"), None) => "/polled_connections/{id}/:forward",
+            (Some("polled_connections"), Some(_), Some("messages"), None) => "/polled_connections/{id}/messages",
+            _ => path,
+        };
+        ENDPOINTS.iter().position(|endpoint| *endpoint == pattern).unwrap_or(ENDPOINTS.len() - 1)
+    }
+}

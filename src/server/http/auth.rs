@@ -1,0 +1,94 @@
+//! The sender of a request, and the hook that lets it in.
+
+#![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
+
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+use super::respond::error;
+use crate::access::hooks::{HookError, Knock};
+use crate::core::peer::{self, Peer, Role};
+use crate::observe::incidents::Incident;
+use crate::protocol::refusal::Refusal;
+use crate::server::connect_info::Origin;
+use crate::server::shared::Shared;
+
+/// Who knocks: what a request says of its sender, taken out before anything is awaited.
+pub(in crate::server) struct Caller {
+    pub(in crate::server) peer: Peer,
+    /// Kept only where a hook wants to see it.
+    request: Option<peer::Request>,
+}
+
+impl Caller {
+    pub(in crate::server) fn of(shared: &Shared, role: Role, request: &Request) -> Self {
+        Self::from(shared, role, request.extensions().get(), request)
+    }
+
+    pub(in crate::server) fn from<B>(
+        shared: &Shared,
+        role: Role,
+        origin: Option<&Origin>,
+        request: &hyper::Request<B>,
+    ) -> Self {
+        let mut peer = Peer::anonymous(role);
+        if let Some(origin) = origin {
+            peer.address = Some(origin.address);
+            peer.certificate.clone_from(&origin.certificate);
+        }
+        Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
+    }
+
+    /// Asks the hook, where there is one.
+    pub(in crate::server) async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
+        let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
+        let certificate = peer.certificate.clone();
+        let knock = Knock { role: peer.role, address: peer.address, certificate, request };
+        let decision = shared.hooks.authorize(&knock);
+        peer.request = Some(Box::new(knock.request));
+        let Some(decision) = decision else { return Ok(peer) };
+        match shared.wait_for_hook("authorize", &peer.to_string(), decision).await {
+            Ok(grant) => {
+                peer.grant = grant;
+                Ok(peer)
+            }
+            Err(no) => {
+                shared.incidents.count(Incident::Unauthorized);
+                Err(denied(no, &peer))
+            }
+        }
+    }
+}
+
+/// The answer where a hook said no, or said nothing.
+pub(in crate::server) fn denied(no: HookError, peer: &Peer) -> Response {
+    let HookError::Refused { reason, status } = no else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::HookFailed.text());
+    };
+    let refusal = Refusal::NotAuthorized(reason);
+    let reason = refusal.text();
+    tracing::info!("refused {} {peer}: {reason:?} [{status}]", peer.role.as_str());
+    refused(&reason, status)
+}
+
+fn refused(reason: &str, status: u16) -> Response {
+    if status != 401 {
+        return error(StatusCode::FORBIDDEN, reason);
+    }
+    let mut response = error(StatusCode::UNAUTHORIZED, reason);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn facts_of<B>(request: &hyper::Request<B>) -> peer::Request {
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    peer::Request {
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        headers: request.headers().iter().map(text).collect(),
+    }
+}

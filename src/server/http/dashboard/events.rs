@@ -1,0 +1,114 @@
+//! Pages that watch the server live: server-sent events, four times a second where something has moved.
+//!
+//! `GET /dashboard/events?search=&device=`: `overview` (the server, and the devices that match), `device` (the one that
+//! is looked at), `entries` (what it and its clients say to each other, where there is a journal).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRef, Request, State};
+use axum::response::Response;
+use axum::routing::get;
+use futures_util::stream;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use tokio::sync::mpsc;
+
+use super::snapshot::{Overview, View};
+use crate::core::peer::Role;
+use crate::observe::incidents::Incident;
+use crate::server::http::auth::Caller;
+use crate::server::http::extract::Stay;
+use crate::server::http::respond::too_many;
+use crate::server::shared::Shared;
+
+/// How often it is looked whether something has moved.
+const TICK: Duration = Duration::from_millis(250);
+/// After so much silence a comment is sent: a page that is gone is noticed by writing to it.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How many there are.
+#[derive(Default)]
+pub(crate) struct Viewers(AtomicUsize);
+
+/// A place among the viewers.
+struct Seat(Arc<Viewers>);
+
+impl Seat {
+    fn take(viewers: &Arc<Viewers>, limit: usize) -> Option<Self> {
+        let more = |taken: usize| (taken < limit).then_some(taken + 1);
+        viewers.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Self(Arc::clone(viewers)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+pub(in crate::server) fn add_to<S>(router: Router<S>, dashboard: bool) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Shared>: FromRef<S>,
+    Arc<Viewers>: FromRef<S>,
+{
+    if dashboard { router.route("/dashboard/events", get(events)) } else { router }
+}
+
+async fn events(State(shared): State<Arc<Shared>>, State(viewers): State<Arc<Viewers>>, request: Request) -> Response {
+    let view = View::of_query(request.uri().query().unwrap_or_default());
+    let caller = Caller::of(&shared, Role::Http, &request);
+    let stay = Stay::of(&request);
+    drop(request);
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => peer,
+        Err(refused) => return refused,
+    };
+    let Some(seat) = Seat::take(&viewers, shared.config.limits.max_viewers) else {
+        shared.incidents.count(Incident::TurnedAway);
+        return too_many("Too many viewers");
+    };
+    stay.granted();
+    let (events, taken) = mpsc::channel(1);
+    let overview = Overview::new(Arc::clone(&shared), peer.grant, view);
+    shared.tasks.spawn(watch(Arc::clone(&shared), seat, overview, events));
+    let body = stream::unfold(taken, async |mut taken| {
+        let event: Bytes = taken.recv().await?;
+        Some((Ok::<_, Infallible>(event), taken))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Tells what has moved until the page is gone, does not read, or the server stops.
+async fn watch(shared: Arc<Shared>, _seat: Seat, mut overview: Overview, events: mpsc::Sender<Bytes>) {
+    let (mut pause, mut told) = (Duration::ZERO, Instant::now());
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            () = events.closed() => return,
+            () = shared.alarm.sleep(pause) => {}
+        }
+        pause = TICK;
+        let mut news = overview.news();
+        if news.is_empty() && told.elapsed() >= QUIET {
+            news.push_str(":\n\n");
+        }
+        if !news.is_empty() {
+            told = Instant::now();
+            let taken = shared.alarm.timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
+            if !matches!(taken, Some(Ok(()))) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who is there, for whoever asks by HTTP (PROTOCOL.md 5.3).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::auth::{Caller, denied};
+use super::extract::InPath;
+use super::respond::{error, json, status_of};
+use crate::access::hooks::HookError;
+use crate::config::DevicesFormat;
+use crate::core::hub::Device;
+use crate::core::peer::Role;
+use crate::core::session::Answer;
+use crate::protocol::{DeviceId, outbound};
+use crate::server::resolver::{Asked, Ice};
+use crate::server::shared::Shared;
+
+/// One entry of `GET /devices`.
+#[derive(Serialize)]
+struct Listed<'a> {
+    device_id: &'a str,
+    group_name: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    owner: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    adb_port: u16,
+    /// Of `GET /devices/{id}` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_info: Option<&'a RawValue>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
+        let place = device.place();
+        Self {
+            device_id: device.id.as_str(),
+            group_name,
+            owner: &place.owner,
+            name: &place.name,
+            adb_port: place.adb_port,
+            registration_info,
+        }
+    }
+}
+
+/// What a request wants listed.
+struct Wanted<'a> {
+    format: DevicesFormat,
+    group: Cow<'a, str>,
+    owner: Cow<'a, str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a query. An empty filter is no filter, and an unknown format is none.
+    fn parse(query: &'a str, default: DevicesFormat) -> Self {
+        let mut wanted = Self { format: default, group: Cow::default(), owner: Cow::default() };
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*key, &*value) {
+                ("format", "ids") => wanted.format = DevicesFormat::Ids,
+                ("format", "full") => wanted.format = DevicesFormat::Full,
+                ("format", _) => wanted.format = default,
+                ("groupId", _) => wanted.group = value,
+                ("owner", _) => wanted.owner = value,
+                _ => {}
+            }
+        }
+        wanted
+    }
+
+    fn admits(&self, shared: &Shared, device: &Device) -> bool {
+        (self.owner.is_empty() || self.owner == device.place().owner)
+            && (self.group.is_empty() || self.group == shared.group_of(device))
+    }
+}
+
+impl Shared {
+    /// The group of a device, for those who see only a part of its device info: where a hook may hide some of it, lists
+    /// tell the announced group alone.
+    pub(in crate::server) fn group_of<'a>(&self, device: &'a Device) -> Cow<'a, str> {
+        let is_hidden = self.hooks.filters_device_info();
+        device.place().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
+    }
+}
+
+/// `GET /devices`: those that the caller may see, by id.
+pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let caller = Caller::of(&shared, Role::Http, &request);
+    drop(request);
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => peer,
+        Err(refused) => return refused,
+    };
+    let wanted = Wanted::parse(&query, shared.config.devices_format);
+    let devices = shared.hub.devices();
+    let visible = |device: &&Arc<Device>| peer.grant.covers(&device.id) && wanted.admits(&shared, device);
+    let listed = devices.iter().filter(visible);
+    let body = match wanted.format {
+        DevicesFormat::Ids => serde_json::to_string(&listed.map(|device| device.id.as_str()).collect::<Vec<_>>()),
+        DevicesFormat::Full => {
+            let entry = |device| Listed::of(device, shared.group_of(device), None);
+            serde_json::to_string(&listed.map(|device| entry(device)).collect::<Vec<_>>())
+        }
+    };
+    json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
+}
+
+/// `GET /devices/{id}`: one of them, with its device info as the caller may see it.
+pub(in crate::server) async fn device(
+    State(shared): State<Arc<Shared>>,
+    InPath(id): InPath,
+    request: Request,
+) -> Response {
+    let caller = Caller::of(&shared, Role::Http, &request);
+    drop(request);
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => Arc::new(peer),
+        Err(refused) => return refused,
+    };
+    let id = DeviceId::new(&id);
+    let Some(device) = shared.hub.device(&id).filter(|_| peer.grant.covers(&id)) else {
+        return error(StatusCode::NOT_FOUND, "Device not found");
+    };
+    let answer = match shared.device_info_for(&peer, &device) {
+        Asked::Now(answer) => answer,
+        Asked::Later(answer) => answer.await,
+    };
+    let info = match &answer {
+        Answer::DeviceInfo(info) => outbound::info_of(info),
+        Answer::Refused(refusal) => return error(status_of(refusal), &refusal.text()),
+        _ => "null",
+    };
+    // The group is that of the info which this viewer sees.
+    let group = device.place().group_of(info);
+    let info = serde_json::from_str::<&RawValue>(info).ok();
+    match serde_json::to_string(&Listed::of(&device, group, info)) {
+        Ok(body) => json(StatusCode::OK, body),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+    }
+}
+
+/// `GET /infra_config`: the `config` message, as a client would get it that has not said its device yet.
+pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let caller = Caller::of(&shared, Role::Http, &request);
+    drop(request);
+    let peer = match caller.authorize(&shared).await {
+        Ok(peer) => Arc::new(peer),
+        Err(refused) => return refused,
+    };
+    let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
+        Ice::Now(servers, _) => Ok(servers),
+        Ice::Failed => Err(HookError::Failed),
+        Ice::Later(decision) => shared.wait_for_hook("ice_servers", &peer.to_string(), decision).await,
+    };
+    match servers {
+        Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
+        Err(no) => denied(no, &peer),
+    }
+}

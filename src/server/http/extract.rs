@@ -1,0 +1,38 @@
+//! What endpoints take out of a request: the id in its path, and its right to wait.
+
+use axum::extract::{FromRequestParts, Path, Request};
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::http::request::Parts;
+
+use super::respond::error;
+use crate::server::connect_info::Origin;
+
+/// The id in a path, decoded.
+pub(in crate::server) struct InPath(pub(in crate::server) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let Path(id) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|_| error(StatusCode::BAD_REQUEST, "The id in the path is no UTF-8"))?;
+        Ok(Self(id))
+    }
+}
+
+/// The right of a request to take its time: its connection no longer counts as one that is only opening.
+pub(in crate::server) struct Stay(Option<Origin>);
+
+impl Stay {
+    pub(in crate::server) fn of(request: &Request) -> Self {
+        Self(request.extensions().get::<Origin>().cloned())
+    }
+
+    pub(in crate::server) fn granted(&self) {
+        if let Some(origin) = &self.0 {
+            origin.entry.opened();
+        }
+    }
+}

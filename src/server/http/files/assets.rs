@@ -1,0 +1,168 @@
+//! Files: those that are part of the server (`web/`), and those of a host package that the operator has named.
+//!
+//! Ours are the same for everybody and tell nothing: `authorize` is not asked for them.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRef, Request, State};
+use axum::response::Response;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use sha1::{Digest, Sha1};
+use tower_http::services::ServeDir;
+use tower_service::Service;
+
+use crate::core::peer::Role;
+use crate::server::http::auth::Caller;
+use crate::server::http::respond::error;
+use crate::server::shared::Shared;
+
+/// What the page may do: use what this server has, and nothing else.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+);
+
+const NO_SNIFFING: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+/// A file that is part of the server.
+pub(in crate::server) struct Embedded {
+    kind: &'static str,
+    text: &'static str,
+    tag: LazyLock<HeaderValue>,
+}
+
+/// A file of `web/`, and its tag, which is worked out when it is first asked for.
+macro_rules! embedded {
+    ($kind:literal, $file:expr) => {{
+        const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/web/", $file));
+        static FILE: Embedded = Embedded { kind: $kind, text: TEXT, tag: LazyLock::new(|| tag_of(TEXT)) };
+        &FILE
+    }};
+}
+
+/// Cuttlefish's web client finds its way to the server with this module.
+pub(in crate::server) fn server_connector() -> &'static Embedded {
+    embedded!("text/javascript; charset=utf-8", "server_connector.js")
+}
+
+/// The files of the page for people, by their paths.
+fn page() -> [(&'static str, &'static Embedded); 11] {
+    macro_rules! script {
+        ($name:literal) => {{
+            let file = embedded!("text/javascript; charset=utf-8", concat!("dashboard/", $name));
+            (concat!("/dashboard/", $name), file)
+        }};
+    }
+    [
+        ("/", embedded!("text/html; charset=utf-8", "dashboard/index.html")),
+        ("/dashboard/style.css", embedded!("text/css; charset=utf-8", "dashboard/style.css")),
+        ("/dashboard/icon.svg", embedded!("image/svg+xml", "dashboard/icon.svg")),
+        script!("main.js"),
+        script!("dom.js"),
+        script!("feed.js"),
+        script!("health.js"),
+        script!("devices.js"),
+        script!("details.js"),
+        script!("conversation.js"),
+        script!("viewer.js"),
+    ]
+}
+
+fn tag_of(text: &str) -> HeaderValue {
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha1::digest(text)));
+    HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+impl Embedded {
+    /// The file, or that the caller has it already (RFC 9110, 13.1.2).
+    pub(in crate::server) fn answer(&self, headers: &HeaderMap) -> Response {
+        let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+        let fresh = known.into_iter().any(|tag| tag == "*" || tag.as_bytes() == self.tag.as_bytes());
+        let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.text) });
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.tag.clone());
+        // Kept, and asked about each time: a server that is newer has to be believed at once.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.extend([NO_SNIFFING, (header::CONTENT_TYPE, HeaderValue::from_static(self.kind))]);
+        if self.kind.starts_with("text/html") {
+            headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        }
+        if fresh {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        response
+    }
+}
+
+/// The routes of our own files: the connector always, the page where there is to be one.
+pub(in crate::server) fn add_to<S>(mut router: Router<S>, dashboard: bool) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Shared>: FromRef<S>,
+{
+    let pages = if dashboard { &page()[..] } else { &[] };
+    let connector = ("/js/server_connector.js", server_connector());
+    for &(path, file) in [connector].iter().chain(pages) {
+        router = router.route(path, get(async move |headers: HeaderMap| file.answer(&headers)));
+    }
+    router
+}
+
+/// Whatever else is asked for: a file of the directory that the operator has named, if there is one.
+pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let Some(directory) = &shared.config.assets_dir else { return error(StatusCode::NOT_FOUND, "Not found") };
+    let caller = Caller::of(&shared, Role::Http, &request);
+    let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+    drop(request);
+    if let Err(refused) = caller.authorize(&shared).await {
+        return refused;
+    }
+    if matches!(method, Method::GET | Method::HEAD) {
+        return file_of(directory, method, &uri, headers).await;
+    }
+    // A file takes no other method; a path without a file is unknown by any.
+    let found = file_of(directory, Method::HEAD, &uri, HeaderMap::new()).await;
+    if found.status() == StatusCode::NOT_FOUND {
+        return found;
+    }
+    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+    refused
+}
+
+async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap) -> Response {
+    if uri.path().contains("%00") {
+        // No file has such a name; to open one is an error of its own.
+        return error(StatusCode::NOT_FOUND, "Not found");
+    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = if uri.path() == "/" { Uri::from_static("/index.html") } else { uri.clone() };
+    *request.headers_mut() = headers;
+    let served = ServeDir::new(directory).append_index_html_on_directories(false).call(request).await;
+    let response = match served {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let reason = if status == StatusCode::NOT_FOUND { None } else { status.canonical_reason() };
+        let mut refused = error(status, reason.unwrap_or("Not found"));
+        // How large the file is, where the range is not within it (RFC 9110, 15.5.17).
+        let range = response.headers().get(header::CONTENT_RANGE).cloned();
+        refused.headers_mut().extend(range.map(|range| (header::CONTENT_RANGE, range)));
+        return refused;
+    }
+    let mut response = response.map(Body::new);
+    response.headers_mut().extend([NO_SNIFFING]);
+    response
+}

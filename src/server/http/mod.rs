@@ -1,0 +1,17 @@
+//! HTTP/1.1: the routes and the upgrade to a WebSocket. Each refusal is a JSON body `{"error": …}`.
+
+mod auth;
+pub(in crate::server) mod dashboard;
+mod devices;
+mod extract;
+mod files;
+pub(in crate::server) mod metrics;
+mod path;
+pub(in crate::server) mod polled;
+mod polling;
+mod reference;
+mod respond;
+mod router;
+pub(in crate::server) mod service;
+mod state;
+mod upgrade;

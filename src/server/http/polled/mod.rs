@@ -1,0 +1,151 @@
+//! Clients that poll (PROTOCOL.md 5.3): for each a mailbox between its requests and its session, which a porter serves.
+//!
+//! A message stays in the mailbox until the client has acknowledged it, by asking for a later one. Whoever stays away for
+//! too long has left.
+
+mod kept;
+mod mailbox;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(in crate::server) use self::kept::{Over, Wanted};
+pub(in crate::server) use self::mailbox::Mailbox;
+use self::mailbox::{Life, State};
+use self::wire::PolledWire;
+use crate::core::peer::Peer;
+use crate::core::session::ClientSession;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{DeviceId, Text};
+use crate::server::message_pump::Porter;
+use crate::server::shared::Shared;
+
+/// The mailboxes of one server, by connection id.
+#[derive(Default)]
+pub(crate) struct Polled(Mutex<HashMap<String, Arc<Mailbox>>>);
+
+impl Polled {
+    /// The mailbox of this connection.
+    pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<Mailbox>> {
+        self.0.lock().get(id).cloned()
+    }
+}
+
+/// A connection for a client that polls, once it has its device info; `Err` is why it has none.
+///
+/// Returns its id and its first message, `{"device_info":…}`.
+pub(in crate::server) async fn connect(
+    shared: &Arc<Shared>,
+    polled: &Arc<Polled>,
+    peer: Peer,
+    device: DeviceId,
+) -> Result<(String, Text), Refused> {
+    let id = new_id().ok_or(Refused::Failed)?;
+    let context = shared.context(peer);
+    let mailbox = Arc::new(Mailbox {
+        shared: Arc::clone(shared),
+        device: device.clone(),
+        outbox: Arc::clone(&context.outbox),
+        state: Mutex::new(State { last_seen: Some(shared.clock.now()), ..State::default() }),
+        arrived: Notify::new(),
+    });
+    {
+        let mut all = polled.0.lock();
+        if all.len() >= shared.config.limits.max_polled {
+            return Err(Refused::Full);
+        }
+        all.insert(id.clone(), Arc::clone(&mailbox));
+    }
+    let listed = Listed { polled: Arc::clone(polled), id: id.clone(), mailbox: Arc::clone(&mailbox) };
+    let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
+    let porter = Porter::new(Arc::clone(shared), &context, session, first, PolledWire(Arc::clone(&mailbox)));
+    let address = context.peer.address;
+    drop(shared.spawn(Box::pin(live(porter, listed)), address));
+    // Whoever gives up before it is connected has left.
+    let mut caller = HangsUp(Some(Arc::clone(&mailbox)));
+    // A request that waits does not tell whether somebody still does: it waits as long as a client may stay away.
+    let first = shared.clock.timeout(shared.config.limits.polled_timeout, mailbox.first_message()).await;
+    let info = match first {
+        Some(Some(info)) => info,
+        Some(None) => return Err(Refused::of(&mailbox)),
+        None => return Err(Refused::By(Refusal::DeviceNotFound(device))),
+    };
+    caller.0 = None;
+    Ok((id, info))
+}
+
+/// Why there is no polled connection.
+pub(in crate::server) enum Refused {
+    /// The session says why.
+    By(Refusal),
+    /// The server stops.
+    Stopping,
+    /// There are too many.
+    Full,
+    /// There is no randomness to be had.
+    Failed,
+}
+
+impl Refused {
+    fn of(mailbox: &Mailbox) -> Self {
+        mailbox.outbox.refusal().map_or(Self::Stopping, Self::By)
+    }
+}
+
+/// 128 bits from the system's random source: whoever knows it is the client.
+fn new_id() -> Option<String> {
+    let mut secret = [0; 16];
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut secret).ok()?;
+    Some(secret.iter().fold(String::with_capacity(32), |mut id, byte| {
+        let _infallible = write!(id, "{byte:02x}");
+        id
+    }))
+}
+
+/// A polled connection's task: as long as it lives, and then as long as what it has heard can be fetched.
+async fn live(porter: Porter<PolledWire, ClientSession>, listed: Listed) {
+    let mailbox = Arc::clone(&listed.mailbox);
+    let shared = &mailbox.shared;
+    if shared.unless_over(Box::pin(porter)).await.is_none() {
+        return;
+    }
+    mailbox.end();
+    while let Some(left) = mailbox.time_left(shared.clock.now()) {
+        let refused = mailbox.state.lock().life == Life::Closed;
+        if refused || shared.clock.timeout(left, shared.stopping.cancelled()).await.is_some() {
+            return;
+        }
+    }
+}
+
+/// A place in the list; once dropped, the books of its mailbox are closed.
+struct Listed {
+    polled: Arc<Polled>,
+    id: String,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.polled.0.lock().remove(&self.id);
+        self.mailbox.close();
+    }
+}
+
+/// Ends a connection whose caller has gone before it was told of it.
+struct HangsUp(Option<Arc<Mailbox>>);
+
+impl Drop for HangsUp {
+    fn drop(&mut self) {
+        if let Some(mailbox) = &self.0 {
+            let mut state = mailbox.state.lock();
+            state.hung_up = true;
+            state.wake();
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The porter's end of a mailbox.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use super::mailbox::Mailbox;
+use crate::core::outbox::End;
+use crate::protocol::{Text, outbound};
+use crate::server::message_pump::{Came, Wire};
+
+pub(in crate::server) struct PolledWire(pub(in crate::server) Arc<Mailbox>);
+
+impl Wire for PolledWire {
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
+        let mut state = self.0.state.lock();
+        if let Some(text) = state.said.pop_front() {
+            state.said_bytes -= text.len();
+            return Poll::Ready(Came::Text(text));
+        }
+        if state.hung_up {
+            return Poll::Ready(Came::Gone);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
+        // What ends a connection is told by the answer to the next request, and not a message of the device.
+        if outbound::type_of(text) == "error" {
+            return Poll::Ready(Ok(()));
+        }
+        let limits = &self.0.shared.config.limits;
+        let mut state = self.0.state.lock();
+        let (messages, bytes) = state.kept.size();
+        if messages >= limits.outbox_messages || bytes + text.len() > limits.outbox_bytes {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        state.kept.push(text.clone(), forward);
+        drop(state);
+        self.0.arrived.notify_waiters();
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&mut self, _: &End) {
+        self.0.end();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.0.due()
+    }
+}

@@ -1,0 +1,53 @@
+//! Answers: JSON bodies, and the status of each refusal (PROTOCOL.md 5.3).
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderValue};
+
+use crate::access::connection_limits::RETRY_AFTER;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{Text, outbound};
+
+/// The answer to everything where there is no room.
+pub(in crate::server) fn full_house(why: &str) -> Response {
+    let mut response = too_many(why);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The status that says what a refusal says.
+pub(in crate::server) fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::DeviceNotFound(_) | Refusal::DeviceDisconnected => StatusCode::NOT_FOUND,
+        Refusal::NotAuthorized(_) => StatusCode::FORBIDDEN,
+        Refusal::HookFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        Refusal::TooManyClients(_) | Refusal::ClientIdsExhausted => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// 503, and when to come again.
+pub(in crate::server) fn too_many(why: &str) -> Response {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+    response
+}
+
+/// The body of an error, in the extensions of its response: the reference's paths have a form of their own for it.
+#[derive(Clone)]
+pub(in crate::server) struct ErrorBody(pub(in crate::server) Text);
+
+pub(in crate::server) fn error(status: StatusCode, reason: &str) -> Response {
+    let body = outbound::error(reason);
+    let mut response = json(status, body.as_str().to_owned());
+    response.extensions_mut().insert(ErrorBody(body));
+    response
+}
+
+pub(in crate::server) fn json(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,58 @@
+//! The routes. The endpoints of devices and clients are not among them: `service` answers those at once.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{any, get};
+use hyper::StatusCode;
+
+use super::extract::InPath;
+use super::files::{assets, device_files};
+use super::respond::{error, json};
+use super::state::HttpState;
+use super::upgrade::upgrade_here;
+use super::{dashboard, devices, metrics, polling};
+use crate::core::peer::Role;
+use crate::protocol::DeviceId;
+use crate::server::shared::Shared;
+
+pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
+    let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
+    let router = assets::add_to(router, shared.config.dashboard);
+    let router = dashboard::events::add_to(router, shared.config.dashboard);
+    polling::add_to(router)
+        .route("/devices", get(devices::devices))
+        .route("/devices/{id}", get(devices::device))
+        .route("/devices/{id}/connect", any(connect_to_device))
+        .route("/devices/{id}/files/{*path}", get(device_files::device_file))
+        .route("/infra_config", get(devices::infra_config))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::metrics))
+        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
+        .fallback(assets::of_directory)
+        .with_state(HttpState::new(shared))
+}
+
+/// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
+async fn connect_to_device(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
+    upgrade_here(&shared, Role::Client, Some(DeviceId::new(&id)), request).await
+}
+
+async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade_here(&shared, Role::Http, None, request).await
+}
+
+/// Whether it takes connections: not any more once it stops.
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.stopping.is_cancelled() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
+    }
+    json(StatusCode::OK, r#"{"status":"ready"}"#.into())
+}
+
+async fn healthz() -> Response {
+    json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+}

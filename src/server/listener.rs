@@ -1,0 +1,92 @@
+//! The listening socket, and the loop that accepts connections from it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection;
+use super::http::service::Routes;
+use super::shared::Shared;
+use crate::access::hooks::Hooks;
+use crate::config::Config;
+use crate::config::tls::Tls;
+
+/// Connections the system keeps for us until we accept them.
+const BACKLOG: i32 = 4096;
+
+pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A port that was just left can be taken again; one that somebody listens on can not.
+    socket.set_reuse_address(true)?;
+    if matches!(address.ip(), IpAddr::V6(ip) if ip.is_unspecified()) {
+        socket.set_only_v6(false)?;
+    }
+    // Signaling is small messages that somebody waits for. Accepted sockets have it from the one that listens.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpListener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
+    };
+    if is_exposed(&shared.config, &*shared.hooks) {
+        tracing::warn!(
+            "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
+            shared.config.host
+        );
+    }
+    let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
+    let mut pause = Duration::ZERO;
+    // At most one line a second.
+    let mut told = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                pause = Duration::ZERO;
+                let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
+                let reception = routes.reception(entry.turned_away);
+                let connection = connection::Connection::new(Arc::clone(&shared), reception, address, entry);
+                shared.spawn(connection.run(stream, tls.clone()), Some(address));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // No descriptors or no memory: they come back when somebody leaves.
+                pause = (pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
+                if told.is_none_or(|told: Instant| told.elapsed() >= Duration::from_secs(1)) {
+                    told = Some(Instant::now());
+                    tracing::warn!("can not accept connections, trying again and again: {error}");
+                }
+                tokio::select! {
+                    () = shared.stopping.cancelled() => return,
+                    () = shared.alarm.sleep(pause) => {}
+                }
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Whether other machines reach it, and nobody is asked who they are.
+pub(super) fn is_exposed(config: &Config, hooks: &dyn Hooks) -> bool {
+    let asks = hooks.authenticates() || config.tls.as_ref().is_some_and(Tls::asks_clients);
+    !config.host.is_loopback() && !asks
+}

@@ -1,0 +1,262 @@
+//! Bind, serve, stop: the accept loop and what all connections of one server share.
+//!
+//! The caller binds and the caller stops; a server that was bound is listening. Every connection is one task on a
+//! tracker, so that a server that has stopped has left nothing behind.
+
+mod catch_panic;
+mod connect_info;
+mod connection;
+mod events;
+mod fault_timer;
+mod http;
+mod listener;
+mod message_pump;
+mod resolver;
+mod seqpacket;
+mod session_driver;
+mod shared;
+mod throttle;
+mod time;
+mod ws;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::events::Changes;
+pub use self::time::clock::Clock;
+
+use self::http::service::Routes;
+use self::listener::{accept, is_exposed, listen};
+use self::seqpacket::{Door, Local};
+use self::shared::Shared;
+use self::time::timers::Alarm;
+use crate::access::connection_limits::Gate;
+use crate::access::hooks::Hooks;
+use crate::access::origin_policy::Policy;
+use crate::config::error::{ConfigError, Error};
+use crate::config::{Config, IceSource};
+use crate::core::hub::{Hub, Observer};
+use crate::core::outbox::End;
+use crate::core::relay::Relay;
+use crate::observe::faults::{Rule, RuleId, Tally};
+use crate::observe::incidents::Incidents;
+use crate::observe::journal::Journal;
+use crate::observe::ledger::LedgerReading;
+use crate::observe::request_counts::RequestCounts;
+
+/// A server that listens and does not answer yet.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    local: Vec<Local>,
+    address: SocketAddr,
+}
+
+/// A server that answers.
+#[derive(Clone)]
+pub struct Running {
+    shared: Arc<Shared>,
+    routes: Routes,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Checks the settings and listens. Needs no runtime yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] and [`Error::Bind`].
+    pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        config.validate()?;
+        if is_exposed(&config, &*hooks) && !config.allow_unauthenticated {
+            let what = format!(
+                "{} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
+                 allow_unauthenticated if that is meant",
+                config.host
+            );
+            return Err(ConfigError::new("host", what).into());
+        }
+        let wanted = SocketAddr::new(config.host, config.port);
+        let bind_error = |source| Error::Bind { address: wanted, source };
+        let listener = listen(wanted).map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        let doors = [(Door::Devices, &config.device_socket), (Door::Control, &config.control_socket)];
+        let doors = doors.into_iter().filter_map(|(door, path)| Some((door, path.as_deref()?)));
+        let local = doors.map(|(door, path)| Local::bind(door, path)).collect::<Result<_, _>>()?;
+        let changes = Arc::new(Changes::default());
+        let alarm = Alarm::new().map_err(Error::Runtime)?;
+        let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&alarm))), Arc::new(Incidents::default()));
+        let started = clock.unix_now();
+        let chronicle = events::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
+        let journal = config.journal.then(|| {
+            let desk = fault_timer::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+            Arc::new(Journal::new(config.journal_bounds(), Box::new(desk)))
+        });
+        let client_ids = config.client_ids;
+        // By the system's clock, not by one that a test has turned: real devices do not know of that one.
+        let first_client_id =
+            move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let hub = Hub::new(Arc::new(chronicle), config.limits.max_devices, first_client_id);
+        let shared = Shared {
+            rules: Arc::new(config.rules()),
+            hub: Arc::new(hub),
+            relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+            clock,
+            alarm,
+            gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+            policy: Policy::new(&config),
+            roster: Arc::default(),
+            requests: RequestCounts::default(),
+            started,
+            tasks: TaskTracker::new(),
+            timekeeping: TaskTracker::new(),
+            incidents,
+            hooks,
+            changes,
+            ice: RwLock::new(config.ice.clone()),
+            stopping: CancellationToken::new(),
+            over: CancellationToken::new(),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared), listener, local, address })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to answer, on the runtime this is called in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled, and time where the system is not Linux.
+    pub fn serve(self) -> Running {
+        let Self { shared, listener, local, address } = self;
+        for door in local {
+            shared.tasks.spawn(door.accept(Arc::clone(&shared)));
+        }
+        shared.tasks.spawn(fault_timer::release_in_time(Arc::clone(&shared)));
+        shared.timekeeping.spawn(keep_time(Arc::clone(&shared)));
+        let routes = Routes::default();
+        shared.tasks.spawn(accept(Arc::clone(&shared), routes.clone(), listener));
+        Running { shared, routes, address }
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves one more connection, in memory: as any that was accepted from this machine, and without TLS. Returns the
+    /// task, which ends with the connection.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let entry = self.shared.gate.enter(address.ip(), Instant::now());
+        let reception = self.routes.reception(entry.turned_away);
+        let connection = connection::Connection::new(Arc::clone(&self.shared), reception, address, entry);
+        self.shared.spawn(connection.run_in_memory(stream), Some(address))
+    }
+
+    /// Who is there.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
+    /// What became of the forwards so far.
+    pub fn ledger(&self) -> LedgerReading {
+        self.shared.relay.ledger().read()
+    }
+
+    /// How often what should not happen did.
+    pub fn incidents(&self) -> &Incidents {
+        &self.shared.incidents
+    }
+
+    /// What was said, if it was to be written down.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.shared.relay.journal()
+    }
+
+    /// Arms a fault: it strikes from the next forward on.
+    pub fn arm_fault(&self, rule: Rule) -> RuleId {
+        self.shared.relay.arm(rule)
+    }
+
+    /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
+    pub fn disarm_fault(&self, id: RuleId) -> Option<Tally> {
+        self.shared.relay.disarm(id, self.shared.clock.now())
+    }
+
+    /// What became of a fault so far, if it is armed.
+    pub fn fault_tally(&self, id: RuleId) -> Option<Tally> {
+        self.shared.relay.tally(id)
+    }
+
+    /// What faults leave to chance goes by this seed, in those armed from now on. Default 0.
+    pub fn seed_faults(&self, seed: u64) {
+        self.shared.relay.set_seed(seed);
+    }
+
+    /// The time it goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// After the clock was turned: has everybody look at it. The receiver is hung up on once all that was due is done.
+    pub fn clock_turned(&self) -> mpsc::Receiver<()> {
+        self.shared.relay.release_due(self.shared.clock.now());
+        self.shared.hub.nudge_all()
+    }
+
+    /// A counter to wait on.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.shared.changes
+    }
+
+    /// Tells peers other ICE servers from now on, and live devices at once, in a new `config`.
+    pub fn set_ice_servers(&self, source: IceSource) {
+        *self.shared.ice.write() = source;
+        self.shared.hub.renew_config();
+    }
+
+    /// Stops listening, says 1001 to everyone, and waits until all connections are gone, at most until `deadline`;
+    /// then drops what is left. Returns whether everybody left in time.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.shared.stopping.cancel();
+        // Goodbyes have deadlines too.
+        self.shared.clock.resume();
+        self.shared.hub.close(&End::close(1001, "server stopping"));
+        self.shared.tasks.close();
+        let in_time = self.shared.alarm.timeout(deadline, self.shared.tasks.wait()).await.is_some();
+        self.shared.over.cancel();
+        drop(self.shared.hub.nudge_all());
+        self.shared.tasks.wait().await;
+        self.shared.timekeeping.close();
+        self.shared.timekeeping.wait().await;
+        self.shared.relay.abandon();
+        in_time
+    }
+}
+
+/// Wakes connections when their time has come, until the last of them has gone.
+async fn keep_time(shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.tasks.wait() => {}
+        Err(error) = shared.alarm.run() => {
+            tracing::error!("can not watch the timer, and deadlines will be missed: {error}");
+            shared.tasks.wait().await;
+        }
+    }
+    shared.alarm.close();
+}

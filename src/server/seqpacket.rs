@@ -1,0 +1,220 @@
+//! The device socket and the control socket (PROTOCOL.md 5.1 and 5.2): `SOCK_SEQPACKET`, one JSON message in each packet.
+//!
+//! Who may use them is up to the file system: they belong to the server's user and group, with mode 0770.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+
+use crate::config::error::Error;
+use crate::core::outbox::End;
+use crate::core::peer::{Peer, Role};
+use crate::core::session::{ControlSession, DeviceSession, Step};
+use crate::protocol::refusal::Refusal;
+use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
+use crate::server::message_pump::{Came, Porter, Wire};
+use crate::server::shared::Shared;
+use crate::server::ws::open::Pumping;
+
+/// Owner and group, as Cuttlefish's own operator has it.
+const MODE: u32 = 0o770;
+
+const BACKLOG: i32 = 128;
+
+/// What a local socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Devices register.
+    Devices,
+    /// Devices are announced.
+    Control,
+}
+
+/// A socket that listens. Its file goes when it does.
+pub(super) struct Local {
+    door: Door,
+    path: PathBuf,
+    socket: Socket,
+    /// Device and inode of our file: another one in its place is not ours to remove.
+    file: (u64, u64),
+}
+
+impl Local {
+    /// Listens. The file of a server that is gone is replaced.
+    pub(super) fn bind(door: Door, path: &Path) -> Result<Self, Error> {
+        let error = |source| Error::BindLocal { path: path.to_owned(), source };
+        make_room(path).map_err(error)?;
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(error)?;
+        // Under another name until it has its mode and listens: nobody is to find it half made.
+        let unfinished = unfinished(path);
+        drop(fs::remove_file(&unfinished));
+        let made = (|| {
+            socket.bind(&SockAddr::unix(&unfinished)?)?;
+            fs::set_permissions(&unfinished, fs::Permissions::from_mode(MODE))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let file = fs::symlink_metadata(&unfinished)?;
+            fs::rename(&unfinished, path)?;
+            Ok((file.dev(), file.ino()))
+        })();
+        if made.is_err() {
+            drop(fs::remove_file(&unfinished));
+        }
+        Ok(Self { door, path: path.to_owned(), socket, file: made.map_err(error)? })
+    }
+
+    /// Accepts until the server stops.
+    pub(super) async fn accept(self, shared: Arc<Shared>) {
+        let listening = self.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
+        let mut listener = match listening {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!("can not watch {}: {error}", self.path.display()),
+        };
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shared.stopping.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(socket) => serve(&shared, self.door, socket),
+                Err(error) => {
+                    tracing::warn!("can not accept on {}, trying again: {error}", self.path.display());
+                    tokio::select! {
+                        () = shared.stopping.cancelled() => return,
+                        () = shared.alarm.sleep(Duration::from_secs(1)) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if ours {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Makes sure that nobody listens there, and that what is there is no file of somebody's.
+fn make_room(path: &Path) -> io::Result<()> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !there.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+    }
+    let caller = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    // One that is too busy to accept is alive as well.
+    caller.set_nonblocking(true)?;
+    match caller.connect(&SockAddr::unix(path)?) {
+        // Its server is gone; renaming ours over it replaces it.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        // Whatever kind of socket it is, somebody listens.
+        Ok(()) | Err(_) => Err(io::Error::from(io::ErrorKind::AddrInUse)),
+    }
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn serve(shared: &Arc<Shared>, door: Door, socket: UnixSeqpacket) {
+    // Counted like those that come over the network.
+    let entry = shared.gate.enter(std::net::Ipv4Addr::LOCALHOST.into(), Instant::now());
+    if let Some(why) = entry.turned_away {
+        return tracing::info!("turned a local connection away: {why}");
+    }
+    entry.opened();
+    let role = if door == Door::Devices { Role::Device } else { Role::Http };
+    let mut peer = Peer::anonymous(role);
+    if door == Door::Devices {
+        peer.hears_errors = false;
+        peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);
+    }
+    let context = shared.context(peer);
+    let wire = PacketWire::new(Arc::clone(shared), socket);
+    let (now, ours) = (shared.clock.now(), Arc::clone(shared));
+    let porter: Pumping = match door {
+        Door::Devices => {
+            let session = DeviceSession::over_packets(context.clone(), now);
+            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
+        }
+        Door::Control => {
+            let session = ControlSession::new(context.clone());
+            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
+        }
+    };
+    let ours = Arc::clone(shared);
+    let counted = async move {
+        ours.unless_over(porter).await;
+        drop(entry);
+    };
+    drop(shared.spawn(Box::pin(counted), None));
+}
+
+/// The largest packet that the system takes, in bytes: what the socket's send buffer holds, less what the kernel keeps
+/// for itself (32 bytes, `unix_dgram_sendmsg`). A larger one would be refused with `EMSGSIZE`.
+fn max_packet(socket: &UnixSeqpacket) -> usize {
+    let buffer = SockRef::from(socket).send_buffer_size();
+    buffer.map_or(MAX_DEVICE_MESSAGE, |bytes| bytes.saturating_sub(32))
+}
+
+/// Packets, each of them one text.
+struct PacketWire {
+    shared: Arc<Shared>,
+    socket: UnixSeqpacket,
+    /// As large as a message may be; memory is taken as far as packets reach into it.
+    buffer: Vec<u8>,
+}
+
+impl PacketWire {
+    fn new(shared: Arc<Shared>, socket: UnixSeqpacket) -> Self {
+        let buffer = vec![0; shared.config.limits.max_message_size];
+        Self { shared, socket, buffer }
+    }
+}
+
+impl Wire for PacketWire {
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
+        let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.buffer) else { return Poll::Pending };
+        Poll::Ready(match received {
+            Ok(packet) if packet.truncated() => Came::TooBig,
+            Ok(packet) if packet.bytes_read() > 0 => match std::str::from_utf8(&self.buffer[..packet.bytes_read()]) {
+                Ok(text) => Came::Text(text.to_owned()),
+                Err(_) => Came::Wrong(Refusal::InvalidJson),
+            },
+            Ok(_) | Err(_) => Came::Gone,
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
+        let Poll::Ready(sent) = self.socket.poll_send(cx, text.as_str().as_bytes()) else { return Poll::Pending };
+        sent?;
+        self.shared.relay.ledger().deliver(u64::from(forward));
+        Poll::Ready(Ok(()))
+    }
+
+    /// There is no goodbye: the socket closes.
+    fn end(&mut self, _: &End) {}
+
+    /// Whoever is gone has its socket closed by the system.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}

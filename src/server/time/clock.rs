@@ -1,0 +1,159 @@
+//! The time by which a server goes. It is the system's, until a test freezes it or moves it on: then every deadline
+//! that is measured by it comes when the test says so.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::server::time::timers::Alarm;
+
+/// A clock that is the system's until it is touched.
+#[derive(Debug)]
+pub struct Clock {
+    /// Whether it has ever been touched. Where not, it costs one atomic load.
+    touched: AtomicBool,
+    hands: Mutex<Hands>,
+    moved: watch::Sender<()>,
+    alarm: Arc<Alarm>,
+}
+
+/// It showed `shown` when the system's clock was at `real`.
+#[derive(Debug, Clone, Copy)]
+struct Hands {
+    shown: Instant,
+    shown_system: SystemTime,
+    real: Instant,
+    frozen: bool,
+}
+
+impl Hands {
+    fn gone_by(&self) -> Duration {
+        if self.frozen { Duration::ZERO } else { self.real.elapsed() }
+    }
+
+    fn set(&mut self, ahead: Duration, frozen: bool) {
+        let by = self.gone_by() + ahead;
+        // Tests do not travel beyond what the types can say; should one, time stands.
+        self.shown = self.shown.checked_add(by).unwrap_or(self.shown);
+        self.shown_system = self.shown_system.checked_add(by).unwrap_or(self.shown_system);
+        self.real = Instant::now();
+        self.frozen = frozen;
+    }
+}
+
+impl Clock {
+    /// The system's time; those who wait are woken by this alarm.
+    pub(in crate::server) fn new(alarm: Arc<Alarm>) -> Self {
+        let now = Instant::now();
+        let hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
+        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()), alarm }
+    }
+
+    /// The time for deadlines.
+    pub fn now(&self) -> Instant {
+        if !self.touched.load(Ordering::Acquire) {
+            return Instant::now();
+        }
+        let hands = self.hands.lock();
+        hands.shown + hands.gone_by()
+    }
+
+    /// The time of day.
+    pub fn system_now(&self) -> SystemTime {
+        if !self.touched.load(Ordering::Acquire) {
+            return SystemTime::now();
+        }
+        let hands = self.hands.lock();
+        hands.shown_system + hands.gone_by()
+    }
+
+    /// The time of day in seconds since 1970.
+    pub fn unix_now(&self) -> f64 {
+        self.system_now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    }
+
+    /// Stops it.
+    pub fn freeze(&self) {
+        self.turn(|hands| hands.set(Duration::ZERO, true));
+    }
+
+    /// Lets it go on from where it stands.
+    pub fn resume(&self) {
+        self.turn(|hands| hands.set(Duration::ZERO, false));
+    }
+
+    /// Moves it on, frozen or not.
+    pub fn advance(&self, by: Duration) {
+        self.turn(|hands| hands.set(by, hands.frozen));
+    }
+
+    /// Whether it stands.
+    pub fn is_frozen(&self) -> bool {
+        self.touched.load(Ordering::Acquire) && self.hands.lock().frozen
+    }
+
+    fn turn(&self, turn: impl FnOnce(&mut Hands)) {
+        {
+            let mut hands = self.hands.lock();
+            if !self.touched.load(Ordering::Acquire) {
+                // Until now it showed the system's time.
+                let now = Instant::now();
+                *hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
+            }
+            turn(&mut hands);
+            self.touched.store(true, Ordering::Release);
+        }
+        self.moved.send_replace(());
+    }
+
+    /// When the system's clock will be at this time of ours; `None` while it stands before that.
+    pub fn real(&self, due: Instant) -> Option<Instant> {
+        if !self.touched.load(Ordering::Acquire) {
+            return Some(due);
+        }
+        let left = due.saturating_duration_since(self.now());
+        if left.is_zero() {
+            return Some(Instant::now());
+        }
+        if self.is_frozen() { None } else { Instant::now().checked_add(left) }
+    }
+
+    /// Waits until this time.
+    pub async fn sleep_until(&self, due: Instant) {
+        let mut moved = self.moved.subscribe();
+        while self.now() < due {
+            moved.mark_unchanged();
+            let real = self.real(due);
+            let sleep = async {
+                match real {
+                    Some(real) => self.alarm.sleep_until(real).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                _ = moved.changed() => {}
+            }
+        }
+    }
+
+    /// Waits for a future, at most so long; `None` if it took longer.
+    pub async fn timeout<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let due = self.now().checked_add(limit);
+        let over = async {
+            match due {
+                Some(due) => self.sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = over => None,
+        }
+    }
+}

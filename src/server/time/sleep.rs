@@ -1,0 +1,79 @@
+//! Time that passes, as a future: for tasks that wait for more than one thing, and for hyper.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::timers::{Alarm, Bell};
+
+/// Ready at its time.
+pub(in crate::server) struct Nap {
+    bell: Bell,
+    /// `None` is beyond all clocks.
+    until: Option<Instant>,
+    /// Whom the bell wakes.
+    waker: Option<Waker>,
+}
+
+impl Alarm {
+    /// Waits until then, by the system's clock.
+    pub(in crate::server) fn sleep_until(self: &Arc<Self>, at: Instant) -> Nap {
+        Nap { bell: Bell::new(self), until: Some(at), waker: None }
+    }
+
+    /// Waits so long.
+    pub(in crate::server) fn sleep(self: &Arc<Self>, time: Duration) -> Nap {
+        Nap { bell: Bell::new(self), until: Instant::now().checked_add(time), waker: None }
+    }
+
+    /// Waits for a future, at most so long; `None` if it took longer.
+    pub(in crate::server) async fn timeout<T>(
+        self: &Arc<Self>,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let nap = self.sleep(limit);
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = nap => None,
+        }
+    }
+}
+
+impl Future for Nap {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let nap = self.get_mut();
+        let Some(until) = nap.until else { return Poll::Pending };
+        if nap.bell.has_rung() {
+            return Poll::Ready(());
+        }
+        if !nap.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            nap.bell.set(until, cx.waker());
+            nap.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl hyper::rt::Sleep for Nap {}
+
+/// An alarm for hyper.
+pub(in crate::server) struct HyperTimer(pub(in crate::server) Arc<Alarm>);
+
+impl hyper::rt::Timer for HyperTimer {
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(self.0.sleep(time))
+    }
+
+    fn sleep_until(&self, at: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(self.0.sleep_until(at))
+    }
+}

@@ -1,0 +1,178 @@
+//! The alarm: wakes tasks when their time has come, with one timer for all of them. Knows no connection.
+//!
+//! tokio's timers would do. But while one of them is set, each wait for the network is a wait until then: for every
+//! message the system is asked for the time four times more. What waits here costs nothing until it is due.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::timerfd::Timer;
+
+/// When a bell rings, in milliseconds since the alarm was made, rounded up: what is due in the same one is done together.
+type Millis = u64;
+
+/// A bell among those that are set: when it rings, and a number of its own.
+type Place = (Millis, u64);
+
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    made: Instant,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    bells: BTreeMap<Place, Ringing>,
+    last: u64,
+    /// `None` once the alarm is closed.
+    timer: Option<Timer>,
+    /// What the timer is set to.
+    timer_at: Option<Millis>,
+}
+
+#[derive(Debug)]
+struct Ringing {
+    waker: Waker,
+    has_rung: Arc<AtomicBool>,
+}
+
+impl Alarm {
+    /// One that nobody has set. It rings as long as somebody polls [`Alarm::run`].
+    ///
+    /// # Errors
+    /// Where the system has no more descriptors.
+    pub(in crate::server) fn new() -> io::Result<Arc<Self>> {
+        let waiting = Waiting { bells: BTreeMap::new(), last: 0, timer: Some(Timer::new()?), timer_at: None };
+        Ok(Arc::new(Self { made: Instant::now(), waiting: Mutex::new(waiting) }))
+    }
+
+    /// Wakes whoever is due, for ever.
+    ///
+    /// # Errors
+    /// Where the runtime can not watch the timer.
+    pub(in crate::server) async fn run(&self) -> io::Result<()> {
+        let watched = self.waiting.lock().timer.as_ref().map(Timer::watch);
+        let Some(mut timer) = watched.transpose()? else { return Ok(()) };
+        loop {
+            timer.rung().await?;
+            self.ring();
+        }
+    }
+
+    /// Rings no more, and keeps nothing: neither a descriptor, nor a waker by which a runtime would keep its own.
+    pub(in crate::server) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.timer = None;
+        let bells = std::mem::take(&mut waiting.bells);
+        // What goes with a waker may have a bell of its own.
+        drop(waiting);
+        drop(bells);
+    }
+
+    fn ring(&self) {
+        let due = {
+            let mut waiting = self.waiting.lock();
+            let next = self.floor(Instant::now()) + 1;
+            let later = waiting.bells.split_off(&(next, 0));
+            let due = std::mem::replace(&mut waiting.bells, later);
+            waiting.timer_at = waiting.bells.keys().next().map(|&(at, _)| at);
+            self.set_timer(&waiting);
+            // Under the lock: a bell that is set anew meanwhile has not rung.
+            for ringing in due.values() {
+                ringing.has_rung.store(true, Ordering::Release);
+            }
+            due
+        };
+        for ringing in due.into_values() {
+            ringing.waker.wake();
+        }
+    }
+
+    fn add(&self, at: Instant, ringing: Ringing) -> Place {
+        let at = self.ceiling(at);
+        let mut waiting = self.waiting.lock();
+        waiting.last += 1;
+        let place = (at, waiting.last);
+        waiting.bells.insert(place, ringing);
+        if waiting.timer_at.is_none_or(|set| at < set) {
+            waiting.timer_at = Some(at);
+            self.set_timer(&waiting);
+        }
+        place
+    }
+
+    fn remove(&self, place: Place) {
+        // The timer stays as it is: to let it ring for nobody costs less than to set it.
+        let _ringing = self.waiting.lock().bells.remove(&place);
+    }
+
+    fn set_timer(&self, waiting: &Waiting) {
+        // What no clock will ever show needs no timer.
+        let at = waiting.timer_at.and_then(|at| self.made.checked_add(Duration::from_millis(at)));
+        if let (Some(timer), Some(at)) = (&waiting.timer, at) {
+            timer.set(at.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn floor(&self, at: Instant) -> Millis {
+        u64::try_from(at.saturating_duration_since(self.made).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn ceiling(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.made);
+        u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+}
+
+/// What wakes one task at one time. Dropped, it rings no more.
+pub(in crate::server) struct Bell {
+    alarm: Arc<Alarm>,
+    /// When it is to ring, and where it waits.
+    set: Option<(Instant, Place)>,
+    has_rung: Arc<AtomicBool>,
+}
+
+impl Bell {
+    /// Not set.
+    pub(in crate::server) fn new(alarm: &Arc<Alarm>) -> Self {
+        Self { alarm: Arc::clone(alarm), set: None, has_rung: Arc::default() }
+    }
+
+    /// Has it ring at this time, and not when it would have before.
+    pub(in crate::server) fn set(&mut self, at: Instant, waker: &Waker) {
+        self.unset();
+        self.has_rung.store(false, Ordering::Release);
+        let ringing = Ringing { waker: waker.clone(), has_rung: Arc::clone(&self.has_rung) };
+        self.set = Some((at, self.alarm.add(at, ringing)));
+    }
+
+    /// Whether it is going to ring, at this time or sooner.
+    pub(in crate::server) fn rings_by(&self, at: Instant) -> bool {
+        self.set.is_some_and(|(rings, _)| rings <= at) && !self.has_rung()
+    }
+
+    /// Whether it has rung since it was set.
+    pub(in crate::server) fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::Acquire)
+    }
+
+    fn unset(&mut self) {
+        if let Some((_, place)) = self.set.take()
+            && !self.has_rung()
+        {
+            self.alarm.remove(place);
+        }
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.unset();
+    }
+}

@@ -1,0 +1,99 @@
+//! A transport in the words of the library, which are those of `std::io`. It is given what it is to read.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(in crate::server) struct Transfer<S> {
+    pub(in crate::server) inner: S,
+    /// Whom the transport wakes.
+    pub(in crate::server) waker: Waker,
+    /// What the library is to read next: of one frame, and no more.
+    pub(in crate::server) lent: Bytes,
+    /// The peer sends nothing any more.
+    pub(in crate::server) is_at_end: bool,
+    /// Written before and not taken by the transport: it goes first.
+    unsent: Bytes,
+}
+
+impl<S> Transfer<S> {
+    pub(in crate::server) fn new(inner: S) -> Self {
+        let (lent, unsent) = (Bytes::new(), Bytes::new());
+        Self { inner, waker: Waker::noop().clone(), lent, is_at_end: false, unsent }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Transfer<S> {
+    pub(in crate::server) fn receive(&mut self, room: &mut ReadBuf<'_>) -> io::Result<()> {
+        done(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), room))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Transfer<S> {
+    /// Has the transport take what it has not taken before.
+    fn send_unsent(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent);
+            let outcome = self.send(&unsent);
+            self.unsent = unsent;
+            self.unsent.advance(outcome?);
+        }
+        Ok(())
+    }
+
+    /// Sends this, as far as the transport takes it at once. The rest waits here.
+    pub(in crate::server) fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let outcome = self.send_unsent();
+        let mut sent = 0;
+        let outcome = outcome.and_then(|()| {
+            while sent < bytes.len() {
+                sent += self.send(&bytes[sent..])?;
+            }
+            Ok(())
+        });
+        if sent < bytes.len() {
+            self.unsent = [&*self.unsent, &bytes[sent..]].concat().into();
+        }
+        outcome
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match done(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes)) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            outcome => outcome,
+        }
+    }
+}
+
+impl<S> Read for Transfer<S> {
+    fn read(&mut self, wanted: &mut [u8]) -> io::Result<usize> {
+        if self.lent.is_empty() && !self.is_at_end {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let part = self.lent.split_to(wanted.len().min(self.lent.len()));
+        wanted[..part.len()].copy_from_slice(&part);
+        Ok(part.len())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Write for Transfer<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_unsent()?;
+        self.send(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send_unsent()?;
+        done(Pin::new(&mut self.inner).poll_flush(&mut Context::from_waker(&self.waker)))
+    }
+}
+
+fn done<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+    match poll {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}

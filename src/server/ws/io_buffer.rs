@@ -1,0 +1,89 @@
+//! A page: what one poll of a connection reads into and writes from. Threads have one each, and lend it to the connection
+//! that is polled: an idle one keeps no buffer. Knows no frames.
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use tokio::io::ReadBuf;
+
+/// As much as one read takes, in bytes: the longest message for a device, and what is around it.
+const SIZE: usize = 66 * 1024;
+
+/// What is kept of room to write, in bytes: longer messages make more, and it goes again.
+const ROOM_TO_WRITE: usize = SIZE;
+
+thread_local! {
+    static FREE: Cell<Option<Box<Page>>> = const { Cell::new(None) };
+}
+
+/// Lent by [`Page::lend`]. What is on it has an owner until the end of the poll only.
+pub(in crate::server) struct Page {
+    incoming: Box<[u8]>,
+    /// What was read into it and not looked at yet.
+    unread: Range<usize>,
+    /// What is to be written.
+    pub(in crate::server) outgoing: Vec<u8>,
+}
+
+impl Page {
+    /// Lends the thread's page. One that is lost in a panic is made anew.
+    pub(in crate::server) fn lend<T>(poll: impl FnOnce(&mut Self) -> T) -> T {
+        FREE.with(|free| {
+            let mut page = free.take().unwrap_or_else(|| Box::new(Self::new()));
+            let outcome = poll(&mut page);
+            page.unread = 0..0;
+            page.outgoing.clear();
+            if page.outgoing.capacity() > ROOM_TO_WRITE {
+                page.outgoing.shrink_to(ROOM_TO_WRITE);
+            }
+            free.set(Some(page));
+            outcome
+        })
+    }
+
+    fn new() -> Self {
+        Self { incoming: vec![0; SIZE].into(), unread: 0..0, outgoing: Vec::new() }
+    }
+
+    /// What was read and not looked at yet.
+    pub(in crate::server) fn unread(&self) -> &[u8] {
+        &self.incoming[self.unread.clone()]
+    }
+
+    /// The next bytes, at most so many as there are. They have been looked at then.
+    pub(in crate::server) fn take(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.unread.start;
+        self.unread.start = self.unread.end.min(start + bytes);
+        &mut self.incoming[start..self.unread.start]
+    }
+
+    /// Has more come, behind what is unread. Returns how much came.
+    pub(in crate::server) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut ReadBuf<'_>) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let mut room = self.room();
+        read(&mut room)?;
+        let came = room.filled().len();
+        self.unread.end += came;
+        Ok(came)
+    }
+
+    /// Takes what was read before, as far as there is room, and puts it behind what is unread.
+    pub(in crate::server) fn put(&mut self, ahead: &mut Bytes) {
+        let mut room = self.room();
+        let part = ahead.split_to(ahead.len().min(room.remaining()));
+        room.put_slice(&part);
+        self.unread.end += part.len();
+    }
+
+    fn room(&mut self) -> ReadBuf<'_> {
+        if self.unread.start > 0 {
+            self.incoming.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
+        ReadBuf::new(&mut self.incoming[self.unread.end..])
+    }
+}

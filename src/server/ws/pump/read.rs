@@ -1,0 +1,165 @@
+//! What a pump does with what its peer sends, and with what is no more to be listened to.
+
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use tokio::io::ReadBuf;
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+
+use super::{Phase, Pump};
+use crate::core::outbox::End;
+use crate::core::session::Session;
+use crate::observe::incidents::Incident;
+use crate::server::throttle::Sent;
+use crate::server::ws::close::Fault;
+use crate::server::ws::io_buffer::Page;
+use crate::server::ws::stream::Heard;
+use crate::server::ws::transport::Transport;
+
+/// Texts taken from the socket before the other directions have their turn.
+const READ_BURST: usize = 32;
+
+impl<S, P> Pump<S, P>
+where
+    S: Transport,
+    P: Session + Unpin,
+{
+    /// Takes what has come. True where there may be more to do.
+    pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
+        if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
+            return self.throw_away(cx);
+        }
+        let before = self.phase;
+        for _ in 0..READ_BURST {
+            if self.phase == Phase::Over || self.deaf {
+                return true;
+            }
+            if self.dialogue.holds_enough() {
+                return false;
+            }
+            let next = self.socket.poll_read(cx, page);
+            let came = self.socket.take_came();
+            if came > 0 {
+                self.count_first_bytes(came);
+                let now = self.now();
+                self.dialogue.spend(Sent::Bytes(came), now);
+            }
+            let Poll::Ready(next) = next else { return self.phase != before };
+            match next {
+                Some(Ok(heard)) => self.on_heard(&heard),
+                Some(Err(error)) => self.on_read_error(&error),
+                None => {
+                    self.dialogue.session.leave();
+                    self.phase = Phase::Leaving(self.now() + self.dialogue.shared.config.limits.close_timeout);
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn on_heard(&mut self, heard: &Heard<'_>) {
+        let now = self.now();
+        self.last_heard = now;
+        self.pinged_at = None;
+        let sent = match heard {
+            Heard::Message(Message::Close(_)) => None,
+            Heard::Message(Message::Ping(_)) => Some(Sent::Ping),
+            // Pongs are counted as messages: somebody else may have us ping this peer often.
+            _ => Some(Sent::Message),
+        };
+        if sent.is_some_and(|sent| !self.dialogue.spend(sent, now)) {
+            return;
+        }
+        match heard {
+            Heard::Text(text) => self.on_text(text, now),
+            Heard::Message(Message::Text(text)) => self.on_text(text, now),
+            // The WebSocket layer has queued the answer: it goes out with the next flush.
+            Heard::Message(Message::Ping(_)) => self.dirty = true,
+            Heard::Message(Message::Pong(_)) => self.dialogue.outbox.alive(),
+            Heard::Message(Message::Close(_)) => {
+                self.dialogue.session.leave();
+                self.dirty = true;
+                if self.phase == Phase::Open {
+                    self.phase = Phase::Closing(now + self.dialogue.shared.config.limits.close_timeout);
+                }
+            }
+            Heard::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
+                self.dialogue.session.on_binary();
+            }
+            Heard::Message(Message::Binary(_) | Message::Frame(_)) => {}
+        }
+    }
+
+    fn on_text(&mut self, text: &str, now: Instant) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        if self.dialogue.session.holds_texts() {
+            self.dialogue.hold(text.to_owned());
+        } else if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message {
+            self.break_off(End::message_too_big());
+        } else {
+            self.dialogue.feed(text, now);
+            if self.dialogue.session.is_introduced() {
+                self.first_bytes = None;
+            }
+        }
+    }
+
+    /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
+    fn on_read_error(&mut self, error: &WebSocketError) {
+        self.deaf = true;
+        match Fault::of(error) {
+            Fault::Lost => drop(self.lost(error)),
+            Fault::Close(end) => self.break_off(end),
+            Fault::Refuse(refusal) => self.dialogue.session.expel(&refusal),
+        }
+    }
+
+    /// Reads on without listening, until the peer has read our goodbye and hangs up: closing a socket with unread
+    /// input would reset it, and take the goodbye back.
+    fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Phase::Leaving(_) = self.phase else { return false };
+        // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
+        if !self.deaf && !S::SAYS_GOODBYE {
+            self.phase = Phase::Over;
+            return true;
+        }
+        match Pin::new(self.socket.transport()).poll_shutdown(cx) {
+            Poll::Ready(Ok(())) if self.deaf => {}
+            Poll::Ready(_) => {
+                self.phase = Phase::Over;
+                return true;
+            }
+            Poll::Pending => return false,
+        }
+        let mut scratch = [0; 2048];
+        let mut scratch = ReadBuf::new(&mut scratch);
+        match Pin::new(self.socket.transport()).poll_read(cx, &mut scratch) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
+            Poll::Ready(_) => self.phase = Phase::Over,
+        }
+        true
+    }
+
+    /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
+    /// may have is enough for all of it.
+    fn count_first_bytes(&mut self, came: u32) {
+        let Some(first) = &mut self.first_bytes else { return };
+        *first = first.saturating_add(came as usize);
+        if *first > self.dialogue.shared.config.limits.max_first_message * 2 {
+            self.break_off(End::message_too_big());
+        }
+    }
+
+    /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
+    fn break_off(&mut self, end: End) {
+        if !self.dialogue.outbox.is_closed() {
+            self.dialogue.shared.incidents.count(Incident::Misbehaved);
+            self.dialogue.outbox.finish(None, end);
+        }
+    }
+}

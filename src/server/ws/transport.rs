@@ -1,0 +1,41 @@
+//! What a WebSocket runs on: TCP, with or without TLS.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether it has something to say to its peer before it ends. Where not, dropping it is enough.
+    const SAYS_GOODBYE: bool;
+
+    /// Has it end with a RST, and what was not sent yet thrown away, once it is dropped.
+    fn reset_on_close(&self);
+}
+
+impl Transport for TcpStream {
+    const SAYS_GOODBYE: bool = false;
+
+    fn reset_on_close(&self) {
+        if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
+            tracing::warn!("a connection can not be reset, and ends as others do: {error}");
+        }
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    /// The alert `close_notify` (RFC 8446, 6.1).
+    const SAYS_GOODBYE: bool = true;
+
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
+
+impl Transport for DuplexStream {
+    const SAYS_GOODBYE: bool = false;
+
+    fn reset_on_close(&self) {}
+}
