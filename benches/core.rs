@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
-mod house;
+mod harness;
 
 use cuttlefish_signaling::outbox::Outbox;
 use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, outbound};
 use divan::{Bencher, black_box};
-use house::{House, client_forward, device_forward, payload};
+use harness::{Harness, client_forward, device_forward, payload};
 
 const SIZES: [usize; 4] = [100, 250, 4_000, 60_000];
 
@@ -35,16 +35,16 @@ fn envelope(bencher: Bencher<'_, '_>, size: usize) {
 
 #[divan::bench(args = [1, 100, 10_000])]
 fn hub_lookup(bencher: Bencher<'_, '_>, devices: usize) {
-    let house = House::new();
-    let _all: Vec<_> = (0..devices).map(|n| house.device(&format!("cvd-{n}"))).collect();
+    let harness = Harness::new();
+    let _all: Vec<_> = (0..devices).map(|n| harness.device(&format!("cvd-{n}"))).collect();
     let id = DeviceId::new("cvd-0");
-    bencher.bench(|| house.hub.device(black_box(&id)));
+    bencher.bench(|| harness.hub.device(black_box(&id)));
 }
 
 #[divan::bench]
 fn outbox(bencher: Bencher<'_, '_>) {
-    let house = House::new();
-    let device = house.device("cvd-1");
+    let harness = Harness::new();
+    let device = harness.device("cvd-1");
     let text = outbound::client_msg(ClientId::new(1).unwrap(), &payload(250));
     let outbox: &Outbox = &device.outbox;
     bencher.bench(|| {
@@ -56,13 +56,13 @@ fn outbox(bencher: Bencher<'_, '_>) {
 /// There and back: both sessions, the relay, the hub and both outboxes; no sockets.
 #[divan::bench(args = SIZES)]
 fn round_trip(bencher: Bencher<'_, '_>, size: usize) {
-    let house = House::new();
-    let (mut device, mut client) = (house.device("cvd-1"), house.client("cvd-1"));
+    let harness = Harness::new();
+    let (mut device, mut client) = (harness.device("cvd-1"), harness.client("cvd-1"));
     let (there, back) = (client_forward(&payload(size)), device_forward(&payload(size)));
     bencher.bench_local(|| {
-        house.says(&mut client, &there);
+        harness.says(&mut client, &there);
         assert!(device.hears().is_some());
-        house.says(&mut device, &back);
+        harness.says(&mut device, &back);
         assert!(client.hears().is_some());
     });
 }

@@ -5,12 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
-mod house;
+mod harness;
 
 use std::sync::Arc;
 
 use cuttlefish_signaling::{Config, NoHooks, Running, Server};
-use house::{House, client_forward, device_forward, payload};
+use harness::{Harness, client_forward, device_forward, payload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const PAYLOAD: usize = 250;
@@ -31,13 +31,13 @@ fn main() {
 }
 
 fn core(round_trips: usize) {
-    let house = House::new();
-    let (mut device, mut client) = (house.device("cvd-1"), house.client("cvd-1"));
+    let harness = Harness::new();
+    let (mut device, mut client) = (harness.device("cvd-1"), harness.client("cvd-1"));
     let (there, back) = (client_forward(&payload(PAYLOAD)), device_forward(&payload(PAYLOAD)));
     for _ in 0..round_trips {
-        house.says(&mut client, &there);
+        harness.says(&mut client, &there);
         assert!(device.hears().is_some());
-        house.says(&mut device, &back);
+        harness.says(&mut device, &back);
         assert!(client.hears().is_some());
     }
 }

@@ -73,7 +73,7 @@ fn pump(outbox: &Outbox) -> (Vec<String>, u64) {
             }
             Outgoing::End(_) => return (heard, forwards),
             Outgoing::Ping => outbox.alive(),
-            Outgoing::Look | Outgoing::Closing => {}
+            Outgoing::Recheck | Outgoing::Closing => {}
         }
     }
 }
@@ -211,7 +211,7 @@ fn who_is_admitted_while_the_server_stops_is_closed() {
         let (hub, late) = (hub(), outbox());
         let coming = {
             let (hub, late) = (Arc::clone(&hub), Arc::clone(&late));
-            thread::spawn(move || hub.admit(&late))
+            thread::spawn(move || hub.add_connection(&late))
         };
         hub.close(&End::close(1001, "stop"));
         let _ticket = coming.join().unwrap();
@@ -238,9 +238,9 @@ fn what_an_outbox_took_comes_out_in_order_or_is_counted() {
             thread::spawn(move || pump(&outbox))
         };
         let taken: u64 = pushing.into_iter().map(|thread| thread.join().unwrap()).sum();
-        outbox.finish(None, End::close(1000, "bye"));
+        outbox.close(None, End::close(1000, "bye"));
         let (heard, delivered) = edge.join().unwrap();
-        let discarded = outbox.abandon();
+        let discarded = outbox.drain();
         assert_eq!(taken, delivered + discarded);
         for name in ["a", "b"] {
             let of: Vec<_> = heard.iter().filter(|text| text.contains(&format!("\"{name}"))).collect();
@@ -258,7 +258,7 @@ fn an_edge_never_oversleeps() {
             let outbox = Arc::clone(&outbox);
             thread::spawn(move || block_on(poll_fn(|cx| outbox.poll_next(cx, true))))
         };
-        outbox.say(outbound::device_msg("1"));
+        outbox.push(outbound::device_msg("1"));
         // Where the wake was lost, shuttle calls it a deadlock.
         assert!(matches!(edge.join().unwrap(), Outgoing::Message { .. }));
     });
@@ -276,7 +276,7 @@ fn who_asks_whether_a_silent_peer_is_alive_hears_when_it_is_gone() {
         };
         let ending = {
             let outbox = Arc::clone(&outbox);
-            thread::spawn(move || outbox.finish(None, End::Drop))
+            thread::spawn(move || outbox.close(None, End::Drop))
         };
         assert!(block_on(outbox.probe()).is_err());
         ending.join().unwrap();
@@ -294,8 +294,8 @@ fn the_books_balance_while_a_fault_comes_and_goes() {
             let (relay, device) = (Arc::clone(&relay), Arc::clone(&device));
             thread::spawn(move || {
                 let (_, forwards) = pump(&device.outbox);
-                relay.ledger().deliver(forwards);
-                relay.ledger().lose(device.outbox.abandon());
+                relay.ledger().count_delivered(forwards);
+                relay.ledger().count_gone(device.outbox.drain());
             })
         };
         let forwarding = {
@@ -308,7 +308,7 @@ fn the_books_balance_while_a_fault_comes_and_goes() {
         };
         let fault = relay.arm(DROP);
         relay.disarm(fault, Instant::now()).unwrap();
-        device.outbox.finish(None, End::Drop);
+        device.outbox.close(None, End::Drop);
         forwarding.join().unwrap();
         edge.join().unwrap();
         let ledger = relay.ledger().read();

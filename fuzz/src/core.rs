@@ -8,7 +8,7 @@ use cuttlefish_signaling::protocol::{
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::actors::house;
+use crate::actors::harness;
 use crate::model::{self, Act};
 
 /// The parser takes exactly JSON, borrows payloads as they stand, and panics never.
@@ -87,33 +87,33 @@ const WORDS: [&str; 8] = [
 ];
 
 fn converse(data: &[u8]) {
-    let mut house = house();
+    let mut harness = harness();
     let peers = ["d", "e", "c", "b"];
     for (name, role) in peers.iter().zip([Role::Device, Role::Device, Role::Client, Role::Client]) {
-        house.opens(name, role);
+        harness.opens(name, role);
     }
     for line in data.split(|byte| *byte == b'\n').take(40) {
         let Some((first, text)) = line.split_first() else { continue };
         let peer = peers[usize::from(first & 3)];
         let Ok(text) = std::str::from_utf8(text) else {
-            house.says_binary(peer);
+            harness.says_binary(peer);
             continue;
         };
         let text = if text.is_empty() { WORDS[usize::from(first >> 2 & 7)] } else { text };
-        house.says(peer, text);
+        harness.says(peer, text);
         for peer in peers {
-            while let Some(heard) = house.hears(peer) {
+            while let Some(heard) = harness.hears(peer) {
                 assert!(serde_json::from_str::<Value>(&heard).is_ok(), "{heard}");
                 assert!(heard.len() <= 65_536 || peer == "c" || peer == "b");
             }
         }
     }
     for peer in peers {
-        house.leaves(peer);
+        harness.leaves(peer);
     }
-    assert!(house.balance().balances(), "{:?}", house.balance());
-    assert!(house.hub.devices().is_empty());
-    assert_eq!((house.hub.connections(), house.hub.waiting()), (0, 0));
+    assert!(harness.balance().balances(), "{:?}", harness.balance());
+    assert!(harness.hub.devices().is_empty());
+    assert_eq!((harness.hub.connections(), harness.hub.waiting()), (0, 0));
 }
 
 /// Whatever a hook returns as ICE servers is refused, or makes a valid config whose URLs are arrays of strings.

@@ -3,8 +3,8 @@
 
 #[path = "../../tests/core/actors.rs"]
 pub mod actors;
-#[path = "../../tests/core/house.rs"]
-pub mod house;
+#[path = "../../tests/core/harness.rs"]
+pub mod harness;
 #[path = "../../tests/core/model.rs"]
 pub mod model;
 

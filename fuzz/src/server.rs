@@ -51,7 +51,7 @@ impl Bench {
         })
     }
 
-    fn is_well(&self) {
+    fn assert_healthy(&self) {
         assert_eq!(self.server.incidents().of(Incident::Panic), 0);
         assert_eq!(self.server.hub().connections(), 0);
         assert!(self.server.hub().devices().is_empty());
@@ -77,7 +77,7 @@ pub fn connection(data: &[u8]) {
     with_bench(|bench| {
         let answer = bench.converse(&said);
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
-        bench.is_well();
+        bench.assert_healthy();
     });
 }
 
@@ -86,6 +86,6 @@ pub fn http(data: &[u8]) {
     with_bench(|bench| {
         let answer = bench.converse(data);
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&answer));
-        bench.is_well();
+        bench.assert_healthy();
     });
 }

@@ -36,7 +36,7 @@ class Courier:
         self.error_count = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        native.on_first_letter(self._begin)
+        native.on_first_event(self._begin)
 
     def close(self, timeout: float) -> None:
         """Waits until all is delivered, at most so many seconds. The core must have stopped."""
@@ -65,7 +65,7 @@ class Courier:
                 self._thread = thread
 
     def _work(self) -> None:
-        while (letters := self._native.next_letters(logger.isEnabledFor)) is not None:
+        while (letters := self._native.next_events(logger.isEnabledFor)) is not None:
             records, dropped, changed, timeouts, abandoned = letters
             for level, message in records:
                 if level >= logging.ERROR:

@@ -17,7 +17,7 @@ use crate::observe::incidents::{Incident, Incidents};
 pub const RETRY_AFTER: u64 = 1;
 
 /// The entrance of one server.
-pub struct Gate {
+pub struct ConnectionLimiter {
     limits: Limits,
     incidents: Arc<Incidents>,
     state: Mutex<State>,
@@ -33,17 +33,17 @@ struct State {
 }
 
 /// A connection that is in. Dropped, it is out.
-pub struct Entry {
-    gate: Arc<Gate>,
+pub struct Permit {
+    limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
     number: u64,
     /// Told when it has to make room for another.
-    cut: Arc<Notify>,
+    evicted: Arc<Notify>,
     /// Why it is only here to be told that there is no room.
     pub turned_away: Option<&'static str>,
 }
 
-impl Gate {
+impl ConnectionLimiter {
     /// Nobody is in yet.
     pub fn new(limits: Limits, incidents: Arc<Incidents>, now: Instant) -> Arc<Self> {
         let arrivals = Bucket::full(arrival_rate(&limits), now);
@@ -51,9 +51,9 @@ impl Gate {
         Arc::new(Self { limits, incidents, state: Mutex::new(state) })
     }
 
-    /// A connection has come. Whether or not there is room, it is opening until it says [`Entry::opened`] or goes; where
+    /// A connection has come. Whether or not there is room, it is opening until it says [`Permit::opened`] or goes; where
     /// too many are, the one that has been at it the longest goes: honest ones take milliseconds.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Entry {
+    pub fn acquire(self: &Arc<Self>, address: IpAddr, now: Instant) -> Permit {
         let mut state = self.state.lock();
         let turned_away = self.no_room(&mut state, address, now);
         if turned_away.is_some() {
@@ -64,15 +64,15 @@ impl Gate {
         }
         state.last += 1;
         let number = state.last;
-        let cut = Arc::new(Notify::new());
-        state.opening.insert(number, Arc::clone(&cut));
+        let evicted = Arc::new(Notify::new());
+        state.opening.insert(number, Arc::clone(&evicted));
         if state.opening.len() > self.limits.max_opening
             && let Some((_, oldest)) = state.opening.pop_first()
         {
             oldest.notify_one();
             self.incidents.count(Incident::OpeningCut);
         }
-        Entry { gate: Arc::clone(self), address, number, cut, turned_away }
+        Permit { limiter: Arc::clone(self), address, number, evicted, turned_away }
     }
 
     fn no_room(&self, state: &mut State, address: IpAddr, now: Instant) -> Option<&'static str> {
@@ -94,21 +94,21 @@ fn arrival_rate(limits: &Limits) -> Rate {
     Rate { per_second: limits.new_per_second, burst: limits.new_per_second }
 }
 
-impl Entry {
+impl Permit {
     /// It has said what it wants.
     pub fn opened(&self) {
-        self.gate.state.lock().opening.remove(&self.number);
+        self.limiter.state.lock().opening.remove(&self.number);
     }
 
     /// Waits until it has to make room.
-    pub async fn cut(&self) {
-        self.cut.notified().await;
+    pub async fn evicted(&self) {
+        self.evicted.notified().await;
     }
 }
 
-impl Drop for Entry {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.gate.state.lock();
+        let mut state = self.limiter.state.lock();
         state.opening.remove(&self.number);
         if self.turned_away.is_some() {
             return;

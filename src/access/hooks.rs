@@ -28,7 +28,7 @@ pub enum HookError {
 }
 
 /// The answer to come.
-pub type Decision<T> = Pin<Box<dyn Future<Output = Result<T, HookError>> + Send>>;
+pub type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T, HookError>> + Send>>;
 
 /// Where ICE servers come from, when not from a list.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct IceQuestion {
 
 /// A request that wants in.
 #[derive(Debug, Clone)]
-pub struct Knock {
+pub struct AuthorizeRequest {
     /// What for.
     pub role: Role,
     /// From where.
@@ -67,12 +67,12 @@ pub trait Hooks: Send + Sync + 'static {
     }
 
     /// Whether to let a request in. Returns who it is, and for which devices.
-    fn authorize(&self, _knock: &Knock) -> Option<Decision<Grant>> {
+    fn authorize(&self, _knock: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
         None
     }
 
     /// The ICE servers for a peer. Asked only where the server's ICE source is [`crate::config::IceSource::Hook`].
-    fn ice_servers(&self, _question: &IceQuestion) -> Option<Decision<IceServers>> {
+    fn ice_servers(&self, _question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         None
     }
 
@@ -84,7 +84,7 @@ pub trait Hooks: Send + Sync + 'static {
     }
 
     /// What a client may see of a device, as the JSON text of its device info. `None`: all of it, as it came.
-    fn filter_device_info(&self, _device: &Arc<Device>, _client: &Arc<Peer>) -> Option<Decision<String>> {
+    fn filter_device_info(&self, _device: &Arc<Device>, _client: &Arc<Peer>) -> Option<HookFuture<String>> {
         None
     }
 

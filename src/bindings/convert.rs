@@ -7,10 +7,10 @@ use crate::core::peer::Peer;
 use crate::protocol::outbound;
 
 /// Group, owner, name, adb port.
-pub(super) type PlaceTuple = (String, String, String, u16);
+pub(super) type MetadataTuple = (String, String, String, u16);
 /// id, address, port, since, identity as JSON, clients, device info as JSON, place, port of its web server.
 pub(super) type DeviceTuple =
-    (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, PlaceTuple, Option<u16>);
+    (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, MetadataTuple, Option<u16>);
 /// device id, client id, address, port, since, identity as JSON.
 pub(super) type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
 
@@ -26,14 +26,24 @@ fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
 pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
     let (address, port, since, identity) = place(&device.peer);
     let info = outbound::info_of(&device.info).to_owned();
-    (device.id.to_string(), address, port, since, identity, device.client_count(), info, placed(device), device.port)
+    (
+        device.id.to_string(),
+        address,
+        port,
+        since,
+        identity,
+        device.client_count(),
+        info,
+        metadata_tuple(device),
+        device.port,
+    )
 }
 
 /// What Python is told of a device beside its info: group, owner, name, adb port.
-pub(super) fn placed(device: &Device) -> PlaceTuple {
-    let place = device.place();
-    let group = place.group_of(outbound::info_of(&device.info)).into_owned();
-    (group, place.owner.clone(), place.name.clone(), place.adb_port)
+pub(super) fn metadata_tuple(device: &Device) -> MetadataTuple {
+    let metadata = device.metadata();
+    let group = metadata.group_of(outbound::info_of(&device.info)).into_owned();
+    (group, metadata.owner.clone(), metadata.name.clone(), metadata.adb_port)
 }
 
 pub(super) fn client_tuple(device: &Device, client: &Client) -> ClientTuple {

@@ -68,7 +68,7 @@ impl<T> Queue<T> {
 
 /// News for the one thread that carries them to Python.
 #[derive(Default)]
-pub(super) struct Letters {
+pub(super) struct Events {
     pub(super) records: Records,
     /// Records that were dropped because there were too many.
     pub(super) dropped: u64,
@@ -86,16 +86,16 @@ pub(super) struct Letters {
 type Call = Box<dyn Fn() -> bool + Send>;
 
 /// The letterbox of one server.
-pub(super) struct Mailroom {
-    state: Mutex<Letterbox>,
+pub(super) struct EventQueue {
+    state: Mutex<QueueState>,
     filled: Condvar,
     /// How many coroutines wait for changes.
     watchers: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Letterbox {
-    letters: Letters,
+struct QueueState {
+    batch: Events,
     /// What the first letter does, where nobody collects yet.
     on_first: Option<Call>,
     /// Something in it can not wait.
@@ -105,7 +105,7 @@ struct Letterbox {
     closed: bool,
 }
 
-impl Mailroom {
+impl EventQueue {
     pub(super) fn new() -> Self {
         Self { state: Mutex::default(), filled: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
@@ -115,16 +115,16 @@ impl Mailroom {
         let mut state = self.state.lock();
         if !state.closed {
             state.on_first = Some(call);
-            if !state.letters.is_empty() {
+            if !state.batch.is_empty() {
                 self.tell(&mut state);
             }
         }
     }
 
     /// Leaves something that somebody waits for.
-    pub(super) fn post(&self, write: impl FnOnce(&mut Letters)) {
+    pub(super) fn push(&self, write: impl FnOnce(&mut Events)) {
         let mut state = self.state.lock();
-        write(&mut state.letters);
+        write(&mut state.batch);
         state.urgent = true;
         self.tell(&mut state);
     }
@@ -132,13 +132,13 @@ impl Mailroom {
     /// Leaves a log record, if there is room. Warnings are delivered at once.
     pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut String)) {
         let mut state = self.state.lock();
-        let letters = &mut state.letters;
-        if letters.records.len() >= MAX_RECORDS {
-            letters.dropped += 1;
+        let batch = &mut state.batch;
+        if batch.records.len() >= MAX_RECORDS {
+            batch.dropped += 1;
             return;
         }
-        letters.records.push(level, write);
-        let is_first = letters.records.len() == 1;
+        batch.records.push(level, write);
+        let is_first = batch.records.len() == 1;
         let is_warning = level >= WARNING;
         state.urgent |= is_warning;
         if is_first || is_warning {
@@ -149,14 +149,14 @@ impl Mailroom {
     /// Tells that somebody came or went, if a coroutine waits for that.
     pub(super) fn ring(&self) {
         if self.watchers.load(Ordering::Acquire) > 0 {
-            self.post(|letters| letters.changed = true);
+            self.push(|batch| batch.changed = true);
         }
     }
 
     /// Tells that what peers used can go back to the system.
     pub(super) fn many_left(&self) {
         let mut state = self.state.lock();
-        state.letters.many_left = true;
+        state.batch.many_left = true;
         self.tell(&mut state);
     }
 
@@ -172,18 +172,18 @@ impl Mailroom {
     /// Waits for letters and takes them all; `None` once closed and empty. Where there is nothing urgent, waits a little
     /// for more, and longer if the last ones were [`Self::unwanted`]: each delivery costs the interpreter's lock. Memory
     /// that can go back does, on this thread.
-    pub(super) fn collect(&self) -> Option<Letters> {
+    pub(super) fn collect(&self) -> Option<Events> {
         let mut state = self.state.lock();
-        self.filled.wait_while(&mut state, |state| state.letters.is_empty() && !state.closed);
+        self.filled.wait_while(&mut state, |state| state.batch.is_empty() && !state.closed);
         let gathering = if state.unwanted { GATHERING_UNWANTED } else { GATHERING };
         self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, gathering);
         state.urgent = false;
-        let letters = std::mem::take(&mut state.letters);
+        let batch = std::mem::take(&mut state.batch);
         drop(state);
-        if letters.many_left {
+        if batch.many_left {
             give_back();
         }
-        if letters.is_empty() { None } else { Some(letters) }
+        if batch.is_empty() { None } else { Some(batch) }
     }
 
     /// Whether all that was collected last was log records of levels that nobody wants.
@@ -199,7 +199,7 @@ impl Mailroom {
         self.filled.notify_all();
     }
 
-    fn tell(&self, state: &mut Letterbox) {
+    fn tell(&self, state: &mut QueueState) {
         self.filled.notify_one();
         if state.on_first.as_ref().is_some_and(|call| call()) {
             state.on_first = None;
@@ -207,7 +207,7 @@ impl Mailroom {
     }
 }
 
-impl Letters {
+impl Events {
     fn is_empty(&self) -> bool {
         self.records.is_empty()
             && self.dropped == 0

@@ -8,7 +8,7 @@ use super::error::{config_error, detached};
 use super::event_queue::SLACK;
 use crate::config::error::ConfigError;
 use crate::core::peer::Role;
-use crate::observe::faults::{Effect, Rule, Tally};
+use crate::observe::faults::{Effect, FaultStats, Rule};
 use crate::protocol::{ClientId, DeviceId};
 use crate::server::Running;
 
@@ -70,7 +70,7 @@ impl Faults {
     }
 }
 
-fn tally_tuple(tally: Tally) -> TallyTuple {
+fn tally_tuple(tally: FaultStats) -> TallyTuple {
     (tally.matched, tally.hits, tally.overran)
 }
 

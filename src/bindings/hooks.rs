@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
-use super::convert::{PlaceTuple, placed, unix};
-use super::event_queue::{Mailroom, Queue};
-use crate::access::hooks::{Decision, HookError, Hooks, IceQuestion, Knock};
+use super::convert::{MetadataTuple, metadata_tuple, unix};
+use super::event_queue::{EventQueue, Queue};
+use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion};
 use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
@@ -29,7 +29,7 @@ pub(super) struct Hooked {
 pub(super) struct PyHooks {
     pub(super) hooked: Hooked,
     pub(super) jobs: Arc<Queue<Job>>,
-    pub(super) mailroom: Arc<Mailroom>,
+    pub(super) events: Arc<EventQueue>,
     pub(super) last_key: AtomicU64,
 }
 
@@ -105,8 +105,8 @@ impl Job {
 
     /// What is said of the device: group, owner, name, adb port.
     #[getter]
-    fn place(&self) -> PlaceTuple {
-        self.device.as_deref().map(placed).unwrap_or_default()
+    fn place(&self) -> MetadataTuple {
+        self.device.as_deref().map(metadata_tuple).unwrap_or_default()
     }
 
     /// Whether anybody still waits for the answer.
@@ -156,7 +156,7 @@ impl PeerFacts {
 /// Tells Python when an answer is no longer waited for, so that a coroutine does not run on for nobody.
 struct Wait {
     key: u64,
-    mailroom: Arc<Mailroom>,
+    events: Arc<EventQueue>,
     answer: oneshot::Receiver<Reply>,
     answered: bool,
 }
@@ -172,7 +172,7 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if !self.answered {
-            self.mailroom.post(|letters| letters.abandoned.push(self.key));
+            self.events.push(|batch| batch.abandoned.push(self.key));
         }
     }
 }
@@ -193,7 +193,7 @@ impl PyHooks {
         let device = device.cloned();
         // Where the queue is closed the job is dropped, and the wait fails at once.
         self.jobs.put(Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply });
-        Wait { key, mailroom: Arc::clone(&self.mailroom), answer, answered: false }
+        Wait { key, events: Arc::clone(&self.events), answer, answered: false }
     }
 }
 
@@ -211,19 +211,19 @@ impl Hooks for PyHooks {
         self.hooked.filter_device_info
     }
 
-    fn authorize(&self, knock: &Knock) -> Option<Decision<Grant>> {
+    fn authorize(&self, request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
         if !self.hooked.authorize {
             return None;
         }
         let peer = PeerFacts {
-            role: knock.role,
-            address: knock.address,
+            role: request.role,
+            address: request.address,
             since: unix(std::time::SystemTime::now()),
-            request: knock.request.clone(),
-            certificate: knock.certificate.clone(),
+            request: request.request.clone(),
+            certificate: request.certificate.clone(),
             identity: None,
         };
-        let wait = self.ask("authorize", peer, knock.role, None, None);
+        let wait = self.ask("authorize", peer, request.role, None, None);
         Some(Box::pin(async move {
             let (identity, devices) = wait.reply().await?;
             let identity = identity.map(Arc::from);
@@ -234,7 +234,7 @@ impl Hooks for PyHooks {
         }))
     }
 
-    fn ice_servers(&self, question: &IceQuestion) -> Option<Decision<IceServers>> {
+    fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         let device_id = question.device_id.as_ref().map(ToString::to_string);
         let wait = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
         Some(Box::pin(async move {
@@ -244,7 +244,7 @@ impl Hooks for PyHooks {
         }))
     }
 
-    fn filter_device_info(&self, device: &Arc<Device>, client: &Arc<Peer>) -> Option<Decision<String>> {
+    fn filter_device_info(&self, device: &Arc<Device>, client: &Arc<Peer>) -> Option<HookFuture<String>> {
         if !self.hooked.filter_device_info {
             return None;
         }
@@ -255,6 +255,6 @@ impl Hooks for PyHooks {
 
     fn timed_out(&self, hook: &'static str, peer: &str, deadline: Duration) {
         let timeout = (hook, peer.to_owned(), deadline.as_secs_f64());
-        self.mailroom.post(|letters| letters.timeouts.push(timeout));
+        self.events.push(|batch| batch.timeouts.push(timeout));
     }
 }

@@ -7,13 +7,13 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::event_queue::Mailroom;
+use super::event_queue::EventQueue;
 use super::log_batch::{DEBUG, ERROR, INFO, WARNING};
 
 /// Our crate's events of one server; those of the libraries below are not for our users.
-pub(super) struct Scribe(pub(super) Arc<Mailroom>);
+pub(super) struct QueueSubscriber(pub(super) Arc<EventQueue>);
 
-impl Subscriber for Scribe {
+impl Subscriber for QueueSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event() && metadata.target().starts_with("cuttlefish_signaling")
     }

@@ -8,13 +8,13 @@ const WORTH_IT: usize = 64;
 
 /// How many peers there are, and were.
 #[derive(Default)]
-pub(super) struct Tide {
+pub(super) struct PeakCounter {
     present: AtomicUsize,
     /// The most since it was told last.
     highest: AtomicUsize,
 }
 
-impl Tide {
+impl PeakCounter {
     /// Somebody has come.
     pub(super) fn rise(&self) {
         let present = self.present.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,7 +1,7 @@
 //! Python: the only folder that names pyo3. Extract, detach, call, convert; nothing is decided here.
 //!
 //! Rust never calls into Python. Threads that belong to Python come and fetch what Rust has for it (hook jobs from
-//! [`hooks`], log records and news from [`mailroom`]); so no runtime thread ever attaches to the interpreter, or
+//! [`hooks`], log records and news from [`event_queue`]); so no runtime thread ever attaches to the interpreter, or
 //! drops an object of its. What that spares us at interpreter exit is told in ARCHITECTURE.md.
 
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 extracts arguments by value")]

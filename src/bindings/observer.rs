@@ -2,31 +2,31 @@
 
 use std::sync::Arc;
 
-use super::event_queue::Mailroom;
-use super::memory::Tide;
+use super::event_queue::EventQueue;
+use super::memory::PeakCounter;
 use crate::core::hub::{Client, Device, Observer};
 
 /// News for waiting coroutines, and for who gives memory back.
-pub(super) struct Doorbell {
-    pub(super) mailroom: Arc<Mailroom>,
-    pub(super) tide: Tide,
+pub(super) struct HubObserver {
+    pub(super) events: Arc<EventQueue>,
+    pub(super) peak: PeakCounter,
 }
 
-impl Doorbell {
+impl HubObserver {
     fn somebody_came(&self) {
-        self.tide.rise();
-        self.mailroom.ring();
+        self.peak.rise();
+        self.events.ring();
     }
 
     fn somebody_left(&self) {
-        if self.tide.fall() {
-            self.mailroom.many_left();
+        if self.peak.fall() {
+            self.events.many_left();
         }
-        self.mailroom.ring();
+        self.events.ring();
     }
 }
 
-impl Observer for Doorbell {
+impl Observer for HubObserver {
     fn device_registered(&self, _: &Device) {
         self.somebody_came();
     }
@@ -40,6 +40,6 @@ impl Observer for Doorbell {
         self.somebody_left();
     }
     fn recorded(&self) {
-        self.mailroom.ring();
+        self.events.ring();
     }
 }

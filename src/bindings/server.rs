@@ -14,14 +14,14 @@ use tracing::Dispatch;
 use super::config::{config, ice_source};
 use super::convert::{ClientTuple, DeviceTuple, client_tuple, device_tuple};
 use super::error::{config_error, detached, forked, not_running, start_error};
-use super::event_queue::{Mailroom, Queue};
+use super::event_queue::{EventQueue, Queue};
 use super::faults::{Clock, Faults};
 use super::hooks::{Hooked, Job, PyHooks};
 use super::journal::Journal;
 use super::log_batch::{DEBUG, INFO, WARNING};
-use super::logging::Scribe;
-use super::memory::Tide;
-use super::observer::Doorbell;
+use super::logging::QueueSubscriber;
+use super::memory::PeakCounter;
+use super::observer::HubObserver;
 use super::runtime::{Thread, spawn};
 use crate::config::IceSource;
 use crate::config::error::ConfigError;
@@ -38,7 +38,7 @@ pub(super) struct Server {
     running: server::Running,
     hooks: Arc<PyHooks>,
     jobs: Arc<Queue<Job>>,
-    mailroom: Arc<Mailroom>,
+    events: Arc<EventQueue>,
     /// Calls whoever is to collect the letters.
     caller: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     /// The way to the server's thread; taken by whoever stops it.
@@ -53,7 +53,7 @@ impl Server {
     #[new]
     fn start(py: Python<'_>, settings: &Bound<'_, PyDict>, hooks: Vec<String>) -> PyResult<Self> {
         let config = config(settings)?;
-        let (jobs, mailroom) = (Arc::new(Queue::new()), Arc::new(Mailroom::new()));
+        let (jobs, events) = (Arc::new(Queue::new()), Arc::new(EventQueue::new()));
         let has = |name: &str| hooks.iter().any(|hook| hook == name);
         let hooked = Hooked {
             authorize: has("authorize"),
@@ -63,22 +63,22 @@ impl Server {
         let hooks = Arc::new(PyHooks {
             hooked,
             jobs: Arc::clone(&jobs),
-            mailroom: Arc::clone(&mailroom),
+            events: Arc::clone(&events),
             last_key: AtomicU64::new(0),
         });
         let asked = Arc::clone(&hooks);
         let started = detached(py, || {
             let workers = config.workers;
-            let doorbell = Doorbell { mailroom: Arc::clone(&mailroom), tide: Tide::default() };
-            let bound = server::Server::bind(config, hooks, Arc::new(doorbell))?;
-            spawn(bound, workers, Dispatch::new(Scribe(Arc::clone(&mailroom))))
+            let observer = HubObserver { events: Arc::clone(&events), peak: PeakCounter::default() };
+            let bound = server::Server::bind(config, hooks, Arc::new(observer))?;
+            spawn(bound, workers, Dispatch::new(QueueSubscriber(Arc::clone(&events))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
         Ok(Self {
             running,
             hooks: asked,
             jobs,
-            mailroom,
+            events,
             caller: Arc::default(),
             thread: Mutex::new(Some(thread)),
             process: std::process::id(),
@@ -110,7 +110,7 @@ impl Server {
             self.jobs.close();
             // Wakes those who wait for somebody: nobody comes any more.
             self.running.changes().mark();
-            self.mailroom.close();
+            self.events.close();
             if let Some(caller) = self.caller.lock().take() {
                 let _panicked = caller.join();
             }
@@ -221,7 +221,7 @@ impl Server {
 
     /// One coroutine more wants to know of changes, or one less.
     fn watch(&self, more: bool) {
-        self.mailroom.watch(more);
+        self.events.watch(more);
     }
 
     /// Waits for a hook's job; `None` when the server has stopped. For threads of Python's.
@@ -236,9 +236,9 @@ impl Server {
     }
 
     /// Has `collector` called, from a thread of its own, when there are letters for the first time.
-    fn on_first_letter(&self, collector: Py<PyAny>) {
+    fn on_first_event(&self, collector: Py<PyAny>) {
         let (caller, collector) = (Arc::clone(&self.caller), Arc::new(collector));
-        self.mailroom.on_first(Box::new(move || {
+        self.events.on_first(Box::new(move || {
             let collector = Arc::clone(&collector);
             let call = move || {
                 Python::try_attach(|py| collector.call0(py).map_err(|error| error.write_unraisable(py, None)));
@@ -253,21 +253,21 @@ impl Server {
     /// Waits for news; `None` when the server has stopped. For one thread of Python's. Log records of a level that
     /// nobody wants are left out, but for errors: `is_wanted` says, of a level. The news: log records, records dropped,
     /// changed, hook timeouts, jobs abandoned.
-    fn next_letters<'py>(
+    fn next_events<'py>(
         &self,
         py: Python<'py>,
         is_wanted: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(letters) = detached(py, || self.mailroom.collect())? else { return Ok(None) };
+        let Some(batch) = detached(py, || self.events.collect())? else { return Ok(None) };
         let mut unwanted = Vec::new();
         for level in [DEBUG, INFO, WARNING] {
             if !is_wanted.call1((level,))?.is_truthy()? {
                 unwanted.push(level);
             }
         }
-        let records = letters.records.of_levels(|level| !unwanted.contains(&level));
-        self.mailroom.unwanted(records.is_empty());
-        let told = (records, letters.dropped, letters.changed, letters.timeouts, letters.abandoned);
+        let records = batch.records.of_levels(|level| !unwanted.contains(&level));
+        self.events.unwanted(records.is_empty());
+        let told = (records, batch.dropped, batch.changed, batch.timeouts, batch.abandoned);
         told.into_pyobject(py).map(Some)
     }
 }
@@ -293,7 +293,7 @@ impl Drop for Server {
         if self.process == std::process::id() {
             thread.stop_without_waiting();
             self.jobs.close();
-            self.mailroom.close();
+            self.events.close();
         } else {
             // The thread is the parent's.
             std::mem::forget(thread);

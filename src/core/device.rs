@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
 use super::client_ids::GivenIds;
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::preregistration::{Place, UNPLACED};
+use super::preregistration::{DeviceMetadata, NO_METADATA};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -24,7 +24,7 @@ pub struct Device {
     /// The `device_info` message for clients that may see all of it, rendered once.
     pub info: Text,
     /// What was said of it before it came, if anything was.
-    pub place: Option<Arc<Place>>,
+    pub metadata: Option<Arc<DeviceMetadata>>,
     /// Where its own web server listens, on this machine, if it said so over the device socket.
     pub port: Option<u16>,
     /// What it and its clients have said to each other.
@@ -93,13 +93,13 @@ pub enum Found {
 impl Device {
     /// A device that is in no table yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
-        let (place, port, traffic) = (None, None, Traffic::default());
-        Self { id, peer, outbox, info, place, port, traffic, clients: Mutex::default() }
+        let (metadata, port, traffic) = (None, None, Traffic::default());
+        Self { id, peer, outbox, info, metadata, port, traffic, clients: Mutex::default() }
     }
 
     /// What is said of it.
-    pub fn place(&self) -> &Place {
-        self.place.as_deref().unwrap_or(&UNPLACED)
+    pub fn metadata(&self) -> &DeviceMetadata {
+        self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
     /// Takes a client on: gives out the next id, queues the client's `device_info` and only then lets the device's
@@ -130,11 +130,11 @@ impl Device {
             attached: AtomicBool::new(true),
             left: AtomicBool::new(false),
         });
-        if let Some(scribe) = outbox.scribe() {
-            scribe.is_client(id);
+        if let Some(peer_journal) = outbox.peer_journal() {
+            peer_journal.is_client(id);
         }
         // A closed outbox ends the client's session, which then leaves as any other.
-        outbox.say(info);
+        outbox.push(info);
         clients.present.insert(id, Arc::clone(&client));
         Ok(Some(client))
     }
@@ -150,7 +150,7 @@ impl Device {
 
     /// Tells the device that this client has left: each time it speaks to it (PROTOCOL.md 4).
     pub fn tell_left(&self, id: ClientId) {
-        self.outbox.say(outbound::client_disconnected(id));
+        self.outbox.push(outbound::client_disconnected(id));
     }
 
     /// Queues a message of the device for its client.
@@ -187,7 +187,7 @@ impl Device {
             // Under the lock: from now on the device can be told that it has left by speaking to it.
             client.attached.store(false, Ordering::Release);
         }
-        self.outbox.say(outbound::client_disconnected(client.id));
+        self.outbox.push(outbound::client_disconnected(client.id));
         true
     }
 

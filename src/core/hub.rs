@@ -70,7 +70,7 @@ impl State {
 
 /// A place in the hub's list of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct ConnectionId(u64);
 
 impl Hub {
     /// An empty hub. The client ids of each registration begin behind those that the device was given before; where it
@@ -97,22 +97,22 @@ impl Hub {
     }
 
     /// Lets a connection in, before its first message is read. Once the server is stopping, its outbox closes at once.
-    pub fn admit(&self, outbox: &Arc<Outbox>) -> Ticket {
+    pub fn add_connection(&self, outbox: &Arc<Outbox>) -> ConnectionId {
         let mut state = self.state.lock();
         state.last_peer += 1;
-        let ticket = state.last_peer;
-        state.peers.insert(ticket, Arc::clone(outbox));
+        let connection_id = state.last_peer;
+        state.peers.insert(connection_id, Arc::clone(outbox));
         let closing = state.closing.clone();
         drop(state);
         if let Some(end) = closing {
-            outbox.finish(None, end);
+            outbox.close(None, end);
         }
-        Ticket(ticket)
+        ConnectionId(connection_id)
     }
 
     /// Forgets a connection.
-    pub fn dismiss(&self, ticket: Ticket) {
-        self.state.lock().peers.remove(&ticket.0);
+    pub fn remove_connection(&self, connection_id: ConnectionId) {
+        self.state.lock().peers.remove(&connection_id.0);
     }
 
     /// Closes every connection, and those that still come.
@@ -123,19 +123,19 @@ impl Hub {
             state.peers.values().cloned().collect()
         };
         for outbox in peers {
-            outbox.finish(None, end.clone());
+            outbox.close(None, end.clone());
             // Those who are leaving already are to hurry.
-            outbox.nudge();
+            outbox.wake_session();
         }
     }
 
     /// Has every connection look at what it waits for: the time was turned. The receiver is hung up on once all have
     /// done what was due.
-    pub fn nudge_all(&self) -> mpsc::Receiver<()> {
-        let (onlooker, all) = mpsc::channel();
+    pub fn wake_all_sessions(&self) -> mpsc::Receiver<()> {
+        let (waiter, all) = mpsc::channel();
         let peers: Vec<_> = self.state.lock().peers.values().cloned().collect();
         for outbox in peers {
-            outbox.nudge_and_tell(onlooker.clone());
+            outbox.wake_session_and_notify(waiter.clone());
         }
         all
     }
@@ -165,17 +165,17 @@ impl Hub {
                 (holder, clients)
             });
             device.begin_ids(state.last_ids.of(&device.id), (self.first_client_id)());
-            device.outbox.say(config.clone());
+            device.outbox.push(config.clone());
             state.devices.insert(device.id.clone(), Arc::clone(device));
             (replaced, state.waiting.remove(&device.id).unwrap_or_default())
         };
         if let Some((holder, clients)) = replaced {
             holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
-            self.dissolve(&holder, clients);
+            self.disconnect_clients(&holder, clients);
         }
         self.observer.device_registered(device);
         for client in waiting {
-            client.nudge();
+            client.wake_session();
         }
         Ok(())
     }
@@ -191,11 +191,11 @@ impl Hub {
             };
             state.leave(device)
         };
-        self.dissolve(device, clients);
+        self.disconnect_clients(device, clients);
     }
 
     /// Tells the clients of a device that has left.
-    fn dissolve(&self, device: &Arc<Device>, clients: Vec<Arc<Client>>) {
+    fn disconnect_clients(&self, device: &Arc<Device>, clients: Vec<Arc<Client>>) {
         for client in clients {
             client.outbox.refuse(&Refusal::DeviceDisconnected);
             self.observe_leaving(device, &client);
@@ -289,7 +289,7 @@ impl Hub {
     pub fn renew_config(&self) {
         self.ice_generation.fetch_add(1, Ordering::AcqRel);
         for device in self.devices() {
-            device.outbox.nudge();
+            device.outbox.wake_session();
         }
     }
 

@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 
 /// What is said of a device before it registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct DeviceMetadata {
     /// The group it was announced in; empty where none was named.
     pub group_name: Cow<'static, str>,
     /// Whose it is; empty where nobody said so.
@@ -25,10 +25,10 @@ pub struct Place {
 }
 
 /// The metadata of devices that were not announced.
-pub static UNPLACED: Place =
-    Place { group_name: Cow::Borrowed(""), owner: String::new(), name: String::new(), adb_port: 0 };
+pub static NO_METADATA: DeviceMetadata =
+    DeviceMetadata { group_name: Cow::Borrowed(""), owner: String::new(), name: String::new(), adb_port: 0 };
 
-impl Place {
+impl DeviceMetadata {
     /// The group of a device: the announced one, else the `group_id` of this device info (JSON text), else the empty
     /// string (PROTOCOL.md 5.3).
     pub fn group_of(&self, info: &str) -> Cow<'_, str> {
@@ -41,18 +41,18 @@ impl Place {
 
 /// The roster of one server.
 #[derive(Debug, Default)]
-pub struct Roster(Mutex<HashMap<DeviceId, Entry>>);
+pub struct PreRegistrations(Mutex<HashMap<DeviceId, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    place: Arc<Place>,
+    metadata: Arc<DeviceMetadata>,
     /// Whom to tell that it has registered; `None` once it has.
     expected_by: Option<Arc<Outbox>>,
 }
 
 /// Why a device can not be pre-registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotExpected {
+pub enum PreRegisterError {
     /// Somebody else expects it.
     AlreadyPreRegistered,
     /// It is there.
@@ -61,7 +61,7 @@ pub enum NotExpected {
     TooMany,
 }
 
-impl NotExpected {
+impl PreRegisterError {
     /// What the control socket is told (PROTOCOL.md 5.2).
     pub fn text(self) -> &'static str {
         match self {
@@ -72,43 +72,43 @@ impl NotExpected {
     }
 }
 
-impl Roster {
+impl PreRegistrations {
     /// Expects a device; `by` is told when it has registered. `is_registered` and `most` are the hub's and the settings'.
     ///
     /// # Errors
-    /// [`NotExpected`].
-    pub fn expect(
+    /// [`PreRegisterError`].
+    pub fn pre_register(
         &self,
         id: &DeviceId,
-        place: Place,
+        metadata: DeviceMetadata,
         by: &Arc<Outbox>,
         is_registered: bool,
         most: usize,
-    ) -> Result<(), NotExpected> {
+    ) -> Result<(), PreRegisterError> {
         let mut entries = self.0.lock();
         if is_registered {
-            return Err(NotExpected::AlreadyRegistered);
+            return Err(PreRegisterError::AlreadyRegistered);
         }
         if entries.get(id).is_some_and(|entry| entry.expected_by.is_some()) {
-            return Err(NotExpected::AlreadyPreRegistered);
+            return Err(PreRegisterError::AlreadyPreRegistered);
         }
         if entries.len() >= most && !entries.contains_key(id) {
-            return Err(NotExpected::TooMany);
+            return Err(PreRegisterError::TooMany);
         }
-        entries.insert(id.clone(), Entry { place: Arc::new(place), expected_by: Some(Arc::clone(by)) });
+        entries.insert(id.clone(), Entry { metadata: Arc::new(metadata), expected_by: Some(Arc::clone(by)) });
         Ok(())
     }
 
     /// What is said of a device.
-    pub fn place_of(&self, id: &DeviceId) -> Option<Arc<Place>> {
-        self.0.lock().get(id).map(|entry| Arc::clone(&entry.place))
+    pub fn metadata_of(&self, id: &DeviceId) -> Option<Arc<DeviceMetadata>> {
+        self.0.lock().get(id).map(|entry| Arc::clone(&entry.metadata))
     }
 
     /// A device has registered: whoever expects it is told.
     pub fn registered(&self, id: &DeviceId) {
         let expected_by = self.0.lock().get_mut(id).and_then(|entry| entry.expected_by.take());
         if let Some(outbox) = expected_by {
-            outbox.say(control::registered(id));
+            outbox.push(control::registered(id));
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::core::hub::{Client, Device, Forwarded, Found};
 use crate::core::outbox::End;
 use crate::core::peer::Role;
-use crate::observe::faults::{Action, Ending, Fate, Faults, Parcel, Rule, RuleId, Tally};
+use crate::observe::faults::{Action, Ending, FaultStats, Faults, Forward, Rule, RuleId, Verdict};
 use crate::observe::journal::{Direction, Entry, Journal, Kind, Outcome};
 use crate::observe::ledger::Ledger;
 use crate::protocol::refusal::Refusal;
@@ -17,7 +17,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// What it takes to deliver a forward.
 #[derive(Debug, Clone)]
-struct Cargo {
+struct Delivery {
     device: Arc<Device>,
     client: Arc<Client>,
     /// Its number in the journal, once it has one.
@@ -29,7 +29,7 @@ pub struct Relay {
     ledger: Ledger,
     journal: Option<Arc<Journal>>,
     /// Held while a forward is delivered: so a rule is armed or not for all of it, and order stays order.
-    faults: Mutex<Faults<Cargo>>,
+    faults: Mutex<Faults<Delivery>>,
     /// Whether there is a journal, or a rule is armed.
     watched: AtomicBool,
     /// Whoever calls [`Relay::release`] in time.
@@ -69,11 +69,11 @@ impl Relay {
         payload: &str,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.ledger.accept();
+        self.ledger.count_accepted();
         let message = outbound::client_msg(client.id, payload);
         let limit = device.peer.max_message;
         if message.len() > limit {
-            self.ledger.refuse();
+            self.ledger.count_refused();
             let size = message.len();
             self.record(Direction::ClientToDevice, device, client.id, message, Outcome::Refused, Vec::new());
             return Err(Refusal::ForwardTooLarge { size, limit });
@@ -82,7 +82,7 @@ impl Relay {
             self.watch(Role::Device, device, client, message, now);
         } else if device.push_to_device(client, message, true) == Forwarded::Gone {
             // The device is leaving or this client is: whichever it is, the client's connection is closed for it.
-            self.ledger.lose(1);
+            self.ledger.count_gone(1);
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Relay {
     /// # Errors
     /// What the device is to be told.
     pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<(), Refusal> {
-        self.ledger.accept();
+        self.ledger.count_accepted();
         let missed = |outcome| {
             if self.journal.is_some() {
                 let message = outbound::device_msg(payload);
@@ -105,17 +105,17 @@ impl Relay {
                 if self.watched.load(Ordering::Acquire) {
                     self.watch(Role::Client, device, &client, message, now);
                 } else if device.push_to_client(&client, message, true) == Forwarded::Gone {
-                    self.ledger.lose(1);
+                    self.ledger.count_gone(1);
                 }
             }
             Found::Left => {
                 missed(Outcome::Gone);
                 device.tell_left(id);
-                self.ledger.lose(1);
+                self.ledger.count_gone(1);
             }
             Found::Never => {
                 missed(Outcome::Refused);
-                self.ledger.refuse();
+                self.ledger.count_refused();
                 return Err(Refusal::UnknownClient(id));
             }
         }
@@ -124,14 +124,14 @@ impl Relay {
 
     /// The way past the faults, and into the journal.
     fn watch(&self, to: Role, device: &Arc<Device>, client: &Arc<Client>, text: Text, now: Instant) {
-        let cargo = Cargo { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
-        let entry = Arc::clone(&cargo.entry);
-        let parcel =
-            Parcel { to, device: device.id.clone(), client: client.id, text: text.clone(), copy: false, cargo };
+        let delivery = Delivery { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
+        let entry = Arc::clone(&delivery.entry);
+        let forward =
+            Forward { to, device: device.id.clone(), client: client.id, text: text.clone(), copy: false, delivery };
         let mut faults = self.faults.lock();
         let due = faults.next_due();
-        let Fate { actions, hit_by } = faults.judge(parcel, now);
-        let lost = actions.iter().any(|action| matches!(action, Action::Lose(parcel) if !parcel.copy));
+        let Verdict { actions, hit_by } = faults.judge(forward, now);
+        let lost = actions.iter().any(|action| matches!(action, Action::Lose(forward) if !forward.copy));
         let outcome = if lost { Outcome::Dropped } else { Outcome::Passed };
         let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
         // Before it is delivered: its answer is to stand behind it.
@@ -146,23 +146,23 @@ impl Relay {
         }
     }
 
-    fn act(&self, actions: Vec<Action<Cargo>>) {
+    fn act(&self, actions: Vec<Action<Delivery>>) {
         for action in actions {
             match action {
-                Action::Deliver(parcel) => self.deliver(&parcel),
-                Action::Lose(parcel) => {
-                    if !parcel.copy {
-                        self.ledger.drop_one();
-                        self.settle(&parcel, Outcome::Dropped);
+                Action::Deliver(forward) => self.deliver(&forward),
+                Action::Lose(forward) => {
+                    if !forward.copy {
+                        self.ledger.count_dropped();
+                        self.settle(&forward, Outcome::Dropped);
                     }
                 }
-                Action::End(parcel, ending) => {
-                    let receiver = if parcel.to == Role::Device {
-                        &parcel.cargo.device.outbox
+                Action::End(forward, ending) => {
+                    let receiver = if forward.to == Role::Device {
+                        &forward.delivery.device.outbox
                     } else {
-                        &parcel.cargo.client.outbox
+                        &forward.delivery.client.outbox
                     };
-                    receiver.finish(
+                    receiver.close(
                         None,
                         match ending {
                             Ending::Close(code) => End::close(code, "fault"),
@@ -174,15 +174,15 @@ impl Relay {
         }
     }
 
-    fn deliver(&self, parcel: &Parcel<Cargo>) {
-        let Cargo { device, client, .. } = &parcel.cargo;
-        let forwarded = match parcel.to {
-            Role::Device => device.push_to_device(client, parcel.text.clone(), !parcel.copy),
-            _ => device.push_to_client(client, parcel.text.clone(), !parcel.copy),
+    fn deliver(&self, forward: &Forward<Delivery>) {
+        let Delivery { device, client, .. } = &forward.delivery;
+        let forwarded = match forward.to {
+            Role::Device => device.push_to_device(client, forward.text.clone(), !forward.copy),
+            _ => device.push_to_client(client, forward.text.clone(), !forward.copy),
         };
-        if forwarded == Forwarded::Gone && !parcel.copy {
-            self.ledger.lose(1);
-            self.settle(parcel, Outcome::Gone);
+        if forwarded == Forwarded::Gone && !forward.copy {
+            self.ledger.count_gone(1);
+            self.settle(forward, Outcome::Gone);
         }
     }
 
@@ -210,8 +210,8 @@ impl Relay {
         }))
     }
 
-    fn settle(&self, parcel: &Parcel<Cargo>, outcome: Outcome) {
-        if let (Some(journal), Some(number)) = (&self.journal, parcel.cargo.entry.get()) {
+    fn settle(&self, forward: &Forward<Delivery>, outcome: Outcome) {
+        if let (Some(journal), Some(number)) = (&self.journal, forward.delivery.entry.get()) {
             journal.settle(*number, outcome);
         }
     }
@@ -226,10 +226,10 @@ impl Relay {
     }
 
     /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
-    pub fn disarm(&self, id: RuleId, now: Instant) -> Option<Tally> {
+    pub fn disarm(&self, id: RuleId, now: Instant) -> Option<FaultStats> {
         let mut faults = self.faults.lock();
-        let (tally, fate) = faults.remove(id, now)?;
-        self.act(fate.actions);
+        let (tally, verdict) = faults.remove(id, now)?;
+        self.act(verdict.actions);
         self.watched.store(self.journal.is_some() || !faults.is_empty(), Ordering::Release);
         drop(faults);
         self.wake();
@@ -237,7 +237,7 @@ impl Relay {
     }
 
     /// What became of a fault so far, if it is armed.
-    pub fn tally(&self, id: RuleId) -> Option<Tally> {
+    pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
         self.faults.lock().tally(id)
     }
 
@@ -258,8 +258,8 @@ impl Relay {
     pub fn release_due(&self, now: Instant) -> Option<Instant> {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
-            let fate = faults.release(now);
-            self.act(fate.actions);
+            let verdict = faults.release(now);
+            self.act(verdict.actions);
         }
         faults.next_due()
     }
@@ -268,7 +268,7 @@ impl Relay {
     /// descriptors open.)
     pub fn abandon(&self) {
         *self.waker.lock() = None;
-        self.ledger.lose(self.faults.lock().abandon());
+        self.ledger.count_gone(self.faults.lock().abandon());
     }
 
     fn wake(&self) {

@@ -84,7 +84,7 @@ pub struct Rule {
 
 /// What became of a rule so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct FaultStats {
     /// Forwards that it was about: direction, device, client and type.
     pub matched: u64,
     /// Forwards it did something to.
@@ -96,9 +96,9 @@ pub struct Tally {
 /// A rule's place in the row.
 pub type RuleId = u64;
 
-/// A forward on its way past the rules. `cargo` is what it takes to deliver it.
+/// A forward on its way past the rules. `delivery` is what it takes to deliver it.
 #[derive(Debug, Clone)]
-pub struct Parcel<C> {
+pub struct Forward<C> {
     /// The receiver's role.
     pub to: Role,
     /// The device, whichever side it is on.
@@ -110,7 +110,7 @@ pub struct Parcel<C> {
     /// Whether it is a second one of its kind, and not in the books.
     pub copy: bool,
     /// What it takes to deliver it.
-    pub cargo: C,
+    pub delivery: C,
 }
 
 /// How a connection ends by a fault.
@@ -126,16 +126,16 @@ pub enum Ending {
 #[derive(Debug)]
 pub enum Action<C> {
     /// Deliver it.
-    Deliver(Parcel<C>),
+    Deliver(Forward<C>),
     /// Book it: it is lost.
-    Lose(Parcel<C>),
+    Lose(Forward<C>),
     /// End its receiver's connection.
-    End(Parcel<C>, Ending),
+    End(Forward<C>, Ending),
 }
 
 /// What happened to one forward, and what is to be done.
 #[derive(Debug)]
-pub struct Fate<C> {
+pub struct Verdict<C> {
     /// What to do, in this order.
     pub actions: Vec<Action<C>>,
     /// The names of the rules that hit it, in their order.
@@ -156,7 +156,7 @@ pub struct Faults<C> {
 struct Armed<C> {
     id: RuleId,
     rule: Rule,
-    tally: Tally,
+    tally: FaultStats,
     /// Its own, so that rules do not disturb each other's luck.
     rng: fastrand::Rng,
     held: VecDeque<Held<C>>,
@@ -166,7 +166,7 @@ struct Armed<C> {
 
 #[derive(Debug)]
 struct Held<C> {
-    parcel: Parcel<C>,
+    forward: Forward<C>,
     /// `None`: when the rule is removed.
     due: Option<Instant>,
 }
@@ -186,24 +186,24 @@ impl<C: Clone> Faults<C> {
     pub fn arm(&mut self, rule: Rule) -> RuleId {
         self.last_id += 1;
         let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(self.last_id));
-        let tally = Tally::default();
+        let tally = FaultStats::default();
         self.rules.push(Armed { id: self.last_id, rule, tally, rng, held: VecDeque::new(), until: None });
         self.last_id
     }
 
     /// Removes a rule; what it holds back goes on. `None` if it is not armed.
-    pub fn remove(&mut self, id: RuleId, now: Instant) -> Option<(Tally, Fate<C>)> {
+    pub fn remove(&mut self, id: RuleId, now: Instant) -> Option<(FaultStats, Verdict<C>)> {
         let at = self.rules.iter().position(|armed| armed.id == id)?;
         let mut armed = self.rules.remove(at);
-        let mut fate = Fate { actions: Vec::new(), hit_by: Vec::new() };
-        for parcel in armed.let_go() {
-            self.pass(parcel, id, now, &mut fate);
+        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
+        for forward in armed.let_go() {
+            self.pass(forward, id, now, &mut verdict);
         }
-        Some((armed.tally, fate))
+        Some((armed.tally, verdict))
     }
 
     /// What became of a rule so far, if it is armed.
-    pub fn tally(&self, id: RuleId) -> Option<Tally> {
+    pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
         self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.tally)
     }
 
@@ -213,22 +213,22 @@ impl<C: Clone> Faults<C> {
     }
 
     /// A forward passes all rules.
-    pub fn judge(&mut self, parcel: Parcel<C>, now: Instant) -> Fate<C> {
-        let mut fate = Fate { actions: Vec::new(), hit_by: Vec::new() };
-        self.pass(parcel, 0, now, &mut fate);
-        fate
+    pub fn judge(&mut self, forward: Forward<C>, now: Instant) -> Verdict<C> {
+        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
+        self.pass(forward, 0, now, &mut verdict);
+        verdict
     }
 
     /// Lets go what has been held back for long enough.
-    pub fn release(&mut self, now: Instant) -> Fate<C> {
-        let mut fate = Fate { actions: Vec::new(), hit_by: Vec::new() };
+    pub fn release(&mut self, now: Instant) -> Verdict<C> {
+        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
         for at in 0..self.rules.len() {
             let (id, due) = (self.rules[at].id, self.rules[at].due(now));
-            for parcel in due {
-                self.pass(parcel, id, now, &mut fate);
+            for forward in due {
+                self.pass(forward, id, now, &mut verdict);
             }
         }
-        fate
+        verdict
     }
 
     /// When to call [`Faults::release`].
@@ -239,29 +239,29 @@ impl<C: Clone> Faults<C> {
     /// Nobody is there any more: forgets what is held back, and returns how many forwards of the books that were.
     pub fn abandon(&mut self) -> u64 {
         let held = self.rules.iter_mut().flat_map(|armed| armed.held.drain(..));
-        held.filter(|held| !held.parcel.copy).count() as u64
+        held.filter(|held| !held.forward.copy).count() as u64
     }
 
     /// Past the rules behind `from`.
-    fn pass(&mut self, mut parcel: Parcel<C>, from: RuleId, now: Instant, fate: &mut Fate<C>) {
+    fn pass(&mut self, mut forward: Forward<C>, from: RuleId, now: Instant, verdict: &mut Verdict<C>) {
         let mut held: usize = self.rules.iter().map(|armed| armed.held.len()).sum();
         for at in 0..self.rules.len() {
             let armed = &mut self.rules[at];
-            if armed.id <= from || !armed.hits(&parcel) {
+            if armed.id <= from || !armed.hits(&forward) {
                 continue;
             }
             let (id, effect) = (armed.id, armed.rule.effect);
-            fate.hit_by.push(effect.name());
+            verdict.hit_by.push(effect.name());
             match effect {
-                Effect::Drop => return fate.actions.push(Action::Lose(parcel)),
-                Effect::Truncate(part) => parcel.text = cut(&parcel.text, part),
+                Effect::Drop => return verdict.actions.push(Action::Lose(forward)),
+                Effect::Truncate(part) => forward.text = cut(&forward.text, part),
                 Effect::Duplicate => {
-                    self.pass(parcel.clone(), id, now, fate);
-                    parcel.copy = true;
+                    self.pass(forward.clone(), id, now, verdict);
+                    forward.copy = true;
                     held = self.rules.iter().map(|armed| armed.held.len()).sum();
                 }
-                Effect::Disconnect(code) => return self.end(parcel, id, Ending::Close(code), now, fate),
-                Effect::Reset => return self.end(parcel, id, Ending::Reset, now, fate),
+                Effect::Disconnect(code) => return self.end(forward, id, Ending::Close(code), now, verdict),
+                Effect::Reset => return self.end(forward, id, Ending::Reset, now, verdict),
                 Effect::Delay { .. } | Effect::Reorder { .. } | Effect::Stall(_) | Effect::Bandwidth(_) => {
                     if armed.lets_pass(now) {
                         continue;
@@ -270,33 +270,33 @@ impl<C: Clone> Faults<C> {
                         armed.tally.overran += 1;
                         continue;
                     }
-                    let full = armed.hold(parcel, now);
-                    for parcel in full {
-                        self.pass(parcel, id, now, fate);
+                    let full = armed.hold(forward, now);
+                    for forward in full {
+                        self.pass(forward, id, now, verdict);
                     }
                     return;
                 }
             }
         }
-        fate.actions.push(Action::Deliver(parcel));
+        verdict.actions.push(Action::Deliver(forward));
     }
 
-    fn end(&mut self, parcel: Parcel<C>, id: RuleId, ending: Ending, now: Instant, fate: &mut Fate<C>) {
-        let receiver = parcel.clone();
-        self.pass(parcel, id, now, fate);
-        fate.actions.push(Action::End(receiver, ending));
+    fn end(&mut self, forward: Forward<C>, id: RuleId, ending: Ending, now: Instant, verdict: &mut Verdict<C>) {
+        let receiver = forward.clone();
+        self.pass(forward, id, now, verdict);
+        verdict.actions.push(Action::End(receiver, ending));
     }
 }
 
 impl<C> Armed<C> {
     /// Whether the rule strikes this forward; counts.
-    fn hits(&mut self, parcel: &Parcel<C>) -> bool {
+    fn hits(&mut self, forward: &Forward<C>) -> bool {
         let rule = &self.rule;
-        let about = rule.to.is_none_or(|to| to == parcel.to)
-            && rule.device.as_ref().is_none_or(|device| *device == parcel.device)
-            && rule.client.is_none_or(|client| client == parcel.client)
+        let about = rule.to.is_none_or(|to| to == forward.to)
+            && rule.device.as_ref().is_none_or(|device| *device == forward.device)
+            && rule.client.is_none_or(|client| client == forward.client)
             && rule.payload_type.as_ref().is_none_or(|wanted| {
-                outbound::payload_of(&parcel.text).and_then(payload::type_of).as_ref() == Some(wanted)
+                outbound::payload_of(&forward.text).and_then(payload::type_of).as_ref() == Some(wanted)
             });
         if !about {
             return false;
@@ -317,7 +317,7 @@ impl<C> Armed<C> {
     }
 
     /// Holds a forward back. Returns what is let go for it.
-    fn hold(&mut self, parcel: Parcel<C>, now: Instant) -> Vec<Parcel<C>> {
+    fn hold(&mut self, forward: Forward<C>, now: Instant) -> Vec<Forward<C>> {
         let due = match self.rule.effect {
             Effect::Delay { by, jitter } => {
                 let swing = jitter.as_secs_f64() * (self.rng.f64() * 2.0 - 1.0);
@@ -329,7 +329,7 @@ impl<C> Armed<C> {
             Effect::Bandwidth(bytes_per_second) => {
                 // A message has fewer than 2^52 bytes.
                 #[allow(clippy::cast_precision_loss)]
-                let time = Duration::try_from_secs_f64(parcel.text.len() as f64 / bytes_per_second);
+                let time = Duration::try_from_secs_f64(forward.text.len() as f64 / bytes_per_second);
                 let due = later(self.until.unwrap_or(now).max(now), time.unwrap_or(Duration::MAX));
                 self.until = Some(due);
                 Some(due)
@@ -337,7 +337,7 @@ impl<C> Armed<C> {
             Effect::Reorder { hold, .. } => Some(later(now, hold)),
             _ => self.until,
         };
-        self.held.push_back(Held { parcel, due });
+        self.held.push_back(Held { forward, due });
         match self.rule.effect {
             Effect::Reorder { window, .. } if self.held.len() >= window => self.let_go(),
             _ => Vec::new(),
@@ -345,18 +345,18 @@ impl<C> Armed<C> {
     }
 
     /// What is due by now.
-    fn due(&mut self, now: Instant) -> Vec<Parcel<C>> {
+    fn due(&mut self, now: Instant) -> Vec<Forward<C>> {
         let is_due = |held: &Held<C>| held.due.is_some_and(|due| due <= now);
         if matches!(self.rule.effect, Effect::Reorder { .. }) {
             return if self.held.front().is_some_and(is_due) { self.let_go() } else { Vec::new() };
         }
         let count = self.held.iter().take_while(|held| is_due(held)).count();
-        self.held.drain(..count).map(|held| held.parcel).collect()
+        self.held.drain(..count).map(|held| held.forward).collect()
     }
 
     /// All it holds back, in the order in which it is to go on.
-    fn let_go(&mut self) -> Vec<Parcel<C>> {
-        let mut parcels: Vec<_> = self.held.drain(..).map(|held| held.parcel).enumerate().collect();
+    fn let_go(&mut self) -> Vec<Forward<C>> {
+        let mut parcels: Vec<_> = self.held.drain(..).map(|held| held.forward).enumerate().collect();
         if matches!(self.rule.effect, Effect::Reorder { .. }) && parcels.len() > 1 {
             self.rng.shuffle(&mut parcels);
             if parcels.is_sorted_by_key(|(came, _)| *came) {
@@ -364,7 +364,7 @@ impl<C> Armed<C> {
                 parcels.rotate_left(1);
             }
         }
-        parcels.into_iter().map(|(_, parcel)| parcel).collect()
+        parcels.into_iter().map(|(_, forward)| forward).collect()
     }
 }
 

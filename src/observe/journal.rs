@@ -160,7 +160,7 @@ impl Filter {
 
 /// Whom a journal turns to: for the time, and to say that there is something new. Called with locks of the peer's
 /// held: has to be quick, and must not call back.
-pub trait Witness: Send + Sync + 'static {
+pub trait JournalObserver: Send + Sync + 'static {
     /// The time, in seconds since 1970.
     fn now(&self) -> f64;
     /// An entry has been recorded.
@@ -179,7 +179,7 @@ pub struct JournalBounds {
 /// The ring.
 pub struct Journal {
     bounds: JournalBounds,
-    witness: Box<dyn Witness>,
+    observer: Box<dyn JournalObserver>,
     state: Mutex<Ring>,
 }
 
@@ -192,8 +192,8 @@ struct Ring {
 
 impl Journal {
     /// An empty journal.
-    pub fn new(bounds: JournalBounds, witness: Box<dyn Witness>) -> Self {
-        Self { bounds, witness, state: Mutex::default() }
+    pub fn new(bounds: JournalBounds, observer: Box<dyn JournalObserver>) -> Self {
+        Self { bounds, observer, state: Mutex::default() }
     }
 
     /// Records an entry; number and time are given here. Returns the number.
@@ -201,7 +201,7 @@ impl Journal {
         let number = {
             let mut ring = self.state.lock();
             // Within the lock: times never go back from one entry to the next.
-            entry.at = self.witness.now();
+            entry.at = self.observer.now();
             ring.last_number += 1;
             entry.number = ring.last_number;
             ring.bytes += entry.text.len();
@@ -209,7 +209,7 @@ impl Journal {
             ring.shrink(self.bounds);
             ring.last_number
         };
-        self.witness.recorded();
+        self.observer.recorded();
         number
     }
 
@@ -263,13 +263,13 @@ impl std::fmt::Debug for Journal {
 
 /// Writes down what one peer and the server say to each other. Forwards are not its business: they concern two.
 #[derive(Debug)]
-pub struct Scribe {
+pub struct PeerJournal {
     journal: std::sync::Arc<Journal>,
     role: Role,
     place: Mutex<(Option<DeviceId>, Option<ClientId>)>,
 }
 
-impl Scribe {
+impl PeerJournal {
     /// For a peer of this role.
     pub fn new(journal: std::sync::Arc<Journal>, role: Role) -> Self {
         Self { journal, role, place: Mutex::default() }

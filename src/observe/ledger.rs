@@ -39,27 +39,27 @@ impl LedgerReading {
 
 impl Ledger {
     /// A forward was accepted.
-    pub fn accept(&self) {
+    pub fn count_accepted(&self) {
         self.accepted.fetch_add(1, Relaxed);
     }
 
     /// That many forwards were written to their receiver.
-    pub fn deliver(&self, forwards: u64) {
+    pub fn count_delivered(&self, forwards: u64) {
         self.delivered.fetch_add(forwards, Relaxed);
     }
 
     /// A forward was answered with an error.
-    pub fn refuse(&self) {
+    pub fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
     /// The receiver of that many forwards was gone before they were written.
-    pub fn lose(&self, forwards: u64) {
+    pub fn count_gone(&self, forwards: u64) {
         self.gone.fetch_add(forwards, Relaxed);
     }
 
     /// A fault dropped a forward.
-    pub fn drop_one(&self) {
+    pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 

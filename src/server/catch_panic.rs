@@ -10,19 +10,19 @@ use std::task::{Context, Poll};
 use crate::observe::incidents::{Incident, Incidents};
 
 /// A connection's task.
-pub(super) struct Guard<T> {
+pub(super) struct CatchPanic<T> {
     task: T,
     incidents: Arc<Incidents>,
     address: Option<SocketAddr>,
 }
 
-impl<T> Guard<T> {
+impl<T> CatchPanic<T> {
     pub(super) fn new(task: T, incidents: &Arc<Incidents>, address: Option<SocketAddr>) -> Self {
         Self { task, incidents: Arc::clone(incidents), address }
     }
 }
 
-impl<T: Future<Output = ()> + Unpin> Future for Guard<T> {
+impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

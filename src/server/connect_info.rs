@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
-use crate::access::connection_limits::Entry;
+use crate::access::connection_limits::Permit;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
 
@@ -20,11 +20,11 @@ pub(super) struct Upgrade {
 
 /// Travels with each request, so that endpoints know where it came from and where to leave an [`Upgrade`].
 #[derive(Clone)]
-pub(super) struct Origin {
+pub(super) struct ConnectInfo {
     pub(super) address: SocketAddr,
     /// Whom the TLS certificate of its sender is for.
     pub(super) certificate: Option<Arc<str>>,
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
     /// For requests that take their time, and are meant to.
-    pub(super) entry: Arc<Entry>,
+    pub(super) permit: Arc<Permit>,
 }

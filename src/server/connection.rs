@@ -15,48 +15,48 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::connect_info::{Origin, Upgrade};
-use crate::access::connection_limits::Entry;
+use super::connect_info::{ConnectInfo, Upgrade};
+use crate::access::connection_limits::Permit;
 use crate::config::tls::subject_of;
-use crate::server::http::service::Reception;
+use crate::server::http::service::Service;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
-use crate::server::ws::open::{self, Pumping};
+use crate::server::ws::open::{self, BoxFuture};
 use crate::server::ws::transport::Transport;
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
-    reception: Reception,
+    service: Service,
     address: SocketAddr,
-    entry: Arc<Entry>,
+    permit: Arc<Permit>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, reception: Reception, address: SocketAddr, entry: Entry) -> Self {
-        Self { shared, reception, address, entry: Arc::new(entry) }
+    pub(super) fn new(shared: Arc<Shared>, service: Service, address: SocketAddr, permit: Permit) -> Self {
+        Self { shared, service, address, permit: Arc::new(permit) }
     }
 
     /// Serves it until it ends, or the server is over.
-    pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> Life {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
+    pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> ConnectionTask {
+        let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
         // Each boxed by itself: what a TLS handshake needs is many times what a request does.
         let opening: Opening = match tls {
             Some(tls) => Box::pin(self.speak_tls(stream, tls)),
             None => Box::pin(self.speak_http(stream, None)),
         };
-        Life::begin(shared, entry, opening)
+        ConnectionTask::begin(shared, permit, opening)
     }
 
     /// The same for a connection in memory.
-    pub(super) fn run_in_memory(self, stream: DuplexStream) -> Life {
-        let (shared, entry) = (Arc::clone(&self.shared), Arc::clone(&self.entry));
-        Life::begin(shared, entry, Box::pin(self.speak_http(stream, None)))
+    pub(super) fn run_in_memory(self, stream: DuplexStream) -> ConnectionTask {
+        let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
+        ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, None)))
     }
 
     /// TLS, and HTTP within it.
-    async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<Pumping> {
+    async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<BoxFuture> {
         let limit = self.shared.config.limits.tls_handshake_timeout;
-        let handshake = self.shared.alarm.timeout(limit, tls.accept(stream));
+        let handshake = self.shared.timers.timeout(limit, tls.accept(stream));
         let outcome = tokio::select! {
             biased;
             () = self.shared.stopping.cancelled() => return None,
@@ -75,14 +75,14 @@ impl Connection {
     }
 
     /// HTTP, until an endpoint has agreed to an upgrade.
-    async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<Pumping>
+    async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<BoxFuture>
     where
         S: Transport,
     {
-        let Self { shared, reception, address, entry } = self;
+        let Self { shared, service, address, permit } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let origin = Origin { address, certificate, upgrade: Arc::clone(&upgrade), entry };
-        answer_requests(&shared, &reception, origin, stream).await;
+        let connect_info = ConnectInfo { address, certificate, upgrade: Arc::clone(&upgrade), permit };
+        answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, device } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             tracing::error!("an upgraded connection of {address} came back as another type");
@@ -92,63 +92,63 @@ impl Connection {
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Option<Pumping>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Option<BoxFuture>> + Send>>;
 
 /// A connection's task, in two stages, each boxed: what it takes to open one is gone when its long life begins.
-pub(super) struct Life {
+pub(super) struct ConnectionTask {
     stage: Stage,
-    entry: Arc<Entry>,
+    permit: Arc<Permit>,
 }
 
 enum Stage {
     Opening(Opening),
     /// It knows of the server's end by its outbox.
-    Open(Pumping),
+    Open(BoxFuture),
 }
 
-impl Life {
+impl ConnectionTask {
     /// Opens it, unless others need the room or the server is over.
-    fn begin(shared: Arc<Shared>, entry: Arc<Entry>, open: Opening) -> Self {
-        let room = Arc::clone(&entry);
+    fn begin(shared: Arc<Shared>, permit: Arc<Permit>, open: Opening) -> Self {
+        let room = Arc::clone(&permit);
         let opening = Box::pin(async move {
             tokio::select! {
                 biased;
-                () = room.cut() => None,
+                () = room.evicted() => None,
                 opened = shared.unless_over(open) => opened.flatten(),
             }
         });
-        Self { stage: Stage::Opening(opening), entry }
+        Self { stage: Stage::Opening(opening), permit }
     }
 }
 
-impl Future for Life {
+impl Future for ConnectionTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
                 Stage::Opening(opening) => {
-                    let Some(pumping) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
-                    self.stage = Stage::Open(pumping);
-                    self.entry.opened();
+                    let Some(pump) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
+                    self.stage = Stage::Open(pump);
+                    self.permit.opened();
                 }
-                Stage::Open(pumping) => return pumping.as_mut().poll(cx),
+                Stage::Open(pump) => return pump.as_mut().poll(cx),
             }
         }
     }
 }
 
-async fn answer_requests<S>(shared: &Arc<Shared>, reception: &Reception, origin: Origin, stream: S)
+async fn answer_requests<S>(shared: &Arc<Shared>, service: &Service, connect_info: ConnectInfo, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request| {
-        let origin = origin.clone();
-        async move { Ok::<_, Infallible>(reception.answer(shared, origin, request).await) }
+        let connect_info = connect_info.clone();
+        async move { Ok::<_, Infallible>(service.answer(shared, connect_info, request).await) }
     });
     let limits = &shared.config.limits;
     let mut connection = http1::Builder::new()
-        .timer(HyperTimer(Arc::clone(&shared.alarm)))
+        .timer(HyperTimer(Arc::clone(&shared.timers)))
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
@@ -166,13 +166,13 @@ where
         }
     };
     if let Err(error) = &outcome {
-        tracing::debug!("HTTP with {} ended: {error}", origin.address);
+        tracing::debug!("HTTP with {} ended: {error}", connect_info.address);
     }
     let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
         tokio::select! {
             () = shared.stopping.cancelled() => {}
-            _ = shared.alarm.timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
+            _ = shared.timers.timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
         }
     }
 }

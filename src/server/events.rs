@@ -35,12 +35,12 @@ impl Changes {
 }
 
 /// Logs, counts, and passes on. Ids are logged in quotes and escaped: they are a peer's words.
-pub(super) struct Chronicle {
+pub(super) struct LoggingObserver {
     pub(super) changes: Arc<Changes>,
     pub(super) next: Arc<dyn Observer>,
 }
 
-impl Observer for Chronicle {
+impl Observer for LoggingObserver {
     fn device_registered(&self, device: &Device) {
         tracing::info!("device {:?} registered from {}", device.id, device.peer);
         self.changes.mark();

@@ -7,19 +7,19 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::core::hub::Observer;
-use crate::observe::journal::Witness;
+use crate::observe::journal::JournalObserver;
 use crate::server::events::Changes;
 use crate::server::shared::Shared;
 use crate::server::time::clock::Clock;
 
 /// Whom a server's journal turns to.
-pub(super) struct Desk {
+pub(super) struct JournalHooks {
     pub(super) clock: Arc<Clock>,
     pub(super) changes: Arc<Changes>,
     pub(super) observer: Arc<dyn Observer>,
 }
 
-impl Witness for Desk {
+impl JournalObserver for JournalHooks {
     fn now(&self) -> f64 {
         self.clock.unix_now()
     }

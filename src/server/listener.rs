@@ -58,9 +58,9 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::ZERO;
-                let entry = shared.gate.enter(address.ip().to_canonical(), Instant::now());
-                let reception = routes.reception(entry.turned_away);
-                let connection = connection::Connection::new(Arc::clone(&shared), reception, address, entry);
+                let permit = shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
+                let service = routes.service(permit.turned_away);
+                let connection = connection::Connection::new(Arc::clone(&shared), service, address, permit);
                 shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -73,7 +73,7 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
                 }
                 tokio::select! {
                     () = shared.stopping.cancelled() => return,
-                    () = shared.alarm.sleep(pause) => {}
+                    () = shared.timers.sleep(pause) => {}
                 }
             }
         }

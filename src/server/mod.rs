@@ -34,10 +34,10 @@ pub use self::time::clock::Clock;
 
 use self::http::service::Routes;
 use self::listener::{accept, is_exposed, listen};
-use self::seqpacket::{Door, Local};
+use self::seqpacket::{SeqpacketListener, SocketKind};
 use self::shared::Shared;
-use self::time::timers::Alarm;
-use crate::access::connection_limits::Gate;
+use self::time::timers::Timers;
+use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
 use crate::config::error::{ConfigError, Error};
@@ -45,7 +45,7 @@ use crate::config::{Config, IceSource};
 use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::End;
 use crate::core::relay::Relay;
-use crate::observe::faults::{Rule, RuleId, Tally};
+use crate::observe::faults::{FaultStats, Rule, RuleId};
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::Journal;
 use crate::observe::ledger::LedgerReading;
@@ -55,7 +55,7 @@ use crate::observe::request_counts::RequestCounts;
 pub struct Server {
     shared: Arc<Shared>,
     listener: std::net::TcpListener,
-    local: Vec<Local>,
+    local: Vec<SeqpacketListener>,
     address: SocketAddr,
 }
 
@@ -86,17 +86,18 @@ impl Server {
         let bind_error = |source| Error::Bind { address: wanted, source };
         let listener = listen(wanted).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let doors = [(Door::Devices, &config.device_socket), (Door::Control, &config.control_socket)];
-        let doors = doors.into_iter().filter_map(|(door, path)| Some((door, path.as_deref()?)));
-        let local = doors.map(|(door, path)| Local::bind(door, path)).collect::<Result<_, _>>()?;
+        let sockets = [(SocketKind::Devices, &config.device_socket), (SocketKind::Control, &config.control_socket)];
+        let sockets = sockets.into_iter().filter_map(|(kind, path)| Some((kind, path.as_deref()?)));
+        let local = sockets.map(|(kind, path)| SeqpacketListener::bind(kind, path)).collect::<Result<_, _>>()?;
         let changes = Arc::new(Changes::default());
-        let alarm = Alarm::new().map_err(Error::Runtime)?;
-        let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&alarm))), Arc::new(Incidents::default()));
+        let timers = Timers::new().map_err(Error::Runtime)?;
+        let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
         let started = clock.unix_now();
-        let chronicle = events::Chronicle { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
+        let chronicle = events::LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
         let journal = config.journal.then(|| {
-            let desk = fault_timer::Desk { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
-            Arc::new(Journal::new(config.journal_bounds(), Box::new(desk)))
+            let hooks_of_journal =
+                fault_timer::JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+            Arc::new(Journal::new(config.journal_bounds(), Box::new(hooks_of_journal)))
         });
         let client_ids = config.client_ids;
         // By the system's clock, not by one that a test has turned: real devices do not know of that one.
@@ -108,10 +109,10 @@ impl Server {
             hub: Arc::new(hub),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
             clock,
-            alarm,
-            gate: Gate::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+            timers,
+            limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
             policy: Policy::new(&config),
-            roster: Arc::default(),
+            preregistrations: Arc::default(),
             requests: RequestCounts::default(),
             started,
             tasks: TaskTracker::new(),
@@ -138,8 +139,8 @@ impl Server {
     /// Outside of a tokio runtime with I/O enabled, and time where the system is not Linux.
     pub fn serve(self) -> Running {
         let Self { shared, listener, local, address } = self;
-        for door in local {
-            shared.tasks.spawn(door.accept(Arc::clone(&shared)));
+        for kind in local {
+            shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(fault_timer::release_in_time(Arc::clone(&shared)));
         shared.timekeeping.spawn(keep_time(Arc::clone(&shared)));
@@ -162,9 +163,9 @@ impl Running {
     /// Outside of a tokio runtime.
     pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let entry = self.shared.gate.enter(address.ip(), Instant::now());
-        let reception = self.routes.reception(entry.turned_away);
-        let connection = connection::Connection::new(Arc::clone(&self.shared), reception, address, entry);
+        let permit = self.shared.limiter.acquire(address.ip(), Instant::now());
+        let service = self.routes.service(permit.turned_away);
+        let connection = connection::Connection::new(Arc::clone(&self.shared), service, address, permit);
         self.shared.spawn(connection.run_in_memory(stream), Some(address))
     }
 
@@ -194,12 +195,12 @@ impl Running {
     }
 
     /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
-    pub fn disarm_fault(&self, id: RuleId) -> Option<Tally> {
+    pub fn disarm_fault(&self, id: RuleId) -> Option<FaultStats> {
         self.shared.relay.disarm(id, self.shared.clock.now())
     }
 
     /// What became of a fault so far, if it is armed.
-    pub fn fault_tally(&self, id: RuleId) -> Option<Tally> {
+    pub fn fault_tally(&self, id: RuleId) -> Option<FaultStats> {
         self.shared.relay.tally(id)
     }
 
@@ -216,7 +217,7 @@ impl Running {
     /// After the clock was turned: has everybody look at it. The receiver is hung up on once all that was due is done.
     pub fn clock_turned(&self) -> mpsc::Receiver<()> {
         self.shared.relay.release_due(self.shared.clock.now());
-        self.shared.hub.nudge_all()
+        self.shared.hub.wake_all_sessions()
     }
 
     /// A counter to wait on.
@@ -238,9 +239,9 @@ impl Running {
         self.shared.clock.resume();
         self.shared.hub.close(&End::close(1001, "server stopping"));
         self.shared.tasks.close();
-        let in_time = self.shared.alarm.timeout(deadline, self.shared.tasks.wait()).await.is_some();
+        let in_time = self.shared.timers.timeout(deadline, self.shared.tasks.wait()).await.is_some();
         self.shared.over.cancel();
-        drop(self.shared.hub.nudge_all());
+        drop(self.shared.hub.wake_all_sessions());
         self.shared.tasks.wait().await;
         self.shared.timekeeping.close();
         self.shared.timekeeping.wait().await;
@@ -253,10 +254,10 @@ impl Running {
 async fn keep_time(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tasks.wait() => {}
-        Err(error) = shared.alarm.run() => {
+        Err(error) = shared.timers.run() => {
             tracing::error!("can not watch the timer, and deadlines will be missed: {error}");
             shared.tasks.wait().await;
         }
     }
-    shared.alarm.close();
+    shared.timers.close();
 }

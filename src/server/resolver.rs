@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::access::hooks::{Decision, HookError, IceQuestion};
+use crate::access::hooks::{HookError, HookFuture, IceQuestion};
 use crate::config::IceSource;
 use crate::core::hub::Device;
 use crate::core::peer::{Peer, Role};
@@ -15,27 +15,27 @@ use crate::protocol::{DeviceId, IceServers, Text, outbound};
 use crate::server::shared::Shared;
 
 /// An answer that is there, or one that takes its time.
-pub(super) enum Asked {
-    Now(Answer),
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+pub(super) enum Resolved {
+    Ready(Answer),
+    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
 /// The ICE servers, there or to come.
-pub(super) enum Ice {
-    Now(IceServers, Option<std::time::Duration>),
-    Later(Decision<IceServers>),
+pub(super) enum ResolvedIce {
+    Ready(IceServers, Option<std::time::Duration>),
+    Pending(HookFuture<IceServers>),
     Failed,
 }
 
 impl Shared {
     /// Answers a session's question about its peer.
-    pub(super) fn answer(self: &Arc<Self>, question: Question, peer: &Arc<Peer>) -> Asked {
+    pub(super) fn resolve(self: &Arc<Self>, question: Question, peer: &Arc<Peer>) -> Resolved {
         match question {
             Question::Config { device_id } => self.config_for(peer, peer.role, Some(device_id)),
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
             Question::Alive(holder) => {
                 let shared = Arc::clone(self);
-                Asked::Later(Box::pin(async move {
+                Resolved::Pending(Box::pin(async move {
                     let limit = shared.config.limits.probe_timeout;
                     let alive = matches!(shared.clock.timeout(limit, holder.outbox.probe()).await, Some(Ok(())));
                     Answer::Alive { holder, alive }
@@ -44,14 +44,14 @@ impl Shared {
         }
     }
 
-    fn config_for(self: &Arc<Self>, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Asked {
+    fn config_for(self: &Arc<Self>, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Resolved {
         match self.ice_servers_for(peer, role, device_id) {
-            Ice::Now(servers, good_for) => Asked::Now(Answer::Config(servers.config(), good_for)),
-            Ice::Failed => Asked::Now(Answer::Refused(Refusal::HookFailed)),
-            Ice::Later(decision) => {
+            ResolvedIce::Ready(servers, good_for) => Resolved::Ready(Answer::Config(servers.config(), good_for)),
+            ResolvedIce::Failed => Resolved::Ready(Answer::Refused(Refusal::HookFailed)),
+            ResolvedIce::Pending(future) => {
                 let (shared, peer) = (Arc::clone(self), peer.to_string());
-                Asked::Later(Box::pin(async move {
-                    match shared.decide("ice_servers", &peer, decision).await {
+                Resolved::Pending(Box::pin(async move {
+                    match shared.decide("ice_servers", &peer, future).await {
                         Ok(servers) => Answer::Config(servers.config(), None),
                         Err(refusal) => Answer::Refused(refusal),
                     }
@@ -61,33 +61,33 @@ impl Shared {
     }
 
     /// The ICE servers for a peer in this role.
-    pub(super) fn ice_servers_for(&self, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Ice {
+    pub(super) fn ice_servers_for(&self, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> ResolvedIce {
         match &*self.ice.read() {
-            IceSource::Fixed(servers) => Ice::Now(servers.clone(), None),
+            IceSource::Fixed(servers) => ResolvedIce::Ready(servers.clone(), None),
             IceSource::TurnRest(turn) => match turn.credentials(self.clock.system_now()) {
-                Ok(servers) => Ice::Now(servers, Some(turn.ttl())),
+                Ok(servers) => ResolvedIce::Ready(servers, Some(turn.ttl())),
                 Err(error) => {
                     tracing::error!("{error}");
-                    Ice::Failed
+                    ResolvedIce::Failed
                 }
             },
             IceSource::Hook => {
                 let question = IceQuestion { peer: Arc::clone(peer), role, device_id };
                 match self.hooks.ice_servers(&question) {
-                    Some(decision) => Ice::Later(decision),
-                    None => Ice::Now(IceServers::default(), None),
+                    Some(future) => ResolvedIce::Pending(future),
+                    None => ResolvedIce::Ready(IceServers::default(), None),
                 }
             }
         }
     }
 
-    pub(super) fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Asked {
-        let Some(decision) = self.hooks.filter_device_info(device, client) else {
-            return Asked::Now(Answer::DeviceInfo(device.info.clone()));
+    pub(super) fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Resolved {
+        let Some(future) = self.hooks.filter_device_info(device, client) else {
+            return Resolved::Ready(Answer::DeviceInfo(device.info.clone()));
         };
         let (shared, peer) = (Arc::clone(self), client.to_string());
-        Asked::Later(Box::pin(async move {
-            let filtered = shared.decide("filter_device_info", &peer, decision).await;
+        Resolved::Pending(Box::pin(async move {
+            let filtered = shared.decide("filter_device_info", &peer, future).await;
             match filtered.and_then(|json| device_info(&json)) {
                 Ok(message) => Answer::DeviceInfo(message),
                 Err(refusal) => Answer::Refused(refusal),
@@ -96,8 +96,8 @@ impl Shared {
     }
 
     /// Waits for a hook, for a peer that is connected.
-    async fn decide<T>(&self, hook: &'static str, peer: &str, decision: Decision<T>) -> Result<T, Refusal> {
-        self.wait_for_hook(hook, peer, decision).await.map_err(|error| match error {
+    async fn decide<T>(&self, hook: &'static str, peer: &str, future: HookFuture<T>) -> Result<T, Refusal> {
+        self.wait_for_hook(hook, peer, future).await.map_err(|error| match error {
             HookError::Refused { reason, .. } => Refusal::NotAuthorized(reason),
             HookError::Failed => Refusal::HookFailed,
         })
@@ -108,10 +108,10 @@ impl Shared {
         &self,
         hook: &'static str,
         peer: &str,
-        decision: Decision<T>,
+        future: HookFuture<T>,
     ) -> Result<T, HookError> {
         let deadline = self.config.hook_timeout;
-        self.clock.timeout(deadline, decision).await.unwrap_or_else(|| {
+        self.clock.timeout(deadline, future).await.unwrap_or_else(|| {
             self.hooks.timed_out(hook, peer, deadline);
             Err(HookError::Failed)
         })

@@ -20,9 +20,9 @@ use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
-use crate::server::message_pump::{Came, Porter, Wire};
+use crate::server::message_pump::{Incoming, MessagePump, MessageTransport};
 use crate::server::shared::Shared;
-use crate::server::ws::open::Pumping;
+use crate::server::ws::open::BoxFuture;
 
 /// Owner and group, as Cuttlefish's own operator has it.
 const MODE: u32 = 0o770;
@@ -31,7 +31,7 @@ const BACKLOG: i32 = 128;
 
 /// What a local socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum SocketKind {
     /// Devices register.
     Devices,
     /// Devices are announced.
@@ -39,17 +39,17 @@ pub(super) enum Door {
 }
 
 /// A socket that listens. Its file goes when it does.
-pub(super) struct Local {
-    door: Door,
+pub(super) struct SeqpacketListener {
+    kind: SocketKind,
     path: PathBuf,
     socket: Socket,
     /// Device and inode of our file: another one in its place is not ours to remove.
     file: (u64, u64),
 }
 
-impl Local {
+impl SeqpacketListener {
     /// Listens. The file of a server that is gone is replaced.
-    pub(super) fn bind(door: Door, path: &Path) -> Result<Self, Error> {
+    pub(super) fn bind(kind: SocketKind, path: &Path) -> Result<Self, Error> {
         let error = |source| Error::BindLocal { path: path.to_owned(), source };
         make_room(path).map_err(error)?;
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(error)?;
@@ -68,7 +68,7 @@ impl Local {
         if made.is_err() {
             drop(fs::remove_file(&unfinished));
         }
-        Ok(Self { door, path: path.to_owned(), socket, file: made.map_err(error)? })
+        Ok(Self { kind, path: path.to_owned(), socket, file: made.map_err(error)? })
     }
 
     /// Accepts until the server stops.
@@ -85,12 +85,12 @@ impl Local {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(socket) => serve(&shared, self.door, socket),
+                Ok(socket) => serve(&shared, self.kind, socket),
                 Err(error) => {
                     tracing::warn!("can not accept on {}, trying again: {error}", self.path.display());
                     tokio::select! {
                         () = shared.stopping.cancelled() => return,
-                        () = shared.alarm.sleep(Duration::from_secs(1)) => {}
+                        () = shared.timers.sleep(Duration::from_secs(1)) => {}
                     }
                 }
             }
@@ -98,7 +98,7 @@ impl Local {
     }
 }
 
-impl Drop for Local {
+impl Drop for SeqpacketListener {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
         if ours {
@@ -134,36 +134,36 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn serve(shared: &Arc<Shared>, door: Door, socket: UnixSeqpacket) {
+fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     // Counted like those that come over the network.
-    let entry = shared.gate.enter(std::net::Ipv4Addr::LOCALHOST.into(), Instant::now());
-    if let Some(why) = entry.turned_away {
+    let permit = shared.limiter.acquire(std::net::Ipv4Addr::LOCALHOST.into(), Instant::now());
+    if let Some(why) = permit.turned_away {
         return tracing::info!("turned a local connection away: {why}");
     }
-    entry.opened();
-    let role = if door == Door::Devices { Role::Device } else { Role::Http };
+    permit.opened();
+    let role = if kind == SocketKind::Devices { Role::Device } else { Role::Http };
     let mut peer = Peer::anonymous(role);
-    if door == Door::Devices {
+    if kind == SocketKind::Devices {
         peer.hears_errors = false;
         peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);
     }
     let context = shared.context(peer);
-    let wire = PacketWire::new(Arc::clone(shared), socket);
+    let transport = PacketTransport::new(Arc::clone(shared), socket);
     let (now, ours) = (shared.clock.now(), Arc::clone(shared));
-    let porter: Pumping = match door {
-        Door::Devices => {
+    let pump: BoxFuture = match kind {
+        SocketKind::Devices => {
             let session = DeviceSession::over_packets(context.clone(), now);
-            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
+            Box::pin(MessagePump::new(ours, &context, session, Step::Done, transport))
         }
-        Door::Control => {
+        SocketKind::Control => {
             let session = ControlSession::new(context.clone());
-            Box::pin(Porter::new(ours, &context, session, Step::Done, wire))
+            Box::pin(MessagePump::new(ours, &context, session, Step::Done, transport))
         }
     };
     let ours = Arc::clone(shared);
     let counted = async move {
-        ours.unless_over(porter).await;
-        drop(entry);
+        ours.unless_over(pump).await;
+        drop(permit);
     };
     drop(shared.spawn(Box::pin(counted), None));
 }
@@ -176,37 +176,37 @@ fn max_packet(socket: &UnixSeqpacket) -> usize {
 }
 
 /// Packets, each of them one text.
-struct PacketWire {
+struct PacketTransport {
     shared: Arc<Shared>,
     socket: UnixSeqpacket,
     /// As large as a message may be; memory is taken as far as packets reach into it.
     buffer: Vec<u8>,
 }
 
-impl PacketWire {
+impl PacketTransport {
     fn new(shared: Arc<Shared>, socket: UnixSeqpacket) -> Self {
         let buffer = vec![0; shared.config.limits.max_message_size];
         Self { shared, socket, buffer }
     }
 }
 
-impl Wire for PacketWire {
-    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
+impl MessageTransport for PacketTransport {
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.buffer) else { return Poll::Pending };
         Poll::Ready(match received {
-            Ok(packet) if packet.truncated() => Came::TooBig,
+            Ok(packet) if packet.truncated() => Incoming::TooBig,
             Ok(packet) if packet.bytes_read() > 0 => match std::str::from_utf8(&self.buffer[..packet.bytes_read()]) {
-                Ok(text) => Came::Text(text.to_owned()),
-                Err(_) => Came::Wrong(Refusal::InvalidJson),
+                Ok(text) => Incoming::Text(text.to_owned()),
+                Err(_) => Incoming::Invalid(Refusal::InvalidJson),
             },
-            Ok(_) | Err(_) => Came::Gone,
+            Ok(_) | Err(_) => Incoming::Gone,
         })
     }
 
     fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
         let Poll::Ready(sent) = self.socket.poll_send(cx, text.as_str().as_bytes()) else { return Poll::Pending };
         sent?;
-        self.shared.relay.ledger().deliver(u64::from(forward));
+        self.shared.relay.ledger().count_delivered(u64::from(forward));
         Poll::Ready(Ok(()))
     }
 

@@ -12,11 +12,11 @@ use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
 use crate::core::session::{Answer, Context, Session, Step};
 use crate::observe::incidents::Incident;
-use crate::server::resolver::Asked;
+use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
 use crate::server::throttle::{Sent, Throttle};
 
-pub(super) struct Dialogue<P> {
+pub(super) struct SessionDriver<P> {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Arc<Peer>,
     pub(super) outbox: Arc<Outbox>,
@@ -30,7 +30,7 @@ pub(super) struct Dialogue<P> {
     throttle: Throttle,
 }
 
-impl<P: Session> Dialogue<P> {
+impl<P: Session> SessionDriver<P> {
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, now: Instant) -> Self {
         Self {
             peer: Arc::clone(&context.peer),
@@ -54,9 +54,9 @@ impl<P: Session> Dialogue<P> {
             self.spend(Sent::Error, now);
         }
         while let Step::Ask(question) = step {
-            match self.shared.answer(question, &self.peer) {
-                Asked::Now(answer) => step = self.session.on_answer(answer, now),
-                Asked::Later(answer) => {
+            match self.shared.resolve(question, &self.peer) {
+                Resolved::Ready(answer) => step = self.session.on_answer(answer, now),
+                Resolved::Pending(answer) => {
                     self.question = Some(answer);
                     return;
                 }
@@ -68,7 +68,7 @@ impl<P: Session> Dialogue<P> {
     pub(super) fn spend(&mut self, sent: Sent, now: Instant) -> bool {
         let Err(refusal) = self.throttle.spend(&self.shared.config.limits, sent, now) else { return true };
         if !self.outbox.is_closed() {
-            self.session.expel(&refusal);
+            self.session.disconnect(&refusal);
         }
         false
     }
@@ -122,8 +122,8 @@ impl<P: Session> Dialogue<P> {
     }
 
     /// Lets the session look again at what it waits for.
-    pub(super) fn look(&mut self, now: Instant) {
-        let step = self.session.on_look(now);
+    pub(super) fn recheck(&mut self, now: Instant) {
+        let step = self.session.on_recheck(now);
         self.take(step, now);
     }
 }

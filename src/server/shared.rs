@@ -13,19 +13,19 @@ use tokio_util::task::TaskTracker;
 use super::catch_panic;
 use super::events::Changes;
 use super::time::clock::Clock;
-use super::time::timers::Alarm;
-use crate::access::connection_limits::Gate;
+use super::time::timers::Timers;
+use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
 use crate::config::{Config, IceSource};
 use crate::core::hub::Hub;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
-use crate::core::preregistration::Roster;
+use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
 use crate::core::session::{Context, Rules};
 use crate::observe::incidents::Incidents;
-use crate::observe::journal::Scribe;
+use crate::observe::journal::PeerJournal;
 use crate::observe::request_counts::RequestCounts;
 
 /// What all connections of one server share.
@@ -35,11 +35,11 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) relay: Arc<Relay>,
     pub(crate) clock: Arc<Clock>,
-    pub(super) alarm: Arc<Alarm>,
+    pub(super) timers: Arc<Timers>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) incidents: Arc<Incidents>,
-    pub(crate) roster: Arc<Roster>,
+    pub(crate) preregistrations: Arc<PreRegistrations>,
     pub(crate) requests: RequestCounts,
     /// When it was made, in seconds since 1970.
     pub(crate) started: f64,
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(super) tasks: TaskTracker,
     /// What the others need until they have ended.
     pub(super) timekeeping: TaskTracker,
-    pub(super) gate: Arc<Gate>,
+    pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) policy: Policy,
     pub(super) ice: RwLock<IceSource>,
     /// Cancelled when no more connections are wanted.
@@ -64,14 +64,14 @@ impl Shared {
             outbox = outbox.without_errors();
         }
         if let (Role::Device | Role::Client, Some(journal)) = (peer.role, self.relay.journal()) {
-            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
+            outbox = outbox.recorded(PeerJournal::new(Arc::clone(journal), peer.role));
         }
         Context {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
             rules: Arc::clone(&self.rules),
-            roster: Arc::clone(&self.roster),
+            preregistrations: Arc::clone(&self.preregistrations),
             outbox: Arc::new(outbox),
             peer: Arc::new(peer),
         }
@@ -82,7 +82,7 @@ impl Shared {
     where
         T: Future<Output = ()> + Unpin + Send + 'static,
     {
-        self.tasks.spawn(catch_panic::Guard::new(task, &self.incidents, address))
+        self.tasks.spawn(catch_panic::CatchPanic::new(task, &self.incidents, address))
     }
 
     /// Polls a future until it is ready or the server is over: then there is no more time for goodbyes.

@@ -3,13 +3,13 @@
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::peer::Role;
 
-use crate::house::House;
+use crate::harness::Harness;
 
-pub fn house() -> House {
-    House::new(Config::default())
+pub fn harness() -> Harness {
+    Harness::new(Config::default())
 }
 
-impl House {
+impl Harness {
     pub fn registers(&mut self, name: &str, id: &str) {
         self.opens(name, Role::Device);
         self.says(name, &format!(r#"{{"message_type":"register","device_id":"{id}","device_info":"{name}"}}"#));

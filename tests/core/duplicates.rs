@@ -9,8 +9,8 @@ use cuttlefish_signaling::protocol::{DeviceId, outbound};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::actors::house;
-use crate::house::House;
+use crate::actors::harness;
+use crate::harness::Harness;
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -35,8 +35,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// Who holds the id, by the device info it registered with.
-fn holder(house: &House) -> Option<String> {
-    let device = house.hub.device(&DeviceId::new("x"))?;
+fn holder(harness: &Harness) -> Option<String> {
+    let device = harness.hub.device(&DeviceId::new("x"))?;
     Some(outbound::info_of(&device.info).trim_matches('"').to_owned())
 }
 
@@ -45,16 +45,16 @@ proptest! {
 
     #[test]
     fn who_is_alive_keeps_its_id(acts in vec(act(), 1..25)) {
-        let mut house = house();
+        let mut harness = harness();
         let (mut there, mut frozen) = (BTreeSet::new(), BTreeSet::new());
         for act in acts {
-            let before = holder(&house);
+            let before = holder(&harness);
             let mut ends_itself = None;
             match act {
                 Act::Open(n) => {
                     let name = format!("d{n}");
                     if there.insert(name.clone()) {
-                        house.opens(&name, Role::Device);
+                        harness.opens(&name, Role::Device);
                     }
                 }
                 Act::Register(n) | Act::Forward(n) | Act::Freeze(n) | Act::Leave(n) if !there.contains(&format!("d{n}")) => {}
@@ -62,15 +62,15 @@ proptest! {
                     let name = format!("d{n}");
                     // The second time on one connection ends it.
                     ends_itself = Some(name.clone());
-                    house.says(&name, &format!(r#"{{"message_type":"register","device_id":"x","device_info":"{name}"}}"#));
+                    harness.says(&name, &format!(r#"{{"message_type":"register","device_id":"x","device_info":"{name}"}}"#));
                 }
                 Act::Forward(n) => {
                     let name = format!("d{n}");
                     // Without a registration that ends it.
-                    house.says(&name, r#"{"message_type":"forward","client_id":7,"payload":1}"#);
+                    harness.says(&name, r#"{"message_type":"forward","client_id":7,"payload":1}"#);
                 }
                 Act::Freeze(n) => {
-                    house.freezes(&format!("d{n}"));
+                    harness.freezes(&format!("d{n}"));
                     frozen.insert(format!("d{n}"));
                 }
                 Act::Leave(n) => {
@@ -78,25 +78,25 @@ proptest! {
                     ends_itself = Some(name.clone());
                     there.remove(&name);
                     frozen.remove(&name);
-                    house.leaves(&name);
+                    harness.leaves(&name);
                 }
-                Act::Wait(time) => house.after(Duration::from_millis(time)),
+                Act::Wait(time) => harness.after(Duration::from_millis(time)),
             }
-            let after = holder(&house);
+            let after = holder(&harness);
             if let Some(before) = before
                 && !frozen.contains(&before)
                 && ends_itself.as_ref() != Some(&before)
             {
                 prop_assert_eq!(after, Some(before), "a live holder lost its id");
             }
-            prop_assert!(house.hub.devices().len() <= 1);
+            prop_assert!(harness.hub.devices().len() <= 1);
         }
         for name in there {
-            house.leaves(&name);
+            harness.leaves(&name);
         }
-        prop_assert!(house.hub.devices().is_empty());
-        prop_assert!(house.balance().balances());
-        house.registers("fresh", "x");
-        prop_assert_eq!(holder(&house), Some("fresh".into()), "and the id is free again");
+        prop_assert!(harness.hub.devices().is_empty());
+        prop_assert!(harness.balance().balances());
+        harness.registers("fresh", "x");
+        prop_assert_eq!(holder(&harness), Some("fresh".into()), "and the id is free again");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cuttlefish_signaling::Config;
-use cuttlefish_signaling::faults::{Effect, Rule, RuleId, Tally};
+use cuttlefish_signaling::faults::{Effect, FaultStats, Rule, RuleId};
 use cuttlefish_signaling::outbox::End;
 use cuttlefish_signaling::peer::Role;
 use cuttlefish_signaling::protocol::{ClientId, DeviceId};
@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::actors::{client_msg, device_msg};
-use crate::house::House;
+use crate::harness::Harness;
 
 fn rule(effect: Effect) -> Rule {
     Rule { effect, to: None, device: None, client: None, payload_type: None, nth: None, probability: 1.0, times: None }
@@ -22,43 +22,43 @@ fn ms(time: u64) -> Duration {
 }
 
 /// A device `d` with id `x` and its client `c`.
-fn pair() -> House {
-    let mut house = House::new(Config::default());
-    house.registers("d", "x");
-    house.connects("c", "x");
-    house.all_heard("d");
-    house.all_heard("c");
-    house
+fn pair() -> Harness {
+    let mut harness = Harness::new(Config::default());
+    harness.registers("d", "x");
+    harness.connects("c", "x");
+    harness.all_heard("d");
+    harness.all_heard("c");
+    harness
 }
 
 /// The numbers the device heard as payloads.
-fn numbers(house: &mut House) -> Vec<u32> {
+fn numbers(harness: &mut Harness) -> Vec<u32> {
     let number = |text: String| text.split(r#""payload":"#).nth(1)?.trim_end_matches('}').parse().ok();
-    house.all_heard("d").into_iter().filter_map(number).collect()
+    harness.all_heard("d").into_iter().filter_map(number).collect()
 }
 
-fn sends(house: &mut House, numbers: std::ops::Range<u32>) {
+fn sends(harness: &mut Harness, numbers: std::ops::Range<u32>) {
     for number in numbers {
-        house.forwards("c", &number.to_string());
-        house.settle();
+        harness.forwards("c", &number.to_string());
+        harness.settle();
     }
 }
 
-fn disarm(house: &mut House, id: RuleId) -> Tally {
-    let tally = house.relay.disarm(id, house.now).unwrap();
-    house.settle();
+fn disarm(harness: &mut Harness, id: RuleId) -> FaultStats {
+    let tally = harness.relay.disarm(id, harness.now).unwrap();
+    harness.settle();
     tally
 }
 
 #[test]
 fn dropped_forwards_do_not_come_and_are_booked() {
-    let mut house = pair();
-    let id = house.relay.arm(rule(Effect::Drop));
-    sends(&mut house, 0..3);
-    assert_eq!(disarm(&mut house, id), Tally { matched: 3, hits: 3, overran: 0 });
-    sends(&mut house, 3..5);
-    assert_eq!(numbers(&mut house), [3, 4]);
-    let books = house.balance();
+    let mut harness = pair();
+    let id = harness.relay.arm(rule(Effect::Drop));
+    sends(&mut harness, 0..3);
+    assert_eq!(disarm(&mut harness, id), FaultStats { matched: 3, hits: 3, overran: 0 });
+    sends(&mut harness, 3..5);
+    assert_eq!(numbers(&mut harness), [3, 4]);
+    let books = harness.balance();
     assert_eq!((books.accepted, books.delivered, books.dropped), (5, 2, 3));
     assert!(books.balances());
 }
@@ -66,12 +66,12 @@ fn dropped_forwards_do_not_come_and_are_booked() {
 #[test]
 fn filters_narrow_what_is_hit() {
     let typed = |name: &str| format!(r#"{{"type":"{name}","n":1}}"#);
-    let mut house = pair();
-    house.connects("c2", "x");
-    house.registers("e", "y");
-    house.connects("c3", "y");
+    let mut harness = pair();
+    harness.connects("c2", "x");
+    harness.registers("e", "y");
+    harness.connects("c3", "y");
     for name in ["c2", "c3", "e"] {
-        house.all_heard(name);
+        harness.all_heard(name);
     }
     let drop = rule(Effect::Drop);
     let cases: [(Rule, [bool; 5]); 6] = [
@@ -84,48 +84,48 @@ fn filters_narrow_what_is_hit() {
         (drop, [true; 5]),
     ];
     for (rule, hit) in cases {
-        let id = house.relay.arm(rule);
-        house.forwards("c", &typed("answer"));
-        house.forwards("c2", &typed("answer"));
-        house.forwards("c3", &typed("answer"));
-        house.forwards_to("d", 1, &typed("ice-candidate"));
-        house.forwards_to("d", 1, &typed("offer"));
-        let heard_d = house.all_heard("d");
+        let id = harness.relay.arm(rule);
+        harness.forwards("c", &typed("answer"));
+        harness.forwards("c2", &typed("answer"));
+        harness.forwards("c3", &typed("answer"));
+        harness.forwards_to("d", 1, &typed("ice-candidate"));
+        harness.forwards_to("d", 1, &typed("offer"));
+        let heard_d = harness.all_heard("d");
         let heard = [
             heard_d.contains(&client_msg(1, &typed("answer"))),
             heard_d.contains(&client_msg(2, &typed("answer"))),
-            !house.all_heard("e").is_empty(),
+            !harness.all_heard("e").is_empty(),
         ];
-        let heard_c = house.all_heard("c");
+        let heard_c = harness.all_heard("c");
         let both =
             [heard_c.contains(&device_msg(&typed("ice-candidate"))), heard_c.contains(&device_msg(&typed("offer")))];
         let missed: Vec<bool> = heard.iter().chain(&both).map(|came| !came).collect();
         assert_eq!(missed, hit);
         let hits = hit.iter().filter(|hit| **hit).count() as u64;
-        assert_eq!(disarm(&mut house, id), Tally { matched: hits, hits, overran: 0 });
+        assert_eq!(disarm(&mut harness, id), FaultStats { matched: hits, hits, overran: 0 });
     }
 }
 
 #[test]
 fn nth_times_and_probability_choose_among_those() {
-    let mut house = pair();
-    let id = house.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
-    sends(&mut house, 0..4);
-    assert_eq!(numbers(&mut house), [0, 2, 3]);
-    assert_eq!(disarm(&mut house, id), Tally { matched: 4, hits: 1, overran: 0 });
+    let mut harness = pair();
+    let id = harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
+    sends(&mut harness, 0..4);
+    assert_eq!(numbers(&mut harness), [0, 2, 3]);
+    assert_eq!(disarm(&mut harness, id), FaultStats { matched: 4, hits: 1, overran: 0 });
 
-    let id = house.relay.arm(Rule { times: Some(2), ..rule(Effect::Drop) });
-    sends(&mut house, 0..4);
-    assert_eq!(numbers(&mut house), [2, 3]);
-    assert_eq!(disarm(&mut house, id).hits, 2);
+    let id = harness.relay.arm(Rule { times: Some(2), ..rule(Effect::Drop) });
+    sends(&mut harness, 0..4);
+    assert_eq!(numbers(&mut harness), [2, 3]);
+    assert_eq!(disarm(&mut harness, id).hits, 2);
 
     // The same seed, the same luck; another one, another.
     let lucky = |seed| {
-        let mut house = pair();
-        house.relay.set_seed(seed);
-        house.relay.arm(Rule { probability: 0.5, ..rule(Effect::Drop) });
-        sends(&mut house, 0..100);
-        numbers(&mut house)
+        let mut harness = pair();
+        harness.relay.set_seed(seed);
+        harness.relay.arm(Rule { probability: 0.5, ..rule(Effect::Drop) });
+        sends(&mut harness, 0..100);
+        numbers(&mut harness)
     };
     let first = lucky(1);
     assert!((20..80).contains(&first.len()), "{first:?}");
@@ -135,57 +135,57 @@ fn nth_times_and_probability_choose_among_those() {
 
 #[test]
 fn a_duplicate_comes_twice_and_counts_once() {
-    let mut house = pair();
-    house.relay.arm(Rule { nth: Some(2), ..rule(Effect::Duplicate) });
-    sends(&mut house, 0..3);
-    assert_eq!(numbers(&mut house), [0, 1, 1, 2]);
-    assert_eq!(house.balance().delivered, 3);
-    assert!(house.balance().balances());
+    let mut harness = pair();
+    harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Duplicate) });
+    sends(&mut harness, 0..3);
+    assert_eq!(numbers(&mut harness), [0, 1, 1, 2]);
+    assert_eq!(harness.balance().delivered, 3);
+    assert!(harness.balance().balances());
 }
 
 #[test]
 fn a_truncated_message_is_broken_json_of_the_length_asked_for() {
-    let mut house = pair();
+    let mut harness = pair();
     let whole = client_msg(1, r#""ööööööööö""#);
     for part in [0.0, 0.3, 0.5, 0.9, 0.99, 1.0] {
-        let id = house.relay.arm(rule(Effect::Truncate(part)));
-        house.forwards("c", r#""ööööööööö""#);
-        let heard = house.hears("d").unwrap();
+        let id = harness.relay.arm(rule(Effect::Truncate(part)));
+        harness.forwards("c", r#""ööööööööö""#);
+        let heard = harness.hears("d").unwrap();
         assert!(whole.starts_with(&heard) && heard.len() < whole.len(), "{part}: {heard}");
         assert!(serde_json::from_str::<serde::de::IgnoredAny>(&heard).is_err());
         #[allow(clippy::cast_precision_loss)]
         let off = (heard.len() as f64 - whole.len() as f64 * part).abs();
         assert!(off <= 2.0, "{part}: {heard}");
-        disarm(&mut house, id);
+        disarm(&mut harness, id);
     }
 }
 
 #[test]
 fn delayed_forwards_come_in_time_and_in_order_and_others_overtake_them() {
-    let mut house = pair();
+    let mut harness = pair();
     let delay = Effect::Delay { by: ms(300), jitter: ms(200) };
     let to_device = Rule { to: Some(Role::Device), payload_type: None, ..rule(delay) };
-    let id = house.relay.arm(to_device);
-    sends(&mut house, 0..20);
-    house.forwards_to("d", 1, "7");
-    assert_eq!(house.all_heard("c"), [device_msg("7")], "the other direction is not delayed");
-    assert_eq!(numbers(&mut house), [] as [u32; 0]);
-    let due = house.releases().unwrap() - house.now;
+    let id = harness.relay.arm(to_device);
+    sends(&mut harness, 0..20);
+    harness.forwards_to("d", 1, "7");
+    assert_eq!(harness.all_heard("c"), [device_msg("7")], "the other direction is not delayed");
+    assert_eq!(numbers(&mut harness), [] as [u32; 0]);
+    let due = harness.releases().unwrap() - harness.now;
     assert!((ms(100)..=ms(500)).contains(&due), "{due:?}");
-    house.now += ms(501);
-    assert_eq!(house.releases(), None);
-    assert_eq!(numbers(&mut house), (0..20).collect::<Vec<_>>());
-    sends(&mut house, 20..22);
-    assert_eq!(disarm(&mut house, id).hits, 22);
-    assert_eq!(numbers(&mut house), [20, 21], "what is held back goes on when the rule goes");
+    harness.now += ms(501);
+    assert_eq!(harness.releases(), None);
+    assert_eq!(numbers(&mut harness), (0..20).collect::<Vec<_>>());
+    sends(&mut harness, 20..22);
+    assert_eq!(disarm(&mut harness, id).hits, 22);
+    assert_eq!(numbers(&mut harness), [20, 21], "what is held back goes on when the rule goes");
 }
 
 #[test]
 fn reordering_mixes_each_window_and_keeps_nothing_for_ever() {
-    let mut house = pair();
-    house.relay.arm(rule(Effect::Reorder { window: 3, hold: ms(500) }));
-    sends(&mut house, 0..7);
-    let heard = numbers(&mut house);
+    let mut harness = pair();
+    harness.relay.arm(rule(Effect::Reorder { window: 3, hold: ms(500) }));
+    sends(&mut harness, 0..7);
+    let heard = numbers(&mut harness);
     assert_eq!(heard.len(), 6);
     for (window, all) in heard.chunks(3).zip([[0, 1, 2], [3, 4, 5]]) {
         let mut sorted = window.to_vec();
@@ -193,115 +193,115 @@ fn reordering_mixes_each_window_and_keeps_nothing_for_ever() {
         assert_eq!(sorted, all);
         assert_ne!(window, all, "another order");
     }
-    house.now += ms(499);
-    house.releases();
-    assert_eq!(numbers(&mut house), [] as [u32; 0]);
-    house.now += ms(1);
-    house.releases();
-    assert_eq!(numbers(&mut house), [6]);
+    harness.now += ms(499);
+    harness.releases();
+    assert_eq!(numbers(&mut harness), [] as [u32; 0]);
+    harness.now += ms(1);
+    harness.releases();
+    assert_eq!(numbers(&mut harness), [6]);
 }
 
 #[test]
 fn a_stall_ends_by_itself_or_with_its_rule() {
-    let mut house = pair();
-    house.relay.arm(rule(Effect::Stall(Some(ms(100)))));
-    sends(&mut house, 0..2);
-    house.now += ms(60);
-    sends(&mut house, 2..3);
-    assert_eq!(house.releases(), Some(house.now + ms(40)));
-    assert_eq!(numbers(&mut house), [] as [u32; 0]);
-    house.now += ms(40);
-    house.releases();
-    sends(&mut house, 3..4);
-    assert_eq!(numbers(&mut house), [0, 1, 2, 3]);
+    let mut harness = pair();
+    harness.relay.arm(rule(Effect::Stall(Some(ms(100)))));
+    sends(&mut harness, 0..2);
+    harness.now += ms(60);
+    sends(&mut harness, 2..3);
+    assert_eq!(harness.releases(), Some(harness.now + ms(40)));
+    assert_eq!(numbers(&mut harness), [] as [u32; 0]);
+    harness.now += ms(40);
+    harness.releases();
+    sends(&mut harness, 3..4);
+    assert_eq!(numbers(&mut harness), [0, 1, 2, 3]);
 
-    let mut house = pair();
-    let id = house.relay.arm(rule(Effect::Stall(None)));
-    sends(&mut house, 0..3);
-    house.now += ms(1_000_000);
-    assert_eq!(house.releases(), None);
-    assert_eq!(numbers(&mut house), [] as [u32; 0]);
-    disarm(&mut house, id);
-    assert_eq!(numbers(&mut house), [0, 1, 2]);
+    let mut harness = pair();
+    let id = harness.relay.arm(rule(Effect::Stall(None)));
+    sends(&mut harness, 0..3);
+    harness.now += ms(1_000_000);
+    assert_eq!(harness.releases(), None);
+    assert_eq!(numbers(&mut harness), [] as [u32; 0]);
+    disarm(&mut harness, id);
+    assert_eq!(numbers(&mut harness), [0, 1, 2]);
 }
 
 #[test]
 fn bandwidth_lets_through_so_many_bytes_a_second() {
-    let mut house = pair();
+    let mut harness = pair();
     let size = u32::try_from(client_msg(1, "0").len()).unwrap();
-    house.relay.arm(rule(Effect::Bandwidth(f64::from(size) * 10.0)));
-    sends(&mut house, 0..5);
+    harness.relay.arm(rule(Effect::Bandwidth(f64::from(size) * 10.0)));
+    sends(&mut harness, 0..5);
     for number in 0..5 {
-        house.now += ms(99);
-        house.releases();
-        assert_eq!(numbers(&mut house), [] as [u32; 0]);
-        house.now += ms(1);
-        house.releases();
-        assert_eq!(numbers(&mut house), [number]);
+        harness.now += ms(99);
+        harness.releases();
+        assert_eq!(numbers(&mut harness), [] as [u32; 0]);
+        harness.now += ms(1);
+        harness.releases();
+        assert_eq!(numbers(&mut harness), [number]);
     }
 }
 
 #[test]
 fn a_connection_ends_behind_the_message_and_its_peer_is_told() {
     for (effect, end) in [(Effect::Disconnect(1011), End::close(1011, "fault")), (Effect::Reset, End::Reset)] {
-        let mut house = pair();
-        house.relay.arm(Rule { nth: Some(2), to: Some(Role::Client), ..rule(effect) });
+        let mut harness = pair();
+        harness.relay.arm(Rule { nth: Some(2), to: Some(Role::Client), ..rule(effect) });
         for payload in ["1", "2", "3"] {
-            house.forwards_to("d", 1, payload);
+            harness.forwards_to("d", 1, payload);
         }
-        assert_eq!(house.all_heard("c"), [device_msg("1"), device_msg("2")]);
-        assert_eq!(house.peer("c").ended, Some(end));
-        assert_eq!(house.all_heard("d").len(), 2, "client_disconnected: as it left, and for the forward behind it");
-        assert!(house.balance().balances());
+        assert_eq!(harness.all_heard("c"), [device_msg("1"), device_msg("2")]);
+        assert_eq!(harness.peer("c").ended, Some(end));
+        assert_eq!(harness.all_heard("d").len(), 2, "client_disconnected: as it left, and for the forward behind it");
+        assert!(harness.balance().balances());
     }
 }
 
 #[test]
 fn rules_stand_in_a_row() {
-    let mut house = pair();
+    let mut harness = pair();
     // What is delayed is doubled when it is let go, and one of the two is lost.
-    house.relay.arm(rule(Effect::Delay { by: ms(10), jitter: ms(0) }));
-    house.relay.arm(rule(Effect::Duplicate));
-    let drop = house.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
-    sends(&mut house, 0..2);
-    assert_eq!(house.relay.tally(drop), Some(Tally::default()));
-    house.now += ms(10);
-    house.releases();
-    assert_eq!(numbers(&mut house), [0, 1, 1]);
-    assert_eq!(house.relay.tally(drop), Some(Tally { matched: 4, hits: 1, overran: 0 }));
-    assert_eq!(house.relay.tally(99), None);
-    assert_eq!(house.relay.disarm(99, house.now), None);
+    harness.relay.arm(rule(Effect::Delay { by: ms(10), jitter: ms(0) }));
+    harness.relay.arm(rule(Effect::Duplicate));
+    let drop = harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
+    sends(&mut harness, 0..2);
+    assert_eq!(harness.relay.tally(drop), Some(FaultStats::default()));
+    harness.now += ms(10);
+    harness.releases();
+    assert_eq!(numbers(&mut harness), [0, 1, 1]);
+    assert_eq!(harness.relay.tally(drop), Some(FaultStats { matched: 4, hits: 1, overran: 0 }));
+    assert_eq!(harness.relay.tally(99), None);
+    assert_eq!(harness.relay.disarm(99, harness.now), None);
 }
 
 #[test]
 fn what_is_held_back_is_bounded_and_booked_at_the_end() {
     let mut config = Config::default();
     config.limits.held_by_faults = 2;
-    let mut house = House::new(config);
-    house.registers("d", "x");
-    house.connects("c", "x");
-    house.all_heard("d");
-    let id = house.relay.arm(rule(Effect::Stall(None)));
-    sends(&mut house, 0..5);
-    assert_eq!(numbers(&mut house), [2, 3, 4], "held are two, the others go on at once");
-    assert_eq!(house.relay.tally(id), Some(Tally { matched: 5, hits: 5, overran: 3 }));
-    house.relay.abandon();
-    assert_eq!((house.balance().delivered, house.balance().gone), (3, 2));
-    assert!(house.balance().balances());
+    let mut harness = Harness::new(config);
+    harness.registers("d", "x");
+    harness.connects("c", "x");
+    harness.all_heard("d");
+    let id = harness.relay.arm(rule(Effect::Stall(None)));
+    sends(&mut harness, 0..5);
+    assert_eq!(numbers(&mut harness), [2, 3, 4], "held are two, the others go on at once");
+    assert_eq!(harness.relay.tally(id), Some(FaultStats { matched: 5, hits: 5, overran: 3 }));
+    harness.relay.abandon();
+    assert_eq!((harness.balance().delivered, harness.balance().gone), (3, 2));
+    assert!(harness.balance().balances());
 }
 
 #[test]
 fn nothing_held_back_reaches_a_peer_after_its_pair_has_left() {
-    let mut house = pair();
-    let id = house.relay.arm(rule(Effect::Stall(None)));
-    house.forwards("c", "1");
-    house.forwards_to("d", 1, "2");
-    house.leaves("c");
-    disarm(&mut house, id);
-    let told = house.all_heard("d");
+    let mut harness = pair();
+    let id = harness.relay.arm(rule(Effect::Stall(None)));
+    harness.forwards("c", "1");
+    harness.forwards_to("d", 1, "2");
+    harness.leaves("c");
+    disarm(&mut harness, id);
+    let told = harness.all_heard("d");
     assert!(!told.is_empty() && told.iter().all(|text| text.contains("client_disconnected")), "{told:?}");
-    assert_eq!(house.balance().gone, 2);
-    assert!(house.balance().balances());
+    assert_eq!(harness.balance().gone, 2);
+    assert!(harness.balance().balances());
 }
 
 fn effect() -> impl Strategy<Value = Effect> {
@@ -356,35 +356,35 @@ proptest! {
     /// Whatever rules come and go: at rest the books balance, and without rules all is as ever.
     #[test]
     fn the_books_balance_whatever_the_faults(acts in vec(act(), 0..60)) {
-        let mut house = House::new(Config { journal: true, ..Config::default() });
-        house.registers("d", "x");
+        let mut harness = Harness::new(Config { journal: true, ..Config::default() });
+        harness.registers("d", "x");
         for client in ["c1", "c2", "c3"] {
-            house.connects(client, "x");
+            harness.connects(client, "x");
         }
         for act in acts {
             match act {
-                Act::Arm(rule) => drop(house.relay.arm(rule)),
-                Act::Disarm(id) => drop(house.relay.disarm(id, house.now)),
-                Act::ToDevice(client) => house.forwards(["c1", "c2", "c3"][client], "1"),
-                Act::ToClient(id) => house.forwards_to("d", id, "2"),
+                Act::Arm(rule) => drop(harness.relay.arm(rule)),
+                Act::Disarm(id) => drop(harness.relay.disarm(id, harness.now)),
+                Act::ToDevice(client) => harness.forwards(["c1", "c2", "c3"][client], "1"),
+                Act::ToClient(id) => harness.forwards_to("d", id, "2"),
                 Act::Wait(time) => {
-                    house.now += ms(time);
-                    house.releases();
+                    harness.now += ms(time);
+                    harness.releases();
                 }
             }
         }
         for id in 1..100 {
-            house.relay.disarm(id, house.now);
+            harness.relay.disarm(id, harness.now);
         }
-        house.settle();
+        harness.settle();
         for name in ["d", "c1", "c2", "c3"] {
-            house.leaves(name);
+            harness.leaves(name);
         }
-        prop_assert!(house.balance().balances(), "{:?}", house.balance());
-        house.registers("d9", "z");
-        house.connects("c9", "z");
-        house.all_heard("d9");
-        house.forwards("c9", "3");
-        prop_assert_eq!(house.all_heard("d9"), vec![client_msg(1, "3")]);
+        prop_assert!(harness.balance().balances(), "{:?}", harness.balance());
+        harness.registers("d9", "z");
+        harness.connects("c9", "z");
+        harness.all_heard("d9");
+        harness.forwards("c9", "3");
+        prop_assert_eq!(harness.all_heard("d9"), vec![client_msg(1, "3")]);
     }
 }

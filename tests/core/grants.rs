@@ -8,8 +8,8 @@ use cuttlefish_signaling::peer::{Grant, Role};
 use cuttlefish_signaling::protocol::DeviceId;
 use proptest::prelude::*;
 
-use crate::actors::{client_msg, config, device_info, error, house};
-use crate::house::House;
+use crate::actors::{client_msg, config, device_info, error, harness};
+use crate::harness::Harness;
 
 fn for_devices(patterns: &[&str]) -> Grant {
     Grant::of(None, patterns)
@@ -37,26 +37,26 @@ fn patterns_cover_ids() {
 
 /// All that a client without a grant for it hears of a device, with when; there or not.
 fn seen_from_outside(there: bool, wait: Duration) -> (Vec<(u64, String)>, Option<End>, usize) {
-    let mut house = House::new(Config { device_wait_timeout: Some(wait), ..Config::default() });
+    let mut harness = Harness::new(Config { device_wait_timeout: Some(wait), ..Config::default() });
     if there {
-        house.registers("d", "secret");
+        harness.registers("d", "secret");
     }
-    house.opens_with("c", Role::Client, for_devices(&["mine-*"]));
-    house.says("c", r#"{"message_type":"connect","device_id":"secret"}"#);
+    harness.opens_with("c", Role::Client, for_devices(&["mine-*"]));
+    harness.says("c", r#"{"message_type":"connect","device_id":"secret"}"#);
     let mut heard = Vec::new();
     for second in 0..4 {
-        heard.extend(house.all_heard("c").into_iter().map(|text| (second, text)));
+        heard.extend(harness.all_heard("c").into_iter().map(|text| (second, text)));
         if there && second == 1 {
-            house.leaves("d");
-            house.registers("d", "secret");
+            harness.leaves("d");
+            harness.registers("d", "secret");
         }
-        house.after(Duration::from_secs(1));
+        harness.after(Duration::from_secs(1));
     }
     if there {
-        assert_eq!(house.all_heard("d"), [crate::actors::config()], "the device hears nothing of it");
+        assert_eq!(harness.all_heard("d"), [crate::actors::config()], "the device hears nothing of it");
     }
-    let ended = house.peer("c").ended.clone();
-    (heard, ended, house.hub.waiting())
+    let ended = harness.peer("c").ended.clone();
+    (heard, ended, harness.hub.waiting())
 }
 
 #[test]
@@ -72,28 +72,28 @@ fn a_device_outside_of_the_grant_is_as_one_that_is_not_there() {
 
 #[test]
 fn a_device_within_the_grant_is_reached() {
-    let mut house = house();
-    house.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
-    house.says("d", r#"{"message_type":"register","device_id":"cvd-1","device_info":"d"}"#);
-    house.opens_with("c", Role::Client, for_devices(&["cvd-*"]));
-    house.says("c", r#"{"message_type":"connect","device_id":"cvd-1"}"#);
-    house.forwards("c", "1");
-    assert_eq!(house.all_heard("c"), [config(), device_info("d")]);
-    assert_eq!(house.all_heard("d"), [config(), client_msg(1, "1")]);
+    let mut harness = harness();
+    harness.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
+    harness.says("d", r#"{"message_type":"register","device_id":"cvd-1","device_info":"d"}"#);
+    harness.opens_with("c", Role::Client, for_devices(&["cvd-*"]));
+    harness.says("c", r#"{"message_type":"connect","device_id":"cvd-1"}"#);
+    harness.forwards("c", "1");
+    assert_eq!(harness.all_heard("c"), [config(), device_info("d")]);
+    assert_eq!(harness.all_heard("d"), [config(), client_msg(1, "1")]);
 }
 
 #[test]
 fn a_device_registers_the_ids_of_its_grant_only() {
     for taken in [true, false] {
-        let mut house = house();
+        let mut harness = harness();
         if taken {
-            house.registers("holder", "cvd-2");
+            harness.registers("holder", "cvd-2");
         }
-        house.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
-        house.says("d", r#"{"message_type":"register","device_id":"cvd-2","device_info":"d"}"#);
-        assert_eq!(house.all_heard("d"), [error("Not authorized")]);
-        assert_eq!(house.peer("d").ended, Some(End::close(1008, "Not authorized")));
-        assert_eq!(house.hub.device_count(), usize::from(taken));
+        harness.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
+        harness.says("d", r#"{"message_type":"register","device_id":"cvd-2","device_info":"d"}"#);
+        assert_eq!(harness.all_heard("d"), [error("Not authorized")]);
+        assert_eq!(harness.peer("d").ended, Some(End::close(1008, "Not authorized")));
+        assert_eq!(harness.hub.device_count(), usize::from(taken));
     }
 }
 

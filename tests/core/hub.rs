@@ -167,15 +167,15 @@ fn comings_and_goings_are_observed_once() {
 fn after_closing_nobody_stays() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let early = outbox();
-    let ticket = hub.admit(&early);
+    let connection_id = hub.add_connection(&early);
     hub.close(&End::close(1001, "stop"));
     assert!(early.is_closed());
     let late = outbox();
-    let late_ticket = hub.admit(&late);
+    let late_ticket = hub.add_connection(&late);
     assert!(late.is_closed(), "sent away at once, and known until it has gone");
     assert_eq!(hub.connections(), 2);
-    hub.dismiss(ticket);
-    hub.dismiss(late_ticket);
+    hub.remove_connection(connection_id);
+    hub.remove_connection(late_ticket);
     assert_eq!(hub.connections(), 0);
 }
 
@@ -192,7 +192,7 @@ fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
     hub.stop_waiting(&id, &fickle);
     assert_eq!(hub.waiting(), 1);
     hub.register(&device("late"), &outbound::config("[]"), None).unwrap();
-    assert_eq!(patient.poll_next(&cx, true), Poll::Ready(Outgoing::Look));
+    assert_eq!(patient.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
     assert_eq!(patient.poll_next(&cx, true), Poll::Pending);
     assert_eq!(fickle.poll_next(&cx, true), Poll::Pending);
 }

@@ -6,14 +6,14 @@ use cuttlefish_signaling::journal::{Direction, Entry, Filter, Kind, Outcome};
 use cuttlefish_signaling::peer::Role;
 use cuttlefish_signaling::protocol::{ClientId, DeviceId};
 
-use crate::house::House;
+use crate::harness::Harness;
 
-fn house() -> House {
-    House::new(Config { journal: true, ..Config::default() })
+fn harness() -> Harness {
+    Harness::new(Config { journal: true, ..Config::default() })
 }
 
-fn entries(house: &House, filter: &Filter) -> Vec<Entry> {
-    house.relay.journal().unwrap().find(filter, 0, usize::MAX)
+fn entries(harness: &Harness, filter: &Filter) -> Vec<Entry> {
+    harness.relay.journal().unwrap().find(filter, 0, usize::MAX)
 }
 
 /// `direction device#client message_type/payload type outcome`.
@@ -30,24 +30,24 @@ fn line(entry: &Entry) -> String {
     format!("{} {device}#{client} {what} {}", entry.direction.as_str(), entry.outcome.as_str())
 }
 
-fn lines(house: &House) -> Vec<String> {
-    entries(house, &Filter::default()).iter().map(line).collect()
+fn lines(harness: &Harness) -> Vec<String> {
+    entries(harness, &Filter::default()).iter().map(line).collect()
 }
 
 #[test]
 fn a_whole_session_is_written_down_in_order() {
-    let mut house = house();
-    house.registers("d", "x");
-    house.connects("c", "x");
-    house.forwards("c", r#"{"type":"request-offer"}"#);
-    house.forwards_to("d", 1, r#"{ "sdp": "…", "type" : "offer" }"#);
-    house.forwards_to("d", 7, "[]");
-    house.leaves("c");
-    house.forwards_to("d", 1, "1");
-    house.says("d", r#"{"message_type":"dance"}"#);
-    house.says("d", "rubbish");
+    let mut harness = harness();
+    harness.registers("d", "x");
+    harness.connects("c", "x");
+    harness.forwards("c", r#"{"type":"request-offer"}"#);
+    harness.forwards_to("d", 1, r#"{ "sdp": "…", "type" : "offer" }"#);
+    harness.forwards_to("d", 7, "[]");
+    harness.leaves("c");
+    harness.forwards_to("d", 1, "1");
+    harness.says("d", r#"{"message_type":"dance"}"#);
+    harness.says("d", "rubbish");
     assert_eq!(
-        lines(&house),
+        lines(&harness),
         [
             "device->server x#- register passed",
             "server->device x#- config passed",
@@ -69,39 +69,39 @@ fn a_whole_session_is_written_down_in_order() {
             "server->device x#- [1007 Received Invalid JSON] passed",
         ]
     );
-    let offer = &entries(&house, &Filter { payload_type: Some("offer".into()), ..Filter::default() })[0];
+    let offer = &entries(&harness, &Filter { payload_type: Some("offer".into()), ..Filter::default() })[0];
     assert_eq!(offer.payload(), Some(r#"{ "sdp": "…", "type" : "offer" }"#));
     assert_eq!((offer.number, offer.at), (7, 1.0));
-    let rubbish = &entries(&house, &Filter::default())[15];
+    let rubbish = &entries(&harness, &Filter::default())[15];
     assert_eq!((rubbish.text.as_str(), rubbish.payload()), ("rubbish", None));
 }
 
 #[test]
 fn a_refused_client_is_written_down_as_closed_by_the_server() {
-    let mut house = house();
-    house.connects("c", "nobody");
+    let mut harness = harness();
+    harness.connects("c", "nobody");
     assert_eq!(
-        lines(&house)[2..],
+        lines(&harness)[2..],
         [
             "server->client nobody#- error passed",
             "server->client nobody#- [1008 Connection failed: Device not found: 'nobody'] passed"
         ]
     );
-    house.leaves("c");
-    assert_eq!(lines(&house).len(), 4, "it was sent away, it has not left");
+    harness.leaves("c");
+    assert_eq!(lines(&harness).len(), 4, "it was sent away, it has not left");
 }
 
 #[test]
 fn filters_find() {
-    let mut house = house();
-    house.registers("d", "x");
-    house.registers("e", "y");
-    house.connects("c", "x");
-    house.connects("c2", "x");
-    house.forwards("c2", r#"{"type":"request-offer"}"#);
-    house.forwards_to("d", 2, r#"{"type":"offer"}"#);
+    let mut harness = harness();
+    harness.registers("d", "x");
+    harness.registers("e", "y");
+    harness.connects("c", "x");
+    harness.connects("c2", "x");
+    harness.forwards("c2", r#"{"type":"request-offer"}"#);
+    harness.forwards_to("d", 2, r#"{"type":"offer"}"#);
     let any = Filter::default;
-    let count = |filter| entries(&house, &filter).len();
+    let count = |filter| entries(&harness, &filter).len();
     assert_eq!(count(any()), 12);
     assert_eq!(count(Filter { device: Some(DeviceId::new("y")), ..any() }), 2);
     assert_eq!(count(Filter { client: ClientId::new(2), ..any() }), 3);
@@ -109,7 +109,7 @@ fn filters_find() {
     assert_eq!(count(Filter { direction: Some(Direction::ClientToDevice), ..any() }), 1);
     assert_eq!(count(Filter { payload_type: Some("offer".into()), client: ClientId::new(1), ..any() }), 0);
     assert_eq!(count(Filter { kind: Some(Kind::Closed), ..any() }), 0);
-    let journal = house.relay.journal().unwrap();
+    let journal = harness.relay.journal().unwrap();
     let numbers =
         |after, limit| journal.find(&any(), after, limit).iter().map(|entry| entry.number).collect::<Vec<_>>();
     assert_eq!(numbers(9, 2), [10, 11]);
@@ -121,7 +121,7 @@ fn filters_find() {
 fn the_oldest_is_forgotten_beyond_either_bound() {
     let mut config = Config { journal: true, ..Config::default() };
     config.limits.journal_entries = 3;
-    let mut few = House::new(config.clone());
+    let mut few = Harness::new(config.clone());
     few.registers("d", "x");
     few.connects("c", "x");
     for number in 0..3 {
@@ -133,7 +133,7 @@ fn the_oldest_is_forgotten_beyond_either_bound() {
 
     config.limits.journal_entries = 1000;
     config.limits.journal_bytes = 1000;
-    let mut small = House::new(config);
+    let mut small = Harness::new(config);
     small.registers("d", "x");
     small.connects("c", "x");
     for _ in 0..3 {
@@ -146,9 +146,9 @@ fn the_oldest_is_forgotten_beyond_either_bound() {
 
 #[test]
 fn what_faults_did_is_written_down() {
-    let mut house = house();
-    house.registers("d", "x");
-    house.connects("c", "x");
+    let mut harness = harness();
+    harness.registers("d", "x");
+    harness.connects("c", "x");
     let any = Rule {
         effect: Effect::Duplicate,
         to: None,
@@ -159,17 +159,17 @@ fn what_faults_did_is_written_down() {
         probability: 1.0,
         times: None,
     };
-    let first = house.relay.arm(any.clone());
-    let second = house.relay.arm(Rule { effect: Effect::Drop, to: Some(Role::Device), nth: Some(3), ..any.clone() });
-    house.forwards("c", "1");
-    house.forwards("c", "2");
-    house.relay.disarm(first, house.now);
-    house.relay.disarm(second, house.now);
-    let third = house.relay.arm(Rule { effect: Effect::Stall(None), ..any });
-    house.forwards("c", "3");
-    house.leaves("c");
-    house.relay.disarm(third, house.now);
-    let forwards = entries(&house, &Filter { message_type: Some("forward".into()), ..Filter::default() });
+    let first = harness.relay.arm(any.clone());
+    let second = harness.relay.arm(Rule { effect: Effect::Drop, to: Some(Role::Device), nth: Some(3), ..any.clone() });
+    harness.forwards("c", "1");
+    harness.forwards("c", "2");
+    harness.relay.disarm(first, harness.now);
+    harness.relay.disarm(second, harness.now);
+    let third = harness.relay.arm(Rule { effect: Effect::Stall(None), ..any });
+    harness.forwards("c", "3");
+    harness.leaves("c");
+    harness.relay.disarm(third, harness.now);
+    let forwards = entries(&harness, &Filter { message_type: Some("forward".into()), ..Filter::default() });
     let told: Vec<_> = forwards.iter().map(|entry| (entry.faults.join("+"), entry.outcome)).collect();
     assert_eq!(
         told,
@@ -179,13 +179,13 @@ fn what_faults_did_is_written_down() {
             (String::from("stall"), Outcome::Gone),
         ]
     );
-    assert!(house.balance().balances());
+    assert!(harness.balance().balances());
 }
 
 #[test]
 fn without_a_journal_nothing_is_written() {
-    let mut house = House::new(Config::default());
-    house.registers("d", "x");
-    assert!(house.relay.journal().is_none());
-    assert!(house.peer("d").outbox.scribe().is_none());
+    let mut harness = Harness::new(Config::default());
+    harness.registers("d", "x");
+    assert!(harness.relay.journal().is_none());
+    assert!(harness.peer("d").outbox.peer_journal().is_none());
 }

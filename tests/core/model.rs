@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::actors::{client_disconnected, client_msg, device_msg, error, house};
+use crate::actors::{client_disconnected, client_msg, device_msg, error, harness};
 
 /// Devices are numbered 0 to 3, clients 0 to 7.
 #[derive(Debug, Clone)]
@@ -30,19 +30,19 @@ struct Model {
 /// # Panics
 /// Where they differ.
 pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
-    let mut house = house();
+    let mut harness = harness();
     let mut model = Model::default();
     for (turn, act) in acts.into_iter().enumerate() {
         let mut expected: Vec<(String, String)> = Vec::new();
         match act {
             Act::Register(d) if !model.devices.contains_key(&d) => {
-                house.registers(&format!("d{d}"), &format!("cvd-{d}"));
-                house.all_heard(&format!("d{d}"));
+                harness.registers(&format!("d{d}"), &format!("cvd-{d}"));
+                harness.all_heard(&format!("d{d}"));
                 model.devices.insert(d, (HashMap::new(), model.last_ids.get(&d).copied().unwrap_or(0)));
             }
             Act::Connect(c, d) if !model.clients.contains_key(&c) && model.devices.contains_key(&d) => {
-                house.connects(&format!("c{c}"), &format!("cvd-{d}"));
-                house.all_heard(&format!("c{c}"));
+                harness.connects(&format!("c{c}"), &format!("cvd-{d}"));
+                harness.all_heard(&format!("c{c}"));
                 let (clients, last) = model.devices.get_mut(&d).unwrap();
                 *last += 1;
                 clients.insert(*last, c);
@@ -50,12 +50,12 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
             }
             Act::Forward(c) => {
                 let Some((d, id)) = model.clients.get(&c) else { continue };
-                house.forwards(&format!("c{c}"), &turn.to_string());
+                harness.forwards(&format!("c{c}"), &turn.to_string());
                 expected.push((format!("d{d}"), client_msg(*id, &turn.to_string())));
             }
             Act::ForwardTo(d, id) => {
                 let Some((clients, last)) = model.devices.get(&d) else { continue };
-                house.forwards_to(&format!("d{d}"), id.into(), &turn.to_string());
+                harness.forwards_to(&format!("d{d}"), id.into(), &turn.to_string());
                 expected.push(match clients.get(&id.into()) {
                     Some(c) => (format!("c{c}"), device_msg(&turn.to_string())),
                     None if u32::from(id) <= *last => (format!("d{d}"), client_disconnected(id.into())),
@@ -64,7 +64,7 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
             }
             Act::Leave(who) if who < 8 => {
                 let Some((d, id)) = model.clients.remove(&who) else { continue };
-                house.leaves(&format!("c{who}"));
+                harness.leaves(&format!("c{who}"));
                 model.devices.get_mut(&d).unwrap().0.remove(&id);
                 expected.push((format!("d{d}"), client_disconnected(id)));
             }
@@ -72,24 +72,24 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
                 let d = who - 8;
                 let Some((clients, last)) = model.devices.remove(&d) else { continue };
                 model.last_ids.insert(d, last);
-                house.leaves(&format!("d{d}"));
+                harness.leaves(&format!("d{d}"));
                 for c in clients.values() {
-                    assert_eq!(house.all_heard(&format!("c{c}")), vec![error("Device disconnected")]);
-                    house.leaves(&format!("c{c}"));
+                    assert_eq!(harness.all_heard(&format!("c{c}")), vec![error("Device disconnected")]);
+                    harness.leaves(&format!("c{c}"));
                     model.clients.remove(c);
                 }
             }
             _ => continue,
         }
         for (peer, text) in expected {
-            assert_eq!(house.hears(&peer), Some(text));
+            assert_eq!(harness.hears(&peer), Some(text));
         }
         let everyone =
             model.devices.keys().map(|d| format!("d{d}")).chain(model.clients.keys().map(|c| format!("c{c}")));
         for peer in everyone.collect::<Vec<_>>() {
-            assert_eq!(house.hears(&peer), None, "{peer} heard what was not meant for it");
+            assert_eq!(harness.hears(&peer), None, "{peer} heard what was not meant for it");
         }
-        assert!(house.balance().balances());
+        assert!(harness.balance().balances());
     }
-    house.balance().delivered
+    harness.balance().delivered
 }

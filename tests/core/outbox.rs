@@ -38,7 +38,7 @@ impl Wake for Woken {
 fn messages_come_out_in_order_then_the_last_words_then_the_end() {
     let outbox = outbox(10, 1000);
     outbox.push_forward(text("1"), true).unwrap();
-    outbox.say(text("2"));
+    outbox.push(text("2"));
     outbox.refuse(&Refusal::Binary);
     assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "that it is over is told at once");
@@ -53,7 +53,7 @@ fn messages_come_out_in_order_then_the_last_words_then_the_end() {
 #[test]
 fn the_first_end_wins() {
     let outbox = outbox(10, 1000);
-    outbox.finish(None, End::close(1001, "first"));
+    outbox.close(None, End::close(1001, "first"));
     outbox.refuse(&Refusal::HookFailed);
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1001, "first"))));
@@ -63,12 +63,12 @@ fn the_first_end_wins() {
 fn too_many_messages_close_it() {
     let outbox = outbox(2, 1000);
     outbox.push_forward(text("1"), true).unwrap();
-    outbox.say(text("2"));
+    outbox.push(text("2"));
     assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
     assert!(outbox.is_closed());
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1013, "slow consumer"))));
-    assert_eq!(outbox.abandon(), 1, "the forward that waited; the third was answered by its push");
+    assert_eq!(outbox.drain(), 1, "the forward that waited; the third was answered by its push");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn nothing_of_a_sender_comes_after_the_news_of_its_leaving() {
     let (outbox, here) = (outbox(10, 1000), AtomicBool::new(true));
     outbox.push_forward_while(text("1"), true, &here).unwrap();
     here.store(false, Ordering::Release);
-    outbox.say(text("gone"));
+    outbox.push(text("gone"));
     assert_eq!(outbox.push_forward_while(text("2"), true, &here), Err(Closed));
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("gone", false));
@@ -101,12 +101,12 @@ fn whoever_drains_is_woken_by_everything_that_comes() {
     let outbox = outbox(10, 1000);
     let probe = std::cell::RefCell::new(None);
     let events: [&dyn Fn(); 6] = [
-        &|| outbox.say(text("1")),
+        &|| outbox.push(text("1")),
         &|| outbox.push_forward(text("2"), true).unwrap(),
-        &|| outbox.nudge(),
+        &|| outbox.wake_session(),
         &|| outbox.ping(),
         &|| drop(probe.replace(Some(outbox.probe()))),
-        &|| outbox.finish(None, End::Drop),
+        &|| outbox.close(None, End::Drop),
     ];
     for (count, event) in events.iter().enumerate() {
         assert_eq!(outbox.poll_next(&cx, true), Poll::Pending);
@@ -120,14 +120,14 @@ fn whoever_drains_is_woken_by_everything_that_comes() {
 fn without_room_no_message_comes_through() {
     let outbox = outbox(10, 1000);
     let cx = Context::from_waker(Waker::noop());
-    outbox.say(text("1"));
+    outbox.push(text("1"));
     outbox.ping();
     assert_eq!(outbox.poll_next(&cx, false), Poll::Pending);
-    outbox.finish(None, End::Drop);
+    outbox.close(None, End::Drop);
     assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Closing));
     assert_eq!(outbox.poll_next(&cx, false), Poll::Pending);
-    outbox.nudge();
-    assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Look));
+    outbox.wake_session();
+    assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Recheck));
     assert_eq!(outbox.poll_next(&cx, true), Poll::Ready(Outgoing::Ping));
     assert_eq!(outbox.poll_next(&cx, true), message("1", false));
 }
@@ -141,7 +141,7 @@ fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
     outbox.alive();
     assert_eq!(first.try_recv(), Ok(()));
     let mut second = outbox.probe();
-    outbox.finish(None, End::Drop);
+    outbox.close(None, End::Drop);
     assert_eq!(second.try_recv(), Err(TryRecvError::Closed));
     assert_eq!(outbox.probe().try_recv(), Err(TryRecvError::Closed));
 }
@@ -149,10 +149,10 @@ fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
 #[test]
 fn abandoning_counts_the_forwards_that_will_not_be_written() {
     let outbox = outbox(10, 1000);
-    outbox.say(text("own"));
+    outbox.push(text("own"));
     outbox.push_forward(text("1"), true).unwrap();
     outbox.push_forward(text("2"), true).unwrap();
-    assert_eq!(outbox.abandon(), 2);
-    assert_eq!(outbox.abandon(), 0);
+    assert_eq!(outbox.drain(), 2);
+    assert_eq!(outbox.drain(), 0);
     assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use crate::actors::{client_msg, device_msg, house};
+use crate::actors::{client_msg, device_msg, harness};
 use crate::model::{self, Act};
 
 /// Arbitrary JSON text: any number form, escape and white space that RFC 8259 allows.
@@ -59,15 +59,15 @@ proptest! {
 
     #[test]
     fn payloads_come_out_as_they_went_in(payload in json_text()) {
-        let mut house = house();
-        house.registers("d", "x");
-        house.connects("c", "x");
-        house.all_heard("d");
-        house.all_heard("c");
-        house.forwards("c", &payload);
-        prop_assert_eq!(house.all_heard("d"), vec![client_msg(1, &payload)]);
-        house.forwards_to("d", 1, &payload);
-        prop_assert_eq!(house.all_heard("c"), vec![device_msg(&payload)]);
+        let mut harness = harness();
+        harness.registers("d", "x");
+        harness.connects("c", "x");
+        harness.all_heard("d");
+        harness.all_heard("c");
+        harness.forwards("c", &payload);
+        prop_assert_eq!(harness.all_heard("d"), vec![client_msg(1, &payload)]);
+        harness.forwards_to("d", 1, &payload);
+        prop_assert_eq!(harness.all_heard("c"), vec![device_msg(&payload)]);
     }
 
     #[test]
@@ -104,14 +104,14 @@ proptest! {
         any::<String>().prop_map(|id| format!(r#"{{"message_type":"connect","device_id":{}}}"#, outbound::quote(&id))),
         any::<String>().prop_map(|name| format!(r#"{{"message_type":{}}}"#, outbound::quote(&name))),
     ], 1..6)) {
-        let mut house = house();
-        house.opens("d", cuttlefish_signaling::peer::Role::Device);
-        house.opens("c", cuttlefish_signaling::peer::Role::Client);
+        let mut harness = harness();
+        harness.opens("d", cuttlefish_signaling::peer::Role::Device);
+        harness.opens("c", cuttlefish_signaling::peer::Role::Client);
         for text in &texts {
-            house.says("d", text);
-            house.says("c", text);
+            harness.says("d", text);
+            harness.says("c", text);
         }
-        for heard in house.all_heard("d").into_iter().chain(house.all_heard("c")) {
+        for heard in harness.all_heard("d").into_iter().chain(harness.all_heard("c")) {
             prop_assert!(serde_json::from_str::<serde_json::Value>(&heard).is_ok(), "{}", heard);
             prop_assert!(heard.len() <= 65_536);
         }

@@ -9,209 +9,209 @@ use cuttlefish_signaling::protocol::{IceServers, outbound};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::session::{Answer, OnDuplicate};
 
-use crate::actors::{client_disconnected, client_msg, config, device_info, device_msg, error, house};
-use crate::house::House;
+use crate::actors::{client_disconnected, client_msg, config, device_info, device_msg, error, harness};
+use crate::harness::Harness;
 
 #[test]
 fn what_a_client_says_while_its_info_is_looked_at_waits() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.hold_device_info = true;
-    house.connects("c", "cvd-1");
-    house.forwards("c", "1");
-    house.forwards("c", "2");
-    assert_eq!(house.all_heard("d"), [config()]);
-    house.answers("c", Answer::DeviceInfo(outbound::device_info(r#""filtered""#)));
-    assert_eq!(house.all_heard("c"), [config(), device_info("filtered")]);
-    assert_eq!(house.all_heard("d"), [client_msg(1, "1"), client_msg(1, "2")]);
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.hold_device_info = true;
+    harness.connects("c", "cvd-1");
+    harness.forwards("c", "1");
+    harness.forwards("c", "2");
+    assert_eq!(harness.all_heard("d"), [config()]);
+    harness.answers("c", Answer::DeviceInfo(outbound::device_info(r#""filtered""#)));
+    assert_eq!(harness.all_heard("c"), [config(), device_info("filtered")]);
+    assert_eq!(harness.all_heard("d"), [client_msg(1, "1"), client_msg(1, "2")]);
 }
 
 #[test]
 fn a_device_that_leaves_while_its_info_is_looked_at_was_never_there() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.hold_device_info = true;
-    house.connects("c", "cvd-1");
-    house.leaves("d");
-    house.answers("c", Answer::DeviceInfo(outbound::device_info("1")));
-    assert_eq!(house.all_heard("c"), [config(), error("Connection failed: Device not found: 'cvd-1'")]);
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.hold_device_info = true;
+    harness.connects("c", "cvd-1");
+    harness.leaves("d");
+    harness.answers("c", Answer::DeviceInfo(outbound::device_info("1")));
+    assert_eq!(harness.all_heard("c"), [config(), error("Connection failed: Device not found: 'cvd-1'")]);
 }
 
 #[test]
 fn a_device_that_registers_anew_while_its_info_is_looked_at_is_looked_at_anew() {
-    let mut house = house();
-    house.registers("old", "cvd-1");
-    house.hold_device_info = true;
-    house.connects("c", "cvd-1");
-    house.leaves("old");
-    house.registers("new", "cvd-1");
-    house.hold_device_info = false;
+    let mut harness = harness();
+    harness.registers("old", "cvd-1");
+    harness.hold_device_info = true;
+    harness.connects("c", "cvd-1");
+    harness.leaves("old");
+    harness.registers("new", "cvd-1");
+    harness.hold_device_info = false;
     // The answer is about the old registration: it must not be told of the new one.
-    house.answers("c", Answer::DeviceInfo(outbound::device_info(r#""old""#)));
-    assert_eq!(house.all_heard("c"), [config(), device_info("new")]);
+    harness.answers("c", Answer::DeviceInfo(outbound::device_info(r#""old""#)));
+    assert_eq!(harness.all_heard("c"), [config(), device_info("new")]);
 }
 
 #[test]
 fn a_client_refused_by_the_filter_is_not_told_to_the_device() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.hold_device_info = true;
-    house.connects("c", "cvd-1");
-    house.answers("c", Answer::Refused(Refusal::HookFailed));
-    assert_eq!(house.all_heard("c"), [config(), error("Internal error")]);
-    assert_eq!(house.all_heard("d"), [config()]);
-    house.forwards_to("d", 1, "0");
-    assert_eq!(house.all_heard("d"), [error("Forward failed: Unknown client 1")]);
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.hold_device_info = true;
+    harness.connects("c", "cvd-1");
+    harness.answers("c", Answer::Refused(Refusal::HookFailed));
+    assert_eq!(harness.all_heard("c"), [config(), error("Internal error")]);
+    assert_eq!(harness.all_heard("d"), [config()]);
+    harness.forwards_to("d", 1, "0");
+    assert_eq!(harness.all_heard("d"), [error("Forward failed: Unknown client 1")]);
 }
 
 #[test]
 fn a_peer_whose_config_can_not_be_had_is_refused() {
-    let mut house = house();
-    house.ice = None;
-    house.registers("d", "cvd-1");
-    house.connects("c", "cvd-1");
+    let mut harness = harness();
+    harness.ice = None;
+    harness.registers("d", "cvd-1");
+    harness.connects("c", "cvd-1");
     for peer in ["d", "c"] {
-        assert_eq!(house.all_heard(peer), [error("Internal error")]);
-        assert!(matches!(house.peer(peer).ended, Some(End::Close { code: 1011, .. })));
+        assert_eq!(harness.all_heard(peer), [error("Internal error")]);
+        assert!(matches!(harness.peer(peer).ended, Some(End::Close { code: 1011, .. })));
     }
-    assert!(house.hub.devices().is_empty());
+    assert!(harness.hub.devices().is_empty());
 }
 
 #[test]
 fn new_ice_servers_reach_devices_at_once_and_failures_take_nothing_away() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.connects("c", "cvd-1");
-    house.all_heard("c");
-    house.ice = Some(IceServers::from_json(r#"[{"urls":"stun:new"}]"#).unwrap());
-    house.hub.renew_config();
-    house.settle();
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.connects("c", "cvd-1");
+    harness.all_heard("c");
+    harness.ice = Some(IceServers::from_json(r#"[{"urls":"stun:new"}]"#).unwrap());
+    harness.hub.renew_config();
+    harness.settle();
     let renewed = r#"{"message_type":"config","ice_servers":[{"urls":["stun:new"]}]}"#;
-    assert_eq!(house.all_heard("d"), [config(), renewed.into()]);
-    assert_eq!(house.all_heard("c"), [""; 0]);
-    house.ice = None;
-    house.hub.renew_config();
-    house.settle();
-    assert_eq!(house.all_heard("d"), [""; 0]);
-    assert!(house.peer("d").ended.is_none());
-    house.forwards_to("d", 1, "1");
-    assert_eq!(house.all_heard("c"), [device_msg("1")]);
+    assert_eq!(harness.all_heard("d"), [config(), renewed.into()]);
+    assert_eq!(harness.all_heard("c"), [""; 0]);
+    harness.ice = None;
+    harness.hub.renew_config();
+    harness.settle();
+    assert_eq!(harness.all_heard("d"), [""; 0]);
+    assert!(harness.peer("d").ended.is_none());
+    harness.forwards_to("d", 1, "1");
+    assert_eq!(harness.all_heard("c"), [device_msg("1")]);
 }
 
 #[test]
 fn a_slow_client_is_closed_and_its_device_told_once() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.connects("c", "cvd-1");
-    house.connects("other", "cvd-1");
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.connects("c", "cvd-1");
+    harness.connects("other", "cvd-1");
     for peer in ["d", "c", "other"] {
-        house.all_heard(peer);
+        harness.all_heard(peer);
     }
-    house.freezes("c");
+    harness.freezes("c");
     for _ in 0..400 {
-        house.forwards_to("d", 1, r#""x""#);
+        harness.forwards_to("d", 1, r#""x""#);
     }
     // 256 wait, the 257th closes: one notice for the leaving, then one for each forward that comes too late.
-    let notices = house.all_heard("d");
+    let notices = harness.all_heard("d");
     assert_eq!(notices.len(), 400 - 256);
     assert!(notices.iter().all(|notice| *notice == client_disconnected(1)));
-    house.forwards_to("d", 2, "1");
-    assert_eq!(house.all_heard("other"), [device_msg("1")]);
+    harness.forwards_to("d", 2, "1");
+    assert_eq!(harness.all_heard("other"), [device_msg("1")]);
     // It wakes up, and wants to go on as if nothing had been: nothing of it comes after the notice.
-    house.forwards("c", r#""late""#);
-    assert_eq!(house.all_heard("d"), [""; 0]);
-    house.leaves("c");
-    assert_eq!(house.all_heard("d"), [""; 0], "its leaving was told already");
-    assert!(house.balance().balances(), "{:?}", house.balance());
+    harness.forwards("c", r#""late""#);
+    assert_eq!(harness.all_heard("d"), [""; 0]);
+    harness.leaves("c");
+    assert_eq!(harness.all_heard("d"), [""; 0], "its leaving was told already");
+    assert!(harness.balance().balances(), "{:?}", harness.balance());
 }
 
 #[test]
 fn a_slow_device_is_closed_and_its_clients_told() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.connects("c", "cvd-1");
-    house.all_heard("c");
-    house.freezes("d");
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.connects("c", "cvd-1");
+    harness.all_heard("c");
+    harness.freezes("d");
     for _ in 0..300 {
-        house.forwards("c", r#""x""#);
+        harness.forwards("c", r#""x""#);
     }
-    assert!(house.peer("d").outbox.is_closed());
-    house.leaves("d");
-    assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
-    house.leaves("c");
-    assert!(house.balance().balances(), "{:?}", house.balance());
-    assert_eq!(house.balance().accepted, 300);
+    assert!(harness.peer("d").outbox.is_closed());
+    harness.leaves("d");
+    assert_eq!(harness.all_heard("c"), [error("Device disconnected")]);
+    harness.leaves("c");
+    assert!(harness.balance().balances(), "{:?}", harness.balance());
+    assert_eq!(harness.balance().accepted, 300);
 }
 
 #[test]
 fn a_replaced_device_can_unregister_nothing_and_forward_nothing() {
-    let mut house = House::new(Config { on_duplicate: OnDuplicate::Replace, ..Config::default() });
-    house.registers("old", "cvd-1");
-    house.connects("c", "cvd-1");
-    house.registers("new", "cvd-1");
-    house.connects("c2", "cvd-1");
-    house.all_heard("c2");
+    let mut harness = Harness::new(Config { on_duplicate: OnDuplicate::Replace, ..Config::default() });
+    harness.registers("old", "cvd-1");
+    harness.connects("c", "cvd-1");
+    harness.registers("new", "cvd-1");
+    harness.connects("c2", "cvd-1");
+    harness.all_heard("c2");
     // It had not read yet that it was replaced.
-    house.forwards_to("old", 1, r#""from an old session""#);
-    assert_eq!(house.all_heard("c2"), [""; 0]);
-    house.leaves("old");
-    assert_eq!(house.hub.devices().len(), 1);
-    house.forwards("c2", "1");
-    assert_eq!(house.all_heard("new"), [config(), client_msg(2, "1")]);
+    harness.forwards_to("old", 1, r#""from an old session""#);
+    assert_eq!(harness.all_heard("c2"), [""; 0]);
+    harness.leaves("old");
+    assert_eq!(harness.hub.devices().len(), 1);
+    harness.forwards("c2", "1");
+    assert_eq!(harness.all_heard("new"), [config(), client_msg(2, "1")]);
 }
 
 #[test]
 fn several_newcomers_for_a_dead_holder_the_first_gets_it() {
-    let mut house = house();
-    house.registers("dead", "cvd-1");
-    house.freezes("dead");
-    house.registers("a", "cvd-1");
-    house.registers("b", "cvd-1");
-    house.after(Duration::from_secs(3));
-    assert_eq!(house.all_heard("a"), [config()]);
-    assert_eq!(house.all_heard("b"), [error("Device already registered: cvd-1")]);
-    assert_eq!(house.hub.devices().len(), 1);
+    let mut harness = harness();
+    harness.registers("dead", "cvd-1");
+    harness.freezes("dead");
+    harness.registers("a", "cvd-1");
+    harness.registers("b", "cvd-1");
+    harness.after(Duration::from_secs(3));
+    assert_eq!(harness.all_heard("a"), [config()]);
+    assert_eq!(harness.all_heard("b"), [error("Device already registered: cvd-1")]);
+    assert_eq!(harness.hub.devices().len(), 1);
 }
 
 #[test]
 fn a_holder_that_leaves_while_it_is_probed_makes_room_at_once() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.freezes("d");
-    house.registers("new", "cvd-1");
-    assert_eq!(house.all_heard("new"), [""; 0]);
-    house.leaves("d");
-    house.settle();
-    assert_eq!(house.all_heard("new"), [config()]);
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.freezes("d");
+    harness.registers("new", "cvd-1");
+    assert_eq!(harness.all_heard("new"), [""; 0]);
+    harness.leaves("d");
+    harness.settle();
+    assert_eq!(harness.all_heard("new"), [config()]);
 }
 
 #[test]
 fn deadlines_are_for_those_who_have_said_nothing() {
-    let mut house = house();
-    house.opens("d", Role::Device);
-    house.opens("c", Role::Client);
-    house.registers("busy", "cvd-1");
-    house.after(Duration::from_millis(9_999));
-    assert_eq!(house.all_heard("d"), [""; 0]);
-    house.after(Duration::from_millis(1));
+    let mut harness = harness();
+    harness.opens("d", Role::Device);
+    harness.opens("c", Role::Client);
+    harness.registers("busy", "cvd-1");
+    harness.after(Duration::from_millis(9_999));
+    assert_eq!(harness.all_heard("d"), [""; 0]);
+    harness.after(Duration::from_millis(1));
     for peer in ["d", "c"] {
-        assert_eq!(house.all_heard(peer), [error("Timed out waiting for the first message")]);
+        assert_eq!(harness.all_heard(peer), [error("Timed out waiting for the first message")]);
     }
-    house.after(Duration::from_secs(3600));
-    assert!(house.peer("busy").ended.is_none());
+    harness.after(Duration::from_secs(3600));
+    assert!(harness.peer("busy").ended.is_none());
 }
 
 #[test]
 fn dropping_a_session_leaves_as_leaving_does() {
-    let mut house = house();
-    house.registers("d", "cvd-1");
-    house.connects("c", "cvd-1");
-    house.all_heard("c");
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.connects("c", "cvd-1");
+    harness.all_heard("c");
     // As when its task panics.
-    let outbox = std::sync::Arc::clone(&house.peer("d").outbox);
-    house.leaves("d");
-    assert!(house.hub.devices().is_empty());
-    assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
+    let outbox = std::sync::Arc::clone(&harness.peer("d").outbox);
+    harness.leaves("d");
+    assert!(harness.hub.devices().is_empty());
+    assert_eq!(harness.all_heard("c"), [error("Device disconnected")]);
     let cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert_eq!(outbox.poll_next(&cx, true), std::task::Poll::Ready(Outgoing::Closing));
     assert!(matches!(outbox.poll_next(&cx, true), std::task::Poll::Ready(Outgoing::End(End::Drop))));

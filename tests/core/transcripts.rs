@@ -3,7 +3,7 @@
 use cuttlefish_signaling::outbox::End;
 use cuttlefish_signaling::peer::Role;
 
-use crate::house::House;
+use crate::harness::Harness;
 use crate::transcript::{Act, Case, assert_means, load, run_each};
 
 #[test]
@@ -15,62 +15,62 @@ fn every_transcript_holds_without_sockets() {
 }
 
 fn run(case: Case) {
-    let mut house = House::new(case.config);
-    house.cuttlefish = case.cuttlefish;
+    let mut harness = Harness::new(case.config);
+    harness.cuttlefish = case.cuttlefish;
     let mut present = Vec::new();
     for line in case.lines {
         let place = &line.place;
         match line.act {
             Act::Opens(peer, role, of) => {
                 match of {
-                    Some(id) => house.opens_at(&peer, &id),
-                    None => house.opens(&peer, if role == "device" { Role::Device } else { Role::Client }),
+                    Some(id) => harness.opens_at(&peer, &id),
+                    None => harness.opens(&peer, if role == "device" { Role::Device } else { Role::Client }),
                 }
                 present.push(peer);
             }
             Act::OpensPackets(peer, role) => {
                 if role == "device" {
-                    house.opens_over_packets(&peer);
+                    harness.opens_over_packets(&peer);
                 } else {
-                    house.opens_control(&peer);
+                    harness.opens_control(&peer);
                 }
                 present.push(peer);
             }
-            Act::Says(peer, text) => house.says(&peer, &text),
-            Act::SaysBinary(peer, _) => house.says_binary(&peer),
+            Act::Says(peer, text) => harness.says(&peer, &text),
+            Act::SaysBinary(peer, _) => harness.says_binary(&peer),
             Act::Hears(peer, expected) => {
-                let heard = house.hears(&peer).unwrap_or_else(|| panic!("{place}: {peer} heard nothing"));
+                let heard = harness.hears(&peer).unwrap_or_else(|| panic!("{place}: {peer} heard nothing"));
                 assert_means(place, &peer, &heard, &expected);
             }
-            Act::HearsText(peer, expected) => assert_eq!(house.hears(&peer).as_deref(), Some(&*expected), "{place}"),
+            Act::HearsText(peer, expected) => assert_eq!(harness.hears(&peer).as_deref(), Some(&*expected), "{place}"),
             Act::Closes(peer, code, reason) => {
-                assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the close");
-                let Some(End::Close { code: said, reason: why }) = &house.peer(&peer).ended else {
-                    panic!("{place}: {peer} is not closed: {:?}", house.peer(&peer).ended)
+                assert_eq!(harness.hears(&peer), None, "{place}: {peer} heard more before the close");
+                let Some(End::Close { code: said, reason: why }) = &harness.peer(&peer).ended else {
+                    panic!("{place}: {peer} is not closed: {:?}", harness.peer(&peer).ended)
                 };
                 assert_eq!(*said, code, "{place}");
                 assert_eq!(reason.as_deref().unwrap_or(why), why, "{place}");
             }
             Act::Ends(peer) => {
-                assert_eq!(house.hears(&peer), None, "{place}: {peer} heard more before the end");
-                assert!(house.peer(&peer).ended.is_some(), "{place}: {peer} is still there");
+                assert_eq!(harness.hears(&peer), None, "{place}: {peer} heard more before the end");
+                assert!(harness.peer(&peer).ended.is_some(), "{place}: {peer} is still there");
             }
             Act::Leaves(peer) | Act::Drops(peer) => {
-                house.leaves(&peer);
+                harness.leaves(&peer);
                 present.retain(|other| *other != peer);
             }
-            Act::Freezes(peer) => house.freezes(&peer),
-            Act::After(time) => house.after(time),
+            Act::Freezes(peer) => harness.freezes(&peer),
+            Act::After(time) => harness.after(time),
         }
     }
     for peer in &present {
-        assert_eq!(house.hears(peer), None, "{peer} heard more than it should");
+        assert_eq!(harness.hears(peer), None, "{peer} heard more than it should");
     }
     for peer in &present {
-        house.leaves(peer);
+        harness.leaves(peer);
     }
-    assert!(house.balance().balances(), "{:?}", house.balance());
-    assert_eq!(house.hub.connections(), 0);
-    assert!(house.hub.devices().is_empty());
-    assert_eq!(house.hub.waiting(), 0);
+    assert!(harness.balance().balances(), "{:?}", harness.balance());
+    assert_eq!(harness.hub.connections(), 0);
+    assert!(harness.hub.devices().is_empty());
+    assert_eq!(harness.hub.waiting(), 0);
 }

@@ -49,14 +49,14 @@ pub fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Arc<Running> {
     server
 }
 
-pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came"))
 }
 
 /// A peer that reads all the time, as real ones do, and so answers pings.
 pub struct Dialed {
     sink: SplitSink<WebSocketStream<TcpStream>, Message>,
-    inbox: mpsc::UnboundedReceiver<Came>,
+    inbox: mpsc::UnboundedReceiver<Received>,
     reader: JoinHandle<()>,
     pings: u32,
     /// What the server said in its close frame, once it has come.
@@ -65,7 +65,7 @@ pub struct Dialed {
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Came {
+pub enum Received {
     Text(String),
     Pong(Vec<u8>),
     Closed(u16),
@@ -121,7 +121,7 @@ impl Dialed {
     }
 
     pub async fn hears(&mut self, text: &str) {
-        assert_eq!(self.next().await, Came::Text(text.into()));
+        assert_eq!(self.next().await, Received::Text(text.into()));
     }
 
     /// Stops to read, and so to answer pings.
@@ -135,10 +135,10 @@ impl Dialed {
     }
 
     /// The next text, or the end.
-    pub async fn next(&mut self) -> Came {
+    pub async fn next(&mut self) -> Received {
         loop {
-            let came = patiently("a message", self.inbox.recv()).await.unwrap_or(Came::Lost);
-            if !matches!(came, Came::Pong(_)) {
+            let came = with_timeout("a message", self.inbox.recv()).await.unwrap_or(Received::Lost);
+            if !matches!(came, Received::Pong(_)) {
                 return came;
             }
         }
@@ -152,9 +152,9 @@ impl Dialed {
         self.send(Message::Ping(mark.clone().into())).await;
         let mut texts = Vec::new();
         loop {
-            match patiently("a pong", self.inbox.recv()).await {
-                Some(Came::Text(text)) => texts.push(text),
-                Some(Came::Pong(pong)) if pong != mark => {}
+            match with_timeout("a pong", self.inbox.recv()).await {
+                Some(Received::Text(text)) => texts.push(text),
+                Some(Received::Pong(pong)) if pong != mark => {}
                 _ => return texts,
             }
         }
@@ -169,23 +169,23 @@ impl Drop for Dialed {
 
 async fn read(
     mut stream: SplitStream<WebSocketStream<TcpStream>>,
-    heard: mpsc::UnboundedSender<Came>,
+    heard: mpsc::UnboundedSender<Received>,
     close_reason: Arc<OnceLock<String>>,
 ) {
     loop {
         let came = match stream.next().await {
-            Some(Ok(Message::Text(text))) => Came::Text(text.to_string()),
-            Some(Ok(Message::Pong(mark))) => Came::Pong(mark.to_vec()),
+            Some(Ok(Message::Text(text))) => Received::Text(text.to_string()),
+            Some(Ok(Message::Pong(mark))) => Received::Pong(mark.to_vec()),
             Some(Ok(Message::Close(frame))) => {
                 if let Some(frame) = &frame {
                     let _first = close_reason.set(frame.reason.to_string());
                 }
-                Came::Closed(frame.map_or(1005, |frame| frame.code.into()))
+                Received::Closed(frame.map_or(1005, |frame| frame.code.into()))
             }
             Some(Ok(_)) => continue,
-            Some(Err(_)) | None => Came::Lost,
+            Some(Err(_)) | None => Received::Lost,
         };
-        let lost = came == Came::Lost;
+        let lost = came == Received::Lost;
         if heard.send(came).is_err() || lost {
             return;
         }

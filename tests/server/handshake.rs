@@ -6,7 +6,7 @@ use cuttlefish_signaling::{Config, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dial::{block_on, patiently, serve};
+use crate::dial::{block_on, serve, with_timeout};
 
 async fn answer(request: &str) -> String {
     let server = serve(Config::default());
@@ -15,7 +15,7 @@ async fn answer(request: &str) -> String {
     let mut answer = vec![0; 4096];
     let mut length = 0;
     while !answer[..length].windows(4).any(|end| end == b"\r\n\r\n") {
-        let read = patiently("an answer", stream.read(&mut answer[length..])).await.unwrap();
+        let read = with_timeout("an answer", stream.read(&mut answer[length..])).await.unwrap();
         assert_ne!(read, 0, "hung up without an answer");
         length += read;
     }
@@ -49,7 +49,7 @@ fn who_says_goodbye_is_answered_and_hung_up_on_at_once() {
         // A close frame without a code, masked with zeros.
         stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
         let mut heard = Vec::new();
-        patiently("the end", stream.read_to_end(&mut heard)).await.unwrap();
+        with_timeout("the end", stream.read_to_end(&mut heard)).await.unwrap();
         assert!(heard.ends_with(b"\r\n\r\n\x88\x00"), "{:?}", String::from_utf8_lossy(&heard));
     });
 }
@@ -73,7 +73,7 @@ fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
         let mut heard = Vec::new();
         // It hangs up in the end; what it said before is what counts.
         stream.shutdown().await.unwrap();
-        patiently("the goodbye", stream.read_to_end(&mut heard)).await.unwrap();
+        with_timeout("the goodbye", stream.read_to_end(&mut heard)).await.unwrap();
         let close = [&[0x88, 17, 0x03, 0xf1][..], b"message too big"].concat();
         assert!(heard.ends_with(&close), "{:?}", String::from_utf8_lossy(&heard));
     });

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cuttlefish_signaling::hooks::{Decision, Hooks, IceQuestion, Knock};
+use cuttlefish_signaling::hooks::{AuthorizeRequest, HookFuture, Hooks, IceQuestion};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::incidents::Incident;
 use cuttlefish_signaling::peer::{Grant, Peer};
@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::dial::{Came, Dialed, block_on, patiently, serve, serve_with};
+use crate::dial::{Dialed, Received, block_on, serve, serve_with, with_timeout};
 
 const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -30,20 +30,20 @@ fn limited(limits: Limits) -> Arc<Running> {
 }
 
 /// An honest pair works, and nothing was lost.
-async fn is_well(server: &Running) {
+async fn assert_healthy(server: &Running) {
     let address = server.local_addr();
     let mut device = Dialed::device(address, "honest").await;
     let mut client = Dialed::client(address, "honest").await;
     client.says(r#"{"message_type":"forward","payload":1}"#).await;
     // The number depends on how many clients this device has had.
-    let Came::Text(heard) = device.next().await else { panic!("the device was closed") };
+    let Received::Text(heard) = device.next().await else { panic!("the device was closed") };
     let heard: serde_json::Value = serde_json::from_str(&heard).unwrap();
     assert_eq!((&heard["message_type"], &heard["payload"]), (&json!("client_msg"), &json!(1)));
     let id = &heard["client_id"];
     device.says(&format!(r#"{{"message_type":"forward","client_id":{id},"payload":2}}"#)).await;
     client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
     drop((device, client));
-    patiently("the stop", server.stop(Duration::from_secs(2))).await;
+    with_timeout("the stop", server.stop(Duration::from_secs(2))).await;
     let ledger = server.ledger();
     assert!(ledger.balances(), "{ledger:?}");
 }
@@ -53,7 +53,7 @@ async fn answer(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    patiently("an answer", stream.read_to_end(&mut answer)).await.unwrap();
+    with_timeout("an answer", stream.read_to_end(&mut answer)).await.unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -75,7 +75,7 @@ fn beyond_the_cap_a_503_says_when_to_come_again() {
         while server.hub().connections() > 0 {
             tokio::task::yield_now().await;
         }
-        is_well(&server).await;
+        assert_healthy(&server).await;
     });
 }
 
@@ -89,7 +89,7 @@ fn a_thousand_slow_handshakes_keep_nobody_out() {
             stream.write_all(b"GET /register_device HT").await.unwrap();
             slow.push(stream);
         }
-        is_well(&server).await;
+        assert_healthy(&server).await;
         assert!(server.incidents().of(Incident::OpeningCut) >= 900);
     });
 }
@@ -103,13 +103,13 @@ fn devices_and_clients_are_counted() {
         let device = Dialed::device(address, "honest").await;
         early.says(r#"{"message_type":"register","device_id":"other"}"#).await;
         early.hears(r#"{"error":"Registration failed: Too many devices"}"#).await;
-        assert_eq!(early.next().await, Came::Closed(1013));
+        assert_eq!(early.next().await, Received::Closed(1013));
         let mut again = Dialed::open(address, "/connect_client").await;
         let client = Dialed::client(address, "honest").await;
         again.says(r#"{"message_type":"connect","device_id":"honest"}"#).await;
         again.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
         again.hears(r#"{"error":"Connection failed: Too many clients of device 'honest'"}"#).await;
-        assert_eq!(again.next().await, Came::Closed(1013));
+        assert_eq!(again.next().await, Received::Closed(1013));
         let mut late = TcpStream::connect(address).await.unwrap();
         late.write_all(UPGRADE.as_bytes()).await.unwrap();
         let mut told = [0; 13];
@@ -119,7 +119,7 @@ fn devices_and_clients_are_counted() {
         while !server.hub().devices().is_empty() {
             tokio::task::yield_now().await;
         }
-        is_well(&server).await;
+        assert_healthy(&server).await;
     });
 }
 
@@ -131,12 +131,12 @@ async fn floods(peer: &mut Dialed, message: Message) -> Option<String> {
     let mut told = None;
     loop {
         match peer.next().await {
-            Came::Text(text) => told = Some(text),
-            Came::Closed(code) => {
+            Received::Text(text) => told = Some(text),
+            Received::Closed(code) => {
                 assert_eq!(code, 1008);
                 return told;
             }
-            Came::Lost | Came::Pong(_) => return told,
+            Received::Lost | Received::Pong(_) => return told,
         }
     }
 }
@@ -163,8 +163,8 @@ fn whoever_sends_too_fast_is_told_and_sent_away() {
             assert_eq!(told, Some(format!(r#"{{"error":"Too many {what}"}}"#)));
             assert_eq!(server.incidents().of(Incident::TooFast), 1);
             // Its client hears of its end behind what came before.
-            while client.next().await != Came::Closed(1000) {}
-            is_well(&server).await;
+            while client.next().await != Received::Closed(1000) {}
+            assert_healthy(&server).await;
         });
     }
 }
@@ -179,8 +179,8 @@ fn tiny_fragments_are_counted_as_they_come() {
             device.send(Message::Frame(Frame::message("x", OpCode::Data(Data::Continue), false))).await;
         }
         device.hears(r#"{"error":"Too many bytes: at most 1 a second"}"#).await;
-        assert_eq!(device.next().await, Came::Closed(1008));
-        is_well(&server).await;
+        assert_eq!(device.next().await, Received::Closed(1008));
+        assert_healthy(&server).await;
     });
 }
 
@@ -195,7 +195,7 @@ fn a_first_message_may_be_smaller_only() {
         };
         let mut large = Dialed::open(address, "/register_device").await;
         large.says(&register(1001)).await;
-        assert_eq!(large.next().await, Came::Closed(1009));
+        assert_eq!(large.next().await, Received::Closed(1009));
         let mut fitting = Dialed::open(address, "/register_device").await;
         fitting.says(&register(1000)).await;
         fitting.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
@@ -207,8 +207,8 @@ fn a_first_message_may_be_smaller_only() {
         for _ in 0..300 {
             endless.send(Message::Frame(Frame::message("xxxxxxxx", OpCode::Data(Data::Continue), false))).await;
         }
-        assert_eq!(endless.next().await, Came::Closed(1009));
-        is_well(&server).await;
+        assert_eq!(endless.next().await, Received::Closed(1009));
+        assert_healthy(&server).await;
     });
 }
 
@@ -238,7 +238,7 @@ fn who_takes_nothing_of_what_is_written_is_given_up() {
         assert_eq!(server.incidents().of(Incident::SlowConsumer), 1);
         drop(stuck);
         drop(device);
-        is_well(&server).await;
+        assert_healthy(&server).await;
     });
 }
 
@@ -246,7 +246,7 @@ fn who_takes_nothing_of_what_is_written_is_given_up() {
 struct Undecided;
 
 impl Hooks for Undecided {
-    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<Decision<String>> {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
         Some(Box::pin(std::future::pending()))
     }
 }
@@ -273,7 +273,7 @@ fn while_a_hook_hangs_its_peer_is_not_read_without_end() {
                 taken += text.len();
             }
         };
-        patiently("the end of the hook's time", flood).await;
+        with_timeout("the end of the hook's time", flood).await;
         // A MiB is held back, and the rest is what the system's buffers take.
         assert!(taken < 16 * 1024 * 1024, "{taken} bytes were taken");
     });
@@ -283,7 +283,7 @@ fn while_a_hook_hangs_its_peer_is_not_read_without_end() {
 struct Slow(Arc<Notify>);
 
 impl Hooks for Slow {
-    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<Decision<String>> {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
         let told = Arc::clone(&self.0);
         Some(Box::pin(async move {
             told.notified().await;
@@ -327,7 +327,7 @@ fn while_a_hook_hangs_what_was_read_stays_whole() {
 async fn read_head(stream: &mut TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(patiently("a response", stream.read_u8()).await.unwrap());
+        head.push(with_timeout("a response", stream.read_u8()).await.unwrap());
     }
 }
 
@@ -350,7 +350,7 @@ fn masked(text: &[u8]) -> Vec<u8> {
 struct Fragile;
 
 impl Hooks for Fragile {
-    fn ice_servers(&self, question: &IceQuestion) -> Option<Decision<IceServers>> {
+    fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         let id = question.device_id.as_ref().map(ToString::to_string);
         assert!(id.as_deref() != Some("bad"), "on purpose");
         Some(Box::pin(async move {
@@ -368,11 +368,11 @@ fn a_panic_ends_its_connection_only() {
         for id in ["bad", "worse"] {
             let mut device = Dialed::open(server.local_addr(), "/register_device").await;
             device.says(&format!(r#"{{"message_type":"register","device_id":"{id}"}}"#)).await;
-            assert_eq!(device.next().await, Came::Lost);
+            assert_eq!(device.next().await, Received::Lost);
         }
         assert_eq!(server.incidents().of(Incident::Panic), 2);
         assert_eq!(server.hub().connections(), 0, "it has left the hub");
-        is_well(&server).await;
+        assert_healthy(&server).await;
     });
 }
 
@@ -383,7 +383,7 @@ impl Hooks for Open {
         true
     }
 
-    fn authorize(&self, _: &Knock) -> Option<Decision<Grant>> {
+    fn authorize(&self, _: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
         Some(Box::pin(async { Ok(Grant::default()) }))
     }
 }
@@ -424,6 +424,6 @@ fn pages_from_elsewhere_are_refused_before_anything_else() {
             assert!(!told.to_lowercase().contains("access-control"), "{told}");
         }
         assert_eq!(server.incidents().of(Incident::Foreign), 5);
-        is_well(&server).await;
+        assert_healthy(&server).await;
     });
 }

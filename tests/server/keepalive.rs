@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cuttlefish_signaling::{Config, Keepalive};
 
-use crate::dial::{Came, Dialed, block_on, serve};
+use crate::dial::{Dialed, Received, block_on, serve};
 
 fn quick() -> Config {
     let keepalive = Keepalive { interval: Some(Duration::from_millis(100)), timeout: Duration::from_millis(100) };
@@ -19,7 +19,7 @@ fn a_peer_that_does_not_pong_is_dropped_and_the_other_side_told() {
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
         device.freeze();
         client.hears(r#"{"error":"Device disconnected"}"#).await;
-        assert_eq!(client.next().await, Came::Closed(1000));
+        assert_eq!(client.next().await, Received::Closed(1000));
         assert!(server.hub().devices().is_empty());
     });
 }

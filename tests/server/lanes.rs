@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::dial::{block_on, patiently, serve};
+use crate::dial::{block_on, serve, with_timeout};
 
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
@@ -188,7 +188,7 @@ async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize
             assert!((opcode, &payload) == (TEXT, text), "{} bytes instead of {}", payload.len(), text.len());
         }
     };
-    patiently("all of it", async { tokio::join!(sending, answering, device_hears, client_hears) }).await;
+    with_timeout("all of it", async { tokio::join!(sending, answering, device_hears, client_hears) }).await;
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_text_amid_the_parts_of_another_breaks_the_rules_of_frames() {
             let parts = [frame(TEXT, b"{", [0; 4]), between, frame(FINAL | TEXT, text.as_bytes(), [0; 4])].concat();
             device.0.write_all(&parts).await.unwrap();
             let heard = loop {
-                match patiently("a goodbye", device.hears()).await {
+                match with_timeout("a goodbye", device.hears()).await {
                     (PONG, _) => {}
                     heard => break heard,
                 }

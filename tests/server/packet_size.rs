@@ -2,7 +2,7 @@
 
 use cuttlefish_signaling::Config;
 
-use crate::dial::{Came, Dialed, block_on, serve};
+use crate::dial::{Dialed, Received, block_on, serve};
 use crate::packets::Packets;
 
 #[test]
@@ -13,7 +13,7 @@ fn forward_that_the_system_would_refuse_as_a_packet_is_an_error_and_its_sender_s
         let server = serve(Config { device_socket: Some(path.clone()), ..Config::default() });
         let device = Packets::open(&path).await;
         device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
-        assert_eq!(device.next().await, Came::Text(r#"{"message_type":"config","ice_servers":[]}"#.into()));
+        assert_eq!(device.next().await, Received::Text(r#"{"message_type":"config","ice_servers":[]}"#.into()));
         let limit = server.hub().devices()[0].peer.max_message;
         assert!((100_000..=Config::default().limits.max_message_size).contains(&limit), "{limit}");
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
@@ -28,7 +28,7 @@ fn forward_that_the_system_would_refuse_as_a_packet_is_an_error_and_its_sender_s
         client.hears(&format!(r#"{{"error":"{error}"}}"#)).await;
 
         client.says(&forward(largest)).await;
-        let Came::Text(heard) = device.next().await else { panic!("the device was closed") };
+        let Received::Text(heard) = device.next().await else { panic!("the device was closed") };
         assert_eq!(heard.len(), limit);
         assert!(device.leaves().await);
     });

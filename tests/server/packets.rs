@@ -5,13 +5,13 @@ use std::path::Path;
 
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::dial::{Came, patiently};
+use crate::dial::{Received, with_timeout};
 
 pub struct Packets(UnixSeqpacket);
 
 impl Packets {
     pub async fn open(path: &Path) -> Self {
-        Self(patiently("a local connection", UnixSeqpacket::connect(path)).await.unwrap())
+        Self(with_timeout("a local connection", UnixSeqpacket::connect(path)).await.unwrap())
     }
 
     pub async fn says(&self, text: &str) {
@@ -20,19 +20,19 @@ impl Packets {
     }
 
     /// The next packet, or that there is none any more.
-    pub async fn next(&self) -> Came {
+    pub async fn next(&self) -> Received {
         let mut buffer = vec![0; 1 << 20];
-        match patiently("a packet", self.0.recv(&mut buffer)).await {
+        match with_timeout("a packet", self.0.recv(&mut buffer)).await {
             Ok(packet) if packet.bytes_read() > 0 => {
-                Came::Text(String::from_utf8(buffer[..packet.bytes_read()].to_vec()).unwrap())
+                Received::Text(String::from_utf8(buffer[..packet.bytes_read()].to_vec()).unwrap())
             }
-            _ => Came::Lost,
+            _ => Received::Lost,
         }
     }
 
     /// Hangs up; true if nothing came that nobody asked for.
     pub async fn leaves(self) -> bool {
         let _gone = self.0.shutdown(Shutdown::Write);
-        self.next().await == Came::Lost
+        self.next().await == Received::Lost
     }
 }

@@ -6,7 +6,7 @@ use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, Keepalive, Limits};
 
-use crate::dial::{Dialed, block_on, patiently, serve};
+use crate::dial::{Dialed, block_on, serve, with_timeout};
 
 const CHUNK: usize = 30_000;
 
@@ -40,7 +40,7 @@ fn a_client_that_does_not_read_is_closed_and_its_device_told() {
         device.says(r#"{"message_type":"forward","client_id":2,"payload":"and you?"}"#).await;
         other.hears(r#"{"message_type":"device_msg","payload":"and you?"}"#).await;
         drop(slow);
-        patiently("the stop", server.stop(Duration::from_secs(2))).await;
+        with_timeout("the stop", server.stop(Duration::from_secs(2))).await;
         let ledger = server.ledger();
         assert!(ledger.balances(), "{ledger:?}");
         assert!(ledger.gone > 0, "{ledger:?}");
@@ -111,7 +111,7 @@ fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
         }
         // The rest of its goodbye may take its time; nobody waits for that.
         drop(device);
-        patiently("the stop", server.stop(Duration::from_secs(2))).await;
+        with_timeout("the stop", server.stop(Duration::from_secs(2))).await;
         assert!(server.ledger().balances(), "{:?}", server.ledger());
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cuttlefish_signaling::{Config, Error, Limits, NoHooks, Server};
 use tokio::net::TcpStream;
 
-use crate::dial::{Came, Dialed, block_on, patiently, serve};
+use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
 
 #[test]
 fn everybody_hears_1001_and_the_port_is_free() {
@@ -15,8 +15,8 @@ fn everybody_hears_1001_and_the_port_is_free() {
         let address = server.local_addr();
         let mut device = Dialed::device(address, "cvd-1").await;
         let idle = TcpStream::connect(address).await.unwrap();
-        assert!(patiently("the stop", server.stop(Duration::from_secs(5))).await);
-        assert_eq!(device.next().await, Came::Closed(1001));
+        assert!(with_timeout("the stop", server.stop(Duration::from_secs(5))).await);
+        assert_eq!(device.next().await, Received::Closed(1001));
         assert!(TcpStream::connect(address).await.is_err());
         drop(idle);
         let again = Server::bind(Config { port: address.port(), ..Config::default() }, Arc::new(NoHooks), Arc::new(()));
@@ -32,7 +32,7 @@ fn those_who_do_not_answer_are_left_behind() {
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
         device.freeze();
         // Within the time for goodbyes, long before the deadline, whatever a close may take otherwise.
-        assert!(patiently("the stop", server.stop(Duration::from_secs(15))).await);
+        assert!(with_timeout("the stop", server.stop(Duration::from_secs(15))).await);
         assert_eq!(server.hub().connections(), 0);
     });
 }
@@ -45,7 +45,7 @@ fn when_the_time_is_over_who_is_left_is_dropped() {
         let server = serve(Config { limits, ..Config::default() });
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
         device.freeze();
-        assert!(!patiently("the stop", server.stop(Duration::from_millis(100))).await, "somebody was left");
+        assert!(!with_timeout("the stop", server.stop(Duration::from_millis(100))).await, "somebody was left");
         assert_eq!(server.hub().connections(), 0);
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cuttlefish_signaling::server::Running;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::dial::{Came, Dialed, block_on, patiently, serve};
+use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
 use crate::packets::Packets;
 use crate::transcript::{Act, Case, assert_means, load, run_each};
 
@@ -29,7 +29,7 @@ impl Party {
         }
     }
 
-    async fn next(&mut self) -> Came {
+    async fn next(&mut self) -> Received {
         match self {
             Self::Socket(socket) => socket.next().await,
             Self::Packets(packets) => packets.next().await,
@@ -48,7 +48,7 @@ impl Party {
                 let quiet = socket.round_trip().await.is_empty();
                 if with_a_close {
                     socket.send(Message::Close(None)).await;
-                    assert_eq!(socket.next().await, Came::Closed(1005));
+                    assert_eq!(socket.next().await, Received::Closed(1005));
                 }
                 quiet
             }
@@ -85,22 +85,22 @@ async fn run(mut case: Case) {
                 peers.get_mut(&peer).unwrap().socket().send(Message::binary(bytes.into_bytes())).await;
             }
             Act::Hears(peer, expected) => {
-                let Came::Text(heard) = peers.get_mut(&peer).unwrap().next().await else {
+                let Received::Text(heard) = peers.get_mut(&peer).unwrap().next().await else {
                     panic!("{place}: {peer} was closed instead");
                 };
                 assert_means(place, &peer, &heard, &expected);
             }
             Act::HearsText(peer, expected) => {
-                assert_eq!(peers.get_mut(&peer).unwrap().next().await, Came::Text(expected), "{place}");
+                assert_eq!(peers.get_mut(&peer).unwrap().next().await, Received::Text(expected), "{place}");
             }
             Act::Closes(peer, code, reason) => {
                 let Some(Party::Socket(mut socket)) = peers.remove(&peer) else { panic!("{place}: no WebSocket") };
-                assert_eq!(socket.next().await, Came::Closed(code), "{place}");
+                assert_eq!(socket.next().await, Received::Closed(code), "{place}");
                 if let Some(reason) = reason {
                     assert_eq!(socket.close_reason(), &reason[..reason.len().min(123)], "{place}");
                 }
             }
-            Act::Ends(peer) => assert_eq!(peers.remove(&peer).unwrap().next().await, Came::Lost, "{place}"),
+            Act::Ends(peer) => assert_eq!(peers.remove(&peer).unwrap().next().await, Received::Lost, "{place}"),
             Act::Leaves(peer) => leaves(&server, peers.remove(&peer).unwrap(), true, place).await,
             Act::Drops(peer) => leaves(&server, peers.remove(&peer).unwrap(), false, place).await,
             Act::Freezes(peer) => {
@@ -117,7 +117,7 @@ async fn run(mut case: Case) {
             assert_eq!(socket.round_trip().await, Vec::<String>::new(), "{name} heard more than it should");
         }
     }
-    let in_time = patiently("the stop", server.stop(Duration::from_secs(5))).await;
+    let in_time = with_timeout("the stop", server.stop(Duration::from_secs(5))).await;
     drop(frozen);
     assert!(in_time);
     for (name, peer) in peers {
@@ -137,7 +137,7 @@ async fn leaves(server: &Running, peer: Party, with_a_close: bool, place: &str) 
 
 /// Polls a condition that another task of this thread makes true.
 async fn until(condition: impl Fn() -> bool) {
-    patiently("a condition", async {
+    with_timeout("a condition", async {
         while !condition() {
             tokio::task::yield_now().await;
         }

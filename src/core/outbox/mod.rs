@@ -2,7 +2,7 @@
 //!
 //! Anyone may push; one edge drains (a WebSocket here). The edge knows how to write, the outbox only what comes next.
 //! It is also the one place where the rest of the house can tap a peer's edge on the shoulder: to look again at the
-//! state of the world ([`Outbox::nudge`]) and to find out whether its peer is alive ([`Outbox::probe`]).
+//! state of the world ([`Outbox::wake_session`]) and to find out whether its peer is alive ([`Outbox::probe`]).
 
 mod end;
 mod queue;
@@ -17,7 +17,7 @@ pub use self::end::End;
 pub use self::queue::OutboxBounds;
 use self::queue::Queue;
 use self::signals::Signals;
-use crate::observe::journal::Scribe;
+use crate::observe::journal::PeerJournal;
 use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -35,7 +35,7 @@ pub enum Outgoing {
     /// Send a ping now, and call [`Outbox::alive`] on a pong.
     Ping,
     /// Let the session look again at what it waits for.
-    Look,
+    Recheck,
     /// The outbox has closed: the session is over. Comes at once, though messages still wait for room.
     Closing,
     /// Nothing comes after this.
@@ -52,7 +52,7 @@ pub struct Outbox {
     bounds: OutboxBounds,
     state: Mutex<State>,
     /// Where there is a journal: who writes down what is said here. Forwards are written down by who relays them.
-    scribe: Option<Box<Scribe>>,
+    peer_journal: Option<Box<PeerJournal>>,
     /// Whether the peer is told errors: not so for Cuttlefish's own devices (PROTOCOL.md 4).
     says_errors: bool,
 }
@@ -67,7 +67,7 @@ struct State {
     /// Whether the edge knows of the end.
     end_told: bool,
     /// There is no edge any more.
-    abandoned: bool,
+    drained: bool,
     overflowed: bool,
     waker: Option<Waker>,
     /// Forwards thrown away when the outbox overflowed, for the ledger.
@@ -77,13 +77,13 @@ struct State {
 impl Outbox {
     /// An empty outbox.
     pub fn new(bounds: OutboxBounds) -> Self {
-        Self { bounds, state: Mutex::new(State::default()), scribe: None, says_errors: true }
+        Self { bounds, state: Mutex::new(State::default()), peer_journal: None, says_errors: true }
     }
 
     /// One whose words are written down.
     #[must_use]
-    pub fn recorded(self, scribe: Scribe) -> Self {
-        Self { scribe: Some(Box::new(scribe)), ..self }
+    pub fn recorded(self, peer_journal: PeerJournal) -> Self {
+        Self { peer_journal: Some(Box::new(peer_journal)), ..self }
     }
 
     /// One that says no errors: a refusal that closes is the reason of the close alone, any other is not said.
@@ -98,16 +98,16 @@ impl Outbox {
     }
 
     /// Who writes down what is said here, where somebody does.
-    pub fn scribe(&self) -> Option<&Scribe> {
-        self.scribe.as_deref()
+    pub fn peer_journal(&self) -> Option<&PeerJournal> {
+        self.peer_journal.as_deref()
     }
 
     /// Queues a message of the server's own. Where the outbox has closed there is nobody left to tell.
-    pub fn say(&self, text: Text) {
-        let said = self.scribe.is_some().then(|| text.clone());
+    pub fn push(&self, text: Text) {
+        let said = self.peer_journal.is_some().then(|| text.clone());
         let _closed = self.enqueue(text, false, || {
             if let Some(said) = &said {
-                self.write_down(|scribe| scribe.said(said));
+                self.write_down(|peer_journal| peer_journal.said(said));
             }
             true
         });
@@ -151,32 +151,32 @@ impl Outbox {
         match (refusal.close_code(), error) {
             (Some(code), error) => {
                 self.state.lock().refusal.get_or_insert_with(|| Box::new(refusal.clone()));
-                self.finish(error, End::Close { code, reason: refusal.text() });
+                self.close(error, End::Close { code, reason: refusal.text() });
             }
-            (None, Some(error)) => self.say(error),
+            (None, Some(error)) => self.push(error),
             (None, None) => {}
         }
     }
 
     /// Closes: nothing can be pushed any more; what waits goes out first, then `last`, then the end. The first end
     /// wins. `last` may go over the bounds: it is one message, and says why.
-    pub fn finish(&self, last: Option<Text>, end: End) {
+    pub fn close(&self, last: Option<Text>, end: End) {
         let mut state = self.state.lock();
         if state.end.is_some() {
             return;
         }
         if let Some(text) = last {
-            self.write_down(|scribe| scribe.said(&text));
+            self.write_down(|peer_journal| peer_journal.said(&text));
             state.queue.push(text, false);
         }
-        self.write_down(|scribe| scribe.ended(end.to_string()));
+        self.write_down(|peer_journal| peer_journal.ended(end.to_string()));
         state.end = Some(end);
         state.signals.drop_probes();
         state.wake();
     }
 
     /// Closes with 1013, and throws away what waits: the peer takes nothing.
-    pub fn overrun(&self) {
+    pub fn close_slow(&self) {
         let mut state = self.state.lock();
         if state.end.is_none() {
             self.overflow(&mut state);
@@ -188,7 +188,7 @@ impl Outbox {
         state.discarded += state.queue.clear();
         state.overflowed = true;
         let end = End::close(1013, "slow consumer");
-        self.write_down(|scribe| scribe.ended(end.to_string()));
+        self.write_down(|peer_journal| peer_journal.ended(end.to_string()));
         state.end = Some(end);
         state.signals.drop_probes();
         state.wake();
@@ -196,38 +196,38 @@ impl Outbox {
 
     /// Its peer has left, and was not sent away.
     pub fn peer_left(&self) {
-        if let Some(scribe) = self.scribe()
+        if let Some(peer_journal) = self.peer_journal()
             && !self.is_closed()
         {
-            scribe.left();
+            peer_journal.left();
         }
     }
 
     /// With the outbox's lock held, so that what is written down stands in the order in which it is said.
-    fn write_down(&self, write: impl FnOnce(&Scribe)) {
-        if let Some(scribe) = self.scribe() {
-            write(scribe);
+    fn write_down(&self, write: impl FnOnce(&PeerJournal)) {
+        if let Some(peer_journal) = self.peer_journal() {
+            write(peer_journal);
         }
     }
 
     /// Asks the edge to let its session look again.
-    pub fn nudge(&self) {
+    pub fn wake_session(&self) {
         let mut state = self.state.lock();
         state.signals.request_recheck();
         state.wake();
     }
 
-    /// [`Outbox::nudge`]; drops `onlooker` once the edge has looked and done all that was due, or is gone.
-    pub fn nudge_and_tell(&self, onlooker: mpsc::Sender<()>) {
+    /// [`Outbox::wake_session`]; drops `waiter` once the edge has looked and done all that was due, or is gone.
+    pub fn wake_session_and_notify(&self, waiter: mpsc::Sender<()>) {
         let mut state = self.state.lock();
-        if !state.abandoned {
-            state.signals.add_waiter(onlooker);
+        if !state.drained {
+            state.signals.add_waiter(waiter);
             state.wake();
         }
     }
 
     /// The edge has looked, and done all that was due.
-    pub fn looked(&self) {
+    pub fn rechecked(&self) {
         self.state.lock().signals.drop_waiters();
     }
 
@@ -274,7 +274,7 @@ impl Outbox {
     pub fn poll_next(&self, cx: &Context<'_>, room: bool) -> Poll<Outgoing> {
         let mut state = self.state.lock();
         if state.signals.take_recheck() {
-            return Poll::Ready(Outgoing::Look);
+            return Poll::Ready(Outgoing::Recheck);
         }
         if state.end.is_some() && !std::mem::replace(&mut state.end_told, true) {
             return Poll::Ready(Outgoing::Closing);
@@ -297,13 +297,13 @@ impl Outbox {
     }
 
     /// Closes for good and empties: the transport is gone. Returns how many forwards will not be written. Once these are
-    /// booked, [`Outbox::looked`] tells those who wait for all that was due.
-    pub fn abandon(&self) -> u64 {
+    /// booked, [`Outbox::rechecked`] tells those who wait for all that was due.
+    pub fn drain(&self) -> u64 {
         let mut state = self.state.lock();
         state.end.get_or_insert(End::Drop);
         state.waker = None;
         state.signals.drop_probes();
-        state.abandoned = true;
+        state.drained = true;
         std::mem::take(&mut state.discarded) + state.queue.clear()
     }
 }

@@ -13,16 +13,16 @@ use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
 pub struct ClientSession {
     context: Context,
     state: State,
-    speech: Speech,
+    framing: Framing,
 }
 
 /// How a client and the server speak to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speech {
+enum Framing {
     /// In messages: `connect` and `forward`, `config` and `device_info` (PROTOCOL.md 4).
-    Messages,
+    Enveloped,
     /// The request has named the device, and each text is a payload (PROTOCOL.md 5.3).
-    Payloads,
+    Bare,
 }
 
 enum State {
@@ -33,7 +33,7 @@ enum State {
     /// Has its config and waits for the device to register.
     Waiting { id: DeviceId, deadline: Option<Instant> },
     /// The device is there; waits for what it may see of it.
-    Looking { device: Arc<Device>, deadline: Option<Instant> },
+    AwaitingDeviceInfo { device: Arc<Device>, deadline: Option<Instant> },
     /// Has its device info.
     Connected { device: Arc<Device>, client: Arc<Client> },
     /// Gone.
@@ -44,17 +44,17 @@ impl ClientSession {
     /// A client that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, speech: Speech::Messages }
+        Self { context, state: State::New { deadline }, framing: Framing::Enveloped }
     }
 
     /// A client whose request has named its device, and whose texts are payloads (PROTOCOL.md 5.3). It gets no `config`,
     /// for which it asks `GET /infra_config`.
     pub fn of_device(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
-        if let Some(scribe) = context.outbox.scribe() {
-            scribe.concerns(&id);
+        if let Some(peer_journal) = context.outbox.peer_journal() {
+            peer_journal.concerns(&id);
         }
         let deadline = deadline_after(now, context.rules.device_wait_timeout);
-        let mut session = Self { context, state: State::New { deadline }, speech: Speech::Payloads };
+        let mut session = Self { context, state: State::New { deadline }, framing: Framing::Bare };
         let step = session.find(id, deadline, now);
         (session, step)
     }
@@ -63,14 +63,14 @@ impl ClientSession {
     fn refuse(&mut self, refusal: &Refusal) -> Step {
         let closes = refusal.close_code().is_some();
         if closes {
-            self.withdraw();
+            self.unregister();
         }
         self.context.refuse(refusal);
         if closes { Step::Done } else { Step::Refused }
     }
 
     /// Out of the hub, if it was in it.
-    fn withdraw(&mut self) {
+    fn unregister(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
             State::Connected { device, client } => self.context.hub.detach(&device, &client),
@@ -94,7 +94,7 @@ impl ClientSession {
         let granted = peer.grant.covers(&id);
         let device = hub.device_or_wait(&id, outbox).filter(|_| granted);
         if let Some(device) = device {
-            self.state = State::Looking { device: Arc::clone(&device), deadline };
+            self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
             return Step::Ask(Question::DeviceInfo(device));
         }
         let over = deadline.is_some_and(|deadline| deadline <= now);
@@ -126,7 +126,7 @@ impl Session for ClientSession {
         if matches!(self.state, State::Left) {
             return Step::Done;
         }
-        if self.speech == Speech::Payloads {
+        if self.framing == Framing::Bare {
             return match inbound::bare_payload(text) {
                 Ok(payload) => self.on_forward(text, Some(payload), now),
                 Err(malformed) => {
@@ -155,15 +155,15 @@ impl Session for ClientSession {
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
             (State::Configuring { id }, Answer::Config(config, _)) => {
-                self.context.outbox.say(config);
+                self.context.outbox.push(config);
                 let deadline = deadline_after(now, self.context.rules.device_wait_timeout);
                 self.find(id, deadline, now)
             }
-            (State::Looking { device, deadline }, Answer::DeviceInfo(info)) => {
+            (State::AwaitingDeviceInfo { device, deadline }, Answer::DeviceInfo(info)) => {
                 let Context { hub, peer, outbox, rules, .. } = &self.context;
-                let info = match self.speech {
-                    Speech::Messages => info,
-                    Speech::Payloads => outbound::bare_device_info(outbound::info_of(&info)),
+                let info = match self.framing {
+                    Framing::Enveloped => info,
+                    Framing::Bare => outbound::bare_device_info(outbound::info_of(&info)),
                 };
                 match hub.attach(&device, info, peer, outbox, rules.max_clients_per_device) {
                     Ok(Some(client)) => {
@@ -175,7 +175,9 @@ impl Session for ClientSession {
                     Err(refusal) => self.refuse(&refusal),
                 }
             }
-            (State::Configuring { .. } | State::Looking { .. }, Answer::Refused(refusal)) => self.refuse(&refusal),
+            (State::Configuring { .. } | State::AwaitingDeviceInfo { .. }, Answer::Refused(refusal)) => {
+                self.refuse(&refusal)
+            }
             (state, _) => {
                 self.state = state;
                 Step::Done
@@ -184,10 +186,10 @@ impl Session for ClientSession {
     }
 
     fn holds_texts(&self) -> bool {
-        matches!(self.state, State::Configuring { .. } | State::Looking { .. })
+        matches!(self.state, State::Configuring { .. } | State::AwaitingDeviceInfo { .. })
     }
 
-    fn on_look(&mut self, now: Instant) -> Step {
+    fn on_recheck(&mut self, now: Instant) -> Step {
         match std::mem::replace(&mut self.state, State::Left) {
             State::New { deadline: Some(deadline) } if deadline <= now => self.refuse(&Refusal::FirstMessageTimeout),
             State::Waiting { id, deadline } => self.find(id, deadline, now),
@@ -209,10 +211,10 @@ impl Session for ClientSession {
         if !matches!(self.state, State::Left) {
             self.context.outbox.peer_left();
         }
-        self.withdraw();
+        self.unregister();
     }
 
-    fn expel(&mut self, refusal: &Refusal) {
+    fn disconnect(&mut self, refusal: &Refusal) {
         let _closed = self.refuse(refusal);
     }
 

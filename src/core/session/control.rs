@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
 use crate::core::outbox::Outbox;
-use crate::core::preregistration::{NotExpected, Place, UNPLACED};
+use crate::core::preregistration::{DeviceMetadata, NO_METADATA, PreRegisterError};
 use crate::protocol::control::{self, ControlMessage, PreRegister};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, is_plain};
@@ -22,7 +22,7 @@ impl ControlSession {
     }
 
     fn pre_register(&self, message: &PreRegister) {
-        let Context { roster, hub, outbox, rules, .. } = &self.context;
+        let Context { preregistrations, hub, outbox, rules, .. } = &self.context;
         let plain = |name: &str| is_plain(name, rules.max_device_id);
         let plain_group = plain(&message.group_name) && plain(&message.owner);
         let outcomes: Vec<_> = message
@@ -36,20 +36,21 @@ impl ControlSession {
                     return (device.id.as_str(), Some("Invalid device id"));
                 }
                 let id = DeviceId::new(&device.id);
-                let place = Place {
+                let metadata = DeviceMetadata {
                     group_name: match &*message.group_name {
-                        "" => UNPLACED.group_name.clone(),
+                        "" => NO_METADATA.group_name.clone(),
                         name => name.to_owned().into(),
                     },
                     owner: message.owner.clone(),
                     name: device.name.clone(),
                     adb_port: device.adb_port,
                 };
-                let expected = roster.expect(&id, place, outbox, hub.device(&id).is_some(), rules.max_devices);
-                (device.id.as_str(), expected.err().map(NotExpected::text))
+                let expected =
+                    preregistrations.pre_register(&id, metadata, outbox, hub.device(&id).is_some(), rules.max_devices);
+                (device.id.as_str(), expected.err().map(PreRegisterError::text))
             })
             .collect();
-        outbox.say(control::accepted(outcomes.into_iter()));
+        outbox.push(control::accepted(outcomes.into_iter()));
     }
 }
 
@@ -82,7 +83,7 @@ impl Session for ControlSession {
         false
     }
 
-    fn on_look(&mut self, _: Instant) -> Step {
+    fn on_recheck(&mut self, _: Instant) -> Step {
         Step::Done
     }
 
@@ -93,10 +94,10 @@ impl Session for ControlSession {
     /// What is still pending is not expected any more.
     fn leave(&mut self) {
         self.left = true;
-        self.context.roster.cancel(&self.context.outbox);
+        self.context.preregistrations.cancel(&self.context.outbox);
     }
 
-    fn expel(&mut self, refusal: &Refusal) {
+    fn disconnect(&mut self, refusal: &Refusal) {
         self.context.refuse(refusal);
         self.leave();
     }

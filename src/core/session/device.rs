@@ -23,7 +23,7 @@ enum State {
     /// Waits for its config, with the latest ICE servers there were when it was asked for.
     Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
     /// Waits for what the holder of its id says to a ping.
-    Contending(Box<Registration>),
+    AwaitingProbe(Box<Registration>),
     /// In the hub.
     Registered(Registered),
     /// Out of it.
@@ -64,7 +64,7 @@ impl DeviceSession {
     fn refuse(&mut self, refusal: Refusal) -> Step {
         let closes = refusal.close_code().is_some();
         if closes {
-            self.withdraw();
+            self.unregister();
         }
         self.context.refuse(&refusal);
         match (closes, self.context.outbox.says_errors()) {
@@ -75,7 +75,7 @@ impl DeviceSession {
     }
 
     /// Out of the hub, if it was in it.
-    fn withdraw(&mut self) {
+    fn unregister(&mut self) {
         if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
             self.context.hub.unregister(&registered.device);
         }
@@ -111,12 +111,12 @@ impl DeviceSession {
         match outcome {
             Ok(()) => {
                 let Registration { device, generation, renew_at, .. } = *registration;
-                self.context.roster.registered(&device.id);
+                self.context.preregistrations.registered(&device.id);
                 self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
                 self.renew_if_due(now)
             }
             Err(holder) => {
-                self.state = State::Contending(registration);
+                self.state = State::AwaitingProbe(registration);
                 Step::Ask(Question::Alive(holder))
             }
         }
@@ -182,15 +182,15 @@ impl Session for DeviceSession {
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
             (State::Configuring { id, info, port, generation }, Answer::Config(config, good_for)) => {
-                let Context { peer, outbox, roster, .. } = &self.context;
-                let place = roster.place_of(&id);
+                let Context { peer, outbox, preregistrations, .. } = &self.context;
+                let metadata = preregistrations.metadata_of(&id);
                 let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
-                (device.place, device.port) = (place, port.filter(|_| self.may_name_port));
+                (device.metadata, device.port) = (metadata, port.filter(|_| self.may_name_port));
                 let device = Arc::new(device);
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
                 self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
             }
-            (State::Contending(registration), Answer::Alive { holder, alive }) => {
+            (State::AwaitingProbe(registration), Answer::Alive { holder, alive }) => {
                 if alive {
                     return self.refuse(Refusal::AlreadyRegistered(registration.device.id.clone()));
                 }
@@ -201,7 +201,7 @@ impl Session for DeviceSession {
                 match answer {
                     Answer::Config(config, good_for) => {
                         registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
-                        self.context.outbox.say(config);
+                        self.context.outbox.push(config);
                     }
                     // A renewal that failed takes nothing away from a device: it keeps the config it has.
                     Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
@@ -209,7 +209,7 @@ impl Session for DeviceSession {
                 self.state = State::Registered(registered);
                 self.renew_if_due(now)
             }
-            (State::Configuring { .. } | State::Contending(_), Answer::Refused(refusal)) => self.refuse(refusal),
+            (State::Configuring { .. } | State::AwaitingProbe(_), Answer::Refused(refusal)) => self.refuse(refusal),
             (state, _) => {
                 self.state = state;
                 Step::Done
@@ -218,10 +218,10 @@ impl Session for DeviceSession {
     }
 
     fn holds_texts(&self) -> bool {
-        matches!(self.state, State::Configuring { .. } | State::Contending(_))
+        matches!(self.state, State::Configuring { .. } | State::AwaitingProbe(_))
     }
 
-    fn on_look(&mut self, now: Instant) -> Step {
+    fn on_recheck(&mut self, now: Instant) -> Step {
         if let State::New { deadline: Some(deadline) } = self.state
             && deadline <= now
         {
@@ -242,10 +242,10 @@ impl Session for DeviceSession {
         if !matches!(self.state, State::Left) {
             self.context.outbox.peer_left();
         }
-        self.withdraw();
+        self.unregister();
     }
 
-    fn expel(&mut self, refusal: &Refusal) {
+    fn disconnect(&mut self, refusal: &Refusal) {
         let _closed = self.refuse(refusal.clone());
     }
 

@@ -19,7 +19,7 @@ pub use device::DeviceSession;
 use crate::core::hub::{Device, Hub};
 use crate::core::outbox::Outbox;
 use crate::core::peer::Peer;
-use crate::core::preregistration::Roster;
+use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
 use crate::observe::incidents::{Incident, Incidents};
 use crate::protocol::refusal::Refusal;
@@ -108,7 +108,7 @@ pub struct Context {
     /// The way that forwards take.
     pub relay: Arc<Relay>,
     /// Who is expected.
-    pub roster: Arc<Roster>,
+    pub preregistrations: Arc<PreRegistrations>,
     /// What to go by.
     pub rules: Arc<Rules>,
     /// Whom it speaks to.
@@ -128,11 +128,11 @@ impl Context {
 
     /// Writes down what the peer said, where there is a journal. `device` is what it says to be, or asks for.
     fn heard(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
-        let Some(scribe) = self.outbox.scribe() else { return };
+        let Some(peer_journal) = self.outbox.peer_journal() else { return };
         if let Some(id) = device {
-            scribe.concerns(id);
+            peer_journal.concerns(id);
         }
-        scribe.heard(text, message_type);
+        peer_journal.heard(text, message_type);
     }
 }
 
@@ -148,24 +148,24 @@ pub trait Session: Send {
     /// renewed: a slow hook does not delay what is up and running.
     fn holds_texts(&self) -> bool;
 
-    /// The outbox said [`crate::core::outbox::Outgoing::Look`], or the deadline has passed.
-    fn on_look(&mut self, now: Instant) -> Step;
+    /// The outbox said [`crate::core::outbox::Outgoing::Recheck`], or the deadline has passed.
+    fn on_recheck(&mut self, now: Instant) -> Step;
 
-    /// When to call [`Session::on_look`] at the latest.
+    /// When to call [`Session::on_recheck`] at the latest.
     fn deadline(&self) -> Option<Instant>;
 
     /// The connection is over. Idempotent; dropping a session does the same.
     fn leave(&mut self);
 
     /// Sends the peer away: with an error, and a close.
-    fn expel(&mut self, refusal: &Refusal);
+    fn disconnect(&mut self, refusal: &Refusal);
 
     /// Where the session speaks.
     fn outbox(&self) -> &Outbox;
 
     /// The peer has sent a binary message.
     fn on_binary(&mut self) {
-        self.expel(&Refusal::Binary);
+        self.disconnect(&Refusal::Binary);
     }
 
     /// Whether the peer has registered, or connected.

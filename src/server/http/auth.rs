@@ -8,11 +8,11 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
 use super::respond::error;
-use crate::access::hooks::{HookError, Knock};
+use crate::access::hooks::{AuthorizeRequest, HookError};
 use crate::core::peer::{self, Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
-use crate::server::connect_info::Origin;
+use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
 /// Who knocks: what a request says of its sender, taken out before anything is awaited.
@@ -30,13 +30,13 @@ impl Caller {
     pub(in crate::server) fn from<B>(
         shared: &Shared,
         role: Role,
-        origin: Option<&Origin>,
+        connect_info: Option<&ConnectInfo>,
         request: &hyper::Request<B>,
     ) -> Self {
         let mut peer = Peer::anonymous(role);
-        if let Some(origin) = origin {
-            peer.address = Some(origin.address);
-            peer.certificate.clone_from(&origin.certificate);
+        if let Some(connect_info) = connect_info {
+            peer.address = Some(connect_info.address);
+            peer.certificate.clone_from(&connect_info.certificate);
         }
         Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
     }
@@ -45,11 +45,11 @@ impl Caller {
     pub(in crate::server) async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
         let certificate = peer.certificate.clone();
-        let knock = Knock { role: peer.role, address: peer.address, certificate, request };
-        let decision = shared.hooks.authorize(&knock);
-        peer.request = Some(Box::new(knock.request));
-        let Some(decision) = decision else { return Ok(peer) };
-        match shared.wait_for_hook("authorize", &peer.to_string(), decision).await {
+        let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
+        let future = shared.hooks.authorize(&request);
+        peer.request = Some(Box::new(request.request));
+        let Some(future) = future else { return Ok(peer) };
+        match shared.wait_for_hook("authorize", &peer.to_string(), future).await {
             Ok(grant) => {
                 peer.grant = grant;
                 Ok(peer)

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::auth::{Caller, denied};
-use super::extract::InPath;
+use super::extract::PathId;
 use super::respond::{error, json, status_of};
 use crate::access::hooks::HookError;
 use crate::config::DevicesFormat;
@@ -18,7 +18,7 @@ use crate::core::hub::Device;
 use crate::core::peer::Role;
 use crate::core::session::Answer;
 use crate::protocol::{DeviceId, outbound};
-use crate::server::resolver::{Asked, Ice};
+use crate::server::resolver::{Resolved, ResolvedIce};
 use crate::server::shared::Shared;
 
 /// One entry of `GET /devices`.
@@ -38,13 +38,13 @@ struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
-        let place = device.place();
+        let metadata = device.metadata();
         Self {
             device_id: device.id.as_str(),
             group_name,
-            owner: &place.owner,
-            name: &place.name,
-            adb_port: place.adb_port,
+            owner: &metadata.owner,
+            name: &metadata.name,
+            adb_port: metadata.adb_port,
             registration_info,
         }
     }
@@ -75,7 +75,7 @@ impl<'a> Wanted<'a> {
     }
 
     fn admits(&self, shared: &Shared, device: &Device) -> bool {
-        (self.owner.is_empty() || self.owner == device.place().owner)
+        (self.owner.is_empty() || self.owner == device.metadata().owner)
             && (self.group.is_empty() || self.group == shared.group_of(device))
     }
 }
@@ -85,7 +85,7 @@ impl Shared {
     /// tell the announced group alone.
     pub(in crate::server) fn group_of<'a>(&self, device: &'a Device) -> Cow<'a, str> {
         let is_hidden = self.hooks.filters_device_info();
-        device.place().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
+        device.metadata().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
     }
 }
 
@@ -115,7 +115,7 @@ pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, reques
 /// `GET /devices/{id}`: one of them, with its device info as the caller may see it.
 pub(in crate::server) async fn device(
     State(shared): State<Arc<Shared>>,
-    InPath(id): InPath,
+    PathId(id): PathId,
     request: Request,
 ) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
@@ -129,8 +129,8 @@ pub(in crate::server) async fn device(
         return error(StatusCode::NOT_FOUND, "Device not found");
     };
     let answer = match shared.device_info_for(&peer, &device) {
-        Asked::Now(answer) => answer,
-        Asked::Later(answer) => answer.await,
+        Resolved::Ready(answer) => answer,
+        Resolved::Pending(answer) => answer.await,
     };
     let info = match &answer {
         Answer::DeviceInfo(info) => outbound::info_of(info),
@@ -138,7 +138,7 @@ pub(in crate::server) async fn device(
         _ => "null",
     };
     // The group is that of the info which this viewer sees.
-    let group = device.place().group_of(info);
+    let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
     match serde_json::to_string(&Listed::of(&device, group, info)) {
         Ok(body) => json(StatusCode::OK, body),
@@ -155,9 +155,9 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
         Err(refused) => return refused,
     };
     let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
-        Ice::Now(servers, _) => Ok(servers),
-        Ice::Failed => Err(HookError::Failed),
-        Ice::Later(decision) => shared.wait_for_hook("ice_servers", &peer.to_string(), decision).await,
+        ResolvedIce::Ready(servers, _) => Ok(servers),
+        ResolvedIce::Failed => Err(HookError::Failed),
+        ResolvedIce::Pending(future) => shared.wait_for_hook("ice_servers", &peer.to_string(), future).await,
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),

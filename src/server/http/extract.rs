@@ -6,12 +6,12 @@ use hyper::StatusCode;
 use hyper::http::request::Parts;
 
 use super::respond::error;
-use crate::server::connect_info::Origin;
+use crate::server::connect_info::ConnectInfo;
 
 /// The id in a path, decoded.
-pub(in crate::server) struct InPath(pub(in crate::server) String);
+pub(in crate::server) struct PathId(pub(in crate::server) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for InPath {
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
@@ -23,16 +23,16 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 }
 
 /// The right of a request to take its time: its connection no longer counts as one that is only opening.
-pub(in crate::server) struct Stay(Option<Origin>);
+pub(in crate::server) struct Stay(Option<ConnectInfo>);
 
 impl Stay {
     pub(in crate::server) fn of(request: &Request) -> Self {
-        Self(request.extensions().get::<Origin>().cloned())
+        Self(request.extensions().get::<ConnectInfo>().cloned())
     }
 
     pub(in crate::server) fn granted(&self) {
-        if let Some(origin) = &self.0 {
-            origin.entry.opened();
+        if let Some(connect_info) = &self.0 {
+            connect_info.permit.opened();
         }
     }
 }

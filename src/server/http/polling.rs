@@ -15,13 +15,13 @@ use futures_util::StreamExt;
 use hyper::{Method, StatusCode};
 
 use super::auth::Caller;
-use super::extract::{InPath, Stay};
+use super::extract::{PathId, Stay};
 use super::respond::{error, json, status_of, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{PollBody, Text, outbound};
-use crate::server::http::polled::{self, Mailbox, Over, Polled, Refused, Wanted};
+use crate::server::http::polled::{self, Over, Polled, PolledConnection, Refused, Wanted};
 use crate::server::shared::Shared;
 
 /// Today's paths answer 404 where a connection is not known, the reference's 401.
@@ -115,7 +115,7 @@ async fn connect(
 async fn forward_today(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
-    InPath(id): InPath,
+    PathId(id): PathId,
     request: Request,
 ) -> Response {
     match forward(&shared, &polled, Dialect::Today, Some(id), request).await {
@@ -132,7 +132,7 @@ async fn forward_as_reference(
 ) -> Response {
     match forward(&shared, &polled, Dialect::Reference, None, request).await {
         // A connection that has just ended has none.
-        Ok(mailbox) => payloads(&mailbox.take_all().unwrap_or_default()),
+        Ok(connection) => payloads(&connection.take_all().unwrap_or_default()),
         Err(refused) => refused,
     }
 }
@@ -144,26 +144,26 @@ async fn forward(
     dialect: Dialect,
     id: Option<String>,
     request: Request,
-) -> Result<Arc<Mailbox>, Response> {
+) -> Result<Arc<PolledConnection>, Response> {
     Caller::of(shared, Role::Client, &request).authorize(shared).await?;
     let body = read(shared, request).await?;
     let body = parse(&body)?;
     let id = id.as_deref().or(body.connection_id.as_deref());
     let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
-    let mailbox = find(polled, dialect, id)?;
+    let connection = find(polled, dialect, id)?;
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
-    mailbox.check_size(payload).map_err(|refusal| error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()))?;
-    mailbox.say(payload.to_owned()).map_err(|over| is_over(dialect, over, &mailbox))?;
-    Ok(mailbox)
+    connection.check_size(payload).map_err(|refusal| error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()))?;
+    connection.say(payload.to_owned()).map_err(|over| is_over(dialect, over, &connection))?;
+    Ok(connection)
 }
 
 /// `GET /polled_connections/{id}/messages?start=&count=&wait=`
 async fn messages(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
-    InPath(id): InPath,
+    PathId(id): PathId,
     request: Request,
 ) -> Response {
     let fetch = async {
@@ -173,12 +173,12 @@ async fn messages(
         drop(request);
         caller.authorize(&shared).await?;
         let mut wanted = wanted(&query)?;
-        let mailbox = find(&polled, Dialect::Today, &id)?;
+        let connection = find(&polled, Dialect::Today, &id)?;
         stay.granted();
         wanted.wait = wanted.wait.min(shared.config.limits.polled_timeout);
         // HEAD changes nothing: what has no body delivers no message.
-        let found = if is_head { mailbox.peek(&wanted) } else { mailbox.fetch(&wanted).await };
-        let found = found.map_err(|over| is_over(Dialect::Today, over, &mailbox))?;
+        let found = if is_head { connection.peek(&wanted) } else { connection.fetch(&wanted).await };
+        let found = found.map_err(|over| is_over(Dialect::Today, over, &connection))?;
         Ok(json(StatusCode::OK, array(found.iter().map(Text::as_str))))
     };
     fetch.await.unwrap_or_else(|refused| refused)
@@ -195,8 +195,8 @@ async fn poll_as_reference(
         let body = parse(&body)?;
         let id = body.connection_id.as_deref();
         let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
-        let mailbox = find(&polled, Dialect::Reference, id)?;
-        let found = mailbox.take_all().map_err(|over| is_over(Dialect::Reference, over, &mailbox))?;
+        let connection = find(&polled, Dialect::Reference, id)?;
+        let found = connection.take_all().map_err(|over| is_over(Dialect::Reference, over, &connection))?;
         Ok(payloads(&found))
     };
     poll.await.unwrap_or_else(|refused| refused)
@@ -232,15 +232,15 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<Mailbox>, Response> {
+fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<PolledConnection>, Response> {
     let (status, text) = dialect.unknown();
     polled.find(id).ok_or_else(|| error(status, text))
 }
 
 /// Why a connection takes or gives nothing. Where it has ended for a reason, the reference's text comes before that.
-fn is_over(dialect: Dialect, over: Over, mailbox: &Mailbox) -> Response {
+fn is_over(dialect: Dialect, over: Over, connection: &PolledConnection) -> Response {
     let (status, unknown) = dialect.unknown();
-    match (over, dialect, mailbox.why()) {
+    match (over, dialect, connection.why()) {
         (Over::Full, ..) => too_many("Too many messages at once"),
         (Over::Acknowledged { start, first }, ..) => {
             let text = format!("start={start}: messages before {first} are gone, a later start has acknowledged them");
@@ -260,7 +260,7 @@ fn parse(body: &str) -> Result<PollBody<'_>, Response> {
 async fn read(shared: &Shared, request: Request) -> Result<String, Response> {
     let limits = &shared.config.limits;
     let read = collect(request.into_body(), limits.max_message_size);
-    let body = shared.alarm.timeout(limits.request_head_timeout, read).await;
+    let body = shared.timers.timeout(limits.request_head_timeout, read).await;
     let body = body.ok_or_else(|| error(StatusCode::REQUEST_TIMEOUT, "The body took too long"))??;
     String::from_utf8(body).map_err(|_| error(StatusCode::BAD_REQUEST, &Refusal::InvalidJson.text()))
 }

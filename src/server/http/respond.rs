@@ -10,7 +10,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{Text, outbound};
 
 /// The answer to everything where there is no room.
-pub(in crate::server) fn full_house(why: &str) -> Response {
+pub(in crate::server) fn turned_away(why: &str) -> Response {
     let mut response = too_many(why);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

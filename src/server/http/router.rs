@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use hyper::StatusCode;
 
-use super::extract::InPath;
+use super::extract::PathId;
 use super::files::{assets, device_files};
 use super::respond::{error, json};
 use super::state::HttpState;
@@ -37,7 +37,7 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
-async fn connect_to_device(State(shared): State<Arc<Shared>>, InPath(id): InPath, request: Request) -> Response {
+async fn connect_to_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, request: Request) -> Response {
     upgrade_here(&shared, Role::Client, Some(DeviceId::new(&id)), request).await
 }
 

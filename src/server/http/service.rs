@@ -10,7 +10,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::header;
 use hyper::{Request, StatusCode};
-use tower_service::Service;
+use tower_service::Service as _;
 
 use super::respond::error;
 use super::{path, reference, respond, router, upgrade};
@@ -18,12 +18,12 @@ use crate::access::origin_policy::Foreign;
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::observe::request_counts::RequestCounts;
-use crate::server::connect_info::Origin;
+use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
 /// For one connection.
 #[derive(Clone)]
-pub(in crate::server) enum Reception {
+pub(in crate::server) enum Service {
     /// There is room.
     Open(Routes),
     /// There is none, and why.
@@ -36,13 +36,13 @@ pub(in crate::server) struct Routes(Arc<OnceLock<Router>>);
 
 impl Routes {
     /// Who answers on a connection that may have been turned away, and why.
-    pub(in crate::server) fn reception(&self, turned_away: Option<&'static str>) -> Reception {
-        turned_away.map_or_else(|| Reception::Open(self.clone()), Reception::Full)
+    pub(in crate::server) fn service(&self, turned_away: Option<&'static str>) -> Service {
+        turned_away.map_or_else(|| Service::Open(self.clone()), Service::Full)
     }
 
-    async fn answer(&self, shared: &Arc<Shared>, origin: Origin, request: Request<Incoming>) -> Response {
+    async fn answer(&self, shared: &Arc<Shared>, connect_info: ConnectInfo, request: Request<Incoming>) -> Response {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(origin);
+        request.extensions_mut().insert(connect_info);
         let mut router = self.0.get_or_init(|| router::router(shared)).clone();
         match router.call(request).await {
             Ok(response) => response,
@@ -51,20 +51,20 @@ impl Routes {
     }
 }
 
-impl Reception {
+impl Service {
     /// The answer, which is counted.
     pub(in crate::server) async fn answer(
         &self,
         shared: &Arc<Shared>,
-        origin: Origin,
+        connect_info: ConnectInfo,
         mut request: Request<Incoming>,
     ) -> Response {
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let is_reference = reference::is_path(request.uri().path());
-        let mut response = match foreign(shared, &request, origin.address) {
+        let mut response = match foreign(shared, &request, connect_info.address) {
             Some(refused) => refused,
-            None => self.answer_welcome(shared, origin, request).await,
+            None => self.answer_welcome(shared, connect_info, request).await,
         };
         if is_reference {
             response = reference::with_type(response);
@@ -73,12 +73,21 @@ impl Reception {
         response
     }
 
-    async fn answer_welcome(&self, shared: &Arc<Shared>, origin: Origin, request: Request<Incoming>) -> Response {
+    async fn answer_welcome(
+        &self,
+        shared: &Arc<Shared>,
+        connect_info: ConnectInfo,
+        request: Request<Incoming>,
+    ) -> Response {
         match (self, request.uri().path()) {
-            (Self::Full(why), _) => respond::full_house(why),
-            (Self::Open(_), "/register_device") => upgrade::upgrade(shared, Role::Device, None, origin, request).await,
-            (Self::Open(_), "/connect_client") => upgrade::upgrade(shared, Role::Client, None, origin, request).await,
-            (Self::Open(routes), _) => routes.answer(shared, origin, request).await,
+            (Self::Full(why), _) => respond::turned_away(why),
+            (Self::Open(_), "/register_device") => {
+                upgrade::upgrade(shared, Role::Device, None, connect_info, request).await
+            }
+            (Self::Open(_), "/connect_client") => {
+                upgrade::upgrade(shared, Role::Client, None, connect_info, request).await
+            }
+            (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
         }
     }
 }
@@ -93,7 +102,9 @@ fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: SocketAddr)
     shared.incidents.count(Incident::Foreign);
     let (status, what, hint) = match foreign {
         Foreign::Host(host) => (StatusCode::FORBIDDEN, format!("Host not allowed: {host}"), "allowed_hosts"),
-        Foreign::Origin(origin) => (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins"),
+        Foreign::Origin(origin) => {
+            (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins")
+        }
         Foreign::Ambiguous => (StatusCode::BAD_REQUEST, "More than one Host".into(), "one Host"),
     };
     tracing::info!("refused a request of {address}: {what:?}; if it is welcome, see {hint}");

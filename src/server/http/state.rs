@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 
-use super::dashboard::events::Viewers;
+use super::dashboard::events::ViewerSlots;
 use super::polled::Polled;
 use crate::server::shared::Shared;
 
@@ -13,7 +13,7 @@ use crate::server::shared::Shared;
 pub(in crate::server::http) struct HttpState {
     shared: Arc<Shared>,
     polled: Arc<Polled>,
-    viewers: Arc<Viewers>,
+    viewers: Arc<ViewerSlots>,
 }
 
 impl HttpState {
@@ -34,7 +34,7 @@ impl FromRef<HttpState> for Arc<Polled> {
     }
 }
 
-impl FromRef<HttpState> for Arc<Viewers> {
+impl FromRef<HttpState> for Arc<ViewerSlots> {
     fn from_ref(state: &HttpState) -> Self {
         Arc::clone(&state.viewers)
     }

@@ -16,7 +16,7 @@ use super::respond::{error, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::protocol::DeviceId;
-use crate::server::connect_info::{Origin, Upgrade};
+use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::shared::Shared;
 
 /// The sub-protocol that a legacy device offers, and misses if it is not echoed. A device that offers it is one of
@@ -30,8 +30,8 @@ pub(in crate::server) async fn upgrade_here(
     device: Option<DeviceId>,
     mut request: Request,
 ) -> Response {
-    match request.extensions_mut().remove::<Origin>() {
-        Some(origin) => upgrade(shared, role, device, origin, request).await,
+    match request.extensions_mut().remove::<ConnectInfo>() {
+        Some(connect_info) => upgrade(shared, role, device, connect_info, request).await,
         None => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
 }
@@ -41,7 +41,7 @@ pub(in crate::server) async fn upgrade<B>(
     shared: &Arc<Shared>,
     role: Role,
     device: Option<DeviceId>,
-    origin: Origin,
+    connect_info: ConnectInfo,
     mut request: hyper::Request<B>,
 ) -> Response {
     let response = match handshake(&request) {
@@ -52,13 +52,13 @@ pub(in crate::server) async fn upgrade<B>(
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many devices");
     }
-    let mut caller = Caller::from(shared, role, Some(&origin), &request);
+    let mut caller = Caller::from(shared, role, Some(&connect_info), &request);
     caller.peer.hears_errors = role != Role::Device || !offers_subprotocol(request.headers());
     let transport = hyper::upgrade::on(&mut request);
     drop(request);
     match caller.authorize(shared).await {
         Ok(peer) => {
-            *origin.upgrade.lock() = Some(Upgrade { transport, peer, device });
+            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, device });
             response
         }
         Err(refused) => refused,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::time::timers::Alarm;
+use crate::server::time::timers::Timers;
 
 /// A clock that is the system's until it is touched.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Clock {
     touched: AtomicBool,
     hands: Mutex<Hands>,
     moved: watch::Sender<()>,
-    alarm: Arc<Alarm>,
+    timers: Arc<Timers>,
 }
 
 /// It showed `shown` when the system's clock was at `real`.
@@ -47,10 +47,10 @@ impl Hands {
 
 impl Clock {
     /// The system's time; those who wait are woken by this alarm.
-    pub(in crate::server) fn new(alarm: Arc<Alarm>) -> Self {
+    pub(in crate::server) fn new(timers: Arc<Timers>) -> Self {
         let now = Instant::now();
         let hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
-        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()), alarm }
+        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()), timers }
     }
 
     /// The time for deadlines.
@@ -130,7 +130,7 @@ impl Clock {
             let real = self.real(due);
             let sleep = async {
                 match real {
-                    Some(real) => self.alarm.sleep_until(real).await,
+                    Some(real) => self.timers.sleep_until(real).await,
                     None => std::future::pending().await,
                 }
             };

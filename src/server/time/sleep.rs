@@ -6,26 +6,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::timers::{Alarm, Bell};
+use super::timers::{Timer, Timers};
 
 /// Ready at its time.
-pub(in crate::server) struct Nap {
-    bell: Bell,
+pub(in crate::server) struct Sleep {
+    timer: Timer,
     /// `None` is beyond all clocks.
     until: Option<Instant>,
     /// Whom the bell wakes.
     waker: Option<Waker>,
 }
 
-impl Alarm {
+impl Timers {
     /// Waits until then, by the system's clock.
-    pub(in crate::server) fn sleep_until(self: &Arc<Self>, at: Instant) -> Nap {
-        Nap { bell: Bell::new(self), until: Some(at), waker: None }
+    pub(in crate::server) fn sleep_until(self: &Arc<Self>, at: Instant) -> Sleep {
+        Sleep { timer: Timer::new(self), until: Some(at), waker: None }
     }
 
     /// Waits so long.
-    pub(in crate::server) fn sleep(self: &Arc<Self>, time: Duration) -> Nap {
-        Nap { bell: Bell::new(self), until: Instant::now().checked_add(time), waker: None }
+    pub(in crate::server) fn sleep(self: &Arc<Self>, time: Duration) -> Sleep {
+        Sleep { timer: Timer::new(self), until: Instant::now().checked_add(time), waker: None }
     }
 
     /// Waits for a future, at most so long; `None` if it took longer.
@@ -34,39 +34,39 @@ impl Alarm {
         limit: Duration,
         future: impl Future<Output = T>,
     ) -> Option<T> {
-        let nap = self.sleep(limit);
+        let sleep = self.sleep(limit);
         tokio::select! {
             biased;
             done = future => Some(done),
-            () = nap => None,
+            () = sleep => None,
         }
     }
 }
 
-impl Future for Nap {
+impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let nap = self.get_mut();
-        let Some(until) = nap.until else { return Poll::Pending };
-        if nap.bell.has_rung() {
+        let sleep = self.get_mut();
+        let Some(until) = sleep.until else { return Poll::Pending };
+        if sleep.timer.fired() {
             return Poll::Ready(());
         }
-        if !nap.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !sleep.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             if until <= Instant::now() {
                 return Poll::Ready(());
             }
-            nap.bell.set(until, cx.waker());
-            nap.waker = Some(cx.waker().clone());
+            sleep.timer.set(until, cx.waker());
+            sleep.waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }
 }
 
-impl hyper::rt::Sleep for Nap {}
+impl hyper::rt::Sleep for Sleep {}
 
 /// An alarm for hyper.
-pub(in crate::server) struct HyperTimer(pub(in crate::server) Arc<Alarm>);
+pub(in crate::server) struct HyperTimer(pub(in crate::server) Arc<Timers>);
 
 impl hyper::rt::Timer for HyperTimer {
     fn sleep(&self, time: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {

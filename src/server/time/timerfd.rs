@@ -1,9 +1,9 @@
 //! The timer of an alarm. On Linux a descriptor that becomes readable (timerfd), which a runtime watches as it does sockets.
 
 #[cfg(target_os = "linux")]
-pub(in crate::server) use self::descriptor::Timer;
+pub(in crate::server) use self::descriptor::TimerFd;
 #[cfg(not(target_os = "linux"))]
-pub(in crate::server) use self::runtime::Timer;
+pub(in crate::server) use self::runtime::TimerFd;
 
 #[cfg(target_os = "linux")]
 mod descriptor {
@@ -21,11 +21,11 @@ mod descriptor {
 
     /// The descriptor is closed when nobody watches it any more.
     #[derive(Debug)]
-    pub(in crate::server) struct Timer(Arc<OwnedFd>);
+    pub(in crate::server) struct TimerFd(Arc<OwnedFd>);
 
     pub(in crate::server) struct Watched(AsyncFd<Arc<OwnedFd>>);
 
-    impl Timer {
+    impl TimerFd {
         pub(in crate::server) fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             Ok(Self(Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)))
@@ -53,7 +53,7 @@ mod descriptor {
 
     impl Watched {
         /// Waits until it rings.
-        pub(in crate::server) async fn rung(&mut self) -> io::Result<()> {
+        pub(in crate::server) async fn expired(&mut self) -> io::Result<()> {
             loop {
                 let mut ready = self.0.readable().await?;
                 match rustix::io::read(self.0.get_ref().as_fd(), &mut [0; 8]) {
@@ -78,14 +78,14 @@ mod runtime {
     use tokio::time::{Instant, sleep_until};
 
     #[derive(Debug)]
-    pub(in crate::server) struct Timer(watch::Sender<Option<Instant>>);
+    pub(in crate::server) struct TimerFd(watch::Sender<Option<Instant>>);
 
     pub(in crate::server) struct Watched {
         set: watch::Receiver<Option<Instant>>,
         rang_at: Option<Instant>,
     }
 
-    impl Timer {
+    impl TimerFd {
         pub(in crate::server) fn new() -> io::Result<Self> {
             Ok(Self(watch::Sender::new(None)))
         }
@@ -102,7 +102,7 @@ mod runtime {
 
     impl Watched {
         /// Waits until it rings.
-        pub(in crate::server) async fn rung(&mut self) -> io::Result<()> {
+        pub(in crate::server) async fn expired(&mut self) -> io::Result<()> {
             loop {
                 let at = *self.set.borrow_and_update();
                 let time = async {

@@ -12,43 +12,43 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::timerfd::Timer;
+use super::timerfd::TimerFd;
 
 /// When a bell rings, in milliseconds since the alarm was made, rounded up: what is due in the same one is done together.
 type Millis = u64;
 
 /// A bell among those that are set: when it rings, and a number of its own.
-type Place = (Millis, u64);
+type TimerKey = (Millis, u64);
 
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(crate) struct Timers {
     made: Instant,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    bells: BTreeMap<Place, Ringing>,
+    entries: BTreeMap<TimerKey, Entry>,
     last: u64,
     /// `None` once the alarm is closed.
-    timer: Option<Timer>,
+    timer: Option<TimerFd>,
     /// What the timer is set to.
     timer_at: Option<Millis>,
 }
 
 #[derive(Debug)]
-struct Ringing {
+struct Entry {
     waker: Waker,
-    has_rung: Arc<AtomicBool>,
+    fired: Arc<AtomicBool>,
 }
 
-impl Alarm {
-    /// One that nobody has set. It rings as long as somebody polls [`Alarm::run`].
+impl Timers {
+    /// One that nobody has set. It rings as long as somebody polls [`Timers::run`].
     ///
     /// # Errors
     /// Where the system has no more descriptors.
     pub(in crate::server) fn new() -> io::Result<Arc<Self>> {
-        let waiting = Waiting { bells: BTreeMap::new(), last: 0, timer: Some(Timer::new()?), timer_at: None };
+        let waiting = Waiting { entries: BTreeMap::new(), last: 0, timer: Some(TimerFd::new()?), timer_at: None };
         Ok(Arc::new(Self { made: Instant::now(), waiting: Mutex::new(waiting) }))
     }
 
@@ -57,11 +57,11 @@ impl Alarm {
     /// # Errors
     /// Where the runtime can not watch the timer.
     pub(in crate::server) async fn run(&self) -> io::Result<()> {
-        let watched = self.waiting.lock().timer.as_ref().map(Timer::watch);
+        let watched = self.waiting.lock().timer.as_ref().map(TimerFd::watch);
         let Some(mut timer) = watched.transpose()? else { return Ok(()) };
         loop {
-            timer.rung().await?;
-            self.ring();
+            timer.expired().await?;
+            self.fire();
         }
     }
 
@@ -69,47 +69,47 @@ impl Alarm {
     pub(in crate::server) fn close(&self) {
         let mut waiting = self.waiting.lock();
         waiting.timer = None;
-        let bells = std::mem::take(&mut waiting.bells);
+        let entries = std::mem::take(&mut waiting.entries);
         // What goes with a waker may have a bell of its own.
         drop(waiting);
-        drop(bells);
+        drop(entries);
     }
 
-    fn ring(&self) {
+    fn fire(&self) {
         let due = {
             let mut waiting = self.waiting.lock();
             let next = self.floor(Instant::now()) + 1;
-            let later = waiting.bells.split_off(&(next, 0));
-            let due = std::mem::replace(&mut waiting.bells, later);
-            waiting.timer_at = waiting.bells.keys().next().map(|&(at, _)| at);
+            let later = waiting.entries.split_off(&(next, 0));
+            let due = std::mem::replace(&mut waiting.entries, later);
+            waiting.timer_at = waiting.entries.keys().next().map(|&(at, _)| at);
             self.set_timer(&waiting);
             // Under the lock: a bell that is set anew meanwhile has not rung.
-            for ringing in due.values() {
-                ringing.has_rung.store(true, Ordering::Release);
+            for entry in due.values() {
+                entry.fired.store(true, Ordering::Release);
             }
             due
         };
-        for ringing in due.into_values() {
-            ringing.waker.wake();
+        for entry in due.into_values() {
+            entry.waker.wake();
         }
     }
 
-    fn add(&self, at: Instant, ringing: Ringing) -> Place {
+    fn add(&self, at: Instant, entry: Entry) -> TimerKey {
         let at = self.ceiling(at);
         let mut waiting = self.waiting.lock();
         waiting.last += 1;
-        let place = (at, waiting.last);
-        waiting.bells.insert(place, ringing);
+        let key = (at, waiting.last);
+        waiting.entries.insert(key, entry);
         if waiting.timer_at.is_none_or(|set| at < set) {
             waiting.timer_at = Some(at);
             self.set_timer(&waiting);
         }
-        place
+        key
     }
 
-    fn remove(&self, place: Place) {
+    fn remove(&self, key: TimerKey) {
         // The timer stays as it is: to let it ring for nobody costs less than to set it.
-        let _ringing = self.waiting.lock().bells.remove(&place);
+        let _ringing = self.waiting.lock().entries.remove(&key);
     }
 
     fn set_timer(&self, waiting: &Waiting) {
@@ -131,47 +131,47 @@ impl Alarm {
 }
 
 /// What wakes one task at one time. Dropped, it rings no more.
-pub(in crate::server) struct Bell {
-    alarm: Arc<Alarm>,
+pub(in crate::server) struct Timer {
+    timers: Arc<Timers>,
     /// When it is to ring, and where it waits.
-    set: Option<(Instant, Place)>,
-    has_rung: Arc<AtomicBool>,
+    set: Option<(Instant, TimerKey)>,
+    fired: Arc<AtomicBool>,
 }
 
-impl Bell {
+impl Timer {
     /// Not set.
-    pub(in crate::server) fn new(alarm: &Arc<Alarm>) -> Self {
-        Self { alarm: Arc::clone(alarm), set: None, has_rung: Arc::default() }
+    pub(in crate::server) fn new(timers: &Arc<Timers>) -> Self {
+        Self { timers: Arc::clone(timers), set: None, fired: Arc::default() }
     }
 
     /// Has it ring at this time, and not when it would have before.
     pub(in crate::server) fn set(&mut self, at: Instant, waker: &Waker) {
         self.unset();
-        self.has_rung.store(false, Ordering::Release);
-        let ringing = Ringing { waker: waker.clone(), has_rung: Arc::clone(&self.has_rung) };
-        self.set = Some((at, self.alarm.add(at, ringing)));
+        self.fired.store(false, Ordering::Release);
+        let entry = Entry { waker: waker.clone(), fired: Arc::clone(&self.fired) };
+        self.set = Some((at, self.timers.add(at, entry)));
     }
 
     /// Whether it is going to ring, at this time or sooner.
-    pub(in crate::server) fn rings_by(&self, at: Instant) -> bool {
-        self.set.is_some_and(|(rings, _)| rings <= at) && !self.has_rung()
+    pub(in crate::server) fn fires_by(&self, at: Instant) -> bool {
+        self.set.is_some_and(|(rings, _)| rings <= at) && !self.fired()
     }
 
     /// Whether it has rung since it was set.
-    pub(in crate::server) fn has_rung(&self) -> bool {
-        self.has_rung.load(Ordering::Acquire)
+    pub(in crate::server) fn fired(&self) -> bool {
+        self.fired.load(Ordering::Acquire)
     }
 
     fn unset(&mut self) {
-        if let Some((_, place)) = self.set.take()
-            && !self.has_rung()
+        if let Some((_, key)) = self.set.take()
+            && !self.fired()
         {
-            self.alarm.remove(place);
+            self.timers.remove(key);
         }
     }
 }
 
-impl Drop for Bell {
+impl Drop for Timer {
     fn drop(&mut self) {
         self.unset();
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(in crate::server) struct Transfer<S> {
+pub(in crate::server) struct BlockingIo<S> {
     pub(in crate::server) inner: S,
     /// Whom the transport wakes.
     pub(in crate::server) waker: Waker,
@@ -19,20 +19,20 @@ pub(in crate::server) struct Transfer<S> {
     unsent: Bytes,
 }
 
-impl<S> Transfer<S> {
+impl<S> BlockingIo<S> {
     pub(in crate::server) fn new(inner: S) -> Self {
         let (lent, unsent) = (Bytes::new(), Bytes::new());
         Self { inner, waker: Waker::noop().clone(), lent, is_at_end: false, unsent }
     }
 }
 
-impl<S: AsyncRead + Unpin> Transfer<S> {
+impl<S: AsyncRead + Unpin> BlockingIo<S> {
     pub(in crate::server) fn receive(&mut self, room: &mut ReadBuf<'_>) -> io::Result<()> {
         done(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), room))
     }
 }
 
-impl<S: AsyncWrite + Unpin> Transfer<S> {
+impl<S: AsyncWrite + Unpin> BlockingIo<S> {
     /// Has the transport take what it has not taken before.
     fn send_unsent(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
@@ -68,7 +68,7 @@ impl<S: AsyncWrite + Unpin> Transfer<S> {
     }
 }
 
-impl<S> Read for Transfer<S> {
+impl<S> Read for BlockingIo<S> {
     fn read(&mut self, wanted: &mut [u8]) -> io::Result<usize> {
         if self.lent.is_empty() && !self.is_at_end {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -79,7 +79,7 @@ impl<S> Read for Transfer<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Transfer<S> {
+impl<S: AsyncWrite + Unpin> Write for BlockingIo<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send_unsent()?;
         self.send(bytes)

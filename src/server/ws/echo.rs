@@ -8,21 +8,21 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::core::outbox::End;
 use crate::protocol::Text;
 use crate::server::ws::close::{Fault, close};
-use crate::server::ws::io_buffer::Page;
-use crate::server::ws::stream::{Frames, Heard};
+use crate::server::ws::io_buffer::IoBuffer;
+use crate::server::ws::stream::{Received, WebSocketStream};
 use crate::server::ws::transport::Transport;
 
-pub(in crate::server) async fn echo<S: Transport>(mut socket: Frames<S>) {
+pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>) {
     let error = loop {
         match next(&mut socket).await {
             Some(Ok(Message::Text(text))) => {
                 let text = Text::from(text.to_string());
-                if send(&mut socket, |socket, page| socket.say(&text, page)).await.is_err() {
+                if send(&mut socket, |socket, buffer| socket.queue_text(&text, buffer)).await.is_err() {
                     return;
                 }
             }
             Some(Ok(message)) if message.is_binary() => {
-                if send(&mut socket, |socket, page| socket.send(message, page)).await.is_err() {
+                if send(&mut socket, |socket, buffer| socket.send(message, buffer)).await.is_err() {
                     return;
                 }
             }
@@ -42,41 +42,41 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: Frames<S>) {
         Fault::Close(_) | Fault::Lost => return,
     };
     // The stream is at its end for the library; what goes out has to go out by hand.
-    let _hung_up = send(&mut socket, |socket, page| socket.send(close(code, &reason), page)).await;
+    let _hung_up = send(&mut socket, |socket, buffer| socket.send(close(code, &reason), buffer)).await;
 }
 
 /// The next thing heard, whichever lane it came by.
-async fn next<S: Transport>(socket: &mut Frames<S>) -> Option<Result<Message, Error>> {
+async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
     poll_fn(|cx| {
-        Page::lend(|page| {
-            let heard = socket.poll_read(cx, page).map(|heard| {
-                heard.map(|heard| {
-                    heard.map(|heard| match heard {
-                        Heard::Text(text) => Message::text(text),
-                        Heard::Message(message) => message,
+        IoBuffer::with(|buffer| {
+            let received = socket.poll_read(cx, buffer).map(|received| {
+                received.map(|received| {
+                    received.map(|received| match received {
+                        Received::Text(text) => Message::text(text),
+                        Received::Message(message) => message,
                     })
                 })
             });
-            socket.keep(page);
-            heard
+            socket.keep(buffer);
+            received
         })
     })
     .await
 }
 
 /// Writes something, and has it go out.
-async fn send<S, W>(socket: &mut Frames<S>, write: W) -> Result<(), Error>
+async fn send<S, W>(socket: &mut WebSocketStream<S>, write: W) -> Result<(), Error>
 where
     S: Transport,
-    W: FnOnce(&mut Frames<S>, &mut Page) -> Result<(), Error>,
+    W: FnOnce(&mut WebSocketStream<S>, &mut IoBuffer) -> Result<(), Error>,
 {
     let mut write = Some(write);
     poll_fn(|cx| {
-        Page::lend(|page| {
+        IoBuffer::with(|buffer| {
             if let Some(write) = write.take() {
-                write(socket, page)?;
+                write(socket, buffer)?;
             }
-            socket.poll_flush(cx, page)
+            socket.poll_flush(cx, buffer)
         })
     })
     .await

@@ -15,11 +15,11 @@ const SIZE: usize = 66 * 1024;
 const ROOM_TO_WRITE: usize = SIZE;
 
 thread_local! {
-    static FREE: Cell<Option<Box<Page>>> = const { Cell::new(None) };
+    static FREE: Cell<Option<Box<IoBuffer>>> = const { Cell::new(None) };
 }
 
-/// Lent by [`Page::lend`]. What is on it has an owner until the end of the poll only.
-pub(in crate::server) struct Page {
+/// Lent by [`IoBuffer::with`]. What is on it has an owner until the end of the poll only.
+pub(in crate::server) struct IoBuffer {
     incoming: Box<[u8]>,
     /// What was read into it and not looked at yet.
     unread: Range<usize>,
@@ -27,18 +27,18 @@ pub(in crate::server) struct Page {
     pub(in crate::server) outgoing: Vec<u8>,
 }
 
-impl Page {
+impl IoBuffer {
     /// Lends the thread's page. One that is lost in a panic is made anew.
-    pub(in crate::server) fn lend<T>(poll: impl FnOnce(&mut Self) -> T) -> T {
+    pub(in crate::server) fn with<T>(poll: impl FnOnce(&mut Self) -> T) -> T {
         FREE.with(|free| {
-            let mut page = free.take().unwrap_or_else(|| Box::new(Self::new()));
-            let outcome = poll(&mut page);
-            page.unread = 0..0;
-            page.outgoing.clear();
-            if page.outgoing.capacity() > ROOM_TO_WRITE {
-                page.outgoing.shrink_to(ROOM_TO_WRITE);
+            let mut buffer = free.take().unwrap_or_else(|| Box::new(Self::new()));
+            let outcome = poll(&mut buffer);
+            buffer.unread = 0..0;
+            buffer.outgoing.clear();
+            if buffer.outgoing.capacity() > ROOM_TO_WRITE {
+                buffer.outgoing.shrink_to(ROOM_TO_WRITE);
             }
-            free.set(Some(page));
+            free.set(Some(buffer));
             outcome
         })
     }

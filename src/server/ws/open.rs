@@ -13,7 +13,7 @@ use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 use crate::server::ws::echo::echo;
 use crate::server::ws::pump::Pump;
-use crate::server::ws::stream::Frames;
+use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
 
 /// What each connection's library has to read into, in bytes: its 128 KiB are made for downloads, not for 10,000 idle
@@ -24,7 +24,7 @@ const READ_BUFFER: usize = 128;
 const WRITE_BUFFER: usize = 4 * 1024;
 
 /// The life of one WebSocket.
-pub(in crate::server) type Pumping = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(in crate::server) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
 /// ends. `read_ahead` is what the peer sent right after its request.
@@ -34,7 +34,7 @@ pub(in crate::server) fn open<S>(
     read_ahead: &Bytes,
     peer: Peer,
     device: Option<DeviceId>,
-) -> Pumping
+) -> BoxFuture
 where
     S: Transport,
 {
@@ -46,7 +46,7 @@ where
         .max_frame_size(Some(limits.max_message_size));
     // Copied: it would keep hyper's buffer of 8 KiB for as long as it is there.
     let read_ahead = Bytes::copy_from_slice(read_ahead);
-    let socket = Frames::new(stream, read_ahead, settings);
+    let socket = WebSocketStream::new(stream, read_ahead, settings);
     if peer.role == Role::Http {
         return Box::pin(async move {
             let _in_time = shared.unless_over(Box::pin(echo(socket))).await;

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
-use super::blocking_io::Transfer;
+use super::blocking_io::BlockingIo;
 use super::frame_header::{self, Head};
-use super::io_buffer::Page;
+use super::io_buffer::IoBuffer;
 use crate::protocol::Text;
 use crate::server::ws::close;
 
@@ -28,9 +28,9 @@ const READ_AGAIN: usize = 4 * 1024;
 const WRITE_TOGETHER: usize = 64 * 1024;
 
 /// What a peer has sent.
-pub(in crate::server) enum Heard<'page> {
+pub(in crate::server) enum Received<'buffer> {
     /// A text that came in one frame.
-    Text(&'page str),
+    Text(&'buffer str),
     /// What came by way of the library.
     Message(Message),
 }
@@ -47,8 +47,8 @@ enum Next {
 
 /// The server's side of a WebSocket.
 #[allow(clippy::struct_excessive_bools, reason = "each is something of its own that a lane has to know")]
-pub(in crate::server) struct Frames<S> {
-    library: WebSocket<Transfer<S>>,
+pub(in crate::server) struct WebSocketStream<S> {
+    library: WebSocket<BlockingIo<S>>,
     /// What was read and not looked at, until the next poll.
     ahead: Bytes,
     /// Bytes of the library's frame that are still to come.
@@ -67,12 +67,12 @@ pub(in crate::server) struct Frames<S> {
     library_speaks: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     /// Begins with an upgraded connection; `read_ahead` is what was read from it before.
     pub(in crate::server) fn new(inner: S, read_ahead: Bytes, settings: WebSocketConfig) -> Self {
         Self {
             longest: settings.max_message_size.unwrap_or(usize::MAX),
-            library: WebSocket::from_raw_socket(Transfer::new(inner), Role::Server, Some(settings)),
+            library: WebSocket::from_raw_socket(BlockingIo::new(inner), Role::Server, Some(settings)),
             ahead: read_ahead,
             owed: 0,
             in_parts: false,
@@ -93,36 +93,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         std::mem::take(&mut self.came)
     }
 
-    fn woken_by(&mut self, cx: &Context<'_>) -> &mut Transfer<S> {
-        let transfer = self.library.get_mut();
-        transfer.waker.clone_from(cx.waker());
-        transfer
+    fn woken_by(&mut self, cx: &Context<'_>) -> &mut BlockingIo<S> {
+        let io_adapter = self.library.get_mut();
+        io_adapter.waker.clone_from(cx.waker());
+        io_adapter
     }
 
     // Reading ---------------------------------------------------------------------------------------------------------
 
     /// The next thing that the peer has sent; `None` where nothing comes any more.
-    pub(in crate::server) fn poll_read<'page>(
+    pub(in crate::server) fn poll_read<'buffer>(
         &mut self,
         cx: &Context<'_>,
-        page: &'page mut Page,
-    ) -> Poll<Option<Result<Heard<'page>, Error>>> {
+        buffer: &'buffer mut IoBuffer,
+    ) -> Poll<Option<Result<Received<'buffer>, Error>>> {
         self.woken_by(cx);
         while !self.ended {
-            match self.next(page) {
-                Next::Text(mask, place) => return Poll::Ready(Some(self.text(mask, place, page))),
+            match self.next(buffer) {
+                Next::Text(mask, place) => return Poll::Ready(Some(self.text(mask, place, buffer))),
                 Next::Library(bytes) => {
-                    self.library.get_mut().lent = Bytes::copy_from_slice(page.take(bytes));
+                    self.library.get_mut().lent = Bytes::copy_from_slice(buffer.take(bytes));
                     // Where it wants more, that may be on the page already; behind a goodbye there is no more.
-                    if let Poll::Ready(heard) = self.ask_library() {
-                        return Poll::Ready(heard.map(|heard| heard.map(Heard::Message)));
+                    if let Poll::Ready(received) = self.ask_library() {
+                        return Poll::Ready(received.map(|received| received.map(Received::Message)));
                     }
                     if !self.library.can_read() {
                         return Poll::Pending;
                     }
                 }
                 Next::Peer => {
-                    if let Err(error) = ready!(unless_blocked(self.fill(page).map_err(Error::Io))) {
+                    if let Err(error) = ready!(unless_blocked(self.fill(buffer).map_err(Error::Io))) {
                         self.ended = true;
                         return Poll::Ready(Some(Err(error)));
                     }
@@ -133,14 +133,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     /// Keeps what is left on the page, at the end of a poll.
-    pub(in crate::server) fn keep(&mut self, page: &Page) {
-        if !page.unread().is_empty() {
-            self.ahead = [page.unread(), &self.ahead].concat().into();
+    pub(in crate::server) fn keep(&mut self, buffer: &IoBuffer) {
+        if !buffer.unread().is_empty() {
+            self.ahead = [buffer.unread(), &self.ahead].concat().into();
         }
     }
 
-    fn next(&mut self, page: &Page) -> Next {
-        let unread = page.unread();
+    fn next(&mut self, buffer: &IoBuffer) -> Next {
+        let unread = buffer.unread();
         if self.library.get_ref().is_at_end || !self.library.can_read() {
             return Next::Library(0);
         }
@@ -167,40 +167,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     /// A text as it lies on the page, without its mask.
-    fn text<'page>(
+    fn text<'buffer>(
         &mut self,
         mask: [u8; 4],
         place: Range<usize>,
-        page: &'page mut Page,
-    ) -> Result<Heard<'page>, Error> {
-        let payload = &mut page.take(place.end)[place.start..];
+        buffer: &'buffer mut IoBuffer,
+    ) -> Result<Received<'buffer>, Error> {
+        let payload = &mut buffer.take(place.end)[place.start..];
         frame_header::mask(payload, mask);
         let text = std::str::from_utf8(payload).map_err(Error::from);
         self.ended = text.is_err();
-        text.map(Heard::Text)
+        text.map(Received::Text)
     }
 
     /// Has the library go on with what it was lent.
     fn ask_library(&mut self) -> Poll<Option<Result<Message, Error>>> {
-        let heard = ready!(unless_blocked(self.library.read()));
-        self.ended = heard.is_err();
+        let received = ready!(unless_blocked(self.library.read()));
+        self.ended = received.is_err();
         // What it says to pings and goodbyes goes out with the next flush.
-        self.library_speaks |= matches!(heard, Ok(Message::Ping(_) | Message::Close(_)));
-        Poll::Ready(match heard {
+        self.library_speaks |= matches!(received, Ok(Message::Ping(_) | Message::Close(_)));
+        Poll::Ready(match received {
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
-            heard => Some(heard),
+            received => Some(received),
         })
     }
 
     /// Takes what has come onto the page.
-    fn fill(&mut self, page: &mut Page) -> io::Result<()> {
+    fn fill(&mut self, buffer: &mut IoBuffer) -> io::Result<()> {
         if !self.ahead.is_empty() {
-            page.put(&mut self.ahead);
+            buffer.put(&mut self.ahead);
             return Ok(());
         }
-        let transfer = self.library.get_mut();
-        let came = page.fill(|room| transfer.receive(room))?;
-        transfer.is_at_end = came == 0;
+        let io_adapter = self.library.get_mut();
+        let came = buffer.fill(|room| io_adapter.receive(room))?;
+        io_adapter.is_at_end = came == 0;
         self.came = self.came.saturating_add(u32::try_from(came).unwrap_or(u32::MAX));
         Ok(())
     }
@@ -208,38 +208,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     // Writing ---------------------------------------------------------------------------------------------------------
 
     /// Whether there is room for one more message.
-    pub(in crate::server) fn poll_ready(&mut self, cx: &Context<'_>, page: &mut Page) -> Poll<Result<(), Error>> {
+    pub(in crate::server) fn poll_ready(&mut self, cx: &Context<'_>, buffer: &mut IoBuffer) -> Poll<Result<(), Error>> {
         if self.ready {
             // What is written next may have to wait.
             self.woken_by(cx);
             return Poll::Ready(Ok(()));
         }
-        self.poll_flush(cx, page)
+        self.poll_flush(cx, buffer)
     }
 
     /// Writes a text, which goes out with the next flush.
-    pub(in crate::server) fn say(&mut self, text: &Text, page: &mut Page) -> Result<(), Error> {
+    pub(in crate::server) fn queue_text(&mut self, text: &Text, buffer: &mut IoBuffer) -> Result<(), Error> {
         if self.library_speaks {
-            return self.send(close::frame(text.clone()), page);
+            return self.send(close::frame(text.clone()), buffer);
         }
         let text = text.as_bytes();
-        frame_header::write_text(&mut page.outgoing, text.len());
-        page.outgoing.extend_from_slice(text);
-        if page.outgoing.len() < WRITE_TOGETHER { Ok(()) } else { self.send_page(page) }
+        frame_header::write_text(&mut buffer.outgoing, text.len());
+        buffer.outgoing.extend_from_slice(text);
+        if buffer.outgoing.len() < WRITE_TOGETHER { Ok(()) } else { self.send_page(buffer) }
     }
 
     /// Writes whatever message, which goes out with the next flush.
-    pub(in crate::server) fn send(&mut self, message: Message, page: &mut Page) -> Result<(), Error> {
-        self.send_page(page)?;
+    pub(in crate::server) fn send(&mut self, message: Message, buffer: &mut IoBuffer) -> Result<(), Error> {
+        self.send_page(buffer)?;
         self.library_speaks = true;
         let outcome = self.library.write(message);
         self.unless_waits(outcome)
     }
 
     /// Has everything go out that was written.
-    pub(in crate::server) fn poll_flush(&mut self, cx: &Context<'_>, page: &mut Page) -> Poll<Result<(), Error>> {
+    pub(in crate::server) fn poll_flush(&mut self, cx: &Context<'_>, buffer: &mut IoBuffer) -> Poll<Result<(), Error>> {
         self.woken_by(cx);
-        self.send_page(page)?;
+        self.send_page(buffer)?;
         let flushed =
             if self.library_speaks { self.library.flush() } else { self.library.get_mut().flush().map_err(Error::Io) };
         self.ready = false;
@@ -251,12 +251,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         })
     }
 
-    fn send_page(&mut self, page: &mut Page) -> Result<(), Error> {
-        if page.outgoing.is_empty() {
+    fn send_page(&mut self, buffer: &mut IoBuffer) -> Result<(), Error> {
+        if buffer.outgoing.is_empty() {
             return Ok(());
         }
-        let outcome = self.library.get_mut().send_all(&page.outgoing).map_err(Error::Io);
-        page.outgoing.clear();
+        let outcome = self.library.get_mut().send_all(&buffer.outgoing).map_err(Error::Io);
+        buffer.outgoing.clear();
         self.unless_waits(outcome)
     }
 

@@ -18,7 +18,7 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use tokio::sync::mpsc;
 
-use super::snapshot::{Overview, View};
+use super::snapshot::{Snapshot, View};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::http::auth::Caller;
@@ -33,19 +33,19 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How many there are.
 #[derive(Default)]
-pub(crate) struct Viewers(AtomicUsize);
+pub(crate) struct ViewerSlots(AtomicUsize);
 
 /// A place among the viewers.
-struct Seat(Arc<Viewers>);
+struct ViewerSlot(Arc<ViewerSlots>);
 
-impl Seat {
-    fn take(viewers: &Arc<Viewers>, limit: usize) -> Option<Self> {
+impl ViewerSlot {
+    fn take(viewers: &Arc<ViewerSlots>, limit: usize) -> Option<Self> {
         let more = |taken: usize| (taken < limit).then_some(taken + 1);
         viewers.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Self(Arc::clone(viewers)))
     }
 }
 
-impl Drop for Seat {
+impl Drop for ViewerSlot {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Relaxed);
     }
@@ -55,12 +55,16 @@ pub(in crate::server) fn add_to<S>(router: Router<S>, dashboard: bool) -> Router
 where
     S: Clone + Send + Sync + 'static,
     Arc<Shared>: FromRef<S>,
-    Arc<Viewers>: FromRef<S>,
+    Arc<ViewerSlots>: FromRef<S>,
 {
     if dashboard { router.route("/dashboard/events", get(events)) } else { router }
 }
 
-async fn events(State(shared): State<Arc<Shared>>, State(viewers): State<Arc<Viewers>>, request: Request) -> Response {
+async fn events(
+    State(shared): State<Arc<Shared>>,
+    State(viewers): State<Arc<ViewerSlots>>,
+    request: Request,
+) -> Response {
     let view = View::of_query(request.uri().query().unwrap_or_default());
     let caller = Caller::of(&shared, Role::Http, &request);
     let stay = Stay::of(&request);
@@ -69,14 +73,14 @@ async fn events(State(shared): State<Arc<Shared>>, State(viewers): State<Arc<Vie
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
-    let Some(seat) = Seat::take(&viewers, shared.config.limits.max_viewers) else {
+    let Some(slot) = ViewerSlot::take(&viewers, shared.config.limits.max_viewers) else {
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many viewers");
     };
     stay.granted();
     let (events, taken) = mpsc::channel(1);
-    let overview = Overview::new(Arc::clone(&shared), peer.grant, view);
-    shared.tasks.spawn(watch(Arc::clone(&shared), seat, overview, events));
+    let overview = Snapshot::new(Arc::clone(&shared), peer.grant, view);
+    shared.tasks.spawn(watch(Arc::clone(&shared), slot, overview, events));
     let body = stream::unfold(taken, async |mut taken| {
         let event: Bytes = taken.recv().await?;
         Some((Ok::<_, Infallible>(event), taken))
@@ -89,14 +93,14 @@ async fn events(State(shared): State<Arc<Shared>>, State(viewers): State<Arc<Vie
 }
 
 /// Tells what has moved until the page is gone, does not read, or the server stops.
-async fn watch(shared: Arc<Shared>, _seat: Seat, mut overview: Overview, events: mpsc::Sender<Bytes>) {
+async fn watch(shared: Arc<Shared>, _seat: ViewerSlot, mut overview: Snapshot, events: mpsc::Sender<Bytes>) {
     let (mut pause, mut told) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,
             () = events.closed() => return,
-            () = shared.alarm.sleep(pause) => {}
+            () = shared.timers.sleep(pause) => {}
         }
         pause = TICK;
         let mut news = overview.news();
@@ -105,7 +109,7 @@ async fn watch(shared: Arc<Shared>, _seat: Seat, mut overview: Overview, events:
         }
         if !news.is_empty() {
             told = Instant::now();
-            let taken = shared.alarm.timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
+            let taken = shared.timers.timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
             if !matches!(taken, Some(Ok(()))) {
                 return;
             }

@@ -42,18 +42,18 @@ impl View {
         if self.search.is_empty() {
             return true;
         }
-        let (place, group) = (device.place(), shared.group_of(device));
-        let words = [device.id.as_str(), &group, &place.owner, &place.name];
+        let (metadata, group) = (device.metadata(), shared.group_of(device));
+        let words = [device.id.as_str(), &group, &metadata.owner, &metadata.name];
         words.iter().any(|word| word.to_lowercase().contains(&self.search))
     }
 }
 
 /// What one page was told last, and what it has to be told next.
-pub(in crate::server) struct Overview {
+pub(in crate::server) struct Snapshot {
     shared: Arc<Shared>,
     grant: Grant,
     view: View,
-    moved: Option<Movement>,
+    moved: Option<Revision>,
     /// What was told last of all devices, and of the one.
     told: (String, String),
     /// The last entry of the journal that was looked at.
@@ -62,7 +62,7 @@ pub(in crate::server) struct Overview {
 
 /// What does not stay the same when something happens.
 #[derive(PartialEq, Eq)]
-struct Movement {
+struct Revision {
     changes: u64,
     forwards: [u64; 2],
     connections: usize,
@@ -152,14 +152,14 @@ struct Line<'a> {
     closed: bool,
 }
 
-impl Overview {
+impl Snapshot {
     pub(in crate::server) fn new(shared: Arc<Shared>, grant: Grant, view: View) -> Self {
         Self { shared, grant, view, moved: None, told: <_>::default(), seen: 0 }
     }
 
     /// The events to send; empty where nothing has moved.
     pub(in crate::server) fn news(&mut self) -> String {
-        let moved = Some(self.movement());
+        let moved = Some(self.revision());
         if self.moved == moved {
             return String::new();
         }
@@ -185,9 +185,9 @@ impl Overview {
         news
     }
 
-    fn movement(&self) -> Movement {
+    fn revision(&self) -> Revision {
         let ledger = self.shared.relay.ledger().read();
-        Movement {
+        Revision {
             changes: self.shared.changes.count(),
             forwards: [ledger.accepted, ledger.delivered + ledger.refused + ledger.gone + ledger.dropped],
             connections: self.shared.hub.connections(),
@@ -255,14 +255,14 @@ impl Overview {
 
 impl<'a> Row<'a> {
     fn of(shared: &Shared, device: &'a Device) -> Self {
-        let place = device.place();
+        let metadata = device.metadata();
         let (to_device, to_client) = Traffic::read(&device.traffic);
         Self {
             device_id: device.id.as_str(),
             group_name: shared.group_of(device),
-            owner: &place.owner,
-            name: &place.name,
-            adb_port: place.adb_port,
+            owner: &metadata.owner,
+            name: &metadata.name,
+            adb_port: metadata.adb_port,
             has_files: device.port.is_some(),
             since: since(&device.peer),
             clients: device.client_count(),

@@ -75,7 +75,7 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     let sent = parts.extensions.remove::<AsSent>().map_or(parts.uri, |AsSent(sent)| sent);
     let target = behind_files(&sent).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
     let patience = shared.config.limits.proxy_timeout;
-    let fetched = shared.alarm.timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
+    let fetched = shared.timers.timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
         Some(Ok(response)) => response,
         Some(Err(why)) => {
@@ -134,7 +134,7 @@ async fn fetch(
 fn in_time(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::unfold((shared, Some(body.into_data_stream())), async |(shared, parts)| {
         let mut parts = parts?;
-        match shared.alarm.timeout(shared.config.limits.proxy_timeout, parts.next()).await {
+        match shared.timers.timeout(shared.config.limits.proxy_timeout, parts.next()).await {
             Some(Some(Ok(part))) => Some((Ok(part), (shared, Some(parts)))),
             Some(Some(Err(why))) => Some((Err(io::Error::other(why)), (shared, None))),
             Some(None) => None,

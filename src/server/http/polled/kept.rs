@@ -100,7 +100,7 @@ impl Kept {
     /// The first messages, at most so many, for an answer. Each is booked the first time.
     pub(in crate::server) fn send(&mut self, count: usize, ledger: &Ledger) -> Vec<Text> {
         let sent = |(text, due): &mut (Text, bool)| {
-            ledger.deliver(u64::from(std::mem::take(due)));
+            ledger.count_delivered(u64::from(std::mem::take(due)));
             text.clone()
         };
         let found: Vec<_> = self.messages.iter_mut().take(count).map(sent).collect();
@@ -113,7 +113,7 @@ impl Kept {
         while self.first < start
             && let Some((text, due)) = self.messages.pop_front()
         {
-            ledger.lose(u64::from(due));
+            ledger.count_gone(u64::from(due));
             self.bytes -= text.len();
             self.first += 1;
         }
@@ -121,7 +121,7 @@ impl Kept {
 
     /// Nothing is fetched any more.
     pub(in crate::server) fn close(&mut self, ledger: &Ledger) {
-        ledger.lose(self.messages.drain(..).filter(|(_, due)| *due).count() as u64);
+        ledger.count_gone(self.messages.drain(..).filter(|(_, due)| *due).count() as u64);
         self.bytes = 0;
     }
 }

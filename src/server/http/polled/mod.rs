@@ -3,9 +3,9 @@
 //! A message stays in the mailbox until the client has acknowledged it, by asking for a later one. Whoever stays away for
 //! too long has left.
 
+mod connection;
 mod kept;
-mod mailbox;
-mod wire;
+mod transport;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -14,24 +14,24 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(in crate::server) use self::connection::PolledConnection;
+use self::connection::{Life, State};
 pub(in crate::server) use self::kept::{Over, Wanted};
-pub(in crate::server) use self::mailbox::Mailbox;
-use self::mailbox::{Life, State};
-use self::wire::PolledWire;
+use self::transport::PolledTransport;
 use crate::core::peer::Peer;
 use crate::core::session::ClientSession;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
-use crate::server::message_pump::Porter;
+use crate::server::message_pump::MessagePump;
 use crate::server::shared::Shared;
 
 /// The mailboxes of one server, by connection id.
 #[derive(Default)]
-pub(crate) struct Polled(Mutex<HashMap<String, Arc<Mailbox>>>);
+pub(crate) struct Polled(Mutex<HashMap<String, Arc<PolledConnection>>>);
 
 impl Polled {
     /// The mailbox of this connection.
-    pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<Mailbox>> {
+    pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<PolledConnection>> {
         self.0.lock().get(id).cloned()
     }
 }
@@ -47,7 +47,7 @@ pub(in crate::server) async fn connect(
 ) -> Result<(String, Text), Refused> {
     let id = new_id().ok_or(Refused::Failed)?;
     let context = shared.context(peer);
-    let mailbox = Arc::new(Mailbox {
+    let connection = Arc::new(PolledConnection {
         shared: Arc::clone(shared),
         device: device.clone(),
         outbox: Arc::clone(&context.outbox),
@@ -59,20 +59,20 @@ pub(in crate::server) async fn connect(
         if all.len() >= shared.config.limits.max_polled {
             return Err(Refused::Full);
         }
-        all.insert(id.clone(), Arc::clone(&mailbox));
+        all.insert(id.clone(), Arc::clone(&connection));
     }
-    let listed = Listed { polled: Arc::clone(polled), id: id.clone(), mailbox: Arc::clone(&mailbox) };
+    let listed = Registration { polled: Arc::clone(polled), id: id.clone(), connection: Arc::clone(&connection) };
     let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
-    let porter = Porter::new(Arc::clone(shared), &context, session, first, PolledWire(Arc::clone(&mailbox)));
+    let pump = MessagePump::new(Arc::clone(shared), &context, session, first, PolledTransport(Arc::clone(&connection)));
     let address = context.peer.address;
-    drop(shared.spawn(Box::pin(live(porter, listed)), address));
+    drop(shared.spawn(Box::pin(live(pump, listed)), address));
     // Whoever gives up before it is connected has left.
-    let mut caller = HangsUp(Some(Arc::clone(&mailbox)));
+    let mut caller = CancelOnDrop(Some(Arc::clone(&connection)));
     // A request that waits does not tell whether somebody still does: it waits as long as a client may stay away.
-    let first = shared.clock.timeout(shared.config.limits.polled_timeout, mailbox.first_message()).await;
+    let first = shared.clock.timeout(shared.config.limits.polled_timeout, connection.first_message()).await;
     let info = match first {
         Some(Some(info)) => info,
-        Some(None) => return Err(Refused::of(&mailbox)),
+        Some(None) => return Err(Refused::of(&connection)),
         None => return Err(Refused::By(Refusal::DeviceNotFound(device))),
     };
     caller.0 = None;
@@ -92,8 +92,8 @@ pub(in crate::server) enum Refused {
 }
 
 impl Refused {
-    fn of(mailbox: &Mailbox) -> Self {
-        mailbox.outbox.refusal().map_or(Self::Stopping, Self::By)
+    fn of(connection: &PolledConnection) -> Self {
+        connection.outbox.refusal().map_or(Self::Stopping, Self::By)
     }
 }
 
@@ -108,15 +108,15 @@ fn new_id() -> Option<String> {
 }
 
 /// A polled connection's task: as long as it lives, and then as long as what it has heard can be fetched.
-async fn live(porter: Porter<PolledWire, ClientSession>, listed: Listed) {
-    let mailbox = Arc::clone(&listed.mailbox);
-    let shared = &mailbox.shared;
-    if shared.unless_over(Box::pin(porter)).await.is_none() {
+async fn live(pump: MessagePump<PolledTransport, ClientSession>, listed: Registration) {
+    let connection = Arc::clone(&listed.connection);
+    let shared = &connection.shared;
+    if shared.unless_over(Box::pin(pump)).await.is_none() {
         return;
     }
-    mailbox.end();
-    while let Some(left) = mailbox.time_left(shared.clock.now()) {
-        let refused = mailbox.state.lock().life == Life::Closed;
+    connection.end();
+    while let Some(left) = connection.time_left(shared.clock.now()) {
+        let refused = connection.state.lock().life == Life::Closed;
         if refused || shared.clock.timeout(left, shared.stopping.cancelled()).await.is_some() {
             return;
         }
@@ -124,26 +124,26 @@ async fn live(porter: Porter<PolledWire, ClientSession>, listed: Listed) {
 }
 
 /// A place in the list; once dropped, the books of its mailbox are closed.
-struct Listed {
+struct Registration {
     polled: Arc<Polled>,
     id: String,
-    mailbox: Arc<Mailbox>,
+    connection: Arc<PolledConnection>,
 }
 
-impl Drop for Listed {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.polled.0.lock().remove(&self.id);
-        self.mailbox.close();
+        self.connection.close();
     }
 }
 
 /// Ends a connection whose caller has gone before it was told of it.
-struct HangsUp(Option<Arc<Mailbox>>);
+struct CancelOnDrop(Option<Arc<PolledConnection>>);
 
-impl Drop for HangsUp {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(mailbox) = &self.0 {
-            let mut state = mailbox.state.lock();
+        if let Some(connection) = &self.0 {
+            let mut state = connection.state.lock();
             state.hung_up = true;
             state.wake();
         }

@@ -16,16 +16,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use crate::core::hub::Ticket;
+use crate::core::hub::ConnectionId;
 use crate::core::outbox::{End, Outgoing};
 use crate::core::session::{Context, Session, Step};
 use crate::observe::incidents::Incident;
-use crate::server::session_driver::Dialogue;
+use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
-use crate::server::time::timers::Bell;
+use crate::server::time::timers::Timer;
 use crate::server::ws::close;
-use crate::server::ws::io_buffer::Page;
-use crate::server::ws::stream::Frames;
+use crate::server::ws::io_buffer::IoBuffer;
+use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
 
 /// Rounds of all directions in one poll, before other tasks have their turn.
@@ -46,12 +46,12 @@ enum Phase {
 
 #[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub(in crate::server) struct Pump<S, P> {
-    ticket: Ticket,
-    socket: Frames<S>,
-    dialogue: Dialogue<P>,
+    connection_id: ConnectionId,
+    socket: WebSocketStream<S>,
+    driver: SessionDriver<P>,
     phase: Phase,
     /// The WebSocket can not be read any more; what still comes in is thrown away.
-    deaf: bool,
+    read_closed: bool,
     /// Something was written and not flushed.
     dirty: bool,
     /// The outbox has closed: what waits there, and the goodbye, have to be taken by then.
@@ -59,18 +59,18 @@ pub(in crate::server) struct Pump<S, P> {
     /// The server stops, and the time for the peer's goodbye was cut.
     hurried: bool,
     /// Somebody may wait for all that is due now to be done.
-    looking: bool,
+    rechecking: bool,
     /// Forwards written and not flushed.
     unflushed: u64,
     /// Bytes that came, until the peer has said what it is.
     first_bytes: Option<usize>,
     /// Since when the transport takes nothing of what was written.
     stuck_since: Option<Instant>,
-    last_heard: Instant,
+    last_received: Instant,
     pinged_at: Option<Instant>,
     /// The time, from when it was first asked for in a poll.
     now: Option<Instant>,
-    bell: Bell,
+    timer: Timer,
 }
 
 impl<S, P> Pump<S, P>
@@ -79,24 +79,29 @@ where
     P: Session + Unpin,
 {
     /// Lets the peer into the hub, before its first message is read.
-    pub(in crate::server) fn new(shared: Arc<Shared>, socket: Frames<S>, context: &Context, session: P) -> Self {
-        let ticket = shared.hub.admit(&context.outbox);
+    pub(in crate::server) fn new(
+        shared: Arc<Shared>,
+        socket: WebSocketStream<S>,
+        context: &Context,
+        session: P,
+    ) -> Self {
+        let connection_id = shared.hub.add_connection(&context.outbox);
         let now = shared.clock.now();
         Self {
-            bell: Bell::new(&shared.alarm),
-            ticket,
+            timer: Timer::new(&shared.timers),
+            connection_id,
             socket,
-            dialogue: Dialogue::new(shared, context, session, now),
+            driver: SessionDriver::new(shared, context, session, now),
             phase: Phase::Open,
-            deaf: false,
+            read_closed: false,
             dirty: false,
             close_by: None,
             hurried: false,
-            looking: false,
+            rechecking: false,
             unflushed: 0,
             first_bytes: Some(0),
             stuck_since: None,
-            last_heard: now,
+            last_received: now,
             pinged_at: None,
             now: None,
         }
@@ -105,22 +110,22 @@ where
     /// The first step of a session that need not be told what its peer wants.
     pub(in crate::server) fn begin(&mut self, first: Step, now: Instant) {
         self.first_bytes = None;
-        self.dialogue.take(first, now);
+        self.driver.take(first, now);
     }
 
-    fn go_on(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> Poll<()> {
+    fn go_on(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> Poll<()> {
         for _ in 0..ROUNDS {
-            let mut again = self.read(cx, page);
+            let mut again = self.read(cx, buffer);
             again |= self.hear_answer(cx);
-            again |= self.write(cx, page);
+            again |= self.write(cx, buffer);
             // Not before all else is done: a bell that is the next to ring costs a system call.
             let again = again || self.keep_time(cx);
             match self.phase {
                 Phase::Over => return Poll::Ready(()),
                 _ if again => {}
                 _ => {
-                    if std::mem::take(&mut self.looking) {
-                        self.dialogue.outbox.looked();
+                    if std::mem::take(&mut self.rechecking) {
+                        self.driver.outbox.rechecked();
                     }
                     return Poll::Pending;
                 }
@@ -132,15 +137,15 @@ where
 
     /// The time is the same throughout a poll, and is not looked up for one that only writes.
     fn now(&mut self) -> Instant {
-        *self.now.get_or_insert_with(|| self.dialogue.shared.clock.now())
+        *self.now.get_or_insert_with(|| self.driver.shared.clock.now())
     }
 
     /// Writes what waits in the outbox, as far as the transport takes it, and flushes once. True where more has changed
     /// than that something was written.
-    fn write(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
+    fn write(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         let (mut changed, before) = (false, self.phase);
         while self.phase == Phase::Open {
-            let room = match self.socket.poll_ready(cx, page) {
+            let room = match self.socket.poll_ready(cx, buffer) {
                 Poll::Ready(Ok(())) => {
                     self.stuck_since = None;
                     true
@@ -148,43 +153,43 @@ where
                 Poll::Pending => false,
                 Poll::Ready(Err(error)) => return self.lost(&error),
             };
-            let Poll::Ready(outgoing) = self.dialogue.outbox.poll_next(cx, room) else { break };
+            let Poll::Ready(outgoing) = self.driver.outbox.poll_next(cx, room) else { break };
             match outgoing {
                 Outgoing::Message { text, forward } => {
                     self.unflushed += u64::from(forward);
                     self.dirty = true;
-                    if let Err(error) = self.socket.say(&text, page) {
+                    if let Err(error) = self.socket.queue_text(&text, buffer) {
                         return self.lost(&error);
                     }
                 }
-                Outgoing::Ping => self.send(Message::Ping(Bytes::new()), page),
-                Outgoing::Look => {
+                Outgoing::Ping => self.send(Message::Ping(Bytes::new()), buffer),
+                Outgoing::Recheck => {
                     changed = true;
-                    self.looking = true;
+                    self.rechecking = true;
                     if self.is_over() {
                         return true;
                     }
                     let now = self.now();
-                    self.dialogue.look(now);
+                    self.driver.recheck(now);
                 }
                 Outgoing::Closing => {
                     changed = true;
-                    self.dialogue.session.leave();
-                    if self.dialogue.outbox.has_overflowed() {
-                        self.dialogue.shared.incidents.count(Incident::SlowConsumer);
+                    self.driver.session.leave();
+                    if self.driver.outbox.has_overflowed() {
+                        self.driver.shared.incidents.count(Incident::SlowConsumer);
                     }
-                    self.close_by = Some(self.now() + self.dialogue.shared.config.limits.close_timeout);
+                    self.close_by = Some(self.now() + self.driver.shared.config.limits.close_timeout);
                 }
-                Outgoing::End(End::Reset) => return self.reset(cx, page),
-                Outgoing::End(end) => self.close(end, page),
+                Outgoing::End(End::Reset) => return self.reset(cx, buffer),
+                Outgoing::End(end) => self.close(end, buffer),
             }
         }
         if self.dirty && self.phase != Phase::Over {
-            match self.socket.poll_flush(cx, page) {
+            match self.socket.poll_flush(cx, buffer) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
                     self.stuck_since = None;
-                    self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
+                    self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
                 }
                 Poll::Ready(Err(error)) => return self.lost(&error),
                 Poll::Pending => {
@@ -198,9 +203,9 @@ where
 
     /// The time for goodbyes is over, the server's own included.
     fn is_over(&mut self) -> bool {
-        let over = self.dialogue.shared.over.is_cancelled();
+        let over = self.driver.shared.over.is_cancelled();
         if over {
-            self.dialogue.session.leave();
+            self.driver.session.leave();
             self.phase = Phase::Over;
         }
         over
@@ -212,32 +217,32 @@ where
             return;
         }
         // Keeps us awake for the server's stop.
-        while self.dialogue.outbox.poll_next(cx, false).is_ready() {
-            self.looking = true;
+        while self.driver.outbox.poll_next(cx, false).is_ready() {
+            self.rechecking = true;
         }
         if self.is_over() || self.dirty {
             return;
         }
         let Phase::Closing(deadline) = self.phase else { return };
-        if self.deaf {
+        if self.read_closed {
             self.phase = Phase::Leaving(deadline);
-        } else if !self.hurried && self.dialogue.shared.stopping.is_cancelled() {
+        } else if !self.hurried && self.driver.shared.stopping.is_cancelled() {
             self.hurried = true;
-            self.phase = Phase::Closing(deadline.min(self.now() + self.dialogue.shared.config.limits.goodbye_timeout));
+            self.phase = Phase::Closing(deadline.min(self.now() + self.driver.shared.config.limits.goodbye_timeout));
         }
     }
 
-    fn send(&mut self, message: Message, page: &mut Page) {
+    fn send(&mut self, message: Message, buffer: &mut IoBuffer) {
         self.dirty = true;
-        if let Err(error) = self.socket.send(message, page) {
+        if let Err(error) = self.socket.send(message, buffer) {
             self.lost(&error);
         }
     }
 
     /// Ends by a RST, behind what the transport takes at once.
-    fn reset(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
-        if matches!(self.socket.poll_flush(cx, page), Poll::Ready(Ok(()))) {
-            self.dialogue.shared.relay.ledger().deliver(std::mem::take(&mut self.unflushed));
+    fn reset(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
+        if matches!(self.socket.poll_flush(cx, buffer), Poll::Ready(Ok(()))) {
+            self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
         }
         self.socket.transport().reset_on_close();
         self.phase = Phase::Over;
@@ -245,30 +250,30 @@ where
     }
 
     /// Ends from this side: the close frame goes out behind what was written.
-    fn close(&mut self, end: End, page: &mut Page) {
-        self.dialogue.log_end(&end);
+    fn close(&mut self, end: End, buffer: &mut IoBuffer) {
+        self.driver.log_end(&end);
         match end {
             End::Drop | End::Reset => self.phase = Phase::Over,
             End::Close { code, reason } => {
                 self.phase = Phase::Closing(self.close_by.unwrap_or(self.now()));
-                self.send(close::close(code, &reason), page);
+                self.send(close::close(code, &reason), buffer);
             }
         }
     }
 
     /// The transport failed; what was not written is lost, and whoever has to know is told by the session's leaving.
     fn lost(&mut self, error: &WebSocketError) -> bool {
-        tracing::debug!("lost {} {}: {error}", self.dialogue.peer.role.as_str(), self.dialogue.peer);
-        self.dialogue.session.leave();
+        tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
+        self.driver.session.leave();
         self.phase = Phase::Over;
         true
     }
 
     /// Goes on where a question has been answered. True where it has.
     fn hear_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        self.dialogue.is_asking() && {
+        self.driver.is_asking() && {
             let now = self.now();
-            self.dialogue.hear_answer(cx, now)
+            self.driver.hear_answer(cx, now)
         }
     }
 }
@@ -283,9 +288,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.now = None;
-        Page::lend(|page| {
-            let outcome = this.go_on(cx, page);
-            this.socket.keep(page);
+        IoBuffer::with(|buffer| {
+            let outcome = this.go_on(cx, buffer);
+            this.socket.keep(buffer);
             outcome
         })
     }
@@ -294,10 +299,10 @@ where
 impl<S, P> Drop for Pump<S, P> {
     /// However it ends, a panic included: the books are closed, and nobody holds on to it.
     fn drop(&mut self) {
-        let lost = self.dialogue.outbox.abandon() + self.unflushed;
-        self.dialogue.shared.relay.ledger().lose(lost);
-        self.dialogue.shared.hub.dismiss(self.ticket);
+        let lost = self.driver.outbox.drain() + self.unflushed;
+        self.driver.shared.relay.ledger().count_gone(lost);
+        self.driver.shared.hub.remove_connection(self.connection_id);
         // Last: who waits for this finds the books closed, and the connection gone.
-        self.dialogue.outbox.looked();
+        self.driver.outbox.rechecked();
     }
 }

@@ -13,8 +13,8 @@ use crate::core::session::Session;
 use crate::observe::incidents::Incident;
 use crate::server::throttle::Sent;
 use crate::server::ws::close::Fault;
-use crate::server::ws::io_buffer::Page;
-use crate::server::ws::stream::Heard;
+use crate::server::ws::io_buffer::IoBuffer;
+use crate::server::ws::stream::Received;
 use crate::server::ws::transport::Transport;
 
 /// Texts taken from the socket before the other directions have their turn.
@@ -26,32 +26,32 @@ where
     P: Session + Unpin,
 {
     /// Takes what has come. True where there may be more to do.
-    pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, page: &mut Page) -> bool {
-        if self.deaf || matches!(self.phase, Phase::Leaving(_)) {
+    pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
+        if self.read_closed || matches!(self.phase, Phase::Leaving(_)) {
             return self.throw_away(cx);
         }
         let before = self.phase;
         for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.deaf {
+            if self.phase == Phase::Over || self.read_closed {
                 return true;
             }
-            if self.dialogue.holds_enough() {
+            if self.driver.holds_enough() {
                 return false;
             }
-            let next = self.socket.poll_read(cx, page);
+            let next = self.socket.poll_read(cx, buffer);
             let came = self.socket.take_came();
             if came > 0 {
                 self.count_first_bytes(came);
                 let now = self.now();
-                self.dialogue.spend(Sent::Bytes(came), now);
+                self.driver.spend(Sent::Bytes(came), now);
             }
             let Poll::Ready(next) = next else { return self.phase != before };
             match next {
-                Some(Ok(heard)) => self.on_heard(&heard),
+                Some(Ok(received)) => self.on_received(&received),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
-                    self.dialogue.session.leave();
-                    self.phase = Phase::Leaving(self.now() + self.dialogue.shared.config.limits.close_timeout);
+                    self.driver.session.leave();
+                    self.phase = Phase::Leaving(self.now() + self.driver.shared.config.limits.close_timeout);
                     return true;
                 }
             }
@@ -59,36 +59,36 @@ where
         true
     }
 
-    fn on_heard(&mut self, heard: &Heard<'_>) {
+    fn on_received(&mut self, received: &Received<'_>) {
         let now = self.now();
-        self.last_heard = now;
+        self.last_received = now;
         self.pinged_at = None;
-        let sent = match heard {
-            Heard::Message(Message::Close(_)) => None,
-            Heard::Message(Message::Ping(_)) => Some(Sent::Ping),
+        let sent = match received {
+            Received::Message(Message::Close(_)) => None,
+            Received::Message(Message::Ping(_)) => Some(Sent::Ping),
             // Pongs are counted as messages: somebody else may have us ping this peer often.
             _ => Some(Sent::Message),
         };
-        if sent.is_some_and(|sent| !self.dialogue.spend(sent, now)) {
+        if sent.is_some_and(|sent| !self.driver.spend(sent, now)) {
             return;
         }
-        match heard {
-            Heard::Text(text) => self.on_text(text, now),
-            Heard::Message(Message::Text(text)) => self.on_text(text, now),
+        match received {
+            Received::Text(text) => self.on_text(text, now),
+            Received::Message(Message::Text(text)) => self.on_text(text, now),
             // The WebSocket layer has queued the answer: it goes out with the next flush.
-            Heard::Message(Message::Ping(_)) => self.dirty = true,
-            Heard::Message(Message::Pong(_)) => self.dialogue.outbox.alive(),
-            Heard::Message(Message::Close(_)) => {
-                self.dialogue.session.leave();
+            Received::Message(Message::Ping(_)) => self.dirty = true,
+            Received::Message(Message::Pong(_)) => self.driver.outbox.alive(),
+            Received::Message(Message::Close(_)) => {
+                self.driver.session.leave();
                 self.dirty = true;
                 if self.phase == Phase::Open {
-                    self.phase = Phase::Closing(now + self.dialogue.shared.config.limits.close_timeout);
+                    self.phase = Phase::Closing(now + self.driver.shared.config.limits.close_timeout);
                 }
             }
-            Heard::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
-                self.dialogue.session.on_binary();
+            Received::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
+                self.driver.session.on_binary();
             }
-            Heard::Message(Message::Binary(_) | Message::Frame(_)) => {}
+            Received::Message(Message::Binary(_) | Message::Frame(_)) => {}
         }
     }
 
@@ -96,13 +96,13 @@ where
         if self.phase != Phase::Open {
             return;
         }
-        if self.dialogue.session.holds_texts() {
-            self.dialogue.hold(text.to_owned());
-        } else if self.first_bytes.is_some() && text.len() > self.dialogue.shared.config.limits.max_first_message {
+        if self.driver.session.holds_texts() {
+            self.driver.hold(text.to_owned());
+        } else if self.first_bytes.is_some() && text.len() > self.driver.shared.config.limits.max_first_message {
             self.break_off(End::message_too_big());
         } else {
-            self.dialogue.feed(text, now);
-            if self.dialogue.session.is_introduced() {
+            self.driver.feed(text, now);
+            if self.driver.session.is_introduced() {
                 self.first_bytes = None;
             }
         }
@@ -110,11 +110,11 @@ where
 
     /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
     fn on_read_error(&mut self, error: &WebSocketError) {
-        self.deaf = true;
+        self.read_closed = true;
         match Fault::of(error) {
             Fault::Lost => drop(self.lost(error)),
             Fault::Close(end) => self.break_off(end),
-            Fault::Refuse(refusal) => self.dialogue.session.expel(&refusal),
+            Fault::Refuse(refusal) => self.driver.session.disconnect(&refusal),
         }
     }
 
@@ -123,12 +123,12 @@ where
     fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Phase::Leaving(_) = self.phase else { return false };
         // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
-        if !self.deaf && !S::SAYS_GOODBYE {
+        if !self.read_closed && !S::SAYS_GOODBYE {
             self.phase = Phase::Over;
             return true;
         }
         match Pin::new(self.socket.transport()).poll_shutdown(cx) {
-            Poll::Ready(Ok(())) if self.deaf => {}
+            Poll::Ready(Ok(())) if self.read_closed => {}
             Poll::Ready(_) => {
                 self.phase = Phase::Over;
                 return true;
@@ -150,16 +150,16 @@ where
     fn count_first_bytes(&mut self, came: u32) {
         let Some(first) = &mut self.first_bytes else { return };
         *first = first.saturating_add(came as usize);
-        if *first > self.dialogue.shared.config.limits.max_first_message * 2 {
+        if *first > self.driver.shared.config.limits.max_first_message * 2 {
             self.break_off(End::message_too_big());
         }
     }
 
     /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
     fn break_off(&mut self, end: End) {
-        if !self.dialogue.outbox.is_closed() {
-            self.dialogue.shared.incidents.count(Incident::Misbehaved);
-            self.dialogue.outbox.finish(None, end);
+        if !self.driver.outbox.is_closed() {
+            self.driver.shared.incidents.count(Incident::Misbehaved);
+            self.driver.outbox.close(None, end);
         }
     }
 }

@@ -20,27 +20,27 @@ where
             Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
             Phase::Open if self.close_by.is_some() => self.close_by,
             Phase::Open => {
-                let keepalive = &self.dialogue.shared.config.keepalive;
+                let keepalive = &self.driver.shared.config.keepalive;
                 let ping = match self.pinged_at {
                     Some(at) => at.checked_add(keepalive.timeout),
-                    None => keepalive.interval.and_then(|interval| self.last_heard.checked_add(interval)),
+                    None => keepalive.interval.and_then(|interval| self.last_received.checked_add(interval)),
                 };
-                [ping, self.dialogue.session.deadline(), self.write_deadline()].into_iter().flatten().min()
+                [ping, self.driver.session.deadline(), self.write_deadline()].into_iter().flatten().min()
             }
         }
     }
 
     /// When a peer that takes nothing of what is written is given up.
     fn write_deadline(&self) -> Option<Instant> {
-        self.stuck_since?.checked_add(self.dialogue.shared.config.limits.write_timeout)
+        self.stuck_since?.checked_add(self.driver.shared.config.limits.write_timeout)
     }
 
     /// Sets the bell, and does what is due. What is heard only moves the deadline away: the bell stays as it is, and is
     /// set anew when it has rung.
     pub(in crate::server) fn keep_time(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(due) = self.due() else { return false };
-        let real = self.dialogue.shared.clock.real(due);
-        if real.is_some_and(|real| self.bell.rings_by(real)) {
+        let real = self.driver.shared.clock.real(due);
+        if real.is_some_and(|real| self.timer.fires_by(real)) {
             return false;
         }
         let now = self.now();
@@ -50,7 +50,7 @@ where
         }
         // Where the time stands still, whoever moves it wakes us.
         if let Some(real) = real {
-            self.bell.set(real, cx.waker());
+            self.timer.set(real, cx.waker());
         }
         false
     }
@@ -59,22 +59,22 @@ where
         if self.phase != Phase::Open || self.close_by.is_some() {
             tracing::debug!(
                 "dropping {} {}: it took too long to say goodbye",
-                self.dialogue.peer.role.as_str(),
-                self.dialogue.peer
+                self.driver.peer.role.as_str(),
+                self.driver.peer
             );
             self.phase = Phase::Over;
         } else if self.write_deadline().is_some_and(|deadline| deadline <= now) {
-            self.dialogue.outbox.overrun();
-        } else if self.dialogue.session.deadline().is_some_and(|deadline| deadline <= now) {
-            self.dialogue.look(now);
+            self.driver.outbox.close_slow();
+        } else if self.driver.session.deadline().is_some_and(|deadline| deadline <= now) {
+            self.driver.recheck(now);
         } else if self.pinged_at.is_some() {
-            tracing::info!("dropping {} {}: no pong", self.dialogue.peer.role.as_str(), self.dialogue.peer);
-            self.dialogue.shared.incidents.count(Incident::Silent);
-            self.dialogue.session.leave();
+            tracing::info!("dropping {} {}: no pong", self.driver.peer.role.as_str(), self.driver.peer);
+            self.driver.shared.incidents.count(Incident::Silent);
+            self.driver.session.leave();
             self.phase = Phase::Over;
         } else {
             // Through the outbox: it goes out when there is room for it.
-            self.dialogue.outbox.ping();
+            self.driver.outbox.ping();
             self.pinged_at = Some(now);
         }
     }

@@ -19,7 +19,7 @@ use crate::server::shared::Shared;
 const MAX_ENVELOPE: usize = r#"{"message_type":"client_msg","client_id":2147483647,"payload":}"#.len();
 
 /// What one client that polls has said, and what there is for it.
-pub(in crate::server) struct Mailbox {
+pub(in crate::server) struct PolledConnection {
     pub(super) shared: Arc<Shared>,
     pub(super) device: DeviceId,
     pub(super) outbox: Arc<Outbox>,
@@ -58,33 +58,33 @@ pub(super) enum Life {
 }
 
 /// A request that waits: its client is there for as long.
-struct Waits<'a> {
-    mailbox: &'a Mailbox,
+struct PendingPoll<'a> {
+    connection: &'a PolledConnection,
     /// [`Kept::unsent`] when it came.
     unsent: u64,
 }
 
-impl<'a> Waits<'a> {
-    fn new(mailbox: &'a Mailbox) -> Self {
-        let mut state = mailbox.state.lock();
+impl<'a> PendingPoll<'a> {
+    fn new(connection: &'a PolledConnection) -> Self {
+        let mut state = connection.state.lock();
         state.waiting += 1;
-        Self { mailbox, unsent: state.kept.unsent() }
+        Self { connection, unsent: state.kept.unsent() }
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for PendingPoll<'_> {
     fn drop(&mut self) {
-        let mut state = self.mailbox.state.lock();
+        let mut state = self.connection.state.lock();
         state.waiting -= 1;
         // Once the session is over, only what is fetched for the first time keeps the rest.
         if state.life != Life::Ended || state.kept.unsent() > self.unsent {
-            state.last_seen = Some(self.mailbox.shared.clock.now());
+            state.last_seen = Some(self.connection.shared.clock.now());
         }
         state.wake();
     }
 }
 
-impl Mailbox {
+impl PolledConnection {
     /// Whether a payload fits a message to the device. Where the device has gone, the session says so.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Mailbox {
 
     /// The messages that are wanted; acknowledges those before them. Where there are none, waits for them.
     pub(in crate::server) async fn fetch(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
-        let _waits = Waits::new(self);
+        let _waits = PendingPoll::new(self);
         let fetched = async {
             loop {
                 let arrived = self.arrived.notified();
@@ -155,7 +155,7 @@ impl Mailbox {
         (!found.is_empty() || wanted.count == 0).then_some(Ok(found))
     }
 
-    /// What [`Mailbox::fetch`] would return now. Changes nothing.
+    /// What [`PolledConnection::fetch`] would return now. Changes nothing.
     pub(in crate::server) fn peek(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
         let state = self.state.lock();
         let start = state.start_of(wanted)?;
@@ -178,7 +178,7 @@ impl Mailbox {
 
     /// The device info; `None` where the connection ends without.
     pub(super) async fn first_message(&self) -> Option<Text> {
-        let _waits = Waits::new(self);
+        let _waits = PendingPoll::new(self);
         loop {
             let arrived = self.arrived.notified();
             {

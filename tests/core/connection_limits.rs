@@ -7,55 +7,55 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::Limits;
-use cuttlefish_signaling::gate::{Entry, Gate};
+use cuttlefish_signaling::access::connection_limits::{ConnectionLimiter, Permit};
 use cuttlefish_signaling::incidents::{Incident, Incidents};
 
-fn gate(limits: Limits) -> (Arc<Gate>, Arc<Incidents>, Instant) {
+fn limiter(limits: Limits) -> (Arc<ConnectionLimiter>, Arc<Incidents>, Instant) {
     let (incidents, now) = (Arc::new(Incidents::default()), Instant::now());
-    (Gate::new(limits, Arc::clone(&incidents), now), incidents, now)
+    (ConnectionLimiter::new(limits, Arc::clone(&incidents), now), incidents, now)
 }
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn is_cut(entry: &Entry) -> bool {
-    let cut = std::pin::pin!(entry.cut());
-    cut.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+fn is_cut(permit: &Permit) -> bool {
+    let evicted = std::pin::pin!(permit.evicted());
+    evicted.poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 #[test]
 fn so_many_in_all_and_room_comes_back() {
-    let (gate, incidents, now) = gate(Limits { max_connections: 2, ..Limits::default() });
-    let first = gate.enter(address("127.0.0.1"), now);
-    let second = gate.enter(address("10.0.0.1"), now);
-    let third = gate.enter(address("10.0.0.2"), now);
+    let (limiter, incidents, now) = limiter(Limits { max_connections: 2, ..Limits::default() });
+    let first = limiter.acquire(address("127.0.0.1"), now);
+    let second = limiter.acquire(address("10.0.0.1"), now);
+    let third = limiter.acquire(address("10.0.0.2"), now);
     assert_eq!([first.turned_away, second.turned_away, third.turned_away], [None, None, Some("Too many connections")]);
     drop(third);
-    assert!(gate.enter(address("10.0.0.2"), now).turned_away.is_some(), "who was turned away has taken no room");
+    assert!(limiter.acquire(address("10.0.0.2"), now).turned_away.is_some(), "who was turned away has taken no room");
     drop(first);
-    assert_eq!(gate.enter(address("10.0.0.2"), now).turned_away, None);
+    assert_eq!(limiter.acquire(address("10.0.0.2"), now).turned_away, None);
     assert_eq!(incidents.of(Incident::TurnedAway), 2);
 }
 
 #[test]
 fn so_many_of_one_address_but_loopback() {
-    let (gate, _, now) = gate(Limits { max_connections_per_address: 2, ..Limits::default() });
-    let of_one: Vec<_> = (0..3).map(|_| gate.enter(address("10.0.0.1"), now)).collect();
+    let (limiter, _, now) = limiter(Limits { max_connections_per_address: 2, ..Limits::default() });
+    let of_one: Vec<_> = (0..3).map(|_| limiter.acquire(address("10.0.0.1"), now)).collect();
     assert_eq!(of_one[2].turned_away, Some("Too many connections from this address"));
-    assert_eq!(gate.enter(address("10.0.0.2"), now).turned_away, None, "others are not disturbed");
+    assert_eq!(limiter.acquire(address("10.0.0.2"), now).turned_away, None, "others are not disturbed");
     for loopback in ["127.0.0.1", "127.9.9.9", "::1"] {
-        let many: Vec<_> = (0..5).map(|_| gate.enter(address(loopback), now)).collect();
-        assert!(many.iter().all(|entry| entry.turned_away.is_none()));
+        let many: Vec<_> = (0..5).map(|_| limiter.acquire(address(loopback), now)).collect();
+        assert!(many.iter().all(|permit| permit.turned_away.is_none()));
     }
     drop(of_one);
-    assert_eq!(gate.enter(address("10.0.0.1"), now).turned_away, None);
+    assert_eq!(limiter.acquire(address("10.0.0.1"), now).turned_away, None);
 }
 
 #[test]
 fn so_many_in_a_second() {
-    let (gate, _, now) = gate(Limits { new_per_second: 3, ..Limits::default() });
-    let enter = |at| gate.enter(address("127.0.0.1"), at).turned_away;
+    let (limiter, _, now) = limiter(Limits { new_per_second: 3, ..Limits::default() });
+    let enter = |at| limiter.acquire(address("127.0.0.1"), at).turned_away;
     assert_eq!([enter(now), enter(now), enter(now)], [None; 3]);
     assert_eq!(enter(now), Some("Too many new connections"));
     let later = now + Duration::from_millis(400);
@@ -64,8 +64,8 @@ fn so_many_in_a_second() {
 
 #[test]
 fn the_oldest_that_is_opening_goes_for_the_newest() {
-    let (gate, incidents, now) = gate(Limits { max_opening: 2, ..Limits::default() });
-    let enter = || gate.enter(address("127.0.0.1"), now);
+    let (limiter, incidents, now) = limiter(Limits { max_opening: 2, ..Limits::default() });
+    let enter = || limiter.acquire(address("127.0.0.1"), now);
     let (first, second) = (enter(), enter());
     first.opened();
     let third = enter();

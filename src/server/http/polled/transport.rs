@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
-use super::mailbox::Mailbox;
+use super::connection::PolledConnection;
 use crate::core::outbox::End;
 use crate::protocol::{Text, outbound};
-use crate::server::message_pump::{Came, Wire};
+use crate::server::message_pump::{Incoming, MessageTransport};
 
-pub(in crate::server) struct PolledWire(pub(in crate::server) Arc<Mailbox>);
+pub(in crate::server) struct PolledTransport(pub(in crate::server) Arc<PolledConnection>);
 
-impl Wire for PolledWire {
-    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Came> {
+impl MessageTransport for PolledTransport {
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let mut state = self.0.state.lock();
         if let Some(text) = state.said.pop_front() {
             state.said_bytes -= text.len();
-            return Poll::Ready(Came::Text(text));
+            return Poll::Ready(Incoming::Text(text));
         }
         if state.hung_up {
-            return Poll::Ready(Came::Gone);
+            return Poll::Ready(Incoming::Gone);
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending

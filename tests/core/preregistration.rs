@@ -5,69 +5,82 @@ use std::sync::Arc;
 
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds};
 use cuttlefish_signaling::peer::Role;
+use cuttlefish_signaling::preregistrations::{DeviceMetadata, NO_METADATA, PreRegisterError, PreRegistrations};
 use cuttlefish_signaling::protocol::control::{Announced, ControlMessage, PreRegister};
 use cuttlefish_signaling::protocol::{DeviceId, Malformed, PollBody, inbound, payload};
-use cuttlefish_signaling::roster::{NotExpected, Place, Roster, UNPLACED};
 
-use crate::actors::{client_disconnected, client_msg, device_msg, error, house};
+use crate::actors::{client_disconnected, client_msg, device_msg, error, harness};
 
 fn outbox() -> Arc<Outbox> {
     Arc::new(Outbox::new(OutboxBounds { messages: 10, bytes: 100_000 }))
 }
 
-fn place(name: &str) -> Place {
-    Place { group_name: Cow::Borrowed("lab"), owner: String::new(), name: name.to_owned(), adb_port: 0 }
+fn metadata(name: &str) -> DeviceMetadata {
+    DeviceMetadata { group_name: Cow::Borrowed("lab"), owner: String::new(), name: name.to_owned(), adb_port: 0 }
 }
 
 #[test]
 fn one_connection_expects_an_id_until_it_has_registered() {
-    let (roster, id, one, other) = (Roster::default(), DeviceId::new("a"), outbox(), outbox());
-    assert_eq!(roster.expect(&id, place("1"), &one, true, 10), Err(NotExpected::AlreadyRegistered));
-    assert_eq!(roster.expect(&id, place("1"), &one, false, 10), Ok(()));
-    assert_eq!(roster.expect(&id, place("2"), &other, false, 10), Err(NotExpected::AlreadyPreRegistered));
-    roster.registered(&id);
-    roster.registered(&id);
-    assert_eq!(roster.pending(), 0);
-    roster.cancel(&one);
-    assert_eq!(roster.place_of(&id).unwrap().name, "1", "it is what it was when it comes back");
-    assert_eq!(roster.expect(&id, place("2"), &other, false, 10), Ok(()));
-    assert_eq!(roster.place_of(&id).unwrap().name, "2");
+    let (preregistrations, id, one, other) = (PreRegistrations::default(), DeviceId::new("a"), outbox(), outbox());
+    assert_eq!(
+        preregistrations.pre_register(&id, metadata("1"), &one, true, 10),
+        Err(PreRegisterError::AlreadyRegistered)
+    );
+    assert_eq!(preregistrations.pre_register(&id, metadata("1"), &one, false, 10), Ok(()));
+    assert_eq!(
+        preregistrations.pre_register(&id, metadata("2"), &other, false, 10),
+        Err(PreRegisterError::AlreadyPreRegistered)
+    );
+    preregistrations.registered(&id);
+    preregistrations.registered(&id);
+    assert_eq!(preregistrations.pending(), 0);
+    preregistrations.cancel(&one);
+    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "1", "it is what it was when it comes back");
+    assert_eq!(preregistrations.pre_register(&id, metadata("2"), &other, false, 10), Ok(()));
+    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "2");
 }
 
 #[test]
 fn what_is_pending_goes_with_its_connection_and_nothing_else() {
-    let (roster, one, other) = (Roster::default(), outbox(), outbox());
+    let (preregistrations, one, other) = (PreRegistrations::default(), outbox(), outbox());
     for (name, by) in [("a", &one), ("b", &one), ("c", &other)] {
-        roster.expect(&DeviceId::new(name), place(name), by, false, 10).unwrap();
+        preregistrations.pre_register(&DeviceId::new(name), metadata(name), by, false, 10).unwrap();
     }
-    roster.cancel(&one);
-    assert_eq!(roster.pending(), 1);
-    assert!(roster.place_of(&DeviceId::new("a")).is_none());
-    assert!(roster.place_of(&DeviceId::new("c")).is_some());
+    preregistrations.cancel(&one);
+    assert_eq!(preregistrations.pending(), 1);
+    assert!(preregistrations.metadata_of(&DeviceId::new("a")).is_none());
+    assert!(preregistrations.metadata_of(&DeviceId::new("c")).is_some());
 }
 
 #[test]
 fn there_are_at_most_so_many() {
-    let (roster, by) = (Roster::default(), outbox());
-    assert_eq!(roster.expect(&DeviceId::new("a"), place("a"), &by, false, 1), Ok(()));
-    assert_eq!(roster.expect(&DeviceId::new("b"), place("b"), &by, false, 1), Err(NotExpected::TooMany));
-    roster.registered(&DeviceId::new("a"));
-    assert_eq!(roster.expect(&DeviceId::new("a"), place("a"), &by, false, 1), Ok(()), "in its own place");
+    let (preregistrations, by) = (PreRegistrations::default(), outbox());
+    assert_eq!(preregistrations.pre_register(&DeviceId::new("a"), metadata("a"), &by, false, 1), Ok(()));
+    assert_eq!(
+        preregistrations.pre_register(&DeviceId::new("b"), metadata("b"), &by, false, 1),
+        Err(PreRegisterError::TooMany)
+    );
+    preregistrations.registered(&DeviceId::new("a"));
+    assert_eq!(
+        preregistrations.pre_register(&DeviceId::new("a"), metadata("a"), &by, false, 1),
+        Ok(()),
+        "in its own metadata"
+    );
 }
 
 #[test]
 fn the_group_is_the_announced_one_else_that_of_the_device_info() {
     let info = r#"{"group_id":"own"}"#;
-    let unnamed = Place { group_name: Cow::Borrowed(""), ..place("1") };
-    for (place, info, group) in [
-        (&place("1"), info, "lab"),
+    let unnamed = DeviceMetadata { group_name: Cow::Borrowed(""), ..metadata("1") };
+    for (metadata, info, group) in [
+        (&metadata("1"), info, "lab"),
         (&unnamed, info, "own"),
-        (&UNPLACED, info, "own"),
-        (&UNPLACED, "null", ""),
-        (&UNPLACED, "", ""),
-        (&UNPLACED, r#"{"group_id":7}"#, ""),
+        (&NO_METADATA, info, "own"),
+        (&NO_METADATA, "null", ""),
+        (&NO_METADATA, "", ""),
+        (&NO_METADATA, r#"{"group_id":7}"#, ""),
     ] {
-        assert_eq!(place.group_of(info), group, "{place:?} {info}");
+        assert_eq!(metadata.group_of(info), group, "{metadata:?} {info}");
     }
 }
 
@@ -142,47 +155,47 @@ fn bodies_and_bare_payloads_are_read_to_the_letter() {
 
 #[test]
 fn a_client_whose_request_names_the_device_speaks_in_payloads() {
-    let mut house = house();
-    house.registers("d", "x");
-    house.hears("d");
-    house.opens_at("c", "x");
-    assert_eq!(house.all_heard("c"), [r#"{"device_info":"d"}"#], "no config");
+    let mut harness = harness();
+    harness.registers("d", "x");
+    harness.hears("d");
+    harness.opens_at("c", "x");
+    assert_eq!(harness.all_heard("c"), [r#"{"device_info":"d"}"#], "no config");
     for payload in [r#"{"message_type":"connect"}"#, "1.0", "null"] {
-        house.says("c", payload);
-        assert_eq!(house.all_heard("d"), [client_msg(1, payload)]);
-        house.forwards_to("d", 1, payload);
-        assert_eq!(house.all_heard("c"), [device_msg(payload)]);
+        harness.says("c", payload);
+        assert_eq!(harness.all_heard("d"), [client_msg(1, payload)]);
+        harness.forwards_to("d", 1, payload);
+        assert_eq!(harness.all_heard("c"), [device_msg(payload)]);
     }
-    house.leaves("d");
-    assert_eq!(house.all_heard("c"), [error("Device disconnected")]);
-    assert_eq!(house.peer("c").ended, Some(End::close(1000, "Device disconnected")));
+    harness.leaves("d");
+    assert_eq!(harness.all_heard("c"), [error("Device disconnected")]);
+    assert_eq!(harness.peer("c").ended, Some(End::close(1000, "Device disconnected")));
 }
 
 #[test]
 fn such_a_client_is_told_what_is_wrong() {
-    let mut house = house();
-    house.opens_at("early", "x");
-    assert_eq!(house.all_heard("early"), [error("Connection failed: Device not found: 'x'")]);
-    house.registers("d", "x");
-    house.hears("d");
-    house.opens_at("c", "x");
-    house.hears("c");
-    house.says("c", "{");
-    assert_eq!(house.all_heard("c"), [error("Received Invalid JSON")]);
-    assert_eq!(house.all_heard("d"), [client_disconnected(1)]);
+    let mut harness = harness();
+    harness.opens_at("early", "x");
+    assert_eq!(harness.all_heard("early"), [error("Connection failed: Device not found: 'x'")]);
+    harness.registers("d", "x");
+    harness.hears("d");
+    harness.opens_at("c", "x");
+    harness.hears("c");
+    harness.says("c", "{");
+    assert_eq!(harness.all_heard("c"), [error("Received Invalid JSON")]);
+    assert_eq!(harness.all_heard("d"), [client_disconnected(1)]);
 }
 
 #[test]
 fn a_device_on_packets_hears_no_error_of_a_client_that_never_was() {
-    let mut house = house();
-    house.opens_over_packets("d");
-    house.says("d", r#"{"message_type":"register","device_id":"x","device_port":8443}"#);
-    house.hears("d");
-    house.forwards_to("d", 9, "1");
-    assert_eq!(house.all_heard("d"), [client_disconnected(9)]);
-    assert_eq!(house.balance().refused, 1);
-    assert_eq!(house.hub.device(&DeviceId::new("x")).unwrap().port, Some(8443));
-    house.opens("remote", Role::Device);
-    house.says("remote", r#"{"message_type":"register","device_id":"y","device_port":22}"#);
-    assert_eq!(house.hub.device(&DeviceId::new("y")).unwrap().port, None, "a stranger's word names no local port");
+    let mut harness = harness();
+    harness.opens_over_packets("d");
+    harness.says("d", r#"{"message_type":"register","device_id":"x","device_port":8443}"#);
+    harness.hears("d");
+    harness.forwards_to("d", 9, "1");
+    assert_eq!(harness.all_heard("d"), [client_disconnected(9)]);
+    assert_eq!(harness.balance().refused, 1);
+    assert_eq!(harness.hub.device(&DeviceId::new("x")).unwrap().port, Some(8443));
+    harness.opens("remote", Role::Device);
+    harness.says("remote", r#"{"message_type":"register","device_id":"y","device_port":22}"#);
+    assert_eq!(harness.hub.device(&DeviceId::new("y")).unwrap().port, None, "a stranger's word names no local port");
 }

@@ -14,7 +14,7 @@ use cuttlefish_signaling::protocol::{IceServers, Text};
 use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Session, Step};
 
-pub struct House {
+pub struct Harness {
     pub hub: Arc<Hub>,
     relay: Arc<Relay>,
     now: Instant,
@@ -26,7 +26,7 @@ pub struct Party<S> {
     pub outbox: Arc<Outbox>,
 }
 
-impl House {
+impl Harness {
     pub fn new() -> Self {
         let hub = Arc::new(Hub::new(Arc::new(()), 16_384, || 1));
         Self { hub, relay: Arc::new(Relay::new(None, 10_000)), now: Instant::now() }
@@ -38,7 +38,7 @@ impl House {
             hub: Arc::clone(&self.hub),
             relay: Arc::clone(&self.relay),
             incidents: Arc::default(),
-            roster: Arc::default(),
+            preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
             outbox: Arc::new(Outbox::new(config.outbox_bounds())),
             peer: Arc::new(Peer::anonymous(role)),

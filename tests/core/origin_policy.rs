@@ -1,7 +1,7 @@
 //! Which pages may use a server: pairs of `Host` and `Origin`.
 
 use cuttlefish_signaling::Config;
-use cuttlefish_signaling::policy::{Foreign, Policy};
+use cuttlefish_signaling::access::origin_policy::{Foreign, Policy};
 
 fn check(policy: &Policy, path: &str, host: Option<&str>, origin: Option<&str>) -> Result<(), Foreign> {
     policy.check(path, host.as_slice(), origin.as_slice())

@@ -1,4 +1,4 @@
-//! A house without sockets: peers are sessions and outboxes, the edge is [`House::settle`], time is a number.
+//! A house without sockets: peers are sessions and outboxes, the edge is [`Harness::settle`], time is a number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
-use cuttlefish_signaling::hub::{Device, Hub, Ticket};
+use cuttlefish_signaling::hub::{ConnectionId, Device, Hub};
 use cuttlefish_signaling::incidents::Incidents;
-use cuttlefish_signaling::journal::{Journal, Scribe, Witness};
+use cuttlefish_signaling::journal::{Journal, JournalObserver, PeerJournal};
 use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
+use cuttlefish_signaling::preregistrations::PreRegistrations;
 use cuttlefish_signaling::protocol::{DeviceId, IceServers};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
-use cuttlefish_signaling::roster::Roster;
 use cuttlefish_signaling::session::{
     Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step,
 };
@@ -27,7 +27,7 @@ pub const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 /// The largest packet that the system takes.
 const MAX_PACKET: usize = 212_960;
 
-pub struct House {
+pub struct Harness {
     pub hub: Arc<Hub>,
     pub relay: Arc<Relay>,
     pub incidents: Arc<Incidents>,
@@ -37,7 +37,7 @@ pub struct House {
     pub hold_device_info: bool,
     /// Devices that open from now on are Cuttlefish's own: they hear no errors.
     pub cuttlefish: bool,
-    pub roster: Arc<Roster>,
+    pub preregistrations: Arc<PreRegistrations>,
     rules: Arc<Rules>,
     config: Config,
     peers: BTreeMap<String, Actor>,
@@ -51,14 +51,14 @@ pub struct Actor {
     pub question: Option<Question>,
     probe: Option<(Arc<Device>, oneshot::Receiver<()>, Instant)>,
     held: VecDeque<String>,
-    ticket: Option<Ticket>,
+    connection_id: Option<ConnectionId>,
     frozen: bool,
 }
 
 /// Writes journals at second 1.
 struct Unmoved;
 
-impl Witness for Unmoved {
+impl JournalObserver for Unmoved {
     fn now(&self) -> f64 {
         1.0
     }
@@ -66,7 +66,7 @@ impl Witness for Unmoved {
     fn recorded(&self) {}
 }
 
-impl House {
+impl Harness {
     pub fn new(config: Config) -> Self {
         let client_ids = config.client_ids;
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core asks nobody") };
@@ -79,7 +79,7 @@ impl House {
             ice: Some(ice),
             hold_device_info: false,
             cuttlefish: false,
-            roster: Arc::default(),
+            preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
             config,
             peers: BTreeMap::new(),
@@ -129,13 +129,13 @@ impl House {
             outbox = outbox.without_errors();
         }
         if let Some(journal) = self.relay.journal() {
-            outbox = outbox.recorded(Scribe::new(Arc::clone(journal), peer.role));
+            outbox = outbox.recorded(PeerJournal::new(Arc::clone(journal), peer.role));
         }
         Context {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
-            roster: Arc::clone(&self.roster),
+            preregistrations: Arc::clone(&self.preregistrations),
             rules: Arc::clone(&self.rules),
             peer: Arc::new(peer),
             outbox: Arc::new(outbox),
@@ -145,7 +145,7 @@ impl House {
     fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
             session: Box::new(session),
-            ticket: Some(self.hub.admit(&outbox)),
+            connection_id: Some(self.hub.add_connection(&outbox)),
             outbox,
             heard: VecDeque::new(),
             ended: None,
@@ -187,9 +187,9 @@ impl House {
     pub fn leaves(&mut self, name: &str) {
         let mut peer = self.peers.remove(name).unwrap();
         peer.session.leave();
-        let lost = peer.outbox.abandon();
-        self.relay.ledger().lose(lost);
-        self.hub.dismiss(peer.ticket.take().unwrap());
+        let lost = peer.outbox.drain();
+        self.relay.ledger().count_gone(lost);
+        self.hub.remove_connection(peer.connection_id.take().unwrap());
         self.settle();
     }
 
@@ -199,7 +199,7 @@ impl House {
         for name in self.names() {
             let peer = self.peer(&name);
             if peer.session.deadline().is_some_and(|deadline| deadline <= now) {
-                let step = peer.session.on_look(now);
+                let step = peer.session.on_recheck(now);
                 self.take(&name, step);
             }
         }
@@ -300,12 +300,12 @@ impl House {
         let Poll::Ready(outgoing) = peer.outbox.poll_next(&cx, true) else { return false };
         match outgoing {
             Outgoing::Message { text, forward } => {
-                relay.ledger().deliver(u64::from(forward));
+                relay.ledger().count_delivered(u64::from(forward));
                 peer.heard.push_back(text.as_str().to_owned());
             }
             Outgoing::Ping => peer.outbox.alive(),
-            Outgoing::Look => {
-                let step = peer.session.on_look(now);
+            Outgoing::Recheck => {
+                let step = peer.session.on_recheck(now);
                 self.take(name, step);
             }
             Outgoing::Closing => peer.session.leave(),
