@@ -18,7 +18,7 @@ DIRECTIONS = (
 )
 
 PAYLOAD_TYPES = ("request-offer", "offer", "answer", "ice-candidate", "error")
-"""The types real peers use (PROTOCOL.md 6)."""
+"""The types real peers use (docs/protocol.md 6)."""
 
 
 def check_names(unknown: Mapping[str, Any], known: Iterable[str]) -> None:

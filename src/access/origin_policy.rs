@@ -3,7 +3,7 @@
 //!
 //! Both are checked before anything else is looked at. Programs that are no browsers send no `Origin`. A device sends one
 //! that equals the server's address, but may get the scheme or the port wrong: on `/register_device` the host of an
-//! `Origin` has to be that of the request (PROTOCOL.md 3). A web page of another host must not become a device.
+//! `Origin` has to be that of the request (docs/protocol.md 3). A web page of another host must not become a device.
 
 use std::net::{IpAddr, Ipv6Addr};
 

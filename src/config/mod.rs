@@ -50,9 +50,9 @@ pub struct Config {
     pub host: IpAddr,
     /// The port to listen on; 0, the default, is a free one.
     pub port: u16,
-    /// Where devices register over a local socket (PROTOCOL.md 5.1); default nowhere.
+    /// Where devices register over a local socket (docs/protocol.md 5.1); default nowhere.
     pub device_socket: Option<PathBuf>,
-    /// Where devices are announced over a local socket (PROTOCOL.md 5.2); default nowhere.
+    /// Where devices are announced over a local socket (docs/protocol.md 5.2); default nowhere.
     pub control_socket: Option<PathBuf>,
     /// TLS, or none (the default).
     pub tls: Option<Tls>,
@@ -116,7 +116,7 @@ pub struct Limits {
     pub max_opening: usize,
     /// Devices at a time. Default 16,384.
     pub max_devices: usize,
-    /// The longest device id, in bytes; the names of a pre-registration as well. Default 256 (PROTOCOL.md 4).
+    /// The longest device id, in bytes; the names of a pre-registration as well. Default 256 (docs/protocol.md 4).
     pub max_device_id: usize,
     /// Clients of one device at a time. Default 1,024.
     pub max_clients_per_device: usize,
@@ -146,7 +146,7 @@ pub struct Limits {
     /// How long a TLS handshake may take. Default 5 s.
     pub tls_handshake_timeout: Duration,
     /// How long the holder of an id has to answer the ping when somebody else wants it. Default 2 s
-    /// (PROTOCOL.md 4): devices register again 1 s after they lost their connection.
+    /// (docs/protocol.md 4): devices register again 1 s after they lost their connection.
     pub probe_timeout: Duration,
     /// How long a closed connection may take to write what waits and to say goodbye. Default 5 s.
     pub close_timeout: Duration,
@@ -156,7 +156,7 @@ pub struct Limits {
     pub journal_bytes: usize,
     /// Forwards that faults may hold back; more go on at once. Default 10,000.
     pub held_by_faults: usize,
-    /// How long a client that polls may stay away. Default 30 s (PROTOCOL.md 5.3); then it has left. No request of it
+    /// How long a client that polls may stay away. Default 30 s (docs/protocol.md 5.3); then it has left. No request of it
     /// waits for longer.
     pub polled_timeout: Duration,
     /// Clients that poll, at a time. Default 1,024: each may keep twice what an outbox holds.

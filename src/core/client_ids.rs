@@ -1,4 +1,4 @@
-//! Where the client ids of a registration begin, and the last id of each device that was here (PROTOCOL.md 2.5).
+//! Where the client ids of a registration begin, and the last id of each device that was here (docs/protocol.md 2.5).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -148,7 +148,7 @@ impl Device {
         clients.present.get(&id).cloned().map_or(Found::Left, Found::Here)
     }
 
-    /// Tells the device that this client has left: each time it speaks to it (PROTOCOL.md 4).
+    /// Tells the device that this client has left: each time it speaks to it (docs/protocol.md 4).
     pub fn tell_left(&self, id: ClientId) {
         self.outbox.push(outbound::client_disconnected(id));
     }

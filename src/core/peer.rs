@@ -37,9 +37,9 @@ pub struct Peer {
     pub grant: Grant,
     /// Whether it is told errors. Cuttlefish's own devices are not: those that offered the sub-protocol
     /// `webrtc-operator`, and those on the device socket. An error makes them reconnect in a storm, or never again
-    /// (PROTOCOL.md 4).
+    /// (docs/protocol.md 4).
     pub hears_errors: bool,
-    /// The largest message it takes, in bytes of text; told of devices only. 65,536 over a WebSocket (PROTOCOL.md 2.8).
+    /// The largest message it takes, in bytes of text; told of devices only. 65,536 over a WebSocket (docs/protocol.md 2.8).
     pub max_message: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Who is expected: devices that were pre-registered over the control socket (PROTOCOL.md 5.2), with what is said of them.
+//! Who is expected: devices that were pre-registered over the control socket (docs/protocol.md 5.2), with what is said of them.
 //!
 //! What was said of a device stays when it has registered, so that one that reconnects is what it was, until somebody
 //! pre-registers its id anew.
@@ -30,7 +30,7 @@ pub static NO_METADATA: DeviceMetadata =
 
 impl DeviceMetadata {
     /// The group of a device: the announced one, else the `group_id` of this device info (JSON text), else the empty
-    /// string (PROTOCOL.md 5.3).
+    /// string (docs/protocol.md 5.3).
     pub fn group_of(&self, info: &str) -> Cow<'_, str> {
         if self.group_name.is_empty() {
             return payload::group_id_of(info).unwrap_or_default().into();
@@ -62,7 +62,7 @@ pub enum PreRegisterError {
 }
 
 impl PreRegisterError {
-    /// What the control socket is told (PROTOCOL.md 5.2).
+    /// What the control socket is told (docs/protocol.md 5.2).
     pub fn text(self) -> &'static str {
         match self {
             Self::AlreadyPreRegistered => "Device Id already pre-registered",

@@ -1,6 +1,6 @@
 //! The books on forwards: what was accepted, and how each of them ended. Only counts; says nothing to anybody.
 //!
-//! At rest `accepted = delivered + refused + gone + dropped` (PROTOCOL.md 2.3: nothing is lost in silence).
+//! At rest `accepted = delivered + refused + gone + dropped` (docs/protocol.md 2.3: nothing is lost in silence).
 
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;

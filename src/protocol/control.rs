@@ -1,4 +1,4 @@
-//! The words of the control socket (PROTOCOL.md 5.2): devices are announced before they register.
+//! The words of the control socket (docs/protocol.md 5.2): devices are announced before they register.
 
 use serde::Deserialize;
 

@@ -32,13 +32,13 @@ impl fmt::Debug for DeviceId {
 }
 
 /// Whether a name can be shown and logged as it is: at most `max` bytes, without control characters and line
-/// separators (PROTOCOL.md 4 and 5.2).
+/// separators (docs/protocol.md 4 and 5.2).
 pub fn is_plain(name: &str, max: usize) -> bool {
     name.len() <= max && !name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
 /// The number by which a device knows one of its clients: 1 … 2^31-1, given out by the server, counting up, never
-/// reused while the registration lives (PROTOCOL.md 2.5). 0 can be said by a device, but is never given out.
+/// reused while the registration lives (docs/protocol.md 2.5). 0 can be said by a device, but is never given out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ClientId(u32);
 
@@ -57,7 +57,7 @@ impl ClientId {
     }
 
     /// Reads an id from the JSON text of a value. Whole numbers count however they are written (`1`, `1.0`, `1e0`);
-    /// strings, fractions and numbers outside 0 … 2^31-1 do not (PROTOCOL.md 4).
+    /// strings, fractions and numbers outside 0 … 2^31-1 do not (docs/protocol.md 4).
     pub fn from_json(text: &str) -> Option<Self> {
         if let Ok(number) = text.parse::<u32>() {
             // The usual form, and the only one on the fast path. JSON allows no `+` and no leading zero, so what

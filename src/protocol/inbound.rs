@@ -34,7 +34,7 @@ pub enum DeviceMessage<'a> {
         device_id: Option<DeviceId>,
         /// The JSON text of the device info, `null` where there is none.
         device_info: &'a str,
-        /// Where the device's own web server listens, if it says so (PROTOCOL.md 5.1).
+        /// Where the device's own web server listens, if it says so (docs/protocol.md 5.1).
         device_port: Option<u16>,
     },
     /// `forward`
@@ -103,7 +103,7 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
-/// The body of a request by which a client polls (PROTOCOL.md 5.3): each endpoint picks what it needs.
+/// The body of a request by which a client polls (docs/protocol.md 5.3): each endpoint picks what it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PollBody<'a> {
     /// The device to connect to, if it is a string.
@@ -129,7 +129,7 @@ impl<'a> PollBody<'a> {
     }
 }
 
-/// A text that is a payload as it stands (PROTOCOL.md 5.3, `WS /devices/{id}/connect`): any JSON value.
+/// A text that is a payload as it stands (docs/protocol.md 5.3, `WS /devices/{id}/connect`): any JSON value.
 ///
 /// # Errors
 /// [`Malformed::Json`].

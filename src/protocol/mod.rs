@@ -36,8 +36,8 @@ pub use outbound::Text;
 pub use role::Role;
 
 /// The largest message a real device can take: it does not reassemble frames and loses what lies beyond, in bytes
-/// (PROTOCOL.md 2.8).
+/// (docs/protocol.md 2.8).
 pub const MAX_DEVICE_MESSAGE: usize = 65_536;
 
-/// How deep arrays and objects may nest in a message, the envelope included (PROTOCOL.md 4, "On both").
+/// How deep arrays and objects may nest in a message, the envelope included (docs/protocol.md 4.3.4).
 pub const MAX_DEPTH: usize = 128;

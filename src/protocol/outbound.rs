@@ -74,7 +74,7 @@ pub fn device_info(info: &str) -> Text {
     concat(&[DEVICE_INFO, info, "}"])
 }
 
-/// What a client hears first that named its device in the request (PROTOCOL.md 5.3): `info` is JSON text.
+/// What a client hears first that named its device in the request (docs/protocol.md 5.3): `info` is JSON text.
 pub fn bare_device_info(info: &str) -> Text {
     concat(&[BARE_DEVICE_INFO, info, "}"])
 }

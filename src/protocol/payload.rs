@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// The longest `group_id` that counts, in bytes: as long as an announced group name may be (PROTOCOL.md 5.2).
+/// The longest `group_id` that counts, in bytes: as long as an announced group name may be (docs/protocol.md 5.2).
 const MAX_GROUP: usize = 256;
 
-/// The `"type"` of a payload (PROTOCOL.md 6: `offer`, `answer`, `ice-candidate`, …): `payload` is JSON text. `None` where
+/// The `"type"` of a payload (docs/protocol.md 6: `offer`, `answer`, `ice-candidate`, …): `payload` is JSON text. `None` where
 /// it is no object, or has no such string.
 pub fn type_of(payload: &str) -> Option<String> {
     #[derive(Deserialize)]
@@ -22,7 +22,7 @@ pub fn type_of(payload: &str) -> Option<String> {
     serde_json::from_str::<Typed<'_>>(payload).ok().map(|typed| typed.name.into_owned())
 }
 
-/// The `"group_id"` of a device info (PROTOCOL.md 5.3): `info` is JSON text. `None` where it is no object, or has no such
+/// The `"group_id"` of a device info (docs/protocol.md 5.3): `info` is JSON text. `None` where it is no object, or has no such
 /// string, or one that is no group name: more than 256 bytes, a control character or a line separator.
 pub fn group_id_of(info: &str) -> Option<String> {
     #[derive(Deserialize)]

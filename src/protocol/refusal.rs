@@ -1,6 +1,6 @@
 //! Every "no" a peer can hear, in one table: the text, and whether and how the connection closes. Layer 0.
 //!
-//! Texts are those of the reference server, so that tools that match on them keep working (PROTOCOL.md 4).
+//! Texts are those of the reference server, so that tools that match on them keep working (docs/protocol.md 4).
 
 use std::borrow::Cow;
 

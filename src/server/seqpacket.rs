@@ -1,4 +1,4 @@
-//! The device socket and the control socket (PROTOCOL.md 5.1 and 5.2): `SOCK_SEQPACKET`, one JSON message in each packet.
+//! The device socket and the control socket (docs/protocol.md 5.1 and 5.2): `SOCK_SEQPACKET`, one JSON message in each packet.
 //!
 //! Who may use them is up to the file system: they belong to the server's user and group, with mode 0770.
 

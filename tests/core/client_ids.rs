@@ -1,4 +1,4 @@
-//! Where client ids begin, and which last ids are remembered (PROTOCOL.md 2.5).
+//! Where client ids begin, and which last ids are remembered (docs/protocol.md 2.5).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-"""Cuttlefish's own devices, which must never be sent an error, and client ids for them (PROTOCOL.md 2.5 and 4)."""
+"""Cuttlefish's own devices, which must never be sent an error, and client ids for them (docs/protocol.md 2.5 and 4)."""
 
 from __future__ import annotations
 

@@ -519,7 +519,7 @@ def test_what_is_too_large(tmp_path: Path) -> None:
 
 
 def test_polled_forward_to_a_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
-    """The bytes around the payload depend on the number of the client (PROTOCOL.md 2.8)."""
+    """The bytes around the payload depend on the number of the client (docs/protocol.md 2.8)."""
     with both_doors(tmp_path) as (server, peers, _path):
         device = peers.device("remote", INFO)
         client = Today(peers, "remote")

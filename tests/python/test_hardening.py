@@ -208,7 +208,7 @@ def test_pages_and_names_that_are_allowed() -> None:
 
 
 def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
-    """PROTOCOL.md 3: an origin policy must not lock devices out, and a web page of another host is no device."""
+    """docs/protocol.md 3: an origin policy must not lock devices out, and a web page of another host is no device."""
     for origin in (f"https://127.0.0.1:{server.port}", "https://127.0.0.1", "http://127.0.0.1:1"):
         with connect(server.device_url, origin=Origin(origin)):
             pass

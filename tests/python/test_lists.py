@@ -1,4 +1,4 @@
-"""`GET /devices` and the list of the page for people by PROTOCOL.md 5.3: filters, groups, formats."""
+"""`GET /devices` and the list of the page for people by docs/protocol.md 5.3: filters, groups, formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that poll, in today's words and in the reference's, by PROTOCOL.md 5.3."""
+"""Clients that poll, in today's words and in the reference's, by docs/protocol.md 5.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fake devices with a profile react to errors, closes and restarts as the real devices do (PROTOCOL.md 4 and 6)."""
+"""Fake devices with a profile react to errors, closes and restarts as real devices do (docs/protocol.md 4, 6)."""
 
 from __future__ import annotations
 

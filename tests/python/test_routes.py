@@ -1,4 +1,4 @@
-"""Every route: errors are JSON whatever the method, and paths are matched decoded (PROTOCOL.md 5.3)."""
+"""Every route: errors are JSON whatever the method, and paths are matched decoded (docs/protocol.md 5.3)."""
 
 from __future__ import annotations
 

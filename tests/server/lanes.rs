@@ -126,7 +126,7 @@ impl Pipe {
     }
 }
 
-/// The opcode and payload of the next frame, which is to be whole and not masked (PROTOCOL.md 2.8).
+/// The opcode and payload of the next frame, which is to be whole and not masked (docs/protocol.md 2.8).
 async fn next(stream: &mut (impl AsyncReadExt + Unpin)) -> (u8, Vec<u8>) {
     let first = stream.read_u8().await.unwrap();
     assert_eq!(first & !0x0f, FINAL);

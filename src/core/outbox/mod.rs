@@ -53,7 +53,7 @@ pub struct Outbox {
     state: Mutex<State>,
     /// Where there is a journal: who writes down what is said here. Forwards are written down by who relays them.
     peer_journal: Option<Box<PeerJournal>>,
-    /// Whether the peer is told errors: not so for Cuttlefish's own devices (PROTOCOL.md 4).
+    /// Whether the peer is told errors: not so for Cuttlefish's own devices (docs/protocol.md 4).
     says_errors: bool,
 }
 

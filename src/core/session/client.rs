@@ -19,9 +19,9 @@ pub struct ClientSession {
 /// How a client and the server speak to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// In messages: `connect` and `forward`, `config` and `device_info` (PROTOCOL.md 4).
+    /// In messages: `connect` and `forward`, `config` and `device_info` (docs/protocol.md 4).
     Enveloped,
-    /// The request has named the device, and each text is a payload (PROTOCOL.md 5.3).
+    /// The request has named the device, and each text is a payload (docs/protocol.md 5.3).
     Bare,
 }
 
@@ -47,7 +47,7 @@ impl ClientSession {
         Self { context, state: State::New { deadline }, framing: Framing::Enveloped }
     }
 
-    /// A client whose request has named its device, and whose texts are payloads (PROTOCOL.md 5.3). It gets no `config`,
+    /// A client whose request has named its device, and whose texts are payloads (docs/protocol.md 5.3). It gets no `config`,
     /// for which it asks `GET /infra_config`.
     pub fn of_device(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
         if let Some(peer_journal) = context.outbox.peer_journal() {

@@ -1,4 +1,4 @@
-//! The session of a control connection: announces devices, and hears when they have registered (PROTOCOL.md 5.2).
+//! The session of a control connection: announces devices, and hears when they have registered (docs/protocol.md 5.2).
 
 use std::time::Instant;
 

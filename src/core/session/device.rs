@@ -13,7 +13,7 @@ use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outboun
 pub struct DeviceSession {
     context: Context,
     state: State,
-    /// Whether it may name the port of its own web server on this machine: on the device socket only (PROTOCOL.md 5.1).
+    /// Whether it may name the port of its own web server on this machine: on the device socket only (docs/protocol.md 5.1).
     may_name_port: bool,
 }
 
@@ -53,7 +53,7 @@ impl DeviceSession {
         Self { context, state: State::New { deadline }, may_name_port: false }
     }
 
-    /// A device on the device socket, which may name the port of its own web server (PROTOCOL.md 5.1).
+    /// A device on the device socket, which may name the port of its own web server (docs/protocol.md 5.1).
     pub fn over_packets(context: Context, now: Instant) -> Self {
         let mut session = Self::new(context, now);
         session.may_name_port = true;

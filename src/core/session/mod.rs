@@ -33,7 +33,7 @@ pub enum Step {
     Done,
     /// Nothing; the peer was told an error, and stays.
     Refused,
-    /// Nothing; the peer stays, and was not told this error, since it is told none (PROTOCOL.md 4).
+    /// Nothing; the peer stays, and was not told this error, since it is told none (docs/protocol.md 4).
     Withheld(Refusal),
     /// An answer.
     Ask(Question),

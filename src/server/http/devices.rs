@@ -1,4 +1,4 @@
-//! Who is there, for whoever asks by HTTP (PROTOCOL.md 5.3).
+//! Who is there, for whoever asks by HTTP (docs/protocol.md 5.3).
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One spelling for a path: `%3Aforward` is `:forward` (PROTOCOL.md 5.3).
+//! One spelling for a path: `%3Aforward` is `:forward` (docs/protocol.md 5.3).
 //!
 //! Characters that a path may contain as they are (RFC 3986, `pchar`) are decoded before anything looks at the path, so
 //! that routes, hooks, the origin policy and counters go by the same text. All other encodings stay: `%2F` within an id

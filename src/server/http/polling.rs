@@ -1,4 +1,4 @@
-//! Clients that have HTTP only: today's polling, and the reference's (PROTOCOL.md 5.3).
+//! Clients that have HTTP only: today's polling, and the reference's (docs/protocol.md 5.3).
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 

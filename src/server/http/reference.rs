@@ -1,4 +1,4 @@
-//! The paths of the reference's polling (PROTOCOL.md 5.3). Their errors have `"type":"error"` beside the text, whichever
+//! The paths of the reference's polling (docs/protocol.md 5.3). Their errors have `"type":"error"` beside the text, whichever
 //! part of the server says them.
 
 use axum::body::Body;

@@ -1,4 +1,4 @@
-//! Answers: JSON bodies, and the status of each refusal (PROTOCOL.md 5.3).
+//! Answers: JSON bodies, and the status of each refusal (docs/protocol.md 5.3).
 
 use axum::body::Body;
 use axum::response::Response;

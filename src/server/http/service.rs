@@ -102,9 +102,7 @@ fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: SocketAddr)
     shared.incidents.count(Incident::Foreign);
     let (status, what, hint) = match foreign {
         Foreign::Host(host) => (StatusCode::FORBIDDEN, format!("Host not allowed: {host}"), "allowed_hosts"),
-        Foreign::Origin(origin) => {
-            (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins")
-        }
+        Foreign::Origin(origin) => (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins"),
         Foreign::Ambiguous => (StatusCode::BAD_REQUEST, "More than one Host".into(), "one Host"),
     };
     tracing::info!("refused a request of {address}: {what:?}; if it is welcome, see {hint}");

@@ -1,4 +1,4 @@
-//! The upgrade of a request to a WebSocket, up to its 101 (RFC 6455, 4.2; PROTOCOL.md 3).
+//! The upgrade of a request to a WebSocket, up to its 101 (RFC 6455, 4.2; docs/protocol.md 3).
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
@@ -20,7 +20,7 @@ use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::shared::Shared;
 
 /// The sub-protocol that a legacy device offers, and misses if it is not echoed. A device that offers it is one of
-/// Cuttlefish's own (PROTOCOL.md 4).
+/// Cuttlefish's own (docs/protocol.md 4).
 const SUBPROTOCOL: &str = "webrtc-operator";
 
 /// Agrees to a WebSocket on a route.

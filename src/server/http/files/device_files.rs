@@ -1,4 +1,4 @@
-//! `GET /devices/{id}/files/{path}`: what a device's own web server has, for Cuttlefish's page (PROTOCOL.md 5.3). Off
+//! `GET /devices/{id}/files/{path}`: what a device's own web server has, for Cuttlefish's page (docs/protocol.md 5.3). Off
 //! unless it is asked for: it lets a stranger reach a local port.
 
 use std::io;

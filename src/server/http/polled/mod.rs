@@ -1,4 +1,4 @@
-//! Clients that poll (PROTOCOL.md 5.3): for each a mailbox between its requests and its session, which a porter serves.
+//! Clients that poll (docs/protocol.md 5.3): for each a mailbox between its requests and its session, which a porter serves.
 //!
 //! A message stays in the mailbox until the client has acknowledged it, by asking for a later one. Whoever stays away for
 //! too long has left.
