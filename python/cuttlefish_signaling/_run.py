@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
 from ._config import IceSource, Settings, resolve
-from ._courier import Courier
+from ._events import EventThread
 from ._hooks import HookRunner
 from ._models import Client, Device
 from .errors import ForkedError, WaitTimeoutError
@@ -40,7 +40,7 @@ class Run:
         native = {**settings.native, "host": resolve(settings.host, settings.port), "ice_servers": ice.native}
         self.hooks = HookRunner(settings, ice.hook, loop)
         self.native = _native.Server(native, names)
-        self.courier = Courier(self.hooks, self.native)
+        self.events = EventThread(self.hooks, self.native)
         try:
             if names:
                 self.hooks.start(self.native)
@@ -49,11 +49,16 @@ class Run:
             self.native.stop(0.0)
             raise
 
+    @property
+    def courier(self) -> EventThread:
+        """The former name of `events`."""
+        return self.events
+
     def stop(self, timeout: float) -> bool:
         """Stops it; returns whether every peer said goodbye in time."""
         in_time = self.native.stop(timeout)
         hanging = self.hooks.close(THREAD_TIMEOUT)
-        self.courier.close(THREAD_TIMEOUT)
+        self.events.close(THREAD_TIMEOUT)
         if hanging:
             logger.warning("stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
         return in_time
@@ -103,12 +108,12 @@ class Run:
     async def until_async(
         self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
     ) -> T:
-        """The same for coroutines: the courier tells when to look."""
+        """The same for coroutines: the event thread tells when to look."""
         __tracebackhide__ = True
         import asyncio
 
         moved = asyncio.Event()
-        key = self.courier.watch(asyncio.get_running_loop(), moved.set)
+        key = self.events.subscribe(asyncio.get_running_loop(), moved.set)
         self.native.watch(True)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
@@ -126,7 +131,7 @@ class Run:
                     pass
         finally:
             self.native.watch(False)
-            self.courier.unwatch(key)
+            self.events.unsubscribe(key)
 
     async def until_stopped(self) -> None:
         """Waits until it has stopped: by raising NotRunningError."""

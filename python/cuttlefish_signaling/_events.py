@@ -20,7 +20,7 @@ logger = logging.getLogger("cuttlefish_signaling")
 MAX_KEPT_ERRORS = 100
 
 
-class Courier:
+class EventThread:
     """One thread of one server, from the first that there is to tell until the core has stopped and all is delivered.
 
     A server that nobody visits has none: it starts and stops the sooner.
@@ -29,44 +29,44 @@ class Courier:
     def __init__(self, hooks: HookRunner, native: _native.Server) -> None:
         self._hooks = hooks
         self._native = native
-        self._watchers: dict[int, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
+        self._subscribers: dict[int, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._last_key = 0
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """What the core has logged as errors of its own."""
         self.error_count = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        native.on_first_event(self._begin)
+        native.on_first_event(self._start)
 
     def close(self, timeout: float) -> None:
         """Waits until all is delivered, at most so many seconds. The core must have stopped."""
         if self._thread is None:
-            self._work()  # There was nothing to tell, or no thread to be had.
+            self._run()  # There was nothing to tell, or no thread to be had.
         elif self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-    def watch(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
-        """Calls back on that loop whenever somebody comes or goes, and in the end; returns a key for `unwatch`."""
+    def subscribe(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
+        """Calls back on that loop whenever somebody comes or goes, and in the end; returns a key for `unsubscribe`."""
         with self._lock:
             self._last_key += 1
-            self._watchers[self._last_key] = (loop, callback)
+            self._subscribers[self._last_key] = (loop, callback)
             return self._last_key
 
-    def unwatch(self, key: int) -> None:
+    def unsubscribe(self, key: int) -> None:
         """No more calls."""
         with self._lock:
-            self._watchers.pop(key, None)
+            self._subscribers.pop(key, None)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name="cuttlefish-courier", daemon=True)
+                thread = threading.Thread(target=self._run, name="cuttlefish-events", daemon=True)
                 thread.start()
                 self._thread = thread
 
-    def _work(self) -> None:
-        while (letters := self._native.next_events(logger.isEnabledFor)) is not None:
-            records, dropped, changed, timeouts, abandoned = letters
+    def _run(self) -> None:
+        while (events := self._native.next_events(logger.isEnabledFor)) is not None:
+            records, dropped, changed, timeouts, abandoned = events
             for level, message in records:
                 if level >= logging.ERROR:
                     self.errors.append(message)
@@ -79,13 +79,13 @@ class Courier:
             for key in abandoned:
                 self._hooks.abandon(key)
             if changed:
-                self._ring()
-        self._ring()
+                self._notify()
+        self._notify()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         with self._lock:
-            watchers = list(self._watchers.values())
-        for loop, callback in watchers:
+            subscribers = list(self._subscribers.values())
+        for loop, callback in subscribers:
             try:
                 loop.call_soon_threadsafe(callback)
             except RuntimeError:
