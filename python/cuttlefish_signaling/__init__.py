@@ -17,8 +17,9 @@ TYPE_CHECKING = False  # As `typing` says it, whose import alone takes longer th
 if TYPE_CHECKING:
     from ._clock import Clock
     from ._config import Keepalive, Limits
+    from ._entry import Entry
     from ._hooks import HookFailure
-    from ._journal import Entry, Journal
+    from ._journal import Journal
     from ._models import (
         AuthorizeContext,
         Client,
@@ -116,8 +117,9 @@ __all__ = [
 _ROOMS = {
     "_clock": ("Clock",),
     "_config": ("Keepalive", "Limits"),
+    "_entry": ("Entry",),
     "_hooks": ("HookFailure",),
-    "_journal": ("Entry", "Journal"),
+    "_journal": ("Journal",),
     "_models": (
         "AuthorizeContext",
         "Client",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import _transcript
 from ._config import check_seconds
+from ._entry import Entry
 from ._filters import check_direction, check_ids, check_names, check_type
 from ._run import Run
 from .errors import ExpectationError, FilterError, NotRunningError
@@ -16,77 +16,14 @@ from .errors import ExpectationError, FilterError, NotRunningError
 if TYPE_CHECKING:
     from typing_extensions import Never
 
-EntryTuple: TypeAlias = tuple[
-    int, float, bool, str, "str | None", "int | None", str, str, "str | None", str, "list[str]"
-]
-Where: TypeAlias = Callable[["Entry"], Any]
+__all__ = ["Entry", "Journal"]
+
+Where: TypeAlias = Callable[[Entry], Any]
 
 NAMES = ("after", "check_type", "client", "device", "direction", "message_type", "type", "where")
 MAX_MISSES = 3
 MAX_LINES = 40
 """Lines of the transcript in the text of an error; the pytest report has all of it."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Something that was said, or a connection that ended."""
-
-    number: int
-    """Counts up by one, from 1."""
-    at: float
-    """When, in seconds since 1970, by the server's clock."""
-    closed: bool
-    """Whether it is the end of a connection: the side the direction starts from has ended it, `text` says how."""
-    direction: str
-    """`device->client`, `client->device` for forwards; `device->server` and the like for everything else."""
-    device: str | None
-    """The device concerned, if it is known."""
-    client: int | None
-    """The client concerned, if it has a number."""
-    message_type: str
-    """`register`, `config`, `forward`, …; empty if what a peer sent is no message."""
-    text: str = field(repr=False)
-    """The whole text: of a forward as its receiver gets it, of anything else as it was said."""
-    payload_json: str | None
-    """The payload of a forward, byte for byte."""
-    outcome: Literal["passed", "gone", "refused", "dropped"]
-    """What became of a forward: passed on (now or later), its receiver gone, its sender told an error, dropped by a
-    fault. Of anything else `passed`."""
-    faults: tuple[str, ...]
-    """The faults that hit it, like `("delay", "duplicate")`."""
-
-    @property
-    def payload(self) -> Any:
-        """The payload of a forward, parsed; None of anything else."""
-        return None if self.payload_json is None else json.loads(self.payload_json)
-
-    @property
-    def type(self) -> str | None:
-        """The payload's `"type"`, if it has one."""
-        payload = self.payload
-        name = payload.get("type") if isinstance(payload, dict) else None
-        return name if isinstance(name, str) else None
-
-    @property
-    def error(self) -> str | None:
-        """What an `error` of the server says."""
-        if self.message_type != "error" or self.closed or not self.direction.startswith("server"):
-            return None
-        return str(json.loads(self.text)["error"])
-
-    @property
-    def size(self) -> int:
-        """Bytes of its text."""
-        return len(self.text.encode())
-
-    def __str__(self) -> str:
-        client = "" if self.client is None else f"#{self.client}"
-        return f"{self.direction} {self.device or '?'}{client} {_transcript.describe(self)}"
-
-    @classmethod
-    def _of(cls, entry: EntryTuple) -> Entry:
-        *facts, faults = entry
-        return cls(*facts, tuple(faults))  # type: ignore[arg-type, call-arg]
 
 
 @dataclass(frozen=True)

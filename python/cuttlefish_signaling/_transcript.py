@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._journal import Entry
+from ._entry import Entry, describe, printable
 
 LANE = 28
 """Columns from a label to the server's."""
@@ -52,15 +51,6 @@ def _lane(entry: Entry) -> tuple[str, str]:
     return lane, _client(entry) if "client" in entry.direction else ""
 
 
-def describe(entry: Entry) -> str:
-    """An entry in a word or two: a forward's payload type, a message's type, how a connection ended."""
-    if entry.closed:
-        return f"[{_plain(entry.text)}]"
-    if entry.message_type == "forward":
-        return _plain(entry.type or "forward")
-    return _plain(entry.message_type or "(not a message)")
-
-
 def _note(entry: Entry) -> str:
     notes = [*entry.faults]
     if entry.outcome == "refused":
@@ -70,20 +60,15 @@ def _note(entry: Entry) -> str:
     if entry.message_type == "error" and not entry.closed and "->" in entry.direction:
         error = entry.error
         notes.extend([error] if error else [])
-    return f"  ! {_plain(', '.join(notes))}" if notes else ""
+    return f"  ! {printable(', '.join(notes))}" if notes else ""
 
 
 def _device(entry: Entry) -> str:
-    return _cut(_plain(entry.device or "?"), MAX_LABEL)
+    return _cut(printable(entry.device or "?"), MAX_LABEL)
 
 
 def _client(entry: Entry) -> str:
     return f"{_device(entry)}#{entry.client if entry.client is not None else '?'}"
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would take for more than text: these are a peer's words."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _cut(text: str, length: int) -> str:
