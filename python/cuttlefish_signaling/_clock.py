@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ._config import check_seconds
+from ._checks import check_seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,9 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 from . import _native
+from ._checks import check_integer as _integer
+from ._checks import check_seconds as check_seconds
+from ._checks import names as names
 from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
 from ._native import TurnRest
 from ._tls import Tls
@@ -223,21 +225,6 @@ def _socket_path(setting: str, path: Any) -> str | None:
     return text
 
 
-def names(setting: str, value: Any) -> tuple[str, ...]:
-    """A list of strings. Raises ConfigError."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigError(setting, f"must be a list of strings, got {value!r}")
-    found = tuple(value)
-    for name in found:
-        if not isinstance(name, str) or not name or name != name.strip():
-            raise ConfigError(setting, f"must be a list of strings, got {name!r} in it")
-        if setting == "allowed_hosts" and ("/" in name or (":" in name and not name.startswith("["))):
-            raise ConfigError(setting, f"{name!r} is no host name; without scheme and port, please")
-        if setting == "allowed_origins" and name != "*" and name != "null" and "://" not in name:
-            raise ConfigError(setting, f"{name!r} is no origin, like https://panel.lab")
-    return found
-
-
 def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> None:
     if not isinstance(group, kind):
         raise ConfigError(name, f"must be {kind.__name__}(...), got {group!r}")
@@ -248,24 +235,6 @@ def _add_group(native: dict[str, Any], name: str, group: Any, kind: type) -> Non
         else:
             check_seconds(setting, value, optional="None" in str(item.type), zero=False)
         native[setting] = value
-
-
-def _integer(setting: str, value: Any, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(setting, f"must be a whole number, got {value!r}")
-    if not least <= value <= most:
-        raise ConfigError(setting, f"must be between {least} and {most}, got {value}")
-
-
-def check_seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
-    """Raises ConfigError where a setting is no number of seconds."""
-    if value is None and optional:
-        return
-    wanted = f"a number of seconds{' or None' if optional else ''}"
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ConfigError(setting, f"must be {wanted}, got {value!r}")
-    if value < 0 or (value == 0 and not zero) or value > 10**9:
-        raise ConfigError(setting, f"must be {wanted}, {'0 or' if zero else 'and'} more than 0, got {value}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import _transcript
-from ._config import check_seconds
+from ._checks import check_seconds
 from ._entry import Entry
 from ._filters import check_direction, check_ids, check_names, check_type
 from ._run import Run

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ._checks import names
+
 DeviceTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
 ]
@@ -125,8 +127,6 @@ class Grant:
     """Patterns of device ids: `*` stands for any characters, `?` for one. `None`: all devices."""
 
     def __post_init__(self) -> None:
-        from ._config import names
-
         if self.devices is not None:
             object.__setattr__(self, "devices", names("Grant.devices", self.devices))
 

@@ -14,7 +14,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ._config import check_seconds
+from ._checks import check_seconds
 from ._filters import check_direction, check_ids, check_names, check_type
 from .errors import ConfigError, ExpectationError, FaultError, FilterError
 
