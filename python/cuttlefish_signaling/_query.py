@@ -1,0 +1,83 @@
+"""`Query`: the messages that a method of the journal looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._entry import Entry
+from ._filters import check_direction, check_ids, check_type
+from .errors import FilterError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from . import _native
+
+Where: TypeAlias = Callable[[Entry], Any]
+
+LAST = 2**40
+"""A number beyond that of any entry."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """The values that an entry must have. A field that is None matches any value."""
+
+    type: str | None = None
+    device: str | None = None
+    client: int | None = None
+    direction: str | None = None
+    message_type: str | None = None
+    where: Where | None = None
+
+    def checked(self, journal: _native.Journal, *, typos: bool) -> Self:
+        """Returns the query. Raises FilterError for a value that makes no sense.
+
+        With `typos`, a type that looks like a misspelled one is an error as well.
+        """
+        check_direction(self.direction)
+        check_ids(self.device, self.client)
+        if self.where is not None and not callable(self.where):
+            raise FilterError(f"where={self.where!r} is no function of an entry")
+        if typos:
+            check_type(self.type, lambda: {entry.type for entry in Query().find(journal) if entry.type})
+        return self
+
+    def find(self, journal: _native.Journal, after: int = 0, *, closed: bool | None = False) -> list[Entry]:
+        """Returns the entries that match, behind the entry numbered `after`, the oldest first.
+
+        `closed` selects messages (False), ends of connections (True), or both (None).
+        """
+        found = journal.find(
+            after,
+            LAST,
+            closed=closed,
+            payload_type=self.type,
+            device=self.device,
+            client=self.client,
+            direction=self.direction,
+            message_type=self.message_type,
+        )
+        entries = map(Entry._of, found)
+        return [entry for entry in entries if self.where is None or self.where(entry)]
+
+    def given(self) -> dict[str, Any]:
+        """Returns the fields that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def misses(self, entry: Entry) -> list[str]:
+        """Returns the reasons why an entry does not match, one for each field."""
+        reasons = []
+        for name, wanted in self.given().items():
+            if name == "where":
+                if not wanted(entry):
+                    reasons.append("where() says no")
+            elif (value := getattr(entry, name)) != wanted:
+                reasons.append(f"{name} is {value!r}")
+        return reasons
+
+    def __str__(self) -> str:
+        words = [f"{name}={value!r}" for name, value in self.given().items() if name != "where"]
+        return ", ".join([*words, *(["where=..."] if self.where else [])]) or "anything"

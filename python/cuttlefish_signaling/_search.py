@@ -1,0 +1,145 @@
+"""`Search`: waits until the journal has the messages that a test expects, and describes a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import _transcript
+from ._checks import check_seconds
+from ._entry import Entry
+from ._query import Query
+from .errors import ExpectationError, NotRunningError
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+MAX_MISSES = 3
+MAX_LINES = 40
+"""Lines of the transcript in the text of an error; the pytest report has all of it."""
+
+
+class Search:
+    """A search for messages, one query after the other, while the journal grows."""
+
+    def __init__(self, run: Run, steps: Sequence[Query], after: int) -> None:
+        self._run = run
+        self._native = run.native.journal
+        self._steps = steps
+        self._begin = self._seen = after
+        self._found: list[Entry] = []
+
+    def wait(self, timeout: float | None) -> list[Entry]:
+        """Waits for one entry for each query, in order, and returns them. Raises ExpectationError."""
+        __tracebackhide__ = True
+        check_seconds("timeout", timeout, optional=True)
+        try:
+            return self._run.until(self._look, timeout, lambda: self._failure(f"within {timeout:g} s"))
+        except NotRunningError:
+            return self._after_the_end()
+
+    async def wait_async(self, timeout: float | None) -> list[Entry]:
+        """`wait()` for coroutines."""
+        __tracebackhide__ = True
+        check_seconds("timeout", timeout, optional=True)
+        try:
+            return await self._run.until_async(self._look, timeout, lambda: self._failure(f"within {timeout:g} s"))
+        except NotRunningError:
+            return self._after_the_end()
+
+    def find_none(self, within: float) -> None:
+        """Waits for `within` seconds. Raises ExpectationError as soon as an entry matches."""
+        __tracebackhide__ = True
+        check_seconds("within", within)
+        try:
+            found = self._run.until(self._look, within, TimeoutError)
+        except (NotRunningError, TimeoutError):
+            found = self._look() or []
+        self._unwanted(found)
+
+    async def find_none_async(self, within: float) -> None:
+        """`find_none()` for coroutines."""
+        __tracebackhide__ = True
+        check_seconds("within", within)
+        try:
+            found = await self._run.until_async(self._look, within, TimeoutError)
+        except (NotRunningError, TimeoutError):
+            found = self._look() or []
+        self._unwanted(found)
+
+    def _look(self) -> list[Entry] | None:
+        """Looks at the entries that are new. Returns all that are wanted, or None if one is missing."""
+        while len(self._found) < len(self._steps):
+            step = self._steps[len(self._found)]
+            # Read before the search: an entry that is recorded meanwhile is looked at the next time.
+            count = self._native.count
+            found = next(iter(step.find(self._native, self._seen)), None)
+            if found is None:
+                # An entry that does not match now cannot match later. `where` is the exception: it may depend on the
+                # outcome, which changes.
+                if step.where is None:
+                    self._seen = max(self._seen, count)
+                return None
+            self._found.append(found)
+            self._seen = found.number
+        return self._found
+
+    def _after_the_end(self) -> list[Entry]:
+        """The last look, at the journal of a server that has stopped."""
+        __tracebackhide__ = True
+        found = self._look()
+        if found is None:
+            raise self._failure("and the server has stopped: nothing more can come") from None
+        return found
+
+    def _unwanted(self, found: list[Entry]) -> None:
+        __tracebackhide__ = True
+        if found:
+            raise ExpectationError(
+                f"expected no message with {self._steps[0]}, but #{found[0].number} came:\n  {found[0]}\n"
+                f"  payload: {_short(found[0])}\n{self._picture()}"
+            )
+
+    def _failure(self, when: str) -> ExpectationError:
+        """An error that names the missing message, the nearest misses, and the transcript."""
+        missing = self._steps[len(self._found)]
+        if len(self._steps) == 1:
+            lines = [f"expected a message with {missing}, {when}; it did not come"]
+        else:
+            which = f"number {len(self._found) + 1}, with {missing}"
+            lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come"]
+            lines += [f"  found: #{entry.number} {entry}" for entry in self._found]
+        lines += self._nearest(missing)
+        if forgotten := self._native.forgotten:
+            lines.append(f"the journal has forgotten its first {forgotten} entries (Limits.journal_entries)")
+        return ExpectationError("\n".join([*lines, self._picture()]))
+
+    def _nearest(self, missing: Query) -> list[str]:
+        """The entries that differ least from the missing one, each with its differences."""
+        begin = self._found[-1].number if self._found else self._begin
+        misses = []
+        for entry in Query().find(self._native, begin):
+            reasons = missing.misses(entry)
+            # An entry without a payload does not help a reader who looks for a payload type.
+            alike = entry.type is not None if missing.type else len(reasons) < len(missing.given())
+            if alike:
+                misses.append((len(reasons), entry, reasons))
+        misses.sort(key=lambda miss: (miss[0], miss[1].number))
+        if not misses:
+            return []
+        return [
+            "nearest misses:",
+            *(f"  #{entry.number} {entry}: {', '.join(reasons)}" for _, entry, reasons in misses[:MAX_MISSES]),
+        ]
+
+    def _picture(self) -> str:
+        """The end of the transcript."""
+        lines = _transcript.as_text(Query().find(self._native, closed=None)).splitlines()
+        if len(lines) > MAX_LINES:
+            lines = [lines[0], f"... {len(lines) - MAX_LINES} lines before this", *lines[-MAX_LINES + 1 :]]
+        return "\n".join(["what was said:", *(f"  {line}" for line in lines)])
+
+
+def _short(entry: Entry, length: int = 200) -> str:
+    text = entry.payload_json or entry.text
+    return text if len(text) <= length else f"{text[:length]}…"
