@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from .errors import FilterError
@@ -21,9 +21,11 @@ PAYLOAD_TYPES = ("request-offer", "offer", "answer", "ice-candidate", "error")
 """The types real peers use (docs/protocol.md 6)."""
 
 
-def check_names(unknown: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises FilterError where a filter has no such name."""
-    for name in unknown:
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises FilterError for the first name that is not the name of a filter."""
+    for name in given:
+        if name in known:
+            continue
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise FilterError(f"there is no filter {name!r}{hint} There are: {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""`server.journal`: what was said, to look at, to wait for and to draw."""
+"""`server.journal`: the messages of a server, to read, to wait for and to print."""
 
 from __future__ import annotations
 
@@ -8,164 +8,115 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import _transcript
 from ._entry import Entry
 from ._filters import check_ids, check_names
-from ._query import Query, Where
+from ._query import Filters, Query
 from ._search import Search
 from .errors import FilterError
 
 if TYPE_CHECKING:
-    from typing_extensions import Never
+    from typing_extensions import Never, Unpack
 
     from ._run import Run
 
 __all__ = ["Entry", "Journal"]
 
-NAMES = ("after", "check_type", "client", "device", "direction", "message_type", "type", "where")
+SEQUENCE = ("device", "client", "after", "timeout", "check_type")
+"""The arguments of `expect_sequence`."""
 
 
 class Journal:
-    """What was said on a server: a bounded ring, the oldest forgotten first. Get it as `server.journal`.
+    """The messages of a server, in a bounded ring that drops the oldest first. Get it as `server.journal`.
 
-    Filters, the same everywhere:
+    The methods take the same filters:
         type: The payload's `"type"`, of forwards: `"offer"`, `"ice-candidate"`, …
-        device, client: The ids concerned.
+        device, client: The ids that the message concerns.
         direction: `"device->client"`, `"client->device"` (forwards); `"device->server"`, `"server->device"`,
-            `"client->server"`, `"server->client"` (everything else).
+            `"client->server"`, `"server->client"` (all other messages).
         message_type: `"register"`, `"connect"`, `"config"`, `"device_info"`, `"client_disconnected"`, `"error"`,
             `"forward"`.
-        where: A function of an `Entry`.
-        after: An `Entry`: only what came after it.
-        check_type: False, to look for a type that looks like a typo of another.
+        where: A function that takes an `Entry` and returns whether it matches.
+        after: An `Entry`: only messages behind this one match.
+        check_type: False allows a `type` that looks misspelled.
 
-    What was said before counts as well: an expectation is met by a message that has long passed.
+    The search begins with the oldest message: an expectation also accepts a message from before the call.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._native = run.native.journal
 
-    # Looking ----------------------------------------------------------------------------------------------------------
+    # Reading ----------------------------------------------------------------------------------------------------------
 
-    def messages(
-        self,
-        type: str | None = None,
-        *,
-        device: str | None = None,
-        client: int | None = None,
-        direction: str | None = None,
-        message_type: str | None = None,
-        where: Where | None = None,
-        after: Entry | None = None,
-        check_type: bool = True,
-        **unknown: Never,
-    ) -> list[Entry]:
-        """The messages that match, the oldest first. Raises FilterError."""
-        check_names(unknown, NAMES)
-        wanted = self._checked(Query(type, device, client, direction, message_type, where), check_type)
-        return wanted.find(self._native, _number(after))
+    def messages(self, type: str | None = None, **filters: Unpack[Filters]) -> list[Entry]:
+        """Returns the messages that match, the oldest first.
+
+        Args:
+            type: The payload's `"type"`.
+            filters: `device`, `client`, `direction`, `message_type`, `where`, `after`, `check_type`: see `Journal`.
+
+        Raises:
+            FilterError: A filter is unknown, or its value makes no sense.
+        """
+        return self._query(type, filters).find(self._native, _number(filters.get("after")))
 
     def entries(self, *, after: Entry | None = None) -> list[Entry]:
-        """All of it, ends of connections included."""
+        """Returns all entries, ends of connections included."""
         return Query().find(self._native, _number(after), closed=None)
 
     @property
     def count(self) -> int:
-        """How many entries were recorded so far, those forgotten included."""
+        """The number of entries recorded so far, dropped ones included."""
         return self._native.count
 
     @property
     def forgotten(self) -> int:
-        """How many entries went because of `Limits.journal_entries` or `Limits.journal_bytes`."""
+        """The number of entries dropped because of `Limits.journal_entries` or `Limits.journal_bytes`."""
         return self._native.forgotten
 
     # Expecting --------------------------------------------------------------------------------------------------------
 
-    def expect(
-        self,
-        type: str | None = None,
-        *,
-        device: str | None = None,
-        client: int | None = None,
-        direction: str | None = None,
-        message_type: str | None = None,
-        where: Where | None = None,
-        after: Entry | None = None,
-        timeout: float | None = 5.0,
-        check_type: bool = True,
-        **unknown: Never,
-    ) -> Entry:
+    def expect(self, type: str | None = None, *, timeout: float | None = 5.0, **filters: Unpack[Filters]) -> Entry:
         """Waits for a message that matches, and returns the first.
 
         Args:
-            timeout: Seconds; None waits for ever.
+            type: The payload's `"type"`.
+            timeout: Seconds to wait; None waits forever.
+            filters: `device`, `client`, `direction`, `message_type`, `where`, `after`, `check_type`: see `Journal`.
 
         Raises:
-            ExpectationError: None came; it says what came instead.
-            FilterError: A filter makes no sense.
+            ExpectationError: No message matched in time. The text lists the nearest misses and the transcript.
+            FilterError: A filter is unknown, or its value makes no sense.
         """
         __tracebackhide__ = True
-        check_names(unknown, (*NAMES, "timeout"))
-        wanted = self._checked(Query(type, device, client, direction, message_type, where), check_type)
-        return Search(self._run, [wanted], _number(after)).wait(timeout)[0]
+        return self._search(type, filters, "timeout").wait(timeout)[0]
 
     async def expect_async(
-        self,
-        type: str | None = None,
-        *,
-        device: str | None = None,
-        client: int | None = None,
-        direction: str | None = None,
-        message_type: str | None = None,
-        where: Where | None = None,
-        after: Entry | None = None,
-        timeout: float | None = 5.0,
-        check_type: bool = True,
-        **unknown: Never,
+        self, type: str | None = None, *, timeout: float | None = 5.0, **filters: Unpack[Filters]
     ) -> Entry:
-        """`expect()` for coroutines."""
+        """`expect()` for coroutines. Its filters are those of `expect()`: see `Journal`."""
         __tracebackhide__ = True
-        check_names(unknown, (*NAMES, "timeout"))
-        wanted = self._checked(Query(type, device, client, direction, message_type, where), check_type)
-        return (await Search(self._run, [wanted], _number(after)).wait_async(timeout))[0]
+        return (await self._search(type, filters, "timeout").wait_async(timeout))[0]
 
-    def expect_none(
-        self,
-        type: str | None = None,
-        *,
-        device: str | None = None,
-        client: int | None = None,
-        direction: str | None = None,
-        message_type: str | None = None,
-        where: Where | None = None,
-        after: Entry | None = None,
-        within: float = 0.5,
-        check_type: bool = True,
-        **unknown: Never,
-    ) -> None:
-        """Waits so many seconds, and passes if no message matches until then. Raises ExpectationError if one does."""
+    def expect_none(self, type: str | None = None, *, within: float = 0.5, **filters: Unpack[Filters]) -> None:
+        """Waits, and returns if no message matches.
+
+        Args:
+            type: The payload's `"type"`.
+            within: Seconds to wait.
+            filters: `device`, `client`, `direction`, `message_type`, `where`, `after`, `check_type`: see `Journal`.
+
+        Raises:
+            ExpectationError: A message matched. The text has the message and the transcript.
+            FilterError: A filter is unknown, or its value makes no sense.
+        """
         __tracebackhide__ = True
-        check_names(unknown, (*NAMES, "within"))
-        wanted = self._checked(Query(type, device, client, direction, message_type, where), check_type)
-        Search(self._run, [wanted], _number(after)).find_none(within)
+        self._search(type, filters, "within").find_none(within)
 
     async def expect_none_async(
-        self,
-        type: str | None = None,
-        *,
-        device: str | None = None,
-        client: int | None = None,
-        direction: str | None = None,
-        message_type: str | None = None,
-        where: Where | None = None,
-        after: Entry | None = None,
-        within: float = 0.5,
-        check_type: bool = True,
-        **unknown: Never,
+        self, type: str | None = None, *, within: float = 0.5, **filters: Unpack[Filters]
     ) -> None:
-        """`expect_none()` for coroutines."""
+        """`expect_none()` for coroutines. Its filters are those of `expect_none()`: see `Journal`."""
         __tracebackhide__ = True
-        check_names(unknown, (*NAMES, "within"))
-        wanted = self._checked(Query(type, device, client, direction, message_type, where), check_type)
-        await Search(self._run, [wanted], _number(after)).find_none_async(within)
+        await self._search(type, filters, "within").find_none_async(within)
 
     def expect_sequence(
         self,
@@ -177,19 +128,22 @@ class Journal:
         check_type: bool = True,
         **unknown: Never,
     ) -> list[Entry]:
-        """Waits for messages in this order, whatever comes between them.
+        """Waits for messages in this order, and returns them. Other messages may come between them.
 
         Args:
-            types: Payload types, or dictionaries of filters.
-            device, client: Only messages of these.
-            timeout: Seconds for all of them; None waits for ever.
+            types: Payload types, or dictionaries of filters (`type`, `device`, `client`, `direction`, `message_type`,
+                `where`).
+            device, client: The ids that each of the messages concerns.
+            after: An `Entry`: only messages behind this one match.
+            timeout: Seconds to wait for all of them; None waits forever.
+            check_type: False allows types that look misspelled.
 
         Raises:
-            ExpectationError: One did not come; it says which, and what came instead.
-            FilterError: A filter makes no sense.
+            ExpectationError: A message is missing. The text names it, the messages found and the transcript.
+            FilterError: A filter is unknown, or its value makes no sense.
         """
         __tracebackhide__ = True
-        check_names(unknown, ("device", "client", "after", "timeout", "check_type"))
+        check_names(unknown, SEQUENCE)
         return self._sequence(types, device, client, after, check_type).wait(timeout)
 
     async def expect_sequence_async(
@@ -204,8 +158,24 @@ class Journal:
     ) -> list[Entry]:
         """`expect_sequence()` for coroutines."""
         __tracebackhide__ = True
-        check_names(unknown, ("device", "client", "after", "timeout", "check_type"))
+        check_names(unknown, SEQUENCE)
         return await self._sequence(types, device, client, after, check_type).wait_async(timeout)
+
+    def _query(self, type: str | None, filters: Filters, *arguments: str) -> Query:
+        """The query that these filters describe. `arguments` are the other arguments that the method takes."""
+        check_names(filters, ("type", *Filters.__annotations__, *arguments))
+        query = Query(
+            type,
+            filters.get("device"),
+            filters.get("client"),
+            filters.get("direction"),
+            filters.get("message_type"),
+            filters.get("where"),
+        )
+        return query.checked(self._native, typos=filters.get("check_type", True))
+
+    def _search(self, type: str | None, filters: Filters, *arguments: str) -> Search:
+        return Search(self._run, [self._query(type, filters, *arguments)], _number(filters.get("after")))
 
     def _sequence(
         self,
@@ -220,15 +190,11 @@ class Journal:
         steps = []
         for wanted in types:
             given = dict(wanted) if isinstance(wanted, Mapping) else {"type": wanted}
-            known = [name for name in NAMES if name not in ("after", "check_type")]
-            check_names({name: None for name in given if name not in known}, known)
-            steps.append(self._checked(Query(**{"device": device, "client": client, **given}), typos))
+            check_names(given, Query.__annotations__)
+            steps.append(Query(**{"device": device, "client": client, **given}).checked(self._native, typos=typos))
         return Search(self._run, steps, _number(after))
 
-    def _checked(self, query: Query, typos: bool) -> Query:
-        return query.checked(self._native, typos=typos)
-
-    # Drawing ----------------------------------------------------------------------------------------------------------
+    # Printing ---------------------------------------------------------------------------------------------------------
 
     def transcript(
         self,
@@ -238,13 +204,15 @@ class Journal:
         client: int | None = None,
         after: Entry | None = None,
     ) -> str:
-        """A picture of the conversation, of all or of one device or client.
+        """Returns the conversation as text: all of it, or that of one device or client.
 
         Args:
             format: `"text"`: two lanes; `"mermaid"`: a sequence diagram; `"jsonl"`: one JSON object a line.
+            device, client: The ids that the entries concern.
+            after: An `Entry`: only entries behind this one.
 
         Raises:
-            FilterError: There is no such format.
+            FilterError: The format is unknown, or an id makes no sense.
         """
         formats = {"text": _transcript.as_text, "mermaid": _transcript.as_mermaid, "jsonl": _transcript.as_jsonl}
         if format not in formats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from ._entry import Entry
 from ._filters import check_direction, check_ids, check_type
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from . import _native
 
 Where: TypeAlias = Callable[[Entry], Any]
+
+
+class Filters(TypedDict, total=False):
+    """The filters of the journal's methods, beside `type`. A filter that is absent or None matches any message."""
+
+    device: str | None
+    """The id of the device that the message concerns."""
+    client: int | None
+    """The id of the client that the message concerns."""
+    direction: str | None
+    """`"device->client"` or `"client->device"` for forwards; `"device->server"` and the like for all others."""
+    message_type: str | None
+    """The type of the message, like `"register"` or `"forward"`."""
+    where: Where | None
+    """A function that takes an `Entry` and returns whether it matches."""
+    after: Entry | None
+    """Only entries behind this one."""
+    check_type: bool
+    """Whether to raise FilterError for a `type` that looks misspelled. True by default."""
+
 
 LAST = 2**40
 """A number beyond that of any entry."""

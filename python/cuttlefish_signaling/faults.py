@@ -231,7 +231,7 @@ def _behind(after: int, narrow: Narrow) -> Narrow:
 
 def _filters(narrow: Narrow) -> dict[str, Any]:
     """The filters as the core takes them."""
-    check_names({name: None for name in narrow if name not in Narrow.__annotations__}, Narrow.__annotations__)
+    check_names(narrow, Narrow.__annotations__)
     to, direction = narrow.get("to"), narrow.get("direction")
     if to is not None and to not in FORWARDS.values():
         raise FilterError(f"to={to!r} is neither 'device' nor 'client'")

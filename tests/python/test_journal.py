@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import pydoc
 import re
 import textwrap
 import threading
@@ -17,11 +19,13 @@ from cuttlefish_signaling import (
     Entry,
     ExpectationError,
     FilterError,
+    Journal,
     JournalOffError,
     Limits,
     NotRunningError,
     SignalingServer,
 )
+from cuttlefish_signaling._query import Filters
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
 
@@ -278,7 +282,15 @@ def test_an_empty_transcript_says_so(server: SignalingServer) -> None:
 def test_wrong_filters_say_which_there_are(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     journal = server.journal
     with pytest.raises(FilterError, match="there is no filter 'devise'; did you mean 'device'.*direction"):
-        journal.messages(devise="cvd-1")  # type: ignore[arg-type]
+        journal.messages(devise="cvd-1")  # type: ignore[call-arg]
+    with pytest.raises(FilterError, match="'timout'; did you mean 'timeout'"):
+        journal.expect("offer", timout=1)  # type: ignore[call-arg]
+    with pytest.raises(FilterError, match="there is no filter 'timeout'.*within"):
+        journal.expect_none("offer", timeout=1)  # type: ignore[call-arg]
+    with pytest.raises(FilterError, match="'within'"):
+        journal.messages("offer", within=1)  # type: ignore[call-arg]
+    with pytest.raises(FilterError, match="'direction'.* There are: after, check_type, client, device, timeout"):
+        journal.expect_sequence("offer", direction="device->client")  # type: ignore[arg-type]
     with pytest.raises(FilterError, match="direction='up' is none of 'device->server'"):
         journal.expect("offer", direction="up")
     with pytest.raises(FilterError, match="type='ofer' is no payload type .* did you mean 'offer'"):
@@ -303,6 +315,17 @@ def test_wrong_filters_say_which_there_are(server: SignalingServer, device: Fake
     client.send({"type": "offers"})
     device.recv()
     assert len(journal.messages("offers")) == 1
+
+
+@pytest.mark.parametrize("method", ["messages", "expect", "expect_none"])
+def test_help_names_every_filter(method: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(getattr(Journal, method)))
+    names = Filters.__annotations__
+    assert len(names) == 7
+    assert [name for name in names if f"`{name}`" not in text] == []
+    listed = (inspect.getdoc(Journal) or "").replace(", ", ": ")
+    assert f"**filters: 'Unpack[{Filters.__name__}]'" in text
+    assert [name for name in (*names, "type") if f"{name}:" not in listed] == []
 
 
 def test_without_a_journal_it_says_so() -> None:
