@@ -114,44 +114,69 @@ __all__ = [
     "__version__",
 ]
 
-_ROOMS = {
-    "_clock": ("Clock",),
-    "_config": ("Keepalive", "Limits"),
-    "_entry": ("Entry",),
-    "_hooks": ("HookFailure",),
-    "_journal": ("Journal",),
-    "_models": (
-        "AuthorizeContext",
-        "Client",
-        "Device",
-        "FilterContext",
-        "Grant",
-        "Headers",
-        "IceContext",
-        "IceServer",
-        "Peer",
-        "Stats",
-    ),
-    "_native": ("TurnRest", "__version__"),
-    "_server": ("SignalingServer",),
-    "_tls": ("Tls",),
-    "_tokens": ("StaticTokens",),
-    "faults": ("Fault", "Faults"),
+_LAZY = {
+    "AuthorizeContext": "_models",
+    "BindError": "errors",
+    "CassetteError": "errors",
+    "Client": "_models",
+    "Clock": "_clock",
+    "ConfigError": "errors",
+    "Device": "_models",
+    "DeviceLostError": "errors",
+    "Entry": "_entry",
+    "ExpectationError": "errors",
+    "Fault": "faults",
+    "FaultError": "errors",
+    "Faults": "faults",
+    "FilterContext": "_models",
+    "FilterError": "errors",
+    "ForkedError": "errors",
+    "Grant": "_models",
+    "Headers": "_models",
+    "HookError": "errors",
+    "HookFailure": "_hooks",
+    "HookResultError": "errors",
+    "HookTimeoutError": "errors",
+    "IceContext": "_models",
+    "IceServer": "_models",
+    "InternalError": "errors",
+    "Journal": "_journal",
+    "JournalOffError": "errors",
+    "Keepalive": "_config",
+    "Limits": "_config",
+    "NotOursError": "errors",
+    "NotRunningError": "errors",
+    "Peer": "_models",
+    "PeerClosedError": "errors",
+    "PeerRefusedError": "errors",
+    "Refused": "errors",
+    "ServerFailedError": "errors",
+    "SignalingError": "errors",
+    "SignalingServer": "_server",
+    "StateDirError": "errors",
+    "StaticTokens": "_tokens",
+    "Stats": "_models",
+    "Tls": "_tls",
+    "TlsError": "errors",
+    "TurnRest": "_native",
+    "UnreachableError": "errors",
+    "WaitTimeoutError": "errors",
+    "__version__": "_native",
 }
-"""Where the names live; all others are exceptions."""
+"""The module of each name in `__all__`."""
 
 
 def __getattr__(name: str) -> object:
     """Fetches names when they are first used: pytest loads the package for its plugin in every run, server or not."""
-    if name not in __all__:
+    module = _LAZY.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     from ._interpreter import require_main
 
     require_main()
-    room = next((room for room, names in _ROOMS.items() if name in names), "errors")
-    value = getattr(import_module(f".{room}", __name__), name)
+    value = getattr(import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value
 
