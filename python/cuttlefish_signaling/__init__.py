@@ -1,18 +1,18 @@
-"""A signaling server for Android Cuttlefish devices over WebRTC, to start from Python.
+"""A WebRTC signaling server for Android Cuttlefish devices, started from Python.
 
     from cuttlefish_signaling import SignalingServer
 
-    with SignalingServer() as server:                 # 127.0.0.1, a free port, plain: made for tests
+    with SignalingServer() as server:                 # 127.0.0.1, a free port, no TLS: defaults for tests
         server.device_url                             # "ws://127.0.0.1:43210/register_device"
         server.client_url                             # "ws://127.0.0.1:43210/connect_client"
         server.wait_for_device("cvd-1", timeout=5)
 
-The server runs in Rust, on a thread of its own; what it relays never touches Python.
+The server runs in Rust, on a thread of its own. The messages that it relays never enter Python.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # As `typing` says it, whose import alone takes longer than all of this.
+TYPE_CHECKING = False  # The name that `typing` has. To import `typing` would take longer than the rest of this file.
 
 if TYPE_CHECKING:
     from ._clock import Clock
@@ -167,7 +167,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Fetches names when they are first used: pytest loads the package for its plugin in every run, server or not."""
+    """Imports a name when it is first used: pytest loads the package for its plugin in each run."""
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

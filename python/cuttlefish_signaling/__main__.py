@@ -1,4 +1,4 @@
-"""`python -m cuttlefish_signaling`."""
+"""Runs `python -m cuttlefish_signaling`."""
 
 from .cli import main
 

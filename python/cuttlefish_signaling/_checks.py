@@ -1,4 +1,4 @@
-"""Checks that a setting and an argument have in common. Each raises ConfigError, which names the setting."""
+"""Checks that settings and arguments share. Each raises ConfigError, which names the setting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import ConfigError
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:
-    """A list of strings. Raises ConfigError."""
+    """Returns a list of strings as a tuple. Raises ConfigError for any other value."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(setting, f"must be a list of strings, got {value!r}")
     found = tuple(value)
@@ -25,7 +25,7 @@ def names(setting: str, value: Any) -> tuple[str, ...]:
 
 
 def check_integer(setting: str, value: Any, least: int, most: int) -> None:
-    """Raises ConfigError where a setting is no whole number, or one out of range."""
+    """Raises ConfigError for a value that is not a whole number in the range."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(setting, f"must be a whole number, got {value!r}")
     if not least <= value <= most:
@@ -33,7 +33,7 @@ def check_integer(setting: str, value: Any, least: int, most: int) -> None:
 
 
 def check_seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
-    """Raises ConfigError where a setting is no number of seconds."""
+    """Raises ConfigError for a value that is not a number of seconds."""
     if value is None and optional:
         return
     wanted = f"a number of seconds{' or None' if optional else ''}"

@@ -1,4 +1,4 @@
-"""`server.clock`: the time a server goes by, in the hands of a test."""
+"""`server.clock`: a clock that tests can freeze and advance."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """The time a server goes by. It is the system's until it is frozen or advanced, and again when the server stops.
+    """The clock of a server. It shows the system's time until a test freezes or advances it.
 
-    Measured by it: keepalive, waits for devices, first messages, hooks, faults, the expiry of TURN credentials.
+    It shows the system's time again when the server has stopped.
+    The server uses it for keepalive, waits for devices, first messages, hooks, faults and the expiry of TURN
+    credentials.
 
         with server.clock.frozen() as clock:
-            clock.advance(10.0)        # whoever was silent for 10 s has been pinged when this returns
+            clock.advance(10.0)        # returns when every peer that was silent for 10 s has been sent a ping
 
-    What falls due is done before `advance` returns: pings are sent, connections closed, devices gone. What peers make
-    of it is up to them. Deadlines before a WebSocket is open (TLS, request heads) and the timeouts of Python's own
-    waits stay with the system's time.
+    `advance` returns when the server has done all that is due: pings are sent, connections closed, devices removed.
+    It does not wait for the reactions of peers. Deadlines before a WebSocket is open (TLS, request heads) and the
+    timeouts of waits in Python use the system's time.
     """
 
     def __init__(self, native: _native.Clock) -> None:
         self._native = native
 
     def freeze(self) -> Self:
-        """Stops it. Nothing falls due any more."""
+        """Stops the clock: no deadline passes until it is advanced or resumed."""
         self._native.freeze()
         return self
 
     def resume(self) -> Self:
-        """Lets it go on from where it stands."""
+        """Lets the clock run on from the time it shows."""
         self._native.resume()
         return self
 
     def advance(self, seconds: float) -> Self:
-        """Moves it on by so many seconds, frozen or not. Raises ConfigError: it does not go back."""
+        """Moves the clock forward, frozen or not. Raises ConfigError for a negative number of seconds."""
         check_seconds("seconds", seconds)
         self._native.advance(float(seconds))
         return self
 
     @property
     def now(self) -> float:
-        """What it shows, in seconds since 1970."""
+        """The time it shows, in seconds since 1970."""
         return self._native.now
 
     @property
     def is_frozen(self) -> bool:
-        """Whether it stands."""
+        """Whether it is frozen."""
         return self._native.is_frozen
 
     @contextmanager
     def frozen(self) -> Iterator[Self]:
-        """Frozen within the `with`, and going on behind it."""
+        """Freezes the clock inside the `with`, and resumes it afterwards."""
         self.freeze()
         try:
             yield self

@@ -13,35 +13,35 @@ EntryTuple: TypeAlias = tuple[
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that was said, or a connection that ended."""
+    """A message, or the end of a connection."""
 
     number: int
-    """Counts up by one, from 1."""
+    """The number of the entry, counting from 1."""
     at: float
-    """When, in seconds since 1970, by the server's clock."""
+    """The time in seconds since 1970, by the server's clock."""
     closed: bool
-    """Whether it is the end of a connection: the side the direction starts from has ended it, `text` says how."""
+    """Whether it is the end of a connection. The first side of `direction` ended it; `text` says how."""
     direction: str
-    """`device->client`, `client->device` for forwards; `device->server` and the like for everything else."""
+    """`device->client` or `client->device` for forwards; `device->server` and the like for all others."""
     device: str | None
     """The device concerned, if it is known."""
     client: int | None
     """The client concerned, if it has a number."""
     message_type: str
-    """`register`, `config`, `forward`, …; empty if what a peer sent is no message."""
+    """`register`, `config`, `forward`, …; empty if the text of the peer is not a message."""
     text: str = field(repr=False)
-    """The whole text: of a forward as its receiver gets it, of anything else as it was said."""
+    """The whole text. For a forward, the text that its receiver gets."""
     payload_json: str | None
     """The payload of a forward, byte for byte."""
     outcome: Literal["passed", "gone", "refused", "dropped"]
-    """What became of a forward: passed on (now or later), its receiver gone, its sender told an error, dropped by a
-    fault. Of anything else `passed`."""
+    """The outcome of a forward: passed on (now or later), receiver gone, refused with an error to the sender, dropped
+    by a fault. `passed` for all others."""
     faults: tuple[str, ...]
-    """The faults that hit it, like `("delay", "duplicate")`."""
+    """The faults applied to it, like `("delay", "duplicate")`."""
 
     @property
     def payload(self) -> Any:
-        """The payload of a forward, parsed; None of anything else."""
+        """The payload of a forward, parsed; None for all others."""
         return None if self.payload_json is None else json.loads(self.payload_json)
 
     @property
@@ -53,14 +53,14 @@ class Entry:
 
     @property
     def error(self) -> str | None:
-        """What an `error` of the server says."""
+        """The text of an error that the server sent; None for all others."""
         if self.message_type != "error" or self.closed or not self.direction.startswith("server"):
             return None
         return str(json.loads(self.text)["error"])
 
     @property
     def size(self) -> int:
-        """Bytes of its text."""
+        """The length of its text in bytes."""
         return len(self.text.encode())
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Entry:
 
 
 def describe(entry: Entry) -> str:
-    """An entry in a word or two: a forward's payload type, a message's type, how a connection ended."""
+    """Describes an entry in a word or two: the type of a payload or a message, or the end of a connection."""
     if entry.closed:
         return f"[{printable(entry.text)}]"
     if entry.message_type == "forward":
@@ -83,5 +83,5 @@ def describe(entry: Entry) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would take for more than text: these are a peer's words."""
+    """Escapes the characters that a terminal would interpret: the text comes from a peer."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Carries what the Rust core has to tell into Python: log records, news for waiting coroutines, hooks that hang."""
+"""The thread that takes events from the Rust core: log records, changes that coroutines wait for, hook timeouts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_KEPT_ERRORS = 100
 
 
 class EventThread:
-    """One thread of one server, from the first that there is to tell until the core has stopped and all is delivered.
+    """The event thread of one server. It handles the events that the core queues, until the core has stopped.
 
-    A server that nobody visits has none: it starts and stops the sooner.
+    The first event starts the thread. A server without events has no thread, so it starts and stops faster.
     """
 
     def __init__(self, hooks: HookRunner, native: _native.Server) -> None:
@@ -32,28 +32,28 @@ class EventThread:
         self._subscribers: dict[int, tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = {}
         self._last_key = 0
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
-        """What the core has logged as errors of its own."""
+        """The last errors that the core has logged."""
         self.error_count = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         native.on_first_event(self._start)
 
     def close(self, timeout: float) -> None:
-        """Waits until all is delivered, at most so many seconds. The core must have stopped."""
+        """Waits until all events are handled, for at most `timeout` seconds. The core must have stopped."""
         if self._thread is None:
-            self._run()  # There was nothing to tell, or no thread to be had.
+            self._run()  # No event came, or no thread could be started.
         elif self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
     def subscribe(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
-        """Calls back on that loop whenever somebody comes or goes, and in the end; returns a key for `unsubscribe`."""
+        """Calls `callback` on the loop after each change, and at the end. Returns a key for `unsubscribe`."""
         with self._lock:
             self._last_key += 1
             self._subscribers[self._last_key] = (loop, callback)
             return self._last_key
 
     def unsubscribe(self, key: int) -> None:
-        """No more calls."""
+        """Ends the calls."""
         with self._lock:
             self._subscribers.pop(key, None)
 
@@ -89,4 +89,4 @@ class EventThread:
             try:
                 loop.call_soon_threadsafe(callback)
             except RuntimeError:
-                pass  # The loop is closed, and with it whoever waited there.
+                pass  # The loop is closed, so none of its coroutines waits.

@@ -1,4 +1,4 @@
-"""What a user may say to narrow things down, checked: unknown names, directions, and types that look like typos."""
+"""Checks of the filters that the journal and the faults take: names, directions, ids, payload types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIRECTIONS = (
 )
 
 PAYLOAD_TYPES = ("request-offer", "offer", "answer", "ice-candidate", "error")
-"""The types real peers use (docs/protocol.md 6)."""
+"""The payload types that real peers use (docs/protocol.md 6)."""
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:
@@ -32,13 +32,13 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
 
 
 def check_direction(direction: Any, allowed: Iterable[str] = DIRECTIONS) -> None:
-    """Raises FilterError where it is none."""
+    """Raises FilterError for a value that is not one of the allowed directions."""
     if direction is not None and direction not in allowed:
         raise FilterError(f"direction={direction!r} is none of {', '.join(map(repr, allowed))}")
 
 
 def check_ids(device: Any, client: Any) -> None:
-    """Raises FilterError where a device id is no string or a client id no number."""
+    """Raises FilterError for a device id that is not a string, or a client id that is not a whole number."""
     if device is not None and not isinstance(device, str):
         raise FilterError(f"device={device!r} is no device id; ids are strings")
     if client is not None and (not isinstance(client, int) or isinstance(client, bool) or not 0 <= client < 2**31):
@@ -46,7 +46,10 @@ def check_ids(device: Any, client: Any) -> None:
 
 
 def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
-    """Raises FilterError where a payload type is one that nobody uses, and nearly one that somebody does."""
+    """Raises FilterError for an unknown payload type that looks like a known one.
+
+    `seen` returns the payload types that the server has relayed.
+    """
     if wanted is None:
         return
     if not isinstance(wanted, str):

@@ -1,7 +1,7 @@
 """Runs the user's hooks for the Rust core.
 
-The core leaves jobs in a queue; threads of ours take them, call the hook and settle the job. A hook that turns out to
-be a coroutine goes on on an event loop, and the thread takes the next job. Rust never calls in here.
+The core puts jobs in a queue. Threads of this module take a job, call the hook and settle the job. If the hook returns
+a coroutine, the coroutine runs on an event loop and the thread takes the next job. Rust never calls into this module.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ MAX_KEPT_FAILURES = 100
 
 @dataclass(frozen=True)
 class HookFailure:
-    """A hook that raised, hung or returned rubbish. The peer it was asked for heard `Internal error`."""
+    """A hook that raised, timed out or returned an invalid result. Its peer received `Internal error`."""
 
     hook: str
     """`authorize`, `ice_servers` or `filter_device_info`."""
     device_id: str | None
-    """The device concerned, if it was known."""
+    """The device concerned, if it is known."""
     peer: str
-    """The address of the peer it was asked for."""
+    """The address of the peer that the hook was called for."""
     error: BaseException
-    """What it raised, traceback and all; `HookTimeoutError` or `HookResultError` if it did not raise."""
+    """The exception, with its traceback; `HookTimeoutError` or `HookResultError` if the hook did not raise."""
     at: float
-    """When, in seconds since 1970."""
+    """The time of the failure, in seconds since 1970."""
 
 
 class HookRunner:
-    """The hooks of one server, the threads that run them, and what went wrong there."""
+    """The hooks of one server, the threads that run them, and their failures."""
 
     def __init__(
         self, settings: Settings, ice_hook: Callable[..., Any] | None, loop: asyncio.AbstractEventLoop | None
@@ -73,13 +73,13 @@ class HookRunner:
         self._add_thread(native)
 
     def set_ice_hook(self, native: _native.Server, hook: Callable[..., Any]) -> None:
-        """Another hook for ICE servers. One that is no longer wanted stays, for the questions it has been asked."""
+        """Sets the hook for ICE servers. A hook that a list has replaced stays set, for jobs that are in the queue."""
         self._hooks["ice_servers"] = hook
         if not self._threads:
             self._add_thread(native)
 
     def close(self, timeout: float) -> list[str]:
-        """Waits for the threads, at most so many seconds; returns the names of those that hang in a hook."""
+        """Waits for the threads, for at most `timeout` seconds. Returns the names of those that hang in a hook."""
         deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True
@@ -96,14 +96,14 @@ class HookRunner:
         return [thread.name for thread in threads if thread.is_alive() and thread is not threading.current_thread()]
 
     def abandon(self, key: int) -> None:
-        """Nobody waits for this job any more: a coroutine need not go on."""
+        """Cancels the coroutine of a job whose result is no longer needed."""
         with self._lock:
             coroutine = self._coroutines.get(key)
         if coroutine is not None:
             coroutine.cancel()
 
     def timed_out(self, hook: str, peer: str, deadline: float) -> None:
-        """Keeps and logs that a hook gave no answer."""
+        """Records and logs that a hook gave no answer in time."""
         error = HookTimeoutError(f"hook {hook} gave no answer for {peer} within {deadline:g} s")
         self._keep(HookFailure(hook, None, peer, error, time.time()))
 
@@ -126,7 +126,7 @@ class HookRunner:
     def _work(self, native: _native.Server) -> None:
         while (job := native.next_job()) is not None:
             if native.spare_hook_threads == 0:
-                # This one may hang; the next question is not to wait for it.
+                # This thread may hang in the hook. Another one has to take the next job.
                 self._add_thread(native)
             if job.wanted:
                 self._answer(job)
@@ -142,7 +142,7 @@ class HookRunner:
                 self._await(job, result)
             else:
                 _settle_with(job, result)
-        except BaseException as error:  # Whatever a user's code raises is this job's end, not the thread's.
+        except BaseException as error:  # An exception in a hook ends the job, not the thread.
             self._failed(job, error)
 
     def _failed(self, job: _native.Job, error: BaseException) -> None:
@@ -190,7 +190,7 @@ class HookRunner:
 
 
 class _LoopThread:
-    """An event loop on a thread of our own, for `async def` hooks of servers that no event loop started."""
+    """An event loop on its own thread, for `async def` hooks of a server that was started without an event loop."""
 
     def __init__(self) -> None:
         import asyncio
@@ -216,7 +216,7 @@ class _LoopThread:
         try:
             self.loop.call_soon_threadsafe(self.loop.stop)
         except RuntimeError:
-            pass  # Closed already.
+            pass  # The loop is closed already.
 
 
 async def _settle(job: _native.Job, awaitable: Coroutine[Any, Any, Any]) -> None:
@@ -241,7 +241,7 @@ def _arguments(job: _native.Job) -> tuple[Any, ...]:
 
 
 def _result(hook: str, result: Any) -> str | None:
-    """What a hook returned, as JSON for the core. Raises HookResultError or ConfigError where it makes no sense."""
+    """Returns the result of a hook as JSON for the core. Raises HookResultError or ConfigError if it is invalid."""
     if hook == "ice_servers":
         return ice_json(result)
     if hook == "authorize":

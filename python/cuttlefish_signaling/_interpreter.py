@@ -1,4 +1,4 @@
-"""Which interpreter this is: the server lives in the main one only."""
+"""A check that this is the main interpreter: the server runs in no other."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from __future__ import annotations
 def require_main() -> None:
     """Raises ImportError in a subinterpreter.
 
-    The Rust core keeps one set of Python's types for the process, and needs `threading`, which some subinterpreters
-    have not. CPython 3.12 and later refuse to load it there; before that it would load, and fail later or worse.
+    The Rust core keeps one set of Python types for the whole process. It also needs `threading`, which some
+    subinterpreters lack. CPython 3.12 and later refuse to load the core there; earlier versions load it, and it fails
+    later.
     """
     from importlib import import_module
 
-    for name in ("_interpreters", "_xxsubinterpreters"):  # From 3.13 on, and before.
+    for name in ("_interpreters", "_xxsubinterpreters"):  # Python 3.13 and later; Python 3.12 and earlier.
         try:
             interpreters = import_module(name)
         except ImportError:

@@ -1,4 +1,4 @@
-"""What comes out of a server and what hooks see: immutable snapshots, never live objects."""
+"""The values that a server returns and that hooks receive: immutable snapshots, never live objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PeerTuple: TypeAlias = tuple[
 
 
 class Headers(Mapping[str, str]):
-    """Request headers: a mapping whose keys do not care for case. Of a header sent twice, all values, with commas."""
+    """Request headers: a mapping with case-insensitive keys. The values of a repeated header are joined by commas."""
 
     __slots__ = ("_items",)
 
@@ -45,10 +45,10 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer, as the transport and `authorize` know it."""
+    """A peer, as the transport and `authorize` know it."""
 
     role: Literal["device", "client", "http"]
-    """What it came for."""
+    """Its role: `device`, `client`, or `http` for any other request."""
     address: str | None
     """Its IP address."""
     port: int | None
@@ -63,13 +63,13 @@ class Peer:
     headers: Headers
     """The headers of its request."""
     certificate: str | None
-    """Whom its TLS certificate is for (`CN=alice, O=lab`), where `Tls(..., client_ca=...)` asked for one."""
+    """The subject of its TLS certificate (`CN=alice, O=lab`), if `Tls(..., client_ca=...)` requires one."""
     identity: Any
-    """What `authorize` returned for it."""
+    """The identity that `authorize` returned for it."""
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters, the last value of each."""
+        """The parameters of the query; the last value of each."""
         from urllib.parse import parse_qsl
 
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
@@ -82,12 +82,12 @@ class Peer:
 
 @dataclass(frozen=True)
 class AuthorizeContext:
-    """What `authorize` is asked about: a request, before it is let in."""
+    """A request that `authorize` accepts or refuses."""
 
     role: Literal["device", "client", "http"]
-    """What it wants: `device`, `client`, or `http` for anything but the two WebSocket endpoints."""
+    """The kind of request: `device`, `client`, or `http` for anything but the two WebSocket endpoints."""
     peer: Peer
-    """Who asks. `identity` is what the hook is to find out."""
+    """The sender of the request. Its `identity` is None: the hook returns it."""
 
     @property
     def path(self) -> str:
@@ -106,25 +106,26 @@ class AuthorizeContext:
 
     @property
     def address(self) -> str | None:
-        """The IP address it comes from."""
+        """The IP address of the sender."""
         return self.peer.address
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What `authorize` may return instead of an identity: one that is for some devices only.
+    """A result of `authorize` that has an identity and limits the peer to some devices.
 
-    The others are to such a peer as if they were not there, to the byte: a client hears `Device not found` after the
-    same wait, a listing leaves them out. A device may register the ids of its grant; others are `Not authorized`.
+    The peer cannot tell the other devices from devices that do not exist: a client receives `Device not found` after
+    the same wait, and a listing omits them. A device may register only the ids of its grant; any other is `Not
+    authorized`.
 
     Raises:
-        ConfigError: `devices` is no list of strings.
+        ConfigError: `devices` is not a list of strings.
     """
 
     identity: Any = None
-    """Who it is: anything JSON can say."""
+    """The identity of the peer: any JSON value."""
     devices: Sequence[str] | None = None
-    """Patterns of device ids: `*` stands for any characters, `?` for one. `None`: all devices."""
+    """Patterns of device ids: `*` matches any characters, `?` one character. `None` allows all devices."""
 
     def __post_init__(self) -> None:
         if self.devices is not None:
@@ -133,32 +134,32 @@ class Grant:
 
 @dataclass(frozen=True)
 class IceContext:
-    """Whom `ice_servers` is asked for."""
+    """The peer that `ice_servers` is called for."""
 
     role: Literal["device", "client", "http"]
-    """`device` or `client`: as what the peer will use them."""
+    """`device` or `client`: the role in which the peer will use the ICE servers."""
     device_id: str | None
-    """The device it registers as, or connects to; `None` for `GET /infra_config`."""
+    """The device id that it registers or connects to; `None` for `GET /infra_config`."""
     peer: Peer
-    """Who asks."""
+    """The peer."""
 
 
 @dataclass(frozen=True)
 class FilterContext:
-    """Whom `filter_device_info` is asked for."""
+    """The device and the client that `filter_device_info` is called for."""
 
     device_id: str
-    """The device the info is of."""
+    """The id of the device that sent the info."""
     client: Peer
-    """The client that is to see it."""
+    """The client that receives the result."""
     group_name: str = ""
     """The group of the device: the one it was pre-registered in, else the `group_id` of its device info, else empty."""
     owner: str = ""
-    """Whose it is, where somebody said so."""
+    """The owner of the device, if it was pre-registered with one; else empty."""
     name: str = ""
-    """What it is called, where it was pre-registered."""
+    """The name of the device, if it was pre-registered with one; else empty."""
     adb_port: int = 0
-    """Where adb reaches it, as was said then; 0 where nowhere."""
+    """The TCP port of its adb, if it was pre-registered with one; else 0."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Device:
     """A registered device."""
 
     device_id: str
-    """The id it registered."""
+    """The id that it registered."""
     address: str | None
     """Its IP address."""
     port: int | None
@@ -174,22 +175,22 @@ class Device:
     since: float
     """When it connected, in seconds since 1970."""
     identity: Any
-    """What `authorize` returned for it."""
+    """The identity that `authorize` returned for it."""
     clients: int
-    """How many clients are connected to it."""
+    """The number of clients connected to it."""
     info_json: str = field(repr=False)
     """Its device info, byte for byte as it sent it."""
     group_name: str = ""
     """The group it was pre-registered in, over the control socket; else the `group_id` of its device info; else
     empty."""
     owner: str = ""
-    """Whose it was said to be there; empty where nobody said so."""
+    """The owner named in the pre-registration, or empty."""
     name: str = ""
-    """What it was called there."""
+    """The name given in the pre-registration, or empty."""
     adb_port: int = 0
-    """Where adb reaches it, as was said there; 0 where nowhere."""
+    """The TCP port of its adb, given in the pre-registration, or 0."""
     device_port: int | None = None
-    """Where its own web server listens on this machine, as it said on the device socket."""
+    """The port of its own web server on this machine, as it announced on the device socket."""
 
     @property
     def info(self) -> Any:
@@ -204,12 +205,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Client:
-    """A client that has its device info."""
+    """A client that has received its device info."""
 
     device_id: str
     """The device it is connected to."""
     client_id: int
-    """The number by which the device knows it, from 1."""
+    """The id by which its device addresses it, from 1."""
     address: str | None
     """Its IP address."""
     port: int | None
@@ -217,7 +218,7 @@ class Client:
     since: float
     """When it connected, in seconds since 1970."""
     identity: Any
-    """What `authorize` returned for it."""
+    """The identity that `authorize` returned for it."""
 
     @classmethod
     def _of(cls, client: tuple[str, int, str | None, int | None, float, str | None]) -> Client:
@@ -227,50 +228,50 @@ class Client:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counters of one server, from its start. At rest `accepted == delivered + refused + gone + dropped`."""
+    """Counters of one server, since its start. At rest `accepted == delivered + refused + gone + dropped`."""
 
     connections: int
-    """Peers connected now, registered or not, over whatever they came."""
+    """Peers connected now, registered or not, over any transport."""
     devices: int
     """Devices registered now."""
     clients: int
     """Clients connected to a device now."""
     accepted: int
-    """Forwards taken in."""
+    """Forwards received from senders."""
     delivered: int
     """Forwards written to their receiver."""
     refused: int
     """Forwards answered with an error."""
     gone: int
-    """Forwards whose receiver was gone, which their sender was told."""
+    """Forwards whose receiver had left. The sender was told."""
     dropped: int
-    """Forwards that a fault dropped, which somebody armed."""
+    """Forwards that an armed fault dropped."""
     hook_failures: int
-    """Hooks that raised, hung or returned rubbish."""
+    """Hooks that raised, timed out or returned an invalid result."""
     turned_away: int = 0
-    """Connections answered 503: too many, too many of one address, too fast."""
+    """Connections answered with 503: too many in total, too many from one address, or too many per second."""
     openings_cut: int = 0
-    """Connections dropped before they had said what they want, to make room for others."""
+    """Connections dropped before their request had arrived, to make room for others."""
     foreign: int = 0
-    """Requests with a `Host` or `Origin` that is not allowed."""
+    """Requests whose `Host` or `Origin` is not allowed."""
     unauthorized: int = 0
     """Requests that `authorize` refused."""
     misbehaved: int = 0
-    """Peers closed because they broke the protocol: 1002, 1003, 1007, 1008, 1009."""
+    """Peers closed because they violated the protocol: 1002, 1003, 1007, 1008, 1009."""
     too_fast: int = 0
-    """Peers closed because they sent faster than they may."""
+    """Peers closed because they exceeded a rate limit."""
     slow_consumers: int = 0
     """Peers closed because they did not read."""
     silent: int = 0
     """Peers dropped because they did not answer a ping."""
     errors_withheld: int = 0
-    """Errors that were not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
+    """Errors not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
     panics: int = 0
-    """Connections ended by a bug of ours."""
+    """Connections ended by a bug in the server."""
 
     @property
     def balances(self) -> bool:
-        """Whether every forward that was taken in has come to one of its ends."""
+        """Whether each accepted forward has reached an outcome."""
         return self.accepted == self.delivered + self.refused + self.gone + self.dropped
 
 

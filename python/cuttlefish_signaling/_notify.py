@@ -1,4 +1,4 @@
-"""Tells systemd how far the service is (`Type=notify`, sd_notify(3)). Without systemd it does nothing."""
+"""Sends the state of the service to systemd (`Type=notify`, sd_notify(3)). Without systemd it does nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 
 
 def notify(state: str) -> None:
-    """`READY=1` or `STOPPING=1`, to the socket that systemd named. A systemd that does not listen is none."""
+    """Sends `READY=1` or `STOPPING=1` to the socket that systemd named. A failure is ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
     if address.startswith("@"):
-        address = "\0" + address[1:]  # In the abstract namespace.
+        address = "\0" + address[1:]  # A name in the abstract namespace.
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as systemd:
             systemd.sendto(state.encode(), address)

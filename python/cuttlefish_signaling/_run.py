@@ -1,4 +1,4 @@
-"""One run of a server, from start to stop: the core, the threads that serve it in Python, and the waits on it."""
+"""One run of a server, from start to stop: the core, its Python threads, and the waits for changes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ logger = logging.getLogger("cuttlefish_signaling")
 T = TypeVar("T")
 
 SLICE = 0.05
-"""Seconds a wait spends in the core at a stretch: as long as Ctrl-C may take."""
+"""Seconds that a wait may spend in the core before Python handles signals: the longest delay of Ctrl-C."""
 
 THREAD_TIMEOUT = 0.5
-"""Seconds a stop waits for threads that run hooks, beyond the time given to peers."""
+"""Seconds that a stop waits for hook threads, beyond the time given to peers."""
 
 
 class Run:
-    """A server that runs, or ran. What asks it afterwards hears `NotRunningError`, from the core."""
+    """A server that runs or has run. After the stop, its methods raise `NotRunningError`, which the core raises."""
 
     def __init__(self, settings: Settings, ice: IceSource, loop: asyncio.AbstractEventLoop | None) -> None:
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
@@ -45,17 +45,17 @@ class Run:
             if names:
                 self.hooks.start(self.native)
         except BaseException:
-            # No more threads to be had: then no server either.
+            # No thread could be started, so the server cannot run.
             self.native.stop(0.0)
             raise
 
     @property
     def courier(self) -> EventThread:
-        """The former name of `events`."""
+        """`events`, under the name that `SignalingServer` and the pytest plugin read."""
         return self.events
 
     def stop(self, timeout: float) -> bool:
-        """Stops it; returns whether every peer said goodbye in time."""
+        """Stops the server. Returns whether each peer completed the closing handshake in time."""
         in_time = self.native.stop(timeout)
         hanging = self.hooks.close(THREAD_TIMEOUT)
         self.events.close(THREAD_TIMEOUT)
@@ -64,37 +64,37 @@ class Run:
         return in_time
 
     def check_process(self) -> None:
-        """Raises ForkedError in a fork of the process that has the threads."""
+        """Raises ForkedError in a fork of the process that started the server."""
         if self.native.process != os.getpid():
             raise ForkedError(
                 f"the server was started by process {self.native.process}, of which this one is a fork; its threads "
                 'stayed there. Start a server of its own in the child, or use multiprocessing\'s "spawn"'
             )
 
-    # Who is there ----------------------------------------------------------------------------------------------------
+    # Peers -----------------------------------------------------------------------------------------------------------
 
     def devices(self) -> list[Device]:
-        """The devices registered now."""
+        """Returns the devices registered now."""
         return [Device._of(device) for device in self.native.devices()]
 
     def clients(self, device_id: str | None = None) -> list[Client]:
-        """The clients connected now, to this device or to all."""
+        """Returns the clients connected now, to this device or to any."""
         return [Client._of(client) for client in self.native.clients(device_id)]
 
     def device(self, device_id: str) -> Device | None:
-        """The device of this id."""
+        """Returns the device of this id, or None."""
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
 
     def client(self, device_id: str | None) -> Client | None:
-        """The client of this device, or of any, that has been connected the longest."""
+        """Returns the client of this device, or of any, that has been connected the longest."""
         return min(self.clients(device_id), key=lambda client: client.since, default=None)
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
-        """Looks again whenever somebody comes, goes or speaks, until there is something. Raises `failure()` in time."""
-        __tracebackhide__ = True  # In a test that fails, pytest is to show the line of the test.
+        """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
+        __tracebackhide__ = True  # The traceback of pytest ends at the line of the test.
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = self.native.changes()
@@ -108,7 +108,7 @@ class Run:
     async def until_async(
         self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
     ) -> T:
-        """The same for coroutines: the event thread tells when to look."""
+        """`until()` for coroutines. The event thread reports the changes."""
         __tracebackhide__ = True
         import asyncio
 
@@ -134,11 +134,11 @@ class Run:
             self.events.unsubscribe(key)
 
     async def until_stopped(self) -> None:
-        """Waits until it has stopped: by raising NotRunningError."""
+        """Waits until the server has stopped. Raises NotRunningError then."""
         await self.until_async(lambda: None, None, AssertionError)
 
     def did_not_come(self, timeout: float | None, what: str) -> WaitTimeoutError:
-        """Nobody of that kind came; these are there."""
+        """Returns an error for a peer that did not come. It lists the peers that are connected."""
         devices = [device.device_id for device in self.devices()]
         there = f"registered: {', '.join(map(repr, devices))}" if devices else "no device is registered"
         clients = len(self.clients())
@@ -146,7 +146,7 @@ class Run:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Runs it on a thread that ends with it; the loop's own executor would keep one."""
+    """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards."""
     import asyncio
 
     loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -155,12 +155,12 @@ async def in_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             outcome.append((work(), None))
-        except BaseException as error:  # It is raised where it is awaited.
+        except BaseException as error:  # The caller raises it.
             outcome.append((None, error))
         try:
             loop.call_soon_threadsafe(done.set)
         except RuntimeError:
-            pass  # The loop is closed: nobody awaits it.
+            pass  # The loop is closed, so no coroutine waits.
 
     thread = threading.Thread(target=run, name="cuttlefish-stop", daemon=True)
     thread.start()
@@ -169,7 +169,7 @@ async def in_thread(work: Callable[[], T]) -> T:
         try:
             await done.wait()
         except asyncio.CancelledError as error:
-            # Stopping is bounded: it is seen through, then the cancellation goes on.
+            # A stop takes a bounded time. It completes before the cancellation is raised.
             cancelled = error
     thread.join()
     value, failure = outcome[0]

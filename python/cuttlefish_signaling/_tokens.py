@@ -1,4 +1,4 @@
-"""`StaticTokens`: the simplest `authorize` that is worth the name."""
+"""`StaticTokens`: an `authorize` hook with a fixed set of tokens."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ SUBPROTOCOL = "bearer."
 
 
 class StaticTokens:
-    """An `authorize` hook that lets in who brings one of these tokens.
+    """An `authorize` hook that lets in each peer that sends one of these tokens.
 
         server = SignalingServer(authorize=StaticTokens({"s3cret": "alice"}))
 
-    In a header, `Authorization: Bearer s3cret`; or, since browsers can set no header on a WebSocket, as a sub-protocol
-    behind the one that the server speaks: `new WebSocket(url, ["webrtc-operator", "bearer.s3cret"])`. (A token for
-    there has letters, digits and ``!#$%&'*+-.^_`|~`` only: RFC 9110, 5.6.2.)
+    A peer sends its token in the header `Authorization: Bearer s3cret`. A browser cannot set a header on a WebSocket.
+    It sends the token as a subprotocol behind that of the server:
+    `new WebSocket(url, ["webrtc-operator", "bearer.s3cret"])`. A token in a subprotocol may have letters, digits and
+    ``!#$%&'*+-.^_`|~`` only (RFC 9110, 5.6.2).
 
     Args:
-        tokens: Tokens and whom each stands for (an identity, or a `Grant` for some devices only); or tokens alone, then
-            nobody has an identity.
-        roles: Who needs one: `"device"`, `"client"`, `"http"`; all, where nothing is said.
+        tokens: A mapping from a token to an identity, or to a `Grant` for some devices only; or a list of tokens, for
+            peers without an identity.
+        roles: The roles that need a token: `"device"`, `"client"`, `"http"`. All of them by default.
 
     Raises:
-        ConfigError: There is no token, or an empty one.
+        ConfigError: The tokens are missing or empty, or a role is unknown.
     """
 
     def __init__(self, tokens: Mapping[str, Any] | Iterable[str], *, roles: Iterable[str] = ROLES) -> None:
@@ -44,21 +45,21 @@ class StaticTokens:
         for role in self._roles:
             if role not in ROLES:
                 raise ConfigError("StaticTokens.roles", f"{role!r} is none of {', '.join(map(repr, ROLES))}")
-        # Digests are all of one length, and comparing those tells nothing of the tokens.
+        # Digests have the same length, so the time of a comparison does not depend on a token.
         self._known = [(_digest(token), identity) for token, identity in known.items()]
 
     def __call__(self, ctx: AuthorizeContext) -> Any:
-        """Returns whom the token stands for. Raises Refused."""
+        """Returns the identity of the token. Raises Refused."""
         if ctx.role not in self._roles:
             return None
         token = _token_of(ctx)
         if token is None:
             raise Refused("A token is needed", status=401)
         given, found, identity = _digest(token), False, None
-        for digest, whom in self._known:
-            # All of them, whichever it is: the time it takes is always the same.
+        for digest, known in self._known:
+            # Compares with all of them, so the time does not depend on which one matches.
             if hmac.compare_digest(digest, given):
-                found, identity = True, whom
+                found, identity = True, known
         if not found:
             raise Refused("This token is not known", status=401)
         return identity

@@ -1,4 +1,4 @@
-"""Pictures of a conversation: two lanes of text, a Mermaid sequence diagram, JSON lines."""
+"""Formats of a transcript: two lanes of text, a Mermaid sequence diagram, JSON lines."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from ._entry import Entry, describe, printable
 
 LANE = 28
-"""Columns from a label to the server's."""
+"""Columns between a peer and the server."""
 
 MAX_LABEL = 20
 
 
 def as_text(entries: Sequence[Entry]) -> str:
-    """Devices on the left, the server in the middle, clients on the right; what went wrong at the end of its line."""
+    """Draws devices on the left, the server in the middle, clients on the right, and problems at the end of a line."""
     if not entries:
         return "(nothing was said)"
     left = max(len("device"), *(len(_device(entry)) for entry in entries))
@@ -30,7 +30,7 @@ def as_text(entries: Sequence[Entry]) -> str:
 
 
 def _lane(entry: Entry) -> tuple[str, str]:
-    """Both lanes with the server between them, and the client's label."""
+    """Returns both lanes with the server between them, and the label of the client."""
     words = _cut(describe(entry), LANE - 5)
     empty = " " * LANE
     sender, _, receiver = entry.direction.partition("->")
@@ -76,7 +76,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def as_mermaid(entries: Sequence[Entry]) -> str:
-    """A `sequenceDiagram` (mermaid.js.org)."""
+    """Draws a `sequenceDiagram` (mermaid.js.org)."""
     names: dict[str, str] = {}
     lines = ["sequenceDiagram"]
     messages = []
@@ -95,12 +95,12 @@ def as_mermaid(entries: Sequence[Entry]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Mermaid's way to say characters that mean something to it: `#35;`."""
+    """Escapes the characters that Mermaid interprets, as `#35;`."""
     return "".join(f"#{ord(c)};" if c in '#;:<>"{}[]()' else c for c in text)
 
 
 def as_jsonl(entries: Sequence[Entry]) -> str:
-    """One JSON object for each entry; payloads as they were said."""
+    """Returns one JSON object a line for each entry. A payload stays as its sender wrote it."""
     return "".join(_json_line(entry) + "\n" for entry in entries)
 
 
@@ -119,7 +119,7 @@ def _json_line(entry: Entry) -> str:
     }
     if entry.payload_json is None:
         return json.dumps({**facts, "text": entry.text}, ensure_ascii=False)
-    # A payload may be written over several lines.
+    # A payload with line breaks has to fit on one line.
     payload = (
         json.dumps(entry.payload) if "\n" in entry.payload_json or "\r" in entry.payload_json else entry.payload_json
     )

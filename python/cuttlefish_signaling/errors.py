@@ -1,17 +1,17 @@
 """Every exception of the package, in one tree below `SignalingError`.
 
-What a *peer* does wrong is no exception here: the peer hears an error, and the server goes on.
+A peer that breaks the protocol raises no exception here: the server sends the peer an error, and goes on.
 """
 
 from __future__ import annotations
 
 
 class SignalingError(Exception):
-    """The root of the tree."""
+    """The base class of all exceptions of the package."""
 
 
 class ConfigError(SignalingError, ValueError):
-    """A setting makes no sense. `setting` names it, `what` says what is wrong with it."""
+    """A setting or an argument is invalid. `setting` is its name, `what` is the reason."""
 
     def __init__(self, setting: str, what: str) -> None:
         super().__init__(f"{setting}: {what}")
@@ -23,11 +23,11 @@ class ConfigError(SignalingError, ValueError):
 
 
 class TlsError(ConfigError):
-    """A certificate or key can not be read or used, or the two do not belong together."""
+    """A certificate or key cannot be read or used, or the two do not belong together."""
 
 
 class StateDirError(SignalingError):
-    """A directory for certificates cannot be used. `path` names it or a file in it, `what` the reason and the cure."""
+    """A directory for certificates cannot be used. `path` names it or a file in it, `what` has the reason and fix."""
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(f"{path}: {what}")
@@ -39,7 +39,7 @@ class StateDirError(SignalingError):
 
 
 class BindError(SignalingError, OSError):
-    """The address can not be listened on: taken, not ours, or not permitted. `errno` is the system's."""
+    """The server cannot listen on the address: it is in use, not local, or not permitted. `errno` is the system's."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -50,31 +50,31 @@ class NotRunningError(SignalingError, RuntimeError):
 
 
 class ForkedError(SignalingError, RuntimeError):
-    """The process is a fork of the one that started the server, whose threads stayed there."""
+    """The process is a fork of the process that started the server. A fork does not have the server's threads."""
 
 
 class WaitTimeoutError(SignalingError, TimeoutError):
-    """Who or what was waited for did not come in time."""
+    """A device, client or message did not come in time."""
 
 
 class FilterError(SignalingError, ValueError):
-    """A filter has a name or a value that makes no sense; the message says which there are."""
+    """A filter has an unknown name or an invalid value. The message lists the valid ones."""
 
 
 class JournalOffError(SignalingError, RuntimeError):
-    """The server writes no journal: start it with `journal=True`, as the pytest fixtures do."""
+    """The server has no journal: start it with `journal=True`, as the pytest fixtures do."""
 
 
 class ExpectationError(SignalingError, AssertionError):
-    """What was expected of the journal or of a fault did not happen, or what was not expected did."""
+    """An expectation about the journal or about a fault was not met."""
 
 
 class FaultError(SignalingError, ValueError):
-    """A fault makes no sense, or concerns a device that is not there."""
+    """A fault has an invalid argument, is armed already, or concerns a device that is not registered."""
 
 
 class CassetteError(SignalingError, ValueError):
-    """A cassette can not be read or written; the message names the file and the line."""
+    """A cassette cannot be read or written. The message names the file and the line."""
 
 
 class ServerFailedError(SignalingError):
@@ -82,15 +82,15 @@ class ServerFailedError(SignalingError):
 
 
 class NotOursError(SignalingError, RuntimeError):
-    """The server runs elsewhere (`--signaling-url`), and this needs one of our own."""
+    """The server runs elsewhere (`--signaling-url`), and the feature needs a server in this process."""
 
 
 class UnreachableError(SignalingError, ConnectionError):
-    """There is no signaling server at that address."""
+    """No signaling server answers at the address."""
 
 
 class PeerRefusedError(SignalingError, ConnectionError):
-    """A fake peer was not let in. `error` is what the server said, `code` the close code, if there was one."""
+    """The server refused a fake peer. `error` is the error that it sent, `code` the close code, or None."""
 
     def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
         super().__init__(message)
@@ -99,7 +99,7 @@ class PeerRefusedError(SignalingError, ConnectionError):
 
 
 class PeerClosedError(SignalingError, ConnectionError):
-    """A fake peer's connection is closed. `code` is the close code, `None` if it broke off; `error` the last error."""
+    """A fake peer's connection is closed. `code` is the close code, or None; `error` is the last error."""
 
     def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
         super().__init__(message)
@@ -108,7 +108,7 @@ class PeerClosedError(SignalingError, ConnectionError):
 
 
 class DeviceLostError(PeerClosedError):
-    """A fake device of profile `"legacy"` heard an error and a close, from which a real one never comes back."""
+    """A fake device of profile `"legacy"` received an error and a close, after which a real one does not reconnect."""
 
 
 class InternalError(SignalingError, RuntimeError):
@@ -116,7 +116,7 @@ class InternalError(SignalingError, RuntimeError):
 
 
 class HookError(SignalingError):
-    """A hook gave no usable answer. Found in `SignalingServer.hook_errors`, never raised at you."""
+    """A hook gave no usable answer. `SignalingServer.hook_errors` contains it; no method raises it."""
 
 
 class HookTimeoutError(HookError, TimeoutError):
@@ -124,11 +124,11 @@ class HookTimeoutError(HookError, TimeoutError):
 
 
 class HookResultError(HookError, TypeError):
-    """A hook returned something that makes no sense; the message says what was expected."""
+    """A hook returned an invalid result. The message says which results are valid."""
 
 
 class Refused(SignalingError):  # noqa: N818
-    """Raise it in a hook to say no. The peer hears `reason`, or `Not authorized` if there is none.
+    """A hook raises it to refuse a peer. The peer receives `reason`, or `Not authorized` if there is none.
 
     `status` is the HTTP status where the hook is `authorize`: 403, or 401 to ask for credentials.
     """

@@ -1,11 +1,11 @@
-"""Faults on purpose: what is relayed gets lost, late, doubled, mixed up or broken, or a connection ends.
+"""Fault injection: drop, delay, duplicate, reorder, truncate, stall or throttle forwards, or end a connection.
 
     with server.faults.drop(to="client", type="ice-candidate", nth=2) as fault:
         ...
     fault.assert_struck()
 
-They strike in the Rust relay, forwards only, from the `with` on and not beyond it. Several stand in a row, in the order
-in which they were armed: what one has held back goes on to those behind it.
+A fault acts in the Rust relay, on forwards only, and inside its `with` only. Faults apply in the order in which they
+were armed: a forward that one fault has held back goes on to the faults behind it.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 __all__ = ["Fault", "Faults", "Narrow"]
 
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
-"""What may stand in a close frame (RFC 6455, 7.4)."""
+"""The codes that a close frame may have (RFC 6455, 7.4)."""
 
 FORWARDS = {"client->device": "device", "device->client": "client"}
 
 
 class Narrow(TypedDict, total=False):
-    """Which forwards a fault is about; all, where nothing is said."""
+    """Selects the forwards of a fault. An absent key selects all."""
 
     to: Literal["device", "client"]
-    """The receiver's side. The same as `direction`."""
+    """The role of the receiver. It has the same effect as `direction`."""
     direction: Literal["client->device", "device->client"]
     device: str
-    """Those of this device and its clients. It has to be registered, or `absent_ok=True`."""
+    """Forwards of this device and its clients. The device must be registered, unless `absent_ok=True`."""
     client: int
-    """Those to or from the client of this number."""
+    """Forwards to or from the client with this id."""
     type: str
-    """Payloads of this `"type"`."""
+    """Forwards whose payload has this `"type"`."""
     nth: int
-    """Only the so-manieth of those, from 1."""
+    """Only the n-th match, counting from 1."""
     probability: float
-    """Only this part of those, from 0 to 1, by chance; see `Faults.seed`."""
+    """Only this share of the matches, from 0 to 1, chosen at random; see `Faults.seed`."""
     times: int
-    """At most so many of those."""
+    """At most this many matches."""
     absent_ok: bool
     """The device may register later."""
     check_type: bool
-    """False, for a type that looks like a typo of another."""
+    """False allows a `type` that looks misspelled."""
 
 
 class Fault:
-    """One fault. Armed in a `with`, or from `arm()` to `remove()`."""
+    """One fault. It is armed inside a `with`, or from `arm()` to `remove()`."""
 
     def __init__(self, run: Run, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow) -> None:
         self._run = run
@@ -69,15 +69,15 @@ class Fault:
         self._tally = (0, 0, 0)
 
     def arm(self) -> Self:
-        """Strikes from the next forward on, behind the faults that are armed. Its counters begin at 0.
+        """Arms the fault behind those that are armed, from the next forward on. Its counters begin at 0.
 
         Raises:
-            FaultError: It is armed already, or concerns a device that is not there.
+            FaultError: It is armed already, or concerns a device that is not registered.
             NotRunningError: The server has stopped.
         """
         if self._id is not None:
             raise FaultError(f"{self!r} is armed already")
-        self._run.native.changes()  # Raises if it does not run.
+        self._run.native.changes()  # Raises NotRunningError after a stop.
         device = self._narrow.get("device")
         if device is not None and not self._narrow.get("absent_ok") and self._run.device(device) is None:
             there = ", ".join(repr(device.device_id) for device in self._run.devices()) or "none"
@@ -90,7 +90,7 @@ class Fault:
         return self
 
     def remove(self) -> None:
-        """Strikes no more. What it holds back goes on at once. Does nothing if it is not armed."""
+        """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed."""
         if self._id is None:
             return
         self._tally, self._id = self._native.disarm(self._id) or self._tally, None
@@ -113,21 +113,21 @@ class Fault:
 
     @property
     def armed(self) -> bool:
-        """Whether it strikes."""
+        """Whether it is armed."""
         return self._id is not None
 
     @property
     def hits(self) -> int:
-        """Forwards it struck."""
+        """The number of forwards that it was applied to."""
         return self._counted()[1]
 
     @property
     def matched(self) -> int:
-        """Forwards it was about, whether or not `nth`, `probability` and `times` chose them."""
+        """The number of forwards that matched, before `nth`, `probability` and `times` chose among them."""
         return self._counted()[0]
 
     def assert_struck(self, times: int | None = None) -> None:
-        """Raises ExpectationError if it never struck, or not exactly so many times."""
+        """Raises ExpectationError if the fault was never applied, or not exactly `times` times."""
         __tracebackhide__ = True
         matched, hits, _ = self._counted()
         if hits == times or (times is None and hits):
@@ -148,66 +148,66 @@ class Fault:
 
 
 class Faults:
-    """Makes faults for one server; get it as `server.faults`. See `Narrow` for what each can be narrowed to.
+    """Makes faults for one server; get it as `server.faults`. See `Narrow` for the arguments that select forwards.
 
-    Each raises FaultError, FilterError or ConfigError where it makes no sense.
+    Each method raises FaultError, FilterError or ConfigError for an invalid argument.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
     def seed(self, seed: int) -> None:
-        """What faults leave to chance goes by this seed, in those armed from now on.
+        """Sets the seed of the random choices, for faults that are armed from now on.
 
-        Default 0: the same forwards in the same order have the same fate, run by run.
+        The default is 0: the same forwards in the same order have the same result in each run.
         """
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ConfigError("seed", f"must be a whole number from 0 to 2^64-1, got {seed!r}")
         self._run.native.faults.seed(seed)
 
     def drop(self, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards get lost, and nobody is told. `stats()` counts them as `dropped`."""
+        """Drops forwards, without an error to any peer. `stats()` counts them as `dropped`."""
         return Fault(self._run, "drop", (None, None), narrow)
 
     def duplicate(self, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards come twice."""
+        """Delivers forwards twice."""
         return Fault(self._run, "duplicate", (None, None), narrow)
 
     def truncate(self, keep: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
-        """The receiver gets the first part of the message only: broken JSON. `keep` is that part, from 0 to 1."""
+        """Delivers the first part of a message only: invalid JSON. `keep` is the size of the part, from 0 to 1."""
         _check_range("keep", keep, 0.0, 1.0)
         return Fault(self._run, "truncate", (float(keep), None), narrow)
 
     def delay(self, ms: float, *, jitter: float = 0.0, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards come `ms` milliseconds later, give or take up to `jitter`.
+        """Delays forwards by `ms` milliseconds, plus or minus up to `jitter`.
 
-        They keep their order among each other; what this fault is not about overtakes them.
+        Delayed forwards keep their order. Other forwards overtake them.
         """
         check_seconds("ms", ms)
         check_seconds("jitter", jitter)
         return Fault(self._run, "delay", (ms / 1000, jitter / 1000), narrow)
 
     def reorder(self, window: int = 2, *, hold: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards are collected, `window` at a time, and come in another order.
+        """Collects `window` forwards at a time, and delivers them in another order.
 
-        None waits longer than `hold` seconds for the window to fill; should it be the only one, it comes as it is.
+        No forward waits longer than `hold` seconds for the window to fill. A single forward is delivered as it is.
         """
         _check_whole("window", window, 2, 1000)
         check_seconds("hold", hold)
         return Fault(self._run, "reorder", (float(window), float(hold)), narrow)
 
     def stall(self, seconds: float | None = None, **narrow: Unpack[Narrow]) -> Fault:
-        """From the first on, none comes for so many seconds, or until the fault is removed; then all, in order."""
+        """Holds forwards back for `seconds` from the first, or until it is removed. Then delivers all in order."""
         check_seconds("seconds", seconds, optional=True)
         return Fault(self._run, "stall", (None if seconds is None else float(seconds), None), narrow)
 
     def bandwidth(self, bytes_per_s: float, **narrow: Unpack[Narrow]) -> Fault:
-        """Forwards come no faster than a link of so many bytes a second would carry them, all of them together."""
+        """Throttles forwards to the speed of a link of `bytes_per_s`, which all of them share."""
         _check_range("bytes_per_s", bytes_per_s, 1.0, 1e12)
         return Fault(self._run, "bandwidth", (float(bytes_per_s), None), narrow)
 
     def disconnect(self, after: int = 1, *, code: int = 1011, **narrow: Unpack[Narrow]) -> Fault:
-        """The receiver's connection is closed with this code (RFC 6455, 7.4), behind the `after`-th forward, once."""
+        """Closes the receiver's connection with this code (RFC 6455, 7.4) after the `after`-th forward, once."""
         if code not in CLOSE_CODES:
             raise FaultError(
                 f"code={code!r} can not be sent in a close frame; 1000 to 1003, 1007 to 1014 and 3000 to 4999 can"
@@ -215,7 +215,7 @@ class Faults:
         return Fault(self._run, "disconnect", (float(code), None), _behind(after, narrow))
 
     def reset(self, after: int = 1, **narrow: Unpack[Narrow]) -> Fault:
-        """The receiver's connection breaks off (TCP RST, no close frame), behind the `after`-th forward, once."""
+        """Resets the receiver's connection (TCP RST, no close frame) after the `after`-th forward, once."""
         return Fault(self._run, "reset", (None, None), _behind(after, narrow))
 
     def __repr__(self) -> str:
@@ -230,7 +230,7 @@ def _behind(after: int, narrow: Narrow) -> Narrow:
 
 
 def _filters(narrow: Narrow) -> dict[str, Any]:
-    """The filters as the core takes them."""
+    """Checks the filters, and returns them as arguments of the core."""
     check_names(narrow, Narrow.__annotations__)
     to, direction = narrow.get("to"), narrow.get("direction")
     if to is not None and to not in FORWARDS.values():
