@@ -84,7 +84,7 @@ IN_A_SUBINTERPRETER = """
 try:
     from cuttlefish_signaling import SignalingServer
 except ImportError as error:
-    if "can not be used in a subinterpreter" in str(error):
+    if "cannot be used in a subinterpreter" in str(error):
         open("refused", "w").close()
 """
 

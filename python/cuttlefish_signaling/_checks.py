@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from .errors import ConfigError
+
+MAX_SECONDS = 10**9
+"""The longest time that a setting may have, about 30 years."""
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:
@@ -15,12 +17,14 @@ def names(setting: str, value: Any) -> tuple[str, ...]:
         raise ConfigError(setting, f"must be a list of strings, got {value!r}")
     found = tuple(value)
     for name in found:
-        if not isinstance(name, str) or not name or name != name.strip():
+        if not isinstance(name, str):
             raise ConfigError(setting, f"must be a list of strings, got {name!r} in it")
+        if not name or name != name.strip():
+            raise ConfigError(setting, f"{name!r} is empty or has spaces around it; write it without")
         if setting == "allowed_hosts" and ("/" in name or (":" in name and not name.startswith("["))):
-            raise ConfigError(setting, f"{name!r} is no host name; without scheme and port, please")
+            raise ConfigError(setting, f"{name!r} is not a host name; write it without scheme and port")
         if setting == "allowed_origins" and name != "*" and name != "null" and "://" not in name:
-            raise ConfigError(setting, f"{name!r} is no origin, like https://panel.lab")
+            raise ConfigError(setting, f"{name!r} is not an origin; write it with its scheme, like https://panel.lab")
     return found
 
 
@@ -32,12 +36,16 @@ def check_integer(setting: str, value: Any, least: int, most: int) -> None:
         raise ConfigError(setting, f"must be between {least} and {most}, got {value}")
 
 
-def check_seconds(setting: str, value: Any, *, optional: bool = False, zero: bool = True) -> None:
-    """Raises ConfigError for a value that is not a number of seconds."""
+def check_seconds(
+    setting: str, value: Any, *, optional: bool = False, zero: bool = True, unit: str = "seconds"
+) -> None:
+    """Raises ConfigError for a value that is not a number of seconds, or of another unit."""
     if value is None and optional:
         return
-    wanted = f"a number of seconds{' or None' if optional else ''}"
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    wanted = f"a number of {unit}{' or None' if optional else ''}"
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
         raise ConfigError(setting, f"must be {wanted}, got {value!r}")
-    if value < 0 or (value == 0 and not zero) or value > 10**9:
-        raise ConfigError(setting, f"must be {wanted}, {'0 or' if zero else 'and'} more than 0, got {value}")
+    if value < 0 or (value == 0 and not zero):
+        raise ConfigError(setting, f"must be {wanted}, {'0 or more' if zero else 'more than 0'}, got {value}")
+    if value > MAX_SECONDS:
+        raise ConfigError(setting, f"must be {wanted}, at most {MAX_SECONDS}, got {value}")

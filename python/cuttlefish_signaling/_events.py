@@ -73,7 +73,9 @@ class EventThread:
                     self.error_count += 1
                 logger.log(level, "%s", message)
             if dropped:
-                logger.warning("%d log records were dropped: they came faster than logging took them", dropped)
+                logger.warning(
+                    "%d log records were dropped: the server logged faster than Python's logging could handle", dropped
+                )
             for hook, peer, deadline in timeouts:
                 self._hooks.timed_out(hook, peer, deadline)
             for key in abandoned:

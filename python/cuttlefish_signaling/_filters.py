@@ -27,22 +27,22 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
         if name in known:
             continue
         close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise FilterError(f"there is no filter {name!r}{hint} There are: {', '.join(sorted(known))}")
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise FilterError(f"unknown filter {name!r}{hint} Known filters: {', '.join(sorted(known))}")
 
 
 def check_direction(direction: Any, allowed: Iterable[str] = DIRECTIONS) -> None:
     """Raises FilterError for a value that is not one of the allowed directions."""
     if direction is not None and direction not in allowed:
-        raise FilterError(f"direction={direction!r} is none of {', '.join(map(repr, allowed))}")
+        raise FilterError(f"direction={direction!r} is not one of {', '.join(map(repr, allowed))}")
 
 
 def check_ids(device: Any, client: Any) -> None:
     """Raises FilterError for a device id that is not a string, or a client id that is not a whole number."""
     if device is not None and not isinstance(device, str):
-        raise FilterError(f"device={device!r} is no device id; ids are strings")
+        raise FilterError(f"device={device!r} is not a device id: device ids are strings")
     if client is not None and (not isinstance(client, int) or isinstance(client, bool) or not 0 <= client < 2**31):
-        raise FilterError(f"client={client!r} is no client id; ids are whole numbers from 1")
+        raise FilterError(f"client={client!r} is not a client id: client ids are whole numbers from 1")
 
 
 def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
@@ -53,7 +53,7 @@ def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
     if wanted is None:
         return
     if not isinstance(wanted, str):
-        raise FilterError(f"type={wanted!r} is no payload type; types are strings, like 'offer'")
+        raise FilterError(f"type={wanted!r} is not a payload type: payload types are strings, like 'offer'")
     if wanted in PAYLOAD_TYPES:
         return
     known = {*PAYLOAD_TYPES, *seen()}
@@ -62,6 +62,6 @@ def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
     close = difflib.get_close_matches(wanted, known, 1, 0.75)
     if close:
         raise FilterError(
-            f"type={wanted!r} is no payload type that peers use or that was seen here; did you mean {close[0]!r}? "
-            "If not, say check_type=False"
+            f"type={wanted!r} is not a known payload type; did you mean {close[0]!r}? "
+            f"If {wanted!r} is right, pass check_type=False"
         )

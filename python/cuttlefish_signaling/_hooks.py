@@ -179,7 +179,9 @@ class HookRunner:
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is not None:
             if self._loop.is_closed():
-                raise HookError("the event loop that started the server under `async with` is closed")
+                raise HookError(
+                    "the event loop that started the server is closed; stop the server before the loop closes"
+                )
             return self._loop
         with self._lock:
             if self._closed:
@@ -249,9 +251,9 @@ def _result(hook: str, result: Any) -> str | None:
             return None
         if isinstance(result, bool):
             raise HookResultError(
-                f"authorize returned {result}; raise Refused(...) to refuse, return an identity or None to let in"
+                f"authorize returned {result}; raise Refused(...) to refuse the peer, or return an identity or None"
             )
     try:
         return json.dumps(result, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise HookResultError(f"{hook} returned what JSON can not say: {error}") from error
+        raise HookResultError(f"{hook} returned a value that cannot be written as JSON: {error}") from error

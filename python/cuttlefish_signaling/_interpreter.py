@@ -19,7 +19,7 @@ def require_main() -> None:
             continue
         if interpreters.get_current() != interpreters.get_main():
             raise ImportError(
-                "cuttlefish_signaling can not be used in a subinterpreter: use it in the main interpreter, or in a "
-                "process of its own"
+                "cuttlefish_signaling cannot be used in a subinterpreter: use it in the main interpreter, or in "
+                "another process"
             )
         return

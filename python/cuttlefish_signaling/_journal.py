@@ -186,7 +186,7 @@ class Journal:
         typos: bool,
     ) -> Search:
         if not types:
-            raise FilterError("expect_sequence() was given nothing to expect")
+            raise FilterError("expect_sequence() needs at least one payload type or dictionary of filters")
         steps = []
         for wanted in types:
             given = dict(wanted) if isinstance(wanted, Mapping) else {"type": wanted}
@@ -216,7 +216,7 @@ class Journal:
         """
         formats = {"text": _transcript.as_text, "mermaid": _transcript.as_mermaid, "jsonl": _transcript.as_jsonl}
         if format not in formats:
-            raise FilterError(f"format={format!r} is none of {', '.join(map(repr, formats))}")
+            raise FilterError(f"format={format!r} is not one of {', '.join(map(repr, formats))}")
         check_ids(device, client)
         return formats[format](Query(device=device, client=client).find(self._native, _number(after), closed=None))
 

@@ -60,7 +60,7 @@ class Query:
         check_direction(self.direction)
         check_ids(self.device, self.client)
         if self.where is not None and not callable(self.where):
-            raise FilterError(f"where={self.where!r} is no function of an entry")
+            raise FilterError(f"where={self.where!r} is not a function; pass one that takes an Entry")
         if typos:
             check_type(self.type, lambda: {entry.type for entry in Query().find(journal) if entry.type})
         return self

@@ -67,8 +67,8 @@ class Run:
         """Raises ForkedError in a fork of the process that started the server."""
         if self.native.process != os.getpid():
             raise ForkedError(
-                f"the server was started by process {self.native.process}, of which this one is a fork; its threads "
-                'stayed there. Start a server of its own in the child, or use multiprocessing\'s "spawn"'
+                f"process {self.native.process} started the server, and this process is a fork of it without the "
+                'server\'s threads. Start another server in the fork, or use the "spawn" method of multiprocessing'
             )
 
     # Peers -----------------------------------------------------------------------------------------------------------

@@ -37,14 +37,16 @@ class StaticTokens:
 
     def __init__(self, tokens: Mapping[str, Any] | Iterable[str], *, roles: Iterable[str] = ROLES) -> None:
         if isinstance(tokens, str):
-            raise ConfigError("StaticTokens.tokens", "must be a mapping or a list of tokens, got one string")
+            raise ConfigError("StaticTokens.tokens", "must be a mapping or a list of tokens, got a string")
         known = dict(tokens) if isinstance(tokens, Mapping) else dict.fromkeys(tokens)
         if not known or not all(isinstance(token, str) and token for token in known):
-            raise ConfigError("StaticTokens.tokens", "needs at least one token; tokens are strings that are not empty")
+            raise ConfigError(
+                "StaticTokens.tokens", "must have at least one token, and each token must be a string that is not empty"
+            )
         self._roles = tuple(roles)
         for role in self._roles:
             if role not in ROLES:
-                raise ConfigError("StaticTokens.roles", f"{role!r} is none of {', '.join(map(repr, ROLES))}")
+                raise ConfigError("StaticTokens.roles", f"{role!r} is not one of {', '.join(map(repr, ROLES))}")
         # Digests have the same length, so the time of a comparison does not depend on a token.
         self._known = [(_digest(token), identity) for token, identity in known.items()]
 

@@ -135,7 +135,7 @@ class Refused(SignalingError):  # noqa: N818
 
     def __init__(self, reason: str | None = None, *, status: int = 403) -> None:
         if status not in (401, 403):
-            raise ConfigError("Refused.status", f"{status!r} is neither 401 nor 403")
+            raise ConfigError("Refused.status", f"must be 401 or 403, got {status!r}")
         super().__init__(reason or "Not authorized")
         self.reason = reason
         self.status = status

@@ -76,14 +76,14 @@ class Fault:
             NotRunningError: The server has stopped.
         """
         if self._id is not None:
-            raise FaultError(f"{self!r} is armed already")
+            raise FaultError(f"{self!r} is armed already; remove() it first")
         self._run.native.changes()  # Raises NotRunningError after a stop.
         device = self._narrow.get("device")
         if device is not None and not self._narrow.get("absent_ok") and self._run.device(device) is None:
             there = ", ".join(repr(device.device_id) for device in self._run.devices()) or "none"
             raise FaultError(
                 f"{self!r}: device {device!r} is not registered (registered: {there}); "
-                "arm it later, or say absent_ok=True if it is still to come"
+                "register the device first, or pass absent_ok=True"
             )
         self._tally = (0, 0, 0)
         self._id = self._native.arm(self._effect, *self._numbers, **self._filters)
@@ -95,7 +95,7 @@ class Fault:
             return
         self._tally, self._id = self._native.disarm(self._id) or self._tally, None
         if overran := self._tally[2]:
-            text = f"{self!r} let {overran} forwards pass: too many were held back (Limits.held_by_faults)"
+            text = f"{self!r} let {overran} forwards pass: it already held as many as Limits.held_by_faults allows"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def __enter__(self) -> Self:
@@ -132,8 +132,8 @@ class Fault:
         matched, hits, _ = self._counted()
         if hits == times or (times is None and hits):
             return
-        wanted = "never struck" if times is None else f"struck {hits} times and not {times}"
-        lines = [f"{self!r} {wanted}; it saw {matched} forwards that it is about"]
+        wanted = "never struck" if times is None else f"struck {hits} times, expected {times}"
+        lines = [f"{self!r} {wanted}; forwards that matched: {matched}"]
         if self._run.native.journal.count:
             from ._journal import Journal
 
@@ -162,7 +162,7 @@ class Faults:
         The default is 0: the same forwards in the same order have the same result in each run.
         """
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise ConfigError("seed", f"must be a whole number from 0 to 2^64-1, got {seed!r}")
+            raise ConfigError("seed", f"must be a whole number from 0 to 2**64 - 1, got {seed!r}")
         self._run.native.faults.seed(seed)
 
     def drop(self, **narrow: Unpack[Narrow]) -> Fault:
@@ -183,8 +183,8 @@ class Faults:
 
         Delayed forwards keep their order. Other forwards overtake them.
         """
-        check_seconds("ms", ms)
-        check_seconds("jitter", jitter)
+        check_seconds("ms", ms, unit="milliseconds")
+        check_seconds("jitter", jitter, unit="milliseconds")
         return Fault(self._run, "delay", (ms / 1000, jitter / 1000), narrow)
 
     def reorder(self, window: int = 2, *, hold: float = 0.5, **narrow: Unpack[Narrow]) -> Fault:
@@ -210,7 +210,7 @@ class Faults:
         """Closes the receiver's connection with this code (RFC 6455, 7.4) after the `after`-th forward, once."""
         if code not in CLOSE_CODES:
             raise FaultError(
-                f"code={code!r} can not be sent in a close frame; 1000 to 1003, 1007 to 1014 and 3000 to 4999 can"
+                f"code={code!r} cannot be sent in a close frame; use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
             )
         return Fault(self._run, "disconnect", (float(code), None), _behind(after, narrow))
 
@@ -224,7 +224,7 @@ class Faults:
 
 def _behind(after: int, narrow: Narrow) -> Narrow:
     if "nth" in narrow:
-        raise FilterError("nth and after mean the same here: say after")
+        raise FilterError("nth and after have the same meaning here; pass after only")
     _check_whole("after", after, 1, 2**53)
     return {**narrow, "nth": after}
 
@@ -261,9 +261,9 @@ def _filters(narrow: Narrow) -> dict[str, Any]:
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise FaultError(f"{name}={value!r} is no whole number from {least} to {most}")
+        raise FaultError(f"{name}={value!r} is not a whole number from {least} to {most}")
 
 
 def _check_range(name: str, value: Any, least: float, most: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise FaultError(f"{name}={value!r} is no number from {least:g} to {most:g}")
+        raise FaultError(f"{name}={value!r} is not a number from {least:g} to {most:g}")

@@ -56,10 +56,12 @@ from cuttlefish_signaling import (
         ({"on_duplicate": "ignore"}, "on_duplicate", "'reject' or 'replace'"),
         ({"devices_format": "xml"}, "devices_format", "must be 'full' or 'ids', got 'xml'"),
         ({"devices_format": None}, "devices_format", "'full' or 'ids'"),
-        ({"hook_timeout": 0}, "hook_timeout", "more than 0"),
+        ({"hook_timeout": 0}, "hook_timeout", "a number of seconds, more than 0, got 0"),
         ({"hook_timeout": None}, "hook_timeout", "number of seconds"),
         ({"workers": 0}, "workers", "between 1 and 1024"),
-        ({"stop_timeout": -2}, "stop_timeout", "got -2"),
+        ({"stop_timeout": -2}, "stop_timeout", "0 or more, got -2"),
+        ({"stop_timeout": float("inf")}, "stop_timeout", "at most 1000000000, got inf"),
+        ({"hook_timeout": 10**400}, "hook_timeout", "at most 1000000000, got"),
         ({"limits": 5}, "limits", "must be Limits"),
         ({"limits": Limits(max_message_size=-1)}, "limits.max_message_size", "between"),
         ({"limits": Limits(max_message_size=5)}, "limits.max_message_size", "less than 128"),
@@ -201,5 +203,5 @@ def test_exceptions_are_one_tree_and_survive_pickling() -> None:
     assert (error.setting, error.what) == ("port", "is odd")
     assert issubclass(ConfigError, SignalingError)
     assert issubclass(BindError, SignalingError)
-    with pytest.raises(ConfigError, match="neither 401 nor 403"):
+    with pytest.raises(ConfigError, match="must be 401 or 403, got 200"):
         Refused("x", status=200)

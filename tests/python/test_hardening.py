@@ -110,11 +110,11 @@ def test_tokens_for_some_roles_only(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: StaticTokens([]), "needs at least one token"),
-        (lambda: StaticTokens([""]), "strings that are not empty"),
-        (lambda: StaticTokens([1]), "strings that are not empty"),  # type: ignore[list-item]
-        (lambda: StaticTokens("s3cret"), "got one string"),
-        (lambda: StaticTokens(["x"], roles=["admin"]), "'admin' is none of 'device', 'client', 'http'"),
+        (lambda: StaticTokens([]), "must have at least one token"),
+        (lambda: StaticTokens([""]), "must be a string that is not empty"),
+        (lambda: StaticTokens([1]), "must be a string that is not empty"),  # type: ignore[list-item]
+        (lambda: StaticTokens("s3cret"), "got a string"),
+        (lambda: StaticTokens(["x"], roles=["admin"]), "'admin' is not one of 'device', 'client', 'http'"),
     ],
 )
 def test_tokens_that_are_none(make: Any, words: str) -> None:
@@ -221,9 +221,12 @@ def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
     ("settings", "words"),
     [
         ({"allowed_hosts": "lab"}, "allowed_hosts: must be a list of strings"),
-        ({"allowed_hosts": ["http://lab"]}, "'http://lab' is no host name; without scheme and port"),
+        ({"allowed_hosts": ["http://lab"]}, "'http://lab' is not a host name; write it without scheme and port"),
         ({"allowed_hosts": ["lab:80"]}, "without scheme and port"),
-        ({"allowed_origins": ["panel.lab"]}, "'panel.lab' is no origin, like https://panel.lab"),
+        (
+            {"allowed_origins": ["panel.lab"]},
+            "'panel.lab' is not an origin; write it with its scheme, like https://panel.lab",
+        ),
         ({"allowed_origins": [None]}, "got None in it"),
         ({"allow_unauthenticated": 1}, "allow_unauthenticated: must be True or False"),
         ({"limits": Limits(max_connections=0)}, "limits.max_connections: must be between 1"),

@@ -177,9 +177,19 @@ def test_a_token_may_stand_for_a_grant() -> None:
         assert json.load(urllib.request.urlopen(request)) == ["alice-1"]
 
 
-@pytest.mark.parametrize("devices", ["alice-*", [1], [None], [""], 7])
-def test_a_grant_that_makes_no_sense(devices: Any) -> None:
-    with pytest.raises(ConfigError, match=r"Grant\.devices: must be a list of strings"):
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        ("alice-*", "must be a list of strings, got 'alice-\\*'"),
+        ([1], "must be a list of strings, got 1 in it"),
+        ([None], "must be a list of strings, got None in it"),
+        ([""], "'' is empty or has spaces around it"),
+        (["alice-1 "], "'alice-1 ' is empty or has spaces around it"),
+        (7, "must be a list of strings, got 7"),
+    ],
+)
+def test_a_grant_that_makes_no_sense(devices: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Grant\.devices: {words}"):
         Grant("alice", devices=devices)
 
 

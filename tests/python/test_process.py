@@ -356,7 +356,7 @@ def test_multiprocessing_by_fork_says_so_too(server: SignalingServer) -> None:
     answer = context.Queue()
     child = context.Process(target=in_child, args=(server, answer))
     child.start()
-    assert "of which this one is a fork" in answer.get(timeout=PATIENCE)
+    assert "this process is a fork of it" in answer.get(timeout=PATIENCE)
     child.join(PATIENCE)
     assert child.exitcode == 0
     assert server.devices() == []
@@ -401,7 +401,7 @@ def test_a_subinterpreter_is_refused_and_the_main_one_goes_on() -> None:
     """
     done = script(body, textwrap.dedent(refused))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("cuttlefish_signaling can not be used in a subinterpreter: use it in the main")
+    assert done.stdout.startswith("cuttlefish_signaling cannot be used in a subinterpreter: use it in the main")
 
 
 CONVERSE = """
