@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
@@ -16,6 +17,8 @@ pub(super) struct Upgrade {
     pub(super) peer: Peer,
     /// The device that the request names, where its path does.
     pub(super) device: Option<DeviceId>,
+    /// When the endpoint agreed. Deadlines count from here: the 101 may reach the peer before the task goes on.
+    pub(super) agreed_at: Instant,
 }
 
 /// Travels with each request, so that endpoints know where it came from and where to leave an [`Upgrade`].

@@ -83,12 +83,12 @@ impl Connection {
         let upgrade = Arc::new(Mutex::new(None));
         let connect_info = ConnectInfo { address, certificate, upgrade: Arc::clone(&upgrade), permit };
         answer_requests(&shared, &service, connect_info, stream).await;
-        let Upgrade { transport, peer, device } = upgrade.lock().take()?;
+        let Upgrade { transport, peer, device, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             tracing::error!("an upgraded connection of {address} came back as another type");
             return None;
         };
-        Some(open::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device))
+        Some(open::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device, agreed_at))
     }
 }
 

@@ -58,7 +58,7 @@ pub(in crate::server) async fn upgrade<B>(
     drop(request);
     match caller.authorize(shared).await {
         Ok(peer) => {
-            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, device });
+            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, device, agreed_at: shared.clock.now() });
             response
         }
         Err(refused) => refused,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -27,13 +28,14 @@ const WRITE_BUFFER: usize = 4 * 1024;
 pub(in crate::server) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
-/// ends. `read_ahead` is what the peer sent right after its request.
+/// ends. `read_ahead` is what the peer sent right after its request, `now` is when the upgrade was agreed to.
 pub(in crate::server) fn open<S>(
     shared: Arc<Shared>,
     stream: S,
     read_ahead: &Bytes,
     peer: Peer,
     device: Option<DeviceId>,
+    now: Instant,
 ) -> BoxFuture
 where
     S: Transport,
@@ -53,15 +55,14 @@ where
         });
     }
     let context = shared.context(peer);
-    let now = shared.clock.now();
     if let Some(device) = device {
         let (session, first) = ClientSession::of_device(context.clone(), device, now);
-        let mut pump = Pump::new(shared, socket, &context, session);
+        let mut pump = Pump::new(shared, socket, &context, session, now);
         pump.begin(first, now);
         return Box::pin(pump);
     }
     match context.peer.role {
-        Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now))),
-        _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now))),
+        Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now), now)),
+        _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now), now)),
     }
 }

@@ -84,9 +84,9 @@ where
         socket: WebSocketStream<S>,
         context: &Context,
         session: P,
+        now: Instant,
     ) -> Self {
         let connection_id = shared.hub.add_connection(&context.outbox);
-        let now = shared.clock.now();
         Self {
             timer: Timer::new(&shared.timers),
             connection_id,
