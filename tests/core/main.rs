@@ -11,6 +11,7 @@ mod replay;
 mod transcript;
 
 mod actors;
+mod architecture;
 mod certificates;
 mod citations;
 mod client_ids;
