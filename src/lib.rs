@@ -1,16 +1,42 @@
-//! A signaling server for Android Cuttlefish devices over WebRTC: devices register, clients connect, and the server
-//! relays their opaque payloads. The core of the Python package `cuttlefish-signaling`, usable from Rust as it is.
+//! A signaling server for Android Cuttlefish devices over WebRTC.
 //!
-//! # The tour, bottom up
+//! Devices register, clients connect, and the server relays the opaque payloads between them. This crate is the core of
+//! the Python package `cuttlefish-signaling`; a Rust program can use it without Python. The protocol is specified in
+//! `docs/protocol.md`.
+//!
+//! # The path of a message
 //!
 //! ```text
 //!             text in                     borrowed message                 push(text)
 //!  socket ───────────────▶ session ───────────────────────▶ hub ───────────────▶ outbox ───────▶ socket
-//!    edge                  sans-I/O       protocol words     state        never waits               edge
+//!   server                 sans-I/O       protocol types      registry            never waits     server
 //! ```
 //!
-//! Read five files to understand the product: [`protocol`], [`session`], [`hub`], [`outbox`] and
-//! `server/pump.rs`. Imports point down only; `tests/core/layers.rs` holds the house to that.
+//! # Layers
+//!
+//! A layer imports only from the layers below it. `tests/core/layers.rs` checks this.
+//!
+//! | layer | module | contents |
+//! |---|---|---|
+//! | 7 | `bindings` (feature `python`) | the Python extension module; the only one that names pyo3 |
+//! | 6 | [`server`] | listener, TLS, HTTP, WebSocket, local sockets, timers |
+//! | 5 | [`access`] | connection limits, origin policy, hooks |
+//! | 4 | [`config`] | settings and their checks, certificates, TURN credentials, rates |
+//! | 3 | [`core`] | sans-I/O state and rules: registry, sessions, outboxes, relay |
+//! | 2 | [`observe`] | counters, journal, fault injection |
+//! | 1 | [`protocol`] | messages: parse, validate, write |
+//! | 0 | `sync` | locks and atomics that a test can schedule |
+//!
+//! # Six files to read
+//!
+//! 1. `src/protocol/mod.rs` ([`protocol`]): the messages.
+//! 2. `src/core/session/mod.rs` ([`session`]) and its folder: the rules for one peer.
+//! 3. `src/core/hub.rs` ([`hub`]): the registry of devices and connections.
+//! 4. `src/core/relay.rs` ([`relay`]): the path of a forward, with ledger, journal and faults.
+//! 5. `src/core/outbox/mod.rs` ([`outbox`]): the bounded queue of one peer.
+//! 6. `src/server/ws/pump/mod.rs`: the task that serves one WebSocket.
+//!
+//! # Example
 //!
 //! ```
 //! use std::sync::Arc;
@@ -18,18 +44,20 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(()))?;
-//! let address = server.local_addr(); // listening already
+//! let address = server.local_addr(); // the socket already listens
 //! let running = server.serve();
 //! running.stop(std::time::Duration::from_secs(2)).await;
 //! # Ok::<(), cuttlefish_signaling::Error>(()) }).unwrap();
 //! ```
 //!
-//! It never looks into a payload and takes no part in the media. [`state_dir`] keeps a certificate on disk for those who
-//! ask for it; nothing else is kept.
+//! # Limits
+//!
+//! The server takes no part in the media. It never interprets a payload when it relays it. It keeps no state on disk,
+//! except a certificate in [`state_dir`] where the settings ask for it.
 
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
-// Layers, lowest first: each names only those above it in this list (ARCHITECTURE.md, "Layers").
+// The modules in alphabetical order. The layers are in the table above and in ARCHITECTURE.md, "Layers".
 pub mod access;
 #[cfg(feature = "python")]
 mod bindings;

@@ -1,5 +1,7 @@
-//! The locks and atomics of everything that threads share below the edges. A room of its own so that
-//! `tests/interleavings.rs` can put in ones whose schedule it decides (feature `shuttle`).
+//! Locks and atomics that a test can schedule.
+//!
+//! All state that threads share below `server` uses these types. With the feature `shuttle` they are those of the crate
+//! shuttle: `tests/interleavings.rs` then decides the schedule.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::Mutex;
@@ -16,7 +18,7 @@ mod scheduled {
 
     use shuttle::sync::MutexGuard;
 
-    /// Shuttle's mutex with `parking_lot`'s face: not poisoned by panics.
+    /// Shuttle's mutex with the interface of `parking_lot`: a panic does not poison it.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 

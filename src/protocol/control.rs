@@ -1,4 +1,4 @@
-//! The words of the control socket (docs/protocol.md 5.2): devices are announced before they register.
+//! Messages of the control socket, over which devices are announced before they register (docs/protocol.md 5.2).
 
 use serde::Deserialize;
 
@@ -7,36 +7,36 @@ use super::ids::DeviceId;
 use super::inbound::bare_payload;
 use super::outbound::{Text, quote};
 
-/// `pre-register`
+/// `pre-register`: announces devices (docs/protocol.md 5.2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreRegister {
-    /// The group of all of them.
+    /// Group of all these devices; empty if the message names none.
     pub group_name: String,
-    /// Whose they are.
+    /// Owner of all these devices; empty if the message names none.
     pub owner: String,
-    /// The devices.
+    /// Devices to announce.
     pub devices: Vec<Announced>,
 }
 
-/// One device that is to come.
+/// One announced device.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Announced {
-    /// The id it will register.
+    /// Device id that it will register. Never empty.
     pub id: String,
-    /// What people call it.
+    /// Display name; empty if the message has none.
     #[serde(default)]
     pub name: String,
-    /// Where adb reaches it; 0 where nowhere.
+    /// TCP port of adb; 0 if the message has none.
     #[serde(default)]
     pub adb_port: u16,
 }
 
-/// What can be said on the control socket.
+/// Message of a control connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlMessage {
     /// `pre-register`
     PreRegister(PreRegister),
-    /// A `message_type` that is not used there.
+    /// Another `message_type`.
     Unknown(String),
 }
 
@@ -51,13 +51,15 @@ struct Envelope {
 }
 
 impl ControlMessage {
-    /// Reads what came in on the control socket.
+    /// Parses one packet of the control socket.
     ///
     /// # Errors
-    /// [`Malformed`]: no JSON, or no message; a `pre-register` needs devices, each of which needs an id.
+    /// - [`Malformed::Json`]: the text is not JSON, or nests deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
+    /// - [`Malformed::Envelope`]: the JSON is not a message, or a `pre-register` without `devices`, or a device has no
+    ///   id or an empty one.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         bare_payload(text)?;
-        // A struct would be read from an array as well.
+        // Serde would also read the struct from an array.
         let object = text.trim_start().starts_with('{').then_some(text).ok_or(Malformed::Envelope)?;
         let envelope: Envelope = serde_json::from_str(object).map_err(|_| Malformed::Envelope)?;
         if envelope.message_type != "pre-register" {
@@ -71,7 +73,9 @@ impl ControlMessage {
     }
 }
 
-/// The answer to a `pre-register`: for each id why it is not expected, or that it is.
+/// Writes the answer to a `pre-register` (docs/protocol.md 5.2.3).
+///
+/// `outcomes` has the id of each device, with the error text if the device was not accepted.
 pub fn accepted<'a>(outcomes: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Text {
     let outcomes: Vec<_> = outcomes
         .map(|(id, failure)| {
@@ -82,7 +86,7 @@ pub fn accepted<'a>(outcomes: impl Iterator<Item = (&'a str, Option<&'a str>)>) 
     format!("[{}]", outcomes.join(",")).into()
 }
 
-/// A device that was expected has registered.
+/// Writes the news that an announced device has registered (docs/protocol.md 5.2.4).
 pub fn registered(id: &DeviceId) -> Text {
     outcome(id.as_str(), "registered", "").into()
 }

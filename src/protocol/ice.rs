@@ -1,5 +1,7 @@
-//! ICE servers as peers need them: W3C `RTCIceServer`, `urls` always an array of strings. Validates and renders;
-//! knows nothing of where the list comes from.
+//! Validates and renders ICE servers (docs/protocol.md 1.16).
+//!
+//! The form is W3C `RTCIceServer`, with `urls` always an array of strings. The source of the list (settings, TURN
+//! credentials, a hook) is not known here.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 use super::MAX_DEVICE_MESSAGE;
 use super::outbound::{self, Text};
 
-/// One ICE server, validated (W3C `RTCIceServer`; URLs by RFC 7064 and RFC 7065).
+/// One validated ICE server: W3C `RTCIceServer`, URLs by RFC 7064 and RFC 7065.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct IceServer {
     urls: Vec<String>,
@@ -17,13 +19,13 @@ pub struct IceServer {
     credential: Option<String>,
 }
 
-/// What is wrong with an ICE server, told with the place of the entry.
+/// Error in a list of ICE servers, with the place of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct IceError {
-    /// The entry, as `ice_servers[2].urls[0]`.
+    /// Path of the entry, for example `ice_servers[2].urls[0]`.
     pub place: String,
-    /// What is wrong with it, and what to do.
+    /// Error and fix, as text.
     pub what: String,
 }
 
@@ -33,24 +35,24 @@ impl IceError {
     }
 }
 
-/// A list of ICE servers and the `config` message that tells it, rendered once.
+/// List of ICE servers, rendered once as a `config` message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IceServers {
     config: Text,
 }
 
 impl Default for IceServers {
-    /// No servers: a test run must not reach for a public STUN server.
+    /// Returns an empty list, so that a test run contacts no public STUN server.
     fn default() -> Self {
         Self { config: outbound::config("[]") }
     }
 }
 
 impl IceServers {
-    /// The list of these servers.
+    /// Renders the `config` message for these servers.
     ///
     /// # Errors
-    /// [`IceError`] if the `config` message would be larger than a device can take.
+    /// [`IceError`] if the message would be longer than [`MAX_DEVICE_MESSAGE`], 65,536 bytes (docs/protocol.md 2.8).
     pub fn new(servers: &[IceServer]) -> Result<Self, IceError> {
         let json = serde_json::to_string(servers).map_err(|e| IceError::new("ice_servers", e.to_string()))?;
         let config = outbound::config(&json);
@@ -64,10 +66,10 @@ impl IceServers {
         Ok(Self { config })
     }
 
-    /// Reads a JSON array of `RTCIceServer` objects; `urls` may be a string or an array of strings.
+    /// Parses a JSON array of `RTCIceServer` objects. `urls` may be a string or an array of strings.
     ///
     /// # Errors
-    /// [`IceError`], which names the entry.
+    /// [`IceError`] with the place of the invalid entry, or if the `config` message would be too long for a device.
     pub fn from_json(json: &str) -> Result<Self, IceError> {
         let value: Value =
             serde_json::from_str(json).map_err(|e| IceError::new("ice_servers", format!("no valid JSON: {e}")))?;
@@ -82,17 +84,18 @@ impl IceServers {
         Self::new(&servers)
     }
 
-    /// The `config` message.
+    /// Returns the `config` message.
     pub fn config(&self) -> Text {
         self.config.clone()
     }
 }
 
 impl IceServer {
-    /// One server, validated. `place` names it in errors.
+    /// Validates one server. `place` is its path in errors.
     ///
     /// # Errors
-    /// [`IceError`] where a URL, or the want of credentials, would make a peer refuse the server.
+    /// [`IceError`] if `urls` is empty, a URL is invalid, or a `turn:` or `turns:` URL lacks `username` or
+    /// `credential`. A peer would refuse such a server.
     pub fn new(
         urls: Vec<String>,
         username: Option<String>,
@@ -147,7 +150,7 @@ impl IceServer {
 }
 
 impl std::fmt::Debug for IceServer {
-    /// The credential is left out: it is a secret.
+    /// Leaves out username and credential, since the credential is a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
-//! Text to message: the envelope is read, the payload only delimited and validated. Knows no session and no state.
+//! Parses text into messages.
 //!
-//! Messages are flat and borrow from the text: the envelope has all the fields there are, each as the JSON it came in,
-//! and the endpoint picks what it understands.
+//! The envelope is parsed. The payload is only validated and delimited. A message is flat and borrows from the text:
+//! [`DeviceMessage`], [`ClientMessage`] and [`PollBody`] each take the fields that they know from one envelope.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,12 +10,15 @@ use super::MAX_DEPTH;
 use super::ids::{ClientId, DeviceId};
 use super::scan::{NotJson, Scanner};
 
-/// Why a text is no message at all. What is a message, but says too little, is up to the session.
+/// Reason why a text is not a message.
+///
+/// A message with missing or invalid fields is still a message: the session answers it with an error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Not JSON by RFC 8259, or nested deeper than [`MAX_DEPTH`].
+    /// Not JSON by RFC 8259, or nested deeper than [`MAX_DEPTH`] (docs/protocol.md 4.3.3 and 4.3.4).
     Json,
-    /// JSON, but no object, or one with a duplicate key or without a `message_type` that is a string.
+    /// JSON, but no object, an object with a duplicate key, or without a string `message_type` (docs/protocol.md
+    /// 4.3.2).
     Envelope,
 }
 
@@ -25,51 +28,53 @@ impl From<NotJson> for Malformed {
     }
 }
 
-/// What a device can say. Fields that are missing or of a wrong type are `None`: the session has a word for each.
+/// Message of a device (docs/protocol.md 4.1).
+///
+/// A field is `None` if it is missing or of a wrong type. The session has an error for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceMessage<'a> {
-    /// `register`
+    /// `register` (docs/protocol.md 1.4).
     Register {
-        /// The id, if it is a string that is not empty.
+        /// Device id, if it is a string that is not empty.
         device_id: Option<DeviceId>,
-        /// The JSON text of the device info, `null` where there is none.
+        /// JSON text of the device info; `null` if the message has none (docs/protocol.md 4.1.8).
         device_info: &'a str,
-        /// Where the device's own web server listens, if it says so (docs/protocol.md 5.1).
+        /// TCP port of the device's own web server (docs/protocol.md 5.1.4).
         device_port: Option<u16>,
     },
-    /// `forward`
+    /// `forward` (docs/protocol.md 1.5).
     Forward {
-        /// The client meant, if it is a whole number in range.
+        /// Client id, if it is a whole number in range (docs/protocol.md 4.1.16).
         client_id: Option<ClientId>,
-        /// The JSON text of the payload; `null` is a payload.
+        /// JSON text of the payload. `null` is a payload (docs/protocol.md 4.1.18).
         payload: Option<&'a str>,
     },
-    /// A `message_type` that devices do not use.
+    /// Another `message_type` (docs/protocol.md 4.3.1).
     Unknown(Cow<'a, str>),
 }
 
-/// What a client can say.
+/// Message of a client (docs/protocol.md 4.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// `connect`
+    /// `connect` (docs/protocol.md 1.10).
     Connect {
-        /// The id, if it is a string.
+        /// Device id, if it is a string.
         device_id: Option<DeviceId>,
     },
-    /// `forward`
+    /// `forward` (docs/protocol.md 1.11).
     Forward {
-        /// The JSON text of the payload; `null` is a payload.
+        /// JSON text of the payload. `null` is a payload.
         payload: Option<&'a str>,
     },
-    /// A `message_type` that clients do not use.
+    /// Another `message_type` (docs/protocol.md 4.3.1).
     Unknown(Cow<'a, str>),
 }
 
 impl<'a> DeviceMessage<'a> {
-    /// Reads what came in on `/register_device`.
+    /// Parses a text message of `/register_device` or a packet of the device socket.
     ///
     /// # Errors
-    /// [`Malformed`] where the text is no message.
+    /// [`Malformed`] if the text is not a message.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let envelope = Envelope::parse(text)?;
         let message_type = envelope.message_type()?;
@@ -88,10 +93,10 @@ impl<'a> DeviceMessage<'a> {
 }
 
 impl<'a> ClientMessage<'a> {
-    /// Reads what came in on `/connect_client`.
+    /// Parses a text message of `/connect_client`.
     ///
     /// # Errors
-    /// [`Malformed`] where the text is no message.
+    /// [`Malformed`] if the text is not a message.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let envelope = Envelope::parse(text)?;
         let message_type = envelope.message_type()?;
@@ -103,22 +108,23 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
-/// The body of a request by which a client polls (docs/protocol.md 5.3): each endpoint picks what it needs.
+/// Body of a request of a polled client (docs/protocol.md 5.3.10 to 5.3.21). Each endpoint uses the fields that it
+/// needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PollBody<'a> {
-    /// The device to connect to, if it is a string.
+    /// Device id, if it is a string.
     pub device_id: Option<DeviceId>,
-    /// The polled connection meant, if it is a string.
+    /// Id of the polled connection, if it is a string.
     pub connection_id: Option<Cow<'a, str>>,
-    /// The JSON text of the payload; `null` is a payload.
+    /// JSON text of the payload. `null` is a payload.
     pub payload: Option<&'a str>,
 }
 
 impl<'a> PollBody<'a> {
-    /// Reads the body of a request.
+    /// Parses the body of a request.
     ///
     /// # Errors
-    /// [`Malformed`] where it is no JSON object, or one with a duplicate key.
+    /// [`Malformed`] if the body is not a JSON object, or has a duplicate key.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let envelope = Envelope::parse(text)?;
         Ok(Self {
@@ -129,10 +135,12 @@ impl<'a> PollBody<'a> {
     }
 }
 
-/// A text that is a payload as it stands (docs/protocol.md 5.3, `WS /devices/{id}/connect`): any JSON value.
+/// Parses a text that is a whole payload: any JSON value (docs/protocol.md 5.3.8).
+///
+/// Returns the value without the white space around it.
 ///
 /// # Errors
-/// [`Malformed::Json`].
+/// [`Malformed::Json`] if the text is not JSON, or nests too deep for an envelope around it.
 pub fn bare_payload(text: &str) -> Result<&str, Malformed> {
     let mut scanner = Scanner::new(text, MAX_DEPTH - 1);
     let value = scanner.value()?;
@@ -140,7 +148,7 @@ pub fn bare_payload(text: &str) -> Result<&str, Malformed> {
     Ok(value)
 }
 
-/// Every field the protocol knows, as the JSON text it came in.
+/// Every field of the protocol, as JSON text.
 #[derive(Default)]
 struct Envelope<'a> {
     message_type: Option<&'a str>,
@@ -150,9 +158,11 @@ struct Envelope<'a> {
     device_port: Option<&'a str>,
     client_id: Option<&'a str>,
     payload: Option<&'a str>,
-    /// The other keys, so that duplicates among them are found; real peers send none.
+    /// Other keys, kept to find duplicates among them. Real peers send none.
     others: BTreeSet<Cow<'a, str>>,
-    /// A key came twice, or is no text. Kept rather than raised at once: what is not JSON further on is told as such.
+    /// Set on a duplicate key, or a key that is not valid text.
+    ///
+    /// The error is reported at the end, since invalid JSON further on has precedence.
     is_flawed: bool,
 }
 
@@ -171,7 +181,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn take(&mut self, key: &'a str, value: &'a str) {
-        // As it stands: no name of the protocol has to be searched for escapes.
+        // The raw key is tried first: real peers write the names of the protocol without escapes.
         if let Some(slot) = inner(key).and_then(|key| self.slot(key)) {
             self.is_flawed |= slot.replace(value).is_some();
             return;
@@ -186,7 +196,7 @@ impl<'a> Envelope<'a> {
         };
     }
 
-    /// Where the value of a field belongs.
+    /// Returns the slot for the value of a field; `None` if the protocol has no such field.
     fn slot(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
         Some(match key {
             "message_type" => &mut self.message_type,
@@ -209,7 +219,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The text of a JSON string; `None` if the value is something else, or holds half of a surrogate pair.
+/// Decodes a JSON string; `None` if the value is not a string, or has an unpaired surrogate.
 fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = inner(json)?;
     if inner.contains('\\') {
@@ -218,7 +228,7 @@ fn string(json: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(inner))
 }
 
-/// What is between the quotes of a JSON string, escapes and all.
+/// Returns the text between the quotes of a JSON string, with its escapes.
 fn inner(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"')
 }

@@ -1,31 +1,31 @@
-//! Every message the server can say, written straight into one allocation of the exact size. Knows no receiver.
+//! Writes every message of the server, each into one allocation of the exact size.
 
 use bytes::Bytes;
 
 use super::ids::ClientId;
 
-/// A whole message, ready for a frame: valid, compact JSON text. Cheap to clone, so that one rendering can go to many.
+/// A complete message: valid, compact JSON text (docs/protocol.md 2.9). Cheap to clone: all clones share its bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text(Bytes);
 
 impl Text {
-    /// The message as text.
+    /// Returns the message as text.
     pub fn as_str(&self) -> &str {
-        // Only ever made from a `String`.
+        // Always UTF-8: every `Text` is made from a `String`, or cut at a character boundary.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The message as it goes out.
+    /// Returns the message as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes of the message, without copying them.
+    /// Returns the bytes without a copy.
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
-    /// The first part of it, at most so many bytes and never half a character: for whoever wants a broken message.
+    /// Returns the first `bytes` bytes at most, cut at a character boundary. A fault uses this to truncate a message.
     #[must_use]
     pub fn cut(&self, bytes: usize) -> Self {
         let text = self.as_str();
@@ -33,12 +33,12 @@ impl Text {
         Self(self.0.slice(..end))
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it is empty. No message is.
+    /// Returns whether the text is empty. A message never is; a truncated one may be.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -64,39 +64,45 @@ const CLIENT_DISCONNECTED: &str = r#"{"message_type":"client_disconnected","clie
 const CONFIG: &str = r#"{"message_type":"config","ice_servers":"#;
 const PAYLOAD: &str = r#","payload":"#;
 
-/// `config`: `ice_servers` is the JSON text of the array.
+/// Writes `config` (docs/protocol.md 1.6 and 1.12). `ice_servers` is the JSON text of the array.
 pub fn config(ice_servers: &str) -> Text {
     concat(&[CONFIG, ice_servers, "}"])
 }
 
-/// `device_info`: `info` is the JSON text of the device info.
+/// Writes `device_info` (docs/protocol.md 1.13). `info` is the JSON text of the device info.
 pub fn device_info(info: &str) -> Text {
     concat(&[DEVICE_INFO, info, "}"])
 }
 
-/// What a client hears first that named its device in the request (docs/protocol.md 5.3): `info` is JSON text.
+/// Writes the first message to a client whose request named its device (docs/protocol.md 5.3.7). `info` is JSON text.
 pub fn bare_device_info(info: &str) -> Text {
     concat(&[BARE_DEVICE_INFO, info, "}"])
 }
 
-/// The device info within a `device_info` message, as JSON text: one copy serves the message and the hooks.
+/// Returns the device info of a `device_info` message, as JSON text.
+///
+/// A device keeps only the message: the same bytes serve clients, hooks and lists.
 pub fn info_of(message: &Text) -> &str {
     let text = message.as_str();
     text.get(DEVICE_INFO.len()..text.len().saturating_sub(1)).unwrap_or("null")
 }
 
-/// `client_msg`, the forward of a client on its way to the device: `payload` is JSON text and goes out byte for byte.
+/// Writes `client_msg`, a client's forward as its device gets it (docs/protocol.md 1.7).
+///
+/// `payload` is JSON text and is copied byte for byte.
 pub fn client_msg(client_id: ClientId, payload: &str) -> Text {
     let mut digits = [0; 10];
     concat(&[CLIENT_MSG, decimal(client_id, &mut digits), PAYLOAD, payload, "}"])
 }
 
-/// `device_msg`, the forward of a device on its way to the client: `payload` is JSON text and goes out byte for byte.
+/// Writes `device_msg`, a device's forward as its client gets it (docs/protocol.md 1.14).
+///
+/// `payload` is JSON text and is copied byte for byte.
 pub fn device_msg(payload: &str) -> Text {
     concat(&[DEVICE_MSG, payload, "}"])
 }
 
-/// The payload within a `client_msg` or `device_msg`, as JSON text; `None` in any other message.
+/// Returns the payload of a `client_msg` or `device_msg`, as JSON text; `None` for any other message.
 pub fn payload_of(message: &Text) -> Option<&str> {
     let text = message.as_str();
     let rest = text.strip_prefix(DEVICE_MSG).or_else(|| {
@@ -106,7 +112,7 @@ pub fn payload_of(message: &Text) -> Option<&str> {
     rest.strip_suffix('}')
 }
 
-/// The `message_type` of a message that was written here; `error` for an error.
+/// Returns the `message_type` of a message of this module; `error` for an error.
 pub fn type_of(message: &Text) -> &str {
     let text = message.as_str();
     if text.starts_with(BARE_DEVICE_INFO) {
@@ -115,13 +121,13 @@ pub fn type_of(message: &Text) -> &str {
     text.strip_prefix(r#"{"message_type":""#).and_then(|rest| rest.split('"').next()).unwrap_or("error")
 }
 
-/// `client_disconnected`.
+/// Writes `client_disconnected` (docs/protocol.md 1.8).
 pub fn client_disconnected(client_id: ClientId) -> Text {
     let mut digits = [0; 10];
     concat(&[CLIENT_DISCONNECTED, decimal(client_id, &mut digits), "}"])
 }
 
-/// `error`: `reason` is plain text, whatever it contains.
+/// Writes an error (docs/protocol.md 1.9 and 1.15). `reason` is plain text; any character is escaped where needed.
 pub fn error(reason: &str) -> Text {
     let mut out = String::with_capacity(reason.len() + 16);
     out.push_str(r#"{"error":"#);
@@ -130,9 +136,9 @@ pub fn error(reason: &str) -> Text {
     out.into()
 }
 
-/// `text` as a JSON string, quotes included.
+/// Returns `text` as a JSON string, quotes included.
 pub fn quote(text: &str) -> String {
-    // Writing a `&str` into a `String` cannot fail; the empty string would still be valid JSON.
+    // Writing a `&str` into a `String` cannot fail. The fallback is valid JSON as well.
     serde_json::to_string(text).unwrap_or_else(|_| String::from("\"\""))
 }
 
@@ -144,13 +150,13 @@ fn concat(parts: &[&str]) -> Text {
     out.into()
 }
 
-/// The id in decimal, without the machinery of `format!` on the relay path.
+/// Writes the id in decimal. `format!` would cost more on the relay path.
 fn decimal(id: ClientId, digits: &mut [u8; 10]) -> &str {
     let mut number = id.get();
     let mut start = digits.len();
     loop {
         start -= 1;
-        // A remainder of 10 fits a byte.
+        // A remainder of 10 fits in a byte.
         #[allow(clippy::cast_possible_truncation)]
         let digit = (number % 10) as u8;
         digits[start] = b'0' + digit;

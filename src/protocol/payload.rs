@@ -1,15 +1,17 @@
-//! What is read of JSON that is otherwise only passed on: the `"type"` of a payload, for observers, and the group of a
-//! device, for lists. Relaying reads neither.
+//! Reads single fields of JSON that is otherwise only relayed.
+//!
+//! Observers read the `"type"` of a payload. Lists read the group of a device. The relay path uses neither.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// The longest `group_id` that counts, in bytes: as long as an announced group name may be (docs/protocol.md 5.2).
+/// Longest `group_id` that is used, in bytes: the limit of an announced group name (docs/protocol.md 5.2.6).
 const MAX_GROUP: usize = 256;
 
-/// The `"type"` of a payload (docs/protocol.md 6: `offer`, `answer`, `ice-candidate`, …): `payload` is JSON text. `None` where
-/// it is no object, or has no such string.
+/// Returns the `"type"` of a payload, such as `offer`, `answer` or `ice-candidate` (docs/protocol.md 6).
+///
+/// `payload` is JSON text. `None` if it is not an object, or has no string `"type"`.
 pub fn type_of(payload: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Typed<'a> {
@@ -22,15 +24,18 @@ pub fn type_of(payload: &str) -> Option<String> {
     serde_json::from_str::<Typed<'_>>(payload).ok().map(|typed| typed.name.into_owned())
 }
 
-/// The `"group_id"` of a device info (docs/protocol.md 5.3): `info` is JSON text. `None` where it is no object, or has no such
-/// string, or one that is no group name: more than 256 bytes, a control character or a line separator.
+/// Returns the `"group_id"` of a device info (docs/protocol.md 5.3.4).
+///
+/// `info` is JSON text. `None` if it is not an object, or has no string `"group_id"`, or one that is not a valid group
+/// name: longer than 256 bytes, or with a control character or a line separator.
 pub fn group_id_of(info: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Grouped<'a> {
         #[serde(borrow)]
         group_id: Cow<'a, str>,
     }
-    // Most infos have none: a list of many devices parses only those that may. A key can be written with escapes.
+    // Most device infos have no group. A list of many devices parses only those that may have one. A backslash counts,
+    // since a key may be written with escapes.
     if !is_object(info) || !(info.contains("group_id") || info.contains('\\')) {
         return None;
     }
@@ -39,7 +44,7 @@ pub fn group_id_of(info: &str) -> Option<String> {
     (group_id.len() <= MAX_GROUP && !group_id.contains(breaks_line)).then(|| group_id.into_owned())
 }
 
-/// Whether a JSON text is an object: serde reads a struct from an array as well.
+/// Returns whether a JSON text is an object. Serde would also read a struct from an array.
 fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }

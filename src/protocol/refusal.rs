@@ -1,89 +1,103 @@
-//! Every "no" a peer can hear, in one table: the text, and whether and how the connection closes. Layer 0.
+//! Every error that the server answers a peer with, in one table: its text and its close code.
 //!
-//! Texts are those of the reference server, so that tools that match on them keep working (docs/protocol.md 4).
+//! The texts are those of the reference server, so that tools that match on them keep working (docs/protocol.md 4).
 
 use std::borrow::Cow;
 
 use crate::protocol::outbound::{self, Text};
 use crate::protocol::{ClientId, DeviceId, Malformed};
 
-/// How much of a peer's own text an error repeats, in bytes: an id may be long, and what goes to a device must fit
-/// one frame even with every byte escaped sixfold.
+/// Longest part of a peer's own text that an error repeats, in bytes.
+///
+/// An id may be long, and an error to a device must fit in one frame (docs/protocol.md 2.8) even if each byte is
+/// escaped as six (`\u0000`).
 const MAX_ECHO: usize = 1024;
 
-/// A refusal. [`Refusal::text`] is what the peer hears, [`Refusal::close_code`] what becomes of its connection.
+/// Error that a peer is answered with.
+///
+/// [`Refusal::text`] is its text, [`Refusal::close_code`] says whether the connection closes. A client and a custom
+/// device get the text as an error message. A Cuttlefish device gets it only as the close reason (docs/protocol.md
+/// 4.1.2 to 4.1.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not JSON (RFC 8259), not UTF-8, or nested too deep.
+    /// Not JSON by RFC 8259, not UTF-8, or nested too deep (docs/protocol.md 4.3.3 and 4.3.4).
     InvalidJson,
-    /// JSON, but not a message.
+    /// JSON, but not a message (docs/protocol.md 4.3.2).
     InvalidFormat,
-    /// A binary message.
+    /// A binary message (docs/protocol.md 4.3.5).
     Binary,
-    /// Neither register nor connect in time.
+    /// No `register` or `connect` in time (docs/protocol.md 4.3.8).
     FirstMessageTimeout,
-    /// A `message_type` that this endpoint does not know.
+    /// A `message_type` that this endpoint does not know (docs/protocol.md 4.3.1). The connection stays open.
     UnknownMessageType(String),
-    /// A hook raised, hung or returned rubbish. Details are in the log only.
+    /// A hook raised, timed out, or returned an invalid value (docs/protocol.md 4.3.15). Only the log has the details.
     HookFailed,
-    /// A hook said no, in public words or in none.
+    /// A hook refused the peer, with a public reason or without one (docs/protocol.md 4.3.16). Also a device id outside
+    /// the grant.
     NotAuthorized(Option<String>),
-    /// Ended by whoever runs the server.
+    /// The administrator closed the connection.
     EndedByOperator,
 
-    /// `register` without a device id.
+    /// `register` without a device id (docs/protocol.md 4.1.9).
     RegisterWithoutId,
-    /// `register` with a device id that is too long, or has control characters or line separators in it.
+    /// `register` with a device id that is too long, or has control characters or line separators (docs/protocol.md
+    /// 4.1.10).
     InvalidDeviceId,
-    /// `register` for an id that is taken, or on a socket that has registered.
+    /// `register` with an id that is taken, or on a connection that has registered (docs/protocol.md 4.1.11 and
+    /// 4.1.12).
     AlreadyRegistered(DeviceId),
-    /// Somebody else registered the id (`on_duplicate="replace"`, or the holder looked dead).
+    /// Another connection registered the id: `on_duplicate="replace"` (docs/protocol.md 4.1.14), or the holder answered
+    /// no ping (docs/protocol.md 4.1.13).
     Replaced(DeviceId),
-    /// A device's `forward` before `register`.
+    /// A device's `forward` before `register` (docs/protocol.md 4.1.15).
     NotRegistered,
-    /// A device's `forward` without a usable client id.
+    /// A device's `forward` without a valid client id (docs/protocol.md 4.1.16).
     InvalidClientId,
-    /// A device's `forward` without a payload.
+    /// A device's `forward` without a payload (docs/protocol.md 4.1.17).
     DeviceForwardWithoutPayload,
-    /// A device's `forward` to an id that was never given out.
+    /// A device's `forward` to an id that was never given out (docs/protocol.md 4.1.19). The connection stays open.
     UnknownClient(ClientId),
 
-    /// `connect` without a device id.
+    /// `connect` without a device id (docs/protocol.md 4.2.3).
     ConnectWithoutId,
-    /// `connect` to a device that is not there, the wait included.
+    /// `connect` to a device that is not registered, and did not register within the wait (docs/protocol.md 4.2.2).
     DeviceNotFound(DeviceId),
-    /// A second `connect`.
+    /// A second `connect` (docs/protocol.md 4.2.4).
     AlreadyConnected,
-    /// A client's `forward` before it had `device_info`.
+    /// A client's `forward` before it got `device_info` (docs/protocol.md 4.2.5).
     NotConnected,
-    /// A client's `forward` without a payload.
+    /// A client's `forward` without a payload (docs/protocol.md 4.2.6).
     ClientForwardWithoutPayload,
-    /// A client's `forward` that would not fit one frame of a device, in bytes as it would be delivered.
+    /// A client's `forward` that does not fit in one message to its device (docs/protocol.md 2.8). The connection stays
+    /// open.
     ForwardTooLarge {
-        /// What it would have come to.
+        /// Length of the `client_msg` that would be sent, in bytes.
         size: usize,
-        /// What a device takes.
+        /// Longest message that the device takes, in bytes.
         limit: usize,
     },
-    /// The device of this client is gone.
+    /// The device of this client has left (docs/protocol.md 4.2.7).
     DeviceDisconnected,
-    /// There are as many devices as the server takes.
+    /// The server has as many devices as `max_devices` allows.
     TooManyDevices,
-    /// There are as many clients of that device as the server takes.
+    /// The device has as many clients as `max_clients_per_device` allows.
     TooManyClients(DeviceId),
-    /// The peer sends faster than it may: so many of these a second.
+    /// The peer sends faster than its rate limit allows.
     TooFast {
-        /// Messages, bytes, errors or pings.
+        /// Unit: messages, bytes, errors or pings.
         what: &'static str,
-        /// How many it may send.
+        /// Limit, in units per second.
         per_second: u32,
     },
-    /// The device has given out every client id there is (2^31-1 of them).
+    /// The device has no client id left: 2^31-1 were given out (docs/protocol.md 2.5).
     ClientIdsExhausted,
 }
 
 impl Refusal {
-    /// What the peer hears in `{"error": …}`.
+    /// Returns the text of the error.
+    ///
+    /// A client and a custom device get it in `{"error": …}`. It is also the reason of the close frame that follows; a
+    /// Cuttlefish device gets only that (docs/protocol.md 4.1.3).
     pub fn text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::InvalidJson => "Received Invalid JSON",
@@ -125,12 +139,12 @@ impl Refusal {
         })
     }
 
-    /// The `error` message.
+    /// Returns the error message, `{"error": …}`.
     pub fn message(&self) -> Text {
         outbound::error(&self.text())
     }
 
-    /// The WebSocket close code that follows (RFC 6455, 7.4.1), or `None` where the connection stays open.
+    /// Returns the WebSocket close code that follows (RFC 6455, 7.4.1); `None` if the connection stays open.
     pub fn close_code(&self) -> Option<u16> {
         match self {
             Self::UnknownMessageType(_) | Self::UnknownClient(_) | Self::ForwardTooLarge { .. } => None,
@@ -153,7 +167,7 @@ impl From<Malformed> for Refusal {
     }
 }
 
-/// A text with a peer's own words in it, those cut to [`MAX_ECHO`].
+/// Builds an error text around text of a peer, which is cut to [`MAX_ECHO`].
 fn echo(before: &str, words: &str, after: &str) -> Cow<'static, str> {
     if words.len() <= MAX_ECHO {
         return Cow::Owned(format!("{before}{words}{after}"));

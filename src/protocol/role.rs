@@ -1,18 +1,18 @@
-//! Which side of a conversation a peer is on.
+//! The role of a peer.
 
-/// What a connection is for.
+/// Role of a peer, by the endpoint that it connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// `/register_device`
+    /// `/register_device`, or the device socket.
     Device,
-    /// `/connect_client`
+    /// `/connect_client`, `/devices/{id}/connect`, or a polled connection.
     Client,
     /// Any other request.
     Http,
 }
 
 impl Role {
-    /// `device`, `client` or `http`.
+    /// Returns `device`, `client` or `http`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Device => "device",
