@@ -1,7 +1,8 @@
 //! Locks and atomics that a test can schedule.
 //!
-//! All state that threads share below `server` uses these types. With the feature `shuttle` they are those of the crate
-//! shuttle: `tests/interleavings.rs` then decides the schedule.
+//! State that threads share below `server` uses these types. With the feature `shuttle` they are those of the crate
+//! shuttle: `tests/interleavings.rs` then decides the schedule. Counters that decide nothing use those of the standard
+//! library.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::Mutex;

@@ -1,25 +1,28 @@
-//! Where the client ids of a registration begin, and the last id of each device that was here (docs/protocol.md 2.5).
+//! Client ids of a registration, and the last client id of each device that has left (docs/protocol.md 2.5).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::protocol::{ClientId, DeviceId};
 
-/// Where the client ids of a registration begin: the setting `client_ids`.
+/// Start of the client ids of a registration: the setting `client_ids`.
 ///
-/// Either way an id is larger than all that the same device was given before by this server.
+/// With either value, an id is larger than all that this server gave to the same device before (docs/protocol.md
+/// 2.5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientIds {
-    /// The first registration of a device begins at 1.
+    /// The first registration of a device starts at 1 (docs/protocol.md 2.5.2).
     #[default]
     FromOne,
-    /// Each registration begins at a number made from the time of day. The peers of a real device outlive a restart of
-    /// the server: a number from before would hand a new client the peer of an old one.
+    /// Each registration starts at a number made from the time of day (docs/protocol.md 2.5.3).
+    ///
+    /// The WebRTC peers of a real device outlive a restart of the server. With a number from before the restart, a new
+    /// client would get the peer of an old one.
     Unique,
 }
 
 impl ClientIds {
-    /// The first id by this rule alone, at this time since 1970: 1, or 1 + (ms / 10 mod 2^30).
+    /// Returns the first id by this setting alone: 1, or 1 + (ms / 10 mod 2^30). `unix_time` is the time since 1970.
     pub fn first(self, unix_time: Duration) -> u32 {
         match self {
             Self::FromOne => 1,
@@ -28,14 +31,14 @@ impl ClientIds {
     }
 }
 
-/// Which client ids a device was given, by this registration and by those before it.
+/// Client ids that a device was given in this registration and in those before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GivenIds {
-    /// The last id of the registrations before this one; 0 where there was none.
+    /// Last id of the registrations before this one; 0 if there is none.
     before: u32,
-    /// The first id of this registration.
+    /// First id of this registration.
     first: u32,
-    /// The next id to be given out.
+    /// Next id to give out.
     next: u32,
 }
 
@@ -46,53 +49,54 @@ impl Default for GivenIds {
 }
 
 impl GivenIds {
-    /// Those of a registration that begins at `first`, or behind the last id of those before it.
+    /// Starts a registration at `first`, or after `before`, whichever is larger.
     pub(super) fn begin(before: u32, first: u32) -> Self {
         let first = first.max(before.saturating_add(1));
         Self { before, first, next: first }
     }
 
-    /// Gives out the next id; `None` once all are used up.
+    /// Gives out the next id; `None` if none is left.
     pub(super) fn give(&mut self) -> Option<ClientId> {
         let id = ClientId::new(self.next)?;
         self.next += 1;
         Some(id)
     }
 
-    /// Whether this id was given out.
+    /// Returns whether this id was given out.
     pub(super) fn contains(&self, id: u32) -> bool {
         (self.first..self.next).contains(&id) || (1..=self.before).contains(&id)
     }
 
-    /// The last id that was given out; 0 where there was none.
+    /// Returns the last id that was given out; 0 if there is none.
     pub(super) fn last(&self) -> u32 {
         if self.next > self.first { self.next - 1 } else { self.before }
     }
 }
 
-/// The last client id that each device was given, for a bounded number of devices. The one whose device left first is
-/// forgotten first.
+/// Last client id of each device that has left, for a bounded number of devices.
+///
+/// Beyond the bound, the device that left first is removed.
 #[derive(Debug)]
 pub struct LastIds {
     max_devices: usize,
     ids: HashMap<DeviceId, (u32, u64)>,
-    /// Devices by the turn in which their id was remembered.
+    /// Devices in the order in which their ids were stored.
     turns: BTreeMap<u64, DeviceId>,
     next_turn: u64,
 }
 
 impl LastIds {
-    /// Remembers at most this many devices.
+    /// Creates an empty table for at most `max_devices` devices.
     pub fn new(max_devices: usize) -> Self {
         Self { max_devices, ids: HashMap::new(), turns: BTreeMap::new(), next_turn: 0 }
     }
 
-    /// The last id of this device; 0 where it has had none, or it was forgotten.
+    /// Returns the last id of this device; 0 if it has none, or was removed.
     pub fn of(&self, device: &DeviceId) -> u32 {
         self.ids.get(device).map_or(0, |(id, _)| *id)
     }
 
-    /// Remembers the last id of a device that leaves. 0 is no id, and changes nothing.
+    /// Stores the last id of a device that leaves. 0 is not an id and is ignored.
     pub fn remember(&mut self, device: &DeviceId, id: u32) {
         if id == 0 {
             return;
@@ -109,12 +113,12 @@ impl LastIds {
         }
     }
 
-    /// How many devices are remembered.
+    /// Returns the number of devices in the table.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether no device is remembered.
+    /// Returns whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }

@@ -12,22 +12,22 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
-/// One registration of a device. It lives as long as its connection; the next registration is another one.
+/// One registration of a device. It ends with its connection; a device that registers again gets a new one.
 #[derive(Debug)]
 pub struct Device {
-    /// Its name.
+    /// Id that it registered.
     pub id: DeviceId,
-    /// Who it is.
+    /// Facts about its connection.
     pub peer: Arc<Peer>,
-    /// Where messages to it wait.
+    /// Queue of messages to it.
     pub outbox: Arc<Outbox>,
-    /// The `device_info` message for clients that may see all of it, rendered once.
+    /// `device_info` message for clients that may see all of it, rendered once.
     pub info: Text,
-    /// What was said of it before it came, if anything was.
+    /// Data from its pre-registration, if there was one (docs/protocol.md 5.2.2).
     pub metadata: Option<Arc<DeviceMetadata>>,
-    /// Where its own web server listens, on this machine, if it said so over the device socket.
+    /// TCP port of its own web server on this machine, if it sent one over the device socket (docs/protocol.md 5.1.4).
     pub port: Option<u16>,
-    /// What it and its clients have said to each other.
+    /// Forwards between it and its clients.
     pub traffic: Traffic,
     clients: Mutex<Clients>,
 }
@@ -39,7 +39,7 @@ struct Clients {
     gone: bool,
 }
 
-/// How many forwards were queued, each way; for people to look at, the books are the ledger's.
+/// Number of forwards that were queued, in each direction. For display only; the ledger has the exact counts.
 #[derive(Debug, Default)]
 pub struct Traffic {
     to_device: Counter,
@@ -47,7 +47,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// To the device, and to the client or clients.
+    /// Returns the forwards to the device, and those to its client or clients.
     pub fn read(&self) -> (u64, u64) {
         (self.to_device.load(Relaxed), self.to_client.load(Relaxed))
     }
@@ -56,57 +56,60 @@ impl Traffic {
 /// One client of one registration.
 #[derive(Debug)]
 pub struct Client {
-    /// The number by which the device knows it.
+    /// Number by which the device identifies it.
     pub id: ClientId,
-    /// Who it is.
+    /// Facts about its connection.
     pub peer: Arc<Peer>,
-    /// Where messages to it wait.
+    /// Queue of messages to it.
     pub outbox: Arc<Outbox>,
-    /// What it and the device have said to each other.
+    /// Forwards between it and the device.
     pub traffic: Traffic,
     /// Cleared before the device is told that the client has left.
     attached: AtomicBool,
-    /// Set once its leaving has been observed: two sides may find out.
+    /// Set once the observer was told that the client has left, since two sessions may detect it.
     pub(super) left: AtomicBool,
 }
 
-/// What became of a forward.
+/// Result of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// It waits in the receiver's outbox.
+    /// It is in the outbox of its receiver.
     Queued,
-    /// The receiver is gone; the sender has been told.
+    /// The receiver has left. A device was told so by `client_disconnected`.
     Gone,
 }
 
-/// Whether a device has a client of a number.
+/// Result of a search for a client by its id.
 #[derive(Debug)]
 pub enum Found {
     /// It is connected.
     Here(Arc<Client>),
-    /// It was.
+    /// It has left.
     Left,
-    /// The number was never given out.
+    /// The id was never given out.
     Never,
 }
 
 impl Device {
-    /// A device that is in no table yet.
+    /// Creates a device that is not registered yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
         let (metadata, port, traffic) = (None, None, Traffic::default());
         Self { id, peer, outbox, info, metadata, port, traffic, clients: Mutex::default() }
     }
 
-    /// What is said of it.
+    /// Returns its metadata; empty metadata if it was not pre-registered.
     pub fn metadata(&self) -> &DeviceMetadata {
         self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
-    /// Takes a client on: gives out the next id, queues the client's `device_info` and only then lets the device's
-    /// messages reach it. `None` if the device has left.
+    /// Adds a client: gives out the next id and queues the client's `device_info`. `None` if the device has left.
+    ///
+    /// The client is found by its id only after that, so that no message of the device comes before `device_info`
+    /// (docs/protocol.md 2.4).
     ///
     /// # Errors
-    /// [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration, [`Refusal::TooManyClients`].
+    /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
+    /// - [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration.
     pub(super) fn attach(
         &self,
         info: Text,
@@ -133,13 +136,13 @@ impl Device {
         if let Some(peer_journal) = outbox.peer_journal() {
             peer_journal.is_client(id);
         }
-        // A closed outbox ends the client's session, which then leaves as any other.
+        // If the outbox is closed, the client's session ends and detaches the client.
         outbox.push(info);
         clients.present.insert(id, Arc::clone(&client));
         Ok(Some(client))
     }
 
-    /// The client of this number.
+    /// Finds a client by its id.
     pub fn find(&self, id: ClientId) -> Found {
         let clients = self.clients.lock();
         if !clients.ids.contains(id.get()) {
@@ -148,26 +151,28 @@ impl Device {
         clients.present.get(&id).cloned().map_or(Found::Left, Found::Here)
     }
 
-    /// Tells the device that this client has left: each time it speaks to it (docs/protocol.md 4).
+    /// Sends the device `client_disconnected` for a client that has left, each time it forwards to it (docs/protocol.md
+    /// 4.1.20).
     pub fn tell_left(&self, id: ClientId) {
         self.outbox.push(outbound::client_disconnected(id));
     }
 
-    /// Queues a message of the device for its client.
+    /// Queues a device's forward for its client. The ledger counts it only if `counted`.
     pub fn push_to_client(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
         if client.outbox.push_forward(message, counted).is_ok() {
             self.traffic.to_client.fetch_add(1, Relaxed);
             client.traffic.to_client.fetch_add(1, Relaxed);
             return Forwarded::Queued;
         }
-        // Its outbox is closed: it is as good as gone. Whoever lets it go tells the device so, once.
+        // A closed outbox means that the client is leaving. `detach` tells the device so; if the client was detached
+        // before, the device is told again (docs/protocol.md 4.1.20).
         if !self.detach(client) {
             self.tell_left(client.id);
         }
         Forwarded::Gone
     }
 
-    /// Queues a message of a client, already in the device's words, for the device.
+    /// Queues a client's forward for the device. The ledger counts it only if `counted`.
     pub fn push_to_device(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
         if self.outbox.push_forward_while(message, counted, &client.attached).is_err() {
             return Forwarded::Gone;
@@ -177,43 +182,45 @@ impl Device {
         Forwarded::Queued
     }
 
-    /// Lets a client go and tells the device, once; false if it had gone already.
+    /// Removes a client and tells the device. Returns false, and tells nothing, if it was removed already.
     pub(super) fn detach(&self, client: &Client) -> bool {
         {
             let mut clients = self.clients.lock();
             if clients.present.remove(&client.id).is_none() {
                 return false;
             }
-            // Under the lock: from now on the device can be told that it has left by speaking to it.
+            // Under the lock: as soon as it is released, a forward of the device may be answered with
+            // `client_disconnected`.
             client.attached.store(false, Ordering::Release);
         }
         self.outbox.push(outbound::client_disconnected(client.id));
         true
     }
 
-    /// Begins the client ids of this registration at `first`, or behind the last id of those before it.
+    /// Starts the client ids of this registration at `first`, or after `before`, whichever is larger.
     pub(super) fn begin_ids(&self, before: u32, first: u32) {
         self.clients.lock().ids = GivenIds::begin(before, first);
     }
 
-    /// How many clients it has now.
+    /// Returns the number of its clients.
     pub fn client_count(&self) -> usize {
         self.clients.lock().present.len()
     }
 
-    /// The client with this outbox.
+    /// Finds a client by its outbox.
     pub fn client_with(&self, outbox: &Arc<Outbox>) -> Option<Arc<Client>> {
         self.clients.lock().present.values().find(|client| Arc::ptr_eq(&client.outbox, outbox)).cloned()
     }
 
-    /// Its clients now, by id.
+    /// Returns its clients, sorted by id.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         let mut clients: Vec<_> = self.clients.lock().present.values().cloned().collect();
         clients.sort_by_key(|client| client.id);
         clients
     }
 
-    /// Marks it gone and lets its clients go. Returns them, and the last client id it was given; 0 where there is none.
+    /// Marks the device as gone and removes its clients. Returns them, and the last client id that the device was
+    /// given.
     pub(super) fn leave(&self) -> (Vec<Arc<Client>>, u32) {
         let mut clients = self.clients.lock();
         clients.gone = true;

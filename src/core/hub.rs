@@ -1,10 +1,12 @@
-//! Who is registered, who is connected to whom. Short critical sections, no I/O, no clock, no `async`.
+//! The registry: devices, clients that wait for one, and connections. Short critical sections, no I/O, no clock, no
+//! `async`.
 //!
-//! Ownership goes by [`Arc`], never by an id's text: a session that failed to register, or was replaced, holds
-//! another `Device` than the one in the table and can unregister nothing.
+//! Ownership goes by [`Arc`], not by the text of an id. A session that failed to register, or was replaced, holds
+//! another `Device` than the one in the registry, and so can unregister nothing.
 //!
-//! Two kinds of lock, never held together the other way round: the hub's (who is there), taken when peers come and
-//! go, and one for each device (its clients), taken also when a device forwards. A client's forward takes neither.
+//! There are two kinds of locks. The hub's lock guards the registry; it is taken when peers come and go. The lock of a
+//! device guards its clients; it is also taken when the device forwards. It may be taken while the hub's lock is held,
+//! never the other way round. A client's forward takes neither.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,29 +20,31 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// Hears of devices and clients that come and go; called without a lock held.
+/// Observer of devices and clients. Called without a lock held, except for [`Observer::recorded`].
 pub trait Observer: Send + Sync + 'static {
     /// A device has registered.
     fn device_registered(&self, _device: &Device) {}
-    /// A device is gone, and its clients with it.
+    /// A device has left, and its clients with it.
     fn device_left(&self, _device: &Device) {}
-    /// A client has its device info.
+    /// A client was connected to its device.
     fn client_connected(&self, _device: &Device, _client: &Client) {}
-    /// A client is gone.
+    /// A client has left.
     fn client_left(&self, _device: &Device, _client: &Client) {}
-    /// The journal has a new entry. Comes often, from within: has to be quick.
+    /// The journal has a new entry.
+    ///
+    /// Called often, and while locks of a peer are held: it must return soon and must not call back.
     fn recorded(&self) {}
 }
 
-/// Hears nothing.
+/// Ignores all events.
 impl Observer for () {}
 
-/// The table of everybody there is.
+/// The registry of one server.
 pub struct Hub {
     state: Mutex<State>,
-    /// Counts up whenever the ICE servers change, so that sessions see whether theirs are the latest.
+    /// Incremented when the ICE servers change, so that a session can tell whether its own are the latest.
     ice_generation: AtomicU64,
-    /// The first client id of a registration, where the device had no larger one before.
+    /// Returns the first client id of a registration, if the device had no larger one before.
     first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
     observer: Arc<dyn Observer>,
 }
@@ -49,18 +53,19 @@ struct State {
     devices: HashMap<DeviceId, Arc<Device>>,
     /// Clients that wait for a device to register.
     waiting: HashMap<DeviceId, Vec<Arc<Outbox>>>,
-    /// Everybody who is connected, registered or not.
+    /// All connections, registered or not.
     peers: HashMap<u64, Arc<Outbox>>,
     last_peer: u64,
-    /// How whoever still comes is sent away, once the server stops.
+    /// Set when the server stops: the end of each new connection.
     closing: Option<End>,
-    /// The last client ids of devices that have left.
+    /// Last client ids of devices that have left.
     last_ids: LastIds,
 }
 
 impl State {
-    /// A device leaves: its last client id is remembered, and its clients are returned. One critical section with its
-    /// removal, so that the next registration begins behind that id.
+    /// Stores the last client id of a device that leaves, and returns its clients.
+    ///
+    /// The caller removes the device in the same critical section, so that the next registration starts after that id.
     fn leave(&mut self, device: &Device) -> Vec<Arc<Client>> {
         let (clients, last_id) = device.leave();
         self.last_ids.remember(&device.id, last_id);
@@ -68,13 +73,15 @@ impl State {
     }
 }
 
-/// A place in the hub's list of connections.
+/// Number of a connection in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionId(u64);
 
 impl Hub {
-    /// An empty hub. The client ids of each registration begin behind those that the device was given before; where it
-    /// had none, or smaller ones, at `first_client_id()`. The ids of `max_devices` devices that left are remembered.
+    /// Creates an empty registry.
+    ///
+    /// The client ids of a registration start after those that the device was given before, or at `first_client_id()`,
+    /// whichever is larger. The last ids of `max_devices` devices that have left are kept.
     pub fn new(
         observer: Arc<dyn Observer>,
         max_devices: usize,
@@ -96,7 +103,9 @@ impl Hub {
         }
     }
 
-    /// Lets a connection in, before its first message is read. Once the server is stopping, its outbox closes at once.
+    /// Adds a connection. The caller does so before it reads the first message.
+    ///
+    /// If the server is stopping, the outbox closes at once.
     pub fn add_connection(&self, outbox: &Arc<Outbox>) -> ConnectionId {
         let mut state = self.state.lock();
         state.last_peer += 1;
@@ -110,12 +119,12 @@ impl Hub {
         ConnectionId(connection_id)
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub fn remove_connection(&self, connection_id: ConnectionId) {
         self.state.lock().peers.remove(&connection_id.0);
     }
 
-    /// Closes every connection, and those that still come.
+    /// Closes every connection, and each one that is added later.
     pub fn close(&self, end: &End) {
         let peers: Vec<_> = {
             let mut state = self.state.lock();
@@ -124,13 +133,15 @@ impl Hub {
         };
         for outbox in peers {
             outbox.close(None, end.clone());
-            // Those who are leaving already are to hurry.
+            // Wakes connections whose close frame is already sent, since the timeout for the peer's answer is shorter
+            // now.
             outbox.wake_session();
         }
     }
 
-    /// Has every connection look at what it waits for: the time was turned. The receiver is hung up on once all have
-    /// done what was due.
+    /// Wakes every session, so that it checks its deadlines after the clock was set forward.
+    ///
+    /// The receiver is disconnected once all sessions have done all that is due.
     pub fn wake_all_sessions(&self) -> mpsc::Receiver<()> {
         let (waiter, all) = mpsc::channel();
         let peers: Vec<_> = self.state.lock().peers.values().cloned().collect();
@@ -140,11 +151,10 @@ impl Hub {
         all
     }
 
-    /// Registers a device and queues its `config`, unless somebody else than `expected` holds the id. An expected
-    /// holder is replaced.
+    /// Registers a device and queues its `config`. The holder of the id is replaced only if it is `expected`.
     ///
     /// # Errors
-    /// The holder.
+    /// The holder of the id, if it is another device than `expected`.
     pub fn register(
         &self,
         device: &Arc<Device>,
@@ -159,7 +169,8 @@ impl Hub {
                 }
                 holder => holder.cloned(),
             };
-            // A holder that is replaced gives out no more ids: its clients go before the next registration begins.
+            // A holder that is replaced gives out no more ids: its clients leave before the ids of the next
+            // registration start.
             let replaced = replaced.map(|holder| {
                 let clients = state.leave(&holder);
                 (holder, clients)
@@ -180,13 +191,13 @@ impl Hub {
         Ok(())
     }
 
-    /// Unregisters a device, if it is still the one registered, and tells its clients.
+    /// Unregisters a device and disconnects its clients. Does nothing if another device holds the id.
     pub fn unregister(&self, device: &Arc<Device>) {
         let clients = {
             let mut state = self.state.lock();
             match state.devices.get(&device.id) {
                 Some(holder) if Arc::ptr_eq(holder, device) => state.devices.remove(&device.id),
-                // Replaced: whoever replaced it has told its clients.
+                // Replaced: the session that replaced it has disconnected its clients.
                 _ => return,
             };
             state.leave(device)
@@ -194,7 +205,7 @@ impl Hub {
         self.disconnect_clients(device, clients);
     }
 
-    /// Tells the clients of a device that has left.
+    /// Disconnects the clients of a device that has left (docs/protocol.md 4.2.7).
     fn disconnect_clients(&self, device: &Arc<Device>, clients: Vec<Arc<Client>>) {
         for client in clients {
             client.outbox.refuse(&Refusal::DeviceDisconnected);
@@ -203,12 +214,12 @@ impl Hub {
         self.observer.device_left(device);
     }
 
-    /// The device of this name.
+    /// Finds a device by its id.
     pub fn device(&self, id: &DeviceId) -> Option<Arc<Device>> {
         self.state.lock().devices.get(id).cloned()
     }
 
-    /// The device of this name; where there is none, `waiter` is nudged once it registers.
+    /// Finds a device by its id. If there is none, the session of `waiter` is woken when one registers.
     pub fn device_or_wait(&self, id: &DeviceId, waiter: &Arc<Outbox>) -> Option<Arc<Device>> {
         let mut state = self.state.lock();
         let device = state.devices.get(id).cloned();
@@ -221,7 +232,7 @@ impl Hub {
         device
     }
 
-    /// `waiter` no longer waits for this device.
+    /// Ends the wait of `waiter` for this device.
     pub fn stop_waiting(&self, id: &DeviceId, waiter: &Arc<Outbox>) {
         let mut state = self.state.lock();
         if let Some(waiting) = state.waiting.get_mut(id) {
@@ -232,15 +243,16 @@ impl Hub {
         }
     }
 
-    /// How many clients wait for a device.
+    /// Returns the number of clients that wait for a device.
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting.values().map(Vec::len).sum()
     }
 
-    /// Connects a client to a device; `None` if that has left in the meantime.
+    /// Connects a client to a device; `None` if the device has left.
     ///
     /// # Errors
-    /// [`Refusal::ClientIdsExhausted`], and [`Refusal::TooManyClients`] where `max_clients` are connected to it.
+    /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
+    /// - [`Refusal::ClientIdsExhausted`] if the device has no client id left.
     pub fn attach(
         &self,
         device: &Device,
@@ -256,7 +268,7 @@ impl Hub {
         Ok(client)
     }
 
-    /// Disconnects a client from its device, which is told.
+    /// Disconnects a client from its device. The device gets `client_disconnected` (docs/protocol.md 4.2.8).
     pub fn detach(&self, device: &Device, client: &Client) {
         device.detach(client);
         self.observe_leaving(device, client);
@@ -268,24 +280,24 @@ impl Hub {
         }
     }
 
-    /// How many devices there are.
+    /// Returns the number of devices.
     pub fn device_count(&self) -> usize {
         self.state.lock().devices.len()
     }
 
-    /// Every device, by id.
+    /// Returns all devices, sorted by id.
     pub fn devices(&self) -> Vec<Arc<Device>> {
         let mut devices: Vec<_> = self.state.lock().devices.values().cloned().collect();
         devices.sort_by(|a, b| a.id.cmp(&b.id));
         devices
     }
 
-    /// How many connections there are, registered or not.
+    /// Returns the number of connections, registered or not.
     pub fn connections(&self) -> usize {
         self.state.lock().peers.len()
     }
 
-    /// The ICE servers have changed: every device asks for its config again.
+    /// Makes every device get a new `config`, since the ICE servers have changed.
     pub fn renew_config(&self) {
         self.ice_generation.fetch_add(1, Ordering::AcqRel);
         for device in self.devices() {
@@ -293,7 +305,7 @@ impl Hub {
         }
     }
 
-    /// Which ICE servers are the latest.
+    /// Returns the generation of the ICE servers. It is incremented at each change.
     pub fn ice_generation(&self) -> u64 {
         self.ice_generation.load(Ordering::Acquire)
     }

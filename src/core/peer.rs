@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, as far as the transport and the hooks have told. Facts only.
+//! Facts about the peer of a connection, from the transport and the hooks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,58 +9,64 @@ use wildmatch::WildMatch;
 pub use crate::protocol::Role;
 use crate::protocol::{DeviceId, MAX_DEVICE_MESSAGE};
 
-/// The request a connection began with.
+/// HTTP request that started a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The path, as it came.
+    /// Path, as received.
     pub path: String,
-    /// The query string without `?`, empty where there is none.
+    /// Query string without `?`; empty if there is none.
     pub query: String,
-    /// Header names in lower case with their values, in order; bytes that are no UTF-8 are replaced.
+    /// Header names in lower case with their values, in order. Bytes that are not UTF-8 are replaced.
     pub headers: Vec<(String, String)>,
 }
 
-/// One peer.
+/// Facts about one peer.
 #[derive(Debug)]
 pub struct Peer {
-    /// What it came for.
+    /// Role, by its endpoint.
     pub role: Role,
-    /// Where it came from, if it came over the network.
+    /// Network address; `None` on a local socket.
     pub address: Option<SocketAddr>,
-    /// When the connection was accepted.
+    /// Time when the connection was accepted.
     pub since: SystemTime,
-    /// Its request; kept only where there is a hook to see it.
+    /// Its request, kept only if a hook may read it.
     pub request: Option<Box<Request>>,
-    /// Whom its TLS certificate is for, where one was asked for: `CN=alice, O=lab`.
+    /// Subject of its TLS certificate, if one was requested: `CN=alice, O=lab`.
     pub certificate: Option<Arc<str>>,
-    /// What `authorize` let it in with.
+    /// Rights that `authorize` granted.
     pub grant: Grant,
-    /// Whether it is told errors. Cuttlefish's own devices are not: those that offered the sub-protocol
-    /// `webrtc-operator`, and those on the device socket. An error makes them reconnect in a storm, or never again
-    /// (docs/protocol.md 4).
+    /// Whether it gets error messages.
+    ///
+    /// A Cuttlefish device does not: it offered the sub-protocol `webrtc-operator` on `/register_device`, or came over
+    /// the device socket (docs/protocol.md 4.1.1 and 4.1.2). After an error, it reconnects in a storm, or never
+    /// connects again.
     pub hears_errors: bool,
-    /// The largest message it takes, in bytes of text; told of devices only. 65,536 over a WebSocket (docs/protocol.md 2.8).
+    /// Longest message that it takes, in bytes of text. Used for devices only.
+    ///
+    /// 65,536 over a WebSocket (docs/protocol.md 2.8). On the device socket, the setting `max_message_size` or the
+    /// limit of the system, whichever is smaller (docs/protocol.md 5.1.6).
     pub max_message: usize,
 }
 
-/// What [`crate::access::hooks::Hooks::authorize`] lets a peer in with.
+/// Rights of a peer, granted by [`crate::access::hooks::Hooks::authorize`].
 #[derive(Debug, Clone, Default)]
 pub struct Grant {
-    /// Who it is, as JSON text.
+    /// Identity of the peer, as JSON text.
     pub identity: Option<Arc<str>>,
-    /// Which devices it may register as, connect to and see listed, by patterns of their ids; `None`: all. The others
-    /// are to it as if they were not there.
+    /// Devices that it may register as, connect to and list, as patterns of ids; `None` grants all.
+    ///
+    /// To this peer, any other device appears as not registered.
     pub devices: Option<Arc<[WildMatch]>>,
 }
 
 impl Grant {
-    /// A grant for devices whose ids match one of these: `*` stands for any characters, `?` for one.
+    /// Creates a grant for devices whose ids match a pattern. `*` stands for any characters, `?` for one.
     pub fn of(identity: Option<Arc<str>>, patterns: &[impl AsRef<str>]) -> Self {
         let devices = patterns.iter().map(|pattern| WildMatch::new(pattern.as_ref())).collect();
         Self { identity, devices: Some(devices) }
     }
 
-    /// Whether this device is in it.
+    /// Returns whether the grant covers this device.
     pub fn covers(&self, id: &DeviceId) -> bool {
         let matches = |patterns: &Arc<[WildMatch]>| patterns.iter().any(|pattern| pattern.matches(id.as_str()));
         self.devices.as_ref().is_none_or(matches)
@@ -68,7 +74,7 @@ impl Grant {
 }
 
 impl Peer {
-    /// A peer of which nothing is known but its role: for tests and transports without addresses.
+    /// Creates a peer with a role and no other facts, for tests and for transports without addresses.
     pub fn anonymous(role: Role) -> Self {
         Self {
             role,

@@ -1,7 +1,7 @@
-//! Who is expected: devices that were pre-registered over the control socket (docs/protocol.md 5.2), with what is said of them.
+//! Devices that were pre-registered over the control socket, with their metadata (docs/protocol.md 5.2).
 //!
-//! What was said of a device stays when it has registered, so that one that reconnects is what it was, until somebody
-//! pre-registers its id anew.
+//! The metadata stays after the device has registered, so that a device that reconnects has it again. The next
+//! pre-registration of the id replaces it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,26 +11,28 @@ use crate::core::outbox::Outbox;
 use crate::protocol::{DeviceId, control, payload};
 use crate::sync::Mutex;
 
-/// What is said of a device before it registers.
+/// Metadata of a device, from its pre-registration (docs/protocol.md 5.2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceMetadata {
-    /// The group it was announced in; empty where none was named.
+    /// Group name; empty if none was given.
     pub group_name: Cow<'static, str>,
-    /// Whose it is; empty where nobody said so.
+    /// Owner; empty if none was given.
     pub owner: String,
-    /// What people call it.
+    /// Display name; empty if none was given.
     pub name: String,
-    /// Where adb reaches it; 0 where nowhere.
+    /// TCP port of adb; 0 if none was given.
     pub adb_port: u16,
 }
 
-/// The metadata of devices that were not announced.
+/// Metadata of a device that was not pre-registered.
 pub static NO_METADATA: DeviceMetadata =
     DeviceMetadata { group_name: Cow::Borrowed(""), owner: String::new(), name: String::new(), adb_port: 0 };
 
 impl DeviceMetadata {
-    /// The group of a device: the announced one, else the `group_id` of this device info (JSON text), else the empty
-    /// string (docs/protocol.md 5.3).
+    /// Returns the group of a device (docs/protocol.md 5.3.4).
+    ///
+    /// This is the pre-registered group, else the `group_id` of `info`, the device info as JSON text, else the empty
+    /// string.
     pub fn group_of(&self, info: &str) -> Cow<'_, str> {
         if self.group_name.is_empty() {
             return payload::group_id_of(info).unwrap_or_default().into();
@@ -39,30 +41,30 @@ impl DeviceMetadata {
     }
 }
 
-/// The roster of one server.
+/// Pre-registrations of one server.
 #[derive(Debug, Default)]
 pub struct PreRegistrations(Mutex<HashMap<DeviceId, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
     metadata: Arc<DeviceMetadata>,
-    /// Whom to tell that it has registered; `None` once it has.
+    /// Control connection to notify when the device registers; `None` once it has.
     expected_by: Option<Arc<Outbox>>,
 }
 
-/// Why a device can not be pre-registered.
+/// Reason why a device cannot be pre-registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreRegisterError {
-    /// Somebody else expects it.
+    /// It is pre-registered, and has not registered yet.
     AlreadyPreRegistered,
-    /// It is there.
+    /// It is registered.
     AlreadyRegistered,
-    /// There are as many as the server takes.
+    /// The server has as many pre-registrations as `max_devices` allows.
     TooMany,
 }
 
 impl PreRegisterError {
-    /// What the control socket is told (docs/protocol.md 5.2).
+    /// Returns the text for the control socket (docs/protocol.md 5.2.3).
     pub fn text(self) -> &'static str {
         match self {
             Self::AlreadyPreRegistered => "Device Id already pre-registered",
@@ -73,10 +75,12 @@ impl PreRegisterError {
 }
 
 impl PreRegistrations {
-    /// Expects a device; `by` is told when it has registered. `is_registered` and `most` are the hub's and the settings'.
+    /// Pre-registers a device. `by` is notified when it registers.
+    ///
+    /// `is_registered` says whether the hub has the device. `most` is the greatest number of pre-registrations.
     ///
     /// # Errors
-    /// [`PreRegisterError`].
+    /// [`PreRegisterError`]
     pub fn pre_register(
         &self,
         id: &DeviceId,
@@ -99,12 +103,12 @@ impl PreRegistrations {
         Ok(())
     }
 
-    /// What is said of a device.
+    /// Returns the metadata of a device, if it was pre-registered.
     pub fn metadata_of(&self, id: &DeviceId) -> Option<Arc<DeviceMetadata>> {
         self.0.lock().get(id).map(|entry| Arc::clone(&entry.metadata))
     }
 
-    /// A device has registered: whoever expects it is told.
+    /// Notifies the control connection that pre-registered this device, if it has not been notified.
     pub fn registered(&self, id: &DeviceId) {
         let expected_by = self.0.lock().get_mut(id).and_then(|entry| entry.expected_by.take());
         if let Some(outbox) = expected_by {
@@ -112,12 +116,12 @@ impl PreRegistrations {
         }
     }
 
-    /// Expects nothing any more on behalf of this connection.
+    /// Cancels what this connection pre-registered and has not registered yet (docs/protocol.md 5.2.5).
     pub fn cancel(&self, by: &Arc<Outbox>) {
         self.0.lock().retain(|_, entry| !entry.expected_by.as_ref().is_some_and(|other| Arc::ptr_eq(other, by)));
     }
 
-    /// How many devices are expected and have not registered.
+    /// Returns the number of pre-registered devices that have not registered.
     pub fn pending(&self) -> usize {
         self.0.lock().values().filter(|entry| entry.expected_by.is_some()).count()
     }

@@ -1,5 +1,7 @@
-//! The one way every forward takes, from its sender's session to its receiver's outbox, with those who watch it: the
-//! ledger always, the journal and the faults where there are any. Where there are none, that costs one atomic load.
+//! The path of every forward, from the session of its sender to the outbox of its receiver.
+//!
+//! The ledger counts each forward. The journal and the faults see it only if there is a journal or a fault is armed;
+//! otherwise they cost one atomic load.
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
@@ -15,29 +17,29 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
-/// What it takes to deliver a forward.
+/// Data to deliver a forward.
 #[derive(Debug, Clone)]
 struct Delivery {
     device: Arc<Device>,
     client: Arc<Client>,
-    /// Its number in the journal, once it has one.
+    /// Number of its journal entry, once it is recorded.
     entry: Arc<OnceLock<u64>>,
 }
 
-/// The way of all forwards through one server.
+/// Relay of one server.
 pub struct Relay {
     ledger: Ledger,
     journal: Option<Arc<Journal>>,
-    /// Held while a forward is delivered: so a rule is armed or not for all of it, and order stays order.
+    /// Locked while a forward is delivered: so a rule is armed or not for the whole forward, and the order is kept.
     faults: Mutex<Faults<Delivery>>,
-    /// Whether there is a journal, or a rule is armed.
+    /// Whether there is a journal, or a fault is armed.
     watched: AtomicBool,
-    /// Whoever calls [`Relay::release`] in time.
+    /// Waker of the task that calls [`Relay::release`] in time.
     waker: Mutex<Option<Waker>>,
 }
 
 impl Relay {
-    /// Without faults. `max_held` is how many forwards they may hold back at a time.
+    /// Creates a relay without faults. `max_held` limits the forwards that all faults together hold back.
     pub fn new(journal: Option<Arc<Journal>>, max_held: usize) -> Self {
         Self {
             ledger: Ledger::default(),
@@ -48,20 +50,20 @@ impl Relay {
         }
     }
 
-    /// The books.
+    /// Returns the ledger.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The journal, if there is one.
+    /// Returns the journal, if there is one.
     pub fn journal(&self) -> Option<&Arc<Journal>> {
         self.journal.as_ref()
     }
 
-    /// A client's forward to its device.
+    /// Relays a client's forward to its device.
     ///
     /// # Errors
-    /// What the client is to be told.
+    /// [`Refusal::ForwardTooLarge`] if the message is longer than the device takes (docs/protocol.md 2.8).
     pub fn to_device(
         &self,
         device: &Arc<Device>,
@@ -81,16 +83,19 @@ impl Relay {
         if self.watched.load(Ordering::Acquire) {
             self.watch(Role::Device, device, client, message, now);
         } else if device.push_to_device(client, message, true) == Forwarded::Gone {
-            // The device is leaving or this client is: whichever it is, the client's connection is closed for it.
+            // The device or the client is leaving. In both cases the client's connection is closed, which satisfies
+            // docs/protocol.md 2.3.
             self.ledger.count_gone(1);
         }
         Ok(())
     }
 
-    /// A device's forward to one of its clients.
+    /// Relays a device's forward to one of its clients.
+    ///
+    /// If the client has left, the device gets `client_disconnected` (docs/protocol.md 4.1.20).
     ///
     /// # Errors
-    /// What the device is to be told.
+    /// [`Refusal::UnknownClient`] if the id was never given out (docs/protocol.md 4.1.19).
     pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<(), Refusal> {
         self.ledger.count_accepted();
         let missed = |outcome| {
@@ -122,7 +127,7 @@ impl Relay {
         Ok(())
     }
 
-    /// The way past the faults, and into the journal.
+    /// Passes a forward through the faults and into the journal.
     fn watch(&self, to: Role, device: &Arc<Device>, client: &Arc<Client>, text: Text, now: Instant) {
         let delivery = Delivery { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
         let entry = Arc::clone(&delivery.entry);
@@ -134,7 +139,7 @@ impl Relay {
         let lost = actions.iter().any(|action| matches!(action, Action::Lose(forward) if !forward.copy));
         let outcome = if lost { Outcome::Dropped } else { Outcome::Passed };
         let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
-        // Before it is delivered: its answer is to stand behind it.
+        // Recorded before it is delivered, so that its answer has a later entry.
         if let Some(number) = self.record(direction, device, client.id, text, outcome, hit_by) {
             let _first = entry.set(number);
         }
@@ -218,14 +223,14 @@ impl Relay {
 
     // Faults ---------------------------------------------------------------------------------------------------------
 
-    /// Arms a fault: it strikes from the next forward on.
+    /// Arms a fault. It applies from the next forward on.
     pub fn arm(&self, rule: Rule) -> RuleId {
         let mut faults = self.faults.lock();
         self.watched.store(true, Ordering::Release);
         faults.arm(rule)
     }
 
-    /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
+    /// Removes a fault and releases the forwards that it holds. `None` if it is not armed.
     pub fn disarm(&self, id: RuleId, now: Instant) -> Option<FaultStats> {
         let mut faults = self.faults.lock();
         let (tally, verdict) = faults.remove(id, now)?;
@@ -236,25 +241,26 @@ impl Relay {
         Some(tally)
     }
 
-    /// What became of a fault so far, if it is armed.
+    /// Returns the counters of a fault; `None` if it is not armed.
     pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
         self.faults.lock().tally(id)
     }
 
-    /// What is left to chance goes by this seed, in faults armed from now on.
+    /// Sets the seed of random choices, for faults that are armed from now on.
     pub fn set_seed(&self, seed: u64) {
         self.faults.lock().set_seed(seed);
     }
 
-    /// Lets go what faults have held back for long enough. Returns when there will be more, and wakes whoever asks
-    /// should it be sooner.
+    /// Releases the forwards that are due by `now`. Returns the time of the next one.
+    ///
+    /// The task of `cx` is woken if that time changes to an earlier one.
     pub fn release(&self, cx: &Context<'_>, now: Instant) -> Option<Instant> {
-        // Whoever holds something back from now on finds the waker.
+        // The waker is stored first, so that a forward that is held back from now on finds it.
         *self.waker.lock() = Some(cx.waker().clone());
         self.release_due(now)
     }
 
-    /// Lets go what faults have held back for long enough. Returns when there will be more.
+    /// Releases the forwards that are due by `now`. Returns the time of the next one.
     pub fn release_due(&self, now: Instant) -> Option<Instant> {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
@@ -264,8 +270,9 @@ impl Relay {
         faults.next_due()
     }
 
-    /// Everybody has left: what faults hold back is gone, and nobody is to be woken. (A waker keeps the runtime's
-    /// descriptors open.)
+    /// Counts all held forwards as gone and drops the waker, after all connections have ended.
+    ///
+    /// A waker would keep the descriptors of the runtime open.
     pub fn abandon(&self) {
         *self.waker.lock() = None;
         self.ledger.count_gone(self.faults.lock().abandon());

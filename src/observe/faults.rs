@@ -1,9 +1,12 @@
-//! Faults on purpose: rules that drop, delay, double, mix up, mangle or hold back what is relayed, or end a connection
-//! on its occasion. Layer 1: decides, and keeps what is held back; delivers nothing and knows no time of its own.
+//! Fault injection: rules that drop, delay, duplicate, reorder, truncate, stall or throttle forwards, or close the
+//! receiver.
 //!
-//! The rules that are armed stand in a row, in the order in which they were armed. A forward passes one after the
-//! other; what a rule has held back goes on to those behind it when it is let go. All of it under one lock: a rule
-//! is armed or not for the whole of a message.
+//! This module decides, and keeps the forwards that are held back. It delivers nothing and reads no clock: the relay
+//! acts on each [`Verdict`].
+//!
+//! A forward passes the armed rules in the order in which they were armed. When a rule releases a forward that it held
+//! back, the forward continues with the rules after it. The relay calls all of this under one lock, so a rule is armed
+//! or not for the whole of a message.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,41 +14,41 @@ use std::time::{Duration, Instant};
 use crate::protocol::Role;
 use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
 
-/// What a rule does to the forwards it hits.
+/// Effect of a rule on the forwards that it hits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Effect {
-    /// They are lost.
+    /// Loses the forward.
     Drop,
-    /// They come twice.
+    /// Delivers the forward twice.
     Duplicate,
-    /// They come broken: only this part of the message, 0 to 1, is left of it.
+    /// Delivers only this fraction of the message, from 0 to 1: invalid JSON.
     Truncate(f64),
-    /// They come later, by a time to which up to `jitter` is added or taken away. Their order among each other stays.
+    /// Delivers the forward later. The delayed forwards keep their order.
     Delay {
-        /// The time.
+        /// Mean delay.
         by: Duration,
-        /// How much it varies.
+        /// Greatest deviation from the mean, in both directions.
         jitter: Duration,
     },
-    /// They are collected, so many at a time, and come in another order; none waits longer than `hold`.
+    /// Collects forwards and delivers them in another order.
     Reorder {
-        /// So many.
+        /// Number of forwards to collect.
         window: usize,
-        /// So long.
+        /// Longest time that a forward is held for others to come.
         hold: Duration,
     },
-    /// None comes for this time from the first on, or until the rule is removed.
+    /// Holds all forwards for this time from the first one on; without a time, until the rule is removed.
     Stall(Option<Duration>),
-    /// They come no faster than a link of so many bytes per second would carry them.
+    /// Delivers forwards at the rate of a link with this many bytes per second.
     Bandwidth(f64),
-    /// The receiver's connection is closed with this code, behind the message.
+    /// Delivers the forward, then closes the receiver's connection with this close code.
     Disconnect(u16),
-    /// The receiver's connection is reset (TCP RST), behind the message.
+    /// Delivers the forward, then resets the receiver's connection (TCP RST).
     Reset,
 }
 
 impl Effect {
-    /// The name by which users know it.
+    /// Returns the name that users see.
     pub fn name(self) -> &'static str {
         match self {
             Self::Drop => "drop",
@@ -61,94 +64,98 @@ impl Effect {
     }
 }
 
-/// A fault: what it does, and to which forwards.
+/// A fault: its effect, and the forwards that it applies to.
+///
+/// The fields from `to` to `payload_type` are the filter. `nth`, `times` and `probability` choose among the forwards
+/// that match it.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// What it does.
+    /// Effect on each forward that the rule hits.
     pub effect: Effect,
-    /// Only those to a device, or to a client.
+    /// Role of the receiver: only forwards to devices, or only forwards to clients.
     pub to: Option<Role>,
-    /// Only those of this device and its clients.
+    /// Only forwards between this device and its clients.
     pub device: Option<DeviceId>,
-    /// Only those to or from the client of this number.
+    /// Only forwards to or from the client with this id.
     pub client: Option<ClientId>,
-    /// Only payloads of this `"type"`.
+    /// Only payloads with this `"type"`.
     pub payload_type: Option<String>,
-    /// Only the so-manieth of those, from 1.
+    /// Only the n-th match, counting from 1.
     pub nth: Option<u64>,
-    /// Only this part of those, 0 to 1.
+    /// Probability of a hit, from 0 to 1.
     pub probability: f64,
-    /// At most so many of those.
+    /// Greatest number of hits.
     pub times: Option<u64>,
 }
 
-/// What became of a rule so far.
+/// Counters of one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FaultStats {
-    /// Forwards that it was about: direction, device, client and type.
+    /// Forwards that matched the filter of the rule.
     pub matched: u64,
-    /// Forwards it did something to.
+    /// Forwards that the rule hit.
     pub hits: u64,
-    /// Forwards it should have held back, and let go at once because too many were held.
+    /// Forwards that the rule should have held back, and passed on at once because the limit of held forwards was
+    /// reached.
     pub overran: u64,
 }
 
-/// A rule's place in the row.
+/// Number of a rule. A rule that is armed later has a larger one.
 pub type RuleId = u64;
 
-/// A forward on its way past the rules. `delivery` is what it takes to deliver it.
+/// A forward on its way through the rules. `C` is the data that the relay needs to deliver it.
 #[derive(Debug, Clone)]
 pub struct Forward<C> {
-    /// The receiver's role.
+    /// Role of the receiver.
     pub to: Role,
-    /// The device, whichever side it is on.
+    /// Device that sends or receives it.
     pub device: DeviceId,
-    /// The client, whichever side it is on.
+    /// Client that sends or receives it.
     pub client: ClientId,
-    /// The message, in the receiver's words.
+    /// The message as its receiver gets it.
     pub text: Text,
-    /// Whether it is a second one of its kind, and not in the books.
+    /// Whether it is the second copy of a duplicate. The ledger does not count copies.
     pub copy: bool,
-    /// What it takes to deliver it.
+    /// Data for its delivery.
     pub delivery: C,
 }
 
-/// How a connection ends by a fault.
+/// The way in which a fault ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// With a close frame of this code.
+    /// Close frame with this code.
     Close(u16),
-    /// With a TCP RST.
+    /// TCP RST.
     Reset,
 }
 
-/// What is to be done with a forward now.
+/// Action for the relay to take on a forward.
 #[derive(Debug)]
 pub enum Action<C> {
-    /// Deliver it.
+    /// Deliver it to its receiver.
     Deliver(Forward<C>),
-    /// Book it: it is lost.
+    /// Count it as dropped.
     Lose(Forward<C>),
-    /// End its receiver's connection.
+    /// End the receiver's connection.
     End(Forward<C>, Ending),
 }
 
-/// What happened to one forward, and what is to be done.
+/// Result of one call: actions for the relay, and the rules that hit.
 #[derive(Debug)]
 pub struct Verdict<C> {
-    /// What to do, in this order.
+    /// Actions, in the order in which the relay has to take them.
     pub actions: Vec<Action<C>>,
-    /// The names of the rules that hit it, in their order.
+    /// Names of the rules that hit the forward, in their order.
     pub hit_by: Vec<&'static str>,
 }
 
-/// The rules that are armed, and what they hold back.
+/// Armed rules, and the forwards that they hold back.
 #[derive(Debug)]
 pub struct Faults<C> {
     rules: Vec<Armed<C>>,
     last_id: RuleId,
     seed: u64,
-    /// How many forwards all rules together may hold back.
+    /// Limit of held forwards, for all rules together.
     max_held: usize,
 }
 
@@ -157,32 +164,36 @@ struct Armed<C> {
     id: RuleId,
     rule: Rule,
     tally: FaultStats,
-    /// Its own, so that rules do not disturb each other's luck.
+    /// Each rule has its own generator, so that one rule does not change the random choices of another.
     rng: fastrand::Rng,
     held: VecDeque<Held<C>>,
-    /// A stall: when it ends. A bandwidth: when the link is free. A delay: when the last one is due.
+    /// For a stall, its end. For a bandwidth, the time when the link is free. For a delay, the time when the last
+    /// forward is due.
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Held<C> {
     forward: Forward<C>,
-    /// `None`: when the rule is removed.
+    /// `None`: held until the rule is removed.
     due: Option<Instant>,
 }
 
 impl<C: Clone> Faults<C> {
-    /// No rules. What is left to chance goes by `seed`: the same forwards in the same order have the same fate.
+    /// Creates an empty list of rules.
+    ///
+    /// `seed` seeds all random choices: the same forwards in the same order get the same verdicts. `max_held` limits
+    /// the forwards that all rules together hold back.
     pub fn new(seed: u64, max_held: usize) -> Self {
         Self { rules: Vec::new(), last_id: 0, seed, max_held }
     }
 
-    /// Another seed, for rules armed from now on.
+    /// Sets the seed for rules that are armed from now on.
     pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
-    /// Arms a rule, behind those there are.
+    /// Arms a rule, after those that are armed already.
     pub fn arm(&mut self, rule: Rule) -> RuleId {
         self.last_id += 1;
         let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(self.last_id));
@@ -191,7 +202,7 @@ impl<C: Clone> Faults<C> {
         self.last_id
     }
 
-    /// Removes a rule; what it holds back goes on. `None` if it is not armed.
+    /// Removes a rule and releases the forwards that it holds. `None` if it is not armed.
     pub fn remove(&mut self, id: RuleId, now: Instant) -> Option<(FaultStats, Verdict<C>)> {
         let at = self.rules.iter().position(|armed| armed.id == id)?;
         let mut armed = self.rules.remove(at);
@@ -202,24 +213,24 @@ impl<C: Clone> Faults<C> {
         Some((armed.tally, verdict))
     }
 
-    /// What became of a rule so far, if it is armed.
+    /// Returns the counters of a rule; `None` if it is not armed.
     pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
         self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.tally)
     }
 
-    /// Whether there are no rules.
+    /// Returns whether no rule is armed.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// A forward passes all rules.
+    /// Passes a new forward through all rules.
     pub fn judge(&mut self, forward: Forward<C>, now: Instant) -> Verdict<C> {
         let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
         self.pass(forward, 0, now, &mut verdict);
         verdict
     }
 
-    /// Lets go what has been held back for long enough.
+    /// Releases the forwards that are due by `now`.
     pub fn release(&mut self, now: Instant) -> Verdict<C> {
         let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
         for at in 0..self.rules.len() {
@@ -231,18 +242,20 @@ impl<C: Clone> Faults<C> {
         verdict
     }
 
-    /// When to call [`Faults::release`].
+    /// Returns the time of the next [`Faults::release`]; `None` if no forward has a due time.
     pub fn next_due(&self) -> Option<Instant> {
         self.rules.iter().filter_map(|armed| armed.held.front()?.due).min()
     }
 
-    /// Nobody is there any more: forgets what is held back, and returns how many forwards of the books that were.
+    /// Discards all held forwards. Returns how many of them the ledger counts, which excludes copies.
+    ///
+    /// The relay calls it when all connections have ended.
     pub fn abandon(&mut self) -> u64 {
         let held = self.rules.iter_mut().flat_map(|armed| armed.held.drain(..));
         held.filter(|held| !held.forward.copy).count() as u64
     }
 
-    /// Past the rules behind `from`.
+    /// Passes a forward through the rules after rule `from`.
     fn pass(&mut self, mut forward: Forward<C>, from: RuleId, now: Instant, verdict: &mut Verdict<C>) {
         let mut held: usize = self.rules.iter().map(|armed| armed.held.len()).sum();
         for at in 0..self.rules.len() {
@@ -289,7 +302,7 @@ impl<C: Clone> Faults<C> {
 }
 
 impl<C> Armed<C> {
-    /// Whether the rule strikes this forward; counts.
+    /// Checks whether the rule hits this forward, and counts it.
     fn hits(&mut self, forward: &Forward<C>) -> bool {
         let rule = &self.rule;
         let about = rule.to.is_none_or(|to| to == forward.to)
@@ -309,14 +322,14 @@ impl<C> Armed<C> {
         strikes
     }
 
-    /// Whether it holds nothing back any more: a stall that is over.
+    /// Returns whether the rule holds nothing back any more: a stall that is over.
     fn lets_pass(&mut self, now: Instant) -> bool {
         let Effect::Stall(Some(time)) = self.rule.effect else { return false };
         let until = *self.until.get_or_insert_with(|| later(now, time));
         until <= now && self.held.is_empty()
     }
 
-    /// Holds a forward back. Returns what is let go for it.
+    /// Holds a forward back. Returns the forwards that this releases.
     fn hold(&mut self, forward: Forward<C>, now: Instant) -> Vec<Forward<C>> {
         let due = match self.rule.effect {
             Effect::Delay { by, jitter } => {
@@ -327,7 +340,7 @@ impl<C> Armed<C> {
                 Some(due)
             }
             Effect::Bandwidth(bytes_per_second) => {
-                // A message has fewer than 2^52 bytes.
+                // The cast is exact: a message has fewer than 2^52 bytes.
                 #[allow(clippy::cast_precision_loss)]
                 let time = Duration::try_from_secs_f64(forward.text.len() as f64 / bytes_per_second);
                 let due = later(self.until.unwrap_or(now).max(now), time.unwrap_or(Duration::MAX));
@@ -344,7 +357,7 @@ impl<C> Armed<C> {
         }
     }
 
-    /// What is due by now.
+    /// Removes and returns the forwards that are due by `now`.
     fn due(&mut self, now: Instant) -> Vec<Forward<C>> {
         let is_due = |held: &Held<C>| held.due.is_some_and(|due| due <= now);
         if matches!(self.rule.effect, Effect::Reorder { .. }) {
@@ -354,13 +367,13 @@ impl<C> Armed<C> {
         self.held.drain(..count).map(|held| held.forward).collect()
     }
 
-    /// All it holds back, in the order in which it is to go on.
+    /// Removes and returns all held forwards, in the order of their delivery.
     fn let_go(&mut self) -> Vec<Forward<C>> {
         let mut parcels: Vec<_> = self.held.drain(..).map(|held| held.forward).enumerate().collect();
         if matches!(self.rule.effect, Effect::Reorder { .. }) && parcels.len() > 1 {
             self.rng.shuffle(&mut parcels);
             if parcels.is_sorted_by_key(|(came, _)| *came) {
-                // Chance has put them where they were; they are to come otherwise.
+                // The shuffle left the order unchanged, so it is changed here.
                 parcels.rotate_left(1);
             }
         }
@@ -369,12 +382,13 @@ impl<C> Armed<C> {
 }
 
 fn later(now: Instant, time: Duration) -> Instant {
-    // Three hundred years are for ever.
+    // An overflow means forever: 10,000,000,000 seconds are more than 300 years.
     now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(10_000_000_000))
 }
 
 fn cut(text: &Text, part: f64) -> Text {
-    // Between 0 and the length: the cast is exact enough. At least one byte is missing, or it would not be broken.
+    // The result is between 0 and the length, so the cast is exact enough. At least one byte goes: the message must
+    // break.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let bytes = (text.len() as f64 * part) as usize;
     text.cut(bytes.min(text.len().saturating_sub(1)))

@@ -1,36 +1,36 @@
-//! How often what should not happen did: counters, one for each kind. Only counts; says nothing to anybody.
+//! Counters of incidents, one for each kind.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::protocol::refusal::Refusal;
 
-/// A kind of incident.
+/// Kind of incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incident {
-    /// A connection was answered 503: too many, too many of one address, or too fast.
+    /// A connection or request was refused because a limit was reached: in all, for one address, or for its rate.
     TurnedAway,
-    /// A connection that had not said what it wants was dropped to make room for another.
+    /// A connection without a complete request was closed to make room for another.
     OpeningCut,
-    /// A request came with a `Host` or an `Origin` that is not allowed.
+    /// A request had a `Host` or an `Origin` that is not allowed.
     Foreign,
-    /// A hook refused a request, or a peer.
+    /// A hook refused a request or a peer.
     Unauthorized,
-    /// A peer broke the rules and was closed: 1002, 1003, 1007, 1008, 1009.
+    /// A peer violated the protocol and was closed with 1002, 1003, 1007, 1008 or 1009.
     Misbehaved,
-    /// A peer sent faster than it may.
+    /// A peer sent faster than its rate limit allows.
     TooFast,
-    /// A peer did not read, and was closed.
+    /// A peer did not read and was closed (docs/protocol.md 4.3.10).
     SlowConsumer,
-    /// A peer did not answer a ping.
+    /// A peer did not answer a ping (docs/protocol.md 4.3.9).
     Silent,
-    /// One of Cuttlefish's own devices broke a rule that others are told by an error: it was not told.
+    /// A Cuttlefish device broke a rule, and got neither an error nor a close (docs/protocol.md 4.1.4).
     ErrorWithheld,
-    /// A connection's task panicked: a bug.
+    /// The task of a connection panicked, which is a bug.
     Panic,
 }
 
 impl Incident {
-    /// All of them, in the order of their counters.
+    /// All kinds, in the order of their counters.
     pub const ALL: [Self; 10] = [
         Self::TurnedAway,
         Self::OpeningCut,
@@ -44,7 +44,7 @@ impl Incident {
         Self::Panic,
     ];
 
-    /// What a refusal tells of; `None` where nobody did anything wrong.
+    /// Returns the incident that a refusal stands for; `None` if neither side did anything wrong.
     pub fn of(refusal: &Refusal) -> Option<Self> {
         Some(match refusal {
             Refusal::NotAuthorized(_) => Self::Unauthorized,
@@ -76,7 +76,7 @@ impl Incident {
         })
     }
 
-    /// Its name in `stats()`.
+    /// Returns its name in `stats()`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TurnedAway => "turned_away",
@@ -93,17 +93,17 @@ impl Incident {
     }
 }
 
-/// One server's counters, from its start.
+/// Counters of one server, since its start.
 #[derive(Debug, Default)]
 pub struct Incidents([AtomicU64; Incident::ALL.len()]);
 
 impl Incidents {
-    /// It happened.
+    /// Counts one incident.
     pub fn count(&self, incident: Incident) {
         self.0[incident as usize].fetch_add(1, Relaxed);
     }
 
-    /// How often it has happened.
+    /// Returns the count of a kind.
     pub fn of(&self, incident: Incident) -> u64 {
         self.0[incident as usize].load(Relaxed)
     }

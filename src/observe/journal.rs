@@ -1,5 +1,6 @@
-//! What was said, in order: a bounded ring of entries, and questions to it. Layer 1: records and finds; waits for
-//! nothing and knows no clock of its own.
+//! The journal: a bounded ring of messages in the order in which they were sent, and queries on it.
+//!
+//! A query never waits. Its observer supplies the time.
 
 use std::collections::VecDeque;
 
@@ -7,25 +8,25 @@ use crate::protocol::Role;
 use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
 use crate::sync::Mutex;
 
-/// Who said it, and to whom.
+/// Sender and receiver of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// `register`, and what is no forward.
+    /// `register`, and every other message except a forward.
     DeviceToServer,
-    /// `config`, `client_disconnected`, `error`.
+    /// `config`, `client_disconnected`, errors.
     ServerToDevice,
-    /// `connect`, and what is no forward.
+    /// `connect`, and every other message except a forward.
     ClientToServer,
-    /// `config`, `device_info`, `error`.
+    /// `config`, `device_info`, errors.
     ServerToClient,
-    /// A forward.
+    /// A forward of a device.
     DeviceToClient,
-    /// A forward.
+    /// A forward of a client.
     ClientToDevice,
 }
 
 impl Direction {
-    /// All of them.
+    /// All directions.
     pub const ALL: [Self; 6] = [
         Self::DeviceToServer,
         Self::ServerToDevice,
@@ -35,7 +36,7 @@ impl Direction {
         Self::ClientToDevice,
     ];
 
-    /// As users write it: `device->client`.
+    /// Returns the form that users write, for example `device->client`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeviceToServer => "device->server",
@@ -47,41 +48,41 @@ impl Direction {
         }
     }
 
-    /// From a peer of this role, to the server.
+    /// Returns the direction from a peer of this role to the server.
     pub fn from(role: Role) -> Self {
         if role == Role::Device { Self::DeviceToServer } else { Self::ClientToServer }
     }
 
-    /// From the server, to a peer of this role.
+    /// Returns the direction from the server to a peer of this role.
     pub fn to(role: Role) -> Self {
         if role == Role::Device { Self::ServerToDevice } else { Self::ServerToClient }
     }
 }
 
-/// What an entry is about.
+/// Kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A message.
     Message,
-    /// A connection ended: the side that the direction starts from has ended it. The text says how, for people.
+    /// The end of a connection. The direction starts at the side that ended it. The text is a description for people.
     Closed,
 }
 
-/// What became of a forward.
+/// Outcome of a forward. Every other entry has [`Outcome::Passed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It went on to its receiver's outbox, now or later. Also of all that is no forward.
+    /// It went on to the outbox of its receiver, or is held back by a fault.
     Passed,
-    /// Its receiver was gone.
+    /// Its receiver had left.
     Gone,
-    /// Its sender was told an error.
+    /// Its sender got an error.
     Refused,
     /// A fault dropped it.
     Dropped,
 }
 
 impl Outcome {
-    /// As users see it.
+    /// Returns the form that users see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -92,62 +93,63 @@ impl Outcome {
     }
 }
 
-/// Something that was said.
+/// A message or the end of a connection.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Counts up by one, from 1.
+    /// Number of the entry, counting from 1.
     pub number: u64,
-    /// When, in seconds since 1970, by the server's clock.
+    /// Time in seconds since 1970, by the server's clock.
     pub at: f64,
-    /// A message or an end.
+    /// Message or end.
     pub kind: Kind,
-    /// From whom to whom.
+    /// Sender and receiver.
     pub direction: Direction,
-    /// The device concerned, if it is known.
+    /// Device that it concerns, if known.
     pub device: Option<DeviceId>,
-    /// The client concerned, if there is one and it has a number.
+    /// Client that it concerns, if it has an id.
     pub client: Option<ClientId>,
-    /// `register`, `config`, `forward`, …; what a peer called it, or empty if that can not be read.
+    /// `register`, `config`, `forward` and so on. For a message of a peer, its own `message_type`; empty if it cannot
+    /// be read.
     pub message_type: String,
-    /// The whole text: of a forward as its receiver gets it, of anything else as it was said.
+    /// Whole text. For a forward, the message to its receiver; for any other message, the message as it was sent.
     pub text: Text,
-    /// What became of it.
+    /// Outcome.
     pub outcome: Outcome,
-    /// The faults that hit it.
+    /// Names of the faults that hit it.
     pub faults: Vec<&'static str>,
 }
 
 impl Entry {
-    /// The payload of a forward, as JSON text.
+    /// Returns the payload of a forward, as JSON text.
     pub fn payload(&self) -> Option<&str> {
         if self.message_type == "forward" { outbound::payload_of(&self.text) } else { None }
     }
 
-    /// The `"type"` of the payload, read when it is asked for.
+    /// Returns the `"type"` of the payload. It is parsed at each call.
     pub fn payload_type(&self) -> Option<String> {
         payload::type_of(self.payload()?)
     }
 }
 
-/// What is looked for. `None` is anything.
+/// Conditions for entries to find. `None` matches any entry.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Messages or ends.
+    /// Message or end.
     pub kind: Option<Kind>,
-    /// From whom to whom.
+    /// Sender and receiver.
     pub direction: Option<Direction>,
-    /// The device concerned.
+    /// Device that it concerns.
     pub device: Option<DeviceId>,
-    /// The client concerned.
+    /// Client that it concerns.
     pub client: Option<ClientId>,
-    /// What the envelope calls it.
+    /// `message_type` of the envelope.
     pub message_type: Option<String>,
-    /// What the payload calls itself.
+    /// `"type"` of the payload.
     pub payload_type: Option<String>,
 }
 
 impl Filter {
-    /// Whether an entry is what is looked for.
+    /// Returns whether an entry meets all conditions.
     pub fn matches(&self, entry: &Entry) -> bool {
         self.kind.is_none_or(|kind| kind == entry.kind)
             && self.direction.is_none_or(|direction| direction == entry.direction)
@@ -158,25 +160,26 @@ impl Filter {
     }
 }
 
-/// Whom a journal turns to: for the time, and to say that there is something new. Called with locks of the peer's
-/// held: has to be quick, and must not call back.
+/// Supplies the time to a journal, and is notified of each entry.
+///
+/// The journal calls it while locks of a peer are held. Its methods must return soon and must not call back.
 pub trait JournalObserver: Send + Sync + 'static {
-    /// The time, in seconds since 1970.
+    /// Returns the time, in seconds since 1970.
     fn now(&self) -> f64;
-    /// An entry has been recorded.
+    /// Notifies that an entry was recorded.
     fn recorded(&self);
 }
 
-/// How much a journal keeps. Beyond either bound, the oldest goes.
+/// Bounds of a journal. Beyond either one, the oldest entries are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalBounds {
-    /// Entries.
+    /// Greatest number of entries.
     pub entries: usize,
-    /// Bytes of their texts.
+    /// Greatest sum of the lengths of their texts, in bytes. The newest entry is kept even if it alone is longer.
     pub bytes: usize,
 }
 
-/// The ring.
+/// A bounded ring of entries.
 pub struct Journal {
     bounds: JournalBounds,
     observer: Box<dyn JournalObserver>,
@@ -191,16 +194,16 @@ struct Ring {
 }
 
 impl Journal {
-    /// An empty journal.
+    /// Creates an empty journal.
     pub fn new(bounds: JournalBounds, observer: Box<dyn JournalObserver>) -> Self {
         Self { bounds, observer, state: Mutex::default() }
     }
 
-    /// Records an entry; number and time are given here. Returns the number.
+    /// Records an entry and returns its number. The journal sets number and time.
     pub fn record(&self, mut entry: Entry) -> u64 {
         let number = {
             let mut ring = self.state.lock();
-            // Within the lock: times never go back from one entry to the next.
+            // Under the lock, so that times never decrease from one entry to the next.
             entry.at = self.observer.now();
             ring.last_number += 1;
             entry.number = ring.last_number;
@@ -213,7 +216,7 @@ impl Journal {
         number
     }
 
-    /// Records late what became of a forward.
+    /// Sets the outcome of a forward that was recorded earlier. A removed entry is ignored.
     pub fn settle(&self, number: u64, outcome: Outcome) {
         let mut ring = self.state.lock();
         let behind = ring.last_number.checked_sub(number).and_then(|behind| usize::try_from(behind).ok());
@@ -223,9 +226,10 @@ impl Journal {
         }
     }
 
-    /// The entries that match, those after the one of this number, the oldest first.
+    /// Returns the entries that match and come after number `after`, oldest first, at most `limit`.
     pub fn find(&self, filter: &Filter, after: u64, limit: usize) -> Vec<Entry> {
-        // Copied first: entries share their texts, and reading payload types takes longer than that.
+        // Entries are copied first and matched without the lock. A copy shares its text; parsing payload types takes
+        // longer.
         let entries: Vec<_> = {
             let ring = self.state.lock();
             let first = ring.entries.partition_point(|entry| entry.number <= after);
@@ -234,12 +238,12 @@ impl Journal {
         entries.into_iter().filter(|entry| filter.matches(entry)).take(limit).collect()
     }
 
-    /// How many were recorded so far, those that are forgotten included: the number of the last.
+    /// Returns the number of the last entry, which is the count of all entries, removed ones included.
     pub fn count(&self) -> u64 {
         self.state.lock().last_number
     }
 
-    /// How many the bounds have made it forget.
+    /// Returns how many entries the bounds have removed.
     pub fn forgotten(&self) -> u64 {
         let ring = self.state.lock();
         ring.last_number - ring.entries.len() as u64
@@ -261,7 +265,9 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-/// Writes down what one peer and the server say to each other. Forwards are not its business: they concern two.
+/// Records the messages between one peer and the server.
+///
+/// Forwards are recorded by the relay, since they concern two peers.
 #[derive(Debug)]
 pub struct PeerJournal {
     journal: std::sync::Arc<Journal>,
@@ -270,37 +276,37 @@ pub struct PeerJournal {
 }
 
 impl PeerJournal {
-    /// For a peer of this role.
+    /// Creates a recorder for a peer of this role.
     pub fn new(journal: std::sync::Arc<Journal>, role: Role) -> Self {
         Self { journal, role, place: Mutex::default() }
     }
 
-    /// The peer has said which device it is, or wants.
+    /// Sets the device that the peer registers as or connects to.
     pub fn concerns(&self, device: &DeviceId) {
         self.place.lock().0 = Some(device.clone());
     }
 
-    /// The client was given its number.
+    /// Sets the id of the client.
     pub fn is_client(&self, id: ClientId) {
         self.place.lock().1 = Some(id);
     }
 
-    /// The peer has said this, called that.
+    /// Records a message of the peer. `message_type` is its type, or empty if it has none.
     pub fn heard(&self, text: &str, message_type: &str) {
         self.write(Direction::from(self.role), Kind::Message, message_type, text.to_owned().into());
     }
 
-    /// The server says this.
+    /// Records a message of the server.
     pub fn said(&self, text: &Text) {
         self.write(Direction::to(self.role), Kind::Message, outbound::type_of(text), text.clone());
     }
 
-    /// The server ends the connection.
+    /// Records that the server ends the connection. `how` is a description for people.
     pub fn ended(&self, how: String) {
         self.write(Direction::to(self.role), Kind::Closed, "", how.into());
     }
 
-    /// The peer has left.
+    /// Records that the peer has left.
     pub fn left(&self) {
         self.write(Direction::from(self.role), Kind::Closed, "", String::from("left").into());
     }

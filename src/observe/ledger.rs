@@ -1,11 +1,11 @@
-//! The books on forwards: what was accepted, and how each of them ended. Only counts; says nothing to anybody.
+//! The ledger of forwards: how many were accepted, and how each of them ended.
 //!
-//! At rest `accepted = delivered + refused + gone + dropped` (docs/protocol.md 2.3: nothing is lost in silence).
+//! At rest, `accepted = delivered + refused + gone + dropped`: no forward is lost silently (docs/protocol.md 2.3).
 
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 
-/// One server's counters, from its start.
+/// Counters of one server, since its start.
 #[derive(Debug, Default)]
 pub struct Ledger {
     accepted: AtomicU64,
@@ -15,57 +15,58 @@ pub struct Ledger {
     dropped: AtomicU64,
 }
 
-/// A reading of a [`Ledger`].
+/// Values of a [`Ledger`] at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LedgerReading {
-    /// Well-formed forwards of peers that were entitled to send them.
+    /// Well-formed forwards of registered devices and connected clients.
     pub accepted: u64,
-    /// Written to the receiver's connection.
+    /// Forwards that were written to the receiver's connection.
     pub delivered: u64,
-    /// Answered with an error to the sender.
+    /// Forwards that were answered with an error to their sender.
     pub refused: u64,
-    /// Their receiver was gone: the sender was told so, or went itself.
+    /// Forwards whose receiver had left. The sender was told so, or has left itself.
     pub gone: u64,
-    /// Dropped by a fault that somebody armed.
+    /// Forwards that a fault dropped.
     pub dropped: u64,
 }
 
 impl LedgerReading {
-    /// Whether every accepted forward has come to one of its ends.
+    /// Returns whether every accepted forward has ended.
     pub fn balances(&self) -> bool {
         self.accepted == self.delivered + self.refused + self.gone + self.dropped
     }
 }
 
 impl Ledger {
-    /// A forward was accepted.
+    /// Counts an accepted forward.
     pub fn count_accepted(&self) {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// That many forwards were written to their receiver.
+    /// Counts forwards that were written to their receiver.
     pub fn count_delivered(&self, forwards: u64) {
         self.delivered.fetch_add(forwards, Relaxed);
     }
 
-    /// A forward was answered with an error.
+    /// Counts a forward that was answered with an error.
     pub fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// The receiver of that many forwards was gone before they were written.
+    /// Counts forwards whose receiver left before they were written.
     pub fn count_gone(&self, forwards: u64) {
         self.gone.fetch_add(forwards, Relaxed);
     }
 
-    /// A fault dropped a forward.
+    /// Counts a forward that a fault dropped.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 
-    /// The counters now.
+    /// Returns the counters now.
     pub fn read(&self) -> LedgerReading {
-        // The ends before the beginnings: a reading taken under load never shows more ends than beginnings.
+        // The ends are read before `accepted`, so that a reading under load never shows more ends than accepted
+        // forwards.
         let ends = [&self.delivered, &self.refused, &self.gone, &self.dropped].map(|counter| counter.load(Relaxed));
         let [delivered, refused, gone, dropped] = ends;
         LedgerReading { accepted: self.accepted.load(Relaxed), delivered, refused, gone, dropped }

@@ -1,4 +1,6 @@
-//! Observers: counters, the journal, and faults. None of them changes a payload unless a fault is armed.
+//! Observers of the server: counters, the journal, and fault injection.
+//!
+//! No observer changes a payload, unless a fault is armed.
 
 pub mod faults;
 pub mod incidents;

@@ -1,8 +1,8 @@
-//! How many requests were answered, by endpoint and class of status.
+//! Counters of HTTP requests, by endpoint and class of status.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What requests are counted by.
+/// Endpoints, in the order of their counters. `other` stands for every path that is not listed.
 const ENDPOINTS: [&str; 18] = [
     "/",
     "/register_device",
@@ -24,15 +24,16 @@ const ENDPOINTS: [&str; 18] = [
     "other",
 ];
 
-/// Classes of status codes, from 1xx on.
+/// Classes of status codes: 1xx to 5xx.
 const CLASSES: usize = 5;
 
-/// How many requests were answered, by endpoint and class of status.
+/// Counters of HTTP requests, by endpoint and class of status.
 #[derive(Default)]
 pub struct RequestCounts([[AtomicU64; CLASSES]; ENDPOINTS.len()]);
 
 impl RequestCounts {
-    /// A request to this endpoint was answered with this status code.
+    /// Counts a request. `endpoint` is the number from [`RequestCounts::endpoint_of`], `status` the status code of the
+    /// answer.
     pub fn count(&self, endpoint: usize, status: u16) {
         let class = usize::from(status / 100).saturating_sub(1);
         if let Some(counter) = self.0.get(endpoint).and_then(|classes| classes.get(class)) {
@@ -40,7 +41,7 @@ impl RequestCounts {
         }
     }
 
-    /// Endpoint, class of status (2 for 2xx) and count, where it is not 0.
+    /// Returns endpoint, class of status (2 for 2xx) and count, for each count above 0.
     pub fn read(&self) -> impl Iterator<Item = (&'static str, usize, u64)> {
         let counts = ENDPOINTS.iter().zip(&self.0);
         let counts = counts.flat_map(|(endpoint, classes)| {
@@ -49,7 +50,7 @@ impl RequestCounts {
         counts.filter(|(_, _, count)| *count > 0)
     }
 
-    /// The number of a path's endpoint.
+    /// Returns the number of the endpoint of a path.
     pub fn endpoint_of(path: &str) -> usize {
         let mut parts = path.split('/').skip(1);
         let pattern = match (parts.next(), parts.next(), parts.next(), parts.next()) {

@@ -7,7 +7,7 @@ pub enum Role {
     Device,
     /// `/connect_client`, `/devices/{id}/connect`, or a polled connection.
     Client,
-    /// Any other request.
+    /// The control socket, or any other HTTP request.
     Http,
 }
 

@@ -1,36 +1,36 @@
-//! How a connection ends from the server's side.
+//! The end of a connection, decided by the server.
 
 use std::borrow::Cow;
 
-/// How a connection ends from this side, after the queued messages were written.
+/// The way in which the server ends a connection, after the queued messages were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// With a close frame.
     Close {
-        /// The close code (RFC 6455, 7.4.1).
+        /// Close code (RFC 6455, 7.4.1).
         code: u16,
-        /// For people. A close frame has room for the first 123 bytes.
+        /// Reason, for people. A close frame carries its first 123 bytes.
         reason: Cow<'static, str>,
     },
-    /// By dropping the transport: the peer does not answer.
+    /// By dropping the transport, since the peer does not answer.
     Drop,
     /// By resetting the transport (TCP RST): a fault.
     Reset,
 }
 
 impl End {
-    /// A close frame with this code and reason.
+    /// Creates a close frame with this code and reason.
     pub fn close(code: u16, reason: &'static str) -> Self {
         Self::Close { code, reason: Cow::Borrowed(reason) }
     }
 
-    /// The end of a peer that sends more than a message may have.
+    /// Returns the end for a peer whose message is too large (docs/protocol.md 4.3.7).
     pub fn message_too_big() -> Self {
         Self::close(1009, "message too big")
     }
 }
 
-/// For people: `1008 Not authorized`.
+/// Formats it for people, for example `1008 Not authorized`.
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,8 +1,10 @@
-//! Where messages to a peer wait: bounded, never waits itself, and remembers why it closed.
+//! The outbox: the bounded queue of messages to one peer.
 //!
-//! Anyone may push; one edge drains (a WebSocket here). The edge knows how to write, the outbox only what comes next.
-//! It is also the one place where the rest of the house can tap a peer's edge on the shoulder: to look again at the
-//! state of the world ([`Outbox::wake_session`]) and to find out whether its peer is alive ([`Outbox::probe`]).
+//! Any task may push; a push never waits. One task drains the queue: the pump of a WebSocket, or the message pump. It
+//! knows how to write; the outbox knows the next message, and the end of the connection.
+//!
+//! The outbox also carries two requests to that task: [`Outbox::wake_session`] makes its session recheck its state, and
+//! [`Outbox::probe`] finds out whether its peer is alive. So one waker serves messages and requests.
 
 mod end;
 mod queue;
@@ -22,38 +24,39 @@ use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
-/// What the edge has to do next.
+/// Next action of the task that drains the outbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outgoing {
-    /// Write this message. `forward` tells whether it counts in the ledger.
+    /// Write this message.
     Message {
         /// The message.
         text: Text,
-        /// Whether a peer's forward is in it.
+        /// Whether it counts in the ledger as a forward.
         forward: bool,
     },
     /// Send a ping now, and call [`Outbox::alive`] on a pong.
     Ping,
-    /// Let the session look again at what it waits for.
+    /// Call [`Session::on_recheck`](crate::core::session::Session::on_recheck), then [`Outbox::rechecked`].
     Recheck,
-    /// The outbox has closed: the session is over. Comes at once, though messages still wait for room.
+    /// Call [`Session::leave`](crate::core::session::Session::leave): the outbox has closed. Returned at once, even
+    /// while messages wait for room in the socket.
     Closing,
-    /// Nothing comes after this.
+    /// End the connection. This is the last action.
     End(End),
 }
 
-/// Why a push was not taken. The message is dropped; its sender has to be told.
+/// The message was not queued and is dropped. Its sender has to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
-/// A peer's waiting messages.
+/// Queue of messages to one peer.
 #[derive(Debug)]
 pub struct Outbox {
     bounds: OutboxBounds,
     state: Mutex<State>,
-    /// Where there is a journal: who writes down what is said here. Forwards are written down by who relays them.
+    /// Records the messages of the server, if there is a journal. The relay records forwards.
     peer_journal: Option<Box<PeerJournal>>,
-    /// Whether the peer is told errors: not so for Cuttlefish's own devices (docs/protocol.md 4).
+    /// Whether the peer gets error messages. A Cuttlefish device does not (docs/protocol.md 4.1.2).
     says_errors: bool,
 }
 
@@ -62,47 +65,50 @@ struct State {
     queue: Queue,
     signals: Signals,
     end: Option<End>,
-    /// Why, where its peer was refused.
+    /// Refusal that closed the connection, if one did.
     refusal: Option<Box<Refusal>>,
-    /// Whether the edge knows of the end.
+    /// Whether [`Outgoing::Closing`] was returned.
     end_told: bool,
-    /// There is no edge any more.
+    /// Whether the task that drains the outbox has ended.
     drained: bool,
     overflowed: bool,
     waker: Option<Waker>,
-    /// Forwards thrown away when the outbox overflowed, for the ledger.
+    /// Forwards that were discarded on overflow, for the ledger.
     discarded: u64,
 }
 
 impl Outbox {
-    /// An empty outbox.
+    /// Creates an empty outbox.
     pub fn new(bounds: OutboxBounds) -> Self {
         Self { bounds, state: Mutex::new(State::default()), peer_journal: None, says_errors: true }
     }
 
-    /// One whose words are written down.
+    /// Makes it record the messages of the server in a journal.
     #[must_use]
     pub fn recorded(self, peer_journal: PeerJournal) -> Self {
         Self { peer_journal: Some(Box::new(peer_journal)), ..self }
     }
 
-    /// One that says no errors: a refusal that closes is the reason of the close alone, any other is not said.
+    /// Makes it send no errors, for a Cuttlefish device.
+    ///
+    /// A refusal that closes becomes only the reason of the close (docs/protocol.md 4.1.3). Any other refusal is not
+    /// sent (docs/protocol.md 4.1.4).
     #[must_use]
     pub fn without_errors(self) -> Self {
         Self { says_errors: false, ..self }
     }
 
-    /// Whether a refusal is said to the peer as an `error` message.
+    /// Returns whether the peer gets error messages.
     pub fn says_errors(&self) -> bool {
         self.says_errors
     }
 
-    /// Who writes down what is said here, where somebody does.
+    /// Returns the recorder of this peer, if there is a journal.
     pub fn peer_journal(&self) -> Option<&PeerJournal> {
         self.peer_journal.as_deref()
     }
 
-    /// Queues a message of the server's own. Where the outbox has closed there is nobody left to tell.
+    /// Queues a message of the server. A closed outbox ignores it, since the peer has left.
     pub fn push(&self, text: Text) {
         let said = self.peer_journal.is_some().then(|| text.clone());
         let _closed = self.enqueue(text, false, || {
@@ -113,20 +119,22 @@ impl Outbox {
         });
     }
 
-    /// Queues a message that carries a peer's forward. What is not `counted` stays out of the ledger.
+    /// Queues a message that carries a forward. The ledger counts it only if `counted`.
     ///
     /// # Errors
-    /// [`Closed`] if the outbox has closed, or closes now because it is full.
+    /// [`Closed`] if the outbox is closed, or closes now because it is full.
     pub fn push_forward(&self, text: Text, counted: bool) -> Result<(), Closed> {
         self.enqueue(text, counted, || true)
     }
 
-    /// [`Outbox::push_forward`], only if `sender` is still set when it is this message's turn. With the flag cleared
-    /// before the sender's leaving is pushed, nothing of a sender can come after the news that it left. What is not
-    /// `counted` stays out of the ledger: a fault's second copy.
+    /// Queues a message that carries a forward, if `sender` is set when the queue is locked.
+    ///
+    /// The flag of a client is cleared before its `client_disconnected` is pushed. So no forward of a client can come
+    /// after its `client_disconnected` (docs/protocol.md 2.4). The ledger counts the message only if `counted`: the
+    /// second copy of a duplicate is not counted.
     ///
     /// # Errors
-    /// [`Closed`] as for [`Outbox::push_forward`], and if the flag is cleared.
+    /// [`Closed`] as in [`Outbox::push_forward`], and if the flag is cleared.
     pub fn push_forward_while(&self, text: Text, counted: bool, sender: &AtomicBool) -> Result<(), Closed> {
         self.enqueue(text, counted, || sender.load(Ordering::Acquire))
     }
@@ -145,7 +153,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Says no: queues the error, where this outbox says errors, and the close, where the refusal ends the connection.
+    /// Queues the error, if the peer gets errors, and closes the outbox, if the refusal closes the connection.
     pub fn refuse(&self, refusal: &Refusal) {
         let error = self.says_errors.then(|| refusal.message());
         match (refusal.close_code(), error) {
@@ -158,8 +166,10 @@ impl Outbox {
         }
     }
 
-    /// Closes: nothing can be pushed any more; what waits goes out first, then `last`, then the end. The first end
-    /// wins. `last` may go over the bounds: it is one message, and says why.
+    /// Closes the outbox. Queued messages are written first, then `last`, then the connection ends.
+    ///
+    /// Only the first call has an effect. `last` may exceed the bounds: it is one message, and tells the peer the
+    /// reason.
     pub fn close(&self, last: Option<Text>, end: End) {
         let mut state = self.state.lock();
         if state.end.is_some() {
@@ -175,7 +185,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Closes with 1013, and throws away what waits: the peer takes nothing.
+    /// Closes with 1013 and discards the queue, since the peer does not read (docs/protocol.md 4.3.10).
     pub fn close_slow(&self) {
         let mut state = self.state.lock();
         if state.end.is_none() {
@@ -183,7 +193,7 @@ impl Outbox {
         }
     }
 
-    /// The peer does not read: what waits is thrown away, its senders are told by its leaving.
+    /// Discards the queue of a peer that does not read. The senders are told when the peer leaves.
     fn overflow(&self, state: &mut State) {
         state.discarded += state.queue.clear();
         state.overflowed = true;
@@ -194,7 +204,7 @@ impl Outbox {
         state.wake();
     }
 
-    /// Its peer has left, and was not sent away.
+    /// Records that the peer has left, unless the server has closed the connection.
     pub fn peer_left(&self) {
         if let Some(peer_journal) = self.peer_journal()
             && !self.is_closed()
@@ -203,21 +213,22 @@ impl Outbox {
         }
     }
 
-    /// With the outbox's lock held, so that what is written down stands in the order in which it is said.
+    /// Records an event. The caller holds the lock of the outbox, so that the journal has the order of the queue.
     fn write_down(&self, write: impl FnOnce(&PeerJournal)) {
         if let Some(peer_journal) = self.peer_journal() {
             write(peer_journal);
         }
     }
 
-    /// Asks the edge to let its session look again.
+    /// Asks the task to let its session recheck its state.
     pub fn wake_session(&self) {
         let mut state = self.state.lock();
         state.signals.request_recheck();
         state.wake();
     }
 
-    /// [`Outbox::wake_session`]; drops `waiter` once the edge has looked and done all that was due, or is gone.
+    /// Calls [`Outbox::wake_session`] and drops `waiter` when the task has rechecked and done all that was due, or has
+    /// ended.
     pub fn wake_session_and_notify(&self, waiter: mpsc::Sender<()>) {
         let mut state = self.state.lock();
         if !state.drained {
@@ -226,19 +237,19 @@ impl Outbox {
         }
     }
 
-    /// The edge has looked, and done all that was due.
+    /// Reports that the task has rechecked, and done all that was due.
     pub fn rechecked(&self) {
         self.state.lock().signals.drop_waiters();
     }
 
-    /// Asks the edge to ping its peer.
+    /// Asks the task to ping its peer.
     pub fn ping(&self) {
         let mut state = self.state.lock();
         state.signals.request_ping();
         state.wake();
     }
 
-    /// Asks the edge to ping its peer. The receiver hears on the pong, or fails once the outbox has closed.
+    /// Asks the task to ping its peer. The receiver gets `()` on the pong, or an error when the outbox closes.
     pub fn probe(&self) -> oneshot::Receiver<()> {
         let (heard, answer) = oneshot::channel();
         let mut state = self.state.lock();
@@ -249,28 +260,30 @@ impl Outbox {
         answer
     }
 
-    /// The peer has ponged.
+    /// Reports a pong of the peer.
     pub fn alive(&self) {
         self.state.lock().signals.answer_probes();
     }
 
-    /// Why its peer was refused, if it was, and sent away.
+    /// Returns the refusal that closed the connection, if one did.
     pub fn refusal(&self) -> Option<Refusal> {
         self.state.lock().refusal.as_deref().cloned()
     }
 
-    /// Whether it was closed because its peer did not read.
+    /// Returns whether it was closed because its peer did not read.
     pub fn has_overflowed(&self) -> bool {
         self.state.lock().overflowed
     }
 
-    /// Whether it was closed, by whomever.
+    /// Returns whether it is closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().end.is_some()
     }
 
-    /// What to do next; keeps the waker where there is nothing. `room` tells whether the edge could take a message
-    /// now: what is no message comes through without.
+    /// Returns the next action, or stores the waker if there is none.
+    ///
+    /// `room` says whether the task could write a message now. Without room, only [`Outgoing::Recheck`] and
+    /// [`Outgoing::Closing`] are returned.
     pub fn poll_next(&self, cx: &Context<'_>, room: bool) -> Poll<Outgoing> {
         let mut state = self.state.lock();
         if state.signals.take_recheck() {
@@ -296,8 +309,10 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Closes for good and empties: the transport is gone. Returns how many forwards will not be written. Once these are
-    /// booked, [`Outbox::rechecked`] tells those who wait for all that was due.
+    /// Closes and empties the outbox after the transport has ended. Returns the number of forwards that were not
+    /// written.
+    ///
+    /// The caller counts these in the ledger, then calls [`Outbox::rechecked`] to release the waiters.
     pub fn drain(&self) -> u64 {
         let mut state = self.state.lock();
         state.end.get_or_insert(End::Drop);

@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 
 use crate::protocol::Text;
 
-/// How much may wait in an outbox. Whichever bound is reached first closes it.
+/// Bounds of an outbox. It closes when either one is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxBounds {
-    /// Messages.
+    /// Greatest number of messages.
     pub messages: usize,
-    /// Bytes of their text.
+    /// Greatest sum of their lengths, in bytes.
     pub bytes: usize,
 }
 
-/// Messages in the order in which they were pushed, each with whether a peer's forward is in it.
+/// Messages in the order in which they were pushed. The flag says whether the message counts in the ledger as a
+/// forward.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     messages: VecDeque<(Text, bool)>,
@@ -21,7 +22,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Whether one more message stays within the bounds.
+    /// Returns whether one more message stays within the bounds.
     pub(super) fn has_room(&self, text: &Text, bounds: OutboxBounds) -> bool {
         self.messages.len() < bounds.messages && self.bytes + text.len() <= bounds.bytes
     }
@@ -37,7 +38,7 @@ impl Queue {
         Some((text, forward))
     }
 
-    /// Drops all messages. Returns how many of them were forwards.
+    /// Removes all messages. Returns how many of them were forwards.
     pub(super) fn clear(&mut self) -> u64 {
         self.bytes = 0;
         std::mem::take(&mut self.messages).iter().filter(|(_, forward)| *forward).count() as u64

@@ -1,18 +1,18 @@
-//! Requests to the task that drains an outbox, beside messages: to recheck its session, and to ping its peer.
+//! Requests to the task that drains an outbox, besides messages: recheck the session, ping the peer.
 
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-/// Requests that the task has not taken yet, and those that wait for the outcome.
+/// Requests that the task has not taken yet, and the callers that wait for their results.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// The session is to recheck the state it waits for.
+    /// The session has to recheck the state that it waits for.
     recheck: bool,
     ping: bool,
-    /// Each is sent to on a pong, and dropped once the outbox has closed.
+    /// Each sender is notified on a pong, and dropped when the outbox closes.
     probes: Vec<oneshot::Sender<()>>,
-    /// Dropped once the task has rechecked, or never will.
+    /// Dropped once the task has rechecked, or has ended.
     waiters: Vec<mpsc::Sender<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! The session of a client: connect once, perhaps wait for the device, then forward to it.
+//! The session of a client: one `connect`, a wait for the device if configured, then forwards.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,46 +9,48 @@ use crate::core::outbox::Outbox;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
 
-/// See [`Session`].
+/// Session of a client. See [`Session`].
 pub struct ClientSession {
     context: Context,
     state: State,
     framing: Framing,
 }
 
-/// How a client and the server speak to each other.
+/// Form of the messages between a client and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// In messages: `connect` and `forward`, `config` and `device_info` (docs/protocol.md 4).
+    /// With an envelope: `connect` and `forward`, `config` and `device_info` (docs/protocol.md 1).
     Enveloped,
-    /// The request has named the device, and each text is a payload (docs/protocol.md 5.3).
+    /// Without one: the request names the device, and each text is a payload (docs/protocol.md 5.3.7 and 5.3.8).
     Bare,
 }
 
 enum State {
-    /// Nothing said yet; it has to be by then.
+    /// No message yet; the deadline is for the first one.
     New { deadline: Option<Instant> },
     /// Waits for its config.
     Configuring { id: DeviceId },
     /// Has its config and waits for the device to register.
     Waiting { id: DeviceId, deadline: Option<Instant> },
-    /// The device is there; waits for what it may see of it.
+    /// The device is registered; waits for its device info as this client may see it.
     AwaitingDeviceInfo { device: Arc<Device>, deadline: Option<Instant> },
-    /// Has its device info.
+    /// Has the device info.
     Connected { device: Arc<Device>, client: Arc<Client> },
-    /// Gone.
+    /// Left.
     Left,
 }
 
 impl ClientSession {
-    /// A client that has just connected.
+    /// Creates the session of a client that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
         Self { context, state: State::New { deadline }, framing: Framing::Enveloped }
     }
 
-    /// A client whose request has named its device, and whose texts are payloads (docs/protocol.md 5.3). It gets no `config`,
-    /// for which it asks `GET /infra_config`.
+    /// Creates the session of a client whose request names its device, and whose texts are payloads (docs/protocol.md
+    /// 5.3.7 and 5.3.8).
+    ///
+    /// It gets no `config`: `GET /infra_config` has it (docs/protocol.md 5.3.1).
     pub fn of_device(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
         if let Some(peer_journal) = context.outbox.peer_journal() {
             peer_journal.concerns(&id);
@@ -59,7 +61,7 @@ impl ClientSession {
         (session, step)
     }
 
-    /// Says no. A refusal that closes ends the session there and then, and whatever the peer had sent ahead.
+    /// Refuses a message. A refusal that closes ends the session at once, and further texts of the peer are ignored.
     fn refuse(&mut self, refusal: &Refusal) -> Step {
         let closes = refusal.close_code().is_some();
         if closes {
@@ -69,7 +71,7 @@ impl ClientSession {
         if closes { Step::Done } else { Step::Refused }
     }
 
-    /// Out of the hub, if it was in it.
+    /// Removes the session from the hub.
     fn unregister(&mut self) {
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
@@ -87,8 +89,10 @@ impl ClientSession {
         Step::Ask(Question::Config { device_id: id })
     }
 
-    /// Looks for the device, until the deadline. One that is not in the client's grant is looked for like any other, and
-    /// never found: what is not allowed takes the way of what is not there.
+    /// Looks for the device, until the deadline.
+    ///
+    /// A device outside the client's grant takes the same steps and is never found, so that a client cannot tell it
+    /// from one that does not exist.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
         let Context { hub, peer, outbox, .. } = &self.context;
         let granted = peer.grant.covers(&id);
@@ -170,7 +174,7 @@ impl Session for ClientSession {
                         self.state = State::Connected { device, client };
                         Step::Done
                     }
-                    // It left while its info was being looked at: as if it had not been there.
+                    // The device left while a hook filtered its info, so the client looks for it again.
                     Ok(None) => self.find(device.id.clone(), deadline, now),
                     Err(refusal) => self.refuse(&refusal),
                 }

@@ -1,4 +1,5 @@
-//! The session of a control connection: announces devices, and hears when they have registered (docs/protocol.md 5.2).
+//! The session of a control connection: it announces devices, and is notified when they register (docs/protocol.md
+//! 5.2).
 
 use std::time::Instant;
 
@@ -9,14 +10,14 @@ use crate::protocol::control::{self, ControlMessage, PreRegister};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, is_plain};
 
-/// See [`Session`].
+/// Session of a control connection. See [`Session`].
 pub struct ControlSession {
     context: Context,
     left: bool,
 }
 
 impl ControlSession {
-    /// A control connection that has just been made. It may stay silent for as long as it likes.
+    /// Creates the session of a control connection. It has no deadline for its first message.
     pub fn new(context: Context) -> Self {
         Self { context, left: false }
     }
@@ -91,7 +92,7 @@ impl Session for ControlSession {
         None
     }
 
-    /// What is still pending is not expected any more.
+    /// Cancels the pre-registrations that are still pending (docs/protocol.md 5.2.5).
     fn leave(&mut self) {
         self.left = true;
         self.context.preregistrations.cancel(&self.context.outbox);

@@ -1,4 +1,4 @@
-//! The session of a device: register once, then forward to clients.
+//! The session of a device: one `register`, then forwards to clients.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,24 +9,25 @@ use crate::core::outbox::Outbox;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
 
-/// See [`Session`].
+/// Session of a device. See [`Session`].
 pub struct DeviceSession {
     context: Context,
     state: State,
-    /// Whether it may name the port of its own web server on this machine: on the device socket only (docs/protocol.md 5.1).
+    /// Whether it may name the port of its own web server on this machine: on the device socket only (docs/protocol.md
+    /// 5.1.4).
     may_name_port: bool,
 }
 
 enum State {
-    /// Nothing said yet; it has to be by then.
+    /// No message yet; the deadline is for the first one.
     New { deadline: Option<Instant> },
-    /// Waits for its config, with the latest ICE servers there were when it was asked for.
+    /// Waits for its config. `generation` is that of the ICE servers when the config was requested.
     Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
-    /// Waits for what the holder of its id says to a ping.
+    /// Waits for the result of the probe of the holder of its id (docs/protocol.md 4.1.13).
     AwaitingProbe(Box<Registration>),
-    /// In the hub.
+    /// Registered in the hub.
     Registered(Registered),
-    /// Out of it.
+    /// Left.
     Left,
 }
 
@@ -40,27 +41,29 @@ struct Registration {
 struct Registered {
     device: Arc<Device>,
     generation: u64,
-    /// A renewal has been asked for and not answered yet, with the ICE servers of that generation.
+    /// Generation of the ICE servers in a renewal that was requested and not answered yet.
     renewing: Option<u64>,
-    /// When the credentials in its config should be renewed.
+    /// Time to renew the credentials in its config.
     renew_at: Option<Instant>,
 }
 
 impl DeviceSession {
-    /// A device that has just connected.
+    /// Creates the session of a device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
         Self { context, state: State::New { deadline }, may_name_port: false }
     }
 
-    /// A device on the device socket, which may name the port of its own web server (docs/protocol.md 5.1).
+    /// Creates the session of a device on the device socket. It may name the port of its own web server
+    /// (docs/protocol.md 5.1.4).
     pub fn over_packets(context: Context, now: Instant) -> Self {
         let mut session = Self::new(context, now);
         session.may_name_port = true;
         session
     }
 
-    /// Says no. A refusal that closes ends the registration at once, and what the device has sent ahead is not read.
+    /// Refuses a message. A refusal that closes ends the registration at once, and further texts of the device are
+    /// ignored.
     fn refuse(&mut self, refusal: Refusal) -> Step {
         let closes = refusal.close_code().is_some();
         if closes {
@@ -74,7 +77,7 @@ impl DeviceSession {
         }
     }
 
-    /// Out of the hub, if it was in it.
+    /// Removes the registration from the hub.
     fn unregister(&mut self) {
         if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
             self.context.hub.unregister(&registered.device);
@@ -98,7 +101,8 @@ impl DeviceSession {
         Step::Ask(Question::Config { device_id: id })
     }
 
-    /// Enters the hub; where somebody else holds the id, finds out whether to take its place.
+    /// Registers in the hub. If another connection holds the id, replaces it or asks for a probe (docs/protocol.md
+    /// 4.1.12 to 4.1.14).
     fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
         let hub = &self.context.hub;
         if hub.device_count() >= self.context.rules.max_devices && hub.device(&registration.device.id).is_none() {
@@ -127,7 +131,8 @@ impl DeviceSession {
             (State::Registered(registered), Some(client), Some(payload)) => {
                 match self.context.relay.to_client(&registered.device, client, payload, now) {
                     Ok(()) => return Step::Done,
-                    // The peers of such a device outlive a restart of the server: it speaks to clients of before.
+                    // The WebRTC peers of a Cuttlefish device outlive a restart of the server, so it forwards to
+                    // clients of before (docs/protocol.md 4.1.19).
                     Err(Refusal::UnknownClient(id)) if !self.context.outbox.says_errors() => {
                         registered.device.tell_left(id);
                         return Step::Done;
@@ -143,7 +148,7 @@ impl DeviceSession {
         self.refuse(refusal)
     }
 
-    /// Asks for a new config if the ICE servers have changed, or its credentials are about to expire.
+    /// Requests a new config if the ICE servers have changed, or its credentials are due for renewal.
     fn renew_if_due(&mut self, now: Instant) -> Step {
         let latest = self.context.hub.ice_generation();
         let State::Registered(registered) = &mut self.state else { return Step::Done };
@@ -203,7 +208,7 @@ impl Session for DeviceSession {
                         registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
                         self.context.outbox.push(config);
                     }
-                    // A renewal that failed takes nothing away from a device: it keeps the config it has.
+                    // After a failed renewal, the device keeps the config that it has.
                     Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
                 }
                 self.state = State::Registered(registered);

@@ -1,9 +1,13 @@
-//! What one peer may say, and when. Sans-I/O: synchronous, no clock (time comes in as an argument), no hook.
+//! Sessions: the rules for the messages of one peer (docs/protocol.md 4). Sans-I/O: synchronous, no clock, no hooks.
 //!
-//! An edge gives a session the texts of its peer; the session speaks through outboxes. When it needs what only the
-//! outside can give, [`Step::Ask`] returns the [`Question`]; the edge finds out, however long that takes, and comes
-//! back with the [`Answer`]. As long as [`Session::holds_texts`] says so, the edge keeps further texts back. When a session is over its outbox is
-//! closed; the edge writes what is left, and calls [`Session::leave`].
+//! A session gets the texts of its peer from the server layer, with the time as an argument. It answers through
+//! outboxes.
+//!
+//! Where it needs something from outside, such as ICE servers or a hook, it returns [`Step::Ask`] with a [`Question`].
+//! The caller gets the [`Answer`], however long that takes, and passes it to [`Session::on_answer`]. While
+//! [`Session::holds_texts`] is true, the caller holds further texts back.
+//!
+//! When a session is over, its outbox is closed. The caller writes the queued messages and calls [`Session::leave`].
 
 mod client;
 mod control;
@@ -25,100 +29,102 @@ use crate::observe::incidents::{Incident, Incidents};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 
-/// What a session needs to go on.
+/// Result of an event in a session.
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// Nothing: feed it the next text.
+    /// Continue with the next text.
     Done,
-    /// Nothing; the peer was told an error, and stays.
+    /// The peer got an error, and the connection stays open. Continue with the next text.
     Refused,
-    /// Nothing; the peer stays, and was not told this error, since it is told none (docs/protocol.md 4).
+    /// The connection stays open, and the peer got no error, since it is a Cuttlefish device (docs/protocol.md 4.1.4).
+    ///
+    /// The caller logs and counts the refusal, then continues with the next text.
     Withheld(Refusal),
-    /// An answer.
+    /// The session needs the answer to this question.
     Ask(Question),
 }
 
-/// A question that only the outside can answer.
+/// Question that a session cannot answer by itself.
 #[derive(Debug)]
 pub enum Question {
     /// The `config` message for this peer.
     Config {
-        /// The device it registers as, or connects to.
+        /// Device id that it registers as, or connects to.
         device_id: DeviceId,
     },
     /// The `device_info` message of this device, as this client may see it.
     DeviceInfo(Arc<Device>),
-    /// Whether this device, whose id somebody else wants to register, answers a ping.
+    /// Whether this device answers a ping. Another connection wants to register its id (docs/protocol.md 4.1.13).
     Alive(Arc<Device>),
 }
 
-/// The answer to a [`Question`].
+/// Answer to a [`Question`].
 #[derive(Debug)]
 pub enum Answer {
-    /// To [`Question::Config`]: the message, and for how long it is good, if not for ever.
+    /// To [`Question::Config`]: the message, and the time for which it is valid. `None` is forever.
     Config(Text, Option<Duration>),
-    /// To [`Question::DeviceInfo`].
+    /// To [`Question::DeviceInfo`]: the message.
     DeviceInfo(Text),
     /// To [`Question::Alive`].
     Alive {
-        /// The device that was asked about.
+        /// Device that was probed.
         holder: Arc<Device>,
         /// Whether it answered.
         alive: bool,
     },
-    /// To any: the peer is refused.
+    /// To any question: the peer is refused.
     Refused(Refusal),
 }
 
-/// What happens when an id is registered that is held by another live connection.
+/// Treatment of a `register` whose id another live connection holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnDuplicate {
-    /// The newcomer is refused, if the holder answers a ping.
+    /// The newcomer is refused, if the holder answers a ping (docs/protocol.md 4.1.12 and 4.1.13).
     #[default]
     Reject,
-    /// The newcomer wins at once.
+    /// The newcomer replaces the holder at once (docs/protocol.md 4.1.14).
     Replace,
 }
 
-/// The settings a session goes by.
+/// Settings of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// How long a peer may take to register or connect; `None` is for ever.
+    /// Time for the first message (docs/protocol.md 4.3.8); `None` is forever.
     pub first_message_timeout: Option<Duration>,
-    /// How long a client may wait for its device; zero refuses at once, `None` is for ever.
+    /// Time that a client waits for its device (docs/protocol.md 1.19). Zero refuses at once, `None` is forever.
     pub device_wait_timeout: Option<Duration>,
-    /// Who gets an id that two want.
+    /// Treatment of an id that is registered already.
     pub on_duplicate: OnDuplicate,
-    /// Devices at a time.
+    /// Greatest number of devices.
     pub max_devices: usize,
-    /// The longest device id, in bytes.
+    /// Longest device id, in bytes (docs/protocol.md 4.1.10).
     pub max_device_id: usize,
-    /// Clients of one device at a time.
+    /// Greatest number of clients of one device.
     pub max_clients_per_device: usize,
 }
 
-/// The house a session lives in.
+/// Shared state and peer of a session.
 #[derive(Clone)]
 pub struct Context {
-    /// Who else is there.
+    /// Registry of devices and connections.
     pub hub: Arc<Hub>,
-    /// Where what should not happen is counted.
+    /// Counters of incidents.
     pub incidents: Arc<Incidents>,
-    /// The way that forwards take.
+    /// Path of all forwards.
     pub relay: Arc<Relay>,
-    /// Who is expected.
+    /// Devices that were announced over the control socket.
     pub preregistrations: Arc<PreRegistrations>,
-    /// What to go by.
+    /// Settings.
     pub rules: Arc<Rules>,
-    /// Whom it speaks to.
+    /// Facts about the peer.
     pub peer: Arc<Peer>,
-    /// Where it speaks.
+    /// Queue of messages to the peer.
     pub outbox: Arc<Outbox>,
 }
 
 impl Context {
-    /// Says no to the peer, and counts it.
+    /// Refuses a message of the peer, and counts the incident.
     fn refuse(&self, refusal: &Refusal) {
         if let Some(incident) = Incident::of(refusal) {
             self.incidents.count(incident);
@@ -126,7 +132,7 @@ impl Context {
         self.outbox.refuse(refusal);
     }
 
-    /// Writes down what the peer said, where there is a journal. `device` is what it says to be, or asks for.
+    /// Records a message of the peer, if there is a journal. `device` is the id that it registers as, or connects to.
     fn heard(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
         let Some(peer_journal) = self.outbox.peer_journal() else { return };
         if let Some(id) = device {
@@ -136,43 +142,46 @@ impl Context {
     }
 }
 
-/// What an edge needs to know of a session, whichever endpoint it belongs to.
+/// Interface of a session to its caller in the server layer.
 pub trait Session: Send {
-    /// The peer has sent this text.
+    /// Handles a text of the peer.
     fn on_text(&mut self, text: &str, now: Instant) -> Step;
 
-    /// The question has been answered.
+    /// Handles the answer to the last question.
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step;
 
-    /// Whether texts have to wait for the answer to the question that was asked. Not so for a device whose config is
-    /// renewed: a slow hook does not delay what is up and running.
+    /// Returns whether further texts have to wait for the answer to a question.
+    ///
+    /// A device whose config is renewed does not wait, so that a slow hook does not delay its forwards.
     fn holds_texts(&self) -> bool;
 
-    /// The outbox said [`crate::core::outbox::Outgoing::Recheck`], or the deadline has passed.
+    /// Rechecks the state that the session waits for.
+    ///
+    /// The caller calls it on [`crate::core::outbox::Outgoing::Recheck`] and when the deadline has passed.
     fn on_recheck(&mut self, now: Instant) -> Step;
 
-    /// When to call [`Session::on_recheck`] at the latest.
+    /// Returns the latest time for the next [`Session::on_recheck`].
     fn deadline(&self) -> Option<Instant>;
 
-    /// The connection is over. Idempotent; dropping a session does the same.
+    /// Ends the session. Further calls have no effect. Dropping a session calls it.
     fn leave(&mut self);
 
-    /// Sends the peer away: with an error, and a close.
+    /// Refuses the peer, with a refusal that closes the connection.
     fn disconnect(&mut self, refusal: &Refusal);
 
-    /// Where the session speaks.
+    /// Returns the queue of messages to the peer.
     fn outbox(&self) -> &Outbox;
 
-    /// The peer has sent a binary message.
+    /// Handles a binary message of the peer: closes the connection (docs/protocol.md 4.3.5).
     fn on_binary(&mut self) {
         self.disconnect(&Refusal::Binary);
     }
 
-    /// Whether the peer has registered, or connected.
+    /// Returns whether the peer has sent `register` or `connect`. A control connection needs neither.
     fn is_introduced(&self) -> bool;
 }
 
-/// `now + timeout`, where there is one.
+/// Returns `now + timeout`, if there is a timeout.
 fn deadline_after(now: Instant, timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| now.checked_add(timeout))
 }
