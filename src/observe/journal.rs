@@ -4,8 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::Role;
-use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
+use crate::protocol::{ClientId, DeviceId, Role, Text, outbound, payload};
 use crate::sync::Mutex;
 
 /// Sender and receiver of an entry.
