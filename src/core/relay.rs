@@ -98,7 +98,7 @@ impl Relay {
     /// [`Refusal::UnknownClient`] if the id was never given out (docs/protocol.md 4.1.19).
     pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<(), Refusal> {
         self.ledger.count_accepted();
-        let missed = |outcome| {
+        let record_undelivered = |outcome| {
             if self.journal.is_some() {
                 let message = outbound::device_msg(payload);
                 self.record(Direction::DeviceToClient, device, id, message, outcome, Vec::new());
@@ -114,12 +114,12 @@ impl Relay {
                 }
             }
             Found::Left => {
-                missed(Outcome::Gone);
+                record_undelivered(Outcome::Gone);
                 device.tell_left(id);
                 self.ledger.count_gone(1);
             }
             Found::Never => {
-                missed(Outcome::Refused);
+                record_undelivered(Outcome::Refused);
                 self.ledger.count_refused();
                 return Err(Refusal::UnknownClient(id));
             }
@@ -143,7 +143,7 @@ impl Relay {
         if let Some(number) = self.record(direction, device, client.id, text, outcome, hit_by) {
             let _first = entry.set(number);
         }
-        self.act(actions);
+        self.apply(actions);
         let sooner = faults.next_due().is_some_and(|next| due.is_none_or(|due| next < due));
         drop(faults);
         if sooner {
@@ -151,7 +151,7 @@ impl Relay {
         }
     }
 
-    fn act(&self, actions: Vec<Action<Delivery>>) {
+    fn apply(&self, actions: Vec<Action<Delivery>>) {
         for action in actions {
             match action {
                 Action::Deliver(forward) => self.deliver(&forward),
@@ -233,12 +233,12 @@ impl Relay {
     /// Removes a fault and releases the forwards that it holds. `None` if it is not armed.
     pub fn disarm(&self, id: RuleId, now: Instant) -> Option<FaultStats> {
         let mut faults = self.faults.lock();
-        let (tally, verdict) = faults.remove(id, now)?;
-        self.act(verdict.actions);
+        let (stats, verdict) = faults.remove(id, now)?;
+        self.apply(verdict.actions);
         self.watched.store(self.journal.is_some() || !faults.is_empty(), Ordering::Release);
         drop(faults);
         self.wake();
-        Some(tally)
+        Some(stats)
     }
 
     /// Returns the counters of a fault; `None` if it is not armed.
@@ -265,7 +265,7 @@ impl Relay {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
             let verdict = faults.release(now);
-            self.act(verdict.actions);
+            self.apply(verdict.actions);
         }
         faults.next_due()
     }

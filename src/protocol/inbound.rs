@@ -163,7 +163,7 @@ struct Envelope<'a> {
     /// Set on a duplicate key, or a key that is not valid text.
     ///
     /// The error is reported at the end, since invalid JSON further on has precedence.
-    is_flawed: bool,
+    is_invalid: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -172,25 +172,25 @@ impl<'a> Envelope<'a> {
         let mut envelope = Self::default();
         let is_object = scanner.begins_object();
         if is_object {
-            scanner.members(|key, value| envelope.take(key, value))?;
+            scanner.members(|key, value| envelope.insert_field(key, value))?;
         } else {
             scanner.value()?;
         }
         scanner.end()?;
-        if is_object && !envelope.is_flawed { Ok(envelope) } else { Err(Malformed::Envelope) }
+        if is_object && !envelope.is_invalid { Ok(envelope) } else { Err(Malformed::Envelope) }
     }
 
-    fn take(&mut self, key: &'a str, value: &'a str) {
+    fn insert_field(&mut self, key: &'a str, value: &'a str) {
         // The raw key is tried first: real peers write the names of the protocol without escapes.
         if let Some(slot) = inner(key).and_then(|key| self.slot(key)) {
-            self.is_flawed |= slot.replace(value).is_some();
+            self.is_invalid |= slot.replace(value).is_some();
             return;
         }
         let Some(key) = string(key) else {
-            self.is_flawed = true;
+            self.is_invalid = true;
             return;
         };
-        self.is_flawed |= match self.slot(&key) {
+        self.is_invalid |= match self.slot(&key) {
             Some(slot) => slot.replace(value).is_some(),
             None => !self.others.insert(key),
         };

@@ -51,9 +51,9 @@ impl<'a> Scanner<'a> {
             b'"' => self.string()?,
             b'{' => self.members(|_, _| ())?,
             b'[' => self.items()?,
-            b't' => self.rest(b"rue")?,
-            b'f' => self.rest(b"alse")?,
-            b'n' => self.rest(b"ull")?,
+            b't' => self.literal(b"rue")?,
+            b'f' => self.literal(b"alse")?,
+            b'n' => self.literal(b"ull")?,
             b'-' => {
                 let first = self.next()?;
                 self.number(first)?;
@@ -66,17 +66,17 @@ impl<'a> Scanner<'a> {
     /// Consumes the opening brace if the next value is an object; [`Scanner::members`] is to follow.
     pub(super) fn begins_object(&mut self) -> bool {
         self.skip_space();
-        self.takes(b'{')
+        self.consume_if(b'{')
     }
 
     /// Scans the members of an object, after its opening brace.
     ///
     /// `each` gets the text of each key and value, the quotes included.
     pub(super) fn members(&mut self, mut each: impl FnMut(&'a str, &'a str)) -> Result<(), NotJson> {
-        self.deeper()?;
+        self.descend()?;
         self.skip_space();
-        let mut is_over = self.takes(b'}');
-        while !is_over {
+        let mut ended = self.consume_if(b'}');
+        while !ended {
             self.skip_space();
             let start = self.at;
             self.expect(b'"')?;
@@ -85,7 +85,7 @@ impl<'a> Scanner<'a> {
             self.skip_space();
             self.expect(b':')?;
             each(key, self.value()?);
-            is_over = self.ends_or_goes_on(b'}')?;
+            ended = self.is_last(b'}')?;
         }
         self.depth_left += 1;
         Ok(())
@@ -98,23 +98,23 @@ impl<'a> Scanner<'a> {
     }
 
     fn items(&mut self) -> Result<(), NotJson> {
-        self.deeper()?;
+        self.descend()?;
         self.skip_space();
-        let mut is_over = self.takes(b']');
-        while !is_over {
+        let mut ended = self.consume_if(b']');
+        while !ended {
             self.value()?;
-            is_over = self.ends_or_goes_on(b']')?;
+            ended = self.is_last(b']')?;
         }
         self.depth_left += 1;
         Ok(())
     }
 
-    fn deeper(&mut self) -> Result<(), NotJson> {
+    fn descend(&mut self) -> Result<(), NotJson> {
         self.depth_left = self.depth_left.checked_sub(1).ok_or(NotJson)?;
         Ok(())
     }
 
-    fn ends_or_goes_on(&mut self, end: u8) -> Result<bool, NotJson> {
+    fn is_last(&mut self, end: u8) -> Result<bool, NotJson> {
         self.skip_space();
         match self.next()? {
             b',' => Ok(false),
@@ -127,16 +127,16 @@ impl<'a> Scanner<'a> {
     ///
     /// Most keys end within 16 bytes, so one short block comes first. Long strings then go in blocks of 64 bytes.
     fn string(&mut self) -> Result<(), NotJson> {
-        let mut is_over = self.block::<LANES>()?.unwrap_or(false);
-        while !is_over && let Some(ends) = self.block::<BLOCK>()? {
-            is_over = ends;
+        let mut ended = self.block::<LANES>()?.unwrap_or(false);
+        while !ended && let Some(ends) = self.block::<BLOCK>()? {
+            ended = ends;
         }
-        while !is_over && let Some(ends) = self.block::<LANES>()? {
-            is_over = ends;
+        while !ended && let Some(ends) = self.block::<LANES>()? {
+            ended = ends;
         }
-        while !is_over {
-            is_over = match self.next()? {
-                byte @ (b'"' | b'\\' | 0..=LAST_CONTROL) => self.ends_by(byte)?,
+        while !ended {
+            ended = match self.next()? {
+                byte @ (b'"' | b'\\' | 0..=LAST_CONTROL) => self.handle_special(byte)?,
                 _ => false,
             };
         }
@@ -149,15 +149,15 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn block<const N: usize>(&mut self) -> Result<Option<bool>, NotJson> {
         let Some(block) = self.ahead().first_chunk::<N>() else { return Ok(None) };
-        let (passed, stop) = pass(block);
+        let (passed, special) = scan_block(block);
         self.at += passed;
-        stop.map_or(Ok(false), |stop| self.ends_by(stop)).map(Some)
+        special.map_or(Ok(false), |special| self.handle_special(special)).map(Some)
     }
 
     /// Handles a special character that was passed. True if it ends the string, an error if a string cannot contain it.
     #[inline]
-    fn ends_by(&mut self, stop: u8) -> Result<bool, NotJson> {
-        match stop {
+    fn handle_special(&mut self, special: u8) -> Result<bool, NotJson> {
+        match special {
             b'"' => Ok(true),
             b'\\' => self.escape().map(|()| false),
             _ => Err(NotJson),
@@ -168,7 +168,7 @@ impl<'a> Scanner<'a> {
         match self.next()? {
             // An unpaired surrogate is valid by the grammar of RFC 8259.
             b'u' => (0..4).try_for_each(|_| if self.next()?.is_ascii_hexdigit() { Ok(()) } else { Err(NotJson) }),
-            byte if stands_for_one(byte) => Ok(()),
+            byte if is_short_escape(byte) => Ok(()),
             _ => Err(NotJson),
         }
     }
@@ -180,11 +180,11 @@ impl<'a> Scanner<'a> {
             b'1'..=b'9' => self.skip_digits(),
             _ => return Err(NotJson),
         }
-        if self.takes(b'.') {
+        if self.consume_if(b'.') {
             self.digits()?;
         }
-        if self.takes(b'e') || self.takes(b'E') {
-            let _sign = self.takes(b'+') || self.takes(b'-');
+        if self.consume_if(b'e') || self.consume_if(b'E') {
+            let _sign = self.consume_if(b'+') || self.consume_if(b'-');
             self.digits()?;
         }
         Ok(())
@@ -211,7 +211,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn rest(&mut self, word: &[u8]) -> Result<(), NotJson> {
+    fn literal(&mut self, word: &[u8]) -> Result<(), NotJson> {
         word.iter().try_for_each(|&byte| self.expect(byte))
     }
 
@@ -219,7 +219,7 @@ impl<'a> Scanner<'a> {
         if self.next()? == byte { Ok(()) } else { Err(NotJson) }
     }
 
-    fn takes(&mut self, byte: u8) -> bool {
+    fn consume_if(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
@@ -245,11 +245,11 @@ impl<'a> Scanner<'a> {
 /// A special character is a quote, a backslash or a control character; it counts as passed. Escapes of two characters
 /// do not stop the scan, since each line of an SDP ends in two of them.
 #[inline]
-fn pass<const N: usize>(block: &[u8; N]) -> (usize, Option<u8>) {
+fn scan_block<const N: usize>(block: &[u8; N]) -> (usize, Option<u8>) {
     let mut special = special_in(block);
     while special != 0 {
         let at = special.trailing_zeros() as usize;
-        let escapes = block[at] == b'\\' && block.get(at + 1).is_some_and(|&byte| stands_for_one(byte));
+        let escapes = block[at] == b'\\' && block.get(at + 1).is_some_and(|&byte| is_short_escape(byte));
         if !escapes {
             return (at + 1, Some(block[at]));
         }
@@ -266,23 +266,23 @@ fn special_in<const N: usize>(block: &[u8; N]) -> u64 {
         let bytes = u8x16::new(*part);
         // The XOR maps the quote to the value after the control characters, which are only permuted. So one comparison
         // finds both.
-        let moved = bytes ^ u8x16::splat(b'"' ^ (LAST_CONTROL + 1));
-        let stops = moved.simd_eq(moved.min(u8x16::splat(LAST_CONTROL + 1))) | bytes.simd_eq(u8x16::splat(b'\\'));
+        let mapped = bytes ^ u8x16::splat(b'"' ^ (LAST_CONTROL + 1));
+        let stops = mapped.simd_eq(mapped.min(u8x16::splat(LAST_CONTROL + 1))) | bytes.simd_eq(u8x16::splat(b'\\'));
         special << LANES | u64::from(stops.to_bitmask())
     })
 }
 
 /// Returns whether a backslash may stand before this character, `u` excepted (RFC 8259, 7).
-fn stands_for_one(byte: u8) -> bool {
+fn is_short_escape(byte: u8) -> bool {
     /// A table, since the branch of a `match` would be mispredicted about every second time.
-    static STANDS: [bool; 256] = {
-        let mut stands = [false; 256];
+    static SHORT_ESCAPES: [bool; 256] = {
+        let mut is_short = [false; 256];
         let mut letters: &[u8] = b"\"\\/bfnrt";
         while let [letter, others @ ..] = letters {
-            stands[*letter as usize] = true;
+            is_short[*letter as usize] = true;
             letters = others;
         }
-        stands
+        is_short
     };
-    STANDS[usize::from(byte)]
+    SHORT_ESCAPES[usize::from(byte)]
 }

@@ -68,7 +68,7 @@ struct State {
     /// Refusal that closed the connection, if one did.
     refusal: Option<Box<Refusal>>,
     /// Whether [`Outgoing::Closing`] was returned.
-    end_told: bool,
+    closing_reported: bool,
     /// Whether the task that drains the outbox has ended.
     drained: bool,
     overflowed: bool,
@@ -110,10 +110,10 @@ impl Outbox {
 
     /// Queues a message of the server. A closed outbox ignores it, since the peer has left.
     pub fn push(&self, text: Text) {
-        let said = self.peer_journal.is_some().then(|| text.clone());
+        let recorded = self.peer_journal.is_some().then(|| text.clone());
         let _closed = self.enqueue(text, false, || {
-            if let Some(said) = &said {
-                self.write_down(|peer_journal| peer_journal.said(said));
+            if let Some(text) = &recorded {
+                self.record(|peer_journal| peer_journal.said(text));
             }
             true
         });
@@ -139,9 +139,9 @@ impl Outbox {
         self.enqueue(text, counted, || sender.load(Ordering::Acquire))
     }
 
-    fn enqueue(&self, text: Text, forward: bool, still: impl FnOnce() -> bool) -> Result<(), Closed> {
+    fn enqueue(&self, text: Text, forward: bool, is_allowed: impl FnOnce() -> bool) -> Result<(), Closed> {
         let mut state = self.state.lock();
-        if state.end.is_some() || !still() {
+        if state.end.is_some() || !is_allowed() {
             return Err(Closed);
         }
         if !state.queue.has_room(&text, self.bounds) {
@@ -176,10 +176,10 @@ impl Outbox {
             return;
         }
         if let Some(text) = last {
-            self.write_down(|peer_journal| peer_journal.said(&text));
+            self.record(|peer_journal| peer_journal.said(&text));
             state.queue.push(text, false);
         }
-        self.write_down(|peer_journal| peer_journal.ended(end.to_string()));
+        self.record(|peer_journal| peer_journal.ended(end.to_string()));
         state.end = Some(end);
         state.signals.drop_probes();
         state.wake();
@@ -198,7 +198,7 @@ impl Outbox {
         state.discarded += state.queue.clear();
         state.overflowed = true;
         let end = End::close(1013, "slow consumer");
-        self.write_down(|peer_journal| peer_journal.ended(end.to_string()));
+        self.record(|peer_journal| peer_journal.ended(end.to_string()));
         state.end = Some(end);
         state.signals.drop_probes();
         state.wake();
@@ -214,7 +214,7 @@ impl Outbox {
     }
 
     /// Records an event. The caller holds the lock of the outbox, so that the journal has the order of the queue.
-    fn write_down(&self, write: impl FnOnce(&PeerJournal)) {
+    fn record(&self, write: impl FnOnce(&PeerJournal)) {
         if let Some(peer_journal) = self.peer_journal() {
             write(peer_journal);
         }
@@ -251,10 +251,10 @@ impl Outbox {
 
     /// Asks the task to ping its peer. The receiver gets `()` on the pong, or an error when the outbox closes.
     pub fn probe(&self) -> oneshot::Receiver<()> {
-        let (heard, answer) = oneshot::channel();
+        let (pong, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if state.end.is_none() {
-            state.signals.add_probe(heard);
+            state.signals.add_probe(pong);
             state.wake();
         }
         answer
@@ -289,7 +289,7 @@ impl Outbox {
         if state.signals.take_recheck() {
             return Poll::Ready(Outgoing::Recheck);
         }
-        if state.end.is_some() && !std::mem::replace(&mut state.end_told, true) {
+        if state.end.is_some() && !std::mem::replace(&mut state.closing_reported, true) {
             return Poll::Ready(Outgoing::Closing);
         }
         if room {

@@ -120,7 +120,7 @@ impl ClientSession {
             (State::Connected { .. }, None) => Refusal::ClientForwardWithoutPayload,
             _ => Refusal::NotConnected,
         };
-        self.context.heard(text, "forward", None);
+        self.context.record_received(text, "forward", None);
         self.refuse(&refusal)
     }
 }
@@ -134,7 +134,7 @@ impl Session for ClientSession {
             return match inbound::bare_payload(text) {
                 Ok(payload) => self.on_forward(text, Some(payload), now),
                 Err(malformed) => {
-                    self.context.heard(text, "", None);
+                    self.context.record_received(text, "", None);
                     self.refuse(&malformed.into())
                 }
             };
@@ -142,15 +142,15 @@ impl Session for ClientSession {
         match ClientMessage::parse(text) {
             Ok(ClientMessage::Forward { payload }) => self.on_forward(text, payload, now),
             Ok(ClientMessage::Connect { device_id }) => {
-                self.context.heard(text, "connect", device_id.as_ref());
+                self.context.record_received(text, "connect", device_id.as_ref());
                 self.on_connect(device_id)
             }
             Ok(ClientMessage::Unknown(name)) => {
-                self.context.heard(text, &name, None);
+                self.context.record_received(text, &name, None);
                 self.refuse(&Refusal::UnknownMessageType(name.into_owned()))
             }
             Err(malformed) => {
-                self.context.heard(text, "", None);
+                self.context.record_received(text, "", None);
                 self.refuse(&malformed.into())
             }
         }

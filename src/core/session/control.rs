@@ -24,16 +24,16 @@ impl ControlSession {
 
     fn pre_register(&self, message: &PreRegister) {
         let Context { preregistrations, hub, outbox, rules, .. } = &self.context;
-        let plain = |name: &str| is_plain(name, rules.max_device_id);
-        let plain_group = plain(&message.group_name) && plain(&message.owner);
+        let is_valid = |name: &str| is_plain(name, rules.max_device_id);
+        let is_group_valid = is_valid(&message.group_name) && is_valid(&message.owner);
         let outcomes: Vec<_> = message
             .devices
             .iter()
             .map(|device| {
-                if !plain_group {
+                if !is_group_valid {
                     return (device.id.as_str(), Some("Invalid group_name"));
                 }
-                if !plain(&device.id) || !plain(&device.name) {
+                if !is_valid(&device.id) || !is_valid(&device.name) {
                     return (device.id.as_str(), Some("Invalid device id"));
                 }
                 let id = DeviceId::new(&device.id);
@@ -46,9 +46,9 @@ impl ControlSession {
                     name: device.name.clone(),
                     adb_port: device.adb_port,
                 };
-                let expected =
+                let outcome =
                     preregistrations.pre_register(&id, metadata, outbox, hub.device(&id).is_some(), rules.max_devices);
-                (device.id.as_str(), expected.err().map(PreRegisterError::text))
+                (device.id.as_str(), outcome.err().map(PreRegisterError::text))
             })
             .collect();
         outbox.push(control::accepted(outcomes.into_iter()));

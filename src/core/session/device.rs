@@ -144,7 +144,7 @@ impl DeviceSession {
             (State::Registered(_), _, None) => Refusal::DeviceForwardWithoutPayload,
             _ => Refusal::NotRegistered,
         };
-        self.context.heard(text, "forward", None);
+        self.context.record_received(text, "forward", None);
         self.refuse(refusal)
     }
 
@@ -170,15 +170,15 @@ impl Session for DeviceSession {
         match DeviceMessage::parse(text) {
             Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(text, client_id, payload, now),
             Ok(DeviceMessage::Register { device_id, device_info, device_port }) => {
-                self.context.heard(text, "register", device_id.as_ref());
+                self.context.record_received(text, "register", device_id.as_ref());
                 self.on_register(device_id, device_info, device_port)
             }
             Ok(DeviceMessage::Unknown(name)) => {
-                self.context.heard(text, &name, None);
+                self.context.record_received(text, &name, None);
                 self.refuse(Refusal::UnknownMessageType(name.into_owned()))
             }
             Err(malformed) => {
-                self.context.heard(text, "", None);
+                self.context.record_received(text, "", None);
                 self.refuse(malformed.into())
             }
         }

@@ -133,7 +133,7 @@ impl Context {
     }
 
     /// Records a message of the peer, if there is a journal. `device` is the id that it registers as, or connects to.
-    fn heard(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
+    fn record_received(&self, text: &str, message_type: &str, device: Option<&DeviceId>) {
         let Some(peer_journal) = self.outbox.peer_journal() else { return };
         if let Some(id) = device {
             peer_journal.concerns(id);

@@ -76,7 +76,7 @@ pub struct Faults<C> {
 struct Armed<C> {
     id: RuleId,
     rule: Rule,
-    tally: FaultStats,
+    stats: FaultStats,
     /// Each rule has its own generator, so that one rule does not change the random choices of another.
     rng: fastrand::Rng,
     held: VecDeque<Held<C>>,
@@ -110,8 +110,8 @@ impl<C: Clone> Faults<C> {
     pub fn arm(&mut self, rule: Rule) -> RuleId {
         self.last_id += 1;
         let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(self.last_id));
-        let tally = FaultStats::default();
-        self.rules.push(Armed { id: self.last_id, rule, tally, rng, held: VecDeque::new(), until: None });
+        let stats = FaultStats::default();
+        self.rules.push(Armed { id: self.last_id, rule, stats, rng, held: VecDeque::new(), until: None });
         self.last_id
     }
 
@@ -120,15 +120,15 @@ impl<C: Clone> Faults<C> {
         let at = self.rules.iter().position(|armed| armed.id == id)?;
         let mut armed = self.rules.remove(at);
         let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
-        for forward in armed.let_go() {
+        for forward in armed.release_all() {
             self.pass(forward, id, now, &mut verdict);
         }
-        Some((armed.tally, verdict))
+        Some((armed.stats, verdict))
     }
 
     /// Returns the counters of a rule; `None` if it is not armed.
     pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
-        self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.tally)
+        self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.stats)
     }
 
     /// Returns whether no rule is armed.
@@ -180,7 +180,7 @@ impl<C: Clone> Faults<C> {
             verdict.hit_by.push(effect.name());
             match effect {
                 Effect::Drop => return verdict.actions.push(Action::Lose(forward)),
-                Effect::Truncate(part) => forward.text = cut(&forward.text, part),
+                Effect::Truncate(part) => forward.text = truncate(&forward.text, part),
                 Effect::Duplicate => {
                     self.pass(forward.clone(), id, now, verdict);
                     forward.copy = true;
@@ -189,11 +189,11 @@ impl<C: Clone> Faults<C> {
                 Effect::Disconnect(code) => return self.end(forward, id, Ending::Close(code), now, verdict),
                 Effect::Reset => return self.end(forward, id, Ending::Reset, now, verdict),
                 Effect::Delay { .. } | Effect::Reorder { .. } | Effect::Stall(_) | Effect::Bandwidth(_) => {
-                    if armed.lets_pass(now) {
+                    if armed.is_over(now) {
                         continue;
                     }
                     if held >= self.max_held {
-                        armed.tally.overran += 1;
+                        armed.stats.overran += 1;
                         continue;
                     }
                     let full = armed.hold(forward, now);
@@ -218,25 +218,25 @@ impl<C> Armed<C> {
     /// Checks whether the rule hits this forward, and counts it.
     fn hits(&mut self, forward: &Forward<C>) -> bool {
         let rule = &self.rule;
-        let about = rule.to.is_none_or(|to| to == forward.to)
+        let matches = rule.to.is_none_or(|to| to == forward.to)
             && rule.device.as_ref().is_none_or(|device| *device == forward.device)
             && rule.client.is_none_or(|client| client == forward.client)
             && rule.payload_type.as_ref().is_none_or(|wanted| {
                 outbound::payload_of(&forward.text).and_then(payload::type_of).as_ref() == Some(wanted)
             });
-        if !about {
+        if !matches {
             return false;
         }
-        self.tally.matched += 1;
-        let strikes = rule.nth.is_none_or(|nth| nth == self.tally.matched)
-            && rule.times.is_none_or(|times| self.tally.hits < times)
+        self.stats.matched += 1;
+        let hit = rule.nth.is_none_or(|nth| nth == self.stats.matched)
+            && rule.times.is_none_or(|times| self.stats.hits < times)
             && (rule.probability >= 1.0 || self.rng.f64() < rule.probability);
-        self.tally.hits += u64::from(strikes);
-        strikes
+        self.stats.hits += u64::from(hit);
+        hit
     }
 
     /// Returns whether the rule holds nothing back any more: a stall that is over.
-    fn lets_pass(&mut self, now: Instant) -> bool {
+    fn is_over(&mut self, now: Instant) -> bool {
         let Effect::Stall(Some(time)) = self.rule.effect else { return false };
         let until = *self.until.get_or_insert_with(|| later(now, time));
         until <= now && self.held.is_empty()
@@ -246,8 +246,8 @@ impl<C> Armed<C> {
     fn hold(&mut self, forward: Forward<C>, now: Instant) -> Vec<Forward<C>> {
         let due = match self.rule.effect {
             Effect::Delay { by, jitter } => {
-                let swing = jitter.as_secs_f64() * (self.rng.f64() * 2.0 - 1.0);
-                let time = Duration::try_from_secs_f64(by.as_secs_f64() + swing).unwrap_or_default();
+                let deviation = jitter.as_secs_f64() * (self.rng.f64() * 2.0 - 1.0);
+                let time = Duration::try_from_secs_f64(by.as_secs_f64() + deviation).unwrap_or_default();
                 let due = later(now, time).max(self.until.unwrap_or(now));
                 self.until = Some(due);
                 Some(due)
@@ -265,7 +265,7 @@ impl<C> Armed<C> {
         };
         self.held.push_back(Held { forward, due });
         match self.rule.effect {
-            Effect::Reorder { window, .. } if self.held.len() >= window => self.let_go(),
+            Effect::Reorder { window, .. } if self.held.len() >= window => self.release_all(),
             _ => Vec::new(),
         }
     }
@@ -274,23 +274,23 @@ impl<C> Armed<C> {
     fn due(&mut self, now: Instant) -> Vec<Forward<C>> {
         let is_due = |held: &Held<C>| held.due.is_some_and(|due| due <= now);
         if matches!(self.rule.effect, Effect::Reorder { .. }) {
-            return if self.held.front().is_some_and(is_due) { self.let_go() } else { Vec::new() };
+            return if self.held.front().is_some_and(is_due) { self.release_all() } else { Vec::new() };
         }
         let count = self.held.iter().take_while(|held| is_due(held)).count();
         self.held.drain(..count).map(|held| held.forward).collect()
     }
 
     /// Removes and returns all held forwards, in the order of their delivery.
-    fn let_go(&mut self) -> Vec<Forward<C>> {
-        let mut parcels: Vec<_> = self.held.drain(..).map(|held| held.forward).enumerate().collect();
-        if matches!(self.rule.effect, Effect::Reorder { .. }) && parcels.len() > 1 {
-            self.rng.shuffle(&mut parcels);
-            if parcels.is_sorted_by_key(|(came, _)| *came) {
+    fn release_all(&mut self) -> Vec<Forward<C>> {
+        let mut forwards: Vec<_> = self.held.drain(..).map(|held| held.forward).enumerate().collect();
+        if matches!(self.rule.effect, Effect::Reorder { .. }) && forwards.len() > 1 {
+            self.rng.shuffle(&mut forwards);
+            if forwards.is_sorted_by_key(|(index, _)| *index) {
                 // The shuffle left the order unchanged, so it is changed here.
-                parcels.rotate_left(1);
+                forwards.rotate_left(1);
             }
         }
-        parcels.into_iter().map(|(_, forward)| forward).collect()
+        forwards.into_iter().map(|(_, forward)| forward).collect()
     }
 }
 
@@ -299,7 +299,7 @@ fn later(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(10_000_000_000))
 }
 
-fn cut(text: &Text, part: f64) -> Text {
+fn truncate(text: &Text, part: f64) -> Text {
     // The result is between 0 and the length, so the cast is exact enough. At least one byte goes: the message must
     // break.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
