@@ -5,8 +5,8 @@
 //! another `Device` than the one in the registry, and so can unregister nothing.
 //!
 //! There are two kinds of locks. The hub's lock guards the registry; it is taken when peers come and go. The lock of a
-//! device guards its clients; it is also taken when the device forwards. It may be taken while the hub's lock is held,
-//! never the other way round. A client's forward takes neither.
+//! device guards its clients; it is also taken when the device forwards. A thread that holds the hub's lock may take
+//! that of a device, never the other way round. A client's forward takes neither.
 
 use std::collections::HashMap;
 use std::sync::Arc;
