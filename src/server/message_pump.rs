@@ -198,7 +198,7 @@ impl<W: MessageTransport, P: Session + Unpin> Future for MessagePump<W, P> {
         let now = this.driver.shared.clock.now();
         for _ in 0..ROUNDS {
             let mut busy = this.write(cx, now);
-            busy |= this.driver.hear_answer(cx, now);
+            busy |= this.driver.poll_answer(cx, now);
             busy |= this.read(cx, now);
             busy |= this.keep_time(cx, now);
             if this.over {

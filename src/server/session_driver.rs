@@ -98,7 +98,7 @@ impl<P: Session> SessionDriver<P> {
     }
 
     /// Goes on where the question has been answered.
-    pub(super) fn hear_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
+    pub(super) fn poll_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let Some(question) = &mut self.question else { return false };
         let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
         self.question = None;

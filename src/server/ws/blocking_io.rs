@@ -14,7 +14,7 @@ pub(in crate::server) struct BlockingIo<S> {
     /// What the library is to read next: of one frame, and no more.
     pub(in crate::server) lent: Bytes,
     /// The peer sends nothing any more.
-    pub(in crate::server) is_at_end: bool,
+    pub(in crate::server) is_eof: bool,
     /// Written before and not taken by the transport: it goes first.
     unsent: Bytes,
 }
@@ -22,13 +22,13 @@ pub(in crate::server) struct BlockingIo<S> {
 impl<S> BlockingIo<S> {
     pub(in crate::server) fn new(inner: S) -> Self {
         let (lent, unsent) = (Bytes::new(), Bytes::new());
-        Self { inner, waker: Waker::noop().clone(), lent, is_at_end: false, unsent }
+        Self { inner, waker: Waker::noop().clone(), lent, is_eof: false, unsent }
     }
 }
 
 impl<S: AsyncRead + Unpin> BlockingIo<S> {
-    pub(in crate::server) fn receive(&mut self, room: &mut ReadBuf<'_>) -> io::Result<()> {
-        done(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), room))
+    pub(in crate::server) fn receive(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        pending_as_would_block(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), buffer))
     }
 }
 
@@ -61,7 +61,8 @@ impl<S: AsyncWrite + Unpin> BlockingIo<S> {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match done(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes)) {
+        match pending_as_would_block(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes))
+        {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             outcome => outcome,
         }
@@ -69,13 +70,13 @@ impl<S: AsyncWrite + Unpin> BlockingIo<S> {
 }
 
 impl<S> Read for BlockingIo<S> {
-    fn read(&mut self, wanted: &mut [u8]) -> io::Result<usize> {
-        if self.lent.is_empty() && !self.is_at_end {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.lent.is_empty() && !self.is_eof {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let part = self.lent.split_to(wanted.len().min(self.lent.len()));
-        wanted[..part.len()].copy_from_slice(&part);
-        Ok(part.len())
+        let chunk = self.lent.split_to(out.len().min(self.lent.len()));
+        out[..chunk.len()].copy_from_slice(&chunk);
+        Ok(chunk.len())
     }
 }
 
@@ -87,11 +88,11 @@ impl<S: AsyncWrite + Unpin> Write for BlockingIo<S> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.send_unsent()?;
-        done(Pin::new(&mut self.inner).poll_flush(&mut Context::from_waker(&self.waker)))
+        pending_as_would_block(Pin::new(&mut self.inner).poll_flush(&mut Context::from_waker(&self.waker)))
     }
 }
 
-fn done<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+fn pending_as_would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     match poll {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),

@@ -13,7 +13,7 @@ use crate::protocol::refusal::Refusal;
 const MAX_CLOSE_REASON: usize = 123;
 
 /// What a failure to read means.
-pub(in crate::server) enum Fault {
+pub(in crate::server) enum ReadFailure {
     /// The connection is gone.
     Lost,
     /// The peer broke the rules of RFC 6455: the code says it.
@@ -22,7 +22,7 @@ pub(in crate::server) enum Fault {
     Refuse(Refusal),
 }
 
-impl Fault {
+impl ReadFailure {
     pub(in crate::server) fn of(error: &WebSocketError) -> Self {
         match error {
             WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::Close(End::message_too_big()),

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::core::outbox::End;
 use crate::protocol::Text;
-use crate::server::ws::close::{Fault, close};
+use crate::server::ws::close::{ReadFailure, close};
 use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::{Received, WebSocketStream};
 use crate::server::ws::transport::Transport;
@@ -36,10 +36,10 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>
             None => return,
         }
     };
-    let (code, reason) = match Fault::of(&error) {
-        Fault::Close(End::Close { code, reason }) => (code, reason),
-        Fault::Refuse(refusal) => (refusal.close_code().unwrap_or(1002), refusal.text()),
-        Fault::Close(_) | Fault::Lost => return,
+    let (code, reason) = match ReadFailure::of(&error) {
+        ReadFailure::Close(End::Close { code, reason }) => (code, reason),
+        ReadFailure::Refuse(refusal) => (refusal.close_code().unwrap_or(1002), refusal.text()),
+        ReadFailure::Close(_) | ReadFailure::Lost => return,
     };
     // The stream is at its end for the library; what goes out has to go out by hand.
     let _hung_up = send(&mut socket, |socket, buffer| socket.send(close(code, &reason), buffer)).await;
@@ -57,7 +57,7 @@ async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Me
                     })
                 })
             });
-            socket.keep(buffer);
+            socket.save_unread(buffer);
             received
         })
     })

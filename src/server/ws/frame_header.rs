@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// A final frame of opcode 1, without extensions.
-const WHOLE_TEXT: u8 = 0x81;
+const FINAL_TEXT: u8 = 0x81;
 
 /// Of the first byte: the last frame of its message.
 const FINAL: u8 = 0x80;
@@ -23,15 +23,15 @@ const EIGHT_BYTES: u8 = 127;
 
 /// What the first bytes of a frame tell.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::server) struct Head {
+pub(in crate::server) struct FrameHeader {
     first: u8,
-    size: usize,
+    header_len: usize,
     length: u64,
     /// What the payload is masked with. A client's is.
     mask: Option<[u8; 4]>,
 }
 
-impl Head {
+impl FrameHeader {
     /// `None` where not all of it has come.
     pub(in crate::server) fn parse(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
@@ -44,18 +44,18 @@ impl Head {
             0 => (None, rest),
             _ => rest.split_first_chunk().map(|(mask, rest)| (Some(*mask), rest))?,
         };
-        Some(Self { first, size: bytes.len() - rest.len(), length, mask })
+        Some(Self { first, header_len: bytes.len() - rest.len(), length, mask })
     }
 
     /// The mask and the place of the payload, where this is a client's text in one frame, of at most so many bytes.
-    pub(in crate::server) fn whole_text(&self, longest: usize) -> Option<([u8; 4], Range<usize>)> {
-        let length = usize::try_from(self.length).ok().filter(|&length| length <= longest)?;
-        let mask = self.mask.filter(|_| self.first == WHOLE_TEXT)?;
-        Some((mask, self.size..self.size + length))
+    pub(in crate::server) fn single_frame_text(&self, max_length: usize) -> Option<([u8; 4], Range<usize>)> {
+        let length = usize::try_from(self.length).ok().filter(|&length| length <= max_length)?;
+        let mask = self.mask.filter(|_| self.first == FINAL_TEXT)?;
+        Some((mask, self.header_len..self.header_len + length))
     }
 
     /// Whether more frames of its message follow, or were to; `None` where it does not say, being no part of one.
-    pub(in crate::server) fn goes_on(&self) -> Option<bool> {
+    pub(in crate::server) fn more_fragments_follow(&self) -> Option<bool> {
         match (self.first & OPCODE, self.first & FINAL) {
             (0, FINAL) => Some(false),
             (0..=2, 0) => Some(true),
@@ -64,14 +64,14 @@ impl Head {
     }
 
     /// Bytes of the whole frame.
-    pub(in crate::server) fn frame(&self) -> u64 {
-        self.length.saturating_add(self.size as u64)
+    pub(in crate::server) fn frame_len(&self) -> u64 {
+        self.length.saturating_add(self.header_len as u64)
     }
 }
 
 /// Writes the head of a text in one frame, which is not masked: the server's.
 pub(in crate::server) fn write_text(out: &mut Vec<u8>, length: usize) {
-    out.push(WHOLE_TEXT);
+    out.push(FINAL_TEXT);
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..TWO_BYTES), _) => out.push(length),
         (_, Ok(length)) => {

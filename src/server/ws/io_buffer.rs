@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 const SIZE: usize = 66 * 1024;
 
 /// What is kept of room to write, in bytes: longer messages make more, and it goes again.
-const ROOM_TO_WRITE: usize = SIZE;
+const MAX_KEPT_OUTGOING: usize = SIZE;
 
 thread_local! {
     static FREE: Cell<Option<Box<IoBuffer>>> = const { Cell::new(None) };
@@ -35,8 +35,8 @@ impl IoBuffer {
             let outcome = poll(&mut buffer);
             buffer.unread = 0..0;
             buffer.outgoing.clear();
-            if buffer.outgoing.capacity() > ROOM_TO_WRITE {
-                buffer.outgoing.shrink_to(ROOM_TO_WRITE);
+            if buffer.outgoing.capacity() > MAX_KEPT_OUTGOING {
+                buffer.outgoing.shrink_to(MAX_KEPT_OUTGOING);
             }
             free.set(Some(buffer));
             outcome
@@ -64,22 +64,22 @@ impl IoBuffer {
         &mut self,
         read: impl FnOnce(&mut ReadBuf<'_>) -> io::Result<()>,
     ) -> io::Result<usize> {
-        let mut room = self.room();
-        read(&mut room)?;
-        let came = room.filled().len();
-        self.unread.end += came;
-        Ok(came)
+        let mut free_space = self.free_space();
+        read(&mut free_space)?;
+        let count = free_space.filled().len();
+        self.unread.end += count;
+        Ok(count)
     }
 
     /// Takes what was read before, as far as there is room, and puts it behind what is unread.
-    pub(in crate::server) fn put(&mut self, ahead: &mut Bytes) {
-        let mut room = self.room();
-        let part = ahead.split_to(ahead.len().min(room.remaining()));
-        room.put_slice(&part);
-        self.unread.end += part.len();
+    pub(in crate::server) fn put(&mut self, read_ahead: &mut Bytes) {
+        let mut free_space = self.free_space();
+        let chunk = read_ahead.split_to(read_ahead.len().min(free_space.remaining()));
+        free_space.put_slice(&chunk);
+        self.unread.end += chunk.len();
     }
 
-    fn room(&mut self) -> ReadBuf<'_> {
+    fn free_space(&mut self) -> ReadBuf<'_> {
         if self.unread.start > 0 {
             self.incoming.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();

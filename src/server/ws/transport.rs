@@ -9,14 +9,14 @@ use tokio_rustls::server::TlsStream;
 
 pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether it has something to say to its peer before it ends. Where not, dropping it is enough.
-    const SAYS_GOODBYE: bool;
+    const SENDS_CLOSE_NOTIFY: bool;
 
     /// Has it end with a RST, and what was not sent yet thrown away, once it is dropped.
     fn reset_on_close(&self);
 }
 
 impl Transport for TcpStream {
-    const SAYS_GOODBYE: bool = false;
+    const SENDS_CLOSE_NOTIFY: bool = false;
 
     fn reset_on_close(&self) {
         if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
@@ -27,7 +27,7 @@ impl Transport for TcpStream {
 
 impl Transport for TlsStream<TcpStream> {
     /// The alert `close_notify` (RFC 8446, 6.1).
-    const SAYS_GOODBYE: bool = true;
+    const SENDS_CLOSE_NOTIFY: bool = true;
 
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
@@ -35,7 +35,7 @@ impl Transport for TlsStream<TcpStream> {
 }
 
 impl Transport for DuplexStream {
-    const SAYS_GOODBYE: bool = false;
+    const SENDS_CLOSE_NOTIFY: bool = false;
 
     fn reset_on_close(&self) {}
 }

@@ -39,9 +39,9 @@ enum Phase {
     /// A close frame was sent or received: write the rest, and wait for the other one until then.
     Closing(Instant),
     /// Nothing is left to say: shut the transport down.
-    Leaving(Instant),
+    ShuttingDown(Instant),
     /// Drop the transport.
-    Over,
+    Done,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
@@ -57,7 +57,7 @@ pub(in crate::server) struct Pump<S, P> {
     /// The outbox has closed: what waits there, and the goodbye, have to be taken by then.
     close_by: Option<Instant>,
     /// The server stops, and the time for the peer's goodbye was cut.
-    hurried: bool,
+    close_shortened: bool,
     /// Somebody may wait for all that is due now to be done.
     rechecking: bool,
     /// Forwards written and not flushed.
@@ -96,7 +96,7 @@ where
             read_closed: false,
             dirty: false,
             close_by: None,
-            hurried: false,
+            close_shortened: false,
             rechecking: false,
             unflushed: 0,
             first_bytes: Some(0),
@@ -113,15 +113,15 @@ where
         self.driver.take(first, now);
     }
 
-    fn go_on(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> Poll<()> {
+    fn poll_all(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> Poll<()> {
         for _ in 0..ROUNDS {
             let mut again = self.read(cx, buffer);
-            again |= self.hear_answer(cx);
+            again |= self.poll_answer(cx);
             again |= self.write(cx, buffer);
             // Not before all else is done: a bell that is the next to ring costs a system call.
-            let again = again || self.keep_time(cx);
+            let again = again || self.check_deadlines(cx);
             match self.phase {
-                Phase::Over => return Poll::Ready(()),
+                Phase::Done => return Poll::Ready(()),
                 _ if again => {}
                 _ => {
                     if std::mem::take(&mut self.rechecking) {
@@ -151,7 +151,7 @@ where
                     true
                 }
                 Poll::Pending => false,
-                Poll::Ready(Err(error)) => return self.lost(&error),
+                Poll::Ready(Err(error)) => return self.on_transport_error(&error),
             };
             let Poll::Ready(outgoing) = self.driver.outbox.poll_next(cx, room) else { break };
             match outgoing {
@@ -159,14 +159,14 @@ where
                     self.unflushed += u64::from(forward);
                     self.dirty = true;
                     if let Err(error) = self.socket.queue_text(&text, buffer) {
-                        return self.lost(&error);
+                        return self.on_transport_error(&error);
                     }
                 }
                 Outgoing::Ping => self.send(Message::Ping(Bytes::new()), buffer),
                 Outgoing::Recheck => {
                     changed = true;
                     self.rechecking = true;
-                    if self.is_over() {
+                    if self.check_over() {
                         return true;
                     }
                     let now = self.now();
@@ -184,50 +184,50 @@ where
                 Outgoing::End(end) => self.close(end, buffer),
             }
         }
-        if self.dirty && self.phase != Phase::Over {
+        if self.dirty && self.phase != Phase::Done {
             match self.socket.poll_flush(cx, buffer) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
                     self.stuck_since = None;
                     self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
                 }
-                Poll::Ready(Err(error)) => return self.lost(&error),
+                Poll::Ready(Err(error)) => return self.on_transport_error(&error),
                 Poll::Pending => {
                     self.stuck_since = self.stuck_since.or(Some(self.now()));
                 }
             }
         }
-        self.part(cx);
+        self.finish_closing(cx);
         changed || self.phase != before
     }
 
     /// The time for goodbyes is over, the server's own included.
-    fn is_over(&mut self) -> bool {
+    fn check_over(&mut self) -> bool {
         let over = self.driver.shared.over.is_cancelled();
         if over {
             self.driver.session.leave();
-            self.phase = Phase::Over;
+            self.phase = Phase::Done;
         }
         over
     }
 
     /// All is written, the goodbye included: what is left is to wait for the peer's, not long if the server stops.
-    fn part(&mut self, cx: &mut TaskContext<'_>) {
-        if !matches!(self.phase, Phase::Closing(_) | Phase::Leaving(_)) {
+    fn finish_closing(&mut self, cx: &mut TaskContext<'_>) {
+        if !matches!(self.phase, Phase::Closing(_) | Phase::ShuttingDown(_)) {
             return;
         }
         // Keeps us awake for the server's stop.
         while self.driver.outbox.poll_next(cx, false).is_ready() {
             self.rechecking = true;
         }
-        if self.is_over() || self.dirty {
+        if self.check_over() || self.dirty {
             return;
         }
         let Phase::Closing(deadline) = self.phase else { return };
         if self.read_closed {
-            self.phase = Phase::Leaving(deadline);
-        } else if !self.hurried && self.driver.shared.stopping.is_cancelled() {
-            self.hurried = true;
+            self.phase = Phase::ShuttingDown(deadline);
+        } else if !self.close_shortened && self.driver.shared.stopping.is_cancelled() {
+            self.close_shortened = true;
             self.phase = Phase::Closing(deadline.min(self.now() + self.driver.shared.config.limits.goodbye_timeout));
         }
     }
@@ -235,7 +235,7 @@ where
     fn send(&mut self, message: Message, buffer: &mut IoBuffer) {
         self.dirty = true;
         if let Err(error) = self.socket.send(message, buffer) {
-            self.lost(&error);
+            self.on_transport_error(&error);
         }
     }
 
@@ -245,7 +245,7 @@ where
             self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
         }
         self.socket.transport().reset_on_close();
-        self.phase = Phase::Over;
+        self.phase = Phase::Done;
         true
     }
 
@@ -253,7 +253,7 @@ where
     fn close(&mut self, end: End, buffer: &mut IoBuffer) {
         self.driver.log_end(&end);
         match end {
-            End::Drop | End::Reset => self.phase = Phase::Over,
+            End::Drop | End::Reset => self.phase = Phase::Done,
             End::Close { code, reason } => {
                 self.phase = Phase::Closing(self.close_by.unwrap_or(self.now()));
                 self.send(close::close(code, &reason), buffer);
@@ -262,18 +262,18 @@ where
     }
 
     /// The transport failed; what was not written is lost, and whoever has to know is told by the session's leaving.
-    fn lost(&mut self, error: &WebSocketError) -> bool {
+    fn on_transport_error(&mut self, error: &WebSocketError) -> bool {
         tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
         self.driver.session.leave();
-        self.phase = Phase::Over;
+        self.phase = Phase::Done;
         true
     }
 
     /// Goes on where a question has been answered. True where it has.
-    fn hear_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         self.driver.is_asking() && {
             let now = self.now();
-            self.driver.hear_answer(cx, now)
+            self.driver.poll_answer(cx, now)
         }
     }
 }
@@ -289,8 +289,8 @@ where
         let this = self.get_mut();
         this.now = None;
         IoBuffer::with(|buffer| {
-            let outcome = this.go_on(cx, buffer);
-            this.socket.keep(buffer);
+            let outcome = this.poll_all(cx, buffer);
+            this.socket.save_unread(buffer);
             outcome
         })
     }
@@ -299,8 +299,8 @@ where
 impl<S, P> Drop for Pump<S, P> {
     /// However it ends, a panic included: the books are closed, and nobody holds on to it.
     fn drop(&mut self) {
-        let lost = self.driver.outbox.drain() + self.unflushed;
-        self.driver.shared.relay.ledger().count_gone(lost);
+        let gone = self.driver.outbox.drain() + self.unflushed;
+        self.driver.shared.relay.ledger().count_gone(gone);
         self.driver.shared.hub.remove_connection(self.connection_id);
         // Last: who waits for this finds the books closed, and the connection gone.
         self.driver.outbox.rechecked();

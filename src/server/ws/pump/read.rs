@@ -12,7 +12,7 @@ use crate::core::outbox::End;
 use crate::core::session::Session;
 use crate::observe::incidents::Incident;
 use crate::server::throttle::Sent;
-use crate::server::ws::close::Fault;
+use crate::server::ws::close::ReadFailure;
 use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::Received;
 use crate::server::ws::transport::Transport;
@@ -27,23 +27,23 @@ where
 {
     /// Takes what has come. True where there may be more to do.
     pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
-        if self.read_closed || matches!(self.phase, Phase::Leaving(_)) {
-            return self.throw_away(cx);
+        if self.read_closed || matches!(self.phase, Phase::ShuttingDown(_)) {
+            return self.drain_input(cx);
         }
         let before = self.phase;
         for _ in 0..READ_BURST {
-            if self.phase == Phase::Over || self.read_closed {
+            if self.phase == Phase::Done || self.read_closed {
                 return true;
             }
             if self.driver.holds_enough() {
                 return false;
             }
             let next = self.socket.poll_read(cx, buffer);
-            let came = self.socket.take_came();
-            if came > 0 {
-                self.count_first_bytes(came);
+            let bytes_read = self.socket.take_bytes_read();
+            if bytes_read > 0 {
+                self.count_first_bytes(bytes_read);
                 let now = self.now();
-                self.driver.spend(Sent::Bytes(came), now);
+                self.driver.spend(Sent::Bytes(bytes_read), now);
             }
             let Poll::Ready(next) = next else { return self.phase != before };
             match next {
@@ -51,7 +51,7 @@ where
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
                     self.driver.session.leave();
-                    self.phase = Phase::Leaving(self.now() + self.driver.shared.config.limits.close_timeout);
+                    self.phase = Phase::ShuttingDown(self.now() + self.driver.shared.config.limits.close_timeout);
                     return true;
                 }
             }
@@ -99,7 +99,7 @@ where
         if self.driver.session.holds_texts() {
             self.driver.hold(text.to_owned());
         } else if self.first_bytes.is_some() && text.len() > self.driver.shared.config.limits.max_first_message {
-            self.break_off(End::message_too_big());
+            self.close_misbehaving(End::message_too_big());
         } else {
             self.driver.feed(text, now);
             if self.driver.session.is_introduced() {
@@ -111,26 +111,26 @@ where
     /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
     fn on_read_error(&mut self, error: &WebSocketError) {
         self.read_closed = true;
-        match Fault::of(error) {
-            Fault::Lost => drop(self.lost(error)),
-            Fault::Close(end) => self.break_off(end),
-            Fault::Refuse(refusal) => self.driver.session.disconnect(&refusal),
+        match ReadFailure::of(error) {
+            ReadFailure::Lost => drop(self.on_transport_error(error)),
+            ReadFailure::Close(end) => self.close_misbehaving(end),
+            ReadFailure::Refuse(refusal) => self.driver.session.disconnect(&refusal),
         }
     }
 
     /// Reads on without listening, until the peer has read our goodbye and hangs up: closing a socket with unread
     /// input would reset it, and take the goodbye back.
-    fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Phase::Leaving(_) = self.phase else { return false };
+    fn drain_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Phase::ShuttingDown(_) = self.phase else { return false };
         // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
-        if !self.read_closed && !S::SAYS_GOODBYE {
-            self.phase = Phase::Over;
+        if !self.read_closed && !S::SENDS_CLOSE_NOTIFY {
+            self.phase = Phase::Done;
             return true;
         }
         match Pin::new(self.socket.transport()).poll_shutdown(cx) {
             Poll::Ready(Ok(())) if self.read_closed => {}
             Poll::Ready(_) => {
-                self.phase = Phase::Over;
+                self.phase = Phase::Done;
                 return true;
             }
             Poll::Pending => return false,
@@ -140,23 +140,23 @@ where
         match Pin::new(self.socket.transport()).poll_read(cx, &mut scratch) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
-            Poll::Ready(_) => self.phase = Phase::Over,
+            Poll::Ready(_) => self.phase = Phase::Done,
         }
         true
     }
 
     /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
     /// may have is enough for all of it.
-    fn count_first_bytes(&mut self, came: u32) {
+    fn count_first_bytes(&mut self, bytes_read: u32) {
         let Some(first) = &mut self.first_bytes else { return };
-        *first = first.saturating_add(came as usize);
+        *first = first.saturating_add(bytes_read as usize);
         if *first > self.driver.shared.config.limits.max_first_message * 2 {
-            self.break_off(End::message_too_big());
+            self.close_misbehaving(End::message_too_big());
         }
     }
 
     /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
-    fn break_off(&mut self, end: End) {
+    fn close_misbehaving(&mut self, end: End) {
         if !self.driver.outbox.is_closed() {
             self.driver.shared.incidents.count(Incident::Misbehaved);
             self.driver.outbox.close(None, end);

@@ -16,8 +16,8 @@ where
     /// When something is due next, if nothing happens before.
     fn due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Over => None,
-            Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
+            Phase::Done => None,
+            Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => Some(deadline),
             Phase::Open if self.close_by.is_some() => self.close_by,
             Phase::Open => {
                 let keepalive = &self.driver.shared.config.keepalive;
@@ -37,7 +37,7 @@ where
 
     /// Sets the bell, and does what is due. What is heard only moves the deadline away: the bell stays as it is, and is
     /// set anew when it has rung.
-    pub(in crate::server) fn keep_time(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    pub(in crate::server) fn check_deadlines(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(due) = self.due() else { return false };
         let real = self.driver.shared.clock.real(due);
         if real.is_some_and(|real| self.timer.fires_by(real)) {
@@ -45,7 +45,7 @@ where
         }
         let now = self.now();
         if due <= now {
-            self.on_time(now);
+            self.on_deadline(now);
             return true;
         }
         // Where the time stands still, whoever moves it wakes us.
@@ -55,14 +55,14 @@ where
         false
     }
 
-    fn on_time(&mut self, now: Instant) {
+    fn on_deadline(&mut self, now: Instant) {
         if self.phase != Phase::Open || self.close_by.is_some() {
             tracing::debug!(
                 "dropping {} {}: it took too long to say goodbye",
                 self.driver.peer.role.as_str(),
                 self.driver.peer
             );
-            self.phase = Phase::Over;
+            self.phase = Phase::Done;
         } else if self.write_deadline().is_some_and(|deadline| deadline <= now) {
             self.driver.outbox.close_slow();
         } else if self.driver.session.deadline().is_some_and(|deadline| deadline <= now) {
@@ -71,7 +71,7 @@ where
             tracing::info!("dropping {} {}: no pong", self.driver.peer.role.as_str(), self.driver.peer);
             self.driver.shared.incidents.count(Incident::Silent);
             self.driver.session.leave();
-            self.phase = Phase::Over;
+            self.phase = Phase::Done;
         } else {
             // Through the outbox: it goes out when there is room for it.
             self.driver.outbox.ping();
