@@ -31,11 +31,11 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
-                let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-                let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
+                let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                 tracing::error!(
-                    "a bug in cuttlefish-signaling ended the connection of {}: {words}",
-                    told(self.address)
+                    "a bug in cuttlefish-signaling ended the connection of {}: {message}",
+                    peer_name(self.address)
                 );
                 self.incidents.count(Incident::Panic);
                 Poll::Ready(())
@@ -44,6 +44,6 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
     }
 }
 
-fn told(address: Option<SocketAddr>) -> String {
+fn peer_name(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "a local peer".into(), |address| address.to_string())
 }

@@ -31,10 +31,10 @@ impl JournalObserver for JournalHooks {
 }
 
 /// Lets go what faults hold back, each when its time has come, until the server is over.
-pub(super) async fn release_in_time(shared: Arc<Shared>) {
+pub(super) async fn release_when_due(shared: Arc<Shared>) {
     let mut due: Option<Instant> = None;
     loop {
-        let time = async {
+        let timer = async {
             match due {
                 Some(due) => shared.clock.sleep_until(due).await,
                 None => std::future::pending().await,
@@ -42,8 +42,8 @@ pub(super) async fn release_in_time(shared: Arc<Shared>) {
         };
         tokio::select! {
             () = shared.stopping.cancelled() => return,
-            () = time => {}
-            () = shared.relay_moved(due) => {}
+            () = timer => {}
+            () = shared.next_release_changed(due) => {}
         }
         due = poll_fn(|cx| Poll::Ready(shared.relay.release(cx, shared.clock.now()))).await;
     }
@@ -51,7 +51,7 @@ pub(super) async fn release_in_time(shared: Arc<Shared>) {
 
 impl Shared {
     /// Waits until the relay's next release is at another time than this.
-    async fn relay_moved(&self, known: Option<Instant>) {
+    async fn next_release_changed(&self, known: Option<Instant>) {
         poll_fn(|cx| {
             let next = self.relay.release(cx, self.clock.now());
             if next == known { Poll::Pending } else { Poll::Ready(()) }

@@ -46,9 +46,9 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
         );
     }
     let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
-    let mut pause = Duration::ZERO;
+    let mut backoff = Duration::ZERO;
     // At most one line a second.
-    let mut told = None;
+    let mut last_warned = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -57,30 +57,30 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
         };
         match accepted {
             Ok((stream, address)) => {
-                pause = Duration::ZERO;
+                backoff = Duration::ZERO;
                 let permit = shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
                 let service = routes.service(permit.turned_away);
                 let connection = connection::Connection::new(Arc::clone(&shared), service, address, permit);
                 shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // No descriptors or no memory: they come back when somebody leaves.
-                pause = (pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
-                if told.is_none_or(|told: Instant| told.elapsed() >= Duration::from_secs(1)) {
-                    told = Some(Instant::now());
+                backoff = (backoff * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
+                if last_warned.is_none_or(|last_warned: Instant| last_warned.elapsed() >= Duration::from_secs(1)) {
+                    last_warned = Some(Instant::now());
                     tracing::warn!("can not accept connections, trying again and again: {error}");
                 }
                 tokio::select! {
                     () = shared.stopping.cancelled() => return,
-                    () = shared.timers.sleep(pause) => {}
+                    () = shared.timers.sleep(backoff) => {}
                 }
             }
         }
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

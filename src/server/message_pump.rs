@@ -58,7 +58,7 @@ pub(super) struct MessagePump<W, P> {
     pending: Option<(Text, bool, Instant)>,
     /// The outbox has closed: what waits there has to be taken by then.
     close_by: Option<Instant>,
-    over: bool,
+    done: bool,
     rechecking: bool,
     timer: Timer,
 }
@@ -74,7 +74,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             transport,
             pending: None,
             close_by: None,
-            over: false,
+            done: false,
             rechecking: false,
             timer,
         };
@@ -85,13 +85,13 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
     /// Hands on what waits in the outbox, as far as the wire takes it.
     fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let mut busy = false;
-        while !self.over {
+        while !self.done {
             if let Some((text, forward, _)) = &self.pending {
                 match self.transport.poll_send(cx, text, *forward) {
                     Poll::Ready(Ok(())) => self.pending = None,
                     Poll::Ready(Err(error)) => {
                         tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
-                        self.over = true;
+                        self.done = true;
                         return true;
                     }
                     Poll::Pending => {}
@@ -117,7 +117,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
                 Outgoing::End(end) => {
                     self.driver.log_end(&end);
                     self.transport.end(&end);
-                    self.over = true;
+                    self.done = true;
                 }
             }
         }
@@ -126,11 +126,11 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
 
     fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         // One text at a time, so that all directions have their turn.
-        if self.over || self.close_by.is_some() || self.driver.holds_enough() {
+        if self.done || self.close_by.is_some() || self.driver.holds_enough() {
             return false;
         }
-        let Poll::Ready(came) = self.transport.poll_receive(cx) else { return false };
-        match came {
+        let Poll::Ready(incoming) = self.transport.poll_receive(cx) else { return false };
+        match incoming {
             Incoming::Text(text) => {
                 let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
                 if !self.driver.spend(Sent::Message, now) || !self.driver.spend(Sent::Bytes(bytes), now) {
@@ -149,17 +149,19 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             }
             Incoming::Gone => {
                 self.driver.session.leave();
-                self.over = true;
+                self.done = true;
             }
         }
         true
     }
 
     /// Arms the timer for what is due next, and does what is due now.
-    fn keep_time(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
+    fn check_deadlines(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let write = self.pending.as_ref().and_then(|(_, _, since)| since.checked_add(self.write_timeout()));
-        let gone = self.transport.deadline();
-        let Some(due) = [write, gone, self.close_by, self.driver.session.deadline()].into_iter().flatten().min() else {
+        let peer_deadline = self.transport.deadline();
+        let Some(due) =
+            [write, peer_deadline, self.close_by, self.driver.session.deadline()].into_iter().flatten().min()
+        else {
             return false;
         };
         if due > now {
@@ -169,16 +171,16 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             return false;
         }
         if self.close_by.is_some_and(|deadline| deadline <= now) {
-            self.over = true;
+            self.done = true;
         } else if write.is_some_and(|deadline| deadline <= now) {
             self.driver.outbox.close_slow();
-            let lost = self.pending.take().map_or(0, |(_, forward, _)| u64::from(forward));
-            self.driver.shared.relay.ledger().count_gone(lost);
-        } else if gone.is_some_and(|deadline| deadline <= now) {
+            let unsent = self.pending.take().map_or(0, |(_, forward, _)| u64::from(forward));
+            self.driver.shared.relay.ledger().count_gone(unsent);
+        } else if peer_deadline.is_some_and(|deadline| deadline <= now) {
             tracing::debug!("gave up {} {}", self.driver.peer.role.as_str(), self.driver.peer);
             self.driver.shared.incidents.count(Incident::Silent);
             self.driver.session.leave();
-            self.over = true;
+            self.done = true;
         } else {
             self.driver.recheck(now);
         }
@@ -200,8 +202,8 @@ impl<W: MessageTransport, P: Session + Unpin> Future for MessagePump<W, P> {
             let mut busy = this.write(cx, now);
             busy |= this.driver.poll_answer(cx, now);
             busy |= this.read(cx, now);
-            busy |= this.keep_time(cx, now);
-            if this.over {
+            busy |= this.check_deadlines(cx, now);
+            if this.done {
                 return Poll::Ready(());
             }
             if !busy {
@@ -220,8 +222,8 @@ impl<W, P> Drop for MessagePump<W, P> {
     /// However it ends, a panic included: the books are closed, and nobody holds on to it.
     fn drop(&mut self) {
         let pending = self.pending.take().map_or(0, |(_, forward, _)| u64::from(forward));
-        let lost = self.driver.outbox.drain() + pending;
-        self.driver.shared.relay.ledger().count_gone(lost);
+        let unsent = self.driver.outbox.drain() + pending;
+        self.driver.shared.relay.ledger().count_gone(unsent);
         self.driver.shared.hub.remove_connection(self.connection_id);
         self.driver.outbox.rechecked();
     }

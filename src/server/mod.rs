@@ -82,9 +82,9 @@ impl Server {
             );
             return Err(ConfigError::new("host", what).into());
         }
-        let wanted = SocketAddr::new(config.host, config.port);
-        let bind_error = |source| Error::Bind { address: wanted, source };
-        let listener = listen(wanted).map_err(bind_error)?;
+        let requested = SocketAddr::new(config.host, config.port);
+        let bind_error = |source| Error::Bind { address: requested, source };
+        let listener = listen(requested).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let sockets = [(SocketKind::Devices, &config.device_socket), (SocketKind::Control, &config.control_socket)];
         let sockets = sockets.into_iter().filter_map(|(kind, path)| Some((kind, path.as_deref()?)));
@@ -93,17 +93,17 @@ impl Server {
         let timers = Timers::new().map_err(Error::Runtime)?;
         let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
         let started = clock.unix_now();
-        let chronicle = events::LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
+        let logging_observer = events::LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
         let journal = config.journal.then(|| {
-            let hooks_of_journal =
+            let journal_hooks =
                 fault_timer::JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
-            Arc::new(Journal::new(config.journal_bounds(), Box::new(hooks_of_journal)))
+            Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
         });
         let client_ids = config.client_ids;
         // By the system's clock, not by one that a test has turned: real devices do not know of that one.
         let first_client_id =
             move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        let hub = Hub::new(Arc::new(chronicle), config.limits.max_devices, first_client_id);
+        let hub = Hub::new(Arc::new(logging_observer), config.limits.max_devices, first_client_id);
         let shared = Shared {
             rules: Arc::new(config.rules()),
             hub: Arc::new(hub),
@@ -142,8 +142,8 @@ impl Server {
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
-        shared.tasks.spawn(fault_timer::release_in_time(Arc::clone(&shared)));
-        shared.timekeeping.spawn(keep_time(Arc::clone(&shared)));
+        shared.tasks.spawn(fault_timer::release_when_due(Arc::clone(&shared)));
+        shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let routes = Routes::default();
         shared.tasks.spawn(accept(Arc::clone(&shared), routes.clone(), listener));
         Running { shared, routes, address }
@@ -251,7 +251,7 @@ impl Running {
 }
 
 /// Wakes connections when their time has come, until the last of them has gone.
-async fn keep_time(shared: Arc<Shared>) {
+async fn run_timers(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tasks.wait() => {}
         Err(error) = shared.timers.run() => {

@@ -54,17 +54,17 @@ impl Caller {
                 peer.grant = grant;
                 Ok(peer)
             }
-            Err(no) => {
+            Err(hook_error) => {
                 shared.incidents.count(Incident::Unauthorized);
-                Err(denied(no, &peer))
+                Err(denied(hook_error, &peer))
             }
         }
     }
 }
 
 /// The answer where a hook said no, or said nothing.
-pub(in crate::server) fn denied(no: HookError, peer: &Peer) -> Response {
-    let HookError::Refused { reason, status } = no else {
+pub(in crate::server) fn denied(hook_error: HookError, peer: &Peer) -> Response {
+    let HookError::Refused { reason, status } = hook_error else {
         return error(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::HookFailed.text());
     };
     let refusal = Refusal::NotAuthorized(reason);

@@ -23,7 +23,7 @@ use crate::server::shared::Shared;
 
 /// One entry of `GET /devices`.
 #[derive(Serialize)]
-struct Listed<'a> {
+struct DeviceEntry<'a> {
     device_id: &'a str,
     group_name: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -36,7 +36,7 @@ struct Listed<'a> {
     registration_info: Option<&'a RawValue>,
 }
 
-impl<'a> Listed<'a> {
+impl<'a> DeviceEntry<'a> {
     fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
         let metadata = device.metadata();
         Self {
@@ -51,30 +51,30 @@ impl<'a> Listed<'a> {
 }
 
 /// What a request wants listed.
-struct Wanted<'a> {
+struct ListQuery<'a> {
     format: DevicesFormat,
     group: Cow<'a, str>,
     owner: Cow<'a, str>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ListQuery<'a> {
     /// Reads a query. An empty filter is no filter, and an unknown format is none.
-    fn parse(query: &'a str, default: DevicesFormat) -> Self {
-        let mut wanted = Self { format: default, group: Cow::default(), owner: Cow::default() };
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+    fn parse(text: &'a str, default: DevicesFormat) -> Self {
+        let mut query = Self { format: default, group: Cow::default(), owner: Cow::default() };
+        for (key, value) in form_urlencoded::parse(text.as_bytes()) {
             match (&*key, &*value) {
-                ("format", "ids") => wanted.format = DevicesFormat::Ids,
-                ("format", "full") => wanted.format = DevicesFormat::Full,
-                ("format", _) => wanted.format = default,
-                ("groupId", _) => wanted.group = value,
-                ("owner", _) => wanted.owner = value,
+                ("format", "ids") => query.format = DevicesFormat::Ids,
+                ("format", "full") => query.format = DevicesFormat::Full,
+                ("format", _) => query.format = default,
+                ("groupId", _) => query.group = value,
+                ("owner", _) => query.owner = value,
                 _ => {}
             }
         }
-        wanted
+        query
     }
 
-    fn admits(&self, shared: &Shared, device: &Device) -> bool {
+    fn matches(&self, shared: &Shared, device: &Device) -> bool {
         (self.owner.is_empty() || self.owner == device.metadata().owner)
             && (self.group.is_empty() || self.group == shared.group_of(device))
     }
@@ -98,14 +98,14 @@ pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, reques
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
-    let wanted = Wanted::parse(&query, shared.config.devices_format);
+    let query = ListQuery::parse(&query, shared.config.devices_format);
     let devices = shared.hub.devices();
-    let visible = |device: &&Arc<Device>| peer.grant.covers(&device.id) && wanted.admits(&shared, device);
+    let visible = |device: &&Arc<Device>| peer.grant.covers(&device.id) && query.matches(&shared, device);
     let listed = devices.iter().filter(visible);
-    let body = match wanted.format {
+    let body = match query.format {
         DevicesFormat::Ids => serde_json::to_string(&listed.map(|device| device.id.as_str()).collect::<Vec<_>>()),
         DevicesFormat::Full => {
-            let entry = |device| Listed::of(device, shared.group_of(device), None);
+            let entry = |device| DeviceEntry::of(device, shared.group_of(device), None);
             serde_json::to_string(&listed.map(|device| entry(device)).collect::<Vec<_>>())
         }
     };
@@ -140,7 +140,7 @@ pub(in crate::server) async fn device(
     // The group is that of the info which this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    match serde_json::to_string(&Listed::of(&device, group, info)) {
+    match serde_json::to_string(&DeviceEntry::of(&device, group, info)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
@@ -161,6 +161,6 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
-        Err(no) => denied(no, &peer),
+        Err(hook_error) => denied(hook_error, &peer),
     }
 }

@@ -23,14 +23,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 }
 
 /// The right of a request to take its time: its connection no longer counts as one that is only opening.
-pub(in crate::server) struct Stay(Option<ConnectInfo>);
+pub(in crate::server) struct LongRequest(Option<ConnectInfo>);
 
-impl Stay {
+impl LongRequest {
     pub(in crate::server) fn of(request: &Request) -> Self {
         Self(request.extensions().get::<ConnectInfo>().cloned())
     }
 
-    pub(in crate::server) fn granted(&self) {
+    pub(in crate::server) fn mark_opened(&self) {
         if let Some(connect_info) = &self.0 {
             connect_info.permit.opened();
         }

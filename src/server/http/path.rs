@@ -9,7 +9,7 @@ use hyper::http::uri::PathAndQuery;
 
 /// The target of a request as it was sent, in the extensions of a request whose path was decoded.
 #[derive(Clone)]
-pub(in crate::server) struct AsSent(pub(in crate::server) Uri);
+pub(in crate::server) struct OriginalTarget(pub(in crate::server) Uri);
 
 /// Decodes the path of a request.
 pub(in crate::server) fn decode<B>(request: &mut hyper::Request<B>) {
@@ -22,8 +22,8 @@ pub(in crate::server) fn decode<B>(request: &mut hyper::Request<B>) {
     let Ok(target) = PathAndQuery::try_from(target) else { return };
     parts.path_and_query = Some(target);
     let Ok(uri) = Uri::from_parts(parts) else { return };
-    let sent = std::mem::replace(request.uri_mut(), uri);
-    request.extensions_mut().insert(AsSent(sent));
+    let original = std::mem::replace(request.uri_mut(), uri);
+    request.extensions_mut().insert(OriginalTarget(original));
 }
 
 /// `None` where nothing is encoded, or a `%` begins no encoding: such a path is left as it is.

@@ -15,19 +15,19 @@ use futures_util::StreamExt;
 use hyper::{Method, StatusCode};
 
 use super::auth::Caller;
-use super::extract::{PathId, Stay};
+use super::extract::{LongRequest, PathId};
 use super::respond::{error, json, status_of, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{PollBody, Text, outbound};
-use crate::server::http::polled::{self, Over, Polled, PolledConnection, Refused, Wanted};
+use crate::server::http::polled::{self, ConnectError, PollError, PollQuery, Polled, PolledConnection};
 use crate::server::shared::Shared;
 
 /// Today's paths answer 404 where a connection is not known, the reference's 401.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    Today,
+    Current,
     Reference,
 }
 
@@ -35,7 +35,7 @@ impl Dialect {
     /// The status and the text for a connection that is not known.
     fn unknown(self) -> (StatusCode, &'static str) {
         match self {
-            Self::Today => (StatusCode::NOT_FOUND, "Unknown connection"),
+            Self::Current => (StatusCode::NOT_FOUND, "Unknown connection"),
             Self::Reference => (StatusCode::UNAUTHORIZED, "Error: Unknown connection ID"),
         }
     }
@@ -43,7 +43,7 @@ impl Dialect {
     /// The text of a refused `connect`: today's paths name no id.
     fn text_of(self, refusal: &Refusal) -> Cow<'static, str> {
         match (self, refusal) {
-            (Self::Today, Refusal::DeviceNotFound(_)) => "Device not found".into(),
+            (Self::Current, Refusal::DeviceNotFound(_)) => "Device not found".into(),
             _ => refusal.text(),
         }
     }
@@ -61,20 +61,20 @@ where
     router
         // The colon stands in the path as it is.
         .without_v07_checks()
-        .route("/polled_connections", post(connect_today))
-        .route("/polled_connections/{id}/:forward", post(forward_today))
+        .route("/polled_connections", post(connect_current))
+        .route("/polled_connections/{id}/:forward", post(forward_current))
         .route("/polled_connections/{id}/messages", get(messages))
         .route("/connect", post(connect_as_reference))
         .route("/forward", post(forward_as_reference))
         .route("/poll_messages", post(poll_as_reference))
 }
 
-async fn connect_today(
+async fn connect_current(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
     request: Request,
 ) -> Response {
-    connect(&shared, &polled, Dialect::Today, request).await.unwrap_or_else(|refused| refused)
+    connect(&shared, &polled, Dialect::Current, request).await.unwrap_or_else(|refused| refused)
 }
 
 async fn connect_as_reference(
@@ -93,18 +93,18 @@ async fn connect(
 ) -> Result<Response, Response> {
     let caller = Caller::of(shared, Role::Client, &request);
     let peer = caller.authorize(shared).await?;
-    let body = read(shared, request).await?;
+    let body = read_body(shared, request).await?;
     let Some(device) = parse(&body)?.device_id else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ConnectWithoutId.text()));
     };
     let (id, info) = polled::connect(shared, polled, peer, device).await.map_err(|refused| match refused {
-        Refused::By(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
-        Refused::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
-        Refused::Full => {
+        ConnectError::Refused(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
+        ConnectError::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
+        ConnectError::Full => {
             shared.incidents.count(Incident::TurnedAway);
             too_many("Too many polled connections")
         }
-        Refused::Failed => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        ConnectError::Failed => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     })?;
     let message_type = if dialect == Dialect::Reference { r#""message_type":"device_info","# } else { "" };
     // Behind the brace that `{"device_info":…}` begins with.
@@ -112,13 +112,13 @@ async fn connect(
     Ok(json(StatusCode::OK, format!(r#"{{"connection_id":"{id}",{message_type}{rest}"#)))
 }
 
-async fn forward_today(
+async fn forward_current(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
     PathId(id): PathId,
     request: Request,
 ) -> Response {
-    match forward(&shared, &polled, Dialect::Today, Some(id), request).await {
+    match forward(&shared, &polled, Dialect::Current, Some(id), request).await {
         Ok(_) => json(StatusCode::OK, r#""ok""#.into()),
         Err(refused) => refused,
     }
@@ -146,7 +146,7 @@ async fn forward(
     request: Request,
 ) -> Result<Arc<PolledConnection>, Response> {
     Caller::of(shared, Role::Client, &request).authorize(shared).await?;
-    let body = read(shared, request).await?;
+    let body = read_body(shared, request).await?;
     let body = parse(&body)?;
     let id = id.as_deref().or(body.connection_id.as_deref());
     let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
@@ -155,7 +155,7 @@ async fn forward(
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
     connection.check_size(payload).map_err(|refusal| error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()))?;
-    connection.say(payload.to_owned()).map_err(|over| is_over(dialect, over, &connection))?;
+    connection.push(payload.to_owned()).map_err(|failure| poll_error(dialect, failure, &connection))?;
     Ok(connection)
 }
 
@@ -168,18 +168,18 @@ async fn messages(
 ) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let (stay, is_head) = (Stay::of(&request), *request.method() == Method::HEAD);
+        let (long_request, is_head) = (LongRequest::of(&request), *request.method() == Method::HEAD);
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
         caller.authorize(&shared).await?;
-        let mut wanted = wanted(&query)?;
-        let connection = find(&polled, Dialect::Today, &id)?;
-        stay.granted();
-        wanted.wait = wanted.wait.min(shared.config.limits.polled_timeout);
+        let mut query = parse_query(&query)?;
+        let connection = find(&polled, Dialect::Current, &id)?;
+        long_request.mark_opened();
+        query.wait = query.wait.min(shared.config.limits.polled_timeout);
         // HEAD changes nothing: what has no body delivers no message.
-        let found = if is_head { connection.peek(&wanted) } else { connection.fetch(&wanted).await };
-        let found = found.map_err(|over| is_over(Dialect::Today, over, &connection))?;
-        Ok(json(StatusCode::OK, array(found.iter().map(Text::as_str))))
+        let messages = if is_head { connection.peek(&query) } else { connection.fetch(&query).await };
+        let messages = messages.map_err(|failure| poll_error(Dialect::Current, failure, &connection))?;
+        Ok(json(StatusCode::OK, array(messages.iter().map(Text::as_str))))
     };
     fetch.await.unwrap_or_else(|refused| refused)
 }
@@ -191,35 +191,35 @@ async fn poll_as_reference(
 ) -> Response {
     let poll = async {
         Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
-        let body = read(&shared, request).await?;
+        let body = read_body(&shared, request).await?;
         let body = parse(&body)?;
         let id = body.connection_id.as_deref();
         let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
         let connection = find(&polled, Dialect::Reference, id)?;
-        let found = connection.take_all().map_err(|over| is_over(Dialect::Reference, over, &connection))?;
-        Ok(payloads(&found))
+        let messages = connection.take_all().map_err(|failure| poll_error(Dialect::Reference, failure, &connection))?;
+        Ok(payloads(&messages))
     };
     poll.await.unwrap_or_else(|refused| refused)
 }
 
 /// Reads the query of a poll. An empty value is as if it were not given, and so is `count=-1`.
-fn wanted(query: &str) -> Result<Wanted, Response> {
-    let mut wanted = Wanted { start: None, count: usize::MAX, wait: Duration::ZERO };
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let understood = match (&*key, &*value) {
+fn parse_query(text: &str) -> Result<PollQuery, Response> {
+    let mut query = PollQuery { start: None, count: usize::MAX, wait: Duration::ZERO };
+    for (key, value) in form_urlencoded::parse(text.as_bytes()) {
+        let valid = match (&*key, &*value) {
             ("start" | "count" | "wait", "") | ("count", "-1") => true,
-            ("start", value) => number(value).map(|start| wanted.start = Some(start)).is_some(),
+            ("start", value) => number(value).map(|start| query.start = Some(start)).is_some(),
             ("count", value) => {
-                number(value).map(|count| wanted.count = count.try_into().unwrap_or(usize::MAX)).is_some()
+                number(value).map(|count| query.count = count.try_into().unwrap_or(usize::MAX)).is_some()
             }
-            ("wait", value) => seconds(value).map(|wait| wanted.wait = wait).is_some(),
+            ("wait", value) => seconds(value).map(|wait| query.wait = wait).is_some(),
             _ => true,
         };
-        if !understood {
+        if !valid {
             return Err(error(StatusCode::BAD_REQUEST, &format!("{key}: must be a number, 0 or more")));
         }
     }
-    Ok(wanted)
+    Ok(query)
 }
 
 /// A whole number; one that is too large is as good as the largest.
@@ -238,17 +238,17 @@ fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<PolledConnect
 }
 
 /// Why a connection takes or gives nothing. Where it has ended for a reason, the reference's text comes before that.
-fn is_over(dialect: Dialect, over: Over, connection: &PolledConnection) -> Response {
+fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnection) -> Response {
     let (status, unknown) = dialect.unknown();
-    match (over, dialect, connection.why()) {
-        (Over::Full, ..) => too_many("Too many messages at once"),
-        (Over::Acknowledged { start, first }, ..) => {
+    match (failure, dialect, connection.end_reason()) {
+        (PollError::Full, ..) => too_many("Too many messages at once"),
+        (PollError::Acknowledged { start, first }, ..) => {
             let text = format!("start={start}: messages before {first} are gone, a later start has acknowledged them");
             error(StatusCode::GONE, &text)
         }
-        (Over::Gone, _, None) => error(status, unknown),
-        (Over::Gone, Dialect::Today, Some(why)) => error(status, &why),
-        (Over::Gone, Dialect::Reference, Some(why)) => error(status, &format!("{unknown}: {why}")),
+        (PollError::Gone, _, None) => error(status, unknown),
+        (PollError::Gone, Dialect::Current, Some(end_reason)) => error(status, &end_reason),
+        (PollError::Gone, Dialect::Reference, Some(end_reason)) => error(status, &format!("{unknown}: {end_reason}")),
     }
 }
 
@@ -257,10 +257,10 @@ fn parse(body: &str) -> Result<PollBody<'_>, Response> {
 }
 
 /// The body of a request: as large as a message may be, and in as much time as its head had.
-async fn read(shared: &Shared, request: Request) -> Result<String, Response> {
+async fn read_body(shared: &Shared, request: Request) -> Result<String, Response> {
     let limits = &shared.config.limits;
-    let read = collect(request.into_body(), limits.max_message_size);
-    let body = shared.timers.timeout(limits.request_head_timeout, read).await;
+    let whole = collect(request.into_body(), limits.max_message_size);
+    let body = shared.timers.timeout(limits.request_head_timeout, whole).await;
     let body = body.ok_or_else(|| error(StatusCode::REQUEST_TIMEOUT, "The body took too long"))??;
     String::from_utf8(body).map_err(|_| error(StatusCode::BAD_REQUEST, &Refusal::InvalidJson.text()))
 }

@@ -64,7 +64,7 @@ impl Service {
         let is_reference = reference::is_path(request.uri().path());
         let mut response = match foreign(shared, &request, connect_info.address) {
             Some(refused) => refused,
-            None => self.answer_welcome(shared, connect_info, request).await,
+            None => self.answer_admitted(shared, connect_info, request).await,
         };
         if is_reference {
             response = reference::with_type(response);
@@ -73,7 +73,7 @@ impl Service {
         response
     }
 
-    async fn answer_welcome(
+    async fn answer_admitted(
         &self,
         shared: &Arc<Shared>,
         connect_info: ConnectInfo,

@@ -16,30 +16,30 @@ use crate::server::time::timers::Timers;
 pub struct Clock {
     /// Whether it has ever been touched. Where not, it costs one atomic load.
     touched: AtomicBool,
-    hands: Mutex<Hands>,
+    reading: Mutex<Reading>,
     moved: watch::Sender<()>,
     timers: Arc<Timers>,
 }
 
 /// It showed `shown` when the system's clock was at `real`.
 #[derive(Debug, Clone, Copy)]
-struct Hands {
+struct Reading {
     shown: Instant,
     shown_system: SystemTime,
     real: Instant,
     frozen: bool,
 }
 
-impl Hands {
-    fn gone_by(&self) -> Duration {
+impl Reading {
+    fn elapsed(&self) -> Duration {
         if self.frozen { Duration::ZERO } else { self.real.elapsed() }
     }
 
     fn set(&mut self, ahead: Duration, frozen: bool) {
-        let by = self.gone_by() + ahead;
+        let step = self.elapsed() + ahead;
         // Tests do not travel beyond what the types can say; should one, time stands.
-        self.shown = self.shown.checked_add(by).unwrap_or(self.shown);
-        self.shown_system = self.shown_system.checked_add(by).unwrap_or(self.shown_system);
+        self.shown = self.shown.checked_add(step).unwrap_or(self.shown);
+        self.shown_system = self.shown_system.checked_add(step).unwrap_or(self.shown_system);
         self.real = Instant::now();
         self.frozen = frozen;
     }
@@ -49,8 +49,8 @@ impl Clock {
     /// The system's time; those who wait are woken by this alarm.
     pub(in crate::server) fn new(timers: Arc<Timers>) -> Self {
         let now = Instant::now();
-        let hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
-        Self { touched: AtomicBool::new(false), hands: Mutex::new(hands), moved: watch::Sender::new(()), timers }
+        let reading = Reading { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
+        Self { touched: AtomicBool::new(false), reading: Mutex::new(reading), moved: watch::Sender::new(()), timers }
     }
 
     /// The time for deadlines.
@@ -58,8 +58,8 @@ impl Clock {
         if !self.touched.load(Ordering::Acquire) {
             return Instant::now();
         }
-        let hands = self.hands.lock();
-        hands.shown + hands.gone_by()
+        let reading = self.reading.lock();
+        reading.shown + reading.elapsed()
     }
 
     /// The time of day.
@@ -67,8 +67,8 @@ impl Clock {
         if !self.touched.load(Ordering::Acquire) {
             return SystemTime::now();
         }
-        let hands = self.hands.lock();
-        hands.shown_system + hands.gone_by()
+        let reading = self.reading.lock();
+        reading.shown_system + reading.elapsed()
     }
 
     /// The time of day in seconds since 1970.
@@ -78,33 +78,33 @@ impl Clock {
 
     /// Stops it.
     pub fn freeze(&self) {
-        self.turn(|hands| hands.set(Duration::ZERO, true));
+        self.update(|reading| reading.set(Duration::ZERO, true));
     }
 
     /// Lets it go on from where it stands.
     pub fn resume(&self) {
-        self.turn(|hands| hands.set(Duration::ZERO, false));
+        self.update(|reading| reading.set(Duration::ZERO, false));
     }
 
     /// Moves it on, frozen or not.
     pub fn advance(&self, by: Duration) {
-        self.turn(|hands| hands.set(by, hands.frozen));
+        self.update(|reading| reading.set(by, reading.frozen));
     }
 
     /// Whether it stands.
     pub fn is_frozen(&self) -> bool {
-        self.touched.load(Ordering::Acquire) && self.hands.lock().frozen
+        self.touched.load(Ordering::Acquire) && self.reading.lock().frozen
     }
 
-    fn turn(&self, turn: impl FnOnce(&mut Hands)) {
+    fn update(&self, update: impl FnOnce(&mut Reading)) {
         {
-            let mut hands = self.hands.lock();
+            let mut reading = self.reading.lock();
             if !self.touched.load(Ordering::Acquire) {
                 // Until now it showed the system's time.
                 let now = Instant::now();
-                *hands = Hands { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
+                *reading = Reading { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
             }
-            turn(&mut hands);
+            update(&mut reading);
             self.touched.store(true, Ordering::Release);
         }
         self.moved.send_replace(());
@@ -144,7 +144,7 @@ impl Clock {
     /// Waits for a future, at most so long; `None` if it took longer.
     pub async fn timeout<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         let due = self.now().checked_add(limit);
-        let over = async {
+        let expired = async {
             match due {
                 Some(due) => self.sleep_until(due).await,
                 None => std::future::pending().await,
@@ -153,7 +153,7 @@ impl Clock {
         tokio::select! {
             biased;
             done = future => Some(done),
-            () = over => None,
+            () = expired => None,
         }
     }
 }

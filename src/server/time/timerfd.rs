@@ -82,7 +82,7 @@ mod runtime {
 
     pub(in crate::server) struct Watched {
         set: watch::Receiver<Option<Instant>>,
-        rang_at: Option<Instant>,
+        fired_at: Option<Instant>,
     }
 
     impl TimerFd {
@@ -96,7 +96,7 @@ mod runtime {
         }
 
         pub(in crate::server) fn watch(&self) -> io::Result<Watched> {
-            Ok(Watched { set: self.0.subscribe(), rang_at: None })
+            Ok(Watched { set: self.0.subscribe(), fired_at: None })
         }
     }
 
@@ -107,13 +107,13 @@ mod runtime {
                 let at = *self.set.borrow_and_update();
                 let time = async {
                     match at {
-                        Some(time) if at != self.rang_at => sleep_until(time).await,
+                        Some(time) if at != self.fired_at => sleep_until(time).await,
                         _ => std::future::pending().await,
                     }
                 };
                 tokio::select! {
                     () = time => {
-                        self.rang_at = at;
+                        self.fired_at = at;
                         return Ok(());
                     }
                     changed = self.set.changed() => changed.map_err(io::Error::other)?,

@@ -22,14 +22,14 @@ type TimerKey = (Millis, u64);
 
 #[derive(Debug)]
 pub(crate) struct Timers {
-    made: Instant,
-    waiting: Mutex<Waiting>,
+    start: Instant,
+    queue: Mutex<Queue>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Queue {
     entries: BTreeMap<TimerKey, Entry>,
-    last: u64,
+    last_id: u64,
     /// `None` once the alarm is closed.
     timer: Option<TimerFd>,
     /// What the timer is set to.
@@ -48,8 +48,8 @@ impl Timers {
     /// # Errors
     /// Where the system has no more descriptors.
     pub(in crate::server) fn new() -> io::Result<Arc<Self>> {
-        let waiting = Waiting { entries: BTreeMap::new(), last: 0, timer: Some(TimerFd::new()?), timer_at: None };
-        Ok(Arc::new(Self { made: Instant::now(), waiting: Mutex::new(waiting) }))
+        let queue = Queue { entries: BTreeMap::new(), last_id: 0, timer: Some(TimerFd::new()?), timer_at: None };
+        Ok(Arc::new(Self { start: Instant::now(), queue: Mutex::new(queue) }))
     }
 
     /// Wakes whoever is due, for ever.
@@ -57,7 +57,7 @@ impl Timers {
     /// # Errors
     /// Where the runtime can not watch the timer.
     pub(in crate::server) async fn run(&self) -> io::Result<()> {
-        let watched = self.waiting.lock().timer.as_ref().map(TimerFd::watch);
+        let watched = self.queue.lock().timer.as_ref().map(TimerFd::watch);
         let Some(mut timer) = watched.transpose()? else { return Ok(()) };
         loop {
             timer.expired().await?;
@@ -67,22 +67,22 @@ impl Timers {
 
     /// Rings no more, and keeps nothing: neither a descriptor, nor a waker by which a runtime would keep its own.
     pub(in crate::server) fn close(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.timer = None;
-        let entries = std::mem::take(&mut waiting.entries);
+        let mut queue = self.queue.lock();
+        queue.timer = None;
+        let entries = std::mem::take(&mut queue.entries);
         // What goes with a waker may have a bell of its own.
-        drop(waiting);
+        drop(queue);
         drop(entries);
     }
 
     fn fire(&self) {
         let due = {
-            let mut waiting = self.waiting.lock();
+            let mut queue = self.queue.lock();
             let next = self.floor(Instant::now()) + 1;
-            let later = waiting.entries.split_off(&(next, 0));
-            let due = std::mem::replace(&mut waiting.entries, later);
-            waiting.timer_at = waiting.entries.keys().next().map(|&(at, _)| at);
-            self.set_timer(&waiting);
+            let later = queue.entries.split_off(&(next, 0));
+            let due = std::mem::replace(&mut queue.entries, later);
+            queue.timer_at = queue.entries.keys().next().map(|&(at, _)| at);
+            self.set_timer(&queue);
             // Under the lock: a bell that is set anew meanwhile has not rung.
             for entry in due.values() {
                 entry.fired.store(true, Ordering::Release);
@@ -96,36 +96,36 @@ impl Timers {
 
     fn add(&self, at: Instant, entry: Entry) -> TimerKey {
         let at = self.ceiling(at);
-        let mut waiting = self.waiting.lock();
-        waiting.last += 1;
-        let key = (at, waiting.last);
-        waiting.entries.insert(key, entry);
-        if waiting.timer_at.is_none_or(|set| at < set) {
-            waiting.timer_at = Some(at);
-            self.set_timer(&waiting);
+        let mut queue = self.queue.lock();
+        queue.last_id += 1;
+        let key = (at, queue.last_id);
+        queue.entries.insert(key, entry);
+        if queue.timer_at.is_none_or(|set| at < set) {
+            queue.timer_at = Some(at);
+            self.set_timer(&queue);
         }
         key
     }
 
     fn remove(&self, key: TimerKey) {
         // The timer stays as it is: to let it ring for nobody costs less than to set it.
-        let _ringing = self.waiting.lock().entries.remove(&key);
+        let _entry = self.queue.lock().entries.remove(&key);
     }
 
-    fn set_timer(&self, waiting: &Waiting) {
+    fn set_timer(&self, queue: &Queue) {
         // What no clock will ever show needs no timer.
-        let at = waiting.timer_at.and_then(|at| self.made.checked_add(Duration::from_millis(at)));
-        if let (Some(timer), Some(at)) = (&waiting.timer, at) {
+        let at = queue.timer_at.and_then(|at| self.start.checked_add(Duration::from_millis(at)));
+        if let (Some(timer), Some(at)) = (&queue.timer, at) {
             timer.set(at.saturating_duration_since(Instant::now()));
         }
     }
 
     fn floor(&self, at: Instant) -> Millis {
-        u64::try_from(at.saturating_duration_since(self.made).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn ceiling(&self, at: Instant) -> Millis {
-        let since = at.saturating_duration_since(self.made);
+        let since = at.saturating_duration_since(self.start);
         u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 }
@@ -154,7 +154,7 @@ impl Timer {
 
     /// Whether it is going to ring, at this time or sooner.
     pub(in crate::server) fn fires_by(&self, at: Instant) -> bool {
-        self.set.is_some_and(|(rings, _)| rings <= at) && !self.fired()
+        self.set.is_some_and(|(fires_at, _)| fires_at <= at) && !self.fired()
     }
 
     /// Whether it has rung since it was set.

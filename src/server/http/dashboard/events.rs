@@ -22,7 +22,7 @@ use super::snapshot::{Snapshot, View};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::http::auth::Caller;
-use crate::server::http::extract::Stay;
+use crate::server::http::extract::LongRequest;
 use crate::server::http::respond::too_many;
 use crate::server::shared::Shared;
 
@@ -67,7 +67,7 @@ async fn events(
 ) -> Response {
     let view = View::of_query(request.uri().query().unwrap_or_default());
     let caller = Caller::of(&shared, Role::Http, &request);
-    let stay = Stay::of(&request);
+    let long_request = LongRequest::of(&request);
     drop(request);
     let peer = match caller.authorize(&shared).await {
         Ok(peer) => peer,
@@ -77,13 +77,13 @@ async fn events(
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many viewers");
     };
-    stay.granted();
-    let (events, taken) = mpsc::channel(1);
-    let overview = Snapshot::new(Arc::clone(&shared), peer.grant, view);
-    shared.tasks.spawn(watch(Arc::clone(&shared), slot, overview, events));
-    let body = stream::unfold(taken, async |mut taken| {
-        let event: Bytes = taken.recv().await?;
-        Some((Ok::<_, Infallible>(event), taken))
+    long_request.mark_opened();
+    let (events, receiver) = mpsc::channel(1);
+    let snapshot = Snapshot::new(Arc::clone(&shared), peer.grant, view);
+    shared.tasks.spawn(send_updates(Arc::clone(&shared), slot, snapshot, events));
+    let body = stream::unfold(receiver, async |mut receiver| {
+        let event: Bytes = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(event), receiver))
     });
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
@@ -93,8 +93,8 @@ async fn events(
 }
 
 /// Tells what has moved until the page is gone, does not read, or the server stops.
-async fn watch(shared: Arc<Shared>, _seat: ViewerSlot, mut overview: Snapshot, events: mpsc::Sender<Bytes>) {
-    let (mut pause, mut told) = (Duration::ZERO, Instant::now());
+async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snapshot, events: mpsc::Sender<Bytes>) {
+    let (mut pause, mut last_sent) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
             biased;
@@ -103,14 +103,14 @@ async fn watch(shared: Arc<Shared>, _seat: ViewerSlot, mut overview: Snapshot, e
             () = shared.timers.sleep(pause) => {}
         }
         pause = TICK;
-        let mut news = overview.news();
-        if news.is_empty() && told.elapsed() >= QUIET {
-            news.push_str(":\n\n");
+        let mut updates = snapshot.updates();
+        if updates.is_empty() && last_sent.elapsed() >= QUIET {
+            updates.push_str(":\n\n");
         }
-        if !news.is_empty() {
-            told = Instant::now();
-            let taken = shared.timers.timeout(shared.config.limits.write_timeout, events.send(news.into())).await;
-            if !matches!(taken, Some(Ok(()))) {
+        if !updates.is_empty() {
+            last_sent = Instant::now();
+            let sent = shared.timers.timeout(shared.config.limits.write_timeout, events.send(updates.into())).await;
+            if !matches!(sent, Some(Ok(()))) {
                 return;
             }
         }

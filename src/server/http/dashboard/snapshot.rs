@@ -53,11 +53,11 @@ pub(in crate::server) struct Snapshot {
     shared: Arc<Shared>,
     grant: Grant,
     view: View,
-    moved: Option<Revision>,
+    revision: Option<Revision>,
     /// What was told last of all devices, and of the one.
-    told: (String, String),
+    last_sent: (String, String),
     /// The last entry of the journal that was looked at.
-    seen: u64,
+    last_entry: u64,
 }
 
 /// What does not stay the same when something happens.
@@ -70,11 +70,11 @@ struct Revision {
 }
 
 #[derive(Serialize)]
-struct Everything<'a> {
+struct Overview<'a> {
     server: Server,
     /// How many devices match, told of or not.
     matching: usize,
-    devices: Vec<Row<'a>>,
+    devices: Vec<DeviceRow<'a>>,
 }
 
 #[derive(Serialize)]
@@ -97,7 +97,7 @@ struct Server {
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct DeviceRow<'a> {
     device_id: &'a str,
     group_name: Cow<'a, str>,
     owner: &'a str,
@@ -111,7 +111,7 @@ struct Row<'a> {
 }
 
 #[derive(Serialize)]
-struct Watched<'a> {
+struct DeviceDetails<'a> {
     device_id: &'a str,
     /// Absent where it is not there.
     since: Option<f64>,
@@ -129,15 +129,15 @@ struct ClientRow {
 }
 
 #[derive(Serialize)]
-struct Conversation<'a> {
+struct NewEntries<'a> {
     /// How many were left out in front of these.
     skipped: usize,
-    entries: Vec<Line<'a>>,
+    entries: Vec<EntryRow<'a>>,
 }
 
 /// An entry of the journal: what it was and how large, and not what it says.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EntryRow<'a> {
     number: u64,
     at: f64,
     direction: &'static str,
@@ -154,35 +154,35 @@ struct Line<'a> {
 
 impl Snapshot {
     pub(in crate::server) fn new(shared: Arc<Shared>, grant: Grant, view: View) -> Self {
-        Self { shared, grant, view, moved: None, told: <_>::default(), seen: 0 }
+        Self { shared, grant, view, revision: None, last_sent: <_>::default(), last_entry: 0 }
     }
 
     /// The events to send; empty where nothing has moved.
-    pub(in crate::server) fn news(&mut self) -> String {
-        let moved = Some(self.revision());
-        if self.moved == moved {
+    pub(in crate::server) fn updates(&mut self) -> String {
+        let current = Some(self.revision());
+        if self.revision == current {
             return String::new();
         }
-        self.moved = moved;
-        let mut news = String::new();
-        let everything = self.everything();
-        if everything != self.told.0 {
-            push(&mut news, "overview", &everything);
-            self.told.0 = everything;
+        self.revision = current;
+        let mut updates = String::new();
+        let overview = self.overview();
+        if overview != self.last_sent.0 {
+            push(&mut updates, "overview", &overview);
+            self.last_sent.0 = overview;
         }
         if let Some(id) = self.view.device.clone() {
-            let watched = self.watched(&id);
-            if watched != self.told.1 {
-                push(&mut news, "device", &watched);
-                self.told.1 = watched;
+            let details = self.details(&id);
+            if details != self.last_sent.1 {
+                push(&mut updates, "device", &details);
+                self.last_sent.1 = details;
             }
             if self.grant.covers(&id)
                 && let Some(entries) = self.entries(&id)
             {
-                push(&mut news, "entries", &entries);
+                push(&mut updates, "entries", &entries);
             }
         }
-        news
+        updates
     }
 
     fn revision(&self) -> Revision {
@@ -195,13 +195,13 @@ impl Snapshot {
         }
     }
 
-    fn everything(&self) -> String {
+    fn overview(&self) -> String {
         let devices = self.shared.hub.devices();
         let granted: Vec<_> = devices.iter().filter(|device| self.grant.covers(&device.id)).collect();
         let clients = granted.iter().map(|device| device.client_count()).sum();
         let matching: Vec<_> = granted.iter().filter(|device| self.view.shows(&self.shared, device)).collect();
-        let rows = matching.iter().take(MOST_ROWS).map(|device| Row::of(&self.shared, device)).collect();
-        json(&Everything { server: self.server(granted.len(), clients), matching: matching.len(), devices: rows })
+        let rows = matching.iter().take(MOST_ROWS).map(|device| DeviceRow::of(&self.shared, device)).collect();
+        json(&Overview { server: self.server(granted.len(), clients), matching: matching.len(), devices: rows })
     }
 
     fn server(&self, devices: usize, clients: usize) -> Server {
@@ -225,14 +225,14 @@ impl Snapshot {
         }
     }
 
-    fn watched(&self, id: &DeviceId) -> String {
+    fn details(&self, id: &DeviceId) -> String {
         let device = self.shared.hub.device(id).filter(|_| self.grant.covers(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
         let rows = clients.iter().take(MOST_ROWS).map(|client| {
             let (to_device, to_client) = client.traffic.read();
             ClientRow { client_id: client.id.get(), since: since(&client.peer), to_device, to_client }
         });
-        json(&Watched {
+        json(&DeviceDetails {
             device_id: id.as_str(),
             since: device.as_ref().map(|device| since(&device.peer)),
             client_count: clients.len(),
@@ -245,15 +245,15 @@ impl Snapshot {
         let journal = self.shared.relay.journal()?;
         let until = journal.count();
         let filter = Filter { device: Some(id.clone()), ..Filter::default() };
-        let entries = journal.find(&filter, self.seen, usize::MAX);
-        self.seen = entries.last().map_or(until, |entry| entry.number.max(until));
+        let entries = journal.find(&filter, self.last_entry, usize::MAX);
+        self.last_entry = entries.last().map_or(until, |entry| entry.number.max(until));
         let skipped = entries.len().saturating_sub(MOST_ENTRIES);
-        let lines: Vec<_> = entries.iter().skip(skipped).map(Line::of).collect();
-        (!lines.is_empty()).then(|| json(&Conversation { skipped, entries: lines }))
+        let lines: Vec<_> = entries.iter().skip(skipped).map(EntryRow::of).collect();
+        (!lines.is_empty()).then(|| json(&NewEntries { skipped, entries: lines }))
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> DeviceRow<'a> {
     fn of(shared: &Shared, device: &'a Device) -> Self {
         let metadata = device.metadata();
         let (to_device, to_client) = Traffic::read(&device.traffic);
@@ -272,7 +272,7 @@ impl<'a> Row<'a> {
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> EntryRow<'a> {
     fn of(entry: &'a Entry) -> Self {
         let closed = entry.kind == Kind::Closed;
         let (text, is_error) = (entry.text.as_str(), entry.message_type == "error");

@@ -20,12 +20,12 @@ use super::assets;
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::http::auth::Caller;
-use crate::server::http::path::AsSent;
+use crate::server::http::path::OriginalTarget;
 use crate::server::http::respond::error;
 use crate::server::shared::Shared;
 
 /// What of a request is the device's business.
-const PASSED_ON: [HeaderName; 6] = [
+const FORWARDED_HEADERS: [HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_LANGUAGE,
     header::IF_MODIFIED_SINCE,
@@ -35,7 +35,7 @@ const PASSED_ON: [HeaderName; 6] = [
 ];
 
 /// What of an answer is not the browser's: it concerns one connection (RFC 9110, 7.6.1), or this whole origin.
-const KEPT_BACK: [HeaderName; 8] = [
+const STRIPPED_HEADERS: [HeaderName; 8] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::TRAILER,
@@ -72,10 +72,10 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     if path == CONNECTOR {
         return Ok(assets::server_connector().answer(&parts.headers));
     }
-    let sent = parts.extensions.remove::<AsSent>().map_or(parts.uri, |AsSent(sent)| sent);
-    let target = behind_files(&sent).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
-    let patience = shared.config.limits.proxy_timeout;
-    let fetched = shared.timers.timeout(patience, fetch(shared, port, parts.method, target, &parts.headers)).await;
+    let original = parts.extensions.remove::<OriginalTarget>().map_or(parts.uri, |OriginalTarget(original)| original);
+    let target = behind_files(&original).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
+    let limit = shared.config.limits.proxy_timeout;
+    let fetched = shared.timers.timeout(limit, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
         Some(Ok(response)) => response,
         Some(Err(why)) => {
@@ -85,10 +85,10 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
     let (mut head, body) = response.into_parts();
-    for name in KEPT_BACK {
+    for name in STRIPPED_HEADERS {
         head.headers.remove(name);
     }
-    Ok(Response::from_parts(head, Body::from_stream(in_time(Arc::clone(shared), Body::new(body)))))
+    Ok(Response::from_parts(head, Body::from_stream(with_timeout(Arc::clone(shared), Body::new(body)))))
 }
 
 /// What is behind `/devices/{id}/files`, as it was written, with its query.
@@ -98,8 +98,8 @@ fn behind_files(uri: &Uri) -> Option<Uri> {
     let rest = whole.get(slash..)?;
     // Nothing that a web server might take for the way out of its directory.
     let path = rest.split('?').next().unwrap_or_default();
-    let climbs = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    if path.split(['/', '\\']).any(climbs) || path.to_ascii_lowercase().contains("%5c") {
+    let is_dot_segment = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    if path.split(['/', '\\']).any(is_dot_segment) || path.to_ascii_lowercase().contains("%5c") {
         return None;
     }
     rest.parse().ok()
@@ -117,7 +117,7 @@ async fn fetch(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = hyper::Request::new(Body::empty());
     (*request.method_mut(), *request.uri_mut()) = (method, target);
-    for name in PASSED_ON {
+    for name in FORWARDED_HEADERS {
         for value in headers.get_all(&name) {
             request.headers_mut().append(&name, value.clone());
         }
@@ -131,7 +131,7 @@ async fn fetch(
 }
 
 /// A body whose parts each come in time, or it breaks off.
-fn in_time(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
+fn with_timeout(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::unfold((shared, Some(body.into_data_stream())), async |(shared, parts)| {
         let mut parts = parts?;
         match shared.timers.timeout(shared.config.limits.proxy_timeout, parts.next()).await {

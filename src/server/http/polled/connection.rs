@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::kept::{Kept, Over, Wanted};
+use super::kept::{KeptMessages, PollError, PollQuery};
 use crate::core::outbox::Outbox;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text, outbound};
@@ -30,22 +30,22 @@ pub(in crate::server) struct PolledConnection {
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) said: VecDeque<String>,
-    pub(super) said_bytes: usize,
+    pub(super) incoming: VecDeque<String>,
+    pub(super) incoming_bytes: usize,
     /// What there is for the client.
-    pub(super) kept: Kept,
+    pub(super) kept: KeptMessages,
     /// Requests that are waiting now.
     pub(super) waiting: usize,
     pub(super) last_seen: Option<Instant>,
     /// Whoever asked for the connection has gone before it was there.
-    pub(super) hung_up: bool,
-    pub(super) life: Life,
+    pub(super) cancelled: bool,
+    pub(super) phase: Phase,
     pub(super) waker: Option<Waker>,
 }
 
 /// How far a mailbox is from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Life {
+pub(super) enum Phase {
     /// Its client has no device info yet, and does not know its id.
     #[default]
     Opening,
@@ -77,7 +77,7 @@ impl Drop for PendingPoll<'_> {
         let mut state = self.connection.state.lock();
         state.waiting -= 1;
         // Once the session is over, only what is fetched for the first time keeps the rest.
-        if state.life != Life::Ended || state.kept.unsent() > self.unsent {
+        if state.phase != Phase::Ended || state.kept.unsent() > self.unsent {
             state.last_seen = Some(self.connection.shared.clock.now());
         }
         state.wake();
@@ -101,29 +101,30 @@ impl PolledConnection {
     }
 
     /// The client says a payload.
-    pub(in crate::server) fn say(&self, payload: String) -> Result<(), Over> {
+    pub(in crate::server) fn push(&self, payload: String) -> Result<(), PollError> {
         let mut state = self.state.lock();
-        if state.life != Life::Open {
-            return Err(Over::Gone);
+        if state.phase != Phase::Open {
+            return Err(PollError::Gone);
         }
         let limits = &self.shared.config.limits;
-        if state.said.len() >= limits.outbox_messages || state.said_bytes + payload.len() > limits.outbox_bytes {
-            return Err(Over::Full);
+        if state.incoming.len() >= limits.outbox_messages || state.incoming_bytes + payload.len() > limits.outbox_bytes
+        {
+            return Err(PollError::Full);
         }
-        state.said_bytes += payload.len();
+        state.incoming_bytes += payload.len();
         state.last_seen = Some(self.shared.clock.now());
-        state.said.push_back(payload);
+        state.incoming.push_back(payload);
         state.wake();
         Ok(())
     }
 
     /// The messages that are wanted; acknowledges those before them. Where there are none, waits for them.
-    pub(in crate::server) async fn fetch(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
-        let _waits = PendingPoll::new(self);
+    pub(in crate::server) async fn fetch(&self, query: &PollQuery) -> Result<Vec<Text>, PollError> {
+        let _pending = PendingPoll::new(self);
         let fetched = async {
             loop {
                 let arrived = self.arrived.notified();
-                if let Some(done) = self.look(wanted) {
+                if let Some(done) = self.try_fetch(query) {
                     return done;
                 }
                 tokio::select! {
@@ -132,41 +133,41 @@ impl PolledConnection {
                 }
             }
         };
-        match self.look(wanted) {
+        match self.try_fetch(query) {
             Some(done) => done,
-            None if wanted.wait.is_zero() => Ok(Vec::new()),
-            None => self.shared.clock.timeout(wanted.wait, fetched).await.unwrap_or(Ok(Vec::new())),
+            None if query.wait.is_zero() => Ok(Vec::new()),
+            None => self.shared.clock.timeout(query.wait, fetched).await.unwrap_or(Ok(Vec::new())),
         }
     }
 
     /// What there is, if it needs no waiting.
-    fn look(&self, wanted: &Wanted) -> Option<Result<Vec<Text>, Over>> {
+    fn try_fetch(&self, query: &PollQuery) -> Option<Result<Vec<Text>, PollError>> {
         let mut state = self.state.lock();
-        let start = match state.start_of(wanted) {
+        let start = match state.start_of(query) {
             Ok(start) => start,
-            Err(over) => return Some(Err(over)),
+            Err(error) => return Some(Err(error)),
         };
         if start > state.kept.end() {
             return Some(Ok(Vec::new()));
         }
         state.kept.acknowledge(start, self.shared.relay.ledger());
-        let found = state.kept.send(wanted.count, self.shared.relay.ledger());
+        let found = state.kept.send(query.count, self.shared.relay.ledger());
         state.wake();
-        (!found.is_empty() || wanted.count == 0).then_some(Ok(found))
+        (!found.is_empty() || query.count == 0).then_some(Ok(found))
     }
 
     /// What [`PolledConnection::fetch`] would return now. Changes nothing.
-    pub(in crate::server) fn peek(&self, wanted: &Wanted) -> Result<Vec<Text>, Over> {
+    pub(in crate::server) fn peek(&self, query: &PollQuery) -> Result<Vec<Text>, PollError> {
         let state = self.state.lock();
-        let start = state.start_of(wanted)?;
-        Ok(state.kept.from(start, wanted.count).cloned().collect())
+        let start = state.start_of(query)?;
+        Ok(state.kept.from(start, query.count).cloned().collect())
     }
 
     /// All there is, acknowledged as it goes out (the reference's way).
-    pub(in crate::server) fn take_all(&self) -> Result<Vec<Text>, Over> {
+    pub(in crate::server) fn take_all(&self) -> Result<Vec<Text>, PollError> {
         let mut state = self.state.lock();
-        if state.life == Life::Closed || (state.life == Life::Ended && state.kept.is_empty()) {
-            return Err(Over::Gone);
+        if state.phase == Phase::Closed || (state.phase == Phase::Ended && state.kept.is_empty()) {
+            return Err(PollError::Gone);
         }
         state.last_seen = Some(self.shared.clock.now());
         let found = state.kept.send(usize::MAX, self.shared.relay.ledger());
@@ -178,16 +179,16 @@ impl PolledConnection {
 
     /// The device info; `None` where the connection ends without.
     pub(super) async fn first_message(&self) -> Option<Text> {
-        let _waits = PendingPoll::new(self);
+        let _pending = PendingPoll::new(self);
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut state = self.state.lock();
-                if state.life != Life::Opening {
+                if state.phase != Phase::Opening {
                     return None;
                 }
                 if let Some(text) = state.kept.pop() {
-                    state.life = Life::Open;
+                    state.phase = Phase::Open;
                     return Some(text);
                 }
             }
@@ -196,7 +197,7 @@ impl PolledConnection {
     }
 
     /// Why the connection has ended, where the server has ended it.
-    pub(in crate::server) fn why(&self) -> Option<Cow<'static, str>> {
+    pub(in crate::server) fn end_reason(&self) -> Option<Cow<'static, str>> {
         let overflowed = || self.outbox.has_overflowed().then_some(Cow::Borrowed("Slow consumer"));
         self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed)
     }
@@ -204,9 +205,9 @@ impl PolledConnection {
     /// Its session is over. Of one that was refused nobody knows the id: there is nothing to fetch.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
-        state.life = match state.life {
-            Life::Opening | Life::Closed => Life::Closed,
-            Life::Open | Life::Ended => Life::Ended,
+        state.phase = match state.phase {
+            Phase::Opening | Phase::Closed => Phase::Closed,
+            Phase::Open | Phase::Ended => Phase::Ended,
         };
         drop(state);
         self.arrived.notify_waiters();
@@ -227,7 +228,7 @@ impl PolledConnection {
 
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
-        state.life = Life::Closed;
+        state.phase = Phase::Closed;
         state.kept.close(self.shared.relay.ledger());
         drop(state);
         self.arrived.notify_waiters();
@@ -236,11 +237,11 @@ impl PolledConnection {
 
 impl State {
     /// From which number on a poll gets messages.
-    fn start_of(&self, wanted: &Wanted) -> Result<u64, Over> {
-        if self.life == Life::Closed {
-            return Err(Over::Gone);
+    fn start_of(&self, query: &PollQuery) -> Result<u64, PollError> {
+        if self.phase == Phase::Closed {
+            return Err(PollError::Gone);
         }
-        self.kept.start_of(wanted, self.life == Life::Ended)
+        self.kept.start_of(query, self.phase == Phase::Ended)
     }
 
     pub(super) fn wake(&mut self) {

@@ -9,7 +9,7 @@ use crate::protocol::Text;
 
 /// Why nothing can be fetched, or said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Over {
+pub(in crate::server) enum PollError {
     /// The connection has ended, and all that there was has been fetched.
     Gone,
     /// The client asks for messages that it has acknowledged.
@@ -24,7 +24,7 @@ pub(in crate::server) enum Over {
 }
 
 /// What a poll asks for.
-pub(in crate::server) struct Wanted {
+pub(in crate::server) struct PollQuery {
     /// From which number on; everything before it is acknowledged. `None` is from the first that there is.
     pub(in crate::server) start: Option<u64>,
     /// At most so many messages.
@@ -34,7 +34,7 @@ pub(in crate::server) struct Wanted {
 }
 
 #[derive(Default)]
-pub(in crate::server) struct Kept {
+pub(in crate::server) struct KeptMessages {
     /// Each with whether it is a forward that no answer has had yet.
     messages: VecDeque<(Text, bool)>,
     bytes: usize,
@@ -44,7 +44,7 @@ pub(in crate::server) struct Kept {
     unsent: u64,
 }
 
-impl Kept {
+impl KeptMessages {
     pub(in crate::server) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
@@ -77,16 +77,16 @@ impl Kept {
     }
 
     /// From which number on a poll gets messages. `has_ended` tells that no more will come.
-    pub(in crate::server) fn start_of(&self, wanted: &Wanted, has_ended: bool) -> Result<u64, Over> {
-        let start = wanted.start.unwrap_or(self.first);
+    pub(in crate::server) fn start_of(&self, query: &PollQuery, has_ended: bool) -> Result<u64, PollError> {
+        let start = query.start.unwrap_or(self.first);
         let all_sent = self.unsent >= self.end();
         // An answer may have been lost: a client that says from where on gets it again, until it acknowledges it.
-        let asks_again = wanted.start.is_some() && start >= self.first;
-        if has_ended && (start >= self.end() || (all_sent && !asks_again)) {
-            return Err(Over::Gone);
+        let repeats = query.start.is_some() && start >= self.first;
+        if has_ended && (start >= self.end() || (all_sent && !repeats)) {
+            return Err(PollError::Gone);
         }
         if start < self.first {
-            return Err(Over::Acknowledged { start, first: self.first });
+            return Err(PollError::Acknowledged { start, first: self.first });
         }
         Ok(start)
     }
@@ -99,8 +99,8 @@ impl Kept {
 
     /// The first messages, at most so many, for an answer. Each is booked the first time.
     pub(in crate::server) fn send(&mut self, count: usize, ledger: &Ledger) -> Vec<Text> {
-        let sent = |(text, due): &mut (Text, bool)| {
-            ledger.count_delivered(u64::from(std::mem::take(due)));
+        let sent = |(text, unsent): &mut (Text, bool)| {
+            ledger.count_delivered(u64::from(std::mem::take(unsent)));
             text.clone()
         };
         let found: Vec<_> = self.messages.iter_mut().take(count).map(sent).collect();
@@ -111,9 +111,9 @@ impl Kept {
     /// The client has all messages before this number. One that it has never fetched is lost: the client counts wrong.
     pub(in crate::server) fn acknowledge(&mut self, start: u64, ledger: &Ledger) {
         while self.first < start
-            && let Some((text, due)) = self.messages.pop_front()
+            && let Some((text, unsent)) = self.messages.pop_front()
         {
-            ledger.count_gone(u64::from(due));
+            ledger.count_gone(u64::from(unsent));
             self.bytes -= text.len();
             self.first += 1;
         }
@@ -121,7 +121,7 @@ impl Kept {
 
     /// Nothing is fetched any more.
     pub(in crate::server) fn close(&mut self, ledger: &Ledger) {
-        ledger.count_gone(self.messages.drain(..).filter(|(_, due)| *due).count() as u64);
+        ledger.count_gone(self.messages.drain(..).filter(|(_, unsent)| *unsent).count() as u64);
         self.bytes = 0;
     }
 }

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(in crate::server) use self::connection::PolledConnection;
-use self::connection::{Life, State};
-pub(in crate::server) use self::kept::{Over, Wanted};
+use self::connection::{Phase, State};
+pub(in crate::server) use self::kept::{PollError, PollQuery};
 use self::transport::PolledTransport;
 use crate::core::peer::Peer;
 use crate::core::session::ClientSession;
@@ -44,8 +44,8 @@ pub(in crate::server) async fn connect(
     polled: &Arc<Polled>,
     peer: Peer,
     device: DeviceId,
-) -> Result<(String, Text), Refused> {
-    let id = new_id().ok_or(Refused::Failed)?;
+) -> Result<(String, Text), ConnectError> {
+    let id = new_id().ok_or(ConnectError::Failed)?;
     let context = shared.context(peer);
     let connection = Arc::new(PolledConnection {
         shared: Arc::clone(shared),
@@ -57,32 +57,32 @@ pub(in crate::server) async fn connect(
     {
         let mut all = polled.0.lock();
         if all.len() >= shared.config.limits.max_polled {
-            return Err(Refused::Full);
+            return Err(ConnectError::Full);
         }
         all.insert(id.clone(), Arc::clone(&connection));
     }
-    let listed = Registration { polled: Arc::clone(polled), id: id.clone(), connection: Arc::clone(&connection) };
+    let registration = Registration { polled: Arc::clone(polled), id: id.clone(), connection: Arc::clone(&connection) };
     let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
     let pump = MessagePump::new(Arc::clone(shared), &context, session, first, PolledTransport(Arc::clone(&connection)));
     let address = context.peer.address;
-    drop(shared.spawn(Box::pin(live(pump, listed)), address));
+    drop(shared.spawn(Box::pin(run(pump, registration)), address));
     // Whoever gives up before it is connected has left.
-    let mut caller = CancelOnDrop(Some(Arc::clone(&connection)));
+    let mut cancel = CancelOnDrop(Some(Arc::clone(&connection)));
     // A request that waits does not tell whether somebody still does: it waits as long as a client may stay away.
     let first = shared.clock.timeout(shared.config.limits.polled_timeout, connection.first_message()).await;
     let info = match first {
         Some(Some(info)) => info,
-        Some(None) => return Err(Refused::of(&connection)),
-        None => return Err(Refused::By(Refusal::DeviceNotFound(device))),
+        Some(None) => return Err(ConnectError::of(&connection)),
+        None => return Err(ConnectError::Refused(Refusal::DeviceNotFound(device))),
     };
-    caller.0 = None;
+    cancel.0 = None;
     Ok((id, info))
 }
 
 /// Why there is no polled connection.
-pub(in crate::server) enum Refused {
+pub(in crate::server) enum ConnectError {
     /// The session says why.
-    By(Refusal),
+    Refused(Refusal),
     /// The server stops.
     Stopping,
     /// There are too many.
@@ -91,9 +91,9 @@ pub(in crate::server) enum Refused {
     Failed,
 }
 
-impl Refused {
+impl ConnectError {
     fn of(connection: &PolledConnection) -> Self {
-        connection.outbox.refusal().map_or(Self::Stopping, Self::By)
+        connection.outbox.refusal().map_or(Self::Stopping, Self::Refused)
     }
 }
 
@@ -108,15 +108,15 @@ fn new_id() -> Option<String> {
 }
 
 /// A polled connection's task: as long as it lives, and then as long as what it has heard can be fetched.
-async fn live(pump: MessagePump<PolledTransport, ClientSession>, listed: Registration) {
-    let connection = Arc::clone(&listed.connection);
+async fn run(pump: MessagePump<PolledTransport, ClientSession>, registration: Registration) {
+    let connection = Arc::clone(&registration.connection);
     let shared = &connection.shared;
     if shared.unless_over(Box::pin(pump)).await.is_none() {
         return;
     }
     connection.end();
     while let Some(left) = connection.time_left(shared.clock.now()) {
-        let refused = connection.state.lock().life == Life::Closed;
+        let refused = connection.state.lock().phase == Phase::Closed;
         if refused || shared.clock.timeout(left, shared.stopping.cancelled()).await.is_some() {
             return;
         }
@@ -144,7 +144,7 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
             let mut state = connection.state.lock();
-            state.hung_up = true;
+            state.cancelled = true;
             state.wake();
         }
     }

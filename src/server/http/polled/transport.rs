@@ -15,11 +15,11 @@ pub(in crate::server) struct PolledTransport(pub(in crate::server) Arc<PolledCon
 impl MessageTransport for PolledTransport {
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let mut state = self.0.state.lock();
-        if let Some(text) = state.said.pop_front() {
-            state.said_bytes -= text.len();
+        if let Some(text) = state.incoming.pop_front() {
+            state.incoming_bytes -= text.len();
             return Poll::Ready(Incoming::Text(text));
         }
-        if state.hung_up {
+        if state.cancelled {
             return Poll::Ready(Incoming::Gone);
         }
         state.waker = Some(cx.waker().clone());
