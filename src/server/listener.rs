@@ -37,7 +37,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!("can not watch the listening socket: {error}"),
+        Err(error) => return tracing::error!("cannot watch the listening socket: {error}"),
     };
     if is_exposed(&shared.config, &*shared.hooks) {
         tracing::warn!(
@@ -69,7 +69,7 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
                 backoff = (backoff * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
                 if last_warned.is_none_or(|last_warned: Instant| last_warned.elapsed() >= Duration::from_secs(1)) {
                     last_warned = Some(Instant::now());
-                    tracing::warn!("can not accept connections, trying again and again: {error}");
+                    tracing::warn!("cannot accept connections, trying again and again: {error}");
                 }
                 tokio::select! {
                     () = shared.stopping.cancelled() => return,

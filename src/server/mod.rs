@@ -255,7 +255,7 @@ async fn run_timers(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tasks.wait() => {}
         Err(error) = shared.timers.run() => {
-            tracing::error!("can not watch the timer, and deadlines will be missed: {error}");
+            tracing::error!("cannot watch the timer, and deadlines will be missed: {error}");
             shared.tasks.wait().await;
         }
     }

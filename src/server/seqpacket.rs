@@ -76,7 +76,7 @@ impl SeqpacketListener {
         let listening = self.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
         let mut listener = match listening {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!("can not watch {}: {error}", self.path.display()),
+            Err(error) => return tracing::error!("cannot watch {}: {error}", self.path.display()),
         };
         loop {
             let accepted = tokio::select! {
@@ -87,7 +87,7 @@ impl SeqpacketListener {
             match accepted {
                 Ok(socket) => serve(&shared, self.kind, socket),
                 Err(error) => {
-                    tracing::warn!("can not accept on {}, trying again: {error}", self.path.display());
+                    tracing::warn!("cannot accept on {}, trying again: {error}", self.path.display());
                     tokio::select! {
                         () = shared.stopping.cancelled() => return,
                         () = shared.timers.sleep(Duration::from_secs(1)) => {}

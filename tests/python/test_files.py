@@ -266,7 +266,7 @@ def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
             hangs = ask(server, "/devices/cvd-1/files/hangs")
             assert (hangs.status, hangs.error) == (504, "The device's web server does not answer")
             rubbish = ask(server, "/devices/cvd-1/files/rubbish")
-            assert (rubbish.status, rubbish.error) == (502, "The device's web server can not be reached")
+            assert (rubbish.status, rubbish.error) == (502, "The device's web server cannot be reached")
             with pytest.raises((http.client.IncompleteRead, ConnectionError)):
                 ask(server, "/devices/cvd-1/files/breaks")
             for path in ("../x", "%2e%2e/x", "a/%2E./x", "..\\x", "%5cx"):
@@ -282,7 +282,7 @@ def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
             gone.says({"message_type": "register", "device_id": "gone", "device_info": {}, "device_port": port})
             gone.hears()
             refused = ask(server, "/devices/gone/files/x")
-        assert (refused.status, refused.error) == (502, "The device's web server can not be reached")
+        assert (refused.status, refused.error) == (502, "The device's web server cannot be reached")
         gone.leaves()
 
 

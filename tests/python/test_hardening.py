@@ -318,10 +318,10 @@ def test_descriptors_that_are_gone_come_back() -> None:
         with ExitStack() as held:
             for _ in range(100):
                 held.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
-            assert "can not accept connections" in process.stdout.readline()
+            assert "cannot accept connections" in process.stdout.readline()
             before = cpu_seconds(process.pid)
             began = time.monotonic()
-            assert "can not accept connections" in process.stdout.readline()
+            assert "cannot accept connections" in process.stdout.readline()
             assert time.monotonic() - began > 0.5, "one line a second"
             assert cpu_seconds(process.pid) - before < 0.5, "it does not spin"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

@@ -20,7 +20,7 @@ impl Transport for TcpStream {
 
     fn reset_on_close(&self) {
         if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
-            tracing::warn!("a connection can not be reset, and ends as others do: {error}");
+            tracing::warn!("a connection cannot be reset, and ends as others do: {error}");
         }
     }
 }

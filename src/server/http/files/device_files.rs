@@ -79,8 +79,8 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     let response = match fetched {
         Some(Ok(response)) => response,
         Some(Err(why)) => {
-            tracing::info!("the web server of device {id:?} on port {port} can not be reached: {why}");
-            return Err(error(StatusCode::BAD_GATEWAY, "The device's web server can not be reached"));
+            tracing::info!("the web server of device {id:?} on port {port} cannot be reached: {why}");
+            return Err(error(StatusCode::BAD_GATEWAY, "The device's web server cannot be reached"));
         }
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
