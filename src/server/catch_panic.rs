@@ -1,4 +1,6 @@
-//! A panic in one connection ends that connection only: it is counted and logged, and the listener lives.
+//! Catches a panic in a connection's task, so that it ends only that connection.
+//!
+//! The panic is counted and logged. The listener and all other connections continue.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,14 +11,18 @@ use std::task::{Context, Poll};
 
 use crate::observe::incidents::{Incident, Incidents};
 
-/// A connection's task.
+/// Wraps the task of one connection and catches its panics.
 pub(super) struct CatchPanic<T> {
+    /// The task that is polled.
     task: T,
+    /// Counts the panic.
     incidents: Arc<Incidents>,
+    /// The peer's address for the log; `None` for a local socket.
     address: Option<SocketAddr>,
 }
 
 impl<T> CatchPanic<T> {
+    /// Wraps a task.
     pub(super) fn new(task: T, incidents: &Arc<Incidents>, address: Option<SocketAddr>) -> Self {
         Self { task, incidents: Arc::clone(incidents), address }
     }
@@ -27,7 +33,7 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = Pin::new(&mut self.task);
-        // Whatever the task leaves half done, it is dropped and never polled again.
+        // Unwind safety: the task may be left in any state, but it is dropped and never polled again.
         match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
@@ -44,6 +50,7 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
     }
 }
 
+/// Returns the address as the log names it.
 fn peer_name(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "a local peer".into(), |address| address.to_string())
 }

@@ -1,4 +1,4 @@
-//! Where a request came from, and the upgrade that its endpoint has agreed to.
+//! The origin of a request, and the upgrade that its endpoint accepted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,23 +11,29 @@ use crate::access::connection_limits::Permit;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
 
-/// What an endpoint leaves behind when it agrees to an upgrade; the connection's task goes on with it.
+/// An accepted upgrade. The endpoint stores it in [`ConnectInfo::upgrade`]; the connection's task continues with it.
 pub(super) struct Upgrade {
+    /// Resolves to the transport once hyper has written the 101.
     pub(super) transport: OnUpgrade,
+    /// The peer, after `authorize` accepted it.
     pub(super) peer: Peer,
-    /// The device that the request names, where its path does.
+    /// The device that the path names, as in `/devices/{id}/connect`.
     pub(super) device: Option<DeviceId>,
-    /// When the endpoint agreed. Deadlines count from here: the 101 may reach the peer before the task goes on.
+    /// The time at which the endpoint accepted. Deadlines count from here.
+    ///
+    /// The peer may read the 101 before the connection's task runs again.
     pub(super) agreed_at: Instant,
 }
 
-/// Travels with each request, so that endpoints know where it came from and where to leave an [`Upgrade`].
+/// Information about the connection. It travels in the extensions of each request.
 #[derive(Clone)]
 pub(super) struct ConnectInfo {
+    /// The address of the sender.
     pub(super) address: SocketAddr,
-    /// Whom the TLS certificate of its sender is for.
+    /// The subject of the sender's TLS client certificate.
     pub(super) certificate: Option<Arc<str>>,
+    /// The slot in which an endpoint stores an accepted upgrade.
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
-    /// For requests that take their time, and are meant to.
+    /// The connection's permit. A request that may legitimately take long marks it as opened.
     pub(super) permit: Arc<Permit>,
 }

@@ -1,4 +1,4 @@
-//! One accepted connection, from the TLS handshake to its end: one task. HTTP/1.1 until it is upgraded, if it is.
+//! One accepted connection in one task: TLS handshake, HTTP/1.1, then a WebSocket if a request is upgraded.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,22 +24,28 @@ use crate::server::time::sleep::HyperTimer;
 use crate::server::ws::open::{self, BoxFuture};
 use crate::server::ws::transport::Transport;
 
+/// An accepted connection that has not been served yet.
 pub(super) struct Connection {
+    /// The state that all connections share.
     shared: Arc<Shared>,
+    /// Answers the requests of this connection.
     service: Service,
+    /// The peer's address.
     address: SocketAddr,
+    /// The place of this connection among those that the limits allow.
     permit: Arc<Permit>,
 }
 
 impl Connection {
+    /// Creates the connection. It does no I/O.
     pub(super) fn new(shared: Arc<Shared>, service: Service, address: SocketAddr, permit: Permit) -> Self {
         Self { shared, service, address, permit: Arc::new(permit) }
     }
 
-    /// Serves it until it ends, or the server is over.
+    /// Returns the task that serves the connection until it ends or the server terminates it.
     pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
-        // Each boxed by itself: what a TLS handshake needs is many times what a request does.
+        // Each branch is boxed by itself: a TLS handshake needs many times the memory of a request.
         let opening: Opening = match tls {
             Some(tls) => Box::pin(self.speak_tls(stream, tls)),
             None => Box::pin(self.speak_http(stream, None)),
@@ -47,13 +53,13 @@ impl Connection {
         ConnectionTask::begin(shared, permit, opening)
     }
 
-    /// The same for a connection in memory.
+    /// Returns the same task for an in-memory connection.
     pub(super) fn run_in_memory(self, stream: DuplexStream) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
         ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, None)))
     }
 
-    /// TLS, and HTTP within it.
+    /// Performs the TLS handshake with a timeout, then serves HTTP.
     async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<BoxFuture> {
         let limit = self.shared.config.limits.tls_handshake_timeout;
         let handshake = self.shared.timers.timeout(limit, tls.accept(stream));
@@ -74,7 +80,7 @@ impl Connection {
         None
     }
 
-    /// HTTP, until an endpoint has agreed to an upgrade.
+    /// Serves HTTP until an endpoint accepts an upgrade. Returns the future that serves the WebSocket.
     async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<BoxFuture>
     where
         S: Transport,
@@ -92,22 +98,29 @@ impl Connection {
     }
 }
 
+/// The first stage of a connection. It resolves to the second, or to `None` where nothing was upgraded.
 type Opening = Pin<Box<dyn Future<Output = Option<BoxFuture>> + Send>>;
 
-/// A connection's task, in two stages, each boxed: what it takes to open one is gone when its long life begins.
+/// The task of one connection, in two stages.
+///
+/// Each stage is boxed by itself. The memory of the TLS handshake and of HTTP is freed before the WebSocket, which may
+/// stay open for days, is served.
 pub(super) struct ConnectionTask {
+    /// The current stage.
     stage: Stage,
     permit: Arc<Permit>,
 }
 
+/// The stage of a connection.
 enum Stage {
+    /// TLS and HTTP.
     Opening(Opening),
-    /// It knows of the server's end by its outbox.
+    /// Notices the server's stop through its outbox.
     Open(BoxFuture),
 }
 
 impl ConnectionTask {
-    /// Opens it, unless others need the room or the server is over.
+    /// Starts the first stage. It ends early if it is evicted in favour of newer connections or the server terminates.
     fn begin(shared: Arc<Shared>, permit: Arc<Permit>, open: Opening) -> Self {
         let room = Arc::clone(&permit);
         let opening = Box::pin(async move {
@@ -138,6 +151,7 @@ impl Future for ConnectionTask {
     }
 }
 
+/// Answers HTTP requests until the connection ends or is upgraded.
 async fn answer_requests<S>(shared: &Arc<Shared>, service: &Service, connect_info: ConnectInfo, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -152,9 +166,9 @@ where
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
-        // Whoever has said all it will say may still listen.
+        // A peer that has sent its last request may still read.
         .half_close(true)
-        // Answers are short: to copy them together costs less than to have the system gather them.
+        // Answers are short: copying them into one buffer costs less than a vectored write.
         .writev(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -177,8 +191,9 @@ where
     }
 }
 
-/// Reads on without listening until the peer hangs up: closing a socket with unread input resets it, and takes the
-/// answer back that says what was wrong with the request.
+/// Reads and discards input until the peer closes.
+///
+/// Closing a socket with unread input resets the connection. The peer would lose the answer that names its mistake.
 async fn read_out(mut stream: impl AsyncRead + Unpin) {
     let mut scratch = [0; 1024];
     while matches!(stream.read(&mut scratch).await, Ok(1..)) {}

@@ -1,4 +1,4 @@
-//! Observers of the hub: the log of who comes and goes, and a counter for those who wait for somebody.
+//! Observers of the hub: a log of peers that come and go, and a counter that waiters wait on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,36 +7,45 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::core::hub::{Client, Device, Observer};
 
-/// Counts up whenever somebody comes or goes. Take the count, look, and wait for it to move: nothing is missed.
+/// A counter that increases with each change in the hub or the journal.
+///
+/// To wait for a condition without missing a change: read the count, check the condition, then wait for the count to
+/// move.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// The number of changes so far.
     count: Mutex<u64>,
+    /// Notified after each change.
     moved: Condvar,
 }
 
 impl Changes {
-    /// The count now.
+    /// Returns the current count.
     pub fn count(&self) -> u64 {
         *self.count.lock()
     }
 
-    /// Blocks this thread until the count is no longer `seen`, or `timeout` is over; returns the count then.
+    /// Blocks the thread until the count differs from `seen` or the timeout expires. Returns the count.
     pub fn wait(&self, seen: u64, timeout: Duration) -> u64 {
         let mut count = self.count.lock();
         self.moved.wait_while_for(&mut count, |count| *count == seen, timeout);
         *count
     }
 
-    /// Wakes everybody who waits.
+    /// Increases the count and wakes all waiters.
     pub fn mark(&self) {
         *self.count.lock() += 1;
         self.moved.notify_all();
     }
 }
 
-/// Logs, counts, and passes on. Ids are logged in quotes and escaped: they are a peer's words.
+/// Logs each event, counts it and passes it on.
+///
+/// Ids come from peers, so they are logged quoted and escaped.
 pub(super) struct LoggingObserver {
+    /// Counts the events.
     pub(super) changes: Arc<Changes>,
+    /// Gets each event afterwards.
     pub(super) next: Arc<dyn Observer>,
 }
 

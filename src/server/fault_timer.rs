@@ -1,5 +1,4 @@
-//! What a server does for those who watch its relay: tells a journal the time and others of its entries, and lets go
-//! what faults hold back when its time has come.
+//! The server's part in journal and faults: a clock for the journal, and a task that releases delayed forwards on time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,10 +11,13 @@ use crate::server::events::Changes;
 use crate::server::shared::Shared;
 use crate::server::time::clock::Clock;
 
-/// Whom a server's journal turns to.
+/// Gives the journal the server's clock, and tells waiters and the observer of new entries.
 pub(super) struct JournalHooks {
+    /// The clock that dates entries.
     pub(super) clock: Arc<Clock>,
+    /// Marked for each new entry.
     pub(super) changes: Arc<Changes>,
+    /// Told of each new entry.
     pub(super) observer: Arc<dyn Observer>,
 }
 
@@ -30,7 +32,7 @@ impl JournalObserver for JournalHooks {
     }
 }
 
-/// Lets go what faults hold back, each when its time has come, until the server is over.
+/// Releases forwards that faults hold back, each at its deadline, until the server stops.
 pub(super) async fn release_when_due(shared: Arc<Shared>) {
     let mut due: Option<Instant> = None;
     loop {
@@ -50,7 +52,7 @@ pub(super) async fn release_when_due(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Waits until the relay's next release is at another time than this.
+    /// Waits until the relay's next release is no longer at `known`.
     async fn next_release_changed(&self, known: Option<Instant>) {
         poll_fn(|cx| {
             let next = self.relay.release(cx, self.clock.now());

@@ -1,4 +1,4 @@
-//! The listening socket, and the loop that accepts connections from it.
+//! The listening socket and its accept loop.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,17 +16,19 @@ use crate::access::hooks::Hooks;
 use crate::config::Config;
 use crate::config::tls::Tls;
 
-/// Connections the system keeps for us until we accept them.
+/// Connections that the kernel queues until the server accepts them.
 const BACKLOG: i32 = 4096;
 
+/// Creates the listening socket. It needs no runtime.
 pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A port that was just left can be taken again; one that somebody listens on can not.
+    // `SO_REUSEADDR` allows a port that another server has just left. A port that another socket listens on stays
+    // taken.
     socket.set_reuse_address(true)?;
     if matches!(address.ip(), IpAddr::V6(ip) if ip.is_unspecified()) {
         socket.set_only_v6(false)?;
     }
-    // Signaling is small messages that somebody waits for. Accepted sockets have it from the one that listens.
+    // Signaling messages are small and latency matters. Accepted sockets inherit the option.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -34,6 +36,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Accepts connections and spawns a task for each, until the server stops.
 pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -47,7 +50,7 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
     }
     let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
     let mut backoff = Duration::ZERO;
-    // At most one line a second.
+    // Limits the warning to one line a second.
     let mut last_warned = None;
     loop {
         let accepted = tokio::select! {
@@ -65,7 +68,7 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                // No descriptors or no memory: they come back when somebody leaves.
+                // The process is out of descriptors or memory. Both return when a connection ends.
                 backoff = (backoff * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
                 if last_warned.is_none_or(|last_warned: Instant| last_warned.elapsed() >= Duration::from_secs(1)) {
                     last_warned = Some(Instant::now());
@@ -80,12 +83,13 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
     }
 }
 
+/// Whether the error concerns only the connection that was about to be accepted.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Whether other machines reach it, and nobody is asked who they are.
+/// Whether other machines can reach the server without authentication.
 pub(super) fn is_exposed(config: &Config, hooks: &dyn Hooks) -> bool {
     let asks = hooks.authenticates() || config.tls.as_ref().is_some_and(Tls::asks_clients);
     !config.host.is_loopback() && !asks

@@ -1,5 +1,7 @@
-//! The porter: carries whole texts between a session and a wire that has no frames, no pings and no goodbye of its own.
-//! What the pump is to a WebSocket, without all that a WebSocket is.
+//! The task that carries whole texts between a session and a message transport (packets, polling).
+//!
+//! A message transport has no frames, no pings and no closing handshake. A WebSocket has all three, so it has a task of
+//! its own, the pump in [`ws`](crate::server::ws).
 
 use std::future::Future;
 use std::io;
@@ -19,52 +21,58 @@ use crate::server::shared::Shared;
 use crate::server::throttle::Sent;
 use crate::server::time::timers::Timer;
 
-/// Rounds in one poll, before other tasks have their turn.
+/// Rounds in one poll, before the task yields to others.
 const ROUNDS: usize = 64;
 
-/// What came over a wire.
+/// An input from a message transport.
 pub(super) enum Incoming {
     /// A text.
     Text(String),
-    /// What is none.
+    /// Input that is no text; the refusal names the reason.
     Invalid(Refusal),
-    /// More than a message may have.
+    /// A message above the size limit.
     TooBig,
-    /// The peer has hung up.
+    /// The peer closed the transport.
     Gone,
 }
 
-/// What texts go over.
+/// A transport of whole messages.
 pub(super) trait MessageTransport: Send + Unpin {
-    /// The next thing that came.
+    /// Polls for the next input.
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming>;
 
-    /// Takes a message, and books it: `forward` tells whether a peer's forward is in it.
+    /// Polls to send a message, and counts it in the ledger. `forward` says whether it carries a peer's forward.
     fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>>;
 
-    /// Nothing comes after this.
+    /// Ends the transport. No message follows.
     fn end(&mut self, end: &End);
 
-    /// When the peer is given up that has not been heard of.
+    /// The time at which a silent peer counts as gone; `None` if the transport itself notices.
     fn deadline(&self) -> Option<Instant>;
 }
 
-/// One peer's task.
+/// The task of one peer.
 pub(super) struct MessagePump<W, P> {
+    /// The registration in the hub.
     connection_id: ConnectionId,
+    /// Drives the session.
     driver: SessionDriver<P>,
+    /// Carries the messages.
     transport: W,
-    /// What the wire has had no room for, since when.
+    /// The message that the transport has no room for: its text, whether it is a forward, and since when it waits.
     pending: Option<(Text, bool, Instant)>,
-    /// The outbox has closed: what waits there has to be taken by then.
+    /// Deadline to flush the outbox, once the outbox has closed.
     close_by: Option<Instant>,
+    /// The task has finished.
     done: bool,
+    /// A waiter of [`Outbox::rechecked`](crate::core::outbox::Outbox::rechecked) may be pending.
     rechecking: bool,
+    /// Wakes the task at the next deadline.
     timer: Timer,
 }
 
 impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
-    /// Lets the peer into the hub, and takes the first step.
+    /// Registers the peer in the hub, and handles the session's first step.
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, first: Step, transport: W) -> Self {
         let connection_id = shared.hub.add_connection(&context.outbox);
         let (now, timer) = (shared.clock.now(), Timer::new(&shared.timers));
@@ -82,7 +90,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
         pump
     }
 
-    /// Hands on what waits in the outbox, as far as the wire takes it.
+    /// Writes messages of the outbox until it is empty or the transport has no room. Returns true if it made progress.
     fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let mut busy = false;
         while !self.done {
@@ -101,7 +109,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             busy = true;
             match outgoing {
                 Outgoing::Message { text, forward } => self.pending = Some((text, forward, now)),
-                // There are no pings here: whoever is connected is alive.
+                // The transport has no pings. An open connection counts as alive.
                 Outgoing::Ping => self.driver.outbox.alive(),
                 Outgoing::Recheck => {
                     self.rechecking = true;
@@ -124,8 +132,9 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
         busy
     }
 
+    /// Reads one text. Returns true if it made progress.
     fn read(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        // One text at a time, so that all directions have their turn.
+        // One text a round, so that all directions make progress.
         if self.done || self.close_by.is_some() || self.driver.holds_enough() {
             return false;
         }
@@ -155,7 +164,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
         true
     }
 
-    /// Arms the timer for what is due next, and does what is due now.
+    /// Handles an expired deadline, or sets the timer to the next one. Returns true if it made progress.
     fn check_deadlines(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let write = self.pending.as_ref().and_then(|(_, _, since)| since.checked_add(self.write_timeout()));
         let peer_deadline = self.transport.deadline();
@@ -187,6 +196,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
         true
     }
 
+    /// The time that a peer may take nothing before it is a slow consumer (docs/protocol.md 4.3.10).
     fn write_timeout(&self) -> std::time::Duration {
         self.driver.shared.config.limits.write_timeout
     }
@@ -219,7 +229,7 @@ impl<W: MessageTransport, P: Session + Unpin> Future for MessagePump<W, P> {
 }
 
 impl<W, P> Drop for MessagePump<W, P> {
-    /// However it ends, a panic included: the books are closed, and nobody holds on to it.
+    /// Settles the ledger and leaves the hub, however the task ends, a panic included.
     fn drop(&mut self) {
         let pending = self.pending.take().map_or(0, |(_, forward, _)| u64::from(forward));
         let unsent = self.driver.outbox.drain() + pending;

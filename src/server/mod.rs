@@ -1,7 +1,7 @@
-//! Bind, serve, stop: the accept loop and what all connections of one server share.
+//! The server: bind, serve, stop.
 //!
-//! The caller binds and the caller stops; a server that was bound is listening. Every connection is one task on a
-//! tracker, so that a server that has stopped has left nothing behind.
+//! A server listens as soon as it is bound. Each connection is one task on a tracker, so a server that has stopped has
+//! left no task behind.
 
 mod catch_panic;
 mod connect_info;
@@ -51,27 +51,31 @@ use crate::observe::journal::Journal;
 use crate::observe::ledger::LedgerReading;
 use crate::observe::request_counts::RequestCounts;
 
-/// A server that listens and does not answer yet.
+/// A server that listens and does not accept connections yet.
 pub struct Server {
     shared: Arc<Shared>,
+    /// The listening TCP socket.
     listener: std::net::TcpListener,
+    /// The local sockets.
     local: Vec<SeqpacketListener>,
     address: SocketAddr,
 }
 
-/// A server that answers.
+/// A handle to a server that accepts connections. Clones refer to the same server.
 #[derive(Clone)]
 pub struct Running {
     shared: Arc<Shared>,
+    /// The HTTP routes, for connections in memory.
     routes: Routes,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Checks the settings and listens. Needs no runtime yet.
+    /// Checks the settings and listens. It needs no runtime.
     ///
     /// # Errors
-    /// [`Error::Config`] and [`Error::Bind`].
+    /// [`Error::Config`] for invalid settings; [`Error::Bind`] and [`Error::BindLocal`] if the server cannot listen;
+    /// [`Error::Runtime`] if the system has no descriptor left for the timer.
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
         if is_exposed(&config, &*hooks) && !config.allow_unauthenticated {
@@ -100,7 +104,8 @@ impl Server {
             Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
         });
         let client_ids = config.client_ids;
-        // By the system's clock, not by one that a test has turned: real devices do not know of that one.
+        // The system's clock, not the server's: real devices do not know of a clock that a test has moved
+        // (docs/protocol.md 2.5.3).
         let first_client_id =
             move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
         let hub = Hub::new(Arc::new(logging_observer), config.limits.max_devices, first_client_id);
@@ -128,15 +133,15 @@ impl Server {
         Ok(Self { shared: Arc::new(shared), listener, local, address })
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts to answer, on the runtime this is called in.
+    /// Starts to accept connections, on the current tokio runtime.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, and time where the system is not Linux.
+    /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
         let Self { shared, listener, local, address } = self;
         for kind in local {
@@ -151,13 +156,14 @@ impl Server {
 }
 
 impl Running {
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves one more connection, in memory: as any that was accepted from this machine, and without TLS. Returns the
-    /// task, which ends with the connection.
+    /// Serves one more connection, in memory: without TLS, and with the limits of a connection from loopback.
+    ///
+    /// Returns the task, which ends with the connection.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -169,73 +175,77 @@ impl Running {
         self.shared.spawn(connection.run_in_memory(stream), Some(address))
     }
 
-    /// Who is there.
+    /// The registered devices and their clients.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.shared.hub
     }
 
-    /// What became of the forwards so far.
+    /// The number of forwards by outcome.
     pub fn ledger(&self) -> LedgerReading {
         self.shared.relay.ledger().read()
     }
 
-    /// How often what should not happen did.
+    /// The number of incidents by kind.
     pub fn incidents(&self) -> &Incidents {
         &self.shared.incidents
     }
 
-    /// What was said, if it was to be written down.
+    /// The journal, if the settings ask for one.
     pub fn journal(&self) -> Option<&Arc<Journal>> {
         self.shared.relay.journal()
     }
 
-    /// Arms a fault: it strikes from the next forward on.
+    /// Arms a fault. It applies from the next forward on.
     pub fn arm_fault(&self, rule: Rule) -> RuleId {
         self.shared.relay.arm(rule)
     }
 
-    /// Removes a fault; what it holds back goes on at once. `None` if it is not armed.
+    /// Removes a fault and releases the forwards that it holds back. `None` if it is not armed.
     pub fn disarm_fault(&self, id: RuleId) -> Option<FaultStats> {
         self.shared.relay.disarm(id, self.shared.clock.now())
     }
 
-    /// What became of a fault so far, if it is armed.
+    /// The statistics of a fault. `None` if it is not armed.
     pub fn fault_tally(&self, id: RuleId) -> Option<FaultStats> {
         self.shared.relay.tally(id)
     }
 
-    /// What faults leave to chance goes by this seed, in those armed from now on. Default 0.
+    /// Sets the seed of faults that are armed from now on. The default is 0.
     pub fn seed_faults(&self, seed: u64) {
         self.shared.relay.set_seed(seed);
     }
 
-    /// The time it goes by.
+    /// The server's clock.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// After the clock was turned: has everybody look at it. The receiver is hung up on once all that was due is done.
+    /// Applies a change of the clock: all sessions recheck their deadlines.
+    ///
+    /// The receiver is disconnected once everything that was due is done.
     pub fn clock_turned(&self) -> mpsc::Receiver<()> {
         self.shared.relay.release_due(self.shared.clock.now());
         self.shared.hub.wake_all_sessions()
     }
 
-    /// A counter to wait on.
+    /// A counter that increases with each event; a thread can wait on it.
     pub fn changes(&self) -> &Arc<Changes> {
         &self.shared.changes
     }
 
-    /// Tells peers other ICE servers from now on, and live devices at once, in a new `config`.
+    /// Sets the ICE servers of new `config` messages, and sends connected devices a new `config`.
     pub fn set_ice_servers(&self, source: IceSource) {
         *self.shared.ice.write() = source;
         self.shared.hub.renew_config();
     }
 
-    /// Stops listening, says 1001 to everyone, and waits until all connections are gone, at most until `deadline`;
-    /// then drops what is left. Returns whether everybody left in time.
+    /// Stops the server and returns whether all connections closed in time.
+    ///
+    /// The server stops listening and sends each peer a close frame with 1001. Connections that are still open after
+    /// `deadline` are dropped.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.shared.stopping.cancel();
-        // Goodbyes have deadlines too.
+        // A frozen clock would stop the timeouts of the closing handshakes.
         self.shared.clock.resume();
         self.shared.hub.close(&End::close(1001, "server stopping"));
         self.shared.tasks.close();
@@ -250,7 +260,7 @@ impl Running {
     }
 }
 
-/// Wakes connections when their time has come, until the last of them has gone.
+/// Fires due timers until the last connection has ended.
 async fn run_timers(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tasks.wait() => {}

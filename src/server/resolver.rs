@@ -1,4 +1,4 @@
-//! Answers to what sessions ask: from the settings where they say it, from hooks under a deadline where they do not.
+//! Answers to the questions of sessions: at once from the settings, or from hooks with a timeout.
 
 use serde_json::value::RawValue;
 use std::future::Future;
@@ -14,16 +14,21 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, IceServers, Text, outbound};
 use crate::server::shared::Shared;
 
-/// An answer that is there, or one that takes its time.
+/// An answer, at once or later.
 pub(super) enum Resolved {
+    /// The answer is known.
     Ready(Answer),
+    /// A future that resolves to the answer.
     Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
-/// The ICE servers, there or to come.
+/// The ICE servers, at once or later.
 pub(super) enum ResolvedIce {
+    /// The servers, and how long their credentials are valid.
     Ready(IceServers, Option<std::time::Duration>),
+    /// The hook's future.
     Pending(HookFuture<IceServers>),
+    /// No credentials could be made; the reason is in the log.
     Failed,
 }
 
@@ -44,6 +49,7 @@ impl Shared {
         }
     }
 
+    /// Answers [`Question::Config`].
     fn config_for(self: &Arc<Self>, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> Resolved {
         match self.ice_servers_for(peer, role, device_id) {
             ResolvedIce::Ready(servers, good_for) => Resolved::Ready(Answer::Config(servers.config(), good_for)),
@@ -60,7 +66,7 @@ impl Shared {
         }
     }
 
-    /// The ICE servers for a peer in this role.
+    /// Returns the ICE servers for a peer in this role.
     pub(super) fn ice_servers_for(&self, peer: &Arc<Peer>, role: Role, device_id: Option<DeviceId>) -> ResolvedIce {
         match &*self.ice.read() {
             IceSource::Fixed(servers) => ResolvedIce::Ready(servers.clone(), None),
@@ -81,6 +87,7 @@ impl Shared {
         }
     }
 
+    /// Answers [`Question::DeviceInfo`], through the hook `filter_device_info` if there is one.
     pub(super) fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Resolved {
         let Some(future) = self.hooks.filter_device_info(device, client) else {
             return Resolved::Ready(Answer::DeviceInfo(device.info.clone()));
@@ -95,7 +102,7 @@ impl Shared {
         }))
     }
 
-    /// Waits for a hook, for a peer that is connected.
+    /// Waits for a hook on behalf of a connected peer. An error becomes the refusal that the peer gets.
     async fn decide<T>(&self, hook: &'static str, peer: &str, future: HookFuture<T>) -> Result<T, Refusal> {
         self.wait_for_hook(hook, peer, future).await.map_err(|error| match error {
             HookError::Refused { reason, .. } => Refusal::NotAuthorized(reason),
@@ -103,7 +110,7 @@ impl Shared {
         })
     }
 
-    /// Waits for a hook, until the deadline: one that takes longer has failed.
+    /// Waits for a hook. A hook that exceeds the timeout counts as failed.
     pub(super) async fn wait_for_hook<T>(
         &self,
         hook: &'static str,
@@ -118,6 +125,7 @@ impl Shared {
     }
 }
 
+/// Checks the JSON that the hook returned and puts it into a `device_info` message.
 fn device_info(json: &str) -> Result<Text, Refusal> {
     match serde_json::from_str::<&RawValue>(json) {
         Ok(info) => Ok(outbound::device_info(info.get())),

@@ -1,6 +1,7 @@
-//! The device socket and the control socket (docs/protocol.md 5.1 and 5.2): `SOCK_SEQPACKET`, one JSON message in each packet.
+//! The device socket and the control socket (docs/protocol.md 5.1 and 5.2): `SOCK_SEQPACKET`, one JSON message a
+//! packet.
 //!
-//! Who may use them is up to the file system: they belong to the server's user and group, with mode 0770.
+//! File permissions decide which processes may connect: the socket belongs to the server's user and group, mode 0770.
 
 use std::fs;
 use std::io;
@@ -24,36 +25,40 @@ use crate::server::message_pump::{Incoming, MessagePump, MessageTransport};
 use crate::server::shared::Shared;
 use crate::server::ws::open::BoxFuture;
 
-/// Owner and group, as Cuttlefish's own operator has it.
+/// Mode of the socket file: owner and group may connect, as with the current operator (docs/protocol.md 5.1.1).
 const MODE: u32 = 0o770;
 
+/// Connections that the kernel queues until the server accepts them.
 const BACKLOG: i32 = 128;
 
-/// What a local socket is for.
+/// The purpose of a local socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SocketKind {
-    /// Devices register.
+    /// The device socket, on which devices register.
     Devices,
-    /// Devices are announced.
+    /// The control socket, on which devices are pre-registered.
     Control,
 }
 
-/// A socket that listens. Its file goes when it does.
+/// A listening local socket. Its file is removed when it is dropped.
 pub(super) struct SeqpacketListener {
+    /// The purpose of the socket.
     kind: SocketKind,
+    /// The path of the socket file.
     path: PathBuf,
+    /// The listening socket.
     socket: Socket,
-    /// Device and inode of our file: another one in its place is not ours to remove.
+    /// Device and inode of the file. A file that has replaced it is left alone.
     file: (u64, u64),
 }
 
 impl SeqpacketListener {
-    /// Listens. The file of a server that is gone is replaced.
+    /// Listens on `path`. The file of a server that is gone is replaced.
     pub(super) fn bind(kind: SocketKind, path: &Path) -> Result<Self, Error> {
         let error = |source| Error::BindLocal { path: path.to_owned(), source };
         make_room(path).map_err(error)?;
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(error)?;
-        // Under another name until it has its mode and listens: nobody is to find it half made.
+        // The socket gets a temporary name until it has its mode and listens, so no client connects too early.
         let unfinished = unfinished(path);
         drop(fs::remove_file(&unfinished));
         let made = (|| {
@@ -71,7 +76,7 @@ impl SeqpacketListener {
         Ok(Self { kind, path: path.to_owned(), socket, file: made.map_err(error)? })
     }
 
-    /// Accepts until the server stops.
+    /// Accepts connections until the server stops.
     pub(super) async fn accept(self, shared: Arc<Shared>) {
         let listening = self.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
         let mut listener = match listening {
@@ -107,7 +112,7 @@ impl Drop for SeqpacketListener {
     }
 }
 
-/// Makes sure that nobody listens there, and that what is there is no file of somebody's.
+/// Checks that `path` is free: no file is there but a socket on which no process listens.
 fn make_room(path: &Path) -> io::Result<()> {
     let there = match fs::symlink_metadata(path) {
         Ok(there) => there,
@@ -118,24 +123,26 @@ fn make_room(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
     }
     let caller = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-    // One that is too busy to accept is alive as well.
+    // Non-blocking: a server that is too busy to accept is alive as well.
     caller.set_nonblocking(true)?;
     match caller.connect(&SockAddr::unix(path)?) {
-        // Its server is gone; renaming ours over it replaces it.
+        // The old server is gone. The later rename replaces its socket file.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        // Whatever kind of socket it is, somebody listens.
+        // Another process listens, whichever socket type it uses.
         Ok(()) | Err(_) => Err(io::Error::from(io::ErrorKind::AddrInUse)),
     }
 }
 
+/// The temporary name of a socket file.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     path.with_file_name(name)
 }
 
+/// Serves one accepted connection in a task of its own.
 fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
-    // Counted like those that come over the network.
+    // The limits count local connections as loopback connections.
     let permit = shared.limiter.acquire(std::net::Ipv4Addr::LOCALHOST.into(), Instant::now());
     if let Some(why) = permit.turned_away {
         return tracing::info!("turned a local connection away: {why}");
@@ -168,18 +175,21 @@ fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     drop(shared.spawn(Box::pin(counted), None));
 }
 
-/// The largest packet that the system takes, in bytes: what the socket's send buffer holds, less what the kernel keeps
-/// for itself (32 bytes, `unix_dgram_sendmsg`). A larger one would be refused with `EMSGSIZE`.
+/// The largest packet that the kernel accepts, in bytes (docs/protocol.md 5.1.6).
+///
+/// The kernel keeps 32 bytes of the send buffer for itself (`unix_dgram_sendmsg`). It refuses a larger packet with
+/// `EMSGSIZE`.
 fn max_packet(socket: &UnixSeqpacket) -> usize {
     let buffer = SockRef::from(socket).send_buffer_size();
     buffer.map_or(MAX_DEVICE_MESSAGE, |bytes| bytes.saturating_sub(32))
 }
 
-/// Packets, each of them one text.
+/// A message transport over packets, each of which is one text.
 struct PacketTransport {
     shared: Arc<Shared>,
+    /// The connected socket.
     socket: UnixSeqpacket,
-    /// As large as a message may be; memory is taken as far as packets reach into it.
+    /// Receives one packet, so it has the size of the largest message. Only pages that a packet touches use memory.
     buffer: Vec<u8>,
 }
 
@@ -210,10 +220,10 @@ impl MessageTransport for PacketTransport {
         Poll::Ready(Ok(()))
     }
 
-    /// There is no goodbye: the socket closes.
+    /// The transport has no close frame: dropping the socket is the end.
     fn end(&mut self, _: &End) {}
 
-    /// Whoever is gone has its socket closed by the system.
+    /// A peer that is gone needs no timeout: the kernel closes its socket.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -1,5 +1,7 @@
-//! One peer's dialogue with the house, whatever it came over: its session, the question that the session has asked, the
-//! texts that wait for the answer, and what the peer may still send. Edges carry the texts.
+//! Drives the session of one peer, independent of the transport.
+//!
+//! The driver owns the session, its pending question, the texts that wait for the answer, and the peer's rate limits.
+//! The transport's task reads and writes texts.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,21 +18,28 @@ use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
 use crate::server::throttle::{Sent, Throttle};
 
+/// Drives one session.
 pub(super) struct SessionDriver<P> {
+    /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
+    /// The peer of the session.
     pub(super) peer: Arc<Peer>,
+    /// The queue of messages to the peer.
     pub(super) outbox: Arc<Outbox>,
+    /// The session.
     pub(super) session: P,
-    /// The question the session has asked, and the answer to come.
+    /// The pending answer to the session's question.
     question: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// Texts that came while the session waits for an answer.
+    /// Texts that wait while [`Session::holds_texts`].
     held: VecDeque<String>,
+    /// The size of `held` in bytes.
     held_bytes: usize,
-    /// What the peer may still send.
+    /// The peer's rate limits.
     throttle: Throttle,
 }
 
 impl<P: Session> SessionDriver<P> {
+    /// Creates a driver without a pending question.
     pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, now: Instant) -> Self {
         Self {
             peer: Arc::clone(&context.peer),
@@ -44,7 +53,7 @@ impl<P: Session> SessionDriver<P> {
         }
     }
 
-    /// Puts a session's question on its way; feeds it what it can be told at once.
+    /// Handles a step: counts an error, or resolves a question. An answer that is ready is fed back at once.
     pub(super) fn take(&mut self, mut step: Step, now: Instant) {
         if let Step::Withheld(refusal) = &step {
             self.shared.incidents.count(Incident::ErrorWithheld);
@@ -64,7 +73,7 @@ impl<P: Session> SessionDriver<P> {
         }
     }
 
-    /// What the peer has sent counts. Beyond what it may send it is told, and sent away.
+    /// Counts an input against the rate limits. Returns false if the peer exceeds them; the session is then closed.
     pub(super) fn spend(&mut self, sent: Sent, now: Instant) -> bool {
         let Err(refusal) = self.throttle.spend(&self.shared.config.limits, sent, now) else { return true };
         if !self.outbox.is_closed() {
@@ -73,31 +82,32 @@ impl<P: Session> SessionDriver<P> {
         false
     }
 
-    /// A text that the session takes now.
+    /// Feeds the session a text.
     pub(super) fn feed(&mut self, text: &str, now: Instant) {
         let step = self.session.on_text(text, now);
         self.take(step, now);
     }
 
-    /// A text that has to wait, since [`Session::holds_texts`].
+    /// Queues a text while [`Session::holds_texts`].
     pub(super) fn hold(&mut self, text: String) {
         self.held_bytes += text.len();
         self.held.push_back(text);
     }
 
-    /// Whether texts are held back, and enough of them: then the peer has to wait, and its pings too. That ends with
-    /// the deadline of the hook.
+    /// Whether the queue of held texts is full. The transport must then stop reading (backpressure).
+    ///
+    /// Pings are not read either in that time. It ends at the latest with the hook's timeout.
     pub(super) fn holds_enough(&self) -> bool {
         let limits = &self.shared.config.limits;
         self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
     }
 
-    /// Whether a question is under way.
+    /// Whether a question is pending.
     pub(super) fn is_asking(&self) -> bool {
         self.question.is_some()
     }
 
-    /// Goes on where the question has been answered.
+    /// Polls the pending question. Returns true if it was answered.
     pub(super) fn poll_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let Some(question) = &mut self.question else { return false };
         let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
@@ -112,7 +122,7 @@ impl<P: Session> SessionDriver<P> {
         true
     }
 
-    /// Logs that the server ends the connection, and why, where a peer gave the reason.
+    /// Logs the close code and reason. The ordinary ends 1000 and 1001 are not logged.
     pub(super) fn log_end(&self, end: &End) {
         if let End::Close { code, reason } = end
             && !matches!(code, 1000 | 1001)
@@ -121,7 +131,7 @@ impl<P: Session> SessionDriver<P> {
         }
     }
 
-    /// Lets the session look again at what it waits for.
+    /// Lets the session recheck the state it waits for.
     pub(super) fn recheck(&mut self, now: Instant) {
         let step = self.session.on_recheck(now);
         self.take(step, now);

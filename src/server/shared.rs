@@ -1,4 +1,4 @@
-//! State that all connections of one server share.
+//! The state that all connections of one server share.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,36 +28,50 @@ use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
 use crate::observe::request_counts::RequestCounts;
 
-/// What all connections of one server share.
+/// The state that all connections of one server share. It does not know HTTP.
 pub(crate) struct Shared {
+    /// The settings, checked.
     pub(crate) config: Config,
+    /// The settings that sessions use.
     pub(crate) rules: Arc<Rules>,
+    /// The registered devices and their clients.
     pub(crate) hub: Arc<Hub>,
+    /// The path of forwards, with ledger, journal and faults.
     pub(crate) relay: Arc<Relay>,
+    /// The clock of the protocol's deadlines. A test can freeze it or move it.
     pub(crate) clock: Arc<Clock>,
+    /// Timers on the system's clock. They wake tasks.
     pub(super) timers: Arc<Timers>,
+    /// The user's hooks.
     pub(crate) hooks: Arc<dyn Hooks>,
+    /// Counts events, for threads that wait for one.
     pub(crate) changes: Arc<Changes>,
+    /// Counts incidents by kind.
     pub(crate) incidents: Arc<Incidents>,
+    /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
+    /// Counts HTTP requests by endpoint and class of status.
     pub(crate) requests: RequestCounts,
-    /// When it was made, in seconds since 1970.
+    /// The time at which the server was bound, in seconds since 1970.
     pub(crate) started: f64,
-    /// Everything that runs for this server.
+    /// All tasks of the server. `stop` waits until it is empty.
     pub(super) tasks: TaskTracker,
-    /// What the others need until they have ended.
+    /// Tasks that the other tasks depend on, which end last: the one that fires timers.
     pub(super) timekeeping: TaskTracker,
+    /// The limits on connections, which hand out permits.
     pub(super) limiter: Arc<ConnectionLimiter>,
+    /// Decides which `Host` and `Origin` headers are allowed.
     pub(super) policy: Policy,
+    /// The source of ICE servers, which can be replaced while the server runs.
     pub(super) ice: RwLock<IceSource>,
-    /// Cancelled when no more connections are wanted.
+    /// Cancelled when the server stops: no new connections, and open ones close.
     pub(super) stopping: CancellationToken,
-    /// Cancelled when the time for goodbyes is over.
+    /// Cancelled when the time for closing handshakes is over: tasks that still run end at once.
     pub(super) over: CancellationToken,
 }
 
 impl Shared {
-    /// What the session of a peer needs, with an outbox of its own.
+    /// Creates the context of a peer's session, with an outbox of its own.
     pub(super) fn context(&self, peer: Peer) -> Context {
         let mut outbox = Outbox::new(self.config.outbox_bounds());
         if !peer.hears_errors {
@@ -77,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// Serves somebody in a task of its own.
+    /// Spawns a connection's task on the tracker. A panic in it ends only that task.
     pub(super) fn spawn<T>(self: &Arc<Self>, task: T, address: Option<SocketAddr>) -> JoinHandle<()>
     where
         T: Future<Output = ()> + Unpin + Send + 'static,
@@ -85,7 +99,7 @@ impl Shared {
         self.tasks.spawn(catch_panic::CatchPanic::new(task, &self.incidents, address))
     }
 
-    /// Polls a future until it is ready or the server is over: then there is no more time for goodbyes.
+    /// Polls a future until it is ready, or until the time for closing handshakes is over. `None` in the second case.
     pub(super) async fn unless_over<T>(&self, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
         tokio::select! {
             biased;

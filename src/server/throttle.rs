@@ -1,4 +1,4 @@
-//! What one peer may send: messages, bytes, errors it causes, pings. Beyond it, a refusal.
+//! Rate limits of one peer: messages, bytes, errors and pings. Exceeding one is a refusal.
 
 use std::time::Instant;
 
@@ -6,26 +6,33 @@ use crate::config::Limits;
 use crate::config::rate::Bucket;
 use crate::protocol::refusal::Refusal;
 
-/// Something a peer has sent.
+/// An input that counts against a limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sent {
+    /// A message or a pong.
     Message,
-    /// So many, as they came over the network.
+    /// Bytes as they came over the network.
     Bytes(u32),
     /// A message that was answered with an error.
     Error,
-    /// A ping or a pong.
+    /// A ping.
     Ping,
 }
 
+/// The token buckets of one peer.
 pub(super) struct Throttle {
+    /// Messages and pongs.
     messages: Bucket,
+    /// Bytes from the network.
     bytes: Bucket,
+    /// Errors that the peer caused.
     errors: Bucket,
+    /// Pings.
     pings: Bucket,
 }
 
 impl Throttle {
+    /// Creates full buckets.
     pub(super) fn new(limits: &Limits, now: Instant) -> Self {
         Self {
             messages: Bucket::full(limits.messages, now),
@@ -35,7 +42,10 @@ impl Throttle {
         }
     }
 
-    /// What was sent counts.
+    /// Takes the input from its bucket.
+    ///
+    /// # Errors
+    /// [`Refusal::TooFast`] if the bucket is empty.
     pub(super) fn spend(&mut self, limits: &Limits, sent: Sent, now: Instant) -> Result<(), Refusal> {
         let (bucket, rate, amount, what) = match sent {
             Sent::Message => (&mut self.messages, limits.messages, 1, "messages"),

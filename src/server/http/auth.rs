@@ -1,4 +1,4 @@
-//! The sender of a request, and the hook that lets it in.
+//! The sender of a request, and the `authorize` hook that admits it.
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
@@ -15,18 +15,21 @@ use crate::protocol::refusal::Refusal;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
-/// Who knocks: what a request says of its sender, taken out before anything is awaited.
+/// The sender of a request, copied out of the request before anything is awaited.
 pub(in crate::server) struct Caller {
+    /// The sender.
     pub(in crate::server) peer: Peer,
-    /// Kept only where a hook wants to see it.
+    /// The request, if a hook wants to see it.
     request: Option<peer::Request>,
 }
 
 impl Caller {
+    /// Reads the sender of a request to a route.
     pub(in crate::server) fn of(shared: &Shared, role: Role, request: &Request) -> Self {
         Self::from(shared, role, request.extensions().get(), request)
     }
 
+    /// Reads the sender of a request whose [`ConnectInfo`] is known.
     pub(in crate::server) fn from<B>(
         shared: &Shared,
         role: Role,
@@ -41,7 +44,7 @@ impl Caller {
         Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
     }
 
-    /// Asks the hook, where there is one.
+    /// Asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
     pub(in crate::server) async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
         let certificate = peer.certificate.clone();
@@ -62,7 +65,7 @@ impl Caller {
     }
 }
 
-/// The answer where a hook said no, or said nothing.
+/// The response to a refusing or failed hook.
 pub(in crate::server) fn denied(hook_error: HookError, peer: &Peer) -> Response {
     let HookError::Refused { reason, status } = hook_error else {
         return error(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::HookFailed.text());
@@ -73,6 +76,7 @@ pub(in crate::server) fn denied(hook_error: HookError, peer: &Peer) -> Response 
     refused(&reason, status)
 }
 
+/// 401 or 403 with the reason.
 fn refused(reason: &str, status: u16) -> Response {
     if status != 401 {
         return error(StatusCode::FORBIDDEN, reason);
@@ -82,6 +86,7 @@ fn refused(reason: &str, status: u16) -> Response {
     response
 }
 
+/// Copies the parts of a request that a hook may read.
 fn facts_of<B>(request: &hyper::Request<B>) -> peer::Request {
     let text = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())

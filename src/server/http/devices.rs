@@ -1,4 +1,4 @@
-//! Who is there, for whoever asks by HTTP (docs/protocol.md 5.3).
+//! The HTTP endpoints that list devices and ICE servers (docs/protocol.md 5.3.1 to 5.3.6).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,12 +31,13 @@ struct DeviceEntry<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     name: &'a str,
     adb_port: u16,
-    /// Of `GET /devices/{id}` only.
+    /// The device info; only in `GET /devices/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_info: Option<&'a RawValue>,
 }
 
 impl<'a> DeviceEntry<'a> {
+    /// Makes the entry of a device.
     fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
         let metadata = device.metadata();
         Self {
@@ -50,15 +51,17 @@ impl<'a> DeviceEntry<'a> {
     }
 }
 
-/// What a request wants listed.
+/// The query of `GET /devices`.
 struct ListQuery<'a> {
+    /// The shape of the answer.
     format: DevicesFormat,
+    /// The group to list; empty for all.
     group: Cow<'a, str>,
     owner: Cow<'a, str>,
 }
 
 impl<'a> ListQuery<'a> {
-    /// Reads a query. An empty filter is no filter, and an unknown format is none.
+    /// Parses a query. An empty filter counts as absent, and an unknown format as the default.
     fn parse(text: &'a str, default: DevicesFormat) -> Self {
         let mut query = Self { format: default, group: Cow::default(), owner: Cow::default() };
         for (key, value) in form_urlencoded::parse(text.as_bytes()) {
@@ -74,6 +77,7 @@ impl<'a> ListQuery<'a> {
         query
     }
 
+    /// Whether the filters select a device.
     fn matches(&self, shared: &Shared, device: &Device) -> bool {
         (self.owner.is_empty() || self.owner == device.metadata().owner)
             && (self.group.is_empty() || self.group == shared.group_of(device))
@@ -81,15 +85,16 @@ impl<'a> ListQuery<'a> {
 }
 
 impl Shared {
-    /// The group of a device, for those who see only a part of its device info: where a hook may hide some of it, lists
-    /// tell the announced group alone.
+    /// The group of a device, for a viewer that may see only a part of its device info.
+    ///
+    /// Where a hook filters device info, lists use the group of the pre-registration only.
     pub(in crate::server) fn group_of<'a>(&self, device: &'a Device) -> Cow<'a, str> {
         let is_hidden = self.hooks.filters_device_info();
         device.metadata().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
     }
 }
 
-/// `GET /devices`: those that the caller may see, by id.
+/// `GET /devices`: the devices that the caller may see, sorted by id (docs/protocol.md 5.3.2).
 pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let caller = Caller::of(&shared, Role::Http, &request);
@@ -112,7 +117,7 @@ pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, reques
     json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
 }
 
-/// `GET /devices/{id}`: one of them, with its device info as the caller may see it.
+/// `GET /devices/{id}`: one device, with its device info as the caller may see it (docs/protocol.md 5.3.6).
 pub(in crate::server) async fn device(
     State(shared): State<Arc<Shared>>,
     PathId(id): PathId,
@@ -137,7 +142,7 @@ pub(in crate::server) async fn device(
         Answer::Refused(refusal) => return error(status_of(refusal), &refusal.text()),
         _ => "null",
     };
-    // The group is that of the info which this viewer sees.
+    // The group comes from the device info that this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
     match serde_json::to_string(&DeviceEntry::of(&device, group, info)) {
@@ -146,7 +151,7 @@ pub(in crate::server) async fn device(
     }
 }
 
-/// `GET /infra_config`: the `config` message, as a client would get it that has not said its device yet.
+/// `GET /infra_config`: the `config` message for a client that has not named its device (docs/protocol.md 5.3.1).
 pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);

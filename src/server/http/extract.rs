@@ -1,4 +1,4 @@
-//! What endpoints take out of a request: the id in its path, and its right to wait.
+//! Extractors of endpoints: the id in the path, and a mark for requests that take long.
 
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::response::Response;
@@ -8,7 +8,7 @@ use hyper::http::request::Parts;
 use super::respond::error;
 use crate::server::connect_info::ConnectInfo;
 
-/// The id in a path, decoded.
+/// The id in the path, decoded.
 pub(in crate::server) struct PathId(pub(in crate::server) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathId {
@@ -22,14 +22,16 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// The right of a request to take its time: its connection no longer counts as one that is only opening.
+/// A request that may take long: a poll that waits, or a stream of events.
 pub(in crate::server) struct LongRequest(Option<ConnectInfo>);
 
 impl LongRequest {
+    /// Reads the connection of a request.
     pub(in crate::server) fn of(request: &Request) -> Self {
         Self(request.extensions().get::<ConnectInfo>().cloned())
     }
 
+    /// Marks the connection as opened, so that newer connections do not evict it.
     pub(in crate::server) fn mark_opened(&self) {
         if let Some(connect_info) = &self.0 {
             connect_info.permit.opened();

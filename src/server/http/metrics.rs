@@ -1,4 +1,4 @@
-//! `GET /metrics`, in the text format of Prometheus: counters and gauges, no ids among the labels.
+//! `GET /metrics`, in Prometheus' text format: counters and gauges. No label has an id as its value.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::shared::Shared;
 
+/// `GET /metrics`.
 pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
@@ -25,6 +26,7 @@ pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, reques
     response
 }
 
+/// Writes all metrics.
 fn render(shared: &Shared) -> String {
     let mut page = Page::default();
     let devices = shared.hub.devices();
@@ -66,18 +68,21 @@ fn render(shared: &Shared) -> String {
     page.0
 }
 
-/// The page as far as it is written, and the name of the family that was begun last.
+/// The text so far, and the name of the current metric family.
 #[derive(Default)]
 struct Page(String, &'static str);
 
+/// The prefix of all metric names.
 const PREFIX: &str = "cuttlefish_signaling_";
 
 impl Page {
+    /// Begins a metric family.
     fn family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.1 = name;
         let _infallible = write!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n");
     }
 
+    /// Writes a sample of the current family.
     fn sample(&mut self, labels: &str, value: impl std::fmt::Display) {
         let _infallible = writeln!(self.0, "{PREFIX}{}{labels} {value}", self.1);
     }

@@ -1,4 +1,6 @@
-//! HTTP/1.1: the routes and the upgrade to a WebSocket. Each refusal is a JSON body `{"error": …}`.
+//! HTTP/1.1: the routes and the upgrade to a WebSocket.
+//!
+//! Each error has the JSON body `{"error":…}` (docs/protocol.md 5.3.27).
 
 mod auth;
 pub(in crate::server) mod dashboard;

@@ -1,13 +1,12 @@
-//! One spelling for a path: `%3Aforward` is `:forward` (docs/protocol.md 5.3).
+//! Decodes paths before they are matched: `%3Aforward` is `:forward` (docs/protocol.md 5.3.18).
 //!
-//! Characters that a path may contain as they are (RFC 3986, `pchar`) are decoded before anything looks at the path, so
-//! that routes, hooks, the origin policy and counters go by the same text. All other encodings stay: `%2F` within an id
-//! is no separator.
+//! Only characters that a path may contain unencoded (RFC 3986, `pchar`) are decoded. Routes, hooks, the origin policy
+//! and the counters then see the same spelling. All other encodings stay: `%2F` in an id is no separator.
 
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 
-/// The target of a request as it was sent, in the extensions of a request whose path was decoded.
+/// The target of a request as the client sent it, in the extensions of a request whose path was decoded.
 #[derive(Clone)]
 pub(in crate::server) struct OriginalTarget(pub(in crate::server) Uri);
 
@@ -26,7 +25,7 @@ pub(in crate::server) fn decode<B>(request: &mut hyper::Request<B>) {
     request.extensions_mut().insert(OriginalTarget(original));
 }
 
-/// `None` where nothing is encoded, or a `%` begins no encoding: such a path is left as it is.
+/// The decoded path. `None` if nothing is encoded or an encoding is invalid; such a path stays as it is.
 fn decoded(path: &str) -> Option<String> {
     let (before, rest) = path.split_once('%')?;
     let mut decoded = String::with_capacity(path.len());
@@ -45,6 +44,7 @@ fn decoded(path: &str) -> Option<String> {
     Some(decoded)
 }
 
+/// Whether a path may contain the character unencoded.
 fn is_pchar(character: char) -> bool {
     character.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@".contains(character)
 }

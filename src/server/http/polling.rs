@@ -1,4 +1,4 @@
-//! Clients that have HTTP only: today's polling, and the reference's (docs/protocol.md 5.3).
+//! Polling: the paths of the current operator and those of the reference server (docs/protocol.md 5.3.10 to 5.3.31).
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
@@ -24,15 +24,18 @@ use crate::protocol::{PollBody, Text, outbound};
 use crate::server::http::polled::{self, ConnectError, PollError, PollQuery, Polled, PolledConnection};
 use crate::server::shared::Shared;
 
-/// Today's paths answer 404 where a connection is not known, the reference's 401.
+/// The two sets of paths. They differ in the status of an unknown connection (docs/protocol.md 5.3.24) and in error
+/// texts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
+    /// The `/polled_connections` paths of the current operator.
     Current,
+    /// The paths of the reference server: `/connect`, `/forward`, `/poll_messages`.
     Reference,
 }
 
 impl Dialect {
-    /// The status and the text for a connection that is not known.
+    /// The status and the text for an unknown connection.
     fn unknown(self) -> (StatusCode, &'static str) {
         match self {
             Self::Current => (StatusCode::NOT_FOUND, "Unknown connection"),
@@ -40,7 +43,7 @@ impl Dialect {
         }
     }
 
-    /// The text of a refused `connect`: today's paths name no id.
+    /// The text of a refused `connect`. The current operator's does not name the id.
     fn text_of(self, refusal: &Refusal) -> Cow<'static, str> {
         match (self, refusal) {
             (Self::Current, Refusal::DeviceNotFound(_)) => "Device not found".into(),
@@ -49,9 +52,12 @@ impl Dialect {
     }
 }
 
-/// The reference's answer to a poll that names no connection. Its answer to such a forward is [`Refusal::NotConnected`].
+/// The reference server's answer to a poll that names no connection.
+///
+/// Its answer to such a forward is [`Refusal::NotConnected`].
 const POLL_WITHOUT_ID: &str = "Poll failed: No device associated to client";
 
+/// Adds the routes of polling.
 pub(in crate::server) fn add_to<S>(router: Router<S>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -59,7 +65,7 @@ where
     Arc<Polled>: FromRef<S>,
 {
     router
-        // The colon stands in the path as it is.
+        // Without this call axum panics at `:forward`, which was the syntax of parameters in axum 0.7.
         .without_v07_checks()
         .route("/polled_connections", post(connect_current))
         .route("/polled_connections/{id}/:forward", post(forward_current))
@@ -69,6 +75,7 @@ where
         .route("/poll_messages", post(poll_as_reference))
 }
 
+/// `POST /polled_connections` (docs/protocol.md 5.3.10).
 async fn connect_current(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -77,6 +84,7 @@ async fn connect_current(
     connect(&shared, &polled, Dialect::Current, request).await.unwrap_or_else(|refused| refused)
 }
 
+/// `POST /connect` (docs/protocol.md 5.3.20).
 async fn connect_as_reference(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -85,6 +93,7 @@ async fn connect_as_reference(
     connect(&shared, &polled, Dialect::Reference, request).await.unwrap_or_else(|refused| refused)
 }
 
+/// Opens a polled connection.
 async fn connect(
     shared: &Arc<Shared>,
     polled: &Arc<Polled>,
@@ -107,11 +116,12 @@ async fn connect(
         ConnectError::Failed => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     })?;
     let message_type = if dialect == Dialect::Reference { r#""message_type":"device_info","# } else { "" };
-    // Behind the brace that `{"device_info":…}` begins with.
+    // The rest of `{"device_info":…}`, without its opening brace.
     let rest = info.as_str().get(1..).unwrap_or("}");
     Ok(json(StatusCode::OK, format!(r#"{{"connection_id":"{id}",{message_type}{rest}"#)))
 }
 
+/// `POST /polled_connections/{id}/:forward` (docs/protocol.md 5.3.11).
 async fn forward_current(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -124,7 +134,7 @@ async fn forward_current(
     }
 }
 
-/// The answer has the messages that are pending: the reference wastes no response.
+/// `POST /forward`. The answer contains the pending payloads (docs/protocol.md 5.3.21).
 async fn forward_as_reference(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -137,7 +147,7 @@ async fn forward_as_reference(
     }
 }
 
-/// Takes a payload for the device; returns the mailbox of its sender.
+/// Takes a payload for the device. Returns the sender's connection.
 async fn forward(
     shared: &Arc<Shared>,
     polled: &Polled,
@@ -159,7 +169,7 @@ async fn forward(
     Ok(connection)
 }
 
-/// `GET /polled_connections/{id}/messages?start=&count=&wait=`
+/// `GET /polled_connections/{id}/messages?start=&count=&wait=` (docs/protocol.md 5.3.12 to 5.3.17).
 async fn messages(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -176,7 +186,7 @@ async fn messages(
         let connection = find(&polled, Dialect::Current, &id)?;
         long_request.mark_opened();
         query.wait = query.wait.min(shared.config.limits.polled_timeout);
-        // HEAD changes nothing: what has no body delivers no message.
+        // HEAD has no body, so it must not mark a message as delivered.
         let messages = if is_head { connection.peek(&query) } else { connection.fetch(&query).await };
         let messages = messages.map_err(|failure| poll_error(Dialect::Current, failure, &connection))?;
         Ok(json(StatusCode::OK, array(messages.iter().map(Text::as_str))))
@@ -184,6 +194,7 @@ async fn messages(
     fetch.await.unwrap_or_else(|refused| refused)
 }
 
+/// `POST /poll_messages` (docs/protocol.md 5.3.21).
 async fn poll_as_reference(
     State(shared): State<Arc<Shared>>,
     State(polled): State<Arc<Polled>>,
@@ -202,7 +213,7 @@ async fn poll_as_reference(
     poll.await.unwrap_or_else(|refused| refused)
 }
 
-/// Reads the query of a poll. An empty value is as if it were not given, and so is `count=-1`.
+/// Parses the query of a poll. An empty value and `count=-1` count as absent (docs/protocol.md 5.3.15).
 fn parse_query(text: &str) -> Result<PollQuery, Response> {
     let mut query = PollQuery { start: None, count: usize::MAX, wait: Duration::ZERO };
     for (key, value) in form_urlencoded::parse(text.as_bytes()) {
@@ -222,22 +233,24 @@ fn parse_query(text: &str) -> Result<PollQuery, Response> {
     Ok(query)
 }
 
-/// A whole number; one that is too large is as good as the largest.
+/// Parses a whole number. One that is too large becomes the largest.
 fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
+/// Parses a number of seconds, 0 or more.
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
+/// Finds a connection by its id.
 fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<PolledConnection>, Response> {
     let (status, text) = dialect.unknown();
     polled.find(id).ok_or_else(|| error(status, text))
 }
 
-/// Why a connection takes or gives nothing. Where it has ended for a reason, the reference's text comes before that.
+/// The response to a failed poll or forward. The reference server's text precedes the reason of the end.
 fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnection) -> Response {
     let (status, unknown) = dialect.unknown();
     match (failure, dialect, connection.end_reason()) {
@@ -252,11 +265,12 @@ fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnectio
     }
 }
 
+/// Parses the body of a `POST`.
 fn parse(body: &str) -> Result<PollBody<'_>, Response> {
     PollBody::parse(body).map_err(|malformed| error(StatusCode::BAD_REQUEST, &Refusal::from(malformed).text()))
 }
 
-/// The body of a request: as large as a message may be, and in as much time as its head had.
+/// Reads the body of a request, within the size of a message and the timeout of a request head.
 async fn read_body(shared: &Shared, request: Request) -> Result<String, Response> {
     let limits = &shared.config.limits;
     let whole = collect(request.into_body(), limits.max_message_size);
@@ -265,6 +279,7 @@ async fn read_body(shared: &Shared, request: Request) -> Result<String, Response
     String::from_utf8(body).map_err(|_| error(StatusCode::BAD_REQUEST, &Refusal::InvalidJson.text()))
 }
 
+/// Reads a body of at most `limit` bytes.
 async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Response> {
     let (mut stream, mut whole) = (body.into_data_stream(), Vec::new());
     while let Some(part) = stream.next().await {
@@ -277,12 +292,12 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Response> {
     Ok(whole)
 }
 
-/// The payloads of these messages.
+/// Responds with the payloads of messages.
 fn payloads(messages: &[Text]) -> Response {
     json(StatusCode::OK, array(messages.iter().filter_map(outbound::payload_of)))
 }
 
-/// A JSON array of JSON texts.
+/// Joins JSON texts to a JSON array.
 fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     let mut array = String::from("[");
     for text in texts {

@@ -1,5 +1,4 @@
-//! The paths of the reference's polling (docs/protocol.md 5.3). Their errors have `"type":"error"` beside the text, whichever
-//! part of the server says them.
+//! The polling paths of the reference server. Every error on them also has `"type":"error"` (docs/protocol.md 5.3.28).
 
 use axum::body::Body;
 use axum::response::Response;
@@ -7,12 +6,12 @@ use hyper::header::{self, HeaderValue};
 
 use super::respond::ErrorBody;
 
-/// Whether this is one of them; a decoded path.
+/// Whether a decoded path is one of them.
 pub(in crate::server) fn is_path(path: &str) -> bool {
     matches!(path, "/connect" | "/forward" | "/poll_messages")
 }
 
-/// An error in the form that clients of the reference know; any other response as it is.
+/// Adds `"type":"error"` to an error. Other responses stay as they are.
 pub(in crate::server) fn with_type(mut response: Response) -> Response {
     let Some(ErrorBody(body)) = response.extensions_mut().remove() else { return response };
     let text = body.as_str();

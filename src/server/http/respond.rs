@@ -1,4 +1,4 @@
-//! Answers: JSON bodies, and the status of each refusal (docs/protocol.md 5.3).
+//! Responses: JSON bodies, and the status of each refusal (docs/protocol.md 5.3).
 
 use axum::body::Body;
 use axum::response::Response;
@@ -9,14 +9,14 @@ use crate::access::connection_limits::RETRY_AFTER;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{Text, outbound};
 
-/// The answer to everything where there is no room.
+/// The response to every request of a connection that exceeds the limits.
 pub(in crate::server) fn turned_away(why: &str) -> Response {
     let mut response = too_many(why);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The status that says what a refusal says.
+/// The HTTP status of a refusal.
 pub(in crate::server) fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::DeviceNotFound(_) | Refusal::DeviceDisconnected => StatusCode::NOT_FOUND,
@@ -27,17 +27,18 @@ pub(in crate::server) fn status_of(refusal: &Refusal) -> StatusCode {
     }
 }
 
-/// 503, and when to come again.
+/// 503 with `Retry-After`.
 pub(in crate::server) fn too_many(why: &str) -> Response {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
     response
 }
 
-/// The body of an error, in the extensions of its response: the reference's paths have a form of their own for it.
+/// The body of an error, in the extensions of its response. [`reference`](super::reference) adds a field to it.
 #[derive(Clone)]
 pub(in crate::server) struct ErrorBody(pub(in crate::server) Text);
 
+/// An error with its JSON body.
 pub(in crate::server) fn error(status: StatusCode, reason: &str) -> Response {
     let body = outbound::error(reason);
     let mut response = json(status, body.as_str().to_owned());
@@ -45,6 +46,7 @@ pub(in crate::server) fn error(status: StatusCode, reason: &str) -> Response {
     response
 }
 
+/// A response with a JSON body.
 pub(in crate::server) fn json(status: StatusCode, body: String) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -1,4 +1,4 @@
-//! The routes. The endpoints of devices and clients are not among them: `service` answers those at once.
+//! The routes. `/register_device` and `/connect_client` are not among them: [`service`](super::service) answers those.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 
+/// Builds the router.
 pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
     let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
     let router = assets::add_to(router, shared.config.dashboard);
@@ -36,16 +37,18 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
         .with_state(HttpState::new(shared))
 }
 
-/// `WS /devices/{id}/connect`: the request names the device, and texts are payloads.
+/// `WS /devices/{id}/connect`: the path names the device, and each text is a payload (docs/protocol.md 5.3.7 and
+/// 5.3.8).
 async fn connect_to_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, request: Request) -> Response {
     upgrade_here(&shared, Role::Client, Some(DeviceId::new(&id)), request).await
 }
 
+/// The echo endpoint for Autobahn.
 async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade_here(&shared, Role::Http, None, request).await
 }
 
-/// Whether it takes connections: not any more once it stops.
+/// Whether the server accepts connections. It does not once it stops.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.is_cancelled() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
@@ -53,6 +56,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     json(StatusCode::OK, r#"{"status":"ready"}"#.into())
 }
 
+/// Whether the server runs.
 async fn healthz() -> Response {
     json(StatusCode::OK, r#"{"status":"ok"}"#.into())
 }

@@ -1,5 +1,6 @@
-//! Who answers a request. The endpoints of peers do so at once: everybody who signals comes by them. Everything else goes
-//! by the routes.
+//! Answers requests: the two WebSocket endpoints of peers directly, everything else through the router.
+//!
+//! All signaling over WebSockets starts at the two endpoints, so these skip the cost of routing (docs/performance.md).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,25 +22,28 @@ use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
-/// For one connection.
+/// Answers the requests of one connection.
 #[derive(Clone)]
 pub(in crate::server) enum Service {
-    /// There is room.
+    /// The connection is within the limits.
     Open(Routes),
-    /// There is none, and why.
+    /// The connection exceeds the limits; the text names the limit.
     Full(&'static str),
 }
 
-/// The routes, made for the first who needs them: a server that nobody visits starts and stops the sooner.
+/// The router, built on the first request that needs it.
+///
+/// A server without such requests starts and stops faster.
 #[derive(Clone, Default)]
 pub(in crate::server) struct Routes(Arc<OnceLock<Router>>);
 
 impl Routes {
-    /// Who answers on a connection that may have been turned away, and why.
+    /// The service of a connection. `turned_away` names the limit that the connection exceeds.
     pub(in crate::server) fn service(&self, turned_away: Option<&'static str>) -> Service {
         turned_away.map_or_else(|| Service::Open(self.clone()), Service::Full)
     }
 
+    /// Answers through the router.
     async fn answer(&self, shared: &Arc<Shared>, connect_info: ConnectInfo, request: Request<Incoming>) -> Response {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(connect_info);
@@ -52,7 +56,7 @@ impl Routes {
 }
 
 impl Service {
-    /// The answer, which is counted.
+    /// Answers a request and counts it.
     pub(in crate::server) async fn answer(
         &self,
         shared: &Arc<Shared>,
@@ -73,6 +77,7 @@ impl Service {
         response
     }
 
+    /// Answers a request that the origin policy admits.
     async fn answer_admitted(
         &self,
         shared: &Arc<Shared>,
@@ -92,7 +97,7 @@ impl Service {
     }
 }
 
-/// The answer to a request from a page that may not use the server, if it is one.
+/// The refusal of a request whose `Host` or `Origin` is not allowed.
 fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: SocketAddr) -> Option<Response> {
     let texts = |name| request.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let (hosts, origins): (Vec<_>, Vec<_>) = (texts(header::HOST).collect(), texts(header::ORIGIN).collect());

@@ -1,4 +1,4 @@
-//! State of the routes: what the server's connections share, and what only HTTP needs.
+//! The router's state: the server's shared state, and the state that only HTTP needs.
 
 use std::sync::Arc;
 
@@ -8,11 +8,14 @@ use super::dashboard::events::ViewerSlots;
 use super::polled::Polled;
 use crate::server::shared::Shared;
 
-/// Cheap to clone. Each endpoint extracts the parts that it needs.
+/// State that axum clones for each request. Each endpoint extracts the parts that it needs.
 #[derive(Clone)]
 pub(in crate::server::http) struct HttpState {
+    /// The state that all connections share.
     shared: Arc<Shared>,
+    /// The polled connections.
     polled: Arc<Polled>,
+    /// The dashboard's open event streams.
     viewers: Arc<ViewerSlots>,
 }
 

@@ -19,11 +19,12 @@ use crate::protocol::DeviceId;
 use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::shared::Shared;
 
-/// The sub-protocol that a legacy device offers, and misses if it is not echoed. A device that offers it is one of
-/// Cuttlefish's own (docs/protocol.md 4).
+/// The sub-protocol of Cuttlefish devices (docs/protocol.md 3.7 and 4.1.1).
+///
+/// A legacy device offers it, and expects the server to select it.
 const SUBPROTOCOL: &str = "webrtc-operator";
 
-/// Agrees to a WebSocket on a route.
+/// Upgrades a request to a route.
 pub(in crate::server) async fn upgrade_here(
     shared: &Arc<Shared>,
     role: Role,
@@ -36,7 +37,7 @@ pub(in crate::server) async fn upgrade_here(
     }
 }
 
-/// Agrees to a WebSocket, or says why not.
+/// Upgrades a request, or responds with the reason against it.
 pub(in crate::server) async fn upgrade<B>(
     shared: &Arc<Shared>,
     role: Role,
@@ -65,7 +66,7 @@ pub(in crate::server) async fn upgrade<B>(
     }
 }
 
-/// The 101 to a proper upgrade request, or what is wrong with the request (RFC 6455, 4.2).
+/// The 101 to a valid upgrade request, or the error of an invalid one (RFC 6455, 4.2).
 fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
     if request.method() != Method::GET {
         return Err(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed; this is a WebSocket endpoint"));
@@ -86,6 +87,7 @@ fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
     Ok(response)
 }
 
+/// Whether a request offers [`SUBPROTOCOL`].
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     offers

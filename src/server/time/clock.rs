@@ -1,5 +1,6 @@
-//! The time by which a server goes. It is the system's, until a test freezes it or moves it on: then every deadline
-//! that is measured by it comes when the test says so.
+//! The clock of the protocol's deadlines: the system's, until a test freezes it or moves it.
+//!
+//! Then every deadline that this clock measures comes when the test says so.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,33 +12,42 @@ use tokio::sync::watch;
 
 use crate::server::time::timers::Timers;
 
-/// A clock that is the system's until it is touched.
+/// A clock that a test can control.
 #[derive(Debug)]
 pub struct Clock {
-    /// Whether it has ever been touched. Where not, it costs one atomic load.
+    /// Whether a test has controlled the clock. If not, reading it costs one atomic load.
     touched: AtomicBool,
+    /// The relation to the system's clock; valid once `touched`.
     reading: Mutex<Reading>,
+    /// Notified after each change.
     moved: watch::Sender<()>,
+    /// Wakes tasks that wait for a time.
     timers: Arc<Timers>,
 }
 
-/// It showed `shown` when the system's clock was at `real`.
+/// The relation to the system's clock: this clock showed `shown` when the system's showed `real`.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
+    /// The time for deadlines at `real`.
     shown: Instant,
+    /// The time of day at `real`.
     shown_system: SystemTime,
+    /// The system's time of the last change.
     real: Instant,
+    /// Whether the clock stands still.
     frozen: bool,
 }
 
 impl Reading {
+    /// The time by which this clock has moved since `real`.
     fn elapsed(&self) -> Duration {
         if self.frozen { Duration::ZERO } else { self.real.elapsed() }
     }
 
+    /// Moves the clock, and freezes it or lets it run.
     fn set(&mut self, ahead: Duration, frozen: bool) {
         let step = self.elapsed() + ahead;
-        // Tests do not travel beyond what the types can say; should one, time stands.
+        // A time beyond the range of the type leaves the clock as it is.
         self.shown = self.shown.checked_add(step).unwrap_or(self.shown);
         self.shown_system = self.shown_system.checked_add(step).unwrap_or(self.shown_system);
         self.real = Instant::now();
@@ -46,7 +56,7 @@ impl Reading {
 }
 
 impl Clock {
-    /// The system's time; those who wait are woken by this alarm.
+    /// Creates a clock that shows the system's time. Its waiters are woken by `timers`.
     pub(in crate::server) fn new(timers: Arc<Timers>) -> Self {
         let now = Instant::now();
         let reading = Reading { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
@@ -76,31 +86,32 @@ impl Clock {
         self.system_now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
     }
 
-    /// Stops it.
+    /// Freezes the clock.
     pub fn freeze(&self) {
         self.update(|reading| reading.set(Duration::ZERO, true));
     }
 
-    /// Lets it go on from where it stands.
+    /// Lets the clock run, from the time that it shows.
     pub fn resume(&self) {
         self.update(|reading| reading.set(Duration::ZERO, false));
     }
 
-    /// Moves it on, frozen or not.
+    /// Moves the clock forward, frozen or not.
     pub fn advance(&self, by: Duration) {
         self.update(|reading| reading.set(by, reading.frozen));
     }
 
-    /// Whether it stands.
+    /// Whether the clock is frozen.
     pub fn is_frozen(&self) -> bool {
         self.touched.load(Ordering::Acquire) && self.reading.lock().frozen
     }
 
+    /// Changes the clock, then wakes all waiters.
     fn update(&self, update: impl FnOnce(&mut Reading)) {
         {
             let mut reading = self.reading.lock();
             if !self.touched.load(Ordering::Acquire) {
-                // Until now it showed the system's time.
+                // Until now the clock has shown the system's time.
                 let now = Instant::now();
                 *reading = Reading { shown: now, shown_system: SystemTime::now(), real: now, frozen: false };
             }
@@ -110,7 +121,7 @@ impl Clock {
         self.moved.send_replace(());
     }
 
-    /// When the system's clock will be at this time of ours; `None` while it stands before that.
+    /// The system's time at which this clock will show `due`. `None` while the clock is frozen before that.
     pub fn real(&self, due: Instant) -> Option<Instant> {
         if !self.touched.load(Ordering::Acquire) {
             return Some(due);
@@ -122,7 +133,7 @@ impl Clock {
         if self.is_frozen() { None } else { Instant::now().checked_add(left) }
     }
 
-    /// Waits until this time.
+    /// Waits until the clock shows `due`.
     pub async fn sleep_until(&self, due: Instant) {
         let mut moved = self.moved.subscribe();
         while self.now() < due {
@@ -141,7 +152,7 @@ impl Clock {
         }
     }
 
-    /// Waits for a future, at most so long; `None` if it took longer.
+    /// Waits for a future until the timeout expires. `None` if it expired.
     pub async fn timeout<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         let due = self.now().checked_add(limit);
         let expired = async {

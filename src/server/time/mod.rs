@@ -1,4 +1,4 @@
-//! Time: the clock that a test can turn, timers that wake tasks, and a sleep as a future.
+//! Time: a clock that a test can control, timers that wake tasks, and a sleep future.
 
 pub(in crate::server) mod clock;
 pub(in crate::server) mod sleep;

@@ -1,4 +1,4 @@
-//! Time that passes, as a future: for tasks that wait for more than one thing, and for hyper.
+//! A sleep future on [`Timers`], for tasks that wait for more than one event, and for hyper.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,27 +8,28 @@ use std::time::{Duration, Instant};
 
 use super::timers::{Timer, Timers};
 
-/// Ready at its time.
+/// Resolves when its time has come.
 pub(in crate::server) struct Sleep {
+    /// Wakes the task.
     timer: Timer,
-    /// `None` is beyond all clocks.
+    /// The time; `None` is beyond the range of the type, and never comes.
     until: Option<Instant>,
-    /// Whom the bell wakes.
+    /// The waker for which the timer is set.
     waker: Option<Waker>,
 }
 
 impl Timers {
-    /// Waits until then, by the system's clock.
+    /// Waits until `at`, by the system's clock.
     pub(in crate::server) fn sleep_until(self: &Arc<Self>, at: Instant) -> Sleep {
         Sleep { timer: Timer::new(self), until: Some(at), waker: None }
     }
 
-    /// Waits so long.
+    /// Waits for a duration.
     pub(in crate::server) fn sleep(self: &Arc<Self>, time: Duration) -> Sleep {
         Sleep { timer: Timer::new(self), until: Instant::now().checked_add(time), waker: None }
     }
 
-    /// Waits for a future, at most so long; `None` if it took longer.
+    /// Waits for a future until the timeout expires. `None` if it expired.
     pub(in crate::server) async fn timeout<T>(
         self: &Arc<Self>,
         limit: Duration,
@@ -65,7 +66,7 @@ impl Future for Sleep {
 
 impl hyper::rt::Sleep for Sleep {}
 
-/// An alarm for hyper.
+/// Gives hyper its timers.
 pub(in crate::server) struct HyperTimer(pub(in crate::server) Arc<Timers>);
 
 impl hyper::rt::Timer for HyperTimer {

@@ -1,4 +1,7 @@
-//! The timer of an alarm. On Linux a descriptor that becomes readable (timerfd), which a runtime watches as it does sockets.
+//! The one system timer behind [`Timers`](super::timers::Timers).
+//!
+//! On Linux it is a `timerfd`, a descriptor that becomes readable and that the runtime watches like a socket. Elsewhere
+//! it is a timer of tokio.
 
 #[cfg(target_os = "linux")]
 pub(in crate::server) use self::descriptor::TimerFd;
@@ -19,21 +22,23 @@ mod descriptor {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    /// The descriptor is closed when nobody watches it any more.
+    /// A timer. The descriptor is closed once the task that watches it has gone too.
     #[derive(Debug)]
     pub(in crate::server) struct TimerFd(Arc<OwnedFd>);
 
+    /// The timer as a runtime watches it.
     pub(in crate::server) struct Watched(AsyncFd<Arc<OwnedFd>>);
 
     impl TimerFd {
+        /// Creates a timer that is not set.
         pub(in crate::server) fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             Ok(Self(Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)))
         }
 
-        /// Has it ring once, after so long.
+        /// Sets the timer to expire once, after `left`.
         pub(in crate::server) fn set(&self, left: Duration) {
-            // Zero would unset it.
+            // Zero would disarm the timer.
             let left = left.max(Duration::from_nanos(1));
             let Ok(it_value) = Timespec::try_from(left) else { return };
             let once = Itimerspec { it_interval: Timespec::default(), it_value };
@@ -52,14 +57,14 @@ mod descriptor {
     }
 
     impl Watched {
-        /// Waits until it rings.
+        /// Waits until the timer expires.
         pub(in crate::server) async fn expired(&mut self) -> io::Result<()> {
             loop {
                 let mut ready = self.0.readable().await?;
                 match rustix::io::read(self.0.get_ref().as_fd(), &mut [0; 8]) {
                     Err(Errno::AGAIN) => ready.clear_ready(),
                     outcome => {
-                        // It rings once, and can not be readable again before it is set.
+                        // The timer expires once, and cannot be readable again before it is set.
                         ready.clear_ready();
                         return outcome.map(drop).map_err(Into::into);
                     }
@@ -90,7 +95,7 @@ mod runtime {
             Ok(Self(watch::Sender::new(None)))
         }
 
-        /// Has it ring once, after so long.
+        /// Sets the timer to expire once, after `left`.
         pub(in crate::server) fn set(&self, left: Duration) {
             self.0.send_replace(Instant::now().checked_add(left));
         }
@@ -101,7 +106,7 @@ mod runtime {
     }
 
     impl Watched {
-        /// Waits until it rings.
+        /// Waits until the timer expires.
         pub(in crate::server) async fn expired(&mut self) -> io::Result<()> {
             loop {
                 let at = *self.set.borrow_and_update();

@@ -1,4 +1,11 @@
-//! A transport in the words of the library, which are those of `std::io`. It is given what it is to read.
+//! Adapts an async transport to [`std::io::Read`] and [`std::io::Write`], which tungstenite needs.
+//!
+//! Reads come from [`BlockingIo::lent`], writes go to the transport. `Poll::Pending` becomes
+//! [`WouldBlock`](io::ErrorKind::WouldBlock).
+//!
+//! tokio-tungstenite has such an adapter too, for a stream that two tasks can share. It needs two wakers for each
+//! connection and four registrations for each message. A pump is one task, so one waker is enough here.
+//! [`stream`](super::stream) has the figures.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -7,19 +14,22 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// The adapter.
 pub(in crate::server) struct BlockingIo<S> {
+    /// The async transport.
     pub(in crate::server) inner: S,
-    /// Whom the transport wakes.
+    /// The waker of the task that owns the transport.
     pub(in crate::server) waker: Waker,
-    /// What the library is to read next: of one frame, and no more.
+    /// The bytes that tungstenite reads next. They belong to one frame.
     pub(in crate::server) lent: Bytes,
-    /// The peer sends nothing any more.
+    /// The peer has closed its sending side.
     pub(in crate::server) is_eof: bool,
-    /// Written before and not taken by the transport: it goes first.
+    /// Bytes that the transport has not taken yet. They go before all others.
     unsent: Bytes,
 }
 
 impl<S> BlockingIo<S> {
+    /// Wraps a transport.
     pub(in crate::server) fn new(inner: S) -> Self {
         let (lent, unsent) = (Bytes::new(), Bytes::new());
         Self { inner, waker: Waker::noop().clone(), lent, is_eof: false, unsent }
@@ -27,13 +37,14 @@ impl<S> BlockingIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> BlockingIo<S> {
+    /// Reads from the transport into a buffer, past tungstenite.
     pub(in crate::server) fn receive(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
         pending_as_would_block(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), buffer))
     }
 }
 
 impl<S: AsyncWrite + Unpin> BlockingIo<S> {
-    /// Has the transport take what it has not taken before.
+    /// Writes `unsent` until it is empty or the transport blocks.
     fn send_unsent(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);
@@ -44,7 +55,7 @@ impl<S: AsyncWrite + Unpin> BlockingIo<S> {
         Ok(())
     }
 
-    /// Sends this, as far as the transport takes it at once. The rest waits here.
+    /// Writes `bytes` as far as the transport takes them now. The rest becomes `unsent`.
     pub(in crate::server) fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let outcome = self.send_unsent();
         let mut sent = 0;
@@ -60,6 +71,7 @@ impl<S: AsyncWrite + Unpin> BlockingIo<S> {
         outcome
     }
 
+    /// Writes once. A write of 0 bytes is an error.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match pending_as_would_block(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes))
         {
@@ -92,6 +104,7 @@ impl<S: AsyncWrite + Unpin> Write for BlockingIo<S> {
     }
 }
 
+/// Turns `Poll::Pending` into [`WouldBlock`](io::ErrorKind::WouldBlock).
 fn pending_as_would_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     match poll {
         Poll::Ready(outcome) => outcome,

@@ -1,4 +1,4 @@
-//! Frames that the server makes, and what a failure to read means for the connection.
+//! Frames that the server makes, and the meaning of read errors for the connection.
 
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -9,20 +9,21 @@ use crate::core::outbox::End;
 use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
 
-/// What a close frame has room for, in bytes (RFC 6455, 5.5).
+/// The space for a reason in a close frame, in bytes (RFC 6455, 5.5).
 const MAX_CLOSE_REASON: usize = 123;
 
-/// What a failure to read means.
+/// The consequence of a read error.
 pub(in crate::server) enum ReadFailure {
     /// The connection is gone.
     Lost,
-    /// The peer broke the rules of RFC 6455: the code says it.
+    /// The peer violated RFC 6455. The connection ends with this close code.
     Close(End),
-    /// The peer broke the rules of the protocol: it is told.
+    /// The peer violated the signaling protocol. It gets this refusal.
     Refuse(Refusal),
 }
 
 impl ReadFailure {
+    /// Classifies an error of tungstenite.
     pub(in crate::server) fn of(error: &WebSocketError) -> Self {
         match error {
             WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::Close(End::message_too_big()),
@@ -36,12 +37,14 @@ impl ReadFailure {
     }
 }
 
-/// One unfragmented text frame. A `Text` is UTF-8 by its making; `Message::text` would check that again.
+/// Makes one unfragmented text frame.
+///
+/// A [`Text`] is always UTF-8. `Message::text` would check that again.
 pub(in crate::server) fn frame(text: Text) -> Message {
     Message::Frame(Frame::message(text.into_bytes(), OpCode::Data(Data::Text), true))
 }
 
-/// A close frame, its reason cut to what has room.
+/// Makes a close frame. The reason is cut to the space that there is, at a character boundary.
 pub(in crate::server) fn close(code: u16, reason: &str) -> Message {
     let end = (0..=MAX_CLOSE_REASON.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
     Message::Close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::from(&reason[..end]) }))

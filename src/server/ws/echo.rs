@@ -1,5 +1,6 @@
-//! A WebSocket that says everything back, for the protocol's own test suite (`make autobahn`): the same upgrade, the same
-//! settings and the same close codes as everywhere, with nothing behind it.
+//! An echo endpoint for Autobahn, the conformance suite of RFC 6455 (`make autobahn`).
+//!
+//! The upgrade, the settings and the close codes are those of all WebSockets of the server. There is no session.
 
 use std::future::poll_fn;
 
@@ -12,6 +13,7 @@ use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::{Received, WebSocketStream};
 use crate::server::ws::transport::Transport;
 
+/// Sends each message back until the peer closes or violates RFC 6455.
 pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>) {
     let error = loop {
         match next(&mut socket).await {
@@ -26,7 +28,7 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>
                     return;
                 }
             }
-            // The library has made an answer to a ping or a goodbye.
+            // tungstenite has queued a pong or a close frame.
             Some(Ok(_)) => {
                 if send(&mut socket, |_, _| Ok(())).await.is_err() {
                     return;
@@ -41,11 +43,11 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>
         ReadFailure::Refuse(refusal) => (refusal.close_code().unwrap_or(1002), refusal.text()),
         ReadFailure::Close(_) | ReadFailure::Lost => return,
     };
-    // The stream is at its end for the library; what goes out has to go out by hand.
+    // tungstenite reads no further after an error, but still sends a close frame.
     let _hung_up = send(&mut socket, |socket, buffer| socket.send(close(code, &reason), buffer)).await;
 }
 
-/// The next thing heard, whichever lane it came by.
+/// Receives the next message, from either lane.
 async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
     poll_fn(|cx| {
         IoBuffer::with(|buffer| {
@@ -64,7 +66,7 @@ async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Me
     .await
 }
 
-/// Writes something, and has it go out.
+/// Writes a message and flushes it.
 async fn send<S, W>(socket: &mut WebSocketStream<S>, write: W) -> Result<(), Error>
 where
     S: Transport,

@@ -1,38 +1,44 @@
-//! The head of a frame, as RFC 6455, 5.2 has it: enough to see where a frame ends, and whether it is a text by itself.
-//! Whether it obeys the rules is for the library to say.
+//! The header of a WebSocket frame (RFC 6455, 5.2), read and written without tungstenite.
+//!
+//! It is the fast lane's part of the codec: see [`stream`](super::stream) for the reason and the figures. The parser
+//! finds the end of a frame, and whether the frame is a whole text message. It checks no rule of RFC 6455: tungstenite
+//! does that, for every frame that is not a single-frame text.
 
 use std::ops::Range;
 
-/// A final frame of opcode 1, without extensions.
+/// The first byte of a single-frame text: FIN, no extension, opcode 1.
 const FINAL_TEXT: u8 = 0x81;
 
-/// Of the first byte: the last frame of its message.
+/// FIN bit of the first byte: the last frame of its message.
 const FINAL: u8 = 0x80;
 
-/// Of the first byte.
+/// Opcode bits of the first byte.
 const OPCODE: u8 = 0x0f;
 
-/// Of the second byte: a mask follows.
+/// MASK bit of the second byte: a masking key follows.
 const MASKED: u8 = 0x80;
 
-/// Of the second byte: the length is in the next two.
+/// Length code of the second byte: the length is in the next two bytes.
 const TWO_BYTES: u8 = 126;
 
-/// Of the second byte: the length is in the next eight.
+/// Length code of the second byte: the length is in the next eight bytes.
 const EIGHT_BYTES: u8 = 127;
 
-/// What the first bytes of a frame tell.
+/// A parsed frame header.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::server) struct FrameHeader {
+    /// The first byte: FIN, extension bits, opcode.
     first: u8,
+    /// The length of the header in bytes.
     header_len: usize,
+    /// The length of the payload in bytes.
     length: u64,
-    /// What the payload is masked with. A client's is.
+    /// The masking key. Frames of a client have one.
     mask: Option<[u8; 4]>,
 }
 
 impl FrameHeader {
-    /// `None` where not all of it has come.
+    /// Parses a header. `None` if it is not complete.
     pub(in crate::server) fn parse(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (length, rest) = match second & !MASKED {
@@ -47,14 +53,15 @@ impl FrameHeader {
         Some(Self { first, header_len: bytes.len() - rest.len(), length, mask })
     }
 
-    /// The mask and the place of the payload, where this is a client's text in one frame, of at most so many bytes.
+    /// The masking key and the range of the payload, if the frame is a masked single-frame text of at most `max_length`
+    /// bytes.
     pub(in crate::server) fn single_frame_text(&self, max_length: usize) -> Option<([u8; 4], Range<usize>)> {
         let length = usize::try_from(self.length).ok().filter(|&length| length <= max_length)?;
         let mask = self.mask.filter(|_| self.first == FINAL_TEXT)?;
         Some((mask, self.header_len..self.header_len + length))
     }
 
-    /// Whether more frames of its message follow, or were to; `None` where it does not say, being no part of one.
+    /// Whether more frames of the same message follow. `None` for frames that are no part of a fragmented message.
     pub(in crate::server) fn more_fragments_follow(&self) -> Option<bool> {
         match (self.first & OPCODE, self.first & FINAL) {
             (0, FINAL) => Some(false),
@@ -63,13 +70,13 @@ impl FrameHeader {
         }
     }
 
-    /// Bytes of the whole frame.
+    /// The length of the whole frame in bytes.
     pub(in crate::server) fn frame_len(&self) -> u64 {
         self.length.saturating_add(self.header_len as u64)
     }
 }
 
-/// Writes the head of a text in one frame, which is not masked: the server's.
+/// Writes the header of an unmasked single-frame text, as servers send it.
 pub(in crate::server) fn write_text(out: &mut Vec<u8>, length: usize) {
     out.push(FINAL_TEXT);
     match (u8::try_from(length), u16::try_from(length)) {
@@ -85,7 +92,7 @@ pub(in crate::server) fn write_text(out: &mut Vec<u8>, length: usize) {
     }
 }
 
-/// Takes the mask off, or puts it on (RFC 6455, 5.3).
+/// Masks or unmasks a payload (RFC 6455, 5.3), eight bytes at a time.
 pub(in crate::server) fn mask(payload: &mut [u8], mask: [u8; 4]) {
     let word = u64::from_ne_bytes([mask, mask].as_flattened().try_into().unwrap_or_default());
     let (words, rest) = payload.as_chunks_mut::<8>();

@@ -1,5 +1,8 @@
-//! A page: what one poll of a connection reads into and writes from. Threads have one each, and lend it to the connection
-//! that is polled: an idle one keeps no buffer. Knows no frames.
+//! The buffer that one poll of a connection reads into and writes from.
+//!
+//! Each thread has one, and lends it to the connection that is polled. An idle connection therefore has no buffer.
+//! That is one reason why an idle device takes 2.9 KiB, where the bare relay on tokio-tungstenite takes 9.6 KiB
+//! (docs/performance.md). tungstenite has buffers for each connection instead, by default 128 KiB to read into.
 
 use std::cell::Cell;
 use std::io;
@@ -8,27 +11,29 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
-/// As much as one read takes, in bytes: the longest message for a device, and what is around it.
+/// The read buffer in bytes: the longest message for a device, with its frame header, in one read.
 const SIZE: usize = 66 * 1024;
 
-/// What is kept of room to write, in bytes: longer messages make more, and it goes again.
+/// The capacity of the write buffer that is kept between polls, in bytes. Longer messages grow it for one poll.
 const MAX_KEPT_OUTGOING: usize = SIZE;
 
 thread_local! {
+    /// The buffer of this thread, while it is not lent.
     static FREE: Cell<Option<Box<IoBuffer>>> = const { Cell::new(None) };
 }
 
-/// Lent by [`IoBuffer::with`]. What is on it has an owner until the end of the poll only.
+/// A pair of buffers that [`IoBuffer::with`] lends for one poll.
 pub(in crate::server) struct IoBuffer {
+    /// The read buffer.
     incoming: Box<[u8]>,
-    /// What was read into it and not looked at yet.
+    /// The part of `incoming` that was read from the transport and not consumed yet.
     unread: Range<usize>,
-    /// What is to be written.
+    /// The bytes to write.
     pub(in crate::server) outgoing: Vec<u8>,
 }
 
 impl IoBuffer {
-    /// Lends the thread's page. One that is lost in a panic is made anew.
+    /// Lends the thread's buffer to `poll`. A panic loses the buffer; the next call makes a new one.
     pub(in crate::server) fn with<T>(poll: impl FnOnce(&mut Self) -> T) -> T {
         FREE.with(|free| {
             let mut buffer = free.take().unwrap_or_else(|| Box::new(Self::new()));
@@ -43,23 +48,24 @@ impl IoBuffer {
         })
     }
 
+    /// Allocates both buffers.
     fn new() -> Self {
         Self { incoming: vec![0; SIZE].into(), unread: 0..0, outgoing: Vec::new() }
     }
 
-    /// What was read and not looked at yet.
+    /// The bytes that were read and not consumed yet.
     pub(in crate::server) fn unread(&self) -> &[u8] {
         &self.incoming[self.unread.clone()]
     }
 
-    /// The next bytes, at most so many as there are. They have been looked at then.
+    /// Consumes the next bytes, at most as many as there are.
     pub(in crate::server) fn take(&mut self, bytes: usize) -> &mut [u8] {
         let start = self.unread.start;
         self.unread.start = self.unread.end.min(start + bytes);
         &mut self.incoming[start..self.unread.start]
     }
 
-    /// Has more come, behind what is unread. Returns how much came.
+    /// Reads behind the unread bytes. Returns the number of bytes read.
     pub(in crate::server) fn fill(
         &mut self,
         read: impl FnOnce(&mut ReadBuf<'_>) -> io::Result<()>,
@@ -71,7 +77,7 @@ impl IoBuffer {
         Ok(count)
     }
 
-    /// Takes what was read before, as far as there is room, and puts it behind what is unread.
+    /// Moves bytes from `read_ahead` behind the unread bytes, as far as they fit.
     pub(in crate::server) fn put(&mut self, read_ahead: &mut Bytes) {
         let mut free_space = self.free_space();
         let chunk = read_ahead.split_to(read_ahead.len().min(free_space.remaining()));
@@ -79,6 +85,7 @@ impl IoBuffer {
         self.unread.end += chunk.len();
     }
 
+    /// Moves the unread bytes to the front, and returns the space behind them.
     fn free_space(&mut self) -> ReadBuf<'_> {
         if self.unread.start > 0 {
             self.incoming.copy_within(self.unread.clone(), 0);

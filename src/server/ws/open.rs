@@ -1,4 +1,4 @@
-//! From an upgraded connection to a pump, and what goes into its frames. Knows tungstenite's ways, no session's.
+//! Creates the task of an upgraded connection: WebSocket settings, session, pump.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,18 +17,21 @@ use crate::server::ws::pump::Pump;
 use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
 
-/// What each connection's library has to read into, in bytes: its 128 KiB are made for downloads, not for 10,000 idle
-/// devices whose pings are all it reads. It grows for what is larger.
+/// The read buffer of tungstenite in bytes, for each connection.
+///
+/// Its default of 128 KiB suits downloads, not 10,000 idle devices that only ping. The buffer grows for larger frames.
 const READ_BUFFER: usize = 128;
 
-/// What the library writes is put together up to this size, in bytes. Nothing is kept for that.
+/// The size up to which tungstenite batches writes, in bytes. It allocates the buffer only when it writes.
 const WRITE_BUFFER: usize = 4 * 1024;
 
-/// The life of one WebSocket.
+/// The future of one connection's WebSocket.
 pub(in crate::server) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Begins with an upgraded connection: lets the peer into the hub, and returns the future that serves it until it
-/// ends. `read_ahead` is what the peer sent right after its request, `now` is when the upgrade was agreed to.
+/// Registers the peer in the hub, and returns the future that serves it.
+///
+/// `read_ahead` is the input that the peer sent right after its request. `now` is the time at which the upgrade was
+/// accepted.
 pub(in crate::server) fn open<S>(
     shared: Arc<Shared>,
     stream: S,
@@ -46,7 +49,7 @@ where
         .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(limits.max_message_size))
         .max_frame_size(Some(limits.max_message_size));
-    // Copied: it would keep hyper's buffer of 8 KiB for as long as it is there.
+    // A copy, because the slice would keep hyper's buffer of 8 KiB alive.
     let read_ahead = Bytes::copy_from_slice(read_ahead);
     let socket = WebSocketStream::new(stream, read_ahead, settings);
     if peer.role == Role::Http {

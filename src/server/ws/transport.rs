@@ -1,4 +1,4 @@
-//! What a WebSocket runs on: TCP, with or without TLS.
+//! The byte streams that a WebSocket runs on: TCP, TLS over TCP, and a pipe in memory for tests.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+/// A byte stream below a WebSocket.
 pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether it has something to say to its peer before it ends. Where not, dropping it is enough.
+    /// Whether the transport sends an alert before it closes. If not, dropping it is enough.
     const SENDS_CLOSE_NOTIFY: bool;
 
-    /// Has it end with a RST, and what was not sent yet thrown away, once it is dropped.
+    /// Makes the drop send a RST and discard unsent data.
     fn reset_on_close(&self);
 }
 

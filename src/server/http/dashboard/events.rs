@@ -1,7 +1,8 @@
-//! Pages that watch the server live: server-sent events, four times a second where something has moved.
+//! The dashboard's server-sent events: up to four times a second, if something has changed.
 //!
-//! `GET /dashboard/events?search=&device=`: `overview` (the server, and the devices that match), `device` (the one that
-//! is looked at), `entries` (what it and its clients say to each other, where there is a journal).
+//! `GET /dashboard/events?search=&device=` sends three events. `overview` has the server and the devices that match
+//! `search`. `device` has the device that the query names. `entries` has the new journal entries of that device, where
+//! there is a journal.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,19 +27,20 @@ use crate::server::http::extract::LongRequest;
 use crate::server::http::respond::too_many;
 use crate::server::shared::Shared;
 
-/// How often it is looked whether something has moved.
+/// The interval between checks for changes.
 const TICK: Duration = Duration::from_millis(250);
-/// After so much silence a comment is sent: a page that is gone is noticed by writing to it.
+/// The silence after which a comment is sent. Only a write reveals that the page is gone.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How many there are.
+/// The number of open event streams.
 #[derive(Default)]
 pub(crate) struct ViewerSlots(AtomicUsize);
 
-/// A place among the viewers.
+/// One of the slots for event streams. It is free again when dropped.
 struct ViewerSlot(Arc<ViewerSlots>);
 
 impl ViewerSlot {
+    /// Takes a slot, if one is free.
     fn take(viewers: &Arc<ViewerSlots>, limit: usize) -> Option<Self> {
         let more = |taken: usize| (taken < limit).then_some(taken + 1);
         viewers.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Self(Arc::clone(viewers)))
@@ -51,6 +53,7 @@ impl Drop for ViewerSlot {
     }
 }
 
+/// Adds the route, if the settings enable the dashboard.
 pub(in crate::server) fn add_to<S>(router: Router<S>, dashboard: bool) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -60,6 +63,7 @@ where
     if dashboard { router.route("/dashboard/events", get(events)) } else { router }
 }
 
+/// `GET /dashboard/events`.
 async fn events(
     State(shared): State<Arc<Shared>>,
     State(viewers): State<Arc<ViewerSlots>>,
@@ -92,7 +96,7 @@ async fn events(
     response
 }
 
-/// Tells what has moved until the page is gone, does not read, or the server stops.
+/// Sends changes until the page is gone, does not read, or the server stops.
 async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snapshot, events: mpsc::Sender<Bytes>) {
     let (mut pause, mut last_sent) = (Duration::ZERO, Instant::now());
     loop {

@@ -1,4 +1,4 @@
-//! The page for people: its events, and the snapshot of the server that they carry.
+//! The dashboard: its event stream, and the snapshots that the stream carries.
 
 pub(in crate::server) mod events;
 mod snapshot;

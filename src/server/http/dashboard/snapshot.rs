@@ -1,4 +1,4 @@
-//! What a page that watches is told: the server in numbers, its devices, and one of them more closely.
+//! The dashboard's view of the server: totals, devices, and the details of one device.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,19 +13,22 @@ use crate::observe::journal::{Entry, Filter, Kind};
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 
-/// Devices told of at a time; a page that wants others searches for them. Clients of a device likewise.
+/// The maximum number of devices in an event, and of clients of a device. A search finds the others.
 const MOST_ROWS: usize = 200;
-/// Entries of a conversation told at a time, the latest.
+/// The maximum number of journal entries in an event; the latest are sent.
 const MOST_ENTRIES: usize = 500;
 
-/// What one page looks at.
+/// The query of one page.
 #[derive(Default)]
 pub(in crate::server) struct View {
+    /// Text that a device must contain, in lower case; empty for all devices.
     search: String,
+    /// The device to show in detail.
     device: Option<DeviceId>,
 }
 
 impl View {
+    /// Parses a query.
     pub(in crate::server) fn of_query(query: &str) -> Self {
         let mut view = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -38,6 +41,7 @@ impl View {
         view
     }
 
+    /// Whether the search selects a device.
     fn shows(&self, shared: &Shared, device: &Device) -> bool {
         if self.search.is_empty() {
             return true;
@@ -48,19 +52,22 @@ impl View {
     }
 }
 
-/// What one page was told last, and what it has to be told next.
+/// Computes the events of one page. It remembers the last ones, so it sends only changes.
 pub(in crate::server) struct Snapshot {
     shared: Arc<Shared>,
+    /// The devices that the viewer may see.
     grant: Grant,
+    /// The page's query.
     view: View,
+    /// The state at the last check.
     revision: Option<Revision>,
-    /// What was told last of all devices, and of the one.
+    /// The last `overview` and the last `device` event.
     last_sent: (String, String),
-    /// The last entry of the journal that was looked at.
+    /// The number of the last journal entry that was read.
     last_entry: u64,
 }
 
-/// What does not stay the same when something happens.
+/// Counters that differ whenever something has changed.
 #[derive(PartialEq, Eq)]
 struct Revision {
     changes: u64,
@@ -69,18 +76,20 @@ struct Revision {
     incidents: u64,
 }
 
+/// The event `overview`.
 #[derive(Serialize)]
 struct Overview<'a> {
     server: Server,
-    /// How many devices match, told of or not.
+    /// The number of matching devices, including those beyond the maximum.
     matching: usize,
     devices: Vec<DeviceRow<'a>>,
 }
 
+/// Totals of the server.
 #[derive(Serialize)]
 struct Server {
     version: &'static str,
-    /// In seconds since 1970.
+    /// The start time in seconds since 1970.
     started: f64,
     journal: bool,
     connections: usize,
@@ -92,10 +101,11 @@ struct Server {
     refused: u64,
     gone: u64,
     dropped: u64,
-    /// Those that happened.
+    /// The number of incidents, for each kind that has happened.
     incidents: BTreeMap<&'static str, u64>,
 }
 
+/// A device in the event `overview`.
 #[derive(Serialize)]
 struct DeviceRow<'a> {
     device_id: &'a str,
@@ -110,16 +120,18 @@ struct DeviceRow<'a> {
     to_client: u64,
 }
 
+/// The event `device`.
 #[derive(Serialize)]
 struct DeviceDetails<'a> {
     device_id: &'a str,
-    /// Absent where it is not there.
+    /// The time of registration; `None` if the device is not connected.
     since: Option<f64>,
-    /// All of them, told of or not.
+    /// The number of clients, including those beyond the maximum.
     client_count: usize,
     clients: Vec<ClientRow>,
 }
 
+/// A client in the event `device`.
 #[derive(Serialize)]
 struct ClientRow {
     client_id: u32,
@@ -128,14 +140,15 @@ struct ClientRow {
     to_client: u64,
 }
 
+/// The event `entries`.
 #[derive(Serialize)]
 struct NewEntries<'a> {
-    /// How many were left out in front of these.
+    /// The number of earlier entries that were left out.
     skipped: usize,
     entries: Vec<EntryRow<'a>>,
 }
 
-/// An entry of the journal: what it was and how large, and not what it says.
+/// A journal entry without its content.
 #[derive(Serialize)]
 struct EntryRow<'a> {
     number: u64,
@@ -147,17 +160,18 @@ struct EntryRow<'a> {
     size: usize,
     outcome: &'static str,
     faults: &'a [&'static str],
-    /// How a connection ended, or what an `error` says.
+    /// The reason of a close, or the text of an `error`.
     says: Option<&'a str>,
     closed: bool,
 }
 
 impl Snapshot {
+    /// Creates a snapshot that has sent nothing yet.
     pub(in crate::server) fn new(shared: Arc<Shared>, grant: Grant, view: View) -> Self {
         Self { shared, grant, view, revision: None, last_sent: <_>::default(), last_entry: 0 }
     }
 
-    /// The events to send; empty where nothing has moved.
+    /// Returns the events to send; empty if nothing has changed.
     pub(in crate::server) fn updates(&mut self) -> String {
         let current = Some(self.revision());
         if self.revision == current {
@@ -185,6 +199,7 @@ impl Snapshot {
         updates
     }
 
+    /// Reads the counters.
     fn revision(&self) -> Revision {
         let ledger = self.shared.relay.ledger().read();
         Revision {
@@ -195,6 +210,7 @@ impl Snapshot {
         }
     }
 
+    /// Makes the event `overview`.
     fn overview(&self) -> String {
         let devices = self.shared.hub.devices();
         let granted: Vec<_> = devices.iter().filter(|device| self.grant.covers(&device.id)).collect();
@@ -204,6 +220,7 @@ impl Snapshot {
         json(&Overview { server: self.server(granted.len(), clients), matching: matching.len(), devices: rows })
     }
 
+    /// Makes the totals.
     fn server(&self, devices: usize, clients: usize) -> Server {
         let shared = &self.shared;
         let ledger = shared.relay.ledger().read();
@@ -225,6 +242,7 @@ impl Snapshot {
         }
     }
 
+    /// Makes the event `device`.
     fn details(&self, id: &DeviceId) -> String {
         let device = self.shared.hub.device(id).filter(|_| self.grant.covers(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
@@ -240,7 +258,7 @@ impl Snapshot {
         })
     }
 
-    /// What was said since the last time.
+    /// Makes the event `entries`; `None` if there is no new entry.
     fn entries(&mut self, id: &DeviceId) -> Option<String> {
         let journal = self.shared.relay.journal()?;
         let until = journal.count();
@@ -292,16 +310,17 @@ impl<'a> EntryRow<'a> {
     }
 }
 
-/// When a peer came, in seconds since 1970.
+/// The time at which a peer connected, in seconds since 1970.
 fn since(peer: &Peer) -> f64 {
     peer.since.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
+/// Serialises a value.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
-/// One event. JSON has no line breaks outside of strings, and none in them.
+/// Appends one event. Compact JSON is one line, as the format needs.
 fn push(events: &mut String, name: &str, data: &str) {
     for part in ["event: ", name, "\ndata: ", data, "\n\n"] {
         events.push_str(part);

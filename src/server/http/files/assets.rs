@@ -1,6 +1,6 @@
-//! Files: those that are part of the server (`web/`), and those of a host package that the operator has named.
+//! Static files: those of the server (`web/`), and those of a host package whose directory the settings name.
 //!
-//! Ours are the same for everybody and tell nothing: `authorize` is not asked for them.
+//! The server's own files are public, so `authorize` is not asked about them.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -23,22 +23,26 @@ use crate::server::http::auth::Caller;
 use crate::server::http::respond::error;
 use crate::server::shared::Shared;
 
-/// What the page may do: use what this server has, and nothing else.
+/// The dashboard's Content-Security-Policy: resources of this server only.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
+/// Browsers must not guess the content type.
 const NO_SNIFFING: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
-/// A file that is part of the server.
+/// A file of `web/`, embedded in the binary.
 pub(in crate::server) struct Embedded {
+    /// The content type.
     kind: &'static str,
+    /// The content.
     text: &'static str,
+    /// The entity tag, computed on first use.
     tag: LazyLock<HeaderValue>,
 }
 
-/// A file of `web/`, and its tag, which is worked out when it is first asked for.
+/// Embeds a file of `web/`.
 macro_rules! embedded {
     ($kind:literal, $file:expr) => {{
         const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/web/", $file));
@@ -47,12 +51,12 @@ macro_rules! embedded {
     }};
 }
 
-/// Cuttlefish's web client finds its way to the server with this module.
+/// The module through which Cuttlefish's web client reaches the server.
 pub(in crate::server) fn server_connector() -> &'static Embedded {
     embedded!("text/javascript; charset=utf-8", "server_connector.js")
 }
 
-/// The files of the page for people, by their paths.
+/// The dashboard's files by path.
 fn page() -> [(&'static str, &'static Embedded); 11] {
     macro_rules! script {
         ($name:literal) => {{
@@ -75,13 +79,14 @@ fn page() -> [(&'static str, &'static Embedded); 11] {
     ]
 }
 
+/// The entity tag of a text.
 fn tag_of(text: &str) -> HeaderValue {
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha1::digest(text)));
     HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 impl Embedded {
-    /// The file, or that the caller has it already (RFC 9110, 13.1.2).
+    /// Responds with the file, or with 304 if the client has it (RFC 9110, 13.1.2).
     pub(in crate::server) fn answer(&self, headers: &HeaderMap) -> Response {
         let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         let known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
@@ -89,7 +94,7 @@ impl Embedded {
         let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.text) });
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.tag.clone());
-        // Kept, and asked about each time: a server that is newer has to be believed at once.
+        // Clients may store the file but must revalidate it, so that a newer server takes effect at once.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.extend([NO_SNIFFING, (header::CONTENT_TYPE, HeaderValue::from_static(self.kind))]);
         if self.kind.starts_with("text/html") {
@@ -103,7 +108,7 @@ impl Embedded {
     }
 }
 
-/// The routes of our own files: the connector always, the page where there is to be one.
+/// Adds the routes of the server's own files: the connector always, the dashboard if it is enabled.
 pub(in crate::server) fn add_to<S>(mut router: Router<S>, dashboard: bool) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -117,7 +122,7 @@ where
     router
 }
 
-/// Whatever else is asked for: a file of the directory that the operator has named, if there is one.
+/// The fallback route: a file of the assets directory, if the settings name one.
 pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let Some(directory) = &shared.config.assets_dir else { return error(StatusCode::NOT_FOUND, "Not found") };
     let caller = Caller::of(&shared, Role::Http, &request);
@@ -129,7 +134,7 @@ pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, r
     if matches!(method, Method::GET | Method::HEAD) {
         return file_of(directory, method, &uri, headers).await;
     }
-    // A file takes no other method; a path without a file is unknown by any.
+    // A file allows GET and HEAD only. A path without a file is 404 for every method.
     let found = file_of(directory, Method::HEAD, &uri, HeaderMap::new()).await;
     if found.status() == StatusCode::NOT_FOUND {
         return found;
@@ -139,9 +144,10 @@ pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, r
     refused
 }
 
+/// Responds with a file of the directory.
 async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap) -> Response {
     if uri.path().contains("%00") {
-        // No file has such a name; to open one is an error of its own.
+        // No file has a NUL in its name, and opening one would be another error than 404.
         return error(StatusCode::NOT_FOUND, "Not found");
     }
     let mut request = Request::new(Body::empty());
@@ -157,7 +163,7 @@ async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap
     if status.is_client_error() || status.is_server_error() {
         let reason = if status == StatusCode::NOT_FOUND { None } else { status.canonical_reason() };
         let mut refused = error(status, reason.unwrap_or("Not found"));
-        // How large the file is, where the range is not within it (RFC 9110, 15.5.17).
+        // The size of the file, where the requested range is outside of it (RFC 9110, 15.5.17).
         let range = response.headers().get(header::CONTENT_RANGE).cloned();
         refused.headers_mut().extend(range.map(|range| (header::CONTENT_RANGE, range)));
         return refused;

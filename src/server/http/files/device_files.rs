@@ -1,5 +1,6 @@
-//! `GET /devices/{id}/files/{path}`: what a device's own web server has, for Cuttlefish's page (docs/protocol.md 5.3). Off
-//! unless it is asked for: it lets a stranger reach a local port.
+//! `GET /devices/{id}/files/{path}`: a proxy to the web server of a device, for Cuttlefish's page.
+//!
+//! It is off by default, because it lets clients reach a local port.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +25,7 @@ use crate::server::http::path::OriginalTarget;
 use crate::server::http::respond::error;
 use crate::server::shared::Shared;
 
-/// What of a request is the device's business.
+/// Request headers that the device's web server gets.
 const FORWARDED_HEADERS: [HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_LANGUAGE,
@@ -34,7 +35,7 @@ const FORWARDED_HEADERS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// What of an answer is not the browser's: it concerns one connection (RFC 9110, 7.6.1), or this whole origin.
+/// Response headers that the browser does not get: they concern one connection (RFC 9110, 7.6.1) or the whole origin.
 const STRIPPED_HEADERS: [HeaderName; 8] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
@@ -46,13 +47,15 @@ const STRIPPED_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// The file that is ours, whatever the device has under this name.
+/// The path that the server answers itself.
 const CONNECTOR: &str = "js/server_connector.js";
 
+/// `GET /devices/{id}/files/{path}`.
 pub(in crate::server) async fn device_file(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     serve(&shared, request).await.unwrap_or_else(|refused| refused)
 }
 
+/// Answers the request; `Err` is the error response.
 async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Response> {
     if !shared.config.proxy_device_files {
         return Err(error(StatusCode::NOT_FOUND, "Not found"));
@@ -91,12 +94,12 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     Ok(Response::from_parts(head, Body::from_stream(with_timeout(Arc::clone(shared), Body::new(body)))))
 }
 
-/// What is behind `/devices/{id}/files`, as it was written, with its query.
+/// The part of the target behind `/devices/{id}/files`, as it was sent, with its query.
 fn behind_files(uri: &Uri) -> Option<Uri> {
     let whole = uri.path_and_query()?.as_str();
     let (slash, _) = whole.match_indices('/').nth(3)?;
     let rest = whole.get(slash..)?;
-    // Nothing that a web server might take for the way out of its directory.
+    // The device's web server must not get a path that it might resolve to a parent directory.
     let path = rest.split('?').next().unwrap_or_default();
     let is_dot_segment = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split(['/', '\\']).any(is_dot_segment) || path.to_ascii_lowercase().contains("%5c") {
@@ -105,6 +108,7 @@ fn behind_files(uri: &Uri) -> Option<Uri> {
     rest.parse().ok()
 }
 
+/// Requests the target from the device's web server.
 async fn fetch(
     shared: &Arc<Shared>,
     port: u16,
@@ -124,13 +128,13 @@ async fn fetch(
     }
     request.headers_mut().insert(header::HOST, HeaderValue::try_from(address.to_string())?);
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    // It lives as long as the answer is read, which the server outlives.
+    // The connection ends with the body. The server stops only after that.
     let over = shared.over.clone();
     shared.tasks.spawn(async move { over.run_until_cancelled(connection).await });
     Ok(sender.send_request(request).await?)
 }
 
-/// A body whose parts each come in time, or it breaks off.
+/// A body that fails if the next chunk exceeds the timeout.
 fn with_timeout(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::unfold((shared, Some(body.into_data_stream())), async |(shared, parts)| {
         let mut parts = parts?;

@@ -1,4 +1,4 @@
-//! One client that polls: what it has sent, and the messages that wait for it.
+//! One polled client: the payloads that it sent, and the messages that wait for it.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,56 +15,68 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text, outbound};
 use crate::server::shared::Shared;
 
-/// The bytes of a `client_msg` around its payload, at most: those of a client id of ten digits.
+/// The maximum size of a `client_msg` without its payload, in bytes: with a client id of ten digits.
 const MAX_ENVELOPE: usize = r#"{"message_type":"client_msg","client_id":2147483647,"payload":}"#.len();
 
-/// What one client that polls has said, and what there is for it.
+/// The state between the requests of one polled client and its session.
 pub(in crate::server) struct PolledConnection {
+    /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
+    /// The device that the client is connected to.
     pub(super) device: DeviceId,
+    /// The queue of messages to the client, which the message pump drains.
     pub(super) outbox: Arc<Outbox>,
+    /// The mutable state.
     pub(super) state: Mutex<State>,
-    /// Told when there is more to fetch, or nothing any more.
+    /// Notified of new messages and of the end.
     pub(super) arrived: Notify,
 }
 
+/// The mutable state of a polled connection.
 #[derive(Default)]
 pub(super) struct State {
+    /// Payloads that the session has not read yet.
     pub(super) incoming: VecDeque<String>,
+    /// The size of `incoming` in bytes.
     pub(super) incoming_bytes: usize,
-    /// What there is for the client.
+    /// Messages that the client has not acknowledged.
     pub(super) kept: KeptMessages,
-    /// Requests that are waiting now.
+    /// Requests that wait now.
     pub(super) waiting: usize,
+    /// The time of the last request.
     pub(super) last_seen: Option<Instant>,
-    /// Whoever asked for the connection has gone before it was there.
+    /// The HTTP client disconnected before the connection was established.
     pub(super) cancelled: bool,
+    /// The current phase.
     pub(super) phase: Phase,
+    /// The waker of the message pump.
     pub(super) waker: Option<Waker>,
 }
 
-/// How far a mailbox is from its end.
+/// The phase of a polled connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Phase {
-    /// Its client has no device info yet, and does not know its id.
+    /// The client has no device info yet, and does not know the connection id.
     #[default]
     Opening,
-    /// In use.
+    /// The connection is in use.
     Open,
-    /// Its session is over; what there is can still be fetched.
+    /// The session is over. Remaining messages can still be fetched.
     Ended,
-    /// The books are closed: nothing is fetched any more.
+    /// The ledger is settled. Nothing can be fetched any more.
     Closed,
 }
 
-/// A request that waits: its client is there for as long.
+/// A request that waits. The client counts as present as long as it exists.
 struct PendingPoll<'a> {
+    /// The connection of the request.
     connection: &'a PolledConnection,
-    /// [`Kept::unsent`] when it came.
+    /// [`KeptMessages::unsent`] at the start of the request.
     unsent: u64,
 }
 
 impl<'a> PendingPoll<'a> {
+    /// Counts the request as waiting.
     fn new(connection: &'a PolledConnection) -> Self {
         let mut state = connection.state.lock();
         state.waiting += 1;
@@ -76,7 +88,7 @@ impl Drop for PendingPoll<'_> {
     fn drop(&mut self) {
         let mut state = self.connection.state.lock();
         state.waiting -= 1;
-        // Once the session is over, only what is fetched for the first time keeps the rest.
+        // Once the session is over, only a request that fetched new messages extends the lifetime.
         if state.phase != Phase::Ended || state.kept.unsent() > self.unsent {
             state.last_seen = Some(self.connection.shared.clock.now());
         }
@@ -85,7 +97,7 @@ impl Drop for PendingPoll<'_> {
 }
 
 impl PolledConnection {
-    /// Whether a payload fits a message to the device. Where the device has gone, the session says so.
+    /// Checks that a payload fits a message to the device. If the device has gone, the session reports it.
     ///
     /// # Errors
     /// [`Refusal::ForwardTooLarge`].
@@ -100,7 +112,10 @@ impl PolledConnection {
         if size > limit { Err(Refusal::ForwardTooLarge { size, limit }) } else { Ok(()) }
     }
 
-    /// The client says a payload.
+    /// Queues a payload of the client for the session.
+    ///
+    /// # Errors
+    /// [`PollError::Full`] if the queue is full, [`PollError::Gone`] if the connection is not open.
     pub(in crate::server) fn push(&self, payload: String) -> Result<(), PollError> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -118,7 +133,7 @@ impl PolledConnection {
         Ok(())
     }
 
-    /// The messages that are wanted; acknowledges those before them. Where there are none, waits for them.
+    /// Fetches messages from `start` on, and acknowledges those before it. Waits if there are none.
     pub(in crate::server) async fn fetch(&self, query: &PollQuery) -> Result<Vec<Text>, PollError> {
         let _pending = PendingPoll::new(self);
         let fetched = async {
@@ -140,7 +155,7 @@ impl PolledConnection {
         }
     }
 
-    /// What there is, if it needs no waiting.
+    /// Fetches without waiting. `None` if the query has to wait.
     fn try_fetch(&self, query: &PollQuery) -> Option<Result<Vec<Text>, PollError>> {
         let mut state = self.state.lock();
         let start = match state.start_of(query) {
@@ -156,14 +171,14 @@ impl PolledConnection {
         (!found.is_empty() || query.count == 0).then_some(Ok(found))
     }
 
-    /// What [`PolledConnection::fetch`] would return now. Changes nothing.
+    /// The messages that [`PolledConnection::fetch`] would return now. It changes nothing.
     pub(in crate::server) fn peek(&self, query: &PollQuery) -> Result<Vec<Text>, PollError> {
         let state = self.state.lock();
         let start = state.start_of(query)?;
         Ok(state.kept.from(start, query.count).cloned().collect())
     }
 
-    /// All there is, acknowledged as it goes out (the reference's way).
+    /// Fetches and acknowledges all messages, as `/poll_messages` does (docs/protocol.md 5.3.21).
     pub(in crate::server) fn take_all(&self) -> Result<Vec<Text>, PollError> {
         let mut state = self.state.lock();
         if state.phase == Phase::Closed || (state.phase == Phase::Ended && state.kept.is_empty()) {
@@ -177,7 +192,7 @@ impl PolledConnection {
         Ok(found)
     }
 
-    /// The device info; `None` where the connection ends without.
+    /// Waits for the device info. `None` if the connection ends without it.
     pub(super) async fn first_message(&self) -> Option<Text> {
         let _pending = PendingPoll::new(self);
         loop {
@@ -196,13 +211,13 @@ impl PolledConnection {
         }
     }
 
-    /// Why the connection has ended, where the server has ended it.
+    /// The reason of the end, if the server ended the connection.
     pub(in crate::server) fn end_reason(&self) -> Option<Cow<'static, str>> {
         let overflowed = || self.outbox.has_overflowed().then_some(Cow::Borrowed("Slow consumer"));
         self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed)
     }
 
-    /// Its session is over. Of one that was refused nobody knows the id: there is nothing to fetch.
+    /// The session is over. If the client does not know the id yet, nothing can be fetched.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.phase = match state.phase {
@@ -213,19 +228,21 @@ impl PolledConnection {
         self.arrived.notify_waiters();
     }
 
-    /// For how long the client may stay away yet; `None` once it was too long.
+    /// The time that the client has left before it counts as gone. `None` if there is none.
     pub(super) fn time_left(&self, now: Instant) -> Option<Duration> {
         let due = self.due()?;
         (due > now).then(|| due - now)
     }
 
-    /// When the client is given up: a request that waits is as good as one that has just come.
+    /// The time at which the client counts as gone (docs/protocol.md 5.3.30). A request that waits counts as just
+    /// arrived.
     pub(super) fn due(&self) -> Option<Instant> {
         let state = self.state.lock();
         let seen = if state.waiting > 0 { self.shared.clock.now() } else { state.last_seen? };
         seen.checked_add(self.shared.config.limits.polled_timeout)
     }
 
+    /// Ends the connection and settles the ledger.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
@@ -236,7 +253,7 @@ impl PolledConnection {
 }
 
 impl State {
-    /// From which number on a poll gets messages.
+    /// The number of the first message that a poll gets.
     fn start_of(&self, query: &PollQuery) -> Result<u64, PollError> {
         if self.phase == Phase::Closed {
             return Err(PollError::Gone);
@@ -244,6 +261,7 @@ impl State {
         self.kept.start_of(query, self.phase == Phase::Ended)
     }
 
+    /// Wakes the message pump.
     pub(super) fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

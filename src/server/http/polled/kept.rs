@@ -1,5 +1,6 @@
-//! The messages of a polled connection, numbered from 0: kept from when they come until the client acknowledges them, by
-//! asking for a later one.
+//! The numbered messages of a polled connection, kept until the client acknowledges them (docs/protocol.md 5.3.12).
+//!
+//! Numbers start at 0. A poll with a later `start` acknowledges all messages before it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,80 +8,84 @@ use std::time::Duration;
 use crate::observe::ledger::Ledger;
 use crate::protocol::Text;
 
-/// Why nothing can be fetched, or said.
+/// The reason why a fetch or a forward failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum PollError {
-    /// The connection has ended, and all that there was has been fetched.
+    /// The connection has ended, and all its messages were fetched.
     Gone,
     /// The client asks for messages that it has acknowledged.
     Acknowledged {
-        /// From which number on.
+        /// The number of the first message asked for.
         start: u64,
-        /// The number of the first that is kept.
+        /// The number of the first message that is kept.
         first: u64,
     },
-    /// More was said than the session has taken yet.
+    /// The queue of payloads for the session is full.
     Full,
 }
 
-/// What a poll asks for.
+/// The query of a poll.
 pub(in crate::server) struct PollQuery {
-    /// From which number on; everything before it is acknowledged. `None` is from the first that there is.
+    /// The number of the first message; all before it are acknowledged. `None` is the first that is kept.
     pub(in crate::server) start: Option<u64>,
-    /// At most so many messages.
+    /// The maximum number of messages.
     pub(in crate::server) count: usize,
-    /// How long to wait for the first of them.
+    /// The time to wait for a message.
     pub(in crate::server) wait: Duration,
 }
 
+/// The messages that a client has not acknowledged.
 #[derive(Default)]
 pub(in crate::server) struct KeptMessages {
-    /// Each with whether it is a forward that no answer has had yet.
+    /// The messages, each with whether it is a forward that the ledger does not count yet.
     messages: VecDeque<(Text, bool)>,
+    /// The size of the messages in bytes.
     bytes: usize,
-    /// The number of the first of them.
+    /// The number of the first message.
     first: u64,
-    /// The number of the first that no answer has had yet.
+    /// The number of the first message that no answer has contained yet.
     unsent: u64,
 }
 
 impl KeptMessages {
+    /// Whether no message is kept.
     pub(in crate::server) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// How many, and how many bytes.
+    /// The number of messages, and their size in bytes.
     pub(in crate::server) fn size(&self) -> (usize, usize) {
         (self.messages.len(), self.bytes)
     }
 
-    /// The number of the first message that no answer has had yet.
+    /// The number of the first message that no answer has contained yet.
     pub(in crate::server) fn unsent(&self) -> u64 {
         self.unsent
     }
 
-    /// The number of the next message that comes.
+    /// The number of the next message.
     pub(in crate::server) fn end(&self) -> u64 {
         self.first + self.messages.len() as u64
     }
 
+    /// Appends a message. `forward` says whether it carries a forward.
     pub(in crate::server) fn push(&mut self, text: Text, forward: bool) {
         self.bytes += text.len();
         self.messages.push_back((text, forward));
     }
 
-    /// Takes a message that has no number: the device info, which comes before all others.
+    /// Removes the device info, which comes before all numbered messages.
     pub(in crate::server) fn pop(&mut self) -> Option<Text> {
         let (text, _) = self.messages.pop_front()?;
         self.bytes -= text.len();
         Some(text)
     }
 
-    /// From which number on a poll gets messages. `has_ended` tells that no more will come.
+    /// The number of the first message that a poll gets. `has_ended` says that no more messages will come.
     pub(in crate::server) fn start_of(&self, query: &PollQuery, has_ended: bool) -> Result<u64, PollError> {
         let start = query.start.unwrap_or(self.first);
         let all_sent = self.unsent >= self.end();
-        // An answer may have been lost: a client that says from where on gets it again, until it acknowledges it.
+        // An answer may be lost, so a client can repeat `start` until it acknowledges the messages.
         let repeats = query.start.is_some() && start >= self.first;
         if has_ended && (start >= self.end() || (all_sent && !repeats)) {
             return Err(PollError::Gone);
@@ -91,13 +96,14 @@ impl KeptMessages {
         Ok(start)
     }
 
-    /// The messages from this number on, at most so many.
+    /// The messages from a number on, at most `count`.
     pub(in crate::server) fn from(&self, start: u64, count: usize) -> impl Iterator<Item = &Text> {
         let skipped = usize::try_from(start.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.messages.iter().skip(skipped).take(count).map(|(text, _)| text)
     }
 
-    /// The first messages, at most so many, for an answer. Each is booked the first time.
+    /// Copies the first messages for an answer, at most `count`. The ledger counts a forward as delivered the first
+    /// time.
     pub(in crate::server) fn send(&mut self, count: usize, ledger: &Ledger) -> Vec<Text> {
         let sent = |(text, unsent): &mut (Text, bool)| {
             ledger.count_delivered(u64::from(std::mem::take(unsent)));
@@ -108,7 +114,7 @@ impl KeptMessages {
         found
     }
 
-    /// The client has all messages before this number. One that it has never fetched is lost: the client counts wrong.
+    /// Removes the messages before `start`. A forward that was never fetched counts as gone: the client skipped it.
     pub(in crate::server) fn acknowledge(&mut self, start: u64, ledger: &Ledger) {
         while self.first < start
             && let Some((text, unsent)) = self.messages.pop_front()
@@ -119,7 +125,7 @@ impl KeptMessages {
         }
     }
 
-    /// Nothing is fetched any more.
+    /// Removes all messages. Forwards that were never fetched count as gone.
     pub(in crate::server) fn close(&mut self, ledger: &Ledger) {
         ledger.count_gone(self.messages.drain(..).filter(|(_, unsent)| *unsent).count() as u64);
         self.bytes = 0;

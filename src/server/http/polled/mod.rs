@@ -1,7 +1,8 @@
-//! Clients that poll (docs/protocol.md 5.3): for each a mailbox between its requests and its session, which a porter serves.
+//! Polled clients (docs/protocol.md 5.3). For each, a [`PolledConnection`] connects its requests with its session,
+//! which a [`MessagePump`] drives.
 //!
-//! A message stays in the mailbox until the client has acknowledged it, by asking for a later one. Whoever stays away for
-//! too long has left.
+//! A message is kept until the client acknowledges it by asking for a later one. A client that has not polled for
+//! `polled_timeout` is gone (docs/protocol.md 5.3.30).
 
 mod connection;
 mod kept;
@@ -25,20 +26,20 @@ use crate::protocol::{DeviceId, Text};
 use crate::server::message_pump::MessagePump;
 use crate::server::shared::Shared;
 
-/// The mailboxes of one server, by connection id.
+/// The polled connections of one server, by connection id.
 #[derive(Default)]
 pub(crate) struct Polled(Mutex<HashMap<String, Arc<PolledConnection>>>);
 
 impl Polled {
-    /// The mailbox of this connection.
+    /// Finds a connection.
     pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<PolledConnection>> {
         self.0.lock().get(id).cloned()
     }
 }
 
-/// A connection for a client that polls, once it has its device info; `Err` is why it has none.
+/// Opens a polled connection, and waits for the device info.
 ///
-/// Returns its id and its first message, `{"device_info":…}`.
+/// Returns the connection id and the message `{"device_info":…}`.
 pub(in crate::server) async fn connect(
     shared: &Arc<Shared>,
     polled: &Arc<Polled>,
@@ -66,9 +67,9 @@ pub(in crate::server) async fn connect(
     let pump = MessagePump::new(Arc::clone(shared), &context, session, first, PolledTransport(Arc::clone(&connection)));
     let address = context.peer.address;
     drop(shared.spawn(Box::pin(run(pump, registration)), address));
-    // Whoever gives up before it is connected has left.
+    // A client that disconnects before the device info has left.
     let mut cancel = CancelOnDrop(Some(Arc::clone(&connection)));
-    // A request that waits does not tell whether somebody still does: it waits as long as a client may stay away.
+    // A pending request does not show whether its client is still there, so it waits no longer than `polled_timeout`.
     let first = shared.clock.timeout(shared.config.limits.polled_timeout, connection.first_message()).await;
     let info = match first {
         Some(Some(info)) => info,
@@ -79,25 +80,26 @@ pub(in crate::server) async fn connect(
     Ok((id, info))
 }
 
-/// Why there is no polled connection.
+/// The reason why no polled connection was opened.
 pub(in crate::server) enum ConnectError {
-    /// The session says why.
+    /// The session refused the client.
     Refused(Refusal),
     /// The server stops.
     Stopping,
-    /// There are too many.
+    /// There are too many polled connections.
     Full,
-    /// There is no randomness to be had.
+    /// The system's random source failed.
     Failed,
 }
 
 impl ConnectError {
+    /// The reason why the session ended before it had the device info.
     fn of(connection: &PolledConnection) -> Self {
         connection.outbox.refusal().map_or(Self::Stopping, Self::Refused)
     }
 }
 
-/// 128 bits from the system's random source: whoever knows it is the client.
+/// 128 bits from the system's random source (docs/protocol.md 5.3.29): the id is the client's only credential.
 fn new_id() -> Option<String> {
     let mut secret = [0; 16];
     rustls::crypto::ring::default_provider().secure_random.fill(&mut secret).ok()?;
@@ -107,7 +109,7 @@ fn new_id() -> Option<String> {
     }))
 }
 
-/// A polled connection's task: as long as it lives, and then as long as what it has heard can be fetched.
+/// Runs the session, then keeps the connection until its messages are fetched or its client is gone.
 async fn run(pump: MessagePump<PolledTransport, ClientSession>, registration: Registration) {
     let connection = Arc::clone(&registration.connection);
     let shared = &connection.shared;
@@ -123,9 +125,11 @@ async fn run(pump: MessagePump<PolledTransport, ClientSession>, registration: Re
     }
 }
 
-/// A place in the list; once dropped, the books of its mailbox are closed.
+/// The entry in [`Polled`]. Dropping it removes the entry and settles the ledger.
 struct Registration {
+    /// The map of connections.
     polled: Arc<Polled>,
+    /// The connection id.
     id: String,
     connection: Arc<PolledConnection>,
 }
@@ -137,7 +141,7 @@ impl Drop for Registration {
     }
 }
 
-/// Ends a connection whose caller has gone before it was told of it.
+/// Ends a connection whose HTTP client disconnected before it got the connection id.
 struct CancelOnDrop(Option<Arc<PolledConnection>>);
 
 impl Drop for CancelOnDrop {

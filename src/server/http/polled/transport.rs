@@ -1,4 +1,4 @@
-//! The porter's end of a mailbox.
+//! The message transport of a polled connection.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::core::outbox::End;
 use crate::protocol::{Text, outbound};
 use crate::server::message_pump::{Incoming, MessageTransport};
 
+/// Carries messages between the session and a [`PolledConnection`].
 pub(in crate::server) struct PolledTransport(pub(in crate::server) Arc<PolledConnection>);
 
 impl MessageTransport for PolledTransport {
@@ -27,7 +28,7 @@ impl MessageTransport for PolledTransport {
     }
 
     fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
-        // What ends a connection is told by the answer to the next request, and not a message of the device.
+        // An error ends the connection. The answer to the next request reports it, not a message.
         if outbound::type_of(text) == "error" {
             return Poll::Ready(Ok(()));
         }

@@ -1,8 +1,10 @@
-//! The pump: one task that carries texts between one WebSocket and its session, and drains the session's outbox.
+//! The pump: the task that carries texts between a WebSocket and its session, and drains the session's outbox.
 //!
-//! Reading, writing, a question under way and the timer go on side by side in one [`Future::poll`]: a peer that does
-//! not read is still listened to, and pings are answered whatever a hook is doing. `poll` does each of them until it can
-//! not go on, in an order in which what one leads to is done by the next, and begins again only where that is not so.
+//! One [`Future::poll`] reads, polls the pending question, writes and checks deadlines. A peer that does not read is
+//! still read from, and pings are answered while a hook runs (docs/protocol.md 3.12).
+//!
+//! `poll` runs these steps until all are pending. Each step may unblock the next, so it loops only where a later step
+//! unblocked an earlier one.
 
 mod read;
 mod timers;
@@ -28,48 +30,56 @@ use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
 
-/// Rounds of all directions in one poll, before other tasks have their turn.
+/// Rounds in one poll, before the task yields to others.
 const ROUNDS: usize = 16;
 
-/// How far a connection is from its end.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Texts go both ways.
     Open,
-    /// A close frame was sent or received: write the rest, and wait for the other one until then.
+    /// A close frame was sent or received. Flush the rest, and wait for the other close frame until the deadline.
     Closing(Instant),
-    /// Nothing is left to say: shut the transport down.
+    /// Everything is sent. Shut the transport down until the deadline.
     ShuttingDown(Instant),
     /// Drop the transport.
     Done,
 }
 
+/// The task of one WebSocket.
 #[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub(in crate::server) struct Pump<S, P> {
+    /// The registration in the hub.
     connection_id: ConnectionId,
+    /// The WebSocket.
     socket: WebSocketStream<S>,
+    /// Drives the session.
     driver: SessionDriver<P>,
+    /// The current phase.
     phase: Phase,
-    /// The WebSocket can not be read any more; what still comes in is thrown away.
+    /// The WebSocket cannot be read any more. Further input is discarded.
     read_closed: bool,
     /// Something was written and not flushed.
     dirty: bool,
-    /// The outbox has closed: what waits there, and the goodbye, have to be taken by then.
+    /// Deadline to flush the outbox and the close frame, once the outbox has closed.
     close_by: Option<Instant>,
-    /// The server stops, and the time for the peer's goodbye was cut.
+    /// The server stops, and the deadline for the peer's close frame was shortened.
     close_shortened: bool,
-    /// Somebody may wait for all that is due now to be done.
+    /// A waiter of [`Outbox::rechecked`](crate::core::outbox::Outbox::rechecked) may be pending.
     rechecking: bool,
-    /// Forwards written and not flushed.
+    /// Forwards that were written and not flushed.
     unflushed: u64,
-    /// Bytes that came, until the peer has said what it is.
+    /// Bytes received so far, until the peer's first message is complete.
     first_bytes: Option<usize>,
-    /// Since when the transport takes nothing of what was written.
+    /// The time since which the transport has taken nothing.
     stuck_since: Option<Instant>,
+    /// The time of the last input.
     last_received: Instant,
+    /// The time of the ping that has no answer yet.
     pinged_at: Option<Instant>,
-    /// The time, from when it was first asked for in a poll.
+    /// The time of this poll, once it was needed.
     now: Option<Instant>,
+    /// Wakes the task at the next deadline.
     timer: Timer,
 }
 
@@ -78,7 +88,7 @@ where
     S: Transport,
     P: Session + Unpin,
 {
-    /// Lets the peer into the hub, before its first message is read.
+    /// Registers the peer in the hub, before its first message is read.
     pub(in crate::server) fn new(
         shared: Arc<Shared>,
         socket: WebSocketStream<S>,
@@ -107,18 +117,19 @@ where
         }
     }
 
-    /// The first step of a session that need not be told what its peer wants.
+    /// Handles the first step of a session that waits for no first message: the request named the device.
     pub(in crate::server) fn begin(&mut self, first: Step, now: Instant) {
         self.first_bytes = None;
         self.driver.take(first, now);
     }
 
+    /// Runs all steps until they are pending.
     fn poll_all(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> Poll<()> {
         for _ in 0..ROUNDS {
             let mut again = self.read(cx, buffer);
             again |= self.poll_answer(cx);
             again |= self.write(cx, buffer);
-            // Not before all else is done: a bell that is the next to ring costs a system call.
+            // Last, because moving the timer to an earlier deadline costs a system call.
             let again = again || self.check_deadlines(cx);
             match self.phase {
                 Phase::Done => return Poll::Ready(()),
@@ -135,13 +146,14 @@ where
         Poll::Pending
     }
 
-    /// The time is the same throughout a poll, and is not looked up for one that only writes.
+    /// The time of this poll. A poll that only writes does not read the clock.
     fn now(&mut self) -> Instant {
         *self.now.get_or_insert_with(|| self.driver.shared.clock.now())
     }
 
-    /// Writes what waits in the outbox, as far as the transport takes it, and flushes once. True where more has changed
-    /// than that something was written.
+    /// Writes messages of the outbox until it is empty or the transport has no room, then flushes once.
+    ///
+    /// Returns true if an earlier step may have become unblocked.
     fn write(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         let (mut changed, before) = (false, self.phase);
         while self.phase == Phase::Open {
@@ -201,7 +213,7 @@ where
         changed || self.phase != before
     }
 
-    /// The time for goodbyes is over, the server's own included.
+    /// Ends the task if the time for closing handshakes is over.
     fn check_over(&mut self) -> bool {
         let over = self.driver.shared.over.is_cancelled();
         if over {
@@ -211,12 +223,14 @@ where
         over
     }
 
-    /// All is written, the goodbye included: what is left is to wait for the peer's, not long if the server stops.
+    /// Continues a closing handshake: once all is flushed, waits for the peer's close frame.
+    ///
+    /// The wait is short if the server stops.
     fn finish_closing(&mut self, cx: &mut TaskContext<'_>) {
         if !matches!(self.phase, Phase::Closing(_) | Phase::ShuttingDown(_)) {
             return;
         }
-        // Keeps us awake for the server's stop.
+        // Keeps the waker in the outbox, so that the server's stop wakes the task.
         while self.driver.outbox.poll_next(cx, false).is_ready() {
             self.rechecking = true;
         }
@@ -232,6 +246,7 @@ where
         }
     }
 
+    /// Writes a control frame.
     fn send(&mut self, message: Message, buffer: &mut IoBuffer) {
         self.dirty = true;
         if let Err(error) = self.socket.send(message, buffer) {
@@ -239,7 +254,7 @@ where
         }
     }
 
-    /// Ends by a RST, behind what the transport takes at once.
+    /// Flushes as far as the transport takes it at once, then ends with a RST.
     fn reset(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         if matches!(self.socket.poll_flush(cx, buffer), Poll::Ready(Ok(()))) {
             self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
@@ -249,7 +264,7 @@ where
         true
     }
 
-    /// Ends from this side: the close frame goes out behind what was written.
+    /// Ends from this side. The close frame goes behind all written messages.
     fn close(&mut self, end: End, buffer: &mut IoBuffer) {
         self.driver.log_end(&end);
         match end {
@@ -261,7 +276,7 @@ where
         }
     }
 
-    /// The transport failed; what was not written is lost, and whoever has to know is told by the session's leaving.
+    /// Handles a failed transport. Unwritten messages are lost; the session's leaving informs their senders.
     fn on_transport_error(&mut self, error: &WebSocketError) -> bool {
         tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
         self.driver.session.leave();
@@ -269,7 +284,7 @@ where
         true
     }
 
-    /// Goes on where a question has been answered. True where it has.
+    /// Polls the pending question. Returns true if it was answered.
     fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         self.driver.is_asking() && {
             let now = self.now();
@@ -297,12 +312,12 @@ where
 }
 
 impl<S, P> Drop for Pump<S, P> {
-    /// However it ends, a panic included: the books are closed, and nobody holds on to it.
+    /// Settles the ledger and leaves the hub, however the task ends, a panic included.
     fn drop(&mut self) {
         let gone = self.driver.outbox.drain() + self.unflushed;
         self.driver.shared.relay.ledger().count_gone(gone);
         self.driver.shared.hub.remove_connection(self.connection_id);
-        // Last: who waits for this finds the books closed, and the connection gone.
+        // Last, so that a waiter finds the ledger settled and the connection gone.
         self.driver.outbox.rechecked();
     }
 }

@@ -1,4 +1,4 @@
-//! What a pump does with what its peer sends, and with what is no more to be listened to.
+//! The reading side of the pump.
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -17,7 +17,7 @@ use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::Received;
 use crate::server::ws::transport::Transport;
 
-/// Texts taken from the socket before the other directions have their turn.
+/// Inputs in one round, before the other directions get their turn.
 const READ_BURST: usize = 32;
 
 impl<S, P> Pump<S, P>
@@ -25,7 +25,7 @@ where
     S: Transport,
     P: Session + Unpin,
 {
-    /// Takes what has come. True where there may be more to do.
+    /// Reads from the socket. Returns true if there may be more to do.
     pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         if self.read_closed || matches!(self.phase, Phase::ShuttingDown(_)) {
             return self.drain_input(cx);
@@ -59,6 +59,7 @@ where
         true
     }
 
+    /// Handles one input.
     fn on_received(&mut self, received: &Received<'_>) {
         let now = self.now();
         self.last_received = now;
@@ -66,7 +67,7 @@ where
         let sent = match received {
             Received::Message(Message::Close(_)) => None,
             Received::Message(Message::Ping(_)) => Some(Sent::Ping),
-            // Pongs are counted as messages: somebody else may have us ping this peer often.
+            // Pongs count as messages: other peers can make the server ping this one often.
             _ => Some(Sent::Message),
         };
         if sent.is_some_and(|sent| !self.driver.spend(sent, now)) {
@@ -75,7 +76,7 @@ where
         match received {
             Received::Text(text) => self.on_text(text, now),
             Received::Message(Message::Text(text)) => self.on_text(text, now),
-            // The WebSocket layer has queued the answer: it goes out with the next flush.
+            // tungstenite has queued the pong. It goes out with the next flush.
             Received::Message(Message::Ping(_)) => self.dirty = true,
             Received::Message(Message::Pong(_)) => self.driver.outbox.alive(),
             Received::Message(Message::Close(_)) => {
@@ -92,6 +93,7 @@ where
         }
     }
 
+    /// Passes a text to the session, or queues it while the session waits for an answer.
     fn on_text(&mut self, text: &str, now: Instant) {
         if self.phase != Phase::Open {
             return;
@@ -108,7 +110,7 @@ where
         }
     }
 
-    /// The WebSocket layer reads no further after an error. Where that is the peer's fault it is told, at leisure.
+    /// Handles a read error, after which the WebSocket is not read any more. A violation is answered before the close.
     fn on_read_error(&mut self, error: &WebSocketError) {
         self.read_closed = true;
         match ReadFailure::of(error) {
@@ -118,11 +120,12 @@ where
         }
     }
 
-    /// Reads on without listening, until the peer has read our goodbye and hangs up: closing a socket with unread
-    /// input would reset it, and take the goodbye back.
+    /// Shuts the transport down and discards input until the peer closes.
+    ///
+    /// Closing a socket with unread input resets the connection, and the peer would lose the close frame.
     fn drain_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Phase::ShuttingDown(_) = self.phase else { return false };
-        // Both sides have said goodbye: nothing is left unread, and to drop the transport says the rest.
+        // Both close frames were exchanged, so no input is left. Dropping the transport closes it.
         if !self.read_closed && !S::SENDS_CLOSE_NOTIFY {
             self.phase = Phase::Done;
             return true;
@@ -145,8 +148,9 @@ where
         true
     }
 
-    /// What came before the peer has said what it is counts, fragments and pings as well: twice what its first message
-    /// may have is enough for all of it.
+    /// Counts the bytes received before the first message is complete, fragments and pings included.
+    ///
+    /// Twice the limit of the first message is enough for all of it.
     fn count_first_bytes(&mut self, bytes_read: u32) {
         let Some(first) = &mut self.first_bytes else { return };
         *first = first.saturating_add(bytes_read as usize);
@@ -155,7 +159,7 @@ where
         }
     }
 
-    /// The peer has broken the rules of the WebSocket, or ours of sizes: the close code says it.
+    /// Closes the connection for a violation of RFC 6455 or of a size limit. The close code names it.
     fn close_misbehaving(&mut self, end: End) {
         if !self.driver.outbox.is_closed() {
             self.driver.shared.incidents.count(Incident::Misbehaved);

@@ -1,4 +1,4 @@
-//! When a pump has to do something though nothing happens: pings, and what takes too long.
+//! The deadlines of the pump: pings, timeouts and the end of the closing handshake.
 
 use std::task::Context as TaskContext;
 use std::time::Instant;
@@ -13,7 +13,7 @@ where
     S: Transport,
     P: Session + Unpin,
 {
-    /// When something is due next, if nothing happens before.
+    /// The next deadline.
     fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Done => None,
@@ -30,13 +30,15 @@ where
         }
     }
 
-    /// When a peer that takes nothing of what is written is given up.
+    /// The deadline of a peer that has taken nothing (docs/protocol.md 4.3.10).
     fn write_deadline(&self) -> Option<Instant> {
         self.stuck_since?.checked_add(self.driver.shared.config.limits.write_timeout)
     }
 
-    /// Sets the bell, and does what is due. What is heard only moves the deadline away: the bell stays as it is, and is
-    /// set anew when it has rung.
+    /// Handles an expired deadline, or sets the timer. Returns true if a deadline was handled.
+    ///
+    /// Input only moves the deadline to a later time. The timer then stays as it is, and is set again after it has
+    /// fired.
     pub(in crate::server) fn check_deadlines(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(due) = self.due() else { return false };
         let real = self.driver.shared.clock.real(due);
@@ -48,13 +50,14 @@ where
             self.on_deadline(now);
             return true;
         }
-        // Where the time stands still, whoever moves it wakes us.
+        // No time is known while the clock is frozen. The change of the clock will wake the task.
         if let Some(real) = real {
             self.timer.set(real, cx.waker());
         }
         false
     }
 
+    /// Handles the deadline that has expired.
     fn on_deadline(&mut self, now: Instant) {
         if self.phase != Phase::Open || self.close_by.is_some() {
             tracing::debug!(
@@ -73,7 +76,7 @@ where
             self.driver.session.leave();
             self.phase = Phase::Done;
         } else {
-            // Through the outbox: it goes out when there is room for it.
+            // Through the outbox, because a ping needs room in the transport.
             self.driver.outbox.ping();
             self.pinged_at = Some(now);
         }
