@@ -49,9 +49,7 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
         );
     }
     let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
-    let mut backoff = Duration::ZERO;
-    // Limits the warning to one line a second.
-    let mut last_warned = None;
+    let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -60,26 +58,41 @@ pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::n
         };
         match accepted {
             Ok((stream, address)) => {
-                backoff = Duration::ZERO;
+                backoff.pause = Duration::ZERO;
                 let permit = shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
                 let service = routes.service(permit.turned_away);
                 let connection = connection::Connection::new(Arc::clone(&shared), service, address, permit);
                 shared.spawn(connection.run(stream, tls.clone()), Some(address));
             }
             Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => {
-                // The process is out of descriptors or memory. Both return when a connection ends.
-                backoff = (backoff * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
-                if last_warned.is_none_or(|last_warned: Instant| last_warned.elapsed() >= Duration::from_secs(1)) {
-                    last_warned = Some(Instant::now());
-                    tracing::warn!("cannot accept connections, trying again and again: {error}");
-                }
-                tokio::select! {
-                    () = shared.stopping.cancelled() => return,
-                    () = shared.timers.sleep(backoff) => {}
-                }
-            }
+            Err(error) => tokio::select! {
+                () = shared.stopping.cancelled() => return,
+                () = shared.timers.sleep(backoff.next(&error)) => {}
+            },
         }
+    }
+}
+
+/// The pause between failed attempts to accept.
+///
+/// The process is out of descriptors or memory. Both return when a connection ends.
+#[derive(Default)]
+struct Backoff {
+    /// The last pause; zero after a success.
+    pause: Duration,
+    /// The time of the last warning. At most one line a second is logged.
+    last_warned: Option<Instant>,
+}
+
+impl Backoff {
+    /// Logs the failure, and returns the next pause: 10 ms, doubled with each failure, at most 1 s.
+    fn next(&mut self, error: &io::Error) -> Duration {
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        if self.last_warned.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            self.last_warned = Some(Instant::now());
+            tracing::warn!("cannot accept connections, trying again and again: {error}");
+        }
+        self.pause
     }
 }
 

@@ -94,42 +94,49 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
     fn write(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
         let mut busy = false;
         while !self.done {
-            if let Some((text, forward, _)) = &self.pending {
-                match self.transport.poll_send(cx, text, *forward) {
-                    Poll::Ready(Ok(())) => self.pending = None,
-                    Poll::Ready(Err(error)) => {
-                        tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
-                        self.done = true;
-                        return true;
-                    }
-                    Poll::Pending => {}
-                }
+            if let Err(error) = self.send_pending(cx) {
+                tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
+                self.done = true;
+                return true;
             }
             let Poll::Ready(outgoing) = self.driver.outbox.poll_next(cx, self.pending.is_none()) else { break };
             busy = true;
-            match outgoing {
-                Outgoing::Message { text, forward } => self.pending = Some((text, forward, now)),
-                // The transport has no pings. An open connection counts as alive.
-                Outgoing::Ping => self.driver.outbox.alive(),
-                Outgoing::Recheck => {
-                    self.rechecking = true;
-                    self.driver.recheck(now);
-                }
-                Outgoing::Closing => {
-                    self.driver.session.leave();
-                    if self.driver.outbox.has_overflowed() {
-                        self.driver.shared.incidents.count(Incident::SlowConsumer);
-                    }
-                    self.close_by = Some(now + self.driver.shared.config.limits.close_timeout);
-                }
-                Outgoing::End(end) => {
-                    self.driver.log_end(&end);
-                    self.transport.end(&end);
-                    self.done = true;
-                }
-            }
+            self.on_outgoing(outgoing, now);
         }
         busy
+    }
+
+    /// Sends the pending message, if the transport has room for it.
+    fn send_pending(&mut self, cx: &mut TaskContext<'_>) -> io::Result<()> {
+        if let Some((text, forward, _)) = &self.pending
+            && let Poll::Ready(sent) = self.transport.poll_send(cx, text, *forward)
+        {
+            sent?;
+            self.pending = None;
+        }
+        Ok(())
+    }
+
+    /// Handles an item of the outbox.
+    fn on_outgoing(&mut self, outgoing: Outgoing, now: Instant) {
+        match outgoing {
+            Outgoing::Message { text, forward } => self.pending = Some((text, forward, now)),
+            // The transport has no pings. An open connection counts as alive.
+            Outgoing::Ping => self.driver.outbox.alive(),
+            Outgoing::Recheck => {
+                self.rechecking = true;
+                self.driver.recheck(now);
+            }
+            Outgoing::Closing => {
+                self.driver.on_closing();
+                self.close_by = Some(now + self.driver.shared.config.limits.close_timeout);
+            }
+            Outgoing::End(end) => {
+                self.driver.log_end(&end);
+                self.transport.end(&end);
+                self.done = true;
+            }
+        }
     }
 
     /// Reads one text. Returns true if it made progress.

@@ -32,6 +32,8 @@ use tokio_util::task::TaskTracker;
 pub use self::events::Changes;
 pub use self::time::clock::Clock;
 
+use self::events::LoggingObserver;
+use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
 use self::listener::{accept, is_exposed, listen};
 use self::seqpacket::{SeqpacketListener, SocketKind};
@@ -93,43 +95,7 @@ impl Server {
         let sockets = [(SocketKind::Devices, &config.device_socket), (SocketKind::Control, &config.control_socket)];
         let sockets = sockets.into_iter().filter_map(|(kind, path)| Some((kind, path.as_deref()?)));
         let local = sockets.map(|(kind, path)| SeqpacketListener::bind(kind, path)).collect::<Result<_, _>>()?;
-        let changes = Arc::new(Changes::default());
-        let timers = Timers::new().map_err(Error::Runtime)?;
-        let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
-        let started = clock.unix_now();
-        let logging_observer = events::LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
-        let journal = config.journal.then(|| {
-            let journal_hooks =
-                fault_timer::JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
-            Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
-        });
-        let client_ids = config.client_ids;
-        // The system's clock, not the server's: real devices do not know of a clock that a test has moved
-        // (docs/protocol.md 2.5.3).
-        let first_client_id =
-            move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        let hub = Hub::new(Arc::new(logging_observer), config.limits.max_devices, first_client_id);
-        let shared = Shared {
-            rules: Arc::new(config.rules()),
-            hub: Arc::new(hub),
-            relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
-            clock,
-            timers,
-            limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
-            policy: Policy::new(&config),
-            preregistrations: Arc::default(),
-            requests: RequestCounts::default(),
-            started,
-            tasks: TaskTracker::new(),
-            timekeeping: TaskTracker::new(),
-            incidents,
-            hooks,
-            changes,
-            ice: RwLock::new(config.ice.clone()),
-            stopping: CancellationToken::new(),
-            over: CancellationToken::new(),
-            config,
-        };
+        let shared = share(config, hooks, observer)?;
         Ok(Self { shared: Arc::new(shared), listener, local, address })
     }
 
@@ -258,6 +224,43 @@ impl Running {
         self.shared.relay.abandon();
         in_time
     }
+}
+
+/// Creates the state that all connections share.
+fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
+    let changes = Arc::new(Changes::default());
+    let timers = Timers::new().map_err(Error::Runtime)?;
+    let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
+    let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
+    let journal = config.journal.then(|| {
+        let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+        Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
+    });
+    let client_ids = config.client_ids;
+    // The system's clock, not the server's: real devices do not know of a clock that a test has moved
+    // (docs/protocol.md 2.5.3).
+    let first_client_id = move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    Ok(Shared {
+        rules: Arc::new(config.rules()),
+        hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
+        relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+        limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+        policy: Policy::new(&config),
+        preregistrations: Arc::default(),
+        requests: RequestCounts::default(),
+        started: clock.unix_now(),
+        clock,
+        timers,
+        tasks: TaskTracker::new(),
+        timekeeping: TaskTracker::new(),
+        incidents,
+        hooks,
+        changes,
+        ice: RwLock::new(config.ice.clone()),
+        stopping: CancellationToken::new(),
+        over: CancellationToken::new(),
+        config,
+    })
 }
 
 /// Fires due timers until the last connection has ended.

@@ -96,7 +96,8 @@ impl<P: Session> SessionDriver<P> {
 
     /// Whether the queue of held texts is full. The transport must then stop reading (backpressure).
     ///
-    /// Pings are not read either in that time. It ends at the latest with the hook's timeout.
+    /// Pings are not read either in that time, an exception to docs/protocol.md 3.12. It ends at the latest with the
+    /// hook's timeout.
     pub(super) fn holds_enough(&self) -> bool {
         let limits = &self.shared.config.limits;
         self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
@@ -120,6 +121,14 @@ impl<P: Session> SessionDriver<P> {
             self.feed(&text, now);
         }
         true
+    }
+
+    /// Lets the session leave, because the outbox has closed. An overflow counts as an incident.
+    pub(super) fn on_closing(&mut self) {
+        self.session.leave();
+        if self.outbox.has_overflowed() {
+            self.shared.incidents.count(Incident::SlowConsumer);
+        }
     }
 
     /// Logs the close code and reason. The ordinary ends 1000 and 1001 are not logged.

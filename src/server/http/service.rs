@@ -1,6 +1,6 @@
 //! Answers requests: the two WebSocket endpoints of peers directly, everything else through the router.
 //!
-//! All signaling over WebSockets starts at the two endpoints, so these skip the cost of routing (docs/performance.md).
+//! Peers with a WebSocket come through these two endpoints, which skip the cost of routing (docs/performance.md).
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -1,6 +1,6 @@
 //! An echo endpoint for Autobahn, the conformance suite of RFC 6455 (`make autobahn`).
 //!
-//! The upgrade, the settings and the close codes are those of all WebSockets of the server. There is no session.
+//! The upgrade, the settings and the close codes are those of every WebSocket of the server. There is no session.
 
 use std::future::poll_fn;
 

@@ -35,6 +35,22 @@ impl Polled {
     pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<PolledConnection>> {
         self.0.lock().get(id).cloned()
     }
+
+    /// Registers a connection, unless there are `limit` already.
+    fn register(
+        self: &Arc<Self>,
+        id: &str,
+        connection: &Arc<PolledConnection>,
+        limit: usize,
+    ) -> Result<Registration, ConnectError> {
+        let mut connections = self.0.lock();
+        if connections.len() >= limit {
+            return Err(ConnectError::Full);
+        }
+        connections.insert(id.to_owned(), Arc::clone(connection));
+        drop(connections);
+        Ok(Registration { polled: Arc::clone(self), id: id.to_owned(), connection: Arc::clone(connection) })
+    }
 }
 
 /// Opens a polled connection, and waits for the device info.
@@ -55,14 +71,7 @@ pub(in crate::server) async fn connect(
         state: Mutex::new(State { last_seen: Some(shared.clock.now()), ..State::default() }),
         arrived: Notify::new(),
     });
-    {
-        let mut all = polled.0.lock();
-        if all.len() >= shared.config.limits.max_polled {
-            return Err(ConnectError::Full);
-        }
-        all.insert(id.clone(), Arc::clone(&connection));
-    }
-    let registration = Registration { polled: Arc::clone(polled), id: id.clone(), connection: Arc::clone(&connection) };
+    let registration = polled.register(&id, &connection, shared.config.limits.max_polled)?;
     let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
     let pump = MessagePump::new(Arc::clone(shared), &context, session, first, PolledTransport(Arc::clone(&connection)));
     let address = context.peer.address;

@@ -21,7 +21,6 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 use crate::core::hub::ConnectionId;
 use crate::core::outbox::{End, Outgoing};
 use crate::core::session::{Context, Session, Step};
-use crate::observe::incidents::Incident;
 use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
 use crate::server::time::timers::Timer;
@@ -155,7 +154,7 @@ where
     ///
     /// Returns true if an earlier step may have become unblocked.
     fn write(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
-        let (mut changed, before) = (false, self.phase);
+        let (mut unblocked, before) = (false, self.phase);
         while self.phase == Phase::Open {
             let room = match self.socket.poll_ready(cx, buffer) {
                 Poll::Ready(Ok(())) => {
@@ -163,54 +162,65 @@ where
                     true
                 }
                 Poll::Pending => false,
-                Poll::Ready(Err(error)) => return self.on_transport_error(&error),
+                Poll::Ready(Err(error)) => {
+                    self.on_transport_error(&error);
+                    break;
+                }
             };
             let Poll::Ready(outgoing) = self.driver.outbox.poll_next(cx, room) else { break };
-            match outgoing {
-                Outgoing::Message { text, forward } => {
-                    self.unflushed += u64::from(forward);
-                    self.dirty = true;
-                    if let Err(error) = self.socket.queue_text(&text, buffer) {
-                        return self.on_transport_error(&error);
-                    }
+            unblocked |= self.on_outgoing(outgoing, cx, buffer);
+        }
+        self.flush(cx, buffer);
+        self.finish_closing(cx);
+        unblocked || self.phase != before
+    }
+
+    /// Handles an item of the outbox. Returns true if an earlier step may have become unblocked.
+    fn on_outgoing(&mut self, outgoing: Outgoing, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
+        match outgoing {
+            Outgoing::Message { text, forward } => {
+                self.unflushed += u64::from(forward);
+                self.dirty = true;
+                if let Err(error) = self.socket.queue_text(&text, buffer) {
+                    self.on_transport_error(&error);
                 }
-                Outgoing::Ping => self.send(Message::Ping(Bytes::new()), buffer),
-                Outgoing::Recheck => {
-                    changed = true;
-                    self.rechecking = true;
-                    if self.check_over() {
-                        return true;
-                    }
+                return false;
+            }
+            Outgoing::Ping => {
+                self.send(Message::Ping(Bytes::new()), buffer);
+                return false;
+            }
+            Outgoing::Recheck => {
+                self.rechecking = true;
+                if !self.check_over() {
                     let now = self.now();
                     self.driver.recheck(now);
                 }
-                Outgoing::Closing => {
-                    changed = true;
-                    self.driver.session.leave();
-                    if self.driver.outbox.has_overflowed() {
-                        self.driver.shared.incidents.count(Incident::SlowConsumer);
-                    }
-                    self.close_by = Some(self.now() + self.driver.shared.config.limits.close_timeout);
-                }
-                Outgoing::End(End::Reset) => return self.reset(cx, buffer),
-                Outgoing::End(end) => self.close(end, buffer),
             }
-        }
-        if self.dirty && self.phase != Phase::Done {
-            match self.socket.poll_flush(cx, buffer) {
-                Poll::Ready(Ok(())) => {
-                    self.dirty = false;
-                    self.stuck_since = None;
-                    self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
-                }
-                Poll::Ready(Err(error)) => return self.on_transport_error(&error),
-                Poll::Pending => {
-                    self.stuck_since = self.stuck_since.or(Some(self.now()));
-                }
+            Outgoing::Closing => {
+                self.driver.on_closing();
+                self.close_by = Some(self.now() + self.driver.shared.config.limits.close_timeout);
             }
+            Outgoing::End(End::Reset) => self.reset(cx, buffer),
+            Outgoing::End(end) => self.close(end, buffer),
         }
-        self.finish_closing(cx);
-        changed || self.phase != before
+        true
+    }
+
+    /// Flushes all that was written. The ledger then counts the forwards as delivered.
+    fn flush(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) {
+        if !self.dirty || self.phase == Phase::Done {
+            return;
+        }
+        match self.socket.poll_flush(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                self.dirty = false;
+                self.stuck_since = None;
+                self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
+            }
+            Poll::Ready(Err(error)) => self.on_transport_error(&error),
+            Poll::Pending => self.stuck_since = self.stuck_since.or(Some(self.now())),
+        }
     }
 
     /// Ends the task if the time for closing handshakes is over.
@@ -255,13 +265,12 @@ where
     }
 
     /// Flushes as far as the transport takes it at once, then ends with a RST.
-    fn reset(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
+    fn reset(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) {
         if matches!(self.socket.poll_flush(cx, buffer), Poll::Ready(Ok(()))) {
             self.driver.shared.relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
         }
         self.socket.transport().reset_on_close();
         self.phase = Phase::Done;
-        true
     }
 
     /// Ends from this side. The close frame goes behind all written messages.
@@ -277,11 +286,10 @@ where
     }
 
     /// Handles a failed transport. Unwritten messages are lost; the session's leaving informs their senders.
-    fn on_transport_error(&mut self, error: &WebSocketError) -> bool {
+    fn on_transport_error(&mut self, error: &WebSocketError) {
         tracing::debug!("lost {} {}: {error}", self.driver.peer.role.as_str(), self.driver.peer);
         self.driver.session.leave();
         self.phase = Phase::Done;
-        true
     }
 
     /// Polls the pending question. Returns true if it was answered.

@@ -114,7 +114,7 @@ where
     fn on_read_error(&mut self, error: &WebSocketError) {
         self.read_closed = true;
         match ReadFailure::of(error) {
-            ReadFailure::Lost => drop(self.on_transport_error(error)),
+            ReadFailure::Lost => self.on_transport_error(error),
             ReadFailure::Close(end) => self.close_misbehaving(end),
             ReadFailure::Refuse(refusal) => self.driver.session.disconnect(&refusal),
         }
