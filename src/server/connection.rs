@@ -108,6 +108,7 @@ type Opening = Pin<Box<dyn Future<Output = Option<BoxFuture>> + Send>>;
 pub(super) struct ConnectionTask {
     /// The current stage.
     stage: Stage,
+    /// The place of this connection among those that the limits allow.
     permit: Arc<Permit>,
 }
 

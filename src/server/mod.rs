@@ -55,20 +55,24 @@ use crate::observe::request_counts::RequestCounts;
 
 /// A server that listens and does not accept connections yet.
 pub struct Server {
+    /// The state that all connections share.
     shared: Arc<Shared>,
     /// The listening TCP socket.
     listener: std::net::TcpListener,
     /// The local sockets.
     local: Vec<SeqpacketListener>,
+    /// The address that the server listens on.
     address: SocketAddr,
 }
 
 /// A handle to a server that accepts connections. Clones refer to the same server.
 #[derive(Clone)]
 pub struct Running {
+    /// The state that all connections share.
     shared: Arc<Shared>,
     /// The HTTP routes, for connections in memory.
     routes: Routes,
+    /// The address that the server listens on.
     address: SocketAddr,
 }
 

@@ -186,6 +186,7 @@ fn max_packet(socket: &UnixSeqpacket) -> usize {
 
 /// A message transport over packets, each of which is one text.
 struct PacketTransport {
+    /// The state that all connections share.
     shared: Arc<Shared>,
     /// The connected socket.
     socket: UnixSeqpacket,
@@ -194,6 +195,7 @@ struct PacketTransport {
 }
 
 impl PacketTransport {
+    /// Creates the transport and its receive buffer.
     fn new(shared: Arc<Shared>, socket: UnixSeqpacket) -> Self {
         let buffer = vec![0; shared.config.limits.max_message_size];
         Self { shared, socket, buffer }

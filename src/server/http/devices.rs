@@ -24,12 +24,17 @@ use crate::server::shared::Shared;
 /// One entry of `GET /devices`.
 #[derive(Serialize)]
 struct DeviceEntry<'a> {
+    /// The device id.
     device_id: &'a str,
+    /// The group, of the pre-registration or of the device info (docs/protocol.md 5.3.4).
     group_name: Cow<'a, str>,
+    /// The owner, if the device was pre-registered with one.
     #[serde(skip_serializing_if = "str::is_empty")]
     owner: &'a str,
+    /// The name, if the device was pre-registered with one.
     #[serde(skip_serializing_if = "str::is_empty")]
     name: &'a str,
+    /// The adb port; 0 if it is not known.
     adb_port: u16,
     /// The device info; only in `GET /devices/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +62,7 @@ struct ListQuery<'a> {
     format: DevicesFormat,
     /// The group to list; empty for all.
     group: Cow<'a, str>,
+    /// The owner whose devices to list; empty for all.
     owner: Cow<'a, str>,
 }
 

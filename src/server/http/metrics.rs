@@ -31,18 +31,18 @@ fn render(shared: &Shared) -> String {
     let mut page = Page::default();
     let devices = shared.hub.devices();
     let clients: usize = devices.iter().map(|device| device.client_count()).sum();
-    page.family("connections", "gauge", "Peers connected now, registered or not.");
+    page.family("connections", "gauge", "Connected peers, registered or not.");
     page.sample("", shared.hub.connections());
-    page.family("devices", "gauge", "Devices registered now.");
+    page.family("devices", "gauge", "Registered devices.");
     page.sample("", devices.len());
-    page.family("clients", "gauge", "Clients connected to a device now.");
+    page.family("clients", "gauge", "Clients connected to a device.");
     page.sample("", clients);
     page.family("waiting_clients", "gauge", "Clients that wait for a device to register.");
     page.sample("", shared.hub.waiting());
     let ledger = shared.relay.ledger().read();
-    page.family("forwards_accepted_total", "counter", "Forwards taken from peers.");
+    page.family("forwards_accepted_total", "counter", "Forwards accepted from peers.");
     page.sample("", ledger.accepted);
-    page.family("forwards_total", "counter", "Forwards by how they ended.");
+    page.family("forwards_total", "counter", "Forwards by outcome.");
     for (outcome, count) in [
         ("delivered", ledger.delivered),
         ("refused", ledger.refused),
@@ -51,19 +51,19 @@ fn render(shared: &Shared) -> String {
     ] {
         page.sample(&format!(r#"{{outcome="{outcome}"}}"#), count);
     }
-    page.family("incidents_total", "counter", "What should not happen, by kind.");
+    page.family("incidents_total", "counter", "Incidents by kind, such as refused or dropped connections.");
     for incident in Incident::ALL {
         page.sample(&format!(r#"{{kind="{}"}}"#, incident.as_str()), shared.incidents.of(incident));
     }
     page.family(
         "http_requests_total",
         "counter",
-        "Requests answered, upgrades included, by endpoint and class of status.",
+        "HTTP requests answered, upgrades included, by endpoint and status class.",
     );
     for (endpoint, class, count) in shared.requests.read() {
         page.sample(&format!(r#"{{endpoint="{endpoint}",status="{class}xx"}}"#), count);
     }
-    page.family("start_time_seconds", "gauge", "When the server started, in seconds since 1970.");
+    page.family("start_time_seconds", "gauge", "Start time of the server, in seconds since 1970.");
     page.sample("", format!("{:.3}", shared.started));
     page.0
 }

@@ -20,6 +20,7 @@ pub(in crate::server::http) struct HttpState {
 }
 
 impl HttpState {
+    /// Creates the state of a server without polled connections and viewers.
     pub(in crate::server::http) fn new(shared: &Arc<Shared>) -> Self {
         Self { shared: Arc::clone(shared), polled: Arc::default(), viewers: Arc::default() }
     }

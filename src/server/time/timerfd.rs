@@ -51,6 +51,7 @@ mod descriptor {
             deprecated,
             reason = "its heir is unsafe, for the sake of types whose descriptor may change: this one's does not"
         )]
+        /// Registers the timer with the current runtime.
         pub(in crate::server) fn watch(&self) -> io::Result<Watched> {
             AsyncFd::with_interest(Arc::clone(&self.0), Interest::READABLE).map(Watched)
         }

@@ -52,7 +52,9 @@ struct Queue {
 /// A pending timer.
 #[derive(Debug)]
 struct Entry {
+    /// The task to wake.
     waker: Waker,
+    /// Set when the timer fires.
     fired: Arc<AtomicBool>,
 }
 
@@ -154,9 +156,11 @@ impl Timers {
 
 /// Wakes one task at one time. A timer that is dropped does not fire.
 pub(in crate::server) struct Timer {
+    /// The timers that this one is part of.
     timers: Arc<Timers>,
     /// The time, and the entry in the queue.
     set: Option<(Instant, TimerKey)>,
+    /// Set when the timer fires.
     fired: Arc<AtomicBool>,
 }
 

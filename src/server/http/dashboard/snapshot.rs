@@ -54,6 +54,7 @@ impl View {
 
 /// Computes the events of one page. It remembers the last ones, so it sends only changes.
 pub(in crate::server) struct Snapshot {
+    /// The state that all connections share.
     shared: Arc<Shared>,
     /// The devices that the viewer may see.
     grant: Grant,
@@ -70,36 +71,53 @@ pub(in crate::server) struct Snapshot {
 /// Counters that differ whenever something has changed.
 #[derive(PartialEq, Eq)]
 struct Revision {
+    /// Changes of the hub and the journal.
     changes: u64,
+    /// Forwards accepted, and forwards with an outcome.
     forwards: [u64; 2],
+    /// Open connections.
     connections: usize,
+    /// Incidents of all kinds.
     incidents: u64,
 }
 
 /// The event `overview`.
 #[derive(Serialize)]
 struct Overview<'a> {
+    /// The totals.
     server: Server,
     /// The number of matching devices, including those beyond the maximum.
     matching: usize,
+    /// The matching devices, up to the maximum.
     devices: Vec<DeviceRow<'a>>,
 }
 
 /// Totals of the server.
 #[derive(Serialize)]
 struct Server {
+    /// The version of the server.
     version: &'static str,
     /// The start time in seconds since 1970.
     started: f64,
+    /// Whether there is a journal.
     journal: bool,
+    /// Open connections.
     connections: usize,
+    /// Registered devices that the viewer may see.
     devices: usize,
+    /// Clients of these devices.
     clients: usize,
+    /// Clients that wait for a device.
     waiting: usize,
+    /// Forwards accepted.
     accepted: u64,
+    /// Forwards delivered.
     delivered: u64,
+    /// Forwards refused.
     refused: u64,
+    /// Forwards whose receiver was gone.
     gone: u64,
+    /// Forwards that a fault dropped.
     dropped: u64,
     /// The number of incidents, for each kind that has happened.
     incidents: BTreeMap<&'static str, u64>,
@@ -108,35 +126,51 @@ struct Server {
 /// A device in the event `overview`.
 #[derive(Serialize)]
 struct DeviceRow<'a> {
+    /// The device id.
     device_id: &'a str,
+    /// The group.
     group_name: Cow<'a, str>,
+    /// The owner; empty if it is not known.
     owner: &'a str,
+    /// The name; empty if it is not known.
     name: &'a str,
+    /// The adb port; 0 if it is not known.
     adb_port: u16,
+    /// Whether the device has a web server of its own.
     has_files: bool,
+    /// The time of registration, in seconds since 1970.
     since: f64,
+    /// The number of clients.
     clients: usize,
+    /// Forwards to the device.
     to_device: u64,
+    /// Forwards to its clients.
     to_client: u64,
 }
 
 /// The event `device`.
 #[derive(Serialize)]
 struct DeviceDetails<'a> {
+    /// The device id.
     device_id: &'a str,
     /// The time of registration; `None` if the device is not connected.
     since: Option<f64>,
     /// The number of clients, including those beyond the maximum.
     client_count: usize,
+    /// The clients, up to the maximum.
     clients: Vec<ClientRow>,
 }
 
 /// A client in the event `device`.
 #[derive(Serialize)]
 struct ClientRow {
+    /// The client id.
     client_id: u32,
+    /// The time of connection, in seconds since 1970.
     since: f64,
+    /// Forwards from the client to the device.
     to_device: u64,
+    /// Forwards from the device to the client.
     to_client: u64,
 }
 
@@ -145,23 +179,34 @@ struct ClientRow {
 struct NewEntries<'a> {
     /// The number of earlier entries that were left out.
     skipped: usize,
+    /// The entries, the oldest first.
     entries: Vec<EntryRow<'a>>,
 }
 
 /// A journal entry without its content.
 #[derive(Serialize)]
 struct EntryRow<'a> {
+    /// The number of the entry.
     number: u64,
+    /// The time, in seconds since 1970.
     at: f64,
+    /// The direction of the message.
     direction: &'static str,
+    /// The client id, if a client is concerned.
     client: Option<u32>,
+    /// The message type.
     message_type: &'a str,
+    /// The type in the payload, if it has one.
     payload_type: Option<String>,
+    /// The size in bytes.
     size: usize,
+    /// The outcome of the message.
     outcome: &'static str,
+    /// The faults that were applied.
     faults: &'a [&'static str],
     /// The reason of a close, or the text of an `error`.
     says: Option<&'a str>,
+    /// Whether the entry is the end of a connection.
     closed: bool,
 }
 

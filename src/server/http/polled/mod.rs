@@ -140,6 +140,7 @@ struct Registration {
     polled: Arc<Polled>,
     /// The connection id.
     id: String,
+    /// The registered connection.
     connection: Arc<PolledConnection>,
 }
 
