@@ -138,7 +138,7 @@ struct DeviceRow<'a> {
     adb_port: u16,
     /// Whether the device has a web server of its own.
     has_files: bool,
-    /// The time of registration, in seconds since 1970.
+    /// The time at which the device connected, in seconds since 1970.
     since: f64,
     /// The number of clients.
     clients: usize,
@@ -153,7 +153,7 @@ struct DeviceRow<'a> {
 struct DeviceDetails<'a> {
     /// The device id.
     device_id: &'a str,
-    /// The time of registration; `None` if the device is not connected.
+    /// The time at which the device connected; `None` if it is not registered.
     since: Option<f64>,
     /// The number of clients, including those beyond the maximum.
     client_count: usize,
@@ -166,7 +166,7 @@ struct DeviceDetails<'a> {
 struct ClientRow {
     /// The client id.
     client_id: u32,
-    /// The time of connection, in seconds since 1970.
+    /// The time at which the client connected, in seconds since 1970.
     since: f64,
     /// Forwards from the client to the device.
     to_device: u64,
