@@ -1,5 +1,7 @@
-//! Who gets in: how many connections there may be, of one address, in a second, and how many that have not said yet what
-//! they want. Loopback is exempt from what counts by address: there, everybody is one. Counts; opens and closes nothing.
+//! Counts connections against their limits: in total, per address, per second, and before their first request.
+//!
+//! Loopback is exempt from the limit per address, since all local peers share that address. This module opens and
+//! closes no socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,10 +15,10 @@ use crate::config::Limits;
 use crate::config::rate::{Bucket, Rate};
 use crate::observe::incidents::{Incident, Incidents};
 
-/// How long who was turned away is told to wait, in seconds.
+/// The `Retry-After` of a connection that was turned away, in seconds.
 pub const RETRY_AFTER: u64 = 1;
 
-/// The entrance of one server.
+/// The connection limits of one server.
 pub struct ConnectionLimiter {
     limits: Limits,
     incidents: Arc<Incidents>,
@@ -27,32 +29,34 @@ struct State {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
     arrivals: Bucket,
-    /// Those that have not been upgraded yet, the oldest first.
+    /// Connections before their upgrade or first request, the oldest first.
     opening: BTreeMap<u64, Arc<Notify>>,
     last: u64,
 }
 
-/// A connection that is in. Dropped, it is out.
+/// The permit of one connection. Drop releases it.
 pub struct Permit {
     limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
     number: u64,
-    /// Told when it has to make room for another.
+    /// Notified when the connection has to make room for another.
     evicted: Arc<Notify>,
-    /// Why it is only here to be told that there is no room.
+    /// The reason to answer the connection with 503 and nothing else.
     pub turned_away: Option<&'static str>,
 }
 
 impl ConnectionLimiter {
-    /// Nobody is in yet.
+    /// Creates a limiter without connections.
     pub fn new(limits: Limits, incidents: Arc<Incidents>, now: Instant) -> Arc<Self> {
         let arrivals = Bucket::full(arrival_rate(&limits), now);
         let state = State { total: 0, by_address: HashMap::new(), arrivals, opening: BTreeMap::new(), last: 0 };
         Arc::new(Self { limits, incidents, state: Mutex::new(state) })
     }
 
-    /// A connection has come. Whether or not there is room, it is opening until it says [`Permit::opened`] or goes; where
-    /// too many are, the one that has been at it the longest goes: honest ones take milliseconds.
+    /// Counts a new connection, and decides whether it is turned away.
+    ///
+    /// In both cases the connection is opening until [`Permit::opened`] or drop. If too many connections are opening,
+    /// this evicts the oldest: an honest connection opens in milliseconds.
     pub fn acquire(self: &Arc<Self>, address: IpAddr, now: Instant) -> Permit {
         let mut state = self.state.lock();
         let turned_away = self.no_room(&mut state, address, now);
@@ -95,12 +99,12 @@ fn arrival_rate(limits: &Limits) -> Rate {
 }
 
 impl Permit {
-    /// It has said what it wants.
+    /// Marks the connection as open: its first request has been read.
     pub fn opened(&self) {
         self.limiter.state.lock().opening.remove(&self.number);
     }
 
-    /// Waits until it has to make room.
+    /// Waits until the connection has to make room for another.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }

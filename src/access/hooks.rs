@@ -1,8 +1,8 @@
-//! The decisions left to whoever embeds the server: a trait, and [`NoHooks`].
+//! Hooks: decisions that the program that embeds the server can make. A trait, and [`NoHooks`].
 //!
-//! Each decision returns `None` where nobody wants to make it, so that the usual way costs nothing. Those that are
-//! made run as futures, under a deadline, with no lock held, and fail closed: a hook that fails is an
-//! `Internal error` (1011) to the peer it was asked for, and to nobody else.
+//! A method returns `None` if there is no such hook, so that the default path costs nothing. Otherwise it returns a
+//! future, which the server polls under a deadline and with no lock held. Hooks fail closed: the peer of a failed call
+//! gets `Internal error` (1011, docs/protocol.md 4.3.15), and no other peer is affected.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,88 +13,89 @@ use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{DeviceId, IceServers};
 
-/// Why a hook gave no answer.
+/// The reason why a hook returned no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookError {
-    /// It says no, in public words or in none. `status` is the HTTP status before an upgrade: 401 or 403.
+    /// The hook refused the peer.
     Refused {
-        /// What the peer hears instead of `Not authorized`.
+        /// The text that the peer gets instead of `Not authorized`.
         reason: Option<String>,
-        /// 401 or 403.
+        /// The HTTP status before an upgrade: 401 or 403.
         status: u16,
     },
-    /// It raised, hung or returned rubbish. Whoever implements the hook has told the log.
+    /// The hook raised, timed out or returned an invalid value. Its implementation has written the log.
     Failed,
 }
 
-/// The answer to come.
+/// The pending result of a hook.
 pub type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T, HookError>> + Send>>;
 
-/// Where ICE servers come from, when not from a list.
+/// The arguments of [`Hooks::ice_servers`].
 #[derive(Debug, Clone)]
 pub struct IceQuestion {
-    /// Who asks.
+    /// The peer that needs ICE servers.
     pub peer: Arc<Peer>,
-    /// As what: [`Role::Device`] or [`Role::Client`].
+    /// [`Role::Device`] or [`Role::Client`].
     pub role: Role,
-    /// The device it registers as or connects to, if it has said so.
+    /// The device that the peer registers as or connects to, if it is known yet.
     pub device_id: Option<DeviceId>,
 }
 
-/// A request that wants in.
+/// The arguments of [`Hooks::authorize`].
 #[derive(Debug, Clone)]
 pub struct AuthorizeRequest {
-    /// What for.
+    /// The role that the request asks for.
     pub role: Role,
-    /// From where.
+    /// The address of the peer.
     pub address: Option<std::net::SocketAddr>,
-    /// Whom its TLS certificate is for, where one was asked for.
+    /// The subject of the client certificate, if the server requires one.
     pub certificate: Option<Arc<str>>,
-    /// The request.
+    /// Path, query and headers.
     pub request: Request,
 }
 
-/// The decisions.
+/// The hooks of a server.
 pub trait Hooks: Send + Sync + 'static {
-    /// Whether any decision wants to see requests: where none does, they are not kept.
+    /// Whether any hook reads requests. If none does, the server does not keep them.
     fn wants_requests(&self) -> bool {
         false
     }
 
-    /// Whether [`Hooks::authorize`] decides: a server that anybody can reach needs that.
+    /// Whether there is an [`Hooks::authorize`]. A server on an address other than loopback needs it.
     fn authenticates(&self) -> bool {
         false
     }
 
-    /// Whether to let a request in. Returns who it is, and for which devices.
-    fn authorize(&self, _knock: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
+    /// Admits or refuses a request. Returns the identity of the peer and the devices that it may use.
+    fn authorize(&self, _request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
         None
     }
 
-    /// The ICE servers for a peer. Asked only where the server's ICE source is [`crate::config::IceSource::Hook`].
+    /// Returns the ICE servers for a peer. Called only if the source is [`crate::config::IceSource::Hook`].
     fn ice_servers(&self, _question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         None
     }
 
-    /// Whether [`Hooks::filter_device_info`] may hide a part of some device info from some client. Lists then show no group
-    /// that only the device info names: they do not ask for each device. Return `false` only where every client may see
-    /// all of it.
+    /// Whether [`Hooks::filter_device_info`] may hide a part of some device info from some client.
+    ///
+    /// If so, lists show no group that comes from device info, since they do not call the hook for each device. Return
+    /// `false` only if every client may see all device info.
     fn filters_device_info(&self) -> bool {
         true
     }
 
-    /// What a client may see of a device, as the JSON text of its device info. `None`: all of it, as it came.
+    /// Returns the device info that a client may see, as JSON text. `None`: all of it, byte for byte.
     fn filter_device_info(&self, _device: &Arc<Device>, _client: &Arc<Peer>) -> Option<HookFuture<String>> {
         None
     }
 
-    /// A decision took longer than the deadline and was given up.
+    /// Called when a hook has exceeded its deadline. The server has dropped its future.
     fn timed_out(&self, hook: &'static str, _peer: &str, deadline: Duration) {
         tracing::error!("hook {hook} gave no answer within {deadline:?}");
     }
 }
 
-/// Nobody decides anything.
+/// No hooks: every decision has its default.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoHooks;
 

@@ -1,4 +1,4 @@
-//! Admission: connection limits, the origin policy, and hooks.
+//! Access control: connection limits, the origin policy, and hooks.
 
 pub mod connection_limits;
 pub mod hooks;

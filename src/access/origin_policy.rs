@@ -1,36 +1,38 @@
-//! Which web pages may use a server. A page from anywhere runs in a browser on a developer's machine, and reaches what
-//! listens there: `Origin` says whose page it is, and `Host` what it believes to talk to (DNS rebinding).
+//! The origin policy: which web pages may use the server.
 //!
-//! Both are checked before anything else is looked at. Programs that are no browsers send no `Origin`. A device sends one
-//! that equals the server's address, but may get the scheme or the port wrong: on `/register_device` the host of an
-//! `Origin` has to be that of the request (docs/protocol.md 3). A web page of another host must not become a device.
+//! A page of any site runs in a browser on a developer's machine, and can reach servers on loopback there. `Origin` names
+//! the site of the page. `Host` names the server that the page believes to talk to, which matters for DNS rebinding.
+//!
+//! The server checks both headers before it does anything else with a request. Programs other than browsers send no
+//! `Origin`, but a device sends the server's address, possibly with the wrong scheme or port. So on `/register_device`
+//! only the host of the `Origin` has to equal the host of the request (docs/protocol.md 3.9, docs/protocol.md 3.10).
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::Config;
 
-/// Allows everything, in either list.
+/// The list entry that allows everything.
 const ANY: &str = "*";
 
-/// What one server allows.
+/// The origin policy of one server.
 pub struct Policy {
     hosts: Vec<String>,
     origins: Vec<String>,
 }
 
-/// What is not allowed.
+/// The header that the policy refuses.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Foreign {
-    /// This name.
+    /// The host name is not allowed.
     Host(String),
-    /// This origin.
+    /// The origin is not allowed.
     Origin(String),
-    /// More than one `Host`.
+    /// The request has more than one `Host` header.
     Ambiguous,
 }
 
 impl Policy {
-    /// What the settings say, and the names of a certificate that was made here.
+    /// Creates the policy from the settings. The names of a certificate that was created here are allowed too.
     pub fn new(config: &Config) -> Self {
         let lower = |text: &String| text.trim_end_matches('/').to_ascii_lowercase();
         let mut hosts: Vec<_> = config.allowed_hosts.iter().map(lower).collect();
@@ -40,10 +42,10 @@ impl Policy {
         Self { hosts, origins: config.allowed_origins.iter().map(lower).collect() }
     }
 
-    /// Whether a request to this path may go on, with these `Host` and `Origin` headers.
+    /// Checks the `Host` and `Origin` headers of a request to this path.
     ///
     /// # Errors
-    /// [`Foreign`], which names what is not allowed.
+    /// [`Foreign`], the header that is not allowed.
     pub fn check(&self, path: &str, hosts: &[&str], origins: &[&str]) -> Result<(), Foreign> {
         let host = match hosts {
             [] => None,
@@ -63,7 +65,7 @@ impl Policy {
         }
     }
 
-    /// Addresses are always themselves: a name is what can be made to point elsewhere.
+    /// IP addresses are always allowed: DNS rebinding needs a name.
     fn allows_host(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let name = name.trim_end_matches('.');
@@ -91,13 +93,13 @@ impl Policy {
     }
 }
 
-/// Whether an origin has the host of the request, whatever its scheme and port.
+/// Whether an origin has the host of the request. Scheme and port do not count.
 fn is_of_host(origin: &str, host: Option<&str>) -> bool {
     let (Some((_, authority)), Some(host)) = (origin.split_once("://"), host) else { return false };
     without_port(authority).eq_ignore_ascii_case(without_port(host))
 }
 
-/// `name:80` and `[::1]:80` without the port.
+/// Removes the port: `name:80` to `name`, `[::1]:80` to `[::1]`.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port))

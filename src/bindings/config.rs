@@ -1,4 +1,4 @@
-//! The settings, as `_config.py` hands them over: a dictionary of plain values. Python has checked the types.
+//! Converts the settings of `_config.py`, a dictionary of plain values, to a [`Config`]. Python has checked the types.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 
-/// Reads one setting after the other out of the dictionary.
+/// Reads settings from the dictionary, and names the setting in each error.
 struct Settings<'a, 'py>(&'a Bound<'py, PyDict>);
 
 impl<'py> Settings<'_, 'py> {
@@ -27,7 +27,7 @@ impl<'py> Settings<'_, 'py> {
         config_error(self.0.py(), &ConfigError::new(name, what))
     }
 
-    /// A number that fits where it goes.
+    /// Reads an integer that fits into `T`.
     fn number<T: TryFrom<i64>>(&self, name: &str) -> PyResult<T> {
         let raw = self.raw(name)?;
         let number = raw.extract::<i64>().ok().and_then(|number| T::try_from(number).ok());
@@ -38,24 +38,27 @@ impl<'py> Settings<'_, 'py> {
         let Some(seconds) = self.raw(name)?.extract::<Option<f64>>()? else { return Ok(None) };
         match Duration::try_from_secs_f64(seconds) {
             Ok(time) => Ok(Some(time)),
-            Err(_) => Err(self.error(name, format!("{seconds} is no number of seconds"))),
+            Err(_) => Err(self.error(name, format!("must be a number of seconds, got {seconds}"))),
         }
     }
 
     fn seconds(&self, name: &str) -> PyResult<Duration> {
-        self.optional_seconds(name)?.ok_or_else(|| self.error(name, "needs a number of seconds"))
+        self.optional_seconds(name)?.ok_or_else(|| self.error(name, "must be a number of seconds, got None"))
     }
 }
 
-/// The settings of a server.
+/// Converts and validates the settings of a server.
 pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
-    let from = Settings(settings);
-    let host: String = from.raw("host")?.extract()?;
-    let host: IpAddr = host.parse().map_err(|_| from.error("host", format!("{host:?} is no IP address")))?;
+    let config = read(&Settings(settings))?;
+    config.validate().map_err(|error| config_error(settings.py(), &error))?;
+    Ok(config)
+}
+
+fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
     let tls = from.raw("tls")?;
     let tls = if tls.is_none() { None } else { Some(tls.cast::<Tls>()?.get().0.clone()) };
-    let config = Config {
-        host,
+    Ok(Config {
+        host: host(from)?,
         port: from.number("port")?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
@@ -71,7 +74,7 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
             _ => ClientIds::FromOne,
         },
         hook_timeout: from.seconds("hook_timeout")?,
-        limits: limits(&from)?,
+        limits: limits(from)?,
         keepalive: Keepalive {
             interval: from.optional_seconds("keepalive.interval")?,
             timeout: from.seconds("keepalive.timeout")?,
@@ -89,9 +92,12 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         workers: from.number("workers")?,
-    };
-    config.validate().map_err(|error| config_error(settings.py(), &error))?;
-    Ok(config)
+    })
+}
+
+fn host(from: &Settings<'_, '_>) -> PyResult<IpAddr> {
+    let host: String = from.raw("host")?.extract()?;
+    host.parse().map_err(|_| from.error("host", format!("must be an IP address, got {host:?}")))
 }
 
 fn rate(from: &Settings<'_, '_>, what: &str) -> PyResult<Rate> {
@@ -137,7 +143,7 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
     })
 }
 
-/// `None` for the hook, a `TurnRest`, or the JSON text of a list.
+/// Converts a source of ICE servers: `None` for the hook, a `TurnRest`, or the JSON text of a list.
 pub(super) fn ice_source(source: &Bound<'_, PyAny>) -> PyResult<IceSource> {
     if source.is_none() {
         return Ok(IceSource::Hook);

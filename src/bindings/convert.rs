@@ -1,4 +1,4 @@
-//! What Python is told of devices and clients, as plain tuples.
+//! Converts devices and clients to plain tuples for Python.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,9 @@ use crate::core::hub::{Client, Device};
 use crate::core::peer::Peer;
 use crate::protocol::outbound;
 
-/// Group, owner, name, adb port.
+/// group, owner, name, adb port.
 pub(super) type MetadataTuple = (String, String, String, u16);
-/// id, address, port, since, identity as JSON, clients, device info as JSON, place, port of its web server.
+/// id, address, port, since, identity as JSON, clients, device info as JSON, metadata, port of the device's web server.
 pub(super) type DeviceTuple =
     (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, MetadataTuple, Option<u16>);
 /// device id, client id, address, port, since, identity as JSON.
@@ -39,7 +39,7 @@ pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
     )
 }
 
-/// What Python is told of a device beside its info: group, owner, name, adb port.
+/// Converts the metadata of a device.
 pub(super) fn metadata_tuple(device: &Device) -> MetadataTuple {
     let metadata = device.metadata();
     let group = metadata.group_of(outbound::info_of(&device.info)).into_owned();
@@ -50,7 +50,8 @@ pub(super) fn client_tuple(device: &Device, client: &Client) -> ClientTuple {
     let (address, port, since, identity) = place(&client.peer);
     (device.id.to_string(), client.id.get(), address, port, since, identity)
 }
-/// Seconds since 1970.
+
+/// Converts to Unix seconds.
 pub(super) fn unix(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! Rust's errors as the exceptions of `cuttlefish_signaling.errors`.
+//! Converts errors of the crate to the exceptions of `cuttlefish_signaling.errors`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,25 +6,25 @@ use pyo3::prelude::*;
 
 use crate::config::error::{ConfigError, Error};
 
-/// An exception of our tree, by its name there.
+/// Creates an exception of `cuttlefish_signaling.errors` by its name.
 fn exception<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
     let made = py.import("cuttlefish_signaling.errors").and_then(|errors| errors.getattr(name)?.call1(args));
     made.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// `ConfigError(setting, what)`.
+/// Creates `ConfigError(setting, what)`.
 pub(super) fn config_error(py: Python<'_>, error: &ConfigError) -> PyErr {
     exception(py, "ConfigError", (&error.setting, &error.what))
 }
 
-/// The exception for why a server did not start.
+/// Converts the error of a server that did not start.
 pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Config(error) => config_error(py, error),
         Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
         Error::StateDir { path, what } => exception(py, "StateDirError", (path.display().to_string(), what)),
-        Error::Bind { address, source } => bind_error(py, &format!("host, port: can not listen on {address}"), source),
-        Error::BindLocal { path, source } => bind_error(py, &format!("can not listen on {}", path.display()), source),
+        Error::Bind { address, source } => bind_error(py, &format!("host, port: cannot listen on {address}"), source),
+        Error::BindLocal { path, source } => bind_error(py, &format!("cannot listen on {}", path.display()), source),
         Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),
     }
 }
@@ -37,12 +37,12 @@ fn bind_error(py: Python<'_>, what: &str, source: &std::io::Error) -> PyErr {
     exception(py, "BindError", (source.raw_os_error(), format!("{what}: {reason}")))
 }
 
-/// The server is not running.
+/// Creates the `NotRunningError`.
 pub(super) fn not_running(py: Python<'_>) -> PyErr {
     exception(py, "NotRunningError", ("the server is not running: start() it, or use it in a with statement",))
 }
 
-/// This process is a fork of the one that started the server.
+/// Creates the `ForkedError`: this process is a fork of the one that started the server.
 pub(super) fn forked(py: Python<'_>, started_in: u32) -> PyErr {
     let what = format!(
         "the server was started by process {started_in}, of which this one is a fork; its threads stayed there. \
@@ -51,7 +51,7 @@ pub(super) fn forked(py: Python<'_>, started_in: u32) -> PyErr {
     exception(py, "ForkedError", (what,))
 }
 
-/// Runs what must not panic, detached; a panic is a bug of ours, and reaches Python as `InternalError`.
+/// Runs `work` detached from the interpreter. A panic is a bug of this crate, and becomes `InternalError`.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
     py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_err(|panic| {
         let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());

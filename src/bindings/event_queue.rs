@@ -1,5 +1,6 @@
-//! Where Rust leaves what is for Python, and threads of Python's come to fetch it. Leaving never waits. Log records
-//! are bounded here; of the rest there is at most one for each connection.
+//! Queues from Rust to Python. Rust pushes and never waits; threads that Python started take the items.
+//!
+//! The number of log records is bounded here. Of the other events, each connection causes at most one at a time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +12,10 @@ use super::log_batch::Records;
 use super::log_batch::WARNING;
 use super::memory::give_back;
 
-/// Log records that may wait for Python; the rest is counted and dropped.
+/// The most log records that wait for Python. Further ones are counted and dropped.
 const MAX_RECORDS: usize = 10_000;
 
-/// Something a thread of Python's waits for.
+/// A queue on which Python threads block.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
@@ -32,7 +33,7 @@ impl<T> Queue<T> {
         Self { state: Mutex::new(state), filled: Condvar::new(), idle: AtomicUsize::new(0) }
     }
 
-    /// Leaves an item; false once closed.
+    /// Pushes an item. Returns false if the queue is closed.
     pub(super) fn put(&self, item: T) -> bool {
         let mut state = self.state.lock();
         if !state.closed {
@@ -42,7 +43,7 @@ impl<T> Queue<T> {
         !state.closed
     }
 
-    /// Waits for an item; `None` once closed.
+    /// Blocks until there is an item. Returns `None` if the queue is closed.
     pub(super) fn take(&self) -> Option<T> {
         let mut state = self.state.lock();
         self.idle.fetch_add(1, Ordering::AcqRel);
@@ -51,13 +52,13 @@ impl<T> Queue<T> {
         if state.closed { None } else { state.items.pop_front() }
     }
 
-    /// Threads that wait, less the items there are for them.
+    /// The number of waiting threads, minus the number of items.
     pub(super) fn spare(&self) -> usize {
         let state = self.state.lock();
         self.idle.load(Ordering::Acquire).saturating_sub(state.items.len())
     }
 
-    /// Nothing more comes; what waits is dropped, and so is everybody's wait.
+    /// Closes the queue: drops the items, and wakes all waiting threads.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -66,41 +67,41 @@ impl<T> Queue<T> {
     }
 }
 
-/// News for the one thread that carries them to Python.
+/// A batch of events for the event thread.
 #[derive(Default)]
 pub(super) struct Events {
     pub(super) records: Records,
-    /// Records that were dropped because there were too many.
+    /// Log records dropped above [`MAX_RECORDS`].
     pub(super) dropped: u64,
-    /// Somebody came or went, and somebody waits for that.
+    /// Peers have connected or left, and a coroutine waits for that.
     pub(super) changed: bool,
-    /// Hooks that gave no answer: hook, peer, seconds.
+    /// Hook calls that timed out: hook, peer, deadline in seconds.
     pub(super) timeouts: Vec<(&'static str, String, f64)>,
-    /// Jobs nobody waits for any more.
+    /// Keys of jobs whose caller no longer waits.
     pub(super) abandoned: Vec<u64>,
-    /// Many peers have left; what they used has not gone back yet.
+    /// Many peers have left, and their memory has not been returned to the system yet.
     many_left: bool,
 }
 
-/// Sees to it that somebody collects, without waiting for that; false if it could not.
+/// Starts the event thread without waiting for it. Returns false if that failed.
 type Call = Box<dyn Fn() -> bool + Send>;
 
-/// The letterbox of one server.
+/// The event queue of one server. One thread, the event thread, collects from it.
 pub(super) struct EventQueue {
     state: Mutex<QueueState>,
     filled: Condvar,
-    /// How many coroutines wait for changes.
+    /// The number of coroutines that wait for changes.
     watchers: AtomicUsize,
 }
 
 #[derive(Default)]
 struct QueueState {
     batch: Events,
-    /// What the first letter does, where nobody collects yet.
+    /// Starts the event thread on the first event; `None` once it is started.
     on_first: Option<Call>,
-    /// Something in it can not wait.
+    /// The batch contains an event that must be delivered at once.
     urgent: bool,
-    /// Of the last delivery, nobody wanted what Python was woken for.
+    /// Every record of the last batch was below the logger's level.
     unwanted: bool,
     closed: bool,
 }
@@ -110,7 +111,7 @@ impl EventQueue {
         Self { state: Mutex::default(), filled: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
 
-    /// What the first letter is to do: until there is one, nobody need wait for it.
+    /// Sets the function that the first event calls. Until then no thread needs to wait for events.
     pub(super) fn on_first(&self, call: Call) {
         let mut state = self.state.lock();
         if !state.closed {
@@ -121,7 +122,7 @@ impl EventQueue {
         }
     }
 
-    /// Leaves something that somebody waits for.
+    /// Adds an event for immediate delivery.
     pub(super) fn push(&self, write: impl FnOnce(&mut Events)) {
         let mut state = self.state.lock();
         write(&mut state.batch);
@@ -129,7 +130,7 @@ impl EventQueue {
         self.tell(&mut state);
     }
 
-    /// Leaves a log record, if there is room. Warnings are delivered at once.
+    /// Adds a log record, if there is room. Warnings and errors are delivered at once.
     pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut String)) {
         let mut state = self.state.lock();
         let batch = &mut state.batch;
@@ -146,21 +147,21 @@ impl EventQueue {
         }
     }
 
-    /// Tells that somebody came or went, if a coroutine waits for that.
-    pub(super) fn ring(&self) {
+    /// Adds the event that peers have connected or left, if a coroutine waits for it.
+    pub(super) fn mark_changed(&self) {
         if self.watchers.load(Ordering::Acquire) > 0 {
             self.push(|batch| batch.changed = true);
         }
     }
 
-    /// Tells that what peers used can go back to the system.
+    /// Adds the event that memory of peers can be returned to the system.
     pub(super) fn many_left(&self) {
         let mut state = self.state.lock();
         state.batch.many_left = true;
         self.tell(&mut state);
     }
 
-    /// One coroutine more waits for changes, or one less.
+    /// Counts one more coroutine that waits for changes, or one less.
     pub(super) fn watch(&self, more: bool) {
         if more {
             self.watchers.fetch_add(1, Ordering::AcqRel);
@@ -169,9 +170,10 @@ impl EventQueue {
         }
     }
 
-    /// Waits for letters and takes them all; `None` once closed and empty. Where there is nothing urgent, waits a little
-    /// for more, and longer if the last ones were [`Self::unwanted`]: each delivery costs the interpreter's lock. Memory
-    /// that can go back does, on this thread.
+    /// Blocks until there are events, and takes them all. Returns `None` if the queue is closed and empty.
+    ///
+    /// Without an urgent event it waits a little for more, and longer if the last batch was [`Self::unwanted`]: each
+    /// delivery needs the interpreter's lock. It also returns memory to the system, so that no other thread has to.
     pub(super) fn collect(&self) -> Option<Events> {
         let mut state = self.state.lock();
         self.filled.wait_while(&mut state, |state| state.batch.is_empty() && !state.closed);
@@ -186,12 +188,12 @@ impl EventQueue {
         if batch.is_empty() { None } else { Some(batch) }
     }
 
-    /// Whether all that was collected last was log records of levels that nobody wants.
+    /// Stores whether every record of the last batch was below the logger's level.
     pub(super) fn unwanted(&self, unwanted: bool) {
         self.state.lock().unwanted = unwanted;
     }
 
-    /// Nothing more comes.
+    /// Closes the queue: the event thread ends after the batch that waits.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -218,11 +220,11 @@ impl Events {
     }
 }
 
-/// How long log records are gathered before they are delivered.
+/// How long log records are batched before delivery.
 const GATHERING: Duration = Duration::from_millis(5);
 
-/// The same where nobody wants them: their levels are asked for all the same, since they may change at any time.
+/// The same after a batch below the logger's level. Such records are still delivered, since the level may change.
 const GATHERING_UNWANTED: Duration = Duration::from_millis(50);
 
-/// How long a join of ours waits beyond what was asked, before it gives up on a thread.
+/// How long a join waits for a thread beyond its deadline.
 pub(super) const SLACK: Duration = Duration::from_secs(5);

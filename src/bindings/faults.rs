@@ -1,4 +1,6 @@
-//! `_native.Faults` and `_native.Clock`: what tests do to a server that runs. Python has checked the arguments.
+//! `_native.Faults` and `_native.Clock`: fault injection and the clock of a running server.
+//!
+//! Python has checked the arguments.
 
 use std::time::Duration;
 
@@ -12,21 +14,21 @@ use crate::observe::faults::{Effect, FaultStats, Rule};
 use crate::protocol::{ClientId, DeviceId};
 use crate::server::Running;
 
-/// The faults of one server.
+/// The fault rules of one server.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Faults(pub(super) Running);
 
 /// matched, hits, overran.
-type TallyTuple = (u64, u64, u64);
+type StatsTuple = (u64, u64, u64);
 
 #[pymethods]
 impl Faults {
-    /// Arms a rule: the name of its effect, and the two numbers that go with it. Times are in seconds.
+    /// Arms a rule, and returns its id. `effect` is a name; the effect defines `first` and `second`. Times are in seconds.
     #[pyo3(signature = (
         effect, first = None, second = None, *, to = None, device = None, client = None, payload_type = None, nth = None,
         probability = 1.0, times = None
     ))]
-    #[allow(clippy::too_many_arguments, reason = "they have names in Python")]
+    #[allow(clippy::too_many_arguments, reason = "they are keyword arguments in Python")]
     fn arm(
         &self,
         py: Python<'_>,
@@ -54,32 +56,32 @@ impl Faults {
         detached(py, || self.0.arm_fault(rule))
     }
 
-    /// Removes a rule and returns its tally, if it is armed.
-    fn disarm(&self, py: Python<'_>, id: u64) -> PyResult<Option<TallyTuple>> {
-        detached(py, || self.0.disarm_fault(id).map(tally_tuple))
+    /// Removes a rule and returns its statistics; `None` if it is not armed.
+    fn disarm(&self, py: Python<'_>, id: u64) -> PyResult<Option<StatsTuple>> {
+        detached(py, || self.0.disarm_fault(id).map(stats_tuple))
     }
 
-    /// The tally of a rule, if it is armed.
-    fn tally(&self, py: Python<'_>, id: u64) -> PyResult<Option<TallyTuple>> {
-        detached(py, || self.0.fault_tally(id).map(tally_tuple))
+    /// Returns the statistics of a rule; `None` if it is not armed.
+    fn tally(&self, py: Python<'_>, id: u64) -> PyResult<Option<StatsTuple>> {
+        detached(py, || self.0.fault_tally(id).map(stats_tuple))
     }
 
-    /// What is left to chance goes by this seed.
+    /// Seeds the random numbers of all faults.
     fn seed(&self, seed: u64) {
         self.0.seed_faults(seed);
     }
 }
 
-fn tally_tuple(tally: FaultStats) -> TallyTuple {
-    (tally.matched, tally.hits, tally.overran)
+fn stats_tuple(stats: FaultStats) -> StatsTuple {
+    (stats.matched, stats.hits, stats.overran)
 }
 
 fn effect_of(name: &str, first: Option<f64>, second: Option<f64>) -> Result<Effect, ConfigError> {
     let time = |seconds: Option<f64>| {
         Duration::try_from_secs_f64(seconds.unwrap_or_default())
-            .map_err(|_| ConfigError::new(name, format!("{seconds:?} is no number of seconds")))
+            .map_err(|_| ConfigError::new(name, format!("must be a number of seconds, got {seconds:?}")))
     };
-    // Small whole numbers, checked in Python.
+    // Python has checked that these are small integers.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let whole = first.unwrap_or_default() as u16;
     Ok(match name {
@@ -96,37 +98,40 @@ fn effect_of(name: &str, first: Option<f64>, second: Option<f64>) -> Result<Effe
     })
 }
 
-/// The clock of one server. Whoever turns it comes back when all that was due is done.
+/// The clock of one server. A call that changes it returns when every connection has handled its due timers.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Clock(pub(super) Running);
 
 #[pymethods]
 impl Clock {
-    /// Stops it.
+    /// Stops the clock.
     fn freeze(&self, py: Python<'_>) -> PyResult<()> {
         self.turn(py, crate::server::Clock::freeze)
     }
 
-    /// Lets it go on from where it stands.
+    /// Lets the clock run again from its current time.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
         self.turn(py, crate::server::Clock::resume)
     }
 
-    /// Moves it on by so many seconds.
+    /// Moves the clock forward by a number of seconds.
     fn advance(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
         let by = Duration::try_from_secs_f64(seconds).map_err(|_| {
-            config_error(py, &ConfigError::new("seconds", format!("{seconds} is no number of seconds, 0 or more")))
+            config_error(
+                py,
+                &ConfigError::new("seconds", format!("must be a number of seconds, 0 or more, got {seconds}")),
+            )
         })?;
         self.turn(py, |clock| clock.advance(by))
     }
 
-    /// The time it shows, in seconds since 1970.
+    /// The time of the clock, in Unix seconds.
     #[getter]
     fn now(&self) -> f64 {
         self.0.clock().unix_now()
     }
 
-    /// Whether it stands.
+    /// Whether the clock is stopped.
     #[getter]
     fn is_frozen(&self) -> bool {
         self.0.clock().is_frozen()
@@ -137,7 +142,7 @@ impl Clock {
     fn turn(&self, py: Python<'_>, turn: impl FnOnce(&crate::server::Clock) + Send) -> PyResult<()> {
         detached(py, || {
             turn(self.0.clock());
-            // Hung up on when all is done; a server under such load that it takes longer has other worries.
+            // The channel closes when all due timers are handled. Under extreme load the call returns earlier.
             let _done = self.0.clock_turned().recv_timeout(SLACK);
         })
     }

@@ -1,5 +1,6 @@
-//! Hooks that Python answers: each question becomes a [`Job`] in a queue, which a thread of Python's takes, answers
-//! with the user's function, and settles.
+//! Hooks written in Python. Each call becomes a [`Job`] in a queue.
+//!
+//! A Python thread takes the job, calls the user's function and settles the job with the result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Request, Role};
 use crate::protocol::{IceServers, outbound};
 
-/// Which hooks there are.
+/// The hooks that the user has given.
 pub(super) struct Hooked {
     pub(super) authorize: bool,
     pub(super) filter_device_info: bool,
-    /// This one can come and go: `set_ice_servers`.
+    /// Changes at run time: `set_ice_servers`.
     pub(super) ice_servers: AtomicBool,
 }
 
-/// The Rust side of the hooks of one server.
+/// The hooks of one server, on the side of Rust.
 pub(super) struct PyHooks {
     pub(super) hooked: Hooked,
     pub(super) jobs: Arc<Queue<Job>>,
@@ -33,15 +34,15 @@ pub(super) struct PyHooks {
     pub(super) last_key: AtomicU64,
 }
 
-/// JSON text, and for `authorize` the patterns of device ids it is for.
+/// The result as JSON text; for `authorize` also the patterns of the device ids that a grant covers.
 type Reply = Result<(Option<String>, Option<Vec<String>>), HookError>;
 
-/// A question to a hook.
+/// A call of a hook.
 ///
-/// `settle`, `refuse` or `fail` answer it; the first counts.
+/// `settle`, `refuse` or `fail` completes it. Only the first of these calls has an effect.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Job {
-    /// Tells jobs apart.
+    /// Identifies the job within its server.
     #[pyo3(get)]
     key: u64,
     /// `authorize`, `ice_servers` or `filter_device_info`.
@@ -50,13 +51,13 @@ pub(super) struct Job {
     /// `device`, `client` or `http`.
     #[pyo3(get)]
     role: &'static str,
-    /// The device concerned, if it is known.
+    /// The id of the device, if it is known.
     #[pyo3(get)]
     device_id: Option<String>,
-    /// The JSON text of its device info, for the filter.
+    /// For the filter: the device info as JSON text.
     #[pyo3(get)]
     info: Option<String>,
-    /// What is said of the device, for the filter.
+    /// For the filter: the device.
     device: Option<Arc<Device>>,
     peer: PeerFacts,
     reply: Mutex<Option<oneshot::Sender<Reply>>>,
@@ -71,7 +72,7 @@ struct PeerFacts {
     identity: Option<Arc<str>>,
 }
 
-/// A peer as Python's `Peer` takes it: role, address, port, since, path, query, headers, certificate, identity as JSON.
+/// The arguments of Python's `Peer`: role, address, port, since, path, query, headers, certificate, identity as JSON.
 type PeerTuple<'a> = (
     &'static str,
     Option<String>,
@@ -86,7 +87,7 @@ type PeerTuple<'a> = (
 
 #[pymethods]
 impl Job {
-    /// The peer it is about.
+    /// The peer for which the hook is called.
     #[getter]
     fn peer(&self) -> PeerTuple<'_> {
         let PeerFacts { role, address, since, request, certificate, identity } = &self.peer;
@@ -103,30 +104,30 @@ impl Job {
         )
     }
 
-    /// What is said of the device: group, owner, name, adb port.
+    /// The metadata of the device: group, owner, name, adb port.
     #[getter]
     fn place(&self) -> MetadataTuple {
         self.device.as_deref().map(metadata_tuple).unwrap_or_default()
     }
 
-    /// Whether anybody still waits for the answer.
+    /// Whether the server still waits for the result.
     #[getter]
     fn wanted(&self) -> bool {
         self.reply.lock().as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
-    /// The answer, as JSON text; where it is for some devices only, with the patterns of their ids.
+    /// Completes the job with a result as JSON text, and with the patterns of device ids that a grant covers.
     #[pyo3(signature = (json, devices=None))]
     fn settle(&self, json: Option<String>, devices: Option<Vec<String>>) {
         self.answer(Ok((json, devices)));
     }
 
-    /// A no, in public words or in none.
+    /// Completes the job with a refusal. The peer gets `reason`, if there is one.
     fn refuse(&self, reason: Option<String>, status: u16) {
         self.answer(Err(HookError::Refused { reason, status }));
     }
 
-    /// There is no answer to be had.
+    /// Completes the job with a failure.
     fn fail(&self) {
         self.answer(Err(HookError::Failed));
     }
@@ -135,7 +136,7 @@ impl Job {
 impl Job {
     fn answer(&self, answer: Reply) {
         if let Some(reply) = self.reply.lock().take() {
-            let _nobody_waits = reply.send(answer);
+            let _not_awaited = reply.send(answer);
         }
     }
 }
@@ -153,7 +154,7 @@ impl PeerFacts {
     }
 }
 
-/// Tells Python when an answer is no longer waited for, so that a coroutine does not run on for nobody.
+/// Waits for the result of a job. Drop before the result tells Python, so that it cancels the coroutine.
 struct Wait {
     key: u64,
     events: Arc<EventQueue>,
@@ -191,7 +192,7 @@ impl PyHooks {
         let reply = Mutex::new(Some(reply));
         let info = device.map(|device| outbound::info_of(&device.info).to_owned());
         let device = device.cloned();
-        // Where the queue is closed the job is dropped, and the wait fails at once.
+        // A closed queue drops the job, so that the wait fails at once.
         self.jobs.put(Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply });
         Wait { key, events: Arc::clone(&self.events), answer, answered: false }
     }
@@ -239,7 +240,7 @@ impl Hooks for PyHooks {
         let wait = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
         Some(Box::pin(async move {
             let json = wait.reply().await?.0.unwrap_or_default();
-            // Python has checked it, and told the user what was wrong.
+            // Python has validated the list, and has reported an error to the user.
             IceServers::from_json(&json).map_err(|_| HookError::Failed)
         }))
     }

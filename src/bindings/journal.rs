@@ -1,4 +1,4 @@
-//! `_native.Journal`: entries as tuples.
+//! `_native.Journal`: the entries of the journal as tuples.
 
 use pyo3::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::observe::journal::{Direction, Entry, Filter, Kind};
 use crate::protocol::{ClientId, DeviceId};
 use crate::server::Running;
 
-/// The journal of one server; can be read when the server has stopped.
+/// The journal of one server. It can be read after the server has stopped.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Journal(pub(super) Running);
 
@@ -28,12 +28,12 @@ type EntryTuple = (
 
 #[pymethods]
 impl Journal {
-    /// The entries after that number which match, the oldest first, at most so many. `None` is anything.
+    /// Returns at most `limit` entries with a number above `after` that match, the oldest first. `None` matches anything.
     #[pyo3(signature = (
         after, limit, *, closed = None, direction = None, device = None, client = None, message_type = None,
         payload_type = None
     ))]
-    #[allow(clippy::too_many_arguments, reason = "they have names in Python")]
+    #[allow(clippy::too_many_arguments, reason = "they are keyword arguments in Python")]
     fn find(
         &self,
         py: Python<'_>,
@@ -60,13 +60,13 @@ impl Journal {
         })
     }
 
-    /// How many entries were recorded so far.
+    /// The number of entries recorded so far.
     #[getter]
     fn count(&self) -> u64 {
         self.0.journal().map_or(0, |journal| journal.count())
     }
 
-    /// How many of them were forgotten.
+    /// The number of recorded entries that the journal has dropped since.
     #[getter]
     fn forgotten(&self) -> u64 {
         self.0.journal().map_or(0, |journal| journal.forgotten())

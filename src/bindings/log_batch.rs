@@ -1,22 +1,23 @@
-//! Log records on their way to Python. All share one text: to make room for each of them, and to free it on another
-//! thread, costs more than to write it.
+//! A batch of log records for Python. All records share one text.
+//!
+//! To allocate each record, and to free it on another thread, costs more than to write it.
 
-// The numbers of Python's `logging`.
+// The level numbers of Python's `logging`.
 pub(super) const DEBUG: u8 = 10;
 pub(super) const INFO: u8 = 20;
 pub(super) const WARNING: u8 = 30;
 pub(super) const ERROR: u8 = 40;
 
-/// Records in the order in which they were written.
+/// Log records in the order in which they were written.
 #[derive(Default)]
 pub(super) struct Records {
     text: String,
-    /// Level as in `logging`, and where the record's text ends.
+    /// The level of each record, and the end of its text.
     ends: Vec<(u8, usize)>,
 }
 
 impl Records {
-    /// One more, of what `write` adds to the text.
+    /// Adds a record. `write` appends its text.
     pub(super) fn push(&mut self, level: u8, write: impl FnOnce(&mut String)) {
         write(&mut self.text);
         self.ends.push((level, self.text.len()));
@@ -30,7 +31,7 @@ impl Records {
         self.ends.is_empty()
     }
 
-    /// Those of a level that is wanted.
+    /// Returns the records whose level is wanted.
     pub(super) fn of_levels(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<(u8, &str)> {
         let mut begin = 0;
         let mut found = Vec::new();

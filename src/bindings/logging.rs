@@ -1,4 +1,4 @@
-//! `tracing` events into the mailroom, as `logging` will have them. Nothing here touches Python.
+//! Writes `tracing` events to the event queue, for Python's `logging`. Nothing here calls Python.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use super::event_queue::EventQueue;
 use super::log_batch::{DEBUG, ERROR, INFO, WARNING};
 
-/// Our crate's events of one server; those of the libraries below are not for our users.
+/// Records the events of this crate for one server. It ignores events of libraries.
 pub(super) struct QueueSubscriber(pub(super) Arc<EventQueue>);
 
 impl Subscriber for QueueSubscriber {
@@ -48,7 +48,7 @@ struct Message<'a>(&'a mut String);
 
 impl Visit for Message<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing into a string can not fail.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.0, "{value:?}"),
             name => write!(self.0, " {name}={value:?}"),

@@ -1,52 +1,53 @@
-//! What peers that left have used goes back to the system. glibc keeps it for whoever comes next, in pages of which it
-//! holds none; it gives them back when it is asked.
+//! Returns the memory of peers that have left to the system.
+//!
+//! glibc keeps freed pages for later allocations, and returns them only on request (`malloc_trim`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Peers that make a difference, at some 4 KiB each.
+/// The least peak, in peers of some 4 KiB, for which memory is returned.
 const WORTH_IT: usize = 64;
 
-/// How many peers there are, and were.
+/// Counts peers and their peak.
 #[derive(Default)]
 pub(super) struct PeakCounter {
     present: AtomicUsize,
-    /// The most since it was told last.
+    /// The peak since memory was last returned.
     highest: AtomicUsize,
 }
 
 impl PeakCounter {
-    /// Somebody has come.
-    pub(super) fn rise(&self) {
+    /// Counts a peer that has connected.
+    pub(super) fn increment(&self) {
         let present = self.present.fetch_add(1, Ordering::Relaxed) + 1;
         self.highest.fetch_max(present, Ordering::Relaxed);
     }
 
-    /// Somebody has left. True where half of the most there were are gone, and those were many.
-    pub(super) fn fall(&self) -> bool {
+    /// Counts a peer that has left. Returns true if the count fell to half of a peak of at least [`WORTH_IT`].
+    pub(super) fn decrement(&self) -> bool {
         let present = self.present.fetch_sub(1, Ordering::Relaxed) - 1;
         let highest = self.highest.load(Ordering::Relaxed);
-        let has_ebbed = highest >= WORTH_IT && present <= highest / 2;
-        if has_ebbed {
+        let has_halved = highest >= WORTH_IT && present <= highest / 2;
+        if has_halved {
             self.highest.store(present, Ordering::Relaxed);
         }
-        has_ebbed
+        has_halved
     }
 }
 
-/// Gives back whole pages that nobody uses: milliseconds, for thousands of peers that left.
+/// Returns unused pages to the system. Takes milliseconds after thousands of peers have left.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) fn give_back() {
-    #[allow(unsafe_code, reason = "glibc has this for C only")]
+    #[allow(unsafe_code, reason = "glibc offers this function to C only")]
     unsafe extern "C" {
         fn malloc_trim(pad: usize) -> std::ffi::c_int;
     }
-    // SAFETY: it takes no pointer, locks for itself, and may be called from any thread at any time (malloc_trim(3)).
-    #[allow(unsafe_code, reason = "glibc has this for C only")]
+    // SAFETY: malloc_trim(3) takes no pointer, locks internally, and may be called from any thread at any time.
+    #[allow(unsafe_code, reason = "glibc offers this function to C only")]
     unsafe {
         malloc_trim(0);
     }
 }
 
-/// Other C libraries have no such call.
+/// Does nothing: other C libraries have no such function.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}

@@ -1,8 +1,8 @@
-//! Python: the only folder that names pyo3. Extract, detach, call, convert; nothing is decided here.
+//! The Python bindings, and the only folder that names pyo3. They extract, detach, call and convert; they decide nothing.
 //!
-//! Rust never calls into Python. Threads that belong to Python come and fetch what Rust has for it (hook jobs from
-//! [`hooks`], log records and news from [`event_queue`]); so no runtime thread ever attaches to the interpreter, or
-//! drops an object of its. What that spares us at interpreter exit is told in ARCHITECTURE.md.
+//! The runtime never calls into Python. Threads that Python started take hook jobs ([`hooks`]), log records and other
+//! events ([`event_queue`]). So no runtime thread attaches to the interpreter or drops a Python object, which could hang
+//! or crash at interpreter exit (see ARCHITECTURE.md).
 
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 extracts arguments by value")]
 
@@ -44,6 +44,6 @@ mod _native {
     use super::turn::{TurnRest, check_ice_servers};
 
     #[pymodule_export]
-    #[allow(non_upper_case_globals, reason = "that is Python's name for it")]
+    #[allow(non_upper_case_globals, reason = "Python's name of the attribute")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }

@@ -1,4 +1,4 @@
-//! The observer of a server's hub, for Python: wakes waiting coroutines, and has memory given back.
+//! Observes the hub for Python: wakes waiting coroutines, and has memory returned to the system.
 
 use std::sync::Arc;
 
@@ -6,40 +6,44 @@ use super::event_queue::EventQueue;
 use super::memory::PeakCounter;
 use crate::core::hub::{Client, Device, Observer};
 
-/// News for waiting coroutines, and for who gives memory back.
+/// Pushes changes of the hub to the event queue.
 pub(super) struct HubObserver {
     pub(super) events: Arc<EventQueue>,
     pub(super) peak: PeakCounter,
 }
 
 impl HubObserver {
-    fn somebody_came(&self) {
-        self.peak.rise();
-        self.events.ring();
+    fn peer_added(&self) {
+        self.peak.increment();
+        self.events.mark_changed();
     }
 
-    fn somebody_left(&self) {
-        if self.peak.fall() {
+    fn peer_removed(&self) {
+        if self.peak.decrement() {
             self.events.many_left();
         }
-        self.events.ring();
+        self.events.mark_changed();
     }
 }
 
 impl Observer for HubObserver {
     fn device_registered(&self, _: &Device) {
-        self.somebody_came();
+        self.peer_added();
     }
+
     fn device_left(&self, _: &Device) {
-        self.somebody_left();
+        self.peer_removed();
     }
+
     fn client_connected(&self, _: &Device, _: &Client) {
-        self.somebody_came();
+        self.peer_added();
     }
+
     fn client_left(&self, _: &Device, _: &Client) {
-        self.somebody_left();
+        self.peer_removed();
     }
+
     fn recorded(&self) {
-        self.events.ring();
+        self.events.mark_changed();
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime of one server, and the thread that it runs on.
+//! The tokio runtime of one server, and the OS thread that drives it.
 
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +12,7 @@ use super::event_queue::SLACK;
 use crate::config::error::Error;
 use crate::server;
 
-/// A server's thread, and the way to stop it.
+/// The thread of a server, and the channel that stops it.
 pub(super) struct Thread {
     stop: oneshot::Sender<Duration>,
     done: mpsc::Receiver<bool>,
@@ -20,7 +20,9 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// Stops the server within `deadline`, and waits for the thread a little longer. True where all peers left in time.
+    /// Stops the server within `deadline`, then waits for the thread up to [`SLACK`] longer.
+    ///
+    /// Returns true if all peers completed the closing handshake in time.
     pub(super) fn stop(self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline + SLACK;
         if self.stop.send(deadline).is_err() {
@@ -36,13 +38,13 @@ impl Thread {
         in_time
     }
 
-    /// Tells the thread to stop at once.
+    /// Tells the thread to stop at once, and returns.
     pub(super) fn stop_without_waiting(self) {
         let _gone = self.stop.send(Duration::ZERO);
     }
 }
 
-/// Serves on a thread of its own, until told to stop.
+/// Serves on a new thread until [`Thread::stop`].
 pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Result<(server::Running, Thread), Error> {
     let runtime = runtime(workers, &log).map_err(Error::Runtime)?;
     let (stop, stopped) = oneshot::channel();
@@ -55,13 +57,13 @@ pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Res
     let serve = move || {
         let _logging = tracing::dispatcher::set_default(&log);
         let in_time = runtime.block_on(async move {
-            // Without a word from its owner: the owner is gone.
+            // A closed channel means that the `Thread` was dropped: stop at once.
             let deadline = stopped.await.unwrap_or(Duration::ZERO);
             serving.stop(deadline).await
         });
-        // Tasks are gone; what is left are idle threads.
+        // All tasks have ended; this ends the idle threads.
         runtime.shutdown_timeout(Duration::from_secs(1));
-        let _nobody_waits = done.send(in_time);
+        let _not_awaited = done.send(in_time);
     };
     let handle = thread::Builder::new().name("cuttlefish-signaling".into()).spawn(serve).map_err(Error::Runtime)?;
     Ok((running, Thread { stop, done: wait_done, handle }))
@@ -74,10 +76,10 @@ fn runtime(workers: usize, log: &Dispatch) -> std::io::Result<Runtime> {
         builder
             .worker_threads(workers)
             .thread_name("cuttlefish-signaling-worker")
-            // For the life of the thread.
+            // Leaks the guard: the subscriber stays the default until the thread ends.
             .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)));
     }
-    // The server has an alarm of its own: a runtime that has timers looks at the time whenever it waits.
+    // On Linux the server has its own timers (`server::time`): a runtime with timers reads the clock at each wait.
     if cfg!(not(target_os = "linux")) {
         builder.enable_time();
     }

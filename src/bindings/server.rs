@@ -1,4 +1,4 @@
-//! `_native.Server`: one running server on a runtime and a thread of its own.
+//! `_native.Server`: one running server, with its own runtime and thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,24 +32,24 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId};
 use crate::server;
 
-/// A server that listens and answers from its making until `stop`.
+/// A server that serves from its construction until `stop`.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Server {
     running: server::Running,
     hooks: Arc<PyHooks>,
     jobs: Arc<Queue<Job>>,
     events: Arc<EventQueue>,
-    /// Calls whoever is to collect the letters.
+    /// The thread that calls Python once to start the event thread.
     caller: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
-    /// The way to the server's thread; taken by whoever stops it.
+    /// The server's thread; `stop` takes it.
     thread: Mutex<Option<Thread>>,
-    /// The process that has the threads.
+    /// The id of the process that started the server, and has its threads.
     process: u32,
 }
 
 #[pymethods]
 impl Server {
-    /// Binds and serves. `hooks` names those there are.
+    /// Binds and serves. `hooks` contains the names of the hooks that the user has given.
     #[new]
     fn start(py: Python<'_>, settings: &Bound<'_, PyDict>, hooks: Vec<String>) -> PyResult<Self> {
         let config = config(settings)?;
@@ -85,30 +85,32 @@ impl Server {
         })
     }
 
-    /// The address and port it listens on.
+    /// The IP address and port of the listening socket.
     #[getter]
     fn address(&self) -> (String, u16) {
         let address: SocketAddr = self.running.local_addr();
         (address.ip().to_string(), address.port())
     }
 
-    /// The process that started it.
+    /// The id of the process that started the server.
     #[getter]
     fn process(&self) -> u32 {
         self.process
     }
 
-    /// Stops it within `deadline` seconds; true if everybody said goodbye in time. Does nothing the second time.
+    /// Stops the server within `deadline` seconds. A second call does nothing.
+    ///
+    /// Returns true if all peers completed the closing handshake in time.
     fn stop(&self, py: Python<'_>, deadline: f64) -> PyResult<bool> {
         self.check_process(py)?;
         let deadline = Duration::try_from_secs_f64(deadline).map_err(|_| {
-            config_error(py, &ConfigError::new("timeout", format!("{deadline} is no number of seconds")))
+            config_error(py, &ConfigError::new("timeout", format!("must be a number of seconds, got {deadline}")))
         })?;
         let Some(thread) = self.thread.lock().take() else { return Ok(true) };
         detached(py, || {
             let in_time = thread.stop(deadline);
             self.jobs.close();
-            // Wakes those who wait for somebody: nobody comes any more.
+            // Wakes callers that wait for a peer: no peer connects any more.
             self.running.changes().mark();
             self.events.close();
             if let Some(caller) = self.caller.lock().take() {
@@ -118,7 +120,7 @@ impl Server {
         })
     }
 
-    /// Whether it has not been stopped.
+    /// Whether the server runs in this process and has not been stopped.
     #[getter]
     fn is_running(&self) -> bool {
         self.process == std::process::id() && self.thread.lock().is_some()
@@ -134,7 +136,7 @@ impl Server {
         Ok(self.running.hub().device(&DeviceId::new(device_id)).map(|device| device_tuple(&device)))
     }
 
-    /// The clients of a device, or of all.
+    /// Returns the clients of a device, or of all devices.
     fn clients(&self, py: Python<'_>, device_id: Option<String>) -> PyResult<Vec<ClientTuple>> {
         self.check(py)?;
         detached(py, || {
@@ -150,14 +152,14 @@ impl Server {
         })
     }
 
-    /// Ends a device's connection; false if there is no such device.
+    /// Disconnects a device. Returns false if it is not registered.
     fn disconnect_device(&self, py: Python<'_>, device_id: &str) -> PyResult<bool> {
         self.check(py)?;
         let device = self.running.hub().device(&DeviceId::new(device_id));
         Ok(device.map(|device| device.outbox.refuse(&Refusal::EndedByOperator)).is_some())
     }
 
-    /// Ends a client's connection; false if there is no such client.
+    /// Disconnects a client. Returns false if it is not connected.
     fn disconnect_client(&self, py: Python<'_>, device_id: &str, client_id: u32) -> PyResult<bool> {
         self.check(py)?;
         let device = self.running.hub().device(&DeviceId::new(device_id));
@@ -166,7 +168,7 @@ impl Server {
         Ok(client.map(|client| client.outbox.refuse(&Refusal::EndedByOperator)).is_some())
     }
 
-    /// Tells other ICE servers from now on: JSON text, a `TurnRest`, or `None` for the hook.
+    /// Replaces the source of ICE servers: JSON text, a `TurnRest`, or `None` for the hook.
     fn set_ice_servers(&self, py: Python<'_>, source: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(py)?;
         let source = ice_source(source)?;
@@ -175,67 +177,67 @@ impl Server {
         Ok(())
     }
 
-    /// connections, accepted, delivered, refused, gone, dropped.
+    /// Returns connections, accepted, delivered, refused, gone, dropped.
     fn stats(&self) -> (usize, u64, u64, u64, u64, u64) {
         let (LedgerReading { accepted, delivered, refused, gone, dropped }, hub) =
             (self.running.ledger(), self.running.hub());
         (hub.connections(), accepted, delivered, refused, gone, dropped)
     }
 
-    /// How often what should not happen did: names and counts.
+    /// Returns the name and count of each kind of incident.
     fn incidents(&self) -> Vec<(&'static str, u64)> {
         let incidents = self.running.incidents();
         Incident::ALL.into_iter().map(|incident| (incident.as_str(), incidents.of(incident))).collect()
     }
 
-    /// What was said.
+    /// The journal.
     #[getter]
     fn journal(&self) -> Journal {
         Journal(self.running.clone())
     }
 
-    /// What is to go wrong.
+    /// The fault rules.
     #[getter]
     fn faults(&self) -> Faults {
         Faults(self.running.clone())
     }
 
-    /// The time it goes by.
+    /// The clock.
     #[getter]
     fn clock(&self) -> Clock {
         Clock(self.running.clone())
     }
 
-    /// Counts up whenever somebody comes or goes.
+    /// Returns a counter that increases when a peer connects or leaves.
     fn changes(&self, py: Python<'_>) -> PyResult<u64> {
         self.check(py)?;
         Ok(self.running.changes().count())
     }
 
-    /// Waits until `changes()` is no longer `seen`, at most `timeout` seconds.
+    /// Blocks until `changes()` differs from `seen`, at most `timeout` seconds.
     fn wait_change(&self, py: Python<'_>, seen: u64, timeout: f64) -> PyResult<u64> {
         self.check(py)?;
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
         detached(py, || self.running.changes().wait(seen, timeout))
     }
 
-    /// One coroutine more wants to know of changes, or one less.
+    /// Counts one more coroutine that waits for changes, or one less.
     fn watch(&self, more: bool) {
         self.events.watch(more);
     }
 
-    /// Waits for a hook's job; `None` when the server has stopped. For threads of Python's.
+    /// Blocks until there is a hook job. Returns `None` when the server has stopped. Called by hook threads.
     fn next_job(&self, py: Python<'_>) -> PyResult<Option<Job>> {
         detached(py, || self.jobs.take())
     }
 
-    /// Threads that wait for a job and have none.
+    /// The number of hook threads that wait, minus the number of jobs in the queue.
     #[getter]
     fn spare_hook_threads(&self) -> usize {
         self.jobs.spare()
     }
 
-    /// Has `collector` called, from a thread of its own, when there are letters for the first time.
+    /// Calls `collector` on a new thread when the first event is pushed. `collector` starts the event thread.
     fn on_first_event(&self, collector: Py<PyAny>) {
         let (caller, collector) = (Arc::clone(&self.caller), Arc::new(collector));
         self.events.on_first(Box::new(move || {
@@ -250,9 +252,10 @@ impl Server {
         }));
     }
 
-    /// Waits for news; `None` when the server has stopped. For one thread of Python's. Log records of a level that
-    /// nobody wants are left out, but for errors: `is_wanted` says, of a level. The news: log records, records dropped,
-    /// changed, hook timeouts, jobs abandoned.
+    /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
+    ///
+    /// The tuple contains log records, the number of dropped records, changed, hook timeouts, and keys of abandoned jobs.
+    /// Records of a level for which `is_wanted(level)` is false are left out, except errors.
     fn next_events<'py>(
         &self,
         py: Python<'py>,
@@ -267,8 +270,8 @@ impl Server {
         }
         let records = batch.records.of_levels(|level| !unwanted.contains(&level));
         self.events.unwanted(records.is_empty());
-        let told = (records, batch.dropped, batch.changed, batch.timeouts, batch.abandoned);
-        told.into_pyobject(py).map(Some)
+        let events = (records, batch.dropped, batch.changed, batch.timeouts, batch.abandoned);
+        events.into_pyobject(py).map(Some)
     }
 }
 
@@ -287,7 +290,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// The last resort, should Python have dropped it unstopped: the thread is told, and not waited for.
+    /// Tells the thread to stop, without waiting for it. The last resort if Python drops a server that was not stopped.
     fn drop(&mut self) {
         let Some(thread) = self.thread.lock().take() else { return };
         if self.process == std::process::id() {
@@ -295,7 +298,7 @@ impl Drop for Server {
             self.jobs.close();
             self.events.close();
         } else {
-            // The thread is the parent's.
+            // After a fork: the thread belongs to the parent process.
             std::mem::forget(thread);
         }
     }

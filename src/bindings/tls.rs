@@ -1,4 +1,4 @@
-//! `_native.Tls`: certificate and key, as the Python class `Tls` wraps them.
+//! `_native.Tls`: certificate and key. The Python class `Tls` wraps it.
 
 use std::path::PathBuf;
 
@@ -10,30 +10,31 @@ use super::error::{detached, start_error};
 use crate::config::state_dir::{self, Notice};
 use crate::config::{certificates, tls};
 
-/// News for Python's log: whether it is a warning, and its text.
+/// Messages for Python's log: whether each is a warning, and its text.
 type Notices = Vec<(bool, String)>;
 
-/// A server's certificate and key.
+/// The certificate and key of a server.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Tls(pub(super) tls::Tls);
 
 #[pymethods]
 impl Tls {
-    /// Reads a chain and its key, PEM.
+    /// Reads a certificate chain and its key, both PEM.
     #[staticmethod]
     fn from_pem(py: Python<'_>, certificate: Vec<u8>, key: Vec<u8>, client_ca: Option<Vec<u8>>) -> PyResult<Self> {
         let tls = detached(py, || tls::Tls::from_pem(&certificate, &key, client_ca.as_deref()))?;
         tls.map(Self).map_err(|error| start_error(py, &error))
     }
 
-    /// Makes a certificate for these names.
+    /// Creates a certificate for these names, and an authority that signs it.
     #[staticmethod]
     fn self_signed(py: Python<'_>, names: Vec<String>, client_ca: Option<Vec<u8>>) -> PyResult<Self> {
         let tls = detached(py, || tls::Tls::self_signed(&names, client_ca.as_deref()))?;
         tls.map(Self).map_err(|error| start_error(py, &error))
     }
 
-    /// The certificate that a directory keeps for these names, the path of its authority, news, and what is to be saved.
+    /// Returns the certificate that a directory keeps for these names, the path of its authority, log messages, and the
+    /// files to save.
     #[staticmethod]
     fn kept_in(
         py: Python<'_>,
@@ -48,7 +49,7 @@ impl Tls {
         Ok((Self(kept.tls), kept.authority_file, for_python(kept.notices), unsaved))
     }
 
-    /// The authority that a directory keeps for these names, PEM, and news.
+    /// Returns the authority that a directory keeps for these names, as PEM, and log messages.
     #[staticmethod]
     fn authority_kept_in(py: Python<'_>, directory: PathBuf, names: Vec<String>) -> PyResult<(String, Notices)> {
         let found = detached(py, || state_dir::authority_pem(&directory, &names, OffsetDateTime::now_utc()))?;
@@ -56,13 +57,13 @@ impl Tls {
         Ok((pem, for_python(notices)))
     }
 
-    /// Whether a certificate can be made for this name.
+    /// Whether a text is a DNS name or an IP address.
     #[staticmethod]
     fn is_name(name: &str) -> bool {
         certificates::is_name(name)
     }
 
-    /// What clients have to trust, PEM, if it was made here.
+    /// The certificate that a client has to trust, as PEM; `None` if the certificate was not created here.
     #[getter]
     fn authority_pem(&self) -> Option<&str> {
         self.0.authority_pem()
@@ -74,20 +75,20 @@ impl Tls {
         self.0.fingerprint()
     }
 
-    /// The same of the authority, if it was made here.
+    /// The SHA-256 fingerprint of the authority; `None` if the certificate was not created here.
     #[getter]
     fn authority_fingerprint(&self) -> Option<&str> {
         self.0.authority_fingerprint()
     }
 }
 
-/// Files of a state directory that are to be written, and its lock.
+/// Files of a state directory that wait to be written, and its lock.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Unsaved(Mutex<Option<state_dir::Unsaved>>);
 
 #[pymethods]
 impl Unsaved {
-    /// Writes them, once, and gives the lock back.
+    /// Writes the files and releases the lock. A second call does nothing.
     fn save(&self, py: Python<'_>) -> PyResult<()> {
         let Some(unsaved) = self.0.lock().take() else { return Ok(()) };
         detached(py, || unsaved.save())?.map_err(|error| start_error(py, &error))

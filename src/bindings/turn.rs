@@ -1,4 +1,4 @@
-//! `TurnRest`, and the check of ICE servers that Python hands over as JSON.
+//! `TurnRest`, and the validation of ICE servers, which Python passes as JSON.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,13 +25,13 @@ impl TurnRest {
         name: String,
         stun: Vec<String>,
     ) -> PyResult<Self> {
-        // One URL alone is what most have.
+        // Most users have a single URL, so a plain string is accepted too.
         let urls = match urls.extract::<String>() {
             Ok(url) => vec![url],
             Err(_) => urls.extract::<Vec<String>>()?,
         };
         let made = Duration::try_from_secs_f64(ttl)
-            .map_err(|_| ConfigError::new("TurnRest.ttl", format!("{ttl} is no number of seconds")))
+            .map_err(|_| ConfigError::new("TurnRest.ttl", format!("must be a number of seconds, got {ttl}")))
             .and_then(|ttl| {
                 let mut others = Vec::new();
                 if !stun.is_empty() {
@@ -43,7 +43,7 @@ impl TurnRest {
         made.map(Self).map_err(|error| config_error(py, &error))
     }
 
-    /// The `config` message with credentials that expire `ttl` seconds after `now`, in Unix seconds.
+    /// Returns the `config` message, with credentials that expire `ttl` seconds after `now` (Unix seconds).
     #[pyo3(signature = (now = None))]
     fn config(&self, py: Python<'_>, now: Option<f64>) -> PyResult<String> {
         let now = match now {
@@ -58,13 +58,13 @@ impl TurnRest {
         }
     }
 
-    /// The secret is left out.
+    /// Omits the secret.
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
     }
 }
 
-/// Checks the JSON text of a list of ICE servers; raises `ConfigError`, which names the entry.
+/// Validates the JSON text of a list of ICE servers. Raises `ConfigError`, which names the entry.
 #[pyfunction]
 pub(super) fn check_ice_servers(py: Python<'_>, json: &str) -> PyResult<()> {
     ice_servers(py, json).map(drop)

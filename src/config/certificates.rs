@@ -1,4 +1,6 @@
-//! Makes certificates: an authority for the names of one server, and the server's certificate, which it signs. No I/O.
+//! Creates X.509 certificates: an authority for the names of one server, and the server certificate that it signs.
+//!
+//! No I/O. [`super::state_dir`] reads and writes the files.
 
 mod names;
 
@@ -20,12 +22,12 @@ pub use names::{Names, is_name};
 
 /// Lifetime of an authority.
 const AUTHORITY_LIFETIME: Duration = Duration::days(3650);
-/// Lifetime of a server's certificate: browsers accept at most 825 days.
+/// Lifetime of a server certificate: browsers accept at most 825 days.
 const CERTIFICATE_LIFETIME: Duration = Duration::days(825);
-/// A certificate is valid from a day before it is made, for clients whose clock is behind.
+/// A certificate is valid from one day before its creation, for clients whose clock is behind.
 const BACKDATED: Duration = Duration::days(1);
 
-/// An authority and its key. The key is never printed.
+/// A certificate authority and its private key. `Debug` omits the key.
 pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
@@ -39,16 +41,16 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes an authority with a new key. It can sign for these names only, and for no other authority.
+    /// Creates an authority with a new key. It can sign for these names only, and cannot sign another authority.
     ///
     /// # Errors
-    /// [`Error::Tls`] where the system gives no random numbers.
+    /// [`Error::Tls`] if the system provides no random numbers.
     pub fn generate(names: &Names, now: OffsetDateTime) -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.not_before = now - BACKDATED;
         params.not_after = params.not_before + AUTHORITY_LIFETIME;
-        // Each authority has a name of its own: a client that trusts several finds the right one by it.
+        // Each authority has its own name, so that a client that trusts several finds the right one.
         let id = sha256(&key.subject_public_key_info())[..4].iter().fold(0, |id, byte| id << 8 | u32::from(*byte));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, format!("cuttlefish-signaling authority {id:08x}"));
@@ -59,10 +61,10 @@ impl Authority {
         Self::new(certificate, key).map_err(Error::Tls)
     }
 
-    /// The authority of a certificate and its key.
+    /// Combines the certificate of an authority with its private key.
     ///
     /// # Errors
-    /// A text that says why the two are no authority.
+    /// The reason, as a text: the certificate is not that of an authority, or the key does not match.
     pub fn new(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, String> {
         let facts = Facts::of(&certificate)?;
         if !facts.is_authority {
@@ -75,17 +77,17 @@ impl Authority {
         Ok(Self { certificate, issuer, not_after: facts.not_after })
     }
 
-    /// Makes the certificate of a server, valid no longer than the authority.
+    /// Signs a server certificate. It expires no later than the authority.
     ///
     /// # Errors
-    /// [`Error::Tls`] where the system gives no random numbers.
+    /// [`Error::Tls`] if the system provides no random numbers.
     pub fn issue(&self, names: &Names, key: &KeyPair, now: OffsetDateTime) -> Result<CertificateDer<'static>, Error> {
         let mut params = CertificateParams::default();
         params.not_before = now - BACKDATED;
         params.not_after = self.not_after.min(params.not_before + CERTIFICATE_LIFETIME);
         params.serial_number = Some(serial_number()?);
         params.subject_alt_names = names.alternative_names().map_err(failed)?;
-        // Without a common name: GnuTLS takes one for a DNS name, which the constraints may exclude.
+        // No common name: GnuTLS treats it as a DNS name, which the name constraints may exclude.
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "cuttlefish-signaling");
         params.is_ca = IsCa::ExplicitNoCa;
@@ -95,14 +97,14 @@ impl Authority {
         Ok(params.signed_by(key, &self.issuer).map_err(failed)?.der().clone())
     }
 
-    /// Whether the name constraints admit all of these names.
+    /// Whether the name constraints of this authority permit all of these names.
     pub fn covers(&self, names: &Names) -> bool {
         let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&self.certificate) else { return false };
         let Ok(constraints) = certificate.name_constraints() else { return false };
         constraints.is_none_or(|extension| names.are_admitted(extension.value))
     }
 
-    /// Whether this authority has signed a certificate.
+    /// Whether this authority signed the certificate.
     pub fn has_signed(&self, certificate: &CertificateDer<'_>) -> bool {
         let own = x509_parser::parse_x509_certificate(&self.certificate);
         let other = x509_parser::parse_x509_certificate(certificate);
@@ -119,7 +121,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// When it expires.
+    /// The time at which the authority expires.
     pub fn not_after(&self) -> OffsetDateTime {
         self.not_after
     }
@@ -130,24 +132,24 @@ impl Authority {
     }
 }
 
-/// The parts of a certificate that decide whether it is still good.
+/// The fields of a certificate that decide whether it can still be used.
 pub struct Facts {
-    /// Its DNS names and IP addresses.
+    /// DNS names and IP addresses of the certificate.
     pub names: Names,
-    /// When it expires.
+    /// The time at which the certificate expires.
     pub not_after: OffsetDateTime,
-    /// Whether it may sign other certificates.
+    /// Whether the certificate may sign others.
     pub is_authority: bool,
 }
 
 impl Facts {
-    /// Reads a certificate.
+    /// Parses a certificate (DER).
     ///
     /// # Errors
-    /// A text that says why it cannot be read.
+    /// The reason, as a text, if it is not a valid X.509 certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| format!("is no X.509 certificate: {error}"))?;
+            .map_err(|error| format!("is not an X.509 certificate: {error}"))?;
         Ok(Self {
             names: Names::of(&parsed),
             not_after: parsed.validity().not_after.to_datetime(),
@@ -156,26 +158,26 @@ impl Facts {
     }
 }
 
-/// Whether the public key of a certificate is that of this private key.
+/// Whether a certificate has the public key of this private key.
 pub fn belongs(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
     x509_parser::parse_x509_certificate(certificate)
         .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.subject_public_key_info())
 }
 
-/// Reads the one certificate of a PEM text.
+/// Reads a PEM text that contains exactly one certificate.
 ///
 /// # Errors
-/// A text that says why there is none.
+/// The reason, as a text: invalid PEM, or the number of certificates.
 pub fn from_pem(pem: &str) -> Result<CertificateDer<'static>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let all = all.map_err(|error| format!("is no valid PEM: {error}"))?;
+    let all = all.map_err(|error| format!("is not valid PEM: {error}"))?;
     match <[_; 1]>::try_from(all) {
         Ok([certificate]) => Ok(certificate),
         Err(all) => Err(format!("has {} certificates (-----BEGIN CERTIFICATE-----), not one", all.len())),
     }
 }
 
-/// A certificate as PEM.
+/// Encodes a certificate as PEM.
 pub fn to_pem(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
@@ -196,18 +198,20 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec()
 }
 
-/// A random number: two certificates of one authority with the same serial number are refused by NSS, and a renewed
-/// certificate keeps its key, which rcgen would derive the number from.
+/// Draws a random serial number.
+///
+/// By default rcgen derives the number from the key, and a renewed certificate keeps its key. NSS refuses two
+/// certificates of one authority with the same serial number.
 fn serial_number() -> Result<SerialNumber, Error> {
     let random: ring::rand::Random<[u8; 16]> = ring::rand::generate(&ring::rand::SystemRandom::new())
-        .map_err(|_| Error::Tls("the system gives no random numbers".into()))?;
+        .map_err(|_| Error::Tls("cannot draw a serial number: the system provides no random numbers".into()))?;
     let mut bytes = random.expose();
-    // Positive, and without a leading zero.
+    // DER integers: positive, without a leading zero byte.
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
+#[allow(clippy::needless_pass_by_value, reason = "`map_err` passes the error by value")]
 fn failed(error: rcgen::Error) -> Error {
-    Error::Tls(format!("cannot make a certificate: {error}"))
+    Error::Tls(format!("cannot create a certificate: {error}"))
 }

@@ -1,60 +1,61 @@
-//! What whoever runs the server did wrong, or what their machine refused. Peers' mistakes are [`crate::protocol::refusal`]s.
+//! Errors of the configuration and of the start of a server. Errors that a peer can hear are
+//! [`crate::protocol::refusal`]s.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// A setting that makes no sense.
+/// A setting has an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {what}")]
 pub struct ConfigError {
-    /// The setting, as `limits.max_message_size`.
+    /// The name of the setting, for example `limits.max_message_size`.
     pub setting: String,
-    /// What is wrong with it.
+    /// The rule that the value breaks, and the value.
     pub what: String,
 }
 
 impl ConfigError {
-    /// Names the setting and what is wrong with it.
+    /// Creates an error for this setting, with this explanation.
     pub fn new(setting: impl Into<String>, what: impl Into<String>) -> Self {
         Self { setting: setting.into(), what: what.into() }
     }
 }
 
-/// Why a server did not start.
+/// The reason why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting makes no sense.
+    /// A setting has an invalid value.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A certificate or key can not be used.
+    /// A certificate or key cannot be used or created.
     #[error("tls: {0}")]
     Tls(String),
-    /// A directory for certificates, or a file in it, cannot be used or written.
+    /// The state directory, or a file in it, cannot be used or written.
     #[error("{}: {what}", path.display())]
     StateDir {
         /// The directory or the file.
         path: PathBuf,
-        /// The reason, and what to do.
+        /// The reason and the fix.
         what: String,
     },
-    /// The address is taken, or not ours.
-    #[error("can not listen on {address}: {source}")]
+    /// The address is in use, or not an address of this machine.
+    #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// Where it should have listened.
+        /// The address of the listening socket.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The path of a local socket can not be listened on.
-    #[error("can not listen on {path}: {source}")]
+    /// A local socket cannot be created at this path.
+    #[error("cannot listen on {path}: {source}")]
     BindLocal {
-        /// Where the socket should have been.
+        /// The path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The system gave no threads or descriptors.
-    #[error("can not start the runtime: {0}")]
+    /// The system refused a thread or a file descriptor.
+    #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
 }

@@ -1,4 +1,6 @@
-//! Every bound and default, validated. Says what is wrong with a setting; starts nothing.
+//! The settings of a server, with their defaults and bounds.
+//!
+//! [`Config::validate`] names the first invalid setting. This module starts nothing.
 
 pub mod certificates;
 pub mod error;
@@ -21,151 +23,158 @@ use crate::core::session::{OnDuplicate, Rules};
 use crate::observe::journal::JournalBounds;
 use crate::protocol::IceServers;
 
-/// Where the ICE servers that peers are told come from.
+/// The source of the ICE servers in `config` messages.
 #[derive(Debug, Clone)]
 pub enum IceSource {
-    /// The same for everybody.
+    /// The same list for every peer.
     Fixed(IceServers),
-    /// Time-limited credentials, computed here for each peer.
+    /// Time-limited credentials, computed for each peer.
     TurnRest(TurnRest),
-    /// [`crate::access::hooks::Hooks::ice_servers`] is asked for each peer.
+    /// The hook [`crate::access::hooks::Hooks::ice_servers`] returns the list for each peer.
     Hook,
 }
 
-/// What `GET /devices` lists where the request does not say (`?format=full`, `?format=ids`).
+/// The format of `GET /devices` for a request without `?format=full` or `?format=ids` (docs/protocol.md 5.3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DevicesFormat {
-    /// An object for each device, as today's operator does.
+    /// An object for each device, as the current operator returns.
     #[default]
     Full,
-    /// The ids alone, as the reference does: its page expects them.
+    /// Only the ids, as the reference server returns: its page expects them.
     Ids,
 }
 
-/// Everything a server can be told. `Default` is made for tests: loopback, a free port, plain, no ICE servers.
+/// The settings of a server. The defaults suit tests: loopback, a free port, no TLS, no ICE servers.
 #[derive(Debug, Clone)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "the switches are independent settings")]
 pub struct Config {
-    /// The address to listen on. Default 127.0.0.1: nothing is exposed that nobody asked to expose.
+    /// The address to listen on. Default 127.0.0.1: other machines cannot reach the server unless this is set.
     pub host: IpAddr,
-    /// The port to listen on; 0, the default, is a free one.
+    /// The port to listen on. Default 0: the system picks a free port.
     pub port: u16,
-    /// Where devices register over a local socket (docs/protocol.md 5.1); default nowhere.
+    /// The path of the local socket for devices (docs/protocol.md 5.1). Default none.
     pub device_socket: Option<PathBuf>,
-    /// Where devices are announced over a local socket (docs/protocol.md 5.2); default nowhere.
+    /// The path of the local socket for pre-registrations (docs/protocol.md 5.2). Default none.
     pub control_socket: Option<PathBuf>,
-    /// TLS, or none (the default).
+    /// The certificate and key for TLS. Default none: plain text.
     pub tls: Option<Tls>,
-    /// The ICE servers. Default none: a test run must not reach for a public STUN server.
+    /// The source of ICE servers. Default an empty list: a test run must not contact a public STUN server.
     pub ice: IceSource,
-    /// How long a client may wait for its device to register. Default 0, refused at once, as the reference does;
-    /// `None` waits for ever.
+    /// How long a client may wait for its device to register (docs/protocol.md 1.19). Default 0: the client is refused at
+    /// once. `None` waits forever.
     pub device_wait_timeout: Option<Duration>,
-    /// Who gets an id that two want. Default: the holder, if it is alive.
+    /// Which device keeps an id that two devices want. Default: the holder, if it answers a ping.
     pub on_duplicate: OnDuplicate,
-    /// Where the client ids of a registration begin. Default: at 1, or behind the last id that the device had here.
+    /// The first client id of a registration (docs/protocol.md 2.5). Default: 1, or the number after the last id that
+    /// this server gave out for the device.
     pub client_ids: ClientIds,
-    /// How long a hook may take. Default 5 s: a real device hangs up after 10.
+    /// The deadline of a hook call. Default 5 s: a real device hangs up after 10 s.
     pub hook_timeout: Duration,
-    /// Bounds on what peers may take.
+    /// Bounds on resources that peers use.
     pub limits: Limits,
-    /// When a silent connection is found dead.
+    /// When the server drops a silent connection.
     pub keepalive: Keepalive,
-    /// Names, beside addresses and `localhost`, by which clients and devices may reach the server: what they say as
-    /// `Host`. Default none; `*` is any, and lets DNS rebinding in.
+    /// Host names that a `Host` header may have, beside IP addresses and `localhost`. Default none. `*` permits every
+    /// name, and thereby DNS rebinding.
     pub allowed_hosts: Vec<String>,
-    /// Origins, beside the server's own, whose pages may use the server: `https://panel.lab`. Default none; `*` is any.
+    /// Origins whose pages may use the server, beside the server's own: `https://panel.lab`. Default none. `*` permits
+    /// every origin.
     pub allowed_origins: Vec<String>,
-    /// Whether to listen on other addresses than loopback without an `authorize` hook. Default no.
+    /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
-    /// Whether there is `/echo`, for the WebSocket's own test suite. Default no.
+    /// Whether to serve `/echo`, for the Autobahn test suite. Default no.
     #[doc(hidden)]
     pub echo: bool,
-    /// Whether there is a page for people, at `/`. Default no.
+    /// Whether to serve the dashboard at `/`. Default no.
     pub dashboard: bool,
     /// A directory whose files are served beside the endpoints: the web client of a host package. Default none.
     pub assets_dir: Option<PathBuf>,
-    /// Whether `/devices/{id}/files/` reaches the device's own web server, at the port it has named on the device
-    /// socket. Default no: it lets whoever is a client reach a port of this machine.
+    /// Whether `/devices/{id}/files/` proxies to the device's own web server, at the port that the device sent over the
+    /// device socket. Default no: it lets every client reach a port of this machine.
     pub proxy_device_files: bool,
-    /// What `GET /devices` lists where the request does not say. Default [`DevicesFormat::Full`].
+    /// The format of `GET /devices` for a request that names none. Default [`DevicesFormat::Full`].
     pub devices_format: DevicesFormat,
-    /// Whether what is said is written down in a journal. Default no.
+    /// Whether to record messages in a journal. Default no.
     pub journal: bool,
-    /// OS threads that relay. Default 1, which is the fastest for one test run.
+    /// Worker threads of the runtime. Default 1: the fastest for one test run.
     pub workers: usize,
 }
 
-/// Bounds on what peers may take.
+/// Bounds on resources that peers use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message taken in, in bytes of text, fragments added up. Default 256 KiB: four times what a device
-    /// can be sent, so that a forward that is merely too large is answered and not cut off.
+    /// The largest message that the server accepts, in bytes of text, fragments added up. Default 256 KiB: four times
+    /// what fits one frame of a WebSocket device (docs/protocol.md 2.8), so that a forward that does not fit is answered
+    /// with an error and its sender stays connected. A device on the device socket can receive up to this size
+    /// (docs/protocol.md 5.1.6).
     pub max_message_size: usize,
-    /// The largest message taken in before a peer has registered or connected, in bytes. Default 64 KiB: a stranger is
-    /// not given more room than a device could take.
+    /// The largest message before a peer has registered or connected, in bytes. Default 64 KiB: a `register` or
+    /// `connect` needs no more, and memory for unknown peers stays bounded.
     pub max_first_message: usize,
-    /// Connections at a time. Default 16,384: ten thousand devices, and clients; 4 KiB each when they are idle.
+    /// Concurrent connections. Default 16,384: ten thousand devices and their clients. An idle connection takes 4 KiB.
     pub max_connections: usize,
-    /// Connections at a time from one address; loopback is exempt. Default 512: a lab behind one address.
+    /// Concurrent connections from one address. Loopback is exempt. Default 512: a lab behind one address.
     pub max_connections_per_address: usize,
-    /// New connections a second, and at once. Default 30,000: twice what one core can open.
+    /// New connections per second, and in one burst. Default 30,000: twice what one core can open.
     pub new_per_second: u32,
-    /// Connections that have not said yet what they want; beyond it the oldest of them goes. Default 1,024: honest ones
-    /// take milliseconds.
+    /// Connections before their upgrade or first request. Above it, the server drops the oldest of them. Default 1,024:
+    /// an honest connection opens in milliseconds.
     pub max_opening: usize,
-    /// Devices at a time. Default 16,384.
+    /// Registered devices. Default 16,384.
     pub max_devices: usize,
-    /// The longest device id, in bytes; the names of a pre-registration as well. Default 256 (docs/protocol.md 4).
+    /// The longest device id, in bytes. It also bounds the names in a pre-registration. Default 256
+    /// (docs/protocol.md 4.1.10).
     pub max_device_id: usize,
-    /// Clients of one device at a time. Default 1,024.
+    /// Concurrent clients of one device. Default 1,024.
     pub max_clients_per_device: usize,
-    /// Messages one peer may send. Default 10,000 a second, 20,000 at once: far beyond any session, and a bound on what
-    /// one peer can take of a core.
+    /// Messages from one peer. Default 10,000 per second, a burst of 20,000: no session needs as many, and one peer
+    /// cannot take a whole core.
     pub messages: Rate,
-    /// Bytes one peer may send, as they come over the network. Default 16 MiB a second, 32 MiB at once.
+    /// Bytes from one peer, counted on the network. Default 16 MiB per second, a burst of 32 MiB.
     pub bytes: Rate,
-    /// Errors that leave a peer connected. Default 20 a second, 100 at once.
+    /// Errors after which a peer stays connected. Default 20 per second, a burst of 100.
     pub errors: Rate,
-    /// Pings and pongs one peer may send. Default 20 a second, 100 at once: real ones ping every 3 s.
+    /// Pings and pongs from one peer. Default 20 per second, a burst of 100: a real device pings every 3 s.
     pub pings: Rate,
-    /// How long a peer may take none of what is written to it. Default 10 s; then it is closed with 1013.
+    /// How long a peer may accept no byte of the data that waits for it. Default 10 s; then it is closed with 1013
+    /// (docs/protocol.md 4.3.10).
     pub write_timeout: Duration,
-    /// Messages that may wait for one peer. Default 256: a session takes a few dozen.
+    /// Messages in the outbox of one peer. Default 256: a session needs a few dozen.
     pub outbox_messages: usize,
-    /// Bytes that may wait for one peer. Default 1 MiB.
+    /// Bytes in the outbox of one peer. Default 1 MiB.
     pub outbox_bytes: usize,
-    /// How long a peer may take to register or connect after the upgrade. Default 10 s; `None` is for ever.
+    /// How long a peer may take to register or connect after the upgrade (docs/protocol.md 4.3.8). Default 10 s; `None`
+    /// waits forever.
     pub first_message_timeout: Option<Duration>,
-    /// How long a request head may take. Default 5 s.
+    /// How long a peer may take to send a request head. Default 5 s.
     pub request_head_timeout: Duration,
-    /// How many headers a request may have. Default 64: browsers send about 20.
+    /// Headers of a request. Default 64: browsers send about 20.
     pub max_headers: usize,
-    /// How large a request head may be, in bytes, at least 8192. Default 16 KiB.
+    /// Size of a request head, in bytes, at least 8192. Default 16 KiB.
     pub max_request_head: usize,
     /// How long a TLS handshake may take. Default 5 s.
     pub tls_handshake_timeout: Duration,
-    /// How long the holder of an id has to answer the ping when somebody else wants it. Default 2 s
-    /// (docs/protocol.md 4): devices register again 1 s after they lost their connection.
+    /// How long the holder of an id may take to answer the ping when another device wants the id. Default 2 s
+    /// (docs/protocol.md 4.1.13): a device registers again 1 s after it lost its connection.
     pub probe_timeout: Duration,
-    /// How long a closed connection may take to write what waits and to say goodbye. Default 5 s.
+    /// Time allowed to flush queued messages and complete the closing handshake. Default 5 s.
     pub close_timeout: Duration,
-    /// Entries a journal keeps. Default 10,000: hundreds of sessions.
+    /// Entries in the journal. Default 10,000: hundreds of sessions.
     pub journal_entries: usize,
-    /// Bytes of messages a journal keeps. Default 16 MiB.
+    /// Bytes of messages in the journal. Default 16 MiB.
     pub journal_bytes: usize,
-    /// Forwards that faults may hold back; more go on at once. Default 10,000.
+    /// Forwards that faults hold back. Further ones are relayed at once. Default 10,000.
     pub held_by_faults: usize,
-    /// How long a client that polls may stay away. Default 30 s (docs/protocol.md 5.3); then it has left. No request of it
-    /// waits for longer.
+    /// How long a polled client may send no poll; then it has left (docs/protocol.md 5.3.30). Default 30 s. It also bounds
+    /// how long the server holds one of its requests.
     pub polled_timeout: Duration,
-    /// Clients that poll, at a time. Default 1,024: each may keep twice what an outbox holds.
+    /// Concurrent polled clients. Default 1,024: each may hold twice the bytes of an outbox.
     pub max_polled: usize,
-    /// Pages that watch the server live, at a time. Default 32: each is told what has moved four times a second.
+    /// Dashboards that receive live events. Default 32: each gets the changes four times a second.
     pub max_viewers: usize,
-    /// How long a device's own web server may take to answer, and between two parts of an answer. Default 10 s.
+    /// How long a device's own web server may take to answer, and to send each part of its answer. Default 10 s.
     pub proxy_timeout: Duration,
-    /// How long a peer may take to answer the goodbye of a server that stops. Default 250 ms: `stop()` waits for it.
+    /// How long a peer may take to answer the close frame of a server that stops. Default 250 ms: `stop()` waits for it.
     pub goodbye_timeout: Duration,
 }
 
@@ -207,12 +216,12 @@ impl Default for Limits {
     }
 }
 
-/// When a silent connection is found dead: half-open TCP within `interval + timeout`.
+/// When the server drops a silent connection: half-open TCP is found within `interval + timeout`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence after which a peer is pinged. Default 10 s; `None` never pings.
+    /// The server pings a peer after this much silence. Default 10 s; `None` sends no pings.
     pub interval: Option<Duration>,
-    /// How long the pong may take. Default 5 s.
+    /// How long a peer may take to answer with a pong. Default 5 s.
     pub timeout: Duration,
 }
 
@@ -252,61 +261,29 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what the types allow and the server cannot do.
+    /// Checks the values that the types permit but the server does not support.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the setting.
+    /// [`ConfigError`], which names the first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Limits { max_message_size, outbox_messages, outbox_bytes, max_headers, max_request_head, .. } = self.limits;
-        at_least("limits.max_message_size", max_message_size, 128)?;
-        at_least("limits.outbox_messages", outbox_messages, 1)?;
-        at_least("limits.outbox_bytes", outbox_bytes, crate::protocol::MAX_DEVICE_MESSAGE)?;
-        at_least("limits.max_headers", max_headers, 1)?;
-        at_least("limits.max_request_head", max_request_head, 8192)?;
-        for (setting, least, value) in [
-            ("limits.max_first_message", 128, self.limits.max_first_message),
-            ("limits.max_connections", 1, self.limits.max_connections),
-            ("limits.max_connections_per_address", 1, self.limits.max_connections_per_address),
-            ("limits.max_opening", 1, self.limits.max_opening),
-            ("limits.max_devices", 1, self.limits.max_devices),
-            ("limits.max_device_id", 1, self.limits.max_device_id),
-            ("limits.max_clients_per_device", 1, self.limits.max_clients_per_device),
-            ("limits.max_polled", 1, self.limits.max_polled),
-            ("limits.max_viewers", 1, self.limits.max_viewers),
-        ] {
-            at_least(setting, value, least)?;
-        }
-        at_least("limits.journal_entries", self.limits.journal_entries, 1)?;
-        at_least("limits.journal_bytes", self.limits.journal_bytes, 1)?;
-        at_least("limits.held_by_faults", self.limits.held_by_faults, 1)?;
+        self.limits.validate_sizes()?;
         at_least("workers", self.workers, 1)?;
         if self.workers > 1024 {
-            return Err(ConfigError::new("workers", format!("{} is more than 1024", self.workers)));
+            return Err(ConfigError::new("workers", format!("must be at most 1024, got {}", self.workers)));
         }
-        for (setting, timeout) in [
-            ("hook_timeout", self.hook_timeout),
-            ("limits.request_head_timeout", self.limits.request_head_timeout),
-            ("limits.tls_handshake_timeout", self.limits.tls_handshake_timeout),
-            ("limits.probe_timeout", self.limits.probe_timeout),
-            ("limits.close_timeout", self.limits.close_timeout),
-            ("limits.write_timeout", self.limits.write_timeout),
-            ("limits.goodbye_timeout", self.limits.goodbye_timeout),
-            ("limits.polled_timeout", self.limits.polled_timeout),
-            ("limits.proxy_timeout", self.limits.proxy_timeout),
-            ("keepalive.timeout", self.keepalive.timeout),
-        ] {
-            more_than_zero(setting, Some(timeout))?;
-        }
+        above_zero("hook_timeout", Some(self.hook_timeout))?;
+        self.limits.validate_timeouts()?;
+        above_zero("keepalive.timeout", Some(self.keepalive.timeout))?;
         if let Some(directory) = &self.assets_dir
             && !directory.is_dir()
         {
-            return Err(ConfigError::new("assets_dir", format!("{} is no directory", directory.display())));
+            return Err(ConfigError::new("assets_dir", format!("{} is not a directory", directory.display())));
         }
-        more_than_zero("limits.first_message_timeout", self.limits.first_message_timeout)?;
-        more_than_zero("keepalive.interval", self.keepalive.interval)
+        above_zero("limits.first_message_timeout", self.limits.first_message_timeout)?;
+        above_zero("keepalive.interval", self.keepalive.interval)
     }
 
-    /// The part that sessions go by.
+    /// The settings that sessions use.
     pub fn rules(&self) -> Rules {
         Rules {
             first_message_timeout: self.limits.first_message_timeout,
@@ -318,27 +295,70 @@ impl Config {
         }
     }
 
-    /// The part that a journal goes by.
+    /// The settings that the journal uses.
     pub fn journal_bounds(&self) -> JournalBounds {
         JournalBounds { entries: self.limits.journal_entries, bytes: self.limits.journal_bytes }
     }
 
-    /// The part that outboxes go by.
+    /// The settings that outboxes use.
     pub fn outbox_bounds(&self) -> OutboxBounds {
         OutboxBounds { messages: self.limits.outbox_messages, bytes: self.limits.outbox_bytes }
     }
 }
 
+impl Limits {
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        for (setting, value, least) in [
+            ("limits.max_message_size", self.max_message_size, 128),
+            ("limits.outbox_messages", self.outbox_messages, 1),
+            ("limits.outbox_bytes", self.outbox_bytes, crate::protocol::MAX_DEVICE_MESSAGE),
+            ("limits.max_headers", self.max_headers, 1),
+            ("limits.max_request_head", self.max_request_head, 8192),
+            ("limits.max_first_message", self.max_first_message, 128),
+            ("limits.max_connections", self.max_connections, 1),
+            ("limits.max_connections_per_address", self.max_connections_per_address, 1),
+            ("limits.max_opening", self.max_opening, 1),
+            ("limits.max_devices", self.max_devices, 1),
+            ("limits.max_device_id", self.max_device_id, 1),
+            ("limits.max_clients_per_device", self.max_clients_per_device, 1),
+            ("limits.max_polled", self.max_polled, 1),
+            ("limits.max_viewers", self.max_viewers, 1),
+            ("limits.journal_entries", self.journal_entries, 1),
+            ("limits.journal_bytes", self.journal_bytes, 1),
+            ("limits.held_by_faults", self.held_by_faults, 1),
+        ] {
+            at_least(setting, value, least)?;
+        }
+        Ok(())
+    }
+
+    fn validate_timeouts(&self) -> Result<(), ConfigError> {
+        for (setting, timeout) in [
+            ("limits.request_head_timeout", self.request_head_timeout),
+            ("limits.tls_handshake_timeout", self.tls_handshake_timeout),
+            ("limits.probe_timeout", self.probe_timeout),
+            ("limits.close_timeout", self.close_timeout),
+            ("limits.write_timeout", self.write_timeout),
+            ("limits.goodbye_timeout", self.goodbye_timeout),
+            ("limits.polled_timeout", self.polled_timeout),
+            ("limits.proxy_timeout", self.proxy_timeout),
+        ] {
+            above_zero(setting, Some(timeout))?;
+        }
+        Ok(())
+    }
+}
+
 fn at_least(setting: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
     if value < least {
-        return Err(ConfigError::new(setting, format!("{value} is less than {least}")));
+        return Err(ConfigError::new(setting, format!("must be at least {least}, got {value}")));
     }
     Ok(())
 }
 
-fn more_than_zero(setting: &'static str, timeout: Option<Duration>) -> Result<(), ConfigError> {
+fn above_zero(setting: &'static str, timeout: Option<Duration>) -> Result<(), ConfigError> {
     if timeout == Some(Duration::ZERO) {
-        return Err(ConfigError::new(setting, "must be more than 0 seconds"));
+        return Err(ConfigError::new(setting, "must be more than 0 seconds, got 0"));
     }
     Ok(())
 }

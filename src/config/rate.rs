@@ -1,17 +1,17 @@
-//! Rates with bursts: token buckets. Layer 1: knows no clock, time comes in as an argument.
+//! Rate limits with bursts: token buckets. They read no clock; each call gets the time as an argument.
 
 use std::time::Instant;
 
-/// So many a second, and so many at once.
+/// A rate limit: the refill rate and the size of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// A second.
+    /// Tokens added per second.
     pub per_second: u32,
-    /// At once, after some rest.
+    /// The most tokens that the bucket holds.
     pub burst: u32,
 }
 
-/// What is left of a rate.
+/// A token bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     left: f64,
@@ -19,12 +19,12 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Creates a full bucket.
     pub fn full(rate: Rate, now: Instant) -> Self {
         Self { left: f64::from(rate.burst), at: now }
     }
 
-    /// Takes that many; false where there are not enough left, which takes nothing.
+    /// Takes `amount` tokens. Returns false, and takes none, if the bucket has fewer.
     pub fn take(&mut self, amount: f64, rate: Rate, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);

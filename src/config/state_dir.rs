@@ -1,13 +1,14 @@
-//! Keeps a server's authority, certificate and keys in a directory, so that clients can trust the authority once.
+//! Keeps the authority, certificate and keys of a server in a directory, so that clients need to trust the authority
+//! only once.
 //!
-//! | file | |
+//! | file | content |
 //! |---|---|
-//! | `authority.pem` | the certificate to trust |
-//! | `authority.key` | its private key; read at the start, and dropped |
-//! | `server.pem` | the server's certificate |
-//! | `server.key` | its private key; it stays when the certificate is renewed, so that one rename renews it |
+//! | `authority.pem` | the certificate that clients trust |
+//! | `authority.key` | its private key; read at the start, then dropped |
+//! | `server.pem` | the server certificate |
+//! | `server.key` | its private key; a renewal keeps it, so that one rename replaces the certificate |
 //!
-//! A file that is broken, or of somebody else, is an error. It is never overwritten.
+//! A file that is broken or belongs to another user is an error. It is never overwritten.
 
 mod directory;
 
@@ -27,46 +28,46 @@ const AUTHORITY_KEY: &str = "authority.key";
 const CERTIFICATE: &str = "server.pem";
 const KEY: &str = "server.key";
 
-const NO_KEY: &str = "is no private key (PEM, PKCS#8)";
+const NO_KEY: &str = "is not a private key (PEM, PKCS#8)";
 
-/// A certificate that expires earlier is made anew at the start.
+/// The start of a server replaces a certificate that expires within this time.
 const RENEWAL: Duration = Duration::days(30);
 
-/// A certificate from the directory, and news of what was made.
+/// The certificate from the directory, with log messages about created files.
 #[derive(Debug)]
 pub struct Kept {
     /// The certificate, its key and its authority.
     pub tls: Tls,
-    /// The file with the authority's certificate.
+    /// The path of the file with the authority's certificate.
     pub authority_file: PathBuf,
-    /// News for the log.
+    /// Messages for the log.
     pub notices: Vec<Notice>,
 }
 
-/// News for the log: a file was made or replaced.
+/// A message for the log: a file was created or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Whether the operator should look at it: names have changed, or an authority has to be trusted anew.
+    /// Whether the administrator has to act: names have changed, or clients have to trust a new authority.
     pub is_warning: bool,
     /// One sentence.
     pub text: String,
 }
 
-/// The certificate that the directory keeps for these names, made or renewed where needed.
+/// Returns the certificate that the directory keeps for these names. Creates or renews it if necessary.
 ///
 /// # Errors
-/// [`Error::Tls`] where a name is neither a DNS name nor an address. [`Error::StateDir`] where the directory cannot be
-/// used, where a file in it is broken, of another user or not private, or where a file cannot be written.
+/// [`Error::Tls`] if a name is neither a DNS name nor an IP address. [`Error::StateDir`] if the directory cannot be
+/// used, if a file in it is broken, not private or belongs to another user, or if a file cannot be written.
 pub fn tls(directory: &Path, names: &[String], client_ca: Option<&[u8]>, now: OffsetDateTime) -> Result<Kept, Error> {
     let (kept, unsaved) = prepare(directory, names, client_ca, now)?;
     unsaved.save()?;
     Ok(kept)
 }
 
-/// As [`tls`], and the files are written later: a start that fails for another reason changes none.
+/// As [`tls`], but leaves writing the files to [`Unsaved::save`]: a start that fails for another reason changes none.
 ///
 /// # Errors
-/// As those of [`tls`].
+/// The errors of [`tls`].
 pub fn prepare(
     directory: &Path,
     names: &[String],
@@ -81,7 +82,9 @@ pub fn prepare(
     let (authority, is_new_authority) = usable_authority(found.authority, &authority_file, &names, now, &mut notices)?;
     let (key, is_new_key) = match found.key {
         Some(key) => (key, false),
-        None => (KeyPair::generate().map_err(|error| Error::Tls(format!("cannot make a private key: {error}")))?, true),
+        None => {
+            (KeyPair::generate().map_err(|error| Error::Tls(format!("cannot create a private key: {error}")))?, true)
+        }
     };
     let is_due = found.certificate.as_ref().is_some_and(|old| is_due(old, &names, now, &mut notices));
     let (certificate, is_new) = match found.certificate {
@@ -98,11 +101,12 @@ pub fn prepare(
     Ok((Kept { tls, authority_file, notices }, unsaved))
 }
 
-/// The authority that the directory keeps for these names, made or replaced where needed, as PEM. The server's
-/// certificate stays as it is.
+/// Returns the authority that the directory keeps for these names, as PEM. Creates or replaces it if necessary.
+///
+/// The server certificate stays as it is.
 ///
 /// # Errors
-/// As those of [`tls`].
+/// The errors of [`tls`].
 pub fn authority_pem(directory: &Path, names: &[String], now: OffsetDateTime) -> Result<(String, Vec<Notice>), Error> {
     let names = Names::parse(names)?;
     let directory = Directory::open(directory)?;
@@ -116,7 +120,7 @@ pub fn authority_pem(directory: &Path, names: &[String], now: OffsetDateTime) ->
     Ok((pem, notices))
 }
 
-/// The authority that was found, if it can sign for these names for some time; else a new one.
+/// Returns the authority found, if it covers these names and does not expire soon. Otherwise creates a new one.
 fn usable_authority(
     found: Option<Authority>,
     file: &Path,
@@ -142,7 +146,7 @@ fn usable_authority(
     Ok((Authority::generate(names, now)?, true))
 }
 
-/// Whether a certificate has to be made anew: for other names, or because it expires.
+/// Whether the certificate has to be replaced: its names are different, or it expires soon.
 fn is_due(old: &Issued, names: &Names, now: OffsetDateTime, notices: &mut Vec<Notice>) -> bool {
     if !old.facts.names.equals(names) {
         let text = format!(
@@ -160,13 +164,13 @@ fn is_due(old: &Issued, names: &Names, now: OffsetDateTime, notices: &mut Vec<No
     false
 }
 
-/// A server's certificate from the directory.
+/// A server certificate read from the directory.
 struct Issued {
     certificate: CertificateDer<'static>,
     facts: Facts,
 }
 
-/// The files of the directory, checked.
+/// The files of the directory, parsed and checked.
 struct Found {
     authority: Option<Authority>,
     key: Option<KeyPair>,
@@ -182,7 +186,7 @@ impl Found {
     }
 }
 
-/// Finishes or undoes what a process did that was interrupted in [`Unsaved::save`].
+/// Completes or reverts the work of a process that was interrupted in [`Unsaved::save`].
 fn recover(directory: &Directory) -> Result<(), Error> {
     if let (Some(key), Some(authority)) = (directory.read_staged(AUTHORITY_KEY)?, directory.read(AUTHORITY)?)
         && let (Ok(key), Ok(authority)) = (KeyPair::from_pem(&key), certificates::from_pem(&authority))
@@ -193,7 +197,7 @@ fn recover(directory: &Directory) -> Result<(), Error> {
     [AUTHORITY_KEY, AUTHORITY, KEY, CERTIFICATE].iter().try_for_each(|name| directory.remove_staged(name))
 }
 
-/// The authority and its key, or neither.
+/// Reads the authority and its key; `None` if neither file exists.
 fn read_authority(directory: &Directory) -> Result<Option<Authority>, Error> {
     let (file, key_file) = (directory.path(AUTHORITY), directory.path(AUTHORITY_KEY));
     let cure = format!(
@@ -212,7 +216,7 @@ fn read_authority(directory: &Directory) -> Result<Option<Authority>, Error> {
     Ok(Some(authority))
 }
 
-/// The server's key and certificate. A key alone is left by a process that was interrupted, and is used.
+/// Reads the server's key and certificate. A key without a certificate is left by an interrupted process, and is used.
 fn read_server(
     directory: &Directory,
     authority: Option<&Authority>,
@@ -237,20 +241,20 @@ fn read_server(
     Ok((Some(key), Some(Issued { certificate, facts })))
 }
 
-/// Files that are to be written, and the lock of their directory. `None` stays as it is. Keys are never printed.
+/// Files that wait to be written, and the lock of their directory. `None` leaves the file as it is.
 pub struct Unsaved {
     directory: Directory,
-    /// Key and certificate.
+    /// Private key and certificate, both PEM.
     authority: Option<(String, String)>,
     key: Option<String>,
     certificate: Option<String>,
 }
 
 impl Unsaved {
-    /// Writes all files beside the old ones, then puts each in place, in an order that `recover` can finish or undo.
+    /// Writes all new files beside the old ones, then renames each, in an order that `recover` can complete or revert.
     ///
     /// # Errors
-    /// [`Error::StateDir`] where a file cannot be written; then the old ones are as they were.
+    /// [`Error::StateDir`] if a file cannot be written. The old files are unchanged then.
     pub fn save(self) -> Result<(), Error> {
         let directory = &self.directory;
         let stage = |name, text: Option<&String>| text.map(|text| directory.stage(name, text)).transpose();
@@ -259,10 +263,10 @@ impl Unsaved {
         let key = stage(KEY, self.key.as_ref())?;
         let certificate = stage(CERTIFICATE, self.certificate.as_ref())?;
         if self.authority.is_some() {
-            // No certificate is left that the new authority has not signed.
+            // A certificate of the old authority must not remain.
             directory.remove(CERTIFICATE)?;
         }
-        // The authority's certificate decides: behind it, a key that waits belongs in its place.
+        // The rename of the authority's certificate commits: after it, `recover` also renames a staged key.
         [authority, authority_key, key, certificate].into_iter().flatten().try_for_each(Staged::commit)
     }
 }

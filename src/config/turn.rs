@@ -1,5 +1,6 @@
-//! Time-limited TURN credentials, as coturn's `use-auth-secret` checks them
-//! (draft-uberti-behave-turn-rest-00): the username carries its expiry, the password is a keyed hash of it.
+//! Time-limited TURN credentials (draft-uberti-behave-turn-rest-00), as coturn's `use-auth-secret` checks them.
+//!
+//! The username contains the expiry, and the password is a keyed hash of the username.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +12,14 @@ use sha1::Sha1;
 use crate::config::error::ConfigError;
 use crate::protocol::{IceError, IceServer, IceServers};
 
-/// The source of credentials for one TURN server. The secret is never printed.
+/// Creates credentials for one TURN server. `Debug` omits the secret.
 #[derive(Clone)]
 pub struct TurnRest {
     urls: Vec<String>,
     secret: String,
     ttl: Duration,
     name: String,
-    /// STUN and other servers that need no credentials, told beside it.
+    /// Servers that need no credentials, such as STUN servers. Each list contains them as well.
     others: Vec<IceServer>,
 }
 
@@ -29,10 +30,13 @@ impl std::fmt::Debug for TurnRest {
 }
 
 impl TurnRest {
-    /// Credentials for the TURN server at `urls`, which shares `secret` with us; good for `ttl`; under `name`.
+    /// Creates a source of credentials that are valid for `ttl`. The TURN server at `urls` has the same `secret`.
+    ///
+    /// `name` is part of each username. `others` are servers without credentials.
     ///
     /// # Errors
-    /// [`ConfigError`] where a URL is no `turn:` or `turns:`, the secret is empty, or the ttl below a second.
+    /// [`ConfigError`] if a URL does not begin with `turn:` or `turns:`, if the secret is empty, or if `ttl` is below one
+    /// second.
     pub fn new(
         urls: Vec<String>,
         secret: String,
@@ -44,23 +48,25 @@ impl TurnRest {
             return Err(ConfigError::new("TurnRest.secret", "is empty; use the shared secret of the TURN server"));
         }
         if ttl < Duration::from_secs(1) {
-            return Err(ConfigError::new("TurnRest.ttl", "must be at least 1 second"));
+            return Err(ConfigError::new("TurnRest.ttl", format!("must be at least 1 second, got {ttl:?}")));
         }
         if let Some(url) = urls.iter().find(|url| !url.starts_with("turn:") && !url.starts_with("turns:")) {
-            return Err(ConfigError::new("TurnRest.urls", format!("{url:?} is no turn: or turns: URL")));
+            return Err(ConfigError::new("TurnRest.urls", format!("{url:?} must begin with turn: or turns:")));
         }
         let turn = Self { urls, secret, ttl, name, others };
         turn.credentials(SystemTime::now()).map_err(|error| ConfigError::new("TurnRest", error.to_string()))?;
         Ok(turn)
     }
 
-    /// For how long credentials are good.
+    /// The lifetime of credentials.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// The servers with credentials that expire `ttl` after `now`: username `expiry:name` with the expiry in Unix
-    /// seconds, password the base64 of HMAC-SHA1(secret, username).
+    /// Returns the servers, with credentials that expire `ttl` after `now`.
+    ///
+    /// The username is `expiry:name`, with the expiry in Unix seconds. The password is the base64 of
+    /// HMAC-SHA1(secret, username).
     ///
     /// # Errors
     /// [`IceError`] if a URL is malformed.
@@ -75,7 +81,7 @@ impl TurnRest {
     }
 
     fn password(&self, username: &str) -> String {
-        // HMAC takes keys of any length.
+        // HMAC accepts keys of any length, so this does not fail.
         let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(self.secret.as_bytes()) else { return String::new() };
         mac.update(username.as_bytes());
         STANDARD.encode(mac.finalize().into_bytes())

@@ -214,7 +214,7 @@ def test_logs_as_json() -> None:
 BAD = [
     (["--port", "70000"], "port: must be between 0 and 65535"),
     (["--port", "x"], "--port: 'x' makes no sense"),
-    (["--host", "192.0.2.1", "--allow-unauthenticated"], "host, port: can not listen on 192.0.2.1"),
+    (["--host", "192.0.2.1", "--allow-unauthenticated"], "host, port: cannot listen on 192.0.2.1"),
     (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines"),
     (["--allow-host", "http://lab"], "allowed_hosts: 'http://lab' is not a host name"),
     (["--allow-origin", "panel.lab"], "allowed_origins: 'panel.lab' is not an origin"),

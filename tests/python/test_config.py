@@ -96,7 +96,7 @@ def test_settings_are_keyword_only_and_unknown_ones_are_no_settings() -> None:
 def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BindError, match=rf"port: can not listen on 127\.0\.0\.1:{port}: Address") as caught:
+        with pytest.raises(BindError, match=rf"port: cannot listen on 127\.0\.0\.1:{port}: Address") as caught:
             SignalingServer(port=port).start()
         assert isinstance(caught.value, OSError)
         assert caught.value.errno == 98

@@ -215,7 +215,7 @@ def test_a_file_that_was_left_behind_is_replaced_and_a_live_one_is_not(tmp_path:
     left.close()
     with SignalingServer(device_socket=path):
         _device = local_device(path)
-        with pytest.raises(BindError, match=r"can not listen on .*operator: Address already in use"):
+        with pytest.raises(BindError, match=r"cannot listen on .*operator: Address already in use"):
             SignalingServer(device_socket=path).start()
         assert path.exists()
     path.write_text("mine")

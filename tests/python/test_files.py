@@ -141,7 +141,7 @@ def test_without_a_package_there_are_no_files() -> None:
 
 
 def test_a_package_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"assets_dir: .*nowhere is no directory"):
+    with pytest.raises(ConfigError, match=r"assets_dir: .*nowhere is not a directory"):
         SignalingServer(assets_dir=tmp_path / "nowhere").start()
     with pytest.raises(ConfigError, match="assets_dir: must be a path or None, got 5"):
         SignalingServer(assets_dir=5)  # type: ignore[arg-type]

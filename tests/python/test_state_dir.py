@@ -236,7 +236,7 @@ def test_the_default_directory_that_cannot_be_used_is_a_warning(tmp_path: Path) 
         log = served.process.communicate(timeout=PATIENCE)[1]
     assert lines["authority"].endswith(" in memory")
     assert "WARNING the certificate is kept in memory, and clients have to trust it anew after each start: " in log
-    assert f"{home / 'authority.key'}: is no private key" in log
+    assert f"{home / 'authority.key'}: is not a private key" in log
     assert contents(home) == before
     failed = run("--print-ca", environment={"XDG_STATE_HOME": str(tmp_path)})
     assert (failed.returncode, failed.stdout) == (1, "")

@@ -231,11 +231,11 @@ def test_what_is_no_handshake_ends_its_connection_only(garbage: bytes) -> None:
     [
         (b"rubbish", b"rubbish", "no certificate"),
         (b"", b"", "no certificate"),
-        (made_elsewhere()[0], b"rubbish", "private key is no valid PEM"),
+        (made_elsewhere()[0], b"rubbish", "private key is not valid PEM"),
         (made_elsewhere()[0], made_elsewhere()[1], "do not belong together"),
         (made_elsewhere("rsa")[0], made_elsewhere("ec")[1], "do not belong together"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "can not be used"),
-        (b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "no valid PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "cannot be used"),
+        (b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "not valid PEM"),
     ],
 )
 def test_certificates_and_keys_that_can_not_be_used(certificate: bytes, key: bytes, said: str) -> None:

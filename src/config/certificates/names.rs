@@ -1,4 +1,4 @@
-//! The names of a server, and the name constraints of an authority that signs for them.
+//! The DNS names and IP addresses of a server, and the name constraints (RFC 5280) of an authority for them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use x509_parser::extensions::{GeneralName, GeneralSubtree as ParsedSubtree, Name
 
 use crate::config::error::Error;
 
-/// The names of a server: DNS names in lower case, and IP addresses. Each is there once.
+/// The names of a server: DNS names in lower case, and IP addresses, without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     dns: Vec<String>,
@@ -17,10 +17,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reads DNS names (`farm.lab`, `*.farm.lab`) and IP addresses (`::1`, `[::1]`).
+    /// Parses DNS names (`farm.lab`, `*.farm.lab`) and IP addresses (`::1`, `[::1]`).
     ///
     /// # Errors
-    /// [`Error::Tls`] where a text is neither, or where there is none.
+    /// [`Error::Tls`] if a text is neither, or if the list is empty.
     pub fn parse(texts: &[String]) -> Result<Self, Error> {
         let mut names = Self { dns: Vec::new(), addresses: Vec::new() };
         for text in texts {
@@ -42,12 +42,12 @@ impl Names {
         Ok(names)
     }
 
-    /// The names as texts, DNS names first.
+    /// Formats the names as texts, DNS names first.
     pub fn to_texts(&self) -> Vec<String> {
         self.dns.iter().cloned().chain(self.addresses.iter().map(ToString::to_string)).collect()
     }
 
-    /// Whether both have the same names, in any order.
+    /// Whether both contain the same names, in any order.
     pub fn equals(&self, other: &Self) -> bool {
         let sorted = |names: &Self| {
             let mut texts = names.to_texts();
@@ -76,16 +76,16 @@ impl Names {
         dns.chain(self.addresses.iter().map(|address| Ok(SanType::IpAddress(*address)))).collect()
     }
 
-    /// The constraints of an authority for these names: no other DNS name, and no address where there is none here.
+    /// The name constraints of an authority for these names. They exclude every other DNS name.
     ///
-    /// Addresses that are here are not constrained: `BoringSSL`, which Cuttlefish's devices are built with, refuses a
-    /// chain with an address in the certificate and addresses in the constraints (error 51).
+    /// They exclude all IP addresses if the list has none. Otherwise addresses are not constrained: legacy devices use
+    /// `BoringSSL`, which refuses a chain with addresses in both the certificate and the constraints (error 51).
     pub(super) fn constraints(&self) -> NameConstraints {
-        // A wildcard is below the name behind it.
+        // `*.farm.lab` is within the subtree `farm.lab`.
         let dns = |name: &String| GeneralSubtree::DnsName(name.trim_start_matches("*.").to_owned());
         let mut excluded = Vec::new();
         if self.dns.is_empty() {
-            // The empty name has every name below it.
+            // The subtree of the empty name contains every DNS name.
             excluded.push(GeneralSubtree::DnsName(String::new()));
         }
         if self.addresses.is_empty() {
@@ -95,7 +95,7 @@ impl Names {
         NameConstraints { permitted_subtrees: self.dns.iter().map(dns).collect(), excluded_subtrees: excluded }
     }
 
-    /// Whether constraints admit all of these names.
+    /// Whether these constraints permit all names.
     pub(super) fn are_admitted(&self, constraints: &ParsedConstraints<'_>) -> bool {
         let permitted = constraints.permitted_subtrees.as_deref().unwrap_or_default();
         let excluded = constraints.excluded_subtrees.as_deref().unwrap_or_default();
@@ -110,7 +110,7 @@ impl fmt::Display for Names {
     }
 }
 
-/// Whether a certificate can be made for this name.
+/// Whether a text is a DNS name or an IP address, so that a certificate can contain it.
 pub fn is_name(text: &str) -> bool {
     address(text).is_some() || dns_name(text).is_some()
 }
@@ -125,7 +125,7 @@ fn octets(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-/// The name in lower case, if it is one: labels of letters, digits, `-` and `_`; the first may be `*`.
+/// Returns the name in lower case if it is valid: labels of letters, digits, `-` and `_`; the first may be `*`.
 fn dns_name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let suffix = name.strip_prefix("*.").unwrap_or(&name);
@@ -136,7 +136,8 @@ fn dns_name(text: &str) -> Option<String> {
     (name.len() <= 253 && suffix.split('.').all(is_label) && !ends_in_number).then_some(name)
 }
 
-/// By RFC 5280: a name is below one of the permitted subtrees of its type, if there are any, and below no excluded one.
+/// Applies the rule of RFC 5280: a name has to be within a permitted subtree of its type, if there are any, and within
+/// no excluded one.
 fn admits(
     permitted: &[ParsedSubtree<'_>],
     excluded: &[ParsedSubtree<'_>],

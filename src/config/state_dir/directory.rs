@@ -1,4 +1,4 @@
-//! A directory for private files: checked, locked, and written so that no file is ever half there.
+//! A directory for private files: checked, locked, and written atomically.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 
 use crate::config::error::Error;
 
-/// How long another process may hold the lock. It takes milliseconds to make a certificate.
+/// How long to wait while another process holds the lock. Creating a certificate takes milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(20);
-/// The file that carries the lock. It stays, and is empty.
+/// The lock file. It is empty, and is never removed.
 const LOCK: &str = "lock";
-/// The suffix of a file that is still being written.
+/// The suffix of a staged file: written, but not yet renamed.
 const STAGED: &str = ".new";
-/// No certificate and no key is longer.
+/// The largest file that is read, in bytes. Certificates and keys are smaller.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// A directory, locked until it is dropped.
+/// A directory whose lock is held until this value is dropped.
 pub(super) struct Directory {
     path: PathBuf,
     _lock: File,
 }
 
 impl Directory {
-    /// Makes the directory if it is not there (mode 0700), checks it, and waits for its lock.
+    /// Creates the directory (mode 0700) if it does not exist, checks it, and waits for its lock.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let path = std::path::absolute(path).map_err(|error| broken(path, reason(&error)))?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -41,7 +41,7 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// The text of a file that only its owner can read; `None` where there is none.
+    /// Reads a file that only its owner can read; `None` if it does not exist.
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, Error> {
         let path = self.path(name);
         if !is_private_file(&path)? {
@@ -51,7 +51,7 @@ impl Directory {
         text.map(Some).map_err(|error| broken(&path, format!("cannot be read: {}", reason(&error))))
     }
 
-    /// Writes a new file beside the one of this name, and waits until the disk has it.
+    /// Writes a staged file beside the file of this name, and syncs it to disk.
     pub(super) fn stage<'a>(&'a self, name: &'static str, text: &str) -> Result<Staged<'a>, Error> {
         let path = self.path(&format!("{name}{STAGED}"));
         let failed = |error: io::Error| {
@@ -64,22 +64,22 @@ impl Directory {
         Ok(staged)
     }
 
-    /// What an interrupted [`Self::stage`] left of this name.
+    /// Reads the staged file that an interrupted [`Self::stage`] left for this name.
     pub(super) fn read_staged(&self, name: &str) -> Result<Option<String>, Error> {
         self.read(&format!("{name}{STAGED}"))
     }
 
-    /// Puts what an interrupted process left in the place of the file of this name.
+    /// Renames the staged file that an interrupted process left for this name.
     pub(super) fn commit_staged(&self, name: &'static str) -> Result<(), Error> {
         Staged { directory: self, name, path: self.path(&format!("{name}{STAGED}")), stays: false }.commit()
     }
 
-    /// Removes what an interrupted process left of this name.
+    /// Removes the staged file that an interrupted process left for this name.
     pub(super) fn remove_staged(&self, name: &str) -> Result<(), Error> {
         self.remove(&format!("{name}{STAGED}"))
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file if it exists.
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name);
         match fs::remove_file(&path) {
@@ -93,13 +93,13 @@ impl Directory {
         }
     }
 
-    /// Asks the disk to keep the order of what was done. Some file systems cannot sync a directory: then it is theirs.
+    /// Syncs the directory, so that renames reach the disk in order. Ignores errors: some file systems cannot do this.
     fn sync(&self) {
         let _ = File::open(&self.path).and_then(|directory| directory.sync_all());
     }
 }
 
-/// A file that is written and not yet in place; removed if nothing tries to put it there.
+/// A file that is written but not yet renamed. Drop removes it, unless `commit` was called.
 pub(super) struct Staged<'a> {
     directory: &'a Directory,
     name: &'static str,
@@ -108,9 +108,9 @@ pub(super) struct Staged<'a> {
 }
 
 impl Staged<'_> {
-    /// Puts the file in place of the one that is there, in one step.
+    /// Replaces the file of this name in one step.
     pub(super) fn commit(mut self) -> Result<(), Error> {
-        // Where that fails, the next process may need the file to finish.
+        // If the rename fails, the next process may need the staged file to complete the work.
         self.stays = true;
         let target = self.directory.path(self.name);
         fs::rename(&self.path, &target)
@@ -123,25 +123,25 @@ impl Staged<'_> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         if !self.stays {
-            // Where that fails, the next process removes it.
+            // If this fails, the next process removes the file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// An error about a file or a directory.
+/// Creates an error about a file or a directory.
 pub(super) fn broken(path: &Path, what: impl Into<String>) -> Error {
     Error::StateDir { path: path.to_owned(), what: what.into() }
 }
 
-/// The text of an error of the system, without its number.
+/// The text of a system error, without its number.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn check_directory(path: &Path) -> Result<(), Error> {
-    // Symbolic links are followed: systemd makes one to a directory of a dynamic user.
+    // Follows symbolic links: systemd creates one for the state directory of a dynamic user.
     let metadata = fs::metadata(path).map_err(|error| broken(path, reason(&error)))?;
     check_owner(path, &metadata, "chown the directory, or use another one (--state-dir)")?;
     let mode = metadata.mode() & 0o7777;
@@ -152,7 +152,7 @@ fn check_directory(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether there is a file. An error where it is not a plain file of ours that only we can read.
+/// Whether the file exists. An error if it is not a regular file that belongs to this user and only this user can use.
 fn is_private_file(path: &Path) -> Result<bool, Error> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
