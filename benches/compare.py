@@ -1,8 +1,8 @@
-"""Our server beside others, in turn on one machine: `make bench`.
+"""Compares this server with others on one machine: `make bench`.
 
-Each scenario is run with each server, round after round, so that a machine that is slow for a while is slow for all:
-the figures are medians over the rounds, and a ratio is the median of each round's ratio. The server has the first core,
-the load the second. Ratios hold; absolute figures are those of the machine.
+Each round runs each scenario with each server, so that a slow phase of the machine affects all of them. A figure is the
+median over the rounds; a ratio is the median of the rounds' ratios. The server runs on the first core, the load on the
+second. Ratios are comparable between machines, absolute figures are not.
 
 python benches/compare.py [--rounds 3] [--seconds 2] [--only PART ...] [--out docs/figures.json]
 """
@@ -30,9 +30,9 @@ SERVER_CORE, LOAD_CORE, ALL_CORES = "0", "1", "0,1"
 Servers = dict[str, list[str]]
 Figures = dict[str, float]
 Found = dict[str, dict[str, dict[str, Figures]]]
-"""By scenario, by server: `figures`, and `ratios` to those of the server it stands beside."""
+"""By scenario, by server: `figures`, and `ratios` to the figures of the reference of the table."""
 PATIENCE = 30.0
-"""Seconds for a server to listen."""
+"""How long a server may take to listen, in seconds."""
 
 SCENARIOS = {
     "relay, 250 B": ("relay", "--payload", "250"),
@@ -51,20 +51,20 @@ VARIANTS = {
     "a fault armed for another device": ("--fault",),
     "the GIL held, 2 s at a time": ("--gil",),
 }
-"""What may cost our relay something, at 250 B."""
+"""Options of this server that may make relaying more expensive, at 250 B."""
 GROWTH = {
     **{f"{size} B": ("relay", "--payload", str(size)) for size in (100, 250, 1000, 4000, 16000, 60000)},
     **{f"{window} in flight": ("relay", "--window", str(window)) for window in (1, 2, 4, 8, 16)},
     **{f"{idle} idle beside": ("relay", "--idle", str(idle)) for idle in (0, 100, 1000, 10000)},
     **{f"{pairs} pairs": ("relay", "--pairs", str(pairs)) for pairs in (1, 10, 50, 200, 1000)},
 }
-"""How the cost of this server grows."""
+"""Scenarios that show how the cost of a message grows."""
 CHURN = {"a million clients come and go, at 10 devices": ("churn", "--pairs", "10", "--clients", "1000000")}
-"""What is left of clients that have gone. Some minutes: it is run once."""
+"""Memory after many clients have left. It takes minutes, so it runs only once."""
 
 
 def build(name: str) -> str:
-    """Builds a program of these benches; returns where it is."""
+    """Builds one of the benchmark programs, and returns its path."""
     command = ["cargo", "bench", "--locked", "--quiet", "--bench", name, "--no-run", "--message-format=json"]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     for line in built.stdout.splitlines():
@@ -75,7 +75,7 @@ def build(name: str) -> str:
 
 
 def servers() -> Servers:
-    """Programs that take a port as their last argument; ours first, the bare relay second."""
+    """Returns the commands of the servers, to which a port is appended: this server first, the bare relay second."""
     python = sys.executable
     return {
         "cuttlefish-signaling": [python, str(HERE / "relay_server.py"), "--port"],
@@ -87,7 +87,7 @@ def servers() -> Servers:
 
 @contextmanager
 def serving(command: list[str], cores: str) -> Iterator[tuple[int, int]]:
-    """A server on these cores; its port and its process."""
+    """Runs a server on these cores. Yields its port and its process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,7 +109,7 @@ def serving(command: list[str], cores: str) -> Iterator[tuple[int, int]]:
 
 
 def measure(load: list[str], command: list[str], scenario: tuple[str, ...], seconds: float) -> Figures:
-    """What one run of a scenario tells. Where the server has two workers, both share all cores with the load."""
+    """Runs a scenario once, and returns its figures. A server with two workers shares all cores with the load."""
     cores = ALL_CORES if "--workers" in command else SERVER_CORE
     with serving(command, cores) as (port, pid):
         options = ["--port", str(port), "--pid", str(pid), "--seconds", str(seconds)]
@@ -119,12 +119,12 @@ def measure(load: list[str], command: list[str], scenario: tuple[str, ...], seco
 
 
 def medians(runs: list[Figures]) -> Figures:
-    """Of each figure, the middle one."""
+    """Returns the median of each figure."""
     return {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
 
 
 def ratios(runs: list[Figures], beside: list[Figures]) -> Figures:
-    """Of each figure, the middle one of the rounds' ratios: what slows a whole round down falls out."""
+    """Returns the median of the rounds' ratios for each figure. A slow round does not change its ratio."""
     pairs = list(zip(runs, beside, strict=True))
     return medians([{name: run[name] / (other[name] or 1) for name in run} for run, other in pairs])
 
@@ -158,7 +158,7 @@ def show(title: str, of_scenario: dict[str, dict[str, Figures]]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Where, and with what, it was measured."""
+    """Describes the machine and the versions of the programs."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"model name\s*: (.*)", info)
     versions = {}
@@ -179,7 +179,7 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, prints, and writes down."""
+    """Measures, prints the tables, and writes the figures to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")

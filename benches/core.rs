@@ -1,4 +1,4 @@
-//! What the parts of a relayed message cost: `cargo bench --bench core`.
+//! Benchmarks of the steps of a relayed message: `cargo bench --bench core`.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
@@ -53,7 +53,7 @@ fn outbox(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// There and back: both sessions, the relay, the hub and both outboxes; no sockets.
+/// A forward in each direction: both sessions, the relay, the hub and both outboxes, without sockets.
 #[divan::bench(args = SIZES)]
 fn round_trip(bencher: Bencher<'_, '_>, size: usize) {
     let harness = Harness::new();

@@ -1,9 +1,9 @@
-"""Instructions for a relayed message and for an arrival, by callgrind: figures the machine's mood does not change.
+"""Counts instructions for a relayed message and for an arrival with callgrind. The load of the machine does not matter.
 
-python benches/instructions.py            fails where a figure is more than 5 % above the committed one
-python benches/instructions.py --update   writes the figures down
+python benches/instructions.py            fails if a figure is more than 5 % above the committed one
+python benches/instructions.py --update   writes the figures to the committed file
 
-Needs valgrind. The figures are those of one compiler: another may have others, which is told.
+Needs valgrind. The figures depend on the compiler; a note says so if it is another one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 COMMITTED = Path(__file__).with_name("instructions.json")
 SCENARIOS = {"core": 2, "edge": 2, "arrival": 1}
-"""Each with how many it counts in a round: a round trip is two messages."""
+"""Each scenario, and the number of events in one round: a round trip has two messages."""
 TOLERANCE = 1.05
 FEW, MANY = 500, 2500
-"""Rounds; what there is around them is in both, and goes away."""
+"""Two numbers of rounds. The difference of their counts does not contain start and stop."""
 
 
 def program() -> str:
-    """Builds the benchmark; returns where it is."""
+    """Builds the benchmark, and returns its path."""
     command = ["cargo", "bench", "--locked", "--bench", "instructions", "--no-run", "--message-format=json"]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     for line in built.stdout.splitlines():
@@ -36,7 +36,7 @@ def program() -> str:
 
 
 def instructions(executable: str, scenario: str, rounds: int) -> int:
-    """All that a run takes."""
+    """Returns the number of instructions of a whole run."""
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", executable, scenario, str(rounds)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     found = re.search(r"Collected : (\d+)", run.stderr)
@@ -46,7 +46,7 @@ def instructions(executable: str, scenario: str, rounds: int) -> int:
 
 
 def main() -> int:
-    """Counts, and compares or writes down."""
+    """Counts, then compares the figures or writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write the figures down")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-//! The path of a forward, so many times over, for callgrind to count: `make bench-instructions`.
+//! Runs the path of a forward many times, so that callgrind can count its instructions: `make bench-instructions`.
 //!
-//! `core` is sessions, relay, hub and outboxes; `edge` is a whole server with two peers, in memory; `arrival` is a device
-//! that comes, registers and leaves, from its request on.
+//! `core` runs sessions, relay, hub and outboxes. `edge` runs a whole server with two peers, in memory. `arrival` runs a
+//! device that connects, registers and leaves.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
@@ -21,7 +21,7 @@ fn main() {
         [scenario, times] if scenario == "core" => core(times.parse().unwrap()),
         [scenario, times] if scenario == "edge" => edge(times.parse().unwrap()),
         [scenario, times] if scenario == "arrival" => arrival(times.parse().unwrap()),
-        // What `cargo bench` runs: whether it works, no more.
+        // `cargo bench` passes no arguments: only check that each scenario works.
         _ => {
             core(10);
             edge(10);
@@ -76,7 +76,7 @@ fn arrival(times: usize) {
     });
 }
 
-/// A peer that knows of frames what it takes to count somebody else's instructions and hardly its own.
+/// A minimal WebSocket peer, whose own instructions hardly count.
 struct Wire {
     stream: DuplexStream,
     scratch: Vec<u8>,
@@ -103,7 +103,7 @@ impl Wire {
         self.stream.write_all(&frame(text)).await.unwrap();
     }
 
-    /// Says goodbye, and waits for the server's.
+    /// Sends a close frame, and waits for the server's.
     async fn closes(mut self) {
         self.stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
         let mut rest = Vec::new();
@@ -111,7 +111,7 @@ impl Wire {
         assert_eq!(rest, [0x88, 0]);
     }
 
-    /// The next frame, thrown away.
+    /// Reads the next frame and drops it.
     async fn hears(&mut self) {
         let mut head = [0; 4];
         self.stream.read_exact(&mut head[..2]).await.unwrap();
@@ -125,7 +125,7 @@ impl Wire {
     }
 }
 
-/// A masked text frame.
+/// Encodes a masked text frame.
 fn frame(text: &str) -> Vec<u8> {
     const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut frame = vec![0x81];

@@ -1,9 +1,9 @@
-"""What an honest pair feels of a siege: 500 clients that read slowly, 1,000 handshakes that never end, hooks that hang.
+"""Measures an honest pair under a siege: 500 clients that read slowly, 1,000 open handshakes, and hooks that hang.
 
     python benches/isolation.py
 
-Quiet and siege take turns, in one run; the figure is the ratio of the honest pair's 99th percentile under siege to its
-quiet value. The server has a core of its own where there are two; the pair and the siege share the other one.
+Quiet phases and sieges alternate in one run. The figure is the honest pair's 99th percentile under siege, divided by
+its quiet value. The server has its own core if there are two; the pair and the siege share the other one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def info(info, ctx):
         over.wait()
     return info
 
-# Nobody is given up for not answering pings: the siege is to last.
+# No connection is dropped for a missing pong: the siege has to last.
 with SignalingServer(filter_device_info=info, keepalive=Keepalive(interval=None)) as server:
     print(server.port, flush=True)
     for line in sys.stdin:
-        over.set()                              # The siege: whoever comes with the next one hangs again.
+        over.set()                              # Ends the hooks of this siege. Those of the next one hang again.
         over = threading.Event()
         stats = server.stats()
         print(json.dumps({**vars(stats), "balances": stats.balances, "hooks": len(server.hook_errors)}), flush=True)
@@ -62,17 +62,18 @@ def opening():
     raw.sendall(b"GET /register_device HTTP/1.1\\r\\nHost: ")
     return raw
 
-for _ in range(8):                              # Much for who reads nothing, though the system holds most of it.
+# Much for a client that reads nothing, though socket buffers hold most of it.
+for _ in range(8):
     for client in range(1, readers + 1):
         flooder.say(message_type="forward", client_id=client, payload="x" * 30_000)
-    time.sleep(1)                               # As fast as one peer may send.
+    time.sleep(1)                               # One peer may send 16 MiB a second.
 half = [opening() for _ in range(handshakes)]
 hanging = [connect(port, "flooder", "/connect_client?hang") for _ in range(hooks)]
 print("besieged", flush=True)
 turn = 0
 while not select.select([sys.stdin], [], [], 0.001)[0]:
-    # Nearly a thousand forwards a second for readers that take 50 a second, all together, and a hundred bytes a second
-    # of the heads. Whoever was cut off opens again.
+    # Nearly a thousand forwards a second for readers that take 50 a second in all, and a hundred bytes a second of
+    # request heads. A connection that was dropped opens again.
     turn += 1
     flooder.say(message_type="forward", client_id=1 + turn % readers, payload="x" * 1000)
     if turn % 20 == 0:
@@ -88,13 +89,13 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
 
 
 def pinned(core: int) -> None:
-    """On this core, if there is more than one."""
+    """Pins this process to a core, if there is more than one."""
     if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {core})
 
 
 def start(code: str, *arguments: str, core: int) -> subprocess.Popen[str]:
-    """A Python process that talks over pipes."""
+    """Starts a Python process that communicates over pipes."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdin=subprocess.PIPE,
@@ -105,13 +106,13 @@ def start(code: str, *arguments: str, core: int) -> subprocess.Popen[str]:
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    """What it says next."""
+    """Reads the next line of its output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def percentile_99(device: Raw, client: Raw, seconds: float) -> float:
-    """Of round trips through the server and back, in microseconds."""
+    """Returns the 99th percentile of round trips through the server, in microseconds."""
     took = []
     until = time.monotonic() + seconds
     while (began := time.monotonic()) < until:
@@ -124,7 +125,7 @@ def percentile_99(device: Raw, client: Raw, seconds: float) -> float:
 
 
 def main() -> int:
-    """Returns the exit status: 1 where the siege is felt by more than twice."""
+    """Returns the exit status: 1 if the siege more than doubles the 99th percentile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each turn, quiet and besieged (%(default)s)")

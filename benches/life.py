@@ -1,6 +1,6 @@
-"""What a server costs the process it lives in: import, start and stop, beside other servers tests are written with.
+"""Measures the cost of a server within its process: import, start and stop, beside other servers that tests use.
 
-`make bench` runs it on a release build. How fast it relays is measured from another process; see CONTRIBUTING.md.
+`make bench` runs this on a release build. Another process measures relaying: see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ ROUNDS = 200
 
 
 def milliseconds(times: list[float]) -> str:
-    """Median and 95th percentile."""
+    """Formats the median and the 95th percentile."""
     return (
         f"{statistics.median(times) * 1000:8.3f} ms median {statistics.quantiles(times, n=20)[18] * 1000:8.3f} ms p95"
     )
 
 
 def life(name: str, serve: Callable[[], AbstractContextManager[object]], rounds: int = ROUNDS) -> None:
-    """Starts and stops it, again and again."""
+    """Starts and stops a server repeatedly, and prints the times."""
     starts, stops = [], []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -36,7 +36,7 @@ def life(name: str, serve: Callable[[], AbstractContextManager[object]], rounds:
 
 
 def imports(statement: str) -> float:
-    """The least of ten interpreter runs that only import, in CPU seconds of the system's and its own."""
+    """Returns the least CPU time (user and system) of ten interpreters that only import, in seconds."""
     times = []
     for _ in range(10):
         program = f"import time; began = time.process_time(); {statement}; print(time.process_time() - began)"
@@ -47,7 +47,7 @@ def imports(statement: str) -> float:
 
 @contextmanager
 def websockets_server() -> Iterator[object]:
-    """The synchronous server of `websockets`, on a thread, as its users write it."""
+    """The synchronous server of `websockets`, on a thread, as a typical test starts it."""
     from websockets.sync.server import serve
 
     with serve(lambda socket: None, "127.0.0.1", 0) as server:
@@ -60,7 +60,7 @@ def websockets_server() -> Iterator[object]:
 
 @contextmanager
 def http_server() -> Iterator[object]:
-    """pytest-httpserver's."""
+    """The server of pytest-httpserver."""
     from pytest_httpserver import HTTPServer
 
     with HTTPServer() as server:

@@ -1,4 +1,4 @@
-"""Puts figures that compare.py has written into docs/: performance.svg, and the tables of performance.md.
+"""Writes the figures of compare.py into docs/: performance.svg, and the tables of performance.md.
 
 python benches/plot.py docs/figures.json
 """
@@ -17,7 +17,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot  # after the choice of what draws
 
 Part = dict[str, dict[str, dict[str, dict[str, float]]]]
-"""By scenario, by server: `figures`, and `ratios` to those of the server it stands beside."""
+"""By scenario, by server: `figures`, and `ratios` to the figures of the reference of the table."""
 
 BARS = (
     ("relay, 250 B", "cpu_us_per_message", "CPU per relayed message, µs"),
@@ -52,12 +52,12 @@ OURS, OTHERS = "#0f766e", "#9aa6b2"
 
 
 def number(value: float) -> str:
-    """As many digits as mean something."""
+    """Formats a number with its significant digits."""
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def draw(figures: dict[str, Any], target: Path) -> None:
-    """Servers side by side, and how the cost of ours grows."""
+    """Draws the servers side by side, and how the cost of this server grows."""
     matplotlib.rcParams.update({"svg.hashsalt": "figures", "font.size": 9, "svg.fonttype": "none"})
     drawing, axes = pyplot.subplots(2, 4, figsize=(14, 5), layout="constrained")
     for axis, (scenario, figure, title) in zip(axes[0], BARS, strict=True):
@@ -84,7 +84,7 @@ def draw(figures: dict[str, Any], target: Path) -> None:
 
 
 def growth(part: Part, suffix: str) -> list[tuple[int, float]]:
-    """What a message costs, by the number before the suffix."""
+    """Returns the cost of a message, by the number before the suffix."""
     found = []
     for title, of_server in part.items():
         if re.fullmatch(rf"\d+{suffix}", title):
@@ -94,7 +94,7 @@ def growth(part: Part, suffix: str) -> list[tuple[int, float]]:
 
 
 def table(part: Part) -> str:
-    """Servers in rows, in brackets the ratios."""
+    """Formats a table: servers in rows, ratios in brackets."""
     lines = []
     for title, of_server in part.items():
         names = list(next(iter(of_server.values()))["figures"])
@@ -112,7 +112,7 @@ def table(part: Part) -> str:
 
 
 def growth_table(part: Part) -> str:
-    """One line for each series."""
+    """Formats a table with one line for each series."""
     lines = ["| CPU µs/message, by | |", "|---|---|"]
     for suffix, title in LINES:
         costs = ", ".join(f"{size:,}: {number(cost)}" for size, cost in growth(part, suffix))
@@ -121,7 +121,7 @@ def growth_table(part: Part) -> str:
 
 
 def told(machine: dict[str, Any]) -> str:
-    """Where, when and with what."""
+    """Formats the date, the machine and the versions."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['when']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
@@ -130,7 +130,7 @@ def told(machine: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Reads the figures, draws, and writes the tables where the document has marks for them."""
+    """Reads the figures, draws the picture, and writes the tables between the marks of the document."""
     source = Path(sys.argv[1])
     figures: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
     draw(figures, source.with_name("performance.svg"))

@@ -1,4 +1,4 @@
-"""A server to put a load on, plain or with what may cost the relay something.
+"""Runs a server for the load, plain or with options that may make relaying more expensive.
 
 python benches/relay_server.py [--journal] [--fault] [--workers N] [--gil] --port 8080
 """
@@ -13,8 +13,8 @@ from cuttlefish_signaling import Keepalive, SignalingServer
 
 
 def hold_the_gil() -> None:
-    """Lets no other thread of Python run, two seconds at a time."""
-    libc = ctypes.PyDLL(None)  # Calls without releasing the GIL.
+    """Holds the GIL for two seconds at a time."""
+    libc = ctypes.PyDLL(None)  # `PyDLL` does not release the GIL.
     while True:
         libc.usleep(2_000_000)
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="threads that relay")
     parser.add_argument("--gil", action="store_true", help="have a thread of Python's hold the interpreter's lock")
     options = parser.parse_args()
-    # No pings: the load's idle devices are there to be idle.
+    # No pings: the load's idle devices do not answer.
     settings = {"keepalive": Keepalive(interval=None), "workers": options.workers, "journal": options.journal}
     with SignalingServer(port=options.port, **settings) as server:
         if options.gil:

@@ -1,10 +1,10 @@
-//! `/echo` behind the server's own upgrade, for the WebSocket's test suite: `echo PORT [--tls]`. See `make autobahn`.
+//! Serves `/echo` for the Autobahn test suite, after the server's own upgrade: `echo PORT [--tls]`. See `make autobahn`.
 
 use std::sync::Arc;
 
 use cuttlefish_signaling::{Config, Limits, NoHooks, Server, Tls};
 
-/// The suite sends up to 16 MiB.
+/// Autobahn sends messages of up to 16 MiB.
 const LARGEST: usize = 64 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

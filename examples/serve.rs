@@ -1,4 +1,4 @@
-//! The server from Rust, without Python: `cargo run --release --example serve -- 8080`.
+//! Runs the server from Rust, without Python: `cargo run --release --example serve -- 8080`.
 
 #![allow(clippy::print_stdout)]
 

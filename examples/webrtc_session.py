@@ -1,10 +1,10 @@
-"""A whole WebRTC session through this server: a device and a client, both real WebRTC peers (aiortc), on loopback.
+"""A complete WebRTC session through this server: a device and a client, both real WebRTC peers (aiortc), on loopback.
 
     pip install 'cuttlefish-signaling[aiortc]'
     python examples/webrtc_session.py            # or --tls, with hooks in use
 
-The device registers, the client connects and asks for an offer; offer, answer and ICE candidates go through the
-server in the words real Cuttlefish devices and browsers use; then media and a data channel go directly.
+The device registers. The client connects and asks for an offer. The server relays offer, answer and ICE candidates, as
+real Cuttlefish devices and browsers send them. Then media and a data channel connect the peers directly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEVICE_INFO = {
 
 @dataclass
 class Outcome:
-    """What came through."""
+    """The result of a session."""
 
     device_info: Any
     frames: list[Any]
@@ -38,7 +38,7 @@ class Outcome:
 
 
 async def session(server: SignalingServer, **client_options: Any) -> Outcome:
-    """One session through a running server."""
+    """Runs one session through a running server."""
     async with (
         WebRtcDevice(server, "cvd-1", info=DEVICE_INFO) as device,
         WebRtcClient(f"{server.client_url}?token=letmein", "cvd-1", **client_options) as client,
@@ -56,13 +56,13 @@ async def session(server: SignalingServer, **client_options: Any) -> Outcome:
 
 
 async def plain() -> Outcome:
-    """The plain way."""
+    """Runs a session without TLS and hooks."""
     async with SignalingServer(journal=True) as server:
         return await session(server)
 
 
 async def with_hooks() -> Outcome:
-    """The same over TLS: clients need a token, do not see the adb port, and each peer has its ICE servers asked for."""
+    """Runs a session over TLS with hooks: clients need a token and do not see the adb port; ICE servers for each peer."""
 
     def authorize(ctx: AuthorizeContext) -> str | None:
         if ctx.role == "client" and ctx.query.get("token") != "letmein":
@@ -73,7 +73,7 @@ async def with_hooks() -> Outcome:
         return {key: value for key, value in info.items() if key != "adb_port"}
 
     async def ice_servers(ctx: Any) -> list[Any]:
-        return []  # On loopback there is nothing to traverse.
+        return []  # Loopback needs no STUN or TURN server.
 
     tls = Tls.self_signed()
     async with SignalingServer(
@@ -83,7 +83,7 @@ async def with_hooks() -> Outcome:
 
 
 def main() -> None:
-    """Runs one session and tells what came through."""
+    """Runs one session and prints its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tls", action="store_true", help="over TLS, with hooks")
     outcome = asyncio.run(with_hooks() if parser.parse_args().tls else plain())

@@ -1,5 +1,5 @@
-// The contract between a signaling server and Cuttlefish's web client: the client imports this module from whatever
-// server it was loaded from, and signals through it without knowing how.
+// The contract between a signaling server and Cuttlefish's web client. The client imports this module from the server
+// that it was loaded from, and signals through it. It does not know the transport.
 //
 //   import { createConnector, deviceId } from './server_connector.js';
 //
@@ -8,34 +8,34 @@
 //   const { deviceInfo, infraConfig } = await connector.requestDevice(deviceId());
 //   await connector.sendToDevice({ type: 'request-offer' });
 //
-// How: over WebSocket, or by long polling where that is not to be had. A link that breaks is made anew. What the server
-// refuses is refused here with the server's own words, as an `Error`.
+// The transport is WebSocket, or long polling if WebSocket is not available. The connector reopens a broken link. It
+// reports a refusal of the server as an `Error` with the server's text.
 
-/** For how long a lost link is tried to be made anew, in milliseconds. */
+/** How long to try to reopen a lost link, in milliseconds. */
 const PATIENCE = 60_000;
-/** How long to wait before the first attempt at that; it doubles with each, up to the longest. */
+/** The pause before the first attempt, in milliseconds. It doubles with each attempt, up to the longest. */
 const FIRST_PAUSE = 250;
 const LONGEST_PAUSE = 5_000;
-/** For how many seconds a poll is held by the server where there is nothing to tell. */
+/** How long the server may hold a poll without messages, in seconds. */
 const HOLD = 20;
-/** A polled connection that was not heard of for so long is given up by the server, in milliseconds. */
+/** The server drops a polled connection after this time without a poll, in milliseconds. */
 const POLLED_TIMEOUT = 30_000;
 
-/** What a server says when the device of a connection leaves. */
+/** The server's text when the device of a connection leaves. */
 const DEVICE_GONE = 'Device disconnected';
-/** What it says of a polled connection that it does not know. */
+/** The server's text for an unknown polled connection. */
 const UNKNOWN_CONNECTION = 'Unknown connection';
-/** What is said here where nobody else can. */
+/** The text when the link broke without a text of the server. */
 const LINK_LOST = 'the connection to the server was lost';
 
 // The contract -------------------------------------------------------------------------------------------------------
 
 /**
- * The id of the device that this page is for: from the path, `…/devices/ID/files/…`, as today's pages are loaded, or
- * from the query, `?deviceId=ID`, as those before.
+ * Returns the id of this page's device: from the path `…/devices/ID/files/…` of current pages, or from the query
+ * `?deviceId=ID` of older ones.
  *
  * @returns {string}
- * @throws {Error} where the address of the page names none.
+ * @throws {Error} if the address of the page contains no id.
  */
 export function deviceId() {
   const inPath = location.pathname.match(/\/devices\/([^/]+)\/files\//);
@@ -46,9 +46,9 @@ export function deviceId() {
 }
 
 /**
- * A connector for one device at a time.
+ * Creates a connector for one device at a time.
  *
- * @param {{token?: string}} [options] Beyond the contract: `token` is brought along where the server asks who one is.
+ * @param {{token?: string}} [options] Beyond the contract: `token` authenticates the client to the server.
  * @returns {Promise<Connector>}
  */
 export async function createConnector(options = {}) {
@@ -56,7 +56,7 @@ export async function createConnector(options = {}) {
 }
 
 /**
- * Talks to the page around this one, if there is any.
+ * Creates a controller that posts messages to the parent page, if there is one.
  *
  * @returns {ParentController}
  */
@@ -64,13 +64,13 @@ export function createParentController() {
   return new ParentController();
 }
 
-/** The way to one device. Made by `createConnector()`. */
+/** The connection to one device. Created by `createConnector()`. */
 class Connector {
   #options;
   #deviceId;
-  /** The link there is, or a promise of the next, or why there is none. */
+  /** A promise of the current link, or of the next one. It rejects with the reason why there is none. */
   #link = Promise.reject(new Error('no device was requested'));
-  /** Which link counts: what earlier ones have to say does not matter any more. */
+  /** The number of the current link. Events of earlier links are ignored. */
   #generation = 0;
   #onDeviceMsg = () => console.error('a message of the device came before onDeviceMsg() was called');
   #onStateChange = () => {};
@@ -81,7 +81,7 @@ class Connector {
   }
 
   /**
-   * Has every message of the device handed to `callback`. To be called before `requestDevice()`.
+   * Sets the callback for messages of the device. Call this before `requestDevice()`.
    *
    * @param {(message: any) => void} callback
    */
@@ -90,7 +90,8 @@ class Connector {
   }
 
   /**
-   * Beyond the contract: has `callback` told of the link, as `connected`, `reconnecting` or `disconnected`, and why.
+   * Beyond the contract: sets the callback for the state of the link, `connected`, `reconnecting` or `disconnected`, with
+   * a reason.
    *
    * @param {(state: string, reason?: string) => void} callback
    */
@@ -99,11 +100,11 @@ class Connector {
   }
 
   /**
-   * Connects to a device. That takes as long as the server waits for a device that is not there yet.
+   * Connects to a device. If the device is not registered yet, the server may let the client wait.
    *
    * @param {string} deviceId
    * @returns {Promise<{deviceInfo: any, infraConfig: {ice_servers: RTCIceServer[]}}>}
-   * @throws {Error} what the server says why not, or that it can not be reached.
+   * @throws {Error} with the reason of the server, or because the server cannot be reached.
    */
   async requestDevice(deviceId) {
     this.close();
@@ -113,11 +114,10 @@ class Connector {
   }
 
   /**
-   * Sends a message to the device, in the order of the calls, and never twice. While a lost link is made anew, it waits
-   * for that.
+   * Sends a message to the device, in the order of the calls, and never twice. Waits while a lost link is reopened.
    *
-   * @param {any} message Anything JSON can say.
-   * @throws {Error} why it can not be delivered: no device was requested, it has left, the server is gone.
+   * @param {any} message Any JSON value.
+   * @throws {Error} if it cannot be delivered: no device was requested, the device has left, or the server is gone.
    */
   async sendToDevice(message) {
     for (;;) {
@@ -125,14 +125,14 @@ class Connector {
       try {
         return await link.send(message);
       } catch (failure) {
-        // Whoever throws this has told of the loss before: there is another link, or a promise of one.
+        // The link reports its loss before it throws `NotSent`, so `#link` is the next one here.
         if (!(failure instanceof NotSent)) throw failure;
       }
     }
   }
 
   /**
-   * A hint, of use where the server does not hold polls: ask more often for a while.
+   * Polls more often for a while, if the server does not hold polls.
    *
    * @param {number} milliseconds
    */
@@ -140,14 +140,14 @@ class Connector {
     this.#link.then((link) => link.hurry(milliseconds), () => {});
   }
 
-  /** Beyond the contract: hangs up. */
+  /** Beyond the contract: closes the link. */
   close() {
     this.#generation += 1;
     this.#link.then((link) => link.close(), () => {});
     this.#fail(new Error('the connector was closed'));
   }
 
-  /** Makes a promised link the one that is used. */
+  /** Makes a promised link the current one. */
   #use(promised) {
     this.#link = promised;
     promised.catch(() => {});
@@ -184,7 +184,7 @@ class Connector {
     }
   }
 
-  /** The link is lost: by the network, then whoever sends waits for the next one; or the server has said why. */
+  /** Handles a lost link. After a network failure, senders wait for the next link; after a refusal they fail. */
   #lose(failure) {
     this.#generation += 1;
     const returns = failure instanceof Unreachable || failure.message === DEVICE_GONE;
@@ -194,7 +194,7 @@ class Connector {
     } else if (failure instanceof Unreachable) {
       this.#use(this.#reopen());
     } else {
-      // Nobody has to wait for a device that may never come again.
+      // The device may never come back, so senders fail at once instead of waiting.
       this.#fail(failure);
       const generation = this.#generation;
       this.#reopen().then((link) => generation === this.#generation && this.#use(Promise.resolve(link)), () => {});
@@ -205,7 +205,7 @@ class Connector {
     const generation = this.#generation;
     const until = Date.now() + PATIENCE;
     for (let pause = FIRST_PAUSE; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-      // Not all at the same time, where a server has lost a hundred pages.
+      // Jitter: a hundred pages that lost the same server must not all reconnect at once.
       await sleep(pause * (0.5 + Math.random()));
       if (generation !== this.#generation) throw new Error('the connector was closed');
       try {
@@ -219,19 +219,19 @@ class Connector {
   }
 }
 
-/** Tells the page around this one about the device. Made by `createParentController()`. */
+/** Posts messages about the device to the parent page. Created by `createParentController()`. */
 class ParentController {
   /**
-   * A message about the displays, to be filled and sent.
+   * Creates a message about the displays. The caller adds the displays and sends it.
    *
-   * @param {number} rotation Of all displays, in degrees.
+   * @param {number} rotation The rotation of all displays, in degrees.
    * @returns {DeviceDisplaysMessage}
    */
   createDeviceDisplaysMessage(rotation) {
     return new DeviceDisplaysMessage(this, rotation);
   }
 
-  /** Posts it to the page around this one, if it is of the same origin. */
+  /** Posts a message to the parent page, if it has the same origin. */
   postMessageToParent(type, payload) {
     if (window.parent !== window) {
       window.parent.postMessage(new DeviceFrameMessage(type, payload), location.origin);
@@ -246,7 +246,7 @@ export class DisplayInfo {
   }
 }
 
-/** How large the displays of a device are: for the page around this one, which gives it room. */
+/** The sizes of a device's displays, by which the parent page lays out the frame. */
 export class DeviceDisplaysMessage {
   #controller;
   device_id = deviceId();
@@ -258,18 +258,18 @@ export class DeviceDisplaysMessage {
     this.rotation = rotation;
   }
 
-  /** One display more: its id, and its size in pixels. */
+  /** Adds a display: its id, and its size in pixels. */
   addDisplay(display_id, width, height) {
     this.displays.push(new DisplayInfo(display_id, width, height));
   }
 
-  /** Sends it; where there is no page around this one, nothing happens. */
+  /** Sends the message. Does nothing without a parent page. */
   send() {
     this.#controller.postMessageToParent(DeviceFrameMessage.TYPE_DISPLAYS_INFO, this);
   }
 }
 
-/** What a page is told by the device's page within it. */
+/** A message from the page of a device to its parent page. */
 export class DeviceFrameMessage {
   static TYPE_DISPLAYS_INFO = 'displays_info';
 
@@ -277,24 +277,24 @@ export class DeviceFrameMessage {
     Object.assign(this, { type, payload });
   }
 
-  /** Posted messages arrive as plain objects: whatever has both is one. */
+  /** Posted messages arrive as plain objects, so `instanceof` checks for both fields. */
   static [Symbol.hasInstance](value) {
     return typeof value === 'object' && value !== null && 'type' in value && 'payload' in value;
   }
 }
 
-// Links: what is beyond the contract ---------------------------------------------------------------------------------
+// Links: the internals behind the contract ----------------------------------------------------------------------------
 //
-// A link is {deviceInfo, infraConfig, send(message), hurry(milliseconds), close()}. While it is open, `heard` is told of
-// each message, and `lost` once, why it is no more.
+// A link is {deviceInfo, infraConfig, send(message), hurry(milliseconds), close()}. While it is open, it calls `heard`
+// for each message. It calls `lost` once, with the reason, when it breaks.
 
-/** Nobody answers. */
+/** The server does not answer. */
 class Unreachable extends Error {}
 
-/** Nobody answers, and what was to be sent has certainly not arrived. */
+/** The server does not answer, and the message has certainly not arrived. */
 class NotSent extends Unreachable {}
 
-/** The server has said no, and why. */
+/** The server has refused, with a reason. */
 class Refused extends Error {}
 
 async function openLink(deviceId, options, events) {
@@ -302,7 +302,7 @@ async function openLink(deviceId, options, events) {
     return await openSocket(deviceId, options, events);
   } catch (failure) {
     if (failure instanceof Refused) throw failure;
-    // No WebSocket to be had here; and where the server has refused the upgrade, this is how to find out why.
+    // WebSocket is not available, or the server refused the upgrade: then the answer to polling contains the reason.
     return await openPolling(deviceId, options, events);
   }
 }
@@ -351,13 +351,16 @@ function openSocket(deviceId, { token }, { heard, lost }) {
   });
 }
 
-/** What a WebSocket's close means: going away, restarting, and no goodbye at all are the network's; else it is a no. */
+/**
+ * Converts the close of a WebSocket to an error. Going away, restart and a missing close frame count as failures of the
+ * network; every other code is a refusal.
+ */
 function endOf(code, reason) {
   if ([1001, 1005, 1006, 1012].includes(code)) return new Unreachable(LINK_LOST);
   return new Refused(reason || `the server has closed the connection [${code}]`);
 }
 
-/** A link of HTTP requests, which the server holds until there is something to tell. */
+/** A link over HTTP requests, which the server holds until there are messages. */
 async function openPolling(deviceId, { token }, { heard, lost }) {
   const ask = (path, body) => fetchJson(path, token, body);
   const infraConfig = await ask('infra_config');
@@ -377,14 +380,14 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
         for (const { payload } of messages) if (!closed) heard(payload);
         await pace.after(messages.length, heardAt - askedAt);
       } catch (failure) {
-        // The connection outlives a network that fails for a moment.
+        // The connection survives short failures of the network.
         if (failure instanceof Refused || Date.now() - heardAt > POLLED_TIMEOUT) throw failure;
         await sleep(FIRST_PAUSE);
       }
     }
   }
 
-  /** A server that was started anew knows nothing of it: nobody has said no, the link is lost. */
+  /** A restarted server does not know the connection. That is a lost link, not a refusal. */
   const isForgotten = (failure) => failure.message === UNKNOWN_CONNECTION;
   const end = (failure) => {
     if (!closed) lost(isForgotten(failure) ? new Unreachable(LINK_LOST) : failure);
@@ -410,7 +413,7 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
       closed = true;
     },
     send(payload) {
-      // One after the other: requests that run side by side may arrive in any order.
+      // One request after another: concurrent requests may arrive in any order.
       const sent = lastSent.then(() => forward(payload));
       lastSent = sent.catch(() => {});
       return sent;
@@ -418,7 +421,7 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
   };
 }
 
-/** How soon to poll again: at once where the server holds polls; else in growing steps, and quickly when told to. */
+/** The pause between polls: none if the server holds polls. Otherwise it grows, and `hurry` makes it short for a while. */
 class Pace {
   #quickUntil = 0;
   #pause = 0;
@@ -448,14 +451,14 @@ async function fetchJson(path, token, body) {
     response = await fetch(at(path), { ...options, body: body && JSON.stringify(body) });
     answer = await response.json();
   } catch (error) {
-    throw new Unreachable(`the signaling server can not be reached: ${error.message}`);
+    throw new Unreachable(`the signaling server cannot be reached: ${error.message}`);
   }
   if (response.ok) return answer;
   const reason = answer?.error ?? `the signaling server answers ${response.status}`;
   throw response.status >= 502 ? new Unreachable(reason) : new Refused(reason);
 }
 
-/** The URL of a path of the server that this module comes from, whatever is in front of it. */
+/** The URL of a path on the server of this module, behind the same path prefix. */
 function at(path) {
   const here = new URL(import.meta.url);
   const [whole] = here.pathname.match(/(devices\/[^/]+\/files\/)?js\/server_connector\.js$/) ?? [];

@@ -1,6 +1,6 @@
-//! A device and its client in one hub, without sockets: what a forward passes between two of them.
+//! A device and its client in one hub, without sockets: the path of a forward between two sockets.
 
-#![allow(dead_code, reason = "each benchmark uses its part")]
+#![allow(dead_code, reason = "each benchmark uses a part")]
 
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -20,7 +20,7 @@ pub struct Harness {
     now: Instant,
 }
 
-/// A session, and where what it is told waits.
+/// A session and its outbox.
 pub struct Party<S> {
     pub session: S,
     pub outbox: Arc<Outbox>,
@@ -45,7 +45,7 @@ impl Harness {
         }
     }
 
-    /// A device that has registered.
+    /// Creates a device that has registered.
     pub fn device(&self, id: &str) -> Party<DeviceSession> {
         let context = self.context(Role::Device);
         let outbox = Arc::clone(&context.outbox);
@@ -55,7 +55,7 @@ impl Harness {
         party
     }
 
-    /// A client that has its device info.
+    /// Creates a client that has got its device info.
     pub fn client(&self, id: &str) -> Party<ClientSession> {
         let context = self.context(Role::Client);
         let outbox = Arc::clone(&context.outbox);
@@ -65,7 +65,7 @@ impl Harness {
         party
     }
 
-    /// Hands a text to a session, and answers what it asks.
+    /// Passes a text to a session, and answers its questions.
     pub fn says<S: Session>(&self, party: &mut Party<S>, text: &str) {
         let mut step = party.session.on_text(text, self.now);
         while let Step::Ask(question) = step {
@@ -80,7 +80,7 @@ impl Harness {
 }
 
 impl<S> Party<S> {
-    /// The next message that waits for it.
+    /// Takes the next message from the outbox.
     pub fn hears(&self) -> Option<Text> {
         match self.outbox.poll_next(&TaskContext::from_waker(Waker::noop()), true) {
             Poll::Ready(Outgoing::Message { text, .. }) => Some(text),
@@ -89,7 +89,7 @@ impl<S> Party<S> {
     }
 }
 
-/// A payload of so many bytes, as an offer looks: lines, with their ends escaped.
+/// Creates a payload of this size that looks like an offer: lines with escaped ends.
 pub fn payload(bytes: usize) -> String {
     const AROUND: usize = r#"{"type":"offer","sdp":""}"#.len();
     const LINE: &str = r"a=rtpmap:96 VP8/90000\r\n";

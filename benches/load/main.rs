@@ -1,10 +1,10 @@
-//! A load for a signaling server, and what it cost the server: one line of JSON.
+//! Puts a load on a signaling server, and prints its cost for the server as one line of JSON.
 //!
 //! `load SCENARIO --port N --pid N [--pairs N] [--payload BYTES] [--window N] [--idle N] [--clients N] [--seconds S]`,
-//! where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight; `idle` devices beside),
-//! `sessions` (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (what `clients`
-//! that come and go leave behind), `idle` (memory of devices that say nothing).
-//! CPU time is read from the system, for the process `pid`: it tells more than throughput on a machine that is not quiet.
+//! where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight, beside `idle` devices),
+//! `sessions` (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (the memory
+//! and cost after `clients` that connect and leave), or `idle` (the memory of idle devices).
+//! The CPU time is that of the process `pid`. It is more reliable than throughput on a busy machine.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,9 +23,9 @@ mod system;
 use options::Options;
 
 fn main() {
-    // As `cargo bench` calls it, there is nothing to put a load on.
+    // `cargo bench` passes no scenario: there is no server then.
     let Some(options) = Options::of(std::env::args().skip(1)) else { return };
-    // A peer that fails ends all of it: figures of those that are left would be told as if they were of all.
+    // A failed peer ends the process: the figures of the remaining peers would be wrong.
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);

@@ -6,22 +6,22 @@ use std::time::Duration;
 pub struct Options {
     pub scenario: String,
     pub port: u16,
-    /// The server, whose CPU time and memory are told.
+    /// The process of the server, whose CPU time and memory are measured.
     pub pid: u32,
     pub pairs: usize,
-    /// Bytes of JSON in each payload.
+    /// The size of each payload, in bytes of JSON.
     pub payload: usize,
-    /// Round trips that one pair has under way.
+    /// Round trips that one pair has in flight.
     pub window: usize,
-    /// Devices that are registered and say nothing.
+    /// Registered devices that send nothing.
     pub idle: usize,
-    /// Clients that come and go.
+    /// Clients that connect and leave.
     pub clients: usize,
     pub seconds: Duration,
 }
 
 impl Options {
-    /// `None` where there is no scenario.
+    /// Parses the arguments. Returns `None` without a scenario.
     pub fn of(arguments: impl Iterator<Item = String>) -> Option<Self> {
         let mut arguments = arguments.filter(|argument| argument != "--bench");
         let scenario = arguments.next()?;

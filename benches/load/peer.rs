@@ -1,4 +1,4 @@
-//! A peer that knows of frames (RFC 6455) what a load needs, and takes little time of its own.
+//! A minimal WebSocket peer (RFC 6455) that uses little CPU time of its own.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 pub struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
-    /// How much of the input has been taken.
+    /// The number of input bytes that have been taken.
     taken: usize,
     output: Vec<u8>,
 }
@@ -32,7 +32,7 @@ impl Peer {
         peer
     }
 
-    /// A device that has its config.
+    /// Connects a device, until it has its `config`.
     pub async fn device(port: u16, id: &str) -> Self {
         let mut device = Self::open(port, "/register_device").await;
         device
@@ -42,7 +42,7 @@ impl Peer {
         device
     }
 
-    /// A client that has its device info.
+    /// Connects a client, until it has its device info.
     pub async fn client(port: u16, id: &str) -> Self {
         let mut client = Self::open(port, "/connect_client").await;
         client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
@@ -56,7 +56,7 @@ impl Peer {
         self.flush().await;
     }
 
-    /// Puts a text into the next write.
+    /// Adds a text to the next write.
     pub fn queue(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());
     }
@@ -66,7 +66,7 @@ impl Peer {
         self.output.clear();
     }
 
-    /// The next text. Pings are answered.
+    /// Reads the next text. Answers pings meanwhile.
     pub async fn hears(&mut self) -> &[u8] {
         loop {
             let Some((opcode, start, end)) = self.whole_frame() else {
@@ -87,7 +87,7 @@ impl Peer {
         }
     }
 
-    /// How many more texts have come already.
+    /// Whether a whole frame has been read but not taken.
     pub fn has_more(&self) -> bool {
         self.whole_frame().is_some()
     }
@@ -99,7 +99,7 @@ impl Peer {
         drop(self.stream.read_to_end(&mut rest).await);
     }
 
-    /// Opcode, and where the payload begins and ends.
+    /// The opcode of the next frame, and the range of its payload.
     fn whole_frame(&self) -> Option<(u8, usize, usize)> {
         let input = self.input.get(self.taken..)?;
         let (length, start) = match *input.get(1)? {
@@ -117,7 +117,7 @@ impl Peer {
         assert!(self.stream.read_buf(&mut self.input).await.unwrap() > 0, "the server hung up");
     }
 
-    /// A masked frame; the mask is there for the server's work, not for secrecy.
+    /// Encodes a masked frame. The mask is constant: it only has to make the server unmask.
     fn frame(&mut self, first: u8, payload: &[u8]) {
         const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
         self.output.push(first);

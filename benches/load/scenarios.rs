@@ -1,4 +1,4 @@
-//! What the load does, and what it finds out.
+//! The scenarios of the load, and their figures.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,10 +16,10 @@ pub type Figures = Vec<(&'static str, f64)>;
 
 const CANDIDATES: usize = 16;
 const WARM_UP: Duration = Duration::from_millis(500);
-/// For how long memory may take to come back.
+/// How long to wait until the server has returned memory to the system.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What is counted, from the end of the warm-up on.
+/// Counts completed round trips after the warm-up, and their times.
 #[derive(Default)]
 struct Counter {
     counting: Cell<bool>,
@@ -36,7 +36,7 @@ impl Counter {
         }
     }
 
-    /// Counts for a while, beside what runs; tells the count, the time and the server's CPU time.
+    /// Counts for `options.seconds` while the load runs. Returns the count, the time and the server's CPU time.
     async fn measure(&self, options: &Options) -> (f64, Duration, Duration) {
         sleep(WARM_UP).await;
         let (began, cpu) = (Instant::now(), cpu_time(options.pid));
@@ -47,7 +47,7 @@ impl Counter {
         (self.count.get() as f64, began.elapsed(), cpu_time(options.pid).saturating_sub(cpu))
     }
 
-    /// In microseconds.
+    /// Returns a percentile of the times, in microseconds.
     fn percentile(&self, percent: usize) -> f64 {
         let mut took = self.took.borrow_mut();
         took.sort_unstable();
@@ -79,7 +79,7 @@ pub async fn relay(options: &Options) -> Figures {
         .await
 }
 
-/// A device that answers whatever it hears, all that has come at once.
+/// A device that answers every message. It writes once for all messages that have arrived.
 async fn echo(mut device: Peer, payload: usize) {
     let answer = format!(r#"{{"message_type":"forward","client_id":1,"payload":{}}}"#, json(payload));
     loop {
@@ -91,7 +91,7 @@ async fn echo(mut device: Peer, payload: usize) {
     }
 }
 
-/// A client that has so many round trips under way, until it is over.
+/// A client that keeps `window` round trips in flight until the end of the run.
 async fn ask(mut client: Peer, counter: Rc<Counter>, options: Options) {
     let question = format!(r#"{{"message_type":"forward","payload":{}}}"#, json(options.payload));
     let mut under_way = VecDeque::new();
@@ -130,7 +130,7 @@ pub async fn sessions(options: &Options) -> Figures {
         .await
 }
 
-/// A device that makes an offer when it is asked for one, and says a candidate at the end.
+/// A device that answers each request for an offer, and each last candidate.
 async fn answer_sessions(mut device: Peer) {
     loop {
         let heard = String::from_utf8(device.hears().await.to_vec()).unwrap();
@@ -186,8 +186,9 @@ pub async fn registrations(options: &Options) -> Figures {
         .await
 }
 
-/// Clients that come, ask their device for an offer and go, until there were so many of them: what the first tenth of them
-/// costs beside the last, and how much the server has grown in between.
+/// Clients connect, ask their device for an offer and leave, `clients` in all.
+///
+/// The figures compare the first tenth with the last: the CPU time of a client, and the memory of the server.
 pub async fn churn(options: &Options) -> Figures {
     let (come, gone) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     LocalSet::new()
@@ -247,7 +248,7 @@ async fn devices(options: &Options, name: &str, count: usize) -> Vec<Peer> {
     devices
 }
 
-/// A payload of so many bytes.
+/// Creates a payload of this size.
 fn json(bytes: usize) -> String {
     const AROUND: usize = r#"{"type":"ice-candidate","sdp":""}"#.len();
     format!(r#"{{"type":"ice-candidate","sdp":"{}"}}"#, "x".repeat(bytes.saturating_sub(AROUND)))

@@ -1,9 +1,9 @@
-//! What the system knows of a process.
+//! Reads the CPU time and memory of a process from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
-/// CPU time of all its threads so far.
+/// The CPU time of all its threads so far.
 pub fn cpu_time(pid: u32) -> Duration {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
@@ -13,7 +13,7 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(nanoseconds)
 }
 
-/// Its resident memory, in KiB.
+/// The resident memory of a process, in KiB.
 pub fn resident(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

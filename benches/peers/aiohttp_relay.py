@@ -1,4 +1,4 @@
-"""The relay as one would write it by hand on aiohttp, with orjson and uvloop.
+"""A typical hand-written relay on aiohttp, with orjson and uvloop.
 
 python aiohttp_relay.py PORT
 """
@@ -26,19 +26,19 @@ class Device:
 
 
 def text(message: Any) -> str:
-    """A message as compact JSON."""
+    """Encodes a message as compact JSON."""
     return orjson.dumps(message).decode()
 
 
 async def accept(request: web.Request) -> web.WebSocketResponse:
-    """An upgraded connection."""
+    """Upgrades a request, and serves the connection."""
     socket = web.WebSocketResponse(compress=False)
     await socket.prepare(request)
     return socket
 
 
 async def register_device(request: web.Request) -> web.WebSocketResponse:
-    """From `register` to the end."""
+    """Serves a device from `register` to the end of its connection."""
     socket = await accept(request)
     message = orjson.loads(await socket.receive_str())
     name = message["device_id"]
@@ -55,7 +55,7 @@ async def register_device(request: web.Request) -> web.WebSocketResponse:
 
 
 async def connect_client(request: web.Request) -> web.WebSocketResponse:
-    """From `connect` to the end."""
+    """Serves a client from `connect` to the end of its connection."""
     socket = await accept(request)
     message = orjson.loads(await socket.receive_str())
     await socket.send_str(CONFIG)

@@ -1,5 +1,6 @@
-//! A relay with nothing to it: tokio-tungstenite, two maps, and no JSON parser, bound, check or book. What a server with
-//! all of those costs more than this is what they cost: `bare_relay PORT`.
+//! A bare relay to compare with: tokio-tungstenite and two maps, without JSON parser, bounds, checks or counters.
+//!
+//! The difference to the server is the cost of those. Usage: `bare_relay PORT`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -25,7 +26,7 @@ struct Device {
 }
 
 fn main() {
-    // As `cargo bench` calls it, there is no port, and nothing to do.
+    // `cargo bench` passes no port: there is nothing to do.
     let Some(port) = std::env::args().nth(1).and_then(|port| port.parse::<u16>().ok()) else { return };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -136,7 +137,7 @@ fn say(outbox: &Outbox, text: String) {
     drop(outbox.send(Message::text(text)));
 }
 
-/// What stands behind this, the brace at the end included.
+/// The text after this key, with the closing brace.
 fn behind<'a>(text: &'a str, key: &str) -> &'a str {
     text.split_once(key).map_or("null}", |(_, rest)| rest)
 }

@@ -1,4 +1,4 @@
-"""The relay as one would write it by hand on `websockets`.
+"""A typical hand-written relay on `websockets`.
 
 python websockets_relay.py PORT
 """
@@ -28,7 +28,7 @@ class Device:
 
 
 async def serve_device(socket: ServerConnection) -> None:
-    """From `register` to the end."""
+    """Serves a device from `register` to the end of its connection."""
     message = json.loads(await socket.recv())
     name = message["device_id"]
     device = devices[name] = Device(socket, message.get("device_info"))
@@ -46,7 +46,7 @@ async def serve_device(socket: ServerConnection) -> None:
 
 
 async def serve_client(socket: ServerConnection) -> None:
-    """From `connect` to the end."""
+    """Serves a client from `connect` to the end of its connection."""
     message = json.loads(await socket.recv())
     await socket.send(CONFIG)
     device = devices[message["device_id"]]
@@ -66,7 +66,7 @@ async def serve_client(socket: ServerConnection) -> None:
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process ends."""
 
     async def handle(socket: ServerConnection) -> None:
         request = socket.request

@@ -12,7 +12,7 @@ from cuttlefish_signaling.webrtc import WebRtcClient, WebRtcDevice
 
 
 async def brightness(client: WebRtcClient, frames: int = 3) -> list[int]:
-    """What is to be tested here: how bright the screen is, frame by frame."""
+    """Returns the brightness of the screen, frame by frame. This function is under test."""
     return [bytes(frame.planes[0])[0] for frame in await client.frames(frames)]
 
 

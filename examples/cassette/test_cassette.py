@@ -1,6 +1,6 @@
-"""A real device's boot, recorded once, replayed ever after: no device is needed.
+"""The boot of a real device, recorded once and replayed in tests: no device is needed.
 
-How it was recorded, with a real device on a server that writes a journal:
+To record it, connect a real device to a server with a journal:
 
     server = SignalingServer(
         host="0.0.0.0", port=8443, tls=Tls.self_signed(), journal=True, allow_unauthenticated=True

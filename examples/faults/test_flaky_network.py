@@ -1,4 +1,4 @@
-"""A client that asks again where an answer does not come, tested on a network that loses, delays and doubles."""
+"""A client that repeats a request without an answer, tested on a network that drops, delays and duplicates messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Client: TypeAlias = Callable[..., FakeClient]
 
 
 def ask(client: FakeClient, tries: int = 3, patience: float = 0.2) -> Any:
-    """What is to be tested here: asks for an offer, and again if none comes."""
+    """Asks for an offer, and repeats the request if none arrives. This function is under test."""
     for _ in range(tries):
         client.send({"type": "request-offer"})
         try:
@@ -27,7 +27,7 @@ def ask(client: FakeClient, tries: int = 3, patience: float = 0.2) -> Any:
 
 @pytest.fixture
 def client(fake_device: Device, fake_client: Client) -> FakeClient:
-    """A client of a device that answers."""
+    """A client whose device answers."""
     fake_device("cvd-1").on("request-offer", reply_with={"type": "offer", "sdp": "v=0"})
     return fake_client("cvd-1")
 
@@ -72,11 +72,11 @@ def test_an_offer_that_comes_broken(signaling_server: SignalingServer, client: F
 
 
 def test_a_silent_device_is_found_dead_in_no_time(signaling_server: SignalingServer, fake_device: Device) -> None:
-    """Keepalive takes 15 seconds by the server's clock, which is the test's."""
+    """Keepalive takes 15 seconds of the server's clock, which the test controls."""
     device = fake_device("cvd-2")
     device.stall()
     with signaling_server.clock.frozen() as clock:
-        clock.advance(10)  # Silent for so long, it is pinged...
+        clock.advance(10)  # The server pings the silent device.
         assert signaling_server.devices()
-        clock.advance(5)  # ... and has not answered.
+        clock.advance(5)  # The device has not answered.
         assert not signaling_server.devices()

@@ -1,4 +1,4 @@
-"""Hooks of a device farm: who may come in, what they may see, which ICE servers they use.
+"""Hooks of a device farm: authorization, the filter of device info, and ICE servers for each peer.
 
 cuttlefish-signaling serve --hooks examples/hooks/farm.py:hooks
 """
@@ -14,10 +14,10 @@ LENT_TO = {"cvd-1": "alice"}
 
 
 class Hooks:
-    """Devices come in as they are; clients need a token, and see the adb port only of devices lent to them."""
+    """Admits every device. A client needs a token, and sees the adb port only of devices lent to it."""
 
     def authorize(self, ctx: AuthorizeContext) -> str | None:
-        """Returns who it is."""
+        """Returns the identity of the peer."""
         if ctx.role == "device":
             return None
         user = TOKENS.get(ctx.query.get("token", ""))
@@ -26,13 +26,13 @@ class Hooks:
         return user
 
     def filter_device_info(self, info: Any, ctx: FilterContext) -> Any:
-        """Hides the adb port from everybody else."""
+        """Hides the adb port from all other clients."""
         if LENT_TO.get(ctx.device_id) == ctx.client.identity:
             return info
         return {key: value for key, value in info.items() if key != "adb_port"}
 
     async def ice_servers(self, ctx: IceContext) -> list[IceServer]:
-        """One STUN server for each side of the farm's firewall."""
+        """Returns the STUN server for the peer's side of the farm's firewall."""
         return [IceServer("stun:inside.lab" if ctx.role == "device" else "stun:outside.lab")]
 
 

@@ -1,4 +1,4 @@
-"""The hooks of a farm, tested on a server of their own."""
+"""The hooks of a farm, tested on a server that uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from farm import hooks
 
 @pytest.fixture
 def signaling_config() -> dict[str, Any]:
-    """Every server of this file has the farm's hooks."""
+    """Gives every server of this file the farm's hooks."""
     return {
         "authorize": hooks.authorize,
         "filter_device_info": hooks.filter_device_info,
@@ -29,7 +29,7 @@ def signaling_config() -> dict[str, Any]:
 
 @pytest.fixture
 def device(fake_device: Callable[..., FakeDevice]) -> FakeDevice:
-    """A device with something to hide."""
+    """A device with an adb port to hide."""
     return fake_device("cvd-1", info=device_info("cvd-1", adb_port=6520))
 
 

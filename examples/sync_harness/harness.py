@@ -1,4 +1,4 @@
-"""What is to be tested here: a harness that asks devices for a bug report, in plain synchronous code."""
+"""The program under test: a harness that asks devices for a bug report, in plain synchronous code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from websockets.sync.client import connect
 
 
 class DeviceDidNotAnswer(Exception):  # noqa: N818
-    """The device said nothing in time, or left."""
+    """The device did not answer in time, or left."""
 
 
 def fetch_bug_report(client_url: str, device_id: str, timeout: float = 5.0) -> str:

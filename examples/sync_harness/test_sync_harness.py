@@ -44,7 +44,7 @@ def test_a_device_that_leaves(signaling_server: SignalingServer, fake_device: Ca
 
 @pytest.mark.signaling(device_wait_timeout=5)
 def test_a_device_that_comes_late(signaling_server: SignalingServer) -> None:
-    """The harness is first; the server has it wait for the device."""
+    """The harness connects first. The server lets it wait for the device."""
     import threading
 
     def come_late() -> None:

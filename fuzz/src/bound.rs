@@ -1,5 +1,6 @@
-//! No input takes long: a tenth of a second of the processor, in a release build. libFuzzer knows whole seconds only, and
-//! those of a clock on the wall, which a busy machine lets pass for nothing.
+//! Bounds the CPU time of one input: 100 ms, in a release build.
+//!
+//! libFuzzer's own timeout has whole seconds only, and measures wall-clock time, which depends on the load of the machine.
 
 use std::time::Duration;
 
@@ -11,15 +12,15 @@ const LONGEST: Duration = Duration::from_millis(100);
 ///
 /// # Panics
 ///
-/// Where it took this thread more than 100 ms of processor time, or where the target panics.
+/// If the target panics, or takes more than 100 ms of this thread's CPU time.
 pub fn within_bounds(target: fn(&[u8]), data: &[u8]) {
-    let began = spent();
+    let start = cpu_time();
     target(data);
-    let took = spent().saturating_sub(began);
-    assert!(took <= LONGEST, "{} bytes took {took:?} of the processor", data.len());
+    let took = cpu_time().saturating_sub(start);
+    assert!(took <= LONGEST, "{} bytes took {took:?} of CPU time", data.len());
 }
 
-fn spent() -> Duration {
+fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Without sockets: the parser, the sessions, what hooks return.
+//! Targets without sockets: the parser, the sessions, and results of hooks.
 
 use cuttlefish_signaling::peer::Role;
 use cuttlefish_signaling::protocol::control::{self, ControlMessage};
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::actors::harness;
 use crate::model::{self, Act};
 
-/// The parser takes exactly JSON, borrows payloads as they stand, and panics never.
+/// Checks that the parser accepts exactly JSON, borrows payloads byte for byte, and never panics.
 pub fn envelope(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
@@ -25,7 +25,7 @@ pub fn envelope(data: &[u8]) {
         assert_eq!(control, Err(Malformed::Json));
         assert_eq!(bare, Err(Malformed::Json));
     }
-    // So few cannot nest too deep.
+    // With so few brackets the text cannot nest too deeply.
     if is_json && text.matches(['[', '{']).count() < MAX_DEPTH {
         assert!(bare.is_ok(), "{text:?}");
         assert_ne!(device, Err(Malformed::Json), "{text:?}");
@@ -51,8 +51,10 @@ pub fn envelope(data: &[u8]) {
     }
 }
 
-/// Two halves: acts against the model of who is connected to whom, and texts from a device and a client, to which the
-/// server answers in valid JSON that fits a device, and after which the books balance.
+/// Checks sessions in one of two ways, chosen by the first byte.
+///
+/// Either it runs acts against a model of which client is connected to which device. Or it sends texts as devices and
+/// clients, and checks that the answers are valid JSON that fits a WebSocket device, and that the ledger balances.
 pub fn sessions(data: &[u8]) {
     match data.split_first() {
         Some((0, acts)) => {
@@ -74,7 +76,7 @@ fn act(pair: &[u8]) -> Act {
     }
 }
 
-/// What is said often, by its number; any other text stands for itself.
+/// Frequent texts. An empty line of the input stands for one of them, chosen by its first byte.
 const WORDS: [&str; 8] = [
     r#"{"message_type":"register","device_id":"x","device_info":{}}"#,
     r#"{"message_type":"connect","device_id":"x"}"#,
@@ -116,7 +118,7 @@ fn converse(data: &[u8]) {
     assert_eq!((harness.hub.connections(), harness.hub.waiting()), (0, 0));
 }
 
-/// Whatever a hook returns as ICE servers is refused, or makes a valid config whose URLs are arrays of strings.
+/// Checks that ICE servers from a hook are refused, or make a valid `config` whose `urls` are arrays of strings.
 pub fn hooks(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(servers) = IceServers::from_json(text) else { return };

@@ -1,5 +1,6 @@
-//! What is fuzzed: functions of arbitrary bytes that panic where something does not hold. Each is a target of cargo-fuzz
-//! (`make fuzz`), and is replayed over the seeds by the ordinary tests.
+//! Fuzz targets: functions of arbitrary bytes that panic if a property does not hold.
+//!
+//! cargo-fuzz runs each target (`make fuzz`). The ordinary tests replay the seeds.
 
 #[path = "../../tests/core/actors.rs"]
 pub mod actors;

@@ -1,4 +1,4 @@
-//! Whole connections, in memory: bytes into HTTP, and into a WebSocket behind its upgrade.
+//! Targets with whole connections, in memory: bytes as HTTP requests, and bytes after a WebSocket upgrade.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use cuttlefish_signaling::{Config, Limits, NoHooks, Running, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-/// One server for all inputs of a thread: what one of them leaves behind, the next ones find.
+/// One server for all inputs of a thread, so that a later input meets the state that an earlier one left.
 struct Bench {
     runtime: Runtime,
     server: Running,
@@ -22,7 +22,7 @@ thread_local! {
 impl Bench {
     fn new() -> Self {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { panic!("no runtime") };
-        // Deadlines that end what an input has left open.
+        // Short deadlines end connections that an input left open.
         let soon = Duration::from_millis(20);
         let limits =
             Limits { request_head_timeout: soon, close_timeout: soon, new_per_second: u32::MAX, ..Limits::default() };
@@ -36,7 +36,7 @@ impl Bench {
         Self { runtime, server }
     }
 
-    /// Sends this, hangs up, and returns what was answered until then.
+    /// Sends the bytes, closes the sending half, and returns the whole answer.
     fn converse(&self, said: &[u8]) -> Vec<u8> {
         self.runtime.block_on(async {
             let (mut ours, theirs) = tokio::io::duplex(1 << 20);
@@ -64,7 +64,7 @@ fn with_bench(test: impl FnOnce(&Bench)) {
     BENCH.with_borrow_mut(|bench| test(bench.get_or_insert_with(Bench::new)));
 }
 
-/// Bytes behind an upgrade: frames, or what is none. The first says to which endpoint.
+/// Sends bytes after an upgrade, as frames or invalid data. The first byte chooses the endpoint.
 pub fn connection(data: &[u8]) {
     let Some((first, frames)) = data.split_first() else { return };
     let path = if first & 1 == 0 { "register_device" } else { "connect_client" };
@@ -81,7 +81,7 @@ pub fn connection(data: &[u8]) {
     });
 }
 
-/// Bytes as a request, or several: answered in HTTP, or not at all.
+/// Sends bytes as HTTP requests. The answer is HTTP, or empty.
 pub fn http(data: &[u8]) {
     with_bench(|bench| {
         let answer = bench.converse(data);

@@ -1,11 +1,11 @@
-// What a device, its clients and the server say to each other, as arrows between three lanes.
+// The conversation between a device, its clients and the server, as arrows between three lanes.
 
 import { byId, duration, element, setText, size } from './dom.js';
 
-/** Lines that are kept; the journal of the server has more. */
+/** The most lines shown. The journal of the server has more. */
 const MOST_LINES = 500;
 
-/** Between which lanes an arrow goes, and which way. */
+/** The lanes and the direction of an arrow, by the direction of its message. */
 const ARROWS = {
   'device->client': ['device', 'client', 'right'],
   'client->device': ['device', 'client', 'left'],
@@ -17,20 +17,20 @@ const ARROWS = {
 
 let last;
 
-/** Begins with nothing, for another device, or for the same where the events begin anew. */
+/** Clears the conversation, for another device or when the events start again. */
 export function clearConversation() {
   last = undefined;
   byId('conversation').replaceChildren();
   byId('lanes').hidden = true;
 }
 
-/** Says what there is to be seen. */
+/** Shows a text about the state of the conversation. */
 export function noteConversation(hasJournal) {
   const off = 'The journal is off. With --journal, or SignalingServer(journal=True), this is where the messages are.';
   setText(byId('conversation-note'), hasJournal ? '' : off);
 }
 
-/** Adds what was said. @param {{skipped: number, entries: object[]}} news */
+/** Adds entries of the journal. @param {{skipped: number, entries: object[]}} news */
 export function addToConversation({ skipped, entries }) {
   const list = byId('conversation');
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;

@@ -1,9 +1,9 @@
-// One device, more closely: where it is, its clients, its info as the server lets this viewer see it.
+// The details of one device: its address, its clients, and its device info as this viewer may see it.
 
 import { ago, byId, element, setText, show, showFacts } from './dom.js';
 import { get } from './feed.js';
 
-/** Shows the part of the page for a device, or none. */
+/** Shows the details of a device, or hides them. */
 export function openDetails(id) {
   byId('device').hidden = id === null;
   byId('hint').hidden = id !== null;
@@ -16,7 +16,7 @@ export function openDetails(id) {
   showClients({ clients: [], client_count: 0 });
 }
 
-/** Shows what the list knows of it. */
+/** Shows the fields that the list of devices has. */
 export function showRow(row) {
   showFacts(byId('facts'), [
     ['group', row.group_name || null],
@@ -29,7 +29,7 @@ export function showRow(row) {
   ]);
 }
 
-/** Shows its state, and its clients. */
+/** Shows the state of the device, and its clients. */
 export function showWatched(device) {
   const isHere = device.since !== null;
   setText(byId('device-state'), isHere ? 'registered' : 'not registered');
@@ -49,7 +49,7 @@ function showClients({ clients, client_count }) {
   });
 }
 
-/** Asks for its info, and shows that. */
+/** Fetches the device info, and shows it. */
 export async function loadInfo(id) {
   let text;
   try {

@@ -1,14 +1,14 @@
-// The list of devices: links, so that the keyboard, the history and a second tab do with them what they always do.
+// The list of devices. Each is a link, so that the keyboard, the history and new tabs work as usual.
 
 import { ago, byId, element, setText, show } from './dom.js';
 
-/** The address of a device's part of the page. */
+/** The link to the details of a device. */
 export const addressOf = (id) => `#${encodeURIComponent(id)}`;
 
 /**
- * @param {object[]} devices Those the server tells of.
- * @param {number} matching How many there are.
- * @param {string | null} chosen The id of the one that is looked at.
+ * @param {object[]} devices The devices that the server sent.
+ * @param {number} matching The number of devices that match the search.
+ * @param {string | null} chosen The id of the selected device.
  */
 export function showDevices(devices, matching, chosen) {
   const many = matching === 1 ? '1 device' : `${matching} devices`;
@@ -33,7 +33,7 @@ function update(item, device, chosen) {
   else link.removeAttribute('aria-current');
 }
 
-/** Moves the focus in the list with the arrow keys. */
+/** Moves the focus within the list with the arrow keys. */
 export function moveFocus(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;

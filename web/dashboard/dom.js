@@ -1,22 +1,22 @@
-// Making and keeping elements. Text goes in as text, always: what peers say is never markup.
+// Creates and updates elements. Text is always set as text, so that text of a peer is never markup.
 
-/** The element of this id. */
+/** Returns the element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** A new element with these properties and children; strings become text. */
+/** Creates an element with these properties and children. Strings become text. */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
 
-/** Sets text where it has changed: a screen reader need not hear it again. */
+/** Sets the text if it has changed, so that a screen reader does not read the same text again. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /**
- * Has `parent` show one child for each item, in their order. A child that stays is kept, and the focus on it.
+ * Gives `parent` one child for each item, in order. A child whose key stays is reused, so that it keeps the focus.
  *
  * @param {Element} parent
  * @param {any[]} items
@@ -42,7 +42,7 @@ export function show(parent, items, keyOf, make, update) {
   for (const child of kept.values()) child.remove();
 }
 
-/** Shows names and values in a `<dl>`. Values that are `null` are left out. */
+/** Shows names and values in a `<dl>`. Omits values that are `null`. */
 export function showFacts(list, facts) {
   const make = () => element('div', {}, element('dt'), element('dd'));
   show(list, facts.filter(([, value]) => value !== null), ([name]) => name, make, (pair, [name, value]) => {
@@ -51,7 +51,7 @@ export function showFacts(list, facts) {
   });
 }
 
-/** How long ago that was, in seconds since 1970. */
+/** Formats the time since a moment, given in Unix seconds. */
 export function ago(since) {
   const seconds = Math.max(0, Math.round(Date.now() / 1000 - since));
   if (seconds < 60) return `${seconds} s`;
@@ -60,7 +60,7 @@ export function ago(since) {
   return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
 }
 
-/** A time of a fraction of a second to minutes, for people; nothing is less than 0.1 ms. */
+/** Formats a duration from 0.1 ms to minutes. */
 export function duration(seconds) {
   if (seconds < 0.0001) return '0.1 ms';
   if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
@@ -68,7 +68,7 @@ export function duration(seconds) {
   return seconds < 60 ? `${seconds.toFixed(1)} s` : `${Math.round(seconds / 60)} min`;
 }
 
-/** A number of bytes, for people. */
+/** Formats a number of bytes. */
 export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
   return bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;

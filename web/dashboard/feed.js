@@ -1,5 +1,4 @@
-// What the server tells of itself: requests, and its events as they happen. A token, where one is needed, stays in this
-// tab.
+// Requests to the server, and its live events. The token, if the server needs one, is stored in this tab only.
 
 const TOKEN = 'cuttlefish-signaling-token';
 const FIRST_PAUSE = 250;
@@ -10,7 +9,7 @@ export const token = () => sessionStorage.getItem(TOKEN) ?? '';
 
 export const setToken = (text) => sessionStorage.setItem(TOKEN, text);
 
-/** A request to this server. Throws what it says against it; `status` tells which kind of no that is. */
+/** Sends a request to this server. Throws its error, with the HTTP status in `status`. */
 export async function get(path, signal) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
   const response = await fetch(path, { headers, signal, cache: 'no-store' });
@@ -19,7 +18,7 @@ export async function get(path, signal) {
   throw Object.assign(new Error(answer.error ?? `the server answers ${response.status}`), { status: response.status });
 }
 
-/** Events for one view at a time, for as long as the page is looked at. Begun anew where they break off. */
+/** The live events of one view, while the page is visible. Reopens a stream that breaks. */
 export class Feed {
   #view = {};
   #events;
@@ -34,7 +33,7 @@ export class Feed {
     document.addEventListener('visibilitychange', () => this.watch(this.#view));
   }
 
-  /** Looks at something else: `search` and `device`. */
+  /** Changes the view: `search` and `device`. */
   watch(view) {
     this.#view = view;
     this.#running?.abort();
@@ -66,7 +65,7 @@ export class Feed {
   }
 }
 
-/** Server-sent events (WHATWG HTML, 9.2), as far as this server uses them; `EventSource` could bring no token. */
+/** Parses server-sent events (WHATWG HTML, 9.2), as this server sends them. `EventSource` cannot send a token. */
 async function* eventsOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';

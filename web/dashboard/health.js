@@ -1,8 +1,8 @@
-// The server in numbers, at the top of the page.
+// The counters of the server, at the top of the page.
 
 import { ago, byId, element, setText, show, showFacts } from './dom.js';
 
-/** What the kinds of incidents mean to somebody who sees one. */
+/** An explanation of each kind of incident. */
 const MEANING = {
   turned_away: 'answered 503: too many, or too fast',
   openings_cut: 'connections dropped that had not said what they want',
@@ -16,7 +16,7 @@ const MEANING = {
   panics: 'a bug of the server: please report it',
 };
 
-/** @param {object} server What the server says of itself. */
+/** @param {object} server The counters that the server sent. */
 export function showHealth(server) {
   const under_way = server.accepted - server.delivered - server.refused - server.gone - server.dropped;
   showFacts(byId('health'), [

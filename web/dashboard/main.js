@@ -1,4 +1,4 @@
-// The page: what is chosen, and which part of it shows what the server tells.
+// The page: tracks the selected device, and passes the server's events to the parts of the page.
 
 import { addToConversation, clearConversation, noteConversation } from './conversation.js';
 import { loadInfo, openDetails, showRow, showWatched } from './details.js';
@@ -8,7 +8,7 @@ import { Feed, setToken } from './feed.js';
 import { showHealth } from './health.js';
 import { connect, disconnect, isConnected, say } from './viewer.js';
 
-/** The id of the device that is looked at: what stands behind `#`. */
+/** Returns the id of the selected device: the fragment of the address. */
 let chosen = null;
 let registeredAt = null;
 let overview;
@@ -22,7 +22,7 @@ function onEvent(name, data) {
     noteConversation(data.server.journal);
   } else if (name === 'device' && data.device_id === chosen) {
     showWatched(data);
-    // Another registration may bring another info.
+    // A new registration may have other device info.
     if (data.since !== null && data.since !== registeredAt) loadInfo(chosen);
     registeredAt = data.since;
   } else if (name === 'entries') {
@@ -41,7 +41,7 @@ function showOverview() {
 function onState(state, reason) {
   byId('link').dataset.state = state;
   setText(byId('link'), reason ? `${state}: ${reason}` : state);
-  // Events that begin anew tell everything from the beginning.
+  // A reopened stream sends all events from the start.
   if (state === 'live') clearConversation();
   byId('login').hidden = state !== 'refused';
   if (state === 'refused') {
@@ -78,7 +78,7 @@ function decoded(text) {
 
 addEventListener('hashchange', choose);
 addEventListener('pagehide', disconnect);
-// Times go on, whether something happens or not.
+// Relative times change even without events.
 setInterval(showOverview, 1_000);
 
 let typing;

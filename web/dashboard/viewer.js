@@ -1,5 +1,5 @@
-// A minimal WebRTC client: whether signaling, ICE and media work, in a minute. It signals as Cuttlefish's own page does,
-// through server_connector.js.
+// A minimal WebRTC client, to check whether signaling, ICE and media work. It signals through server_connector.js, as
+// Cuttlefish's own page does.
 
 import { createConnector } from '../js/server_connector.js';
 import { byId, duration, element, setText, show, showFacts, size } from './dom.js';
@@ -10,14 +10,14 @@ const STATS_EVERY = 1_000;
 
 let session;
 
-/** Connects to a device, in place of the one before. */
+/** Connects to a device, after it has disconnected from the previous one. */
 export async function connect(deviceId) {
   disconnect();
   session = new Session(deviceId);
   await session.start();
 }
 
-/** Hangs up. */
+/** Disconnects. */
 export function disconnect() {
   session?.close();
   session = undefined;
@@ -28,12 +28,12 @@ export function disconnect() {
 
 export const isConnected = () => session !== undefined;
 
-/** Says what was typed on the channel that is chosen. */
+/** Sends the typed text on the selected data channel. */
 export function say(text) {
   session?.say(text);
 }
 
-/** One connection to one device, from the first request to the end. */
+/** One connection to one device, from the first request to the close. */
 class Session {
   #deviceId;
   #connector;
