@@ -32,6 +32,7 @@ mod origin_policy;
 mod outbox;
 mod preregistration;
 mod properties;
+mod relay;
 mod seeds;
 mod sessions;
 mod state_dir;

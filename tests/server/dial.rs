@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cuttlefish_signaling::hub::Observer;
 use cuttlefish_signaling::{Config, Hooks, NoHooks, Running, Server};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -44,9 +46,29 @@ pub fn serve(config: Config) -> Arc<Running> {
 }
 
 pub fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Arc<Running> {
-    let server = Arc::new(Server::bind(config, hooks, Arc::new(())).unwrap().serve());
+    serve_observed(config, hooks, Arc::new(()))
+}
+
+pub fn serve_observed(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Arc<Running> {
+    let server = Arc::new(Server::bind(config, hooks, observer).unwrap().serve());
     SERVERS.with_borrow_mut(|servers| servers.push(Arc::clone(&server)));
     server
+}
+
+/// Moves the server's clock on, and waits until all that is due then is done.
+pub async fn advance(server: &Running, by: Duration) {
+    server.clock().advance(by);
+    until_done(&server.clock_turned()).await;
+}
+
+/// Waits until `clock_turned` reports that all that was due is done: until its receiver is disconnected.
+pub async fn until_done(due: &Receiver<()>) {
+    with_timeout("what is due", async {
+        while due.try_recv() != Err(TryRecvError::Disconnected) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -10,15 +10,17 @@ mod replay;
 #[path = "../transcript/mod.rs"]
 mod transcript;
 
+mod clock;
+mod connection;
 mod dial;
 mod handshake;
 mod hostile;
 mod keepalive;
 mod lanes;
-mod packet_size;
 mod packets;
 mod pressure;
 mod seeds;
+mod seqpacket;
 mod stopping;
 mod tls;
 mod transcripts;

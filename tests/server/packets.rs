@@ -14,6 +14,14 @@ impl Packets {
         Self(with_timeout("a local connection", UnixSeqpacket::connect(path)).await.unwrap())
     }
 
+    /// A device that has registered.
+    pub async fn device(path: &Path, id: &str) -> Self {
+        let device = Self::open(path).await;
+        device.says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{}}}}"#)).await;
+        assert_eq!(device.next().await, Received::Text(r#"{"message_type":"config","ice_servers":[]}"#.into()));
+        device
+    }
+
     pub async fn says(&self, text: &str) {
         // The server may have hung up; what it said is still to be heard.
         let _sent = self.0.send(text.as_bytes()).await;

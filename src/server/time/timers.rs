@@ -97,7 +97,7 @@ impl Timers {
     fn fire(&self) {
         let due = {
             let mut queue = self.queue.lock();
-            let next = self.floor(Instant::now()) + 1;
+            let next = first_not_due(Instant::now().saturating_duration_since(self.start));
             let later = queue.entries.split_off(&(next, 0));
             let due = std::mem::replace(&mut queue.entries, later);
             queue.timer_at = queue.entries.keys().next().map(|&(at, _)| at);
@@ -115,7 +115,7 @@ impl Timers {
 
     /// Adds a timer, and sets the system timer if it is the earliest.
     fn add(&self, at: Instant, entry: Entry) -> TimerKey {
-        let at = self.ceiling(at);
+        let at = ceiling(at.saturating_duration_since(self.start));
         let mut queue = self.queue.lock();
         queue.last_id += 1;
         let key = (at, queue.last_id);
@@ -141,17 +141,17 @@ impl Timers {
             timer.set(at.saturating_duration_since(Instant::now()));
         }
     }
+}
 
-    /// The milliseconds since the start, rounded down.
-    fn floor(&self, at: Instant) -> Millis {
-        u64::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
-    }
+/// The millisecond in which a timer is due that is set to this time since the start: rounded up, so that it never fires
+/// early.
+fn ceiling(since_start: Duration) -> Millis {
+    u64::try_from(since_start.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
 
-    /// The milliseconds since the start, rounded up.
-    fn ceiling(&self, at: Instant) -> Millis {
-        let since = at.saturating_duration_since(self.start);
-        u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-    }
+/// The first millisecond that is not due yet at this time since the start.
+fn first_not_due(since_start: Duration) -> Millis {
+    u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// Wakes one task at one time. A timer that is dropped does not fire.
@@ -201,5 +201,29 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         self.unset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, ceiling, first_not_due};
+
+    fn is_due(at: Duration, now: Duration) -> bool {
+        ceiling(at) < first_not_due(now)
+    }
+
+    #[test]
+    fn timer_fires_at_its_deadline_and_less_than_a_millisecond_later() {
+        let us = Duration::from_micros;
+        for deadline in [us(0), us(1), us(999), us(1_000), us(1_001), us(2_500), us(10_000)] {
+            assert_eq!(is_due(deadline, deadline), deadline.subsec_micros() % 1_000 == 0, "{deadline:?}");
+            assert!(is_due(deadline, deadline + us(999)), "{deadline:?}");
+            assert!(deadline.is_zero() || !is_due(deadline, deadline - Duration::from_nanos(1)), "{deadline:?}");
+        }
+    }
+
+    #[test]
+    fn deadline_beyond_the_clock_is_never_due() {
+        assert!(!is_due(Duration::MAX, Duration::from_secs(1)));
     }
 }
