@@ -93,7 +93,7 @@ fn waiting(outbox: &Outbox) -> Vec<String> {
 }
 
 #[test]
-fn nothing_of_a_client_comes_after_the_news_that_it_left() {
+fn no_client_msg_follows_client_disconnected() {
     under_all_schedules(|| {
         let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 0)), device("x"));
         register(&hub, &device, None);
@@ -120,7 +120,7 @@ fn nothing_of_a_client_comes_after_the_news_that_it_left() {
 }
 
 #[test]
-fn an_id_has_one_holder_and_the_late_and_the_refused_take_nothing_along() {
+fn id_has_one_holder_and_losers_unregister_nothing() {
     under_all_schedules(|| {
         let hub = hub();
         let holder = device("x");
@@ -146,7 +146,7 @@ fn an_id_has_one_holder_and_the_late_and_the_refused_take_nothing_along() {
 }
 
 #[test]
-fn a_client_that_comes_while_its_device_goes_is_not_left_behind() {
+fn client_attached_while_its_device_leaves_is_disconnected() {
     under_all_schedules(|| {
         let (hub, device, client) = (hub(), device("x"), outbox());
         register(&hub, &device, None);
@@ -164,7 +164,7 @@ fn a_client_that_comes_while_its_device_goes_is_not_left_behind() {
 }
 
 #[test]
-fn a_client_has_its_device_info_before_anything_of_the_device() {
+fn device_info_precedes_any_device_msg() {
     under_all_schedules(|| {
         let (hub, relay, device, client) = (hub(), Relay::new(None, 0), device("x"), outbox());
         register(&hub, &device, None);
@@ -181,7 +181,7 @@ fn a_client_has_its_device_info_before_anything_of_the_device() {
 }
 
 #[test]
-fn whoever_waits_for_a_device_finds_it_or_is_told() {
+fn waiting_client_finds_its_device_or_is_woken() {
     under_all_schedules(|| {
         let (hub, waiter) = (hub(), outbox());
         let registering = {
@@ -206,7 +206,7 @@ fn whoever_waits_for_a_device_finds_it_or_is_told() {
 }
 
 #[test]
-fn who_is_admitted_while_the_server_stops_is_closed() {
+fn connection_added_while_the_hub_closes_is_closed() {
     under_all_schedules(|| {
         let (hub, late) = (hub(), outbox());
         let coming = {
@@ -220,7 +220,7 @@ fn who_is_admitted_while_the_server_stops_is_closed() {
 }
 
 #[test]
-fn what_an_outbox_took_comes_out_in_order_or_is_counted() {
+fn outbox_delivers_in_order_or_counts_as_discarded() {
     under_all_schedules(|| {
         let outbox = bounded(3);
         let pushing: Vec<_> = ["a", "b"]
@@ -251,7 +251,7 @@ fn what_an_outbox_took_comes_out_in_order_or_is_counted() {
 }
 
 #[test]
-fn an_edge_never_oversleeps() {
+fn push_never_loses_the_wakeup() {
     under_all_schedules(|| {
         let outbox = outbox();
         let edge = {
@@ -265,7 +265,7 @@ fn an_edge_never_oversleeps() {
 }
 
 #[test]
-fn who_asks_whether_a_silent_peer_is_alive_hears_when_it_is_gone() {
+fn probe_fails_when_the_outbox_closes() {
     under_all_schedules(|| {
         let outbox = outbox();
         let edge_without_pongs = {
@@ -285,7 +285,7 @@ fn who_asks_whether_a_silent_peer_is_alive_hears_when_it_is_gone() {
 }
 
 #[test]
-fn the_books_balance_while_a_fault_comes_and_goes() {
+fn ledger_balances_while_a_fault_is_armed_and_disarmed() {
     under_all_schedules(|| {
         let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 10)), device("x"));
         register(&hub, &device, None);
@@ -317,7 +317,7 @@ fn the_books_balance_while_a_fault_comes_and_goes() {
 }
 
 #[test]
-fn a_fault_that_is_gone_has_let_all_it_saw_through() {
+fn disarmed_fault_has_released_every_match() {
     under_all_schedules(|| {
         let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 10)), device("x"));
         register(&hub, &device, None);

@@ -16,7 +16,7 @@ fn unique_ids_count_hundredths_of_a_second_and_wrap_after_124_days() {
 }
 
 #[test]
-fn the_device_that_left_first_is_forgotten_first() {
+fn device_that_left_first_is_evicted_first() {
     let [a, b, c] = ["a", "b", "c"].map(DeviceId::new);
     let mut last = LastIds::new(2);
     last.remember(&a, 5);

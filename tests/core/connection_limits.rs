@@ -25,7 +25,7 @@ fn is_cut(permit: &Permit) -> bool {
 }
 
 #[test]
-fn so_many_in_all_and_room_comes_back() {
+fn total_connections_are_limited_and_released_permits_are_reused() {
     let (limiter, incidents, now) = limiter(Limits { max_connections: 2, ..Limits::default() });
     let first = limiter.acquire(address("127.0.0.1"), now);
     let second = limiter.acquire(address("10.0.0.1"), now);
@@ -39,7 +39,7 @@ fn so_many_in_all_and_room_comes_back() {
 }
 
 #[test]
-fn so_many_of_one_address_but_loopback() {
+fn connections_of_one_address_are_limited_except_loopback() {
     let (limiter, _, now) = limiter(Limits { max_connections_per_address: 2, ..Limits::default() });
     let of_one: Vec<_> = (0..3).map(|_| limiter.acquire(address("10.0.0.1"), now)).collect();
     assert_eq!(of_one[2].turned_away, Some("Too many connections from this address"));
@@ -53,7 +53,7 @@ fn so_many_of_one_address_but_loopback() {
 }
 
 #[test]
-fn so_many_in_a_second() {
+fn connections_per_second_are_limited() {
     let (limiter, _, now) = limiter(Limits { new_per_second: 3, ..Limits::default() });
     let enter = |at| limiter.acquire(address("127.0.0.1"), at).turned_away;
     assert_eq!([enter(now), enter(now), enter(now)], [None; 3]);
@@ -63,7 +63,7 @@ fn so_many_in_a_second() {
 }
 
 #[test]
-fn the_oldest_that_is_opening_goes_for_the_newest() {
+fn oldest_opening_connection_is_evicted_for_the_newest() {
     let (limiter, incidents, now) = limiter(Limits { max_opening: 2, ..Limits::default() });
     let enter = || limiter.acquire(address("127.0.0.1"), now);
     let (first, second) = (enter(), enter());

@@ -24,7 +24,7 @@ fn packages() -> Vec<(String, [u32; 3])> {
 }
 
 #[test]
-fn what_is_built_with_is_new_enough() {
+fn dependencies_have_their_minimum_versions() {
     let packages = packages();
     assert!(packages.len() > 100);
     for (name, floor) in FLOORS {
@@ -35,7 +35,7 @@ fn what_is_built_with_is_new_enough() {
 }
 
 #[test]
-fn there_is_no_http_2_and_one_tls() {
+fn dependencies_have_one_tls_and_no_http_2() {
     let packages = packages();
     for absent in ["h2", "openssl", "native-tls", "aws-lc-rs", "aws-lc-sys"] {
         assert!(packages.iter().all(|(name, _)| name != absent), "{absent}");

@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn who_is_alive_keeps_its_id(acts in vec(act(), 1..25)) {
+    fn live_holder_keeps_its_id(acts in vec(act(), 1..25)) {
         let mut harness = harness();
         let (mut there, mut frozen) = (BTreeSet::new(), BTreeSet::new());
         for act in acts {

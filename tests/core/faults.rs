@@ -51,7 +51,7 @@ fn disarm(harness: &mut Harness, id: RuleId) -> FaultStats {
 }
 
 #[test]
-fn dropped_forwards_do_not_come_and_are_booked() {
+fn dropped_forwards_are_not_delivered_and_are_counted() {
     let mut harness = pair();
     let id = harness.relay.arm(rule(Effect::Drop));
     sends(&mut harness, 0..3);
@@ -64,7 +64,7 @@ fn dropped_forwards_do_not_come_and_are_booked() {
 }
 
 #[test]
-fn filters_narrow_what_is_hit() {
+fn rule_filters_select_forwards() {
     let typed = |name: &str| format!(r#"{{"type":"{name}","n":1}}"#);
     let mut harness = pair();
     harness.connects("c2", "x");
@@ -107,7 +107,7 @@ fn filters_narrow_what_is_hit() {
 }
 
 #[test]
-fn nth_times_and_probability_choose_among_those() {
+fn nth_times_and_probability_select_among_matches() {
     let mut harness = pair();
     let id = harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
     sends(&mut harness, 0..4);
@@ -134,7 +134,7 @@ fn nth_times_and_probability_choose_among_those() {
 }
 
 #[test]
-fn a_duplicate_comes_twice_and_counts_once() {
+fn duplicate_is_delivered_twice_and_counted_once() {
     let mut harness = pair();
     harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Duplicate) });
     sends(&mut harness, 0..3);
@@ -144,7 +144,7 @@ fn a_duplicate_comes_twice_and_counts_once() {
 }
 
 #[test]
-fn a_truncated_message_is_broken_json_of_the_length_asked_for() {
+fn truncated_message_has_the_requested_share_of_its_length() {
     let mut harness = pair();
     let whole = client_msg(1, r#""ööööööööö""#);
     for part in [0.0, 0.3, 0.5, 0.9, 0.99, 1.0] {
@@ -161,7 +161,7 @@ fn a_truncated_message_is_broken_json_of_the_length_asked_for() {
 }
 
 #[test]
-fn delayed_forwards_come_in_time_and_in_order_and_others_overtake_them() {
+fn delayed_forwards_keep_their_order_and_are_overtaken_by_others() {
     let mut harness = pair();
     let delay = Effect::Delay { by: ms(300), jitter: ms(200) };
     let to_device = Rule { to: Some(Role::Device), payload_type: None, ..rule(delay) };
@@ -181,7 +181,7 @@ fn delayed_forwards_come_in_time_and_in_order_and_others_overtake_them() {
 }
 
 #[test]
-fn reordering_mixes_each_window_and_keeps_nothing_for_ever() {
+fn reorder_permutes_each_window_and_releases_all() {
     let mut harness = pair();
     harness.relay.arm(rule(Effect::Reorder { window: 3, hold: ms(500) }));
     sends(&mut harness, 0..7);
@@ -202,7 +202,7 @@ fn reordering_mixes_each_window_and_keeps_nothing_for_ever() {
 }
 
 #[test]
-fn a_stall_ends_by_itself_or_with_its_rule() {
+fn stall_ends_on_its_own_or_when_disarmed() {
     let mut harness = pair();
     harness.relay.arm(rule(Effect::Stall(Some(ms(100)))));
     sends(&mut harness, 0..2);
@@ -226,7 +226,7 @@ fn a_stall_ends_by_itself_or_with_its_rule() {
 }
 
 #[test]
-fn bandwidth_lets_through_so_many_bytes_a_second() {
+fn bandwidth_limits_bytes_per_second() {
     let mut harness = pair();
     let size = u32::try_from(client_msg(1, "0").len()).unwrap();
     harness.relay.arm(rule(Effect::Bandwidth(f64::from(size) * 10.0)));
@@ -242,7 +242,7 @@ fn bandwidth_lets_through_so_many_bytes_a_second() {
 }
 
 #[test]
-fn a_connection_ends_behind_the_message_and_its_peer_is_told() {
+fn disconnect_fault_closes_after_the_message_and_notifies_the_peer() {
     for (effect, end) in [(Effect::Disconnect(1011), End::close(1011, "fault")), (Effect::Reset, End::Reset)] {
         let mut harness = pair();
         harness.relay.arm(Rule { nth: Some(2), to: Some(Role::Client), ..rule(effect) });
@@ -257,7 +257,7 @@ fn a_connection_ends_behind_the_message_and_its_peer_is_told() {
 }
 
 #[test]
-fn rules_stand_in_a_row() {
+fn rules_apply_in_the_order_they_were_armed() {
     let mut harness = pair();
     // What is delayed is doubled when it is let go, and one of the two is lost.
     harness.relay.arm(rule(Effect::Delay { by: ms(10), jitter: ms(0) }));
@@ -274,7 +274,7 @@ fn rules_stand_in_a_row() {
 }
 
 #[test]
-fn what_is_held_back_is_bounded_and_booked_at_the_end() {
+fn held_forwards_are_bounded_and_counted_as_gone_on_abandon() {
     let mut config = Config::default();
     config.limits.held_by_faults = 2;
     let mut harness = Harness::new(config);
@@ -291,7 +291,7 @@ fn what_is_held_back_is_bounded_and_booked_at_the_end() {
 }
 
 #[test]
-fn nothing_held_back_reaches_a_peer_after_its_pair_has_left() {
+fn held_forwards_are_gone_once_their_peer_has_left() {
     let mut harness = pair();
     let id = harness.relay.arm(rule(Effect::Stall(None)));
     harness.forwards("c", "1");
@@ -355,7 +355,7 @@ proptest! {
 
     /// Whatever rules come and go: at rest the books balance, and without rules all is as ever.
     #[test]
-    fn the_books_balance_whatever_the_faults(acts in vec(act(), 0..60)) {
+    fn ledger_balances_under_any_faults(acts in vec(act(), 0..60)) {
         let mut harness = Harness::new(Config { journal: true, ..Config::default() });
         harness.registers("d", "x");
         for client in ["c1", "c2", "c3"] {

@@ -16,7 +16,7 @@ fn for_devices(patterns: &[&str]) -> Grant {
 }
 
 #[test]
-fn patterns_cover_ids() {
+fn grant_patterns_cover_ids() {
     let rows = [
         (&["cvd-1"][..], "cvd-1", true),
         (&["cvd-1"], "cvd-10", false),
@@ -60,7 +60,7 @@ fn seen_from_outside(there: bool, wait: Duration) -> (Vec<(u64, String)>, Option
 }
 
 #[test]
-fn a_device_outside_of_the_grant_is_as_one_that_is_not_there() {
+fn device_outside_of_the_grant_looks_unregistered() {
     for wait in [Duration::ZERO, Duration::from_secs(2)] {
         let hidden = seen_from_outside(true, wait);
         assert_eq!(hidden, seen_from_outside(false, wait));
@@ -71,7 +71,7 @@ fn a_device_outside_of_the_grant_is_as_one_that_is_not_there() {
 }
 
 #[test]
-fn a_device_within_the_grant_is_reached() {
+fn device_within_the_grant_is_reached() {
     let mut harness = harness();
     harness.opens_with("d", Role::Device, for_devices(&["cvd-1"]));
     harness.says("d", r#"{"message_type":"register","device_id":"cvd-1","device_info":"d"}"#);
@@ -83,7 +83,7 @@ fn a_device_within_the_grant_is_reached() {
 }
 
 #[test]
-fn a_device_registers_the_ids_of_its_grant_only() {
+fn device_may_register_only_ids_of_its_grant() {
     for taken in [true, false] {
         let mut harness = harness();
         if taken {
@@ -100,7 +100,7 @@ fn a_device_registers_the_ids_of_its_grant_only() {
 proptest! {
     /// An id is a stranger's: no pattern may make it expensive or panic.
     #[test]
-    fn any_id_is_covered_or_not(id in ".{0,2000}", pattern in "[a*?]{0,12}") {
+    fn covering_any_id_does_not_panic(id in ".{0,2000}", pattern in "[a*?]{0,12}") {
         let grant = for_devices(&[&pattern]);
         let covered = grant.covers(&DeviceId::new(&id));
         prop_assert!(!pattern.chars().all(|c| c == '*') || pattern.is_empty() || covered);

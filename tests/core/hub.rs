@@ -72,7 +72,7 @@ fn is_unknown(device: &Device, id: u32) -> bool {
 }
 
 #[test]
-fn client_ids_go_on_after_a_device_has_left_and_after_it_was_replaced() {
+fn client_ids_continue_after_a_device_leaves_or_is_replaced() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let first = register(&hub, "x", None);
     assert_eq!([next_id(&hub, &first), next_id(&hub, &first)], [1, 2]);
@@ -105,7 +105,7 @@ fn unique_client_ids_begin_at_the_time_of_day_unless_larger_ones_were_given() {
 }
 
 #[test]
-fn last_client_ids_are_kept_for_as_many_devices_as_there_may_be() {
+fn last_client_ids_are_kept_for_max_devices() {
     let hub = Hub::new(Arc::new(()), 2, || 1);
     for id in ["a", "b", "c"] {
         let device = register(&hub, id, None);
@@ -117,7 +117,7 @@ fn last_client_ids_are_kept_for_as_many_devices_as_there_may_be() {
 }
 
 #[test]
-fn a_failed_registration_can_unregister_nothing() {
+fn failed_registration_cannot_unregister_the_holder() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let config = outbound::config("[]");
     let (holder, loser) = (device("cvd-1"), device("cvd-1"));
@@ -131,7 +131,7 @@ fn a_failed_registration_can_unregister_nothing() {
 }
 
 #[test]
-fn an_expected_holder_is_replaced_and_no_other() {
+fn only_the_expected_holder_is_replaced() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let config = outbound::config("[]");
     let (a, b, c) = (device("x"), device("x"), device("x"));
@@ -143,7 +143,7 @@ fn an_expected_holder_is_replaced_and_no_other() {
 }
 
 #[test]
-fn comings_and_goings_are_observed_once() {
+fn each_arrival_and_departure_is_observed_once() {
     let counts = Arc::new(Counts::default());
     let hub = Hub::new(Arc::new(Counting(Arc::clone(&counts))), 100, || 1);
     let device = device("x");
@@ -164,7 +164,7 @@ fn comings_and_goings_are_observed_once() {
 }
 
 #[test]
-fn after_closing_nobody_stays() {
+fn closed_hub_closes_present_and_late_connections() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let early = outbox();
     let connection_id = hub.add_connection(&early);
@@ -180,7 +180,7 @@ fn after_closing_nobody_stays() {
 }
 
 #[test]
-fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
+fn waiting_client_is_woken_once_and_can_stop_waiting() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let cx = Context::from_waker(Waker::noop());
     let (patient, fickle) = (outbox(), outbox());
@@ -200,7 +200,7 @@ fn those_who_wait_are_nudged_once_and_can_stop_waiting() {
 /// Clients come, forward and go on some threads while the device forwards on another: each side hears what is meant
 /// for it, and nothing of a client after the news that it has left.
 #[test]
-fn many_threads_keep_the_order() {
+fn forwards_keep_their_order_across_threads() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();

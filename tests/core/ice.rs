@@ -6,7 +6,7 @@ use cuttlefish_signaling::protocol::{IceServer, IceServers, MAX_DEVICE_MESSAGE};
 use cuttlefish_signaling::turn::TurnRest;
 
 #[test]
-fn urls_are_always_a_list() {
+fn urls_are_rendered_as_a_list() {
     let servers = IceServers::from_json(r#"[{"urls":"stun:a"},{"urls":["turn:b"],"username":"u","credential":"c"}]"#);
     let told = r#"{"message_type":"config","ice_servers":[{"urls":["stun:a"]},{"urls":["turn:b"],"username":"u","credential":"c"}]}"#;
     assert_eq!(servers.unwrap().config().as_str(), told);
@@ -27,7 +27,7 @@ fn errors_name_the_entry() {
 }
 
 #[test]
-fn a_config_that_no_device_could_take_is_none() {
+fn ice_config_too_large_for_a_device_is_refused() {
     let many = vec![IceServer::new(vec![format!("stun:{}", "x".repeat(1000))], None, None, "x").unwrap(); 70];
     let error = IceServers::new(&many).unwrap_err().to_string();
     assert!(error.contains(&MAX_DEVICE_MESSAGE.to_string()), "{error}");

@@ -10,7 +10,7 @@ fn id(text: &str) -> Option<u32> {
 }
 
 #[test]
-fn client_ids() {
+fn valid_client_ids_are_integers_in_range() {
     for (text, number) in [
         ("0", 0),
         ("1", 1),
@@ -49,7 +49,7 @@ fn client_ids() {
 }
 
 #[test]
-fn fields_are_borrowed_as_they_came() {
+fn fields_are_borrowed_verbatim() {
     let text = r#"{"payload": [ 1.0 ] ,"message_type":"forward","client_id":3}"#;
     let Ok(DeviceMessage::Forward { client_id, payload }) = DeviceMessage::parse(text) else { panic!("no forward") };
     assert_eq!(client_id.map(ClientId::get), Some(3));
@@ -58,13 +58,13 @@ fn fields_are_borrowed_as_they_came() {
 }
 
 #[test]
-fn escapes_count_in_types_keys_and_ids() {
+fn escapes_are_decoded_in_types_keys_and_ids() {
     let text = r#"{"m\u0065ssage_type":"conn\u0065ct","device_id":"\u00e9\n"}"#;
     assert_eq!(ClientMessage::parse(text), Ok(ClientMessage::Connect { device_id: Some(DeviceId::new("é\n")) }));
 }
 
 #[test]
-fn half_a_surrogate_pair_is_no_id_and_no_key() {
+fn lone_surrogate_is_neither_id_nor_key() {
     let id = r#"{"message_type":"register","device_id":"\ud800"}"#;
     let parsed = DeviceMessage::parse(id);
     assert_eq!(parsed, Ok(DeviceMessage::Register { device_id: None, device_info: "null", device_port: None }));
@@ -74,7 +74,7 @@ fn half_a_surrogate_pair_is_no_id_and_no_key() {
 }
 
 #[test]
-fn each_endpoint_has_its_words() {
+fn each_endpoint_accepts_only_its_message_types() {
     let register = r#"{"message_type":"register"}"#;
     assert_eq!(ClientMessage::parse(register), Ok(ClientMessage::Unknown(Cow::Borrowed("register"))));
     let connect = r#"{"message_type":"connect"}"#;
@@ -82,7 +82,7 @@ fn each_endpoint_has_its_words() {
 }
 
 #[test]
-fn depth_is_counted_outside_of_strings_only() {
+fn nesting_depth_ignores_brackets_in_strings() {
     let nest = |levels: usize| format!(r#"{{"message_type":"x","y":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
     assert!(ClientMessage::parse(&nest(127)).is_ok());
     assert_eq!(ClientMessage::parse(&nest(128)), Err(Malformed::Json));
@@ -93,7 +93,7 @@ fn depth_is_counted_outside_of_strings_only() {
 }
 
 #[test]
-fn many_keys_are_no_trouble() {
+fn object_with_many_keys_is_parsed() {
     let keys = (0..20_000).map(|n| format!(r#","k{n}":0"#)).collect::<Vec<_>>().concat();
     assert!(ClientMessage::parse(&format!(r#"{{"message_type":"x"{keys}}}"#)).is_ok());
     let twice = format!(r#"{{"message_type":"x"{keys},"k7":0}}"#);
@@ -102,7 +102,7 @@ fn many_keys_are_no_trouble() {
 
 /// Strings are looked through in blocks: nothing depends on where in a block something stands.
 #[test]
-fn a_string_is_read_alike_wherever_its_parts_are() {
+fn string_parsing_does_not_depend_on_alignment() {
     const PARTS: [&str; 14] =
         ["\"", "\\\"", "\\\\", "\\", "\\n", "\\r\\n", "\\u00e9", "\\u00g9", "\\x", "\n", "\u{1f}", "\u{7f}", "é", " "];
     for before in 0..40 {

@@ -35,7 +35,7 @@ fn lines(harness: &Harness) -> Vec<String> {
 }
 
 #[test]
-fn a_whole_session_is_written_down_in_order() {
+fn session_is_recorded_in_order() {
     let mut harness = harness();
     harness.registers("d", "x");
     harness.connects("c", "x");
@@ -77,7 +77,7 @@ fn a_whole_session_is_written_down_in_order() {
 }
 
 #[test]
-fn a_refused_client_is_written_down_as_closed_by_the_server() {
+fn refused_client_is_recorded_as_closed_by_the_server() {
     let mut harness = harness();
     harness.connects("c", "nobody");
     assert_eq!(
@@ -92,7 +92,7 @@ fn a_refused_client_is_written_down_as_closed_by_the_server() {
 }
 
 #[test]
-fn filters_find() {
+fn filters_select_entries() {
     let mut harness = harness();
     harness.registers("d", "x");
     harness.registers("e", "y");
@@ -118,7 +118,7 @@ fn filters_find() {
 }
 
 #[test]
-fn the_oldest_is_forgotten_beyond_either_bound() {
+fn oldest_entry_is_evicted_beyond_either_bound() {
     let mut config = Config { journal: true, ..Config::default() };
     config.limits.journal_entries = 3;
     let mut few = Harness::new(config.clone());
@@ -145,7 +145,7 @@ fn the_oldest_is_forgotten_beyond_either_bound() {
 }
 
 #[test]
-fn what_faults_did_is_written_down() {
+fn faults_are_recorded_with_their_outcome() {
     let mut harness = harness();
     harness.registers("d", "x");
     harness.connects("c", "x");
@@ -183,7 +183,7 @@ fn what_faults_did_is_written_down() {
 }
 
 #[test]
-fn without_a_journal_nothing_is_written() {
+fn nothing_is_recorded_without_a_journal() {
     let mut harness = Harness::new(Config::default());
     harness.registers("d", "x");
     assert!(harness.relay.journal().is_none());

@@ -65,7 +65,7 @@ fn only_the_timers_use_the_timers_of_the_runtime() {
 }
 
 #[test]
-fn modules_name_only_their_own_layer_and_those_below() {
+fn modules_import_only_their_own_layer_and_lower_ones() {
     let code = Crate::read();
     let (mut wrong, mut checked) = (Vec::new(), 0);
     for module in code.modules().filter(|module| !module.path.is_empty()) {
@@ -90,14 +90,14 @@ fn words_above(module: &Module) -> Vec<String> {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn files_have_no_import_cycle() {
     let code = Crate::read();
     let graph: BTreeMap<_, _> = code.modules().map(|module| (module.path.clone(), code.imports_of(module))).collect();
     assert_eq!(circles(&graph), Vec::<Vec<String>>::new());
 }
 
 #[test]
-fn no_folders_import_each_other_in_a_circle() {
+fn folders_have_no_import_cycle() {
     let code = Crate::read();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for module in code.modules() {
@@ -144,7 +144,7 @@ fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_circle_is_found() {
+fn import_cycle_is_detected() {
     let arrow = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|&to| to.to_owned()).collect());
     let graph = BTreeMap::from([arrow("a", &["b"]), arrow("b", &["c"]), arrow("c", &["b", "d"]), arrow("d", &[])]);
     assert_eq!(circles(&graph), [["b", "c"]]);

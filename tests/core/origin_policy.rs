@@ -66,7 +66,7 @@ const DEVICE_ORIGINS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn pages_are_told_apart_by_host_and_origin() {
+fn origin_and_host_decide_whether_a_page_is_allowed() {
     let policy = Policy::new(&Config {
         allowed_hosts: vec!["Lab".into()],
         allowed_origins: vec!["https://panel.lab/".into()],
@@ -92,7 +92,7 @@ fn pages_are_told_apart_by_host_and_origin() {
 }
 
 #[test]
-fn two_hosts_are_one_too_many() {
+fn second_host_header_is_refused() {
     let policy = Policy::new(&Config::default());
     assert_eq!(policy.check("/", &["localhost", "localhost"], &[]), Err(Foreign::Ambiguous));
     assert_eq!(

@@ -35,7 +35,7 @@ impl Wake for Woken {
 }
 
 #[test]
-fn messages_come_out_in_order_then_the_last_words_then_the_end() {
+fn messages_come_in_order_then_the_error_then_the_end() {
     let outbox = outbox(10, 1000);
     outbox.push_forward(text("1"), true).unwrap();
     outbox.push(text("2"));
@@ -60,7 +60,7 @@ fn the_first_end_wins() {
 }
 
 #[test]
-fn too_many_messages_close_it() {
+fn overflow_by_messages_closes_the_outbox() {
     let outbox = outbox(2, 1000);
     outbox.push_forward(text("1"), true).unwrap();
     outbox.push(text("2"));
@@ -72,7 +72,7 @@ fn too_many_messages_close_it() {
 }
 
 #[test]
-fn too_many_bytes_close_it_and_room_comes_back() {
+fn overflow_by_bytes_closes_the_outbox_and_popping_frees_room() {
     let outbox = outbox(100, 10);
     outbox.push_forward(text("123456"), true).unwrap();
     assert_eq!(next(&outbox), message("123456", true));
@@ -81,7 +81,7 @@ fn too_many_bytes_close_it_and_room_comes_back() {
 }
 
 #[test]
-fn nothing_of_a_sender_comes_after_the_news_of_its_leaving() {
+fn no_forward_of_a_sender_follows_its_client_disconnected() {
     let (outbox, here) = (outbox(10, 1000), AtomicBool::new(true));
     outbox.push_forward_while(text("1"), true, &here).unwrap();
     here.store(false, Ordering::Release);
@@ -94,7 +94,7 @@ fn nothing_of_a_sender_comes_after_the_news_of_its_leaving() {
 }
 
 #[test]
-fn whoever_drains_is_woken_by_everything_that_comes() {
+fn every_push_and_signal_wakes_the_draining_task() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let cx = Context::from_waker(&waker);
@@ -117,7 +117,7 @@ fn whoever_drains_is_woken_by_everything_that_comes() {
 }
 
 #[test]
-fn without_room_no_message_comes_through() {
+fn only_signals_pass_while_the_transport_has_no_room() {
     let outbox = outbox(10, 1000);
     let cx = Context::from_waker(Waker::noop());
     outbox.push(text("1"));
@@ -133,7 +133,7 @@ fn without_room_no_message_comes_through() {
 }
 
 #[test]
-fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
+fn probe_resolves_on_a_pong_and_fails_on_close() {
     let outbox = outbox(10, 1000);
     let mut first = outbox.probe();
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Ping));
@@ -147,7 +147,7 @@ fn a_probe_is_answered_by_a_pong_and_fails_at_the_end() {
 }
 
 #[test]
-fn abandoning_counts_the_forwards_that_will_not_be_written() {
+fn drain_counts_unwritten_forwards() {
     let outbox = outbox(10, 1000);
     outbox.push(text("own"));
     outbox.push_forward(text("1"), true).unwrap();

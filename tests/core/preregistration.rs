@@ -20,7 +20,7 @@ fn metadata(name: &str) -> DeviceMetadata {
 }
 
 #[test]
-fn one_connection_expects_an_id_until_it_has_registered() {
+fn id_is_pre_registered_by_one_connection_until_it_registers() {
     let (preregistrations, id, one, other) = (PreRegistrations::default(), DeviceId::new("a"), outbox(), outbox());
     assert_eq!(
         preregistrations.pre_register(&id, metadata("1"), &one, true, 10),
@@ -41,7 +41,7 @@ fn one_connection_expects_an_id_until_it_has_registered() {
 }
 
 #[test]
-fn what_is_pending_goes_with_its_connection_and_nothing_else() {
+fn closed_connection_cancels_only_its_own_pending_pre_registrations() {
     let (preregistrations, one, other) = (PreRegistrations::default(), outbox(), outbox());
     for (name, by) in [("a", &one), ("b", &one), ("c", &other)] {
         preregistrations.pre_register(&DeviceId::new(name), metadata(name), by, false, 10).unwrap();
@@ -53,7 +53,7 @@ fn what_is_pending_goes_with_its_connection_and_nothing_else() {
 }
 
 #[test]
-fn there_are_at_most_so_many() {
+fn pre_registrations_are_limited() {
     let (preregistrations, by) = (PreRegistrations::default(), outbox());
     assert_eq!(preregistrations.pre_register(&DeviceId::new("a"), metadata("a"), &by, false, 1), Ok(()));
     assert_eq!(
@@ -69,7 +69,7 @@ fn there_are_at_most_so_many() {
 }
 
 #[test]
-fn the_group_is_the_announced_one_else_that_of_the_device_info() {
+fn group_is_the_pre_registered_one_or_that_of_the_device_info() {
     let info = r#"{"group_id":"own"}"#;
     let unnamed = DeviceMetadata { group_name: Cow::Borrowed(""), ..metadata("1") };
     for (metadata, info, group) in [
@@ -85,7 +85,7 @@ fn the_group_is_the_announced_one_else_that_of_the_device_info() {
 }
 
 #[test]
-fn a_group_id_counts_where_it_is_a_group_name() {
+fn group_id_is_used_if_it_is_a_valid_group_name() {
     let [longest, too_long] = [256, 257].map(|length| "x".repeat(length));
     let of = |text: &str| format!(r#"{{"a":[{{}}],"group_id":"{text}","b":1.50}}"#);
     for (info, group) in [
@@ -111,13 +111,13 @@ fn a_group_id_counts_where_it_is_a_group_name() {
 }
 
 #[test]
-fn the_type_of_a_payload_is_that_of_an_object() {
+fn only_an_object_payload_has_a_type() {
     assert_eq!(payload::type_of(r#" {"type":"offer"}"#).as_deref(), Some("offer"));
     assert_eq!(payload::type_of(r#"["offer"]"#), None);
 }
 
 #[test]
-fn pre_register_is_read_to_the_letter() {
+fn pre_register_messages_are_parsed_strictly() {
     let text = r#"{"message_type":"pre-register","group_name":"g","owner":"o","devices":[{"id":"a","name":"n","adb_port":1},{"id":"b"}]}"#;
     let device = |id: &str, name: &str, adb_port| Announced { id: id.into(), name: name.into(), adb_port };
     let message = PreRegister {
@@ -141,7 +141,7 @@ fn pre_register_is_read_to_the_letter() {
 }
 
 #[test]
-fn bodies_and_bare_payloads_are_read_to_the_letter() {
+fn polling_bodies_and_bare_payloads_are_parsed_strictly() {
     let body = PollBody::parse(r#"{"connection_id":"\u0061","payload":null,"device_id":7}"#).unwrap();
     assert_eq!((body.device_id, body.connection_id.as_deref(), body.payload), (None, Some("a"), Some("null")));
     assert_eq!(PollBody::parse("[]"), Err(Malformed::Envelope));
@@ -154,7 +154,7 @@ fn bodies_and_bare_payloads_are_read_to_the_letter() {
 }
 
 #[test]
-fn a_client_whose_request_names_the_device_speaks_in_payloads() {
+fn client_of_a_device_path_sends_and_receives_bare_payloads() {
     let mut harness = harness();
     harness.registers("d", "x");
     harness.hears("d");
@@ -172,7 +172,7 @@ fn a_client_whose_request_names_the_device_speaks_in_payloads() {
 }
 
 #[test]
-fn such_a_client_is_told_what_is_wrong() {
+fn client_of_a_device_path_receives_errors() {
     let mut harness = harness();
     harness.opens_at("early", "x");
     assert_eq!(harness.all_heard("early"), [error("Connection failed: Device not found: 'x'")]);
@@ -186,7 +186,7 @@ fn such_a_client_is_told_what_is_wrong() {
 }
 
 #[test]
-fn a_device_on_packets_hears_no_error_of_a_client_that_never_was() {
+fn packet_device_receives_client_disconnected_for_an_unknown_client() {
     let mut harness = harness();
     harness.opens_over_packets("d");
     harness.says("d", r#"{"message_type":"register","device_id":"x","device_port":8443}"#);

@@ -58,7 +58,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn payloads_come_out_as_they_went_in(payload in json_text()) {
+    fn payloads_are_relayed_byte_for_byte(payload in json_text()) {
         let mut harness = harness();
         harness.registers("d", "x");
         harness.connects("c", "x");
@@ -71,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn a_text_is_json_exactly_where_serde_json_says_so(text in prop_oneof![
+    fn parser_accepts_exactly_the_json_of_serde_json(text in prop_oneof![
         ".{0,40}",
         "[\\[\\]{}\",:0-9a-z \\\\]{0,40}",
         "-?[0-9.eE+-]{0,9}",
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn fields_are_those_that_serde_json_finds(payload in json_text(), more in json_text(), key in "[a-zA-Z_\u{e9}]{1,9}") {
+    fn parser_finds_the_fields_of_serde_json(payload in json_text(), more in json_text(), key in "[a-zA-Z_\u{e9}]{1,9}") {
         prop_assume!(!["message_type", "payload"].contains(&key.as_str()));
         let text = format!(r#" {{ "payload" : {payload} , "message_type":"forward","{key}":{more}}} "#);
         let fields: std::collections::HashMap<&str, &serde_json::value::RawValue> = serde_json::from_str(&text).unwrap();
@@ -98,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_peer_says_the_server_speaks_valid_json(texts in vec(prop_oneof![
+    fn server_sends_valid_json_for_any_input(texts in vec(prop_oneof![
         any::<String>(),
         any::<String>().prop_map(|id| format!(r#"{{"message_type":"register","device_id":{}}}"#, outbound::quote(&id))),
         any::<String>().prop_map(|id| format!(r#"{{"message_type":"connect","device_id":{}}}"#, outbound::quote(&id))),
@@ -132,14 +132,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn messages_reach_their_pair_only(acts in vec(act(), 1..80)) {
+    fn messages_reach_only_their_pair(acts in vec(act(), 1..80)) {
         model::run(acts);
     }
 }
 
 #[test]
 #[ignore = "long: `make soak`"]
-fn a_million_messages_reach_their_pair_only() {
+fn a_million_messages_reach_only_their_pair() {
     let mut runner = TestRunner::deterministic();
     let mut reached = 0;
     while reached < 1_000_000 {

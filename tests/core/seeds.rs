@@ -4,16 +4,16 @@ use crate::fuzzed;
 use crate::replay::replay;
 
 #[test]
-fn of_the_parser() {
+fn parser_holds_on_all_seeds() {
     replay("envelope", fuzzed::envelope);
 }
 
 #[test]
-fn of_the_sessions() {
+fn sessions_hold_on_all_seeds() {
     replay("sessions", fuzzed::sessions);
 }
 
 #[test]
-fn of_what_hooks_return() {
+fn hook_results_hold_on_all_seeds() {
     replay("hooks", fuzzed::hooks);
 }

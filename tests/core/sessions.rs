@@ -13,7 +13,7 @@ use crate::actors::{client_disconnected, client_msg, config, device_info, device
 use crate::harness::Harness;
 
 #[test]
-fn what_a_client_says_while_its_info_is_looked_at_waits() {
+fn client_texts_are_held_while_the_device_info_hook_is_pending() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.hold_device_info = true;
@@ -27,7 +27,7 @@ fn what_a_client_says_while_its_info_is_looked_at_waits() {
 }
 
 #[test]
-fn a_device_that_leaves_while_its_info_is_looked_at_was_never_there() {
+fn device_that_leaves_during_the_device_info_hook_is_not_found() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.hold_device_info = true;
@@ -38,7 +38,7 @@ fn a_device_that_leaves_while_its_info_is_looked_at_was_never_there() {
 }
 
 #[test]
-fn a_device_that_registers_anew_while_its_info_is_looked_at_is_looked_at_anew() {
+fn device_that_registers_again_during_the_device_info_hook_is_asked_again() {
     let mut harness = harness();
     harness.registers("old", "cvd-1");
     harness.hold_device_info = true;
@@ -52,7 +52,7 @@ fn a_device_that_registers_anew_while_its_info_is_looked_at_is_looked_at_anew() 
 }
 
 #[test]
-fn a_client_refused_by_the_filter_is_not_told_to_the_device() {
+fn device_is_not_notified_of_a_client_that_the_filter_refuses() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.hold_device_info = true;
@@ -65,7 +65,7 @@ fn a_client_refused_by_the_filter_is_not_told_to_the_device() {
 }
 
 #[test]
-fn a_peer_whose_config_can_not_be_had_is_refused() {
+fn peer_is_refused_when_its_config_fails() {
     let mut harness = harness();
     harness.ice = None;
     harness.registers("d", "cvd-1");
@@ -78,7 +78,7 @@ fn a_peer_whose_config_can_not_be_had_is_refused() {
 }
 
 #[test]
-fn new_ice_servers_reach_devices_at_once_and_failures_take_nothing_away() {
+fn new_ice_servers_are_sent_to_devices_and_a_failed_hook_keeps_the_old_ones() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.connects("c", "cvd-1");
@@ -99,7 +99,7 @@ fn new_ice_servers_reach_devices_at_once_and_failures_take_nothing_away() {
 }
 
 #[test]
-fn a_slow_client_is_closed_and_its_device_told_once() {
+fn slow_client_is_closed_and_its_device_notified_once() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.connects("c", "cvd-1");
@@ -126,7 +126,7 @@ fn a_slow_client_is_closed_and_its_device_told_once() {
 }
 
 #[test]
-fn a_slow_device_is_closed_and_its_clients_told() {
+fn slow_device_is_closed_and_its_clients_notified() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.connects("c", "cvd-1");
@@ -144,7 +144,7 @@ fn a_slow_device_is_closed_and_its_clients_told() {
 }
 
 #[test]
-fn a_replaced_device_can_unregister_nothing_and_forward_nothing() {
+fn replaced_device_cannot_unregister_or_forward() {
     let mut harness = Harness::new(Config { on_duplicate: OnDuplicate::Replace, ..Config::default() });
     harness.registers("old", "cvd-1");
     harness.connects("c", "cvd-1");
@@ -161,7 +161,7 @@ fn a_replaced_device_can_unregister_nothing_and_forward_nothing() {
 }
 
 #[test]
-fn several_newcomers_for_a_dead_holder_the_first_gets_it() {
+fn first_of_several_newcomers_replaces_a_dead_holder() {
     let mut harness = harness();
     harness.registers("dead", "cvd-1");
     harness.freezes("dead");
@@ -174,7 +174,7 @@ fn several_newcomers_for_a_dead_holder_the_first_gets_it() {
 }
 
 #[test]
-fn a_holder_that_leaves_while_it_is_probed_makes_room_at_once() {
+fn holder_that_leaves_during_its_probe_frees_the_id_at_once() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.freezes("d");
@@ -186,7 +186,7 @@ fn a_holder_that_leaves_while_it_is_probed_makes_room_at_once() {
 }
 
 #[test]
-fn deadlines_are_for_those_who_have_said_nothing() {
+fn first_message_deadline_applies_to_silent_peers_only() {
     let mut harness = harness();
     harness.opens("d", Role::Device);
     harness.opens("c", Role::Client);
@@ -202,7 +202,7 @@ fn deadlines_are_for_those_who_have_said_nothing() {
 }
 
 #[test]
-fn dropping_a_session_leaves_as_leaving_does() {
+fn dropped_session_unregisters_like_one_that_leaves() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
     harness.connects("c", "cvd-1");

@@ -359,7 +359,7 @@ fn a_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn what_belongs_to_another_user_is_refused() {
+fn file_of_another_user_is_refused() {
     let state = State::new();
     // Root gives files away; others find a directory of root's.
     let is_root = chown(state.file("server.key"), Some(12345), None).is_ok();

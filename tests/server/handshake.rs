@@ -23,7 +23,7 @@ async fn answer(request: &str) -> String {
 }
 
 #[test]
-fn the_accept_key_is_that_of_rfc_6455() {
+fn accept_key_is_that_of_rfc_6455() {
     let request = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, upgrade\r\nUpgrade: WebSocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: x, webrtc-operator\r\n\
@@ -40,7 +40,7 @@ const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConne
 
 /// The server closes the connection, and the peer may wait for that (RFC 6455, 7.1.1): no timeout is to do it.
 #[test]
-fn who_says_goodbye_is_answered_and_hung_up_on_at_once() {
+fn close_frame_is_answered_and_the_connection_closed_at_once() {
     block_on(async {
         let limits = Limits { close_timeout: Duration::from_secs(3600), ..Limits::default() };
         let server = serve(Config { limits, ..Config::default() });
@@ -56,7 +56,7 @@ fn who_says_goodbye_is_answered_and_hung_up_on_at_once() {
 
 /// The goodbye is there to be read, though the peer went on talking: unread input would reset the connection.
 #[test]
-fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
+fn oversized_message_is_closed_with_1009_while_the_peer_still_sends() {
     block_on(async {
         let server = serve(Config::default());
         let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
@@ -80,7 +80,7 @@ fn a_message_that_is_too_large_is_told_even_to_those_who_go_on_with_it() {
 }
 
 #[test]
-fn every_no_is_json() {
+fn http_errors_are_json() {
     for (line, status) in [
         ("GET /nowhere HTTP/1.1", "404"),
         ("GET /connect_client HTTP/1.1", "426"),
@@ -99,7 +99,7 @@ fn every_no_is_json() {
 }
 
 #[test]
-fn a_path_is_matched_decoded_and_what_separates_stays_encoded() {
+fn paths_match_percent_decoded_except_separators() {
     for (path, status) in [
         ("/healt%68z", "200"),
         ("/%68%65%61%6c%74%68%7A?x=%79", "200"),
@@ -119,7 +119,7 @@ fn a_path_is_matched_decoded_and_what_separates_stays_encoded() {
 }
 
 #[test]
-fn the_errors_of_the_reference_have_their_type() {
+fn errors_of_the_reference_routes_have_a_type() {
     for (request, body) in [
         ("GET /connect", r#"{"error":"Method not allowed","type":"error"}"#),
         ("POST /%63onnect", r#"{"error":"Received Invalid JSON","type":"error"}"#),

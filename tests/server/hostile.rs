@@ -58,7 +58,7 @@ async fn answer(address: SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn beyond_the_cap_a_503_says_when_to_come_again() {
+fn connection_over_the_limit_gets_503_with_retry_after() {
     block_on(async {
         let server = limited(Limits { max_connections: 2, ..Limits::default() });
         let address = server.local_addr();
@@ -80,7 +80,7 @@ fn beyond_the_cap_a_503_says_when_to_come_again() {
 }
 
 #[test]
-fn a_thousand_slow_handshakes_keep_nobody_out() {
+fn slow_handshakes_do_not_block_new_connections() {
     block_on(async {
         let server = limited(Limits { max_opening: 100, ..Limits::default() });
         let mut slow = Vec::new();
@@ -95,7 +95,7 @@ fn a_thousand_slow_handshakes_keep_nobody_out() {
 }
 
 #[test]
-fn devices_and_clients_are_counted() {
+fn devices_and_clients_are_limited() {
     block_on(async {
         let server = limited(Limits { max_devices: 1, max_clients_per_device: 1, ..Limits::default() });
         let address = server.local_addr();
@@ -142,7 +142,7 @@ async fn floods(peer: &mut Dialed, message: Message) -> Option<String> {
 }
 
 #[test]
-fn whoever_sends_too_fast_is_told_and_sent_away() {
+fn peer_over_its_rate_gets_an_error_and_1008() {
     let slowly = Rate { per_second: 1, burst: 50 };
     let few_bytes = Rate { per_second: 1, burst: 4000 };
     let forward = Message::text(r#"{"message_type":"forward","client_id":1,"payload":1}"#);
@@ -170,7 +170,7 @@ fn whoever_sends_too_fast_is_told_and_sent_away() {
 }
 
 #[test]
-fn tiny_fragments_are_counted_as_they_come() {
+fn tiny_fragments_count_against_the_byte_rate() {
     block_on(async {
         let server = limited(Limits { bytes: Rate { per_second: 1, burst: 20_000 }, ..Limits::default() });
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
@@ -185,7 +185,7 @@ fn tiny_fragments_are_counted_as_they_come() {
 }
 
 #[test]
-fn a_first_message_may_be_smaller_only() {
+fn first_message_has_a_smaller_size_limit() {
     block_on(async {
         let server = limited(Limits { max_first_message: 1000, ..Limits::default() });
         let address = server.local_addr();
@@ -213,7 +213,7 @@ fn a_first_message_may_be_smaller_only() {
 }
 
 #[test]
-fn who_takes_nothing_of_what_is_written_is_given_up() {
+fn slow_consumer_is_closed_after_write_timeout() {
     block_on(async {
         let limits = Limits { outbox_bytes: 64 << 20, outbox_messages: 100_000, ..Limits::default() };
         let keepalive = cuttlefish_signaling::Keepalive { interval: None, ..Default::default() };
@@ -252,7 +252,7 @@ impl Hooks for Undecided {
 }
 
 #[test]
-fn while_a_hook_hangs_its_peer_is_not_read_without_end() {
+fn pending_hook_bounds_the_input_read_from_its_peer() {
     block_on(async {
         let rate = Rate { per_second: u32::MAX, burst: u32::MAX };
         // What comes once it is closed is thrown away, and not meant here.
@@ -294,7 +294,7 @@ impl Hooks for Slow {
 
 /// What one read took in and nobody could be given yet stays its peer's, whatever others say in between.
 #[test]
-fn while_a_hook_hangs_what_was_read_stays_whole() {
+fn input_read_during_a_pending_hook_is_kept_intact() {
     block_on(async {
         let go_on = Arc::new(Notify::new());
         // Half of the texts are held back: the others stay where they were read into.
@@ -361,7 +361,7 @@ impl Hooks for Fragile {
 }
 
 #[test]
-fn a_panic_ends_its_connection_only() {
+fn panic_ends_only_its_own_connection() {
     block_on(async {
         let config = Config { ice: IceSource::Hook, ..Config::default() };
         let server = serve_with(config, Arc::new(Fragile));
@@ -389,7 +389,7 @@ impl Hooks for Open {
 }
 
 #[test]
-fn what_others_can_reach_has_to_ask_who_they_are() {
+fn public_address_requires_authentication() {
     let everywhere = Config { host: [0, 0, 0, 0].into(), ..Config::default() };
     let bind = |config: &Config, hooks: Arc<dyn Hooks>| Server::bind(config.clone(), hooks, Arc::new(())).map(drop);
     let refused = bind(&everywhere, Arc::new(NoHooks)).unwrap_err().to_string();
@@ -400,7 +400,7 @@ fn what_others_can_reach_has_to_ask_who_they_are() {
 }
 
 #[test]
-fn pages_from_elsewhere_are_refused_before_anything_else() {
+fn foreign_origin_and_host_are_refused_on_every_path() {
     block_on(async {
         let server = serve(Config::default());
         let address = server.local_addr();

@@ -12,7 +12,7 @@ fn quick() -> Config {
 }
 
 #[test]
-fn a_peer_that_does_not_pong_is_dropped_and_the_other_side_told() {
+fn peer_without_pong_is_dropped_and_its_client_notified() {
     block_on(async {
         let server = serve(quick());
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
@@ -25,7 +25,7 @@ fn a_peer_that_does_not_pong_is_dropped_and_the_other_side_told() {
 }
 
 #[test]
-fn silent_peers_that_pong_stay() {
+fn silent_peers_that_pong_stay_connected() {
     block_on(async {
         let server = serve(quick());
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
@@ -38,7 +38,7 @@ fn silent_peers_that_pong_stay() {
 }
 
 #[test]
-fn a_server_that_never_pings_keeps_the_silent() {
+fn silent_peer_stays_connected_without_keepalive() {
     block_on(async {
         let keepalive = Keepalive { interval: None, timeout: Duration::from_millis(10) };
         let server = serve(Config { keepalive, ..Config::default() });

@@ -192,7 +192,7 @@ async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize
 }
 
 #[test]
-fn a_text_amid_the_parts_of_another_breaks_the_rules_of_frames() {
+fn text_frame_within_a_fragmented_message_is_closed_with_1002() {
     for between in [vec![], frame(FINAL | PING, b"", [0; 4])] {
         block_on(async {
             let server = serve(Config::default());
@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 4, ..ProptestConfig::default() })]
 
     #[test]
-    fn texts_come_out_whole_and_in_order_however_they_are_framed_and_cut(
+    fn texts_stay_whole_and_in_order_under_any_framing(
         all in vec(sent(), 1..12),
         mask in any::<[u8; 4]>(),
         chunks in prop_oneof![vec(1..40usize, 1..4), vec(1..9_000usize, 1..4), Just(vec![1 << 20])],

@@ -21,7 +21,7 @@ fn forward_to(id: u32) -> String {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_closed_and_its_device_told() {
+fn client_that_does_not_read_is_closed_and_its_device_notified() {
     block_on(async {
         let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
@@ -48,7 +48,7 @@ fn a_client_that_does_not_read_is_closed_and_its_device_told() {
 }
 
 #[test]
-fn five_hundred_that_do_not_read_delay_nobody() {
+fn five_hundred_stuck_clients_do_not_delay_others() {
     block_on(async {
         let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
@@ -78,7 +78,7 @@ fn five_hundred_that_do_not_read_delay_nobody() {
 }
 
 #[test]
-fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
+fn ping_flood_is_answered_without_delaying_others() {
     block_on(async {
         let server = serve(Config { limits: unhurried(), ..Config::default() });
         let address = server.local_addr();
@@ -94,7 +94,7 @@ fn a_flood_of_pings_is_answered_and_disturbs_nobody() {
 
 /// No keepalive here: that it does not read is found out by what waits for it.
 #[test]
-fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
+fn device_that_does_not_read_is_closed_and_its_clients_notified() {
     block_on(async {
         let keepalive = Keepalive { interval: None, ..Keepalive::default() };
         let server = serve(Config { keepalive, limits: unhurried(), ..Config::default() });
@@ -117,7 +117,7 @@ fn a_device_that_does_not_read_is_closed_and_its_clients_told_at_once() {
 }
 
 #[test]
-fn a_closed_peer_that_does_not_read_is_dropped_after_its_time() {
+fn closed_peer_that_does_not_read_is_dropped_after_close_timeout() {
     block_on(async {
         let limits = Limits { close_timeout: Duration::from_millis(200), ..unhurried() };
         let keepalive = Keepalive { interval: None, ..Keepalive::default() };

@@ -4,11 +4,11 @@ use crate::fuzzed;
 use crate::replay::replay;
 
 #[test]
-fn of_requests() {
+fn requests_hold_on_all_seeds() {
     replay("http", fuzzed::http);
 }
 
 #[test]
-fn of_connections() {
+fn connections_hold_on_all_seeds() {
     replay("connection", fuzzed::connection);
 }

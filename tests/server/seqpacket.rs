@@ -9,7 +9,7 @@ use crate::dial::{Dialed, Received, advance, block_on, serve};
 use crate::packets::Packets;
 
 #[test]
-fn forward_that_the_system_would_refuse_as_a_packet_is_an_error_and_its_sender_stays() {
+fn forward_larger_than_a_packet_is_refused_and_its_sender_stays() {
     block_on(async {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("devices");

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
 
 #[test]
-fn everybody_hears_1001_and_the_port_is_free() {
+fn stop_closes_peers_with_1001_and_frees_the_port() {
     block_on(async {
         let server = serve(Config::default());
         let address = server.local_addr();
@@ -25,7 +25,7 @@ fn everybody_hears_1001_and_the_port_is_free() {
 }
 
 #[test]
-fn those_who_do_not_answer_are_left_behind() {
+fn stop_does_not_wait_for_a_peer_without_close_frame() {
     block_on(async {
         let limits = Limits { close_timeout: Duration::from_secs(60), ..Limits::default() };
         let server = serve(Config { limits, ..Config::default() });
@@ -38,7 +38,7 @@ fn those_who_do_not_answer_are_left_behind() {
 }
 
 #[test]
-fn when_the_time_is_over_who_is_left_is_dropped() {
+fn stop_drops_connections_left_at_the_deadline() {
     block_on(async {
         let minute = Duration::from_secs(60);
         let limits = Limits { close_timeout: minute, goodbye_timeout: minute, ..Limits::default() };
@@ -51,7 +51,7 @@ fn when_the_time_is_over_who_is_left_is_dropped() {
 }
 
 #[test]
-fn what_was_accepted_before_the_stop_is_delivered() {
+fn forwards_accepted_before_stop_are_delivered() {
     block_on(async {
         let server = serve(Config::default());
         let address = server.local_addr();
@@ -71,7 +71,7 @@ fn what_was_accepted_before_the_stop_is_delivered() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_an_error_that_names_it() {
+fn bind_error_names_the_port_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let Err(error) = Server::bind(Config { port, ..Config::default() }, Arc::new(NoHooks), Arc::new(())) else {

@@ -3,7 +3,7 @@
 use cuttlefish_signaling::{Error, Tls};
 
 #[test]
-fn a_made_certificate_comes_with_its_authority_and_without_its_key() {
+fn self_signed_certificate_exposes_its_authority_but_no_key() {
     let tls = Tls::self_signed(&["localhost".into(), "127.0.0.1".into()], None).unwrap();
     let pem = tls.authority_pem().unwrap();
     assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"));
@@ -13,7 +13,7 @@ fn a_made_certificate_comes_with_its_authority_and_without_its_key() {
 }
 
 #[test]
-fn what_is_no_certificate_is_an_error() {
+fn invalid_certificate_is_an_error() {
     assert!(matches!(Tls::from_pem(b"", b"", None), Err(Error::Tls(_))));
     assert!(matches!(Tls::self_signed(&[], None), Err(Error::Tls(_))));
 }
