@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::dial::{block_on, serve, with_timeout};
+use crate::raw_peer::{CLOSE, FINAL, RawPeer, TEXT, frame, head};
 
 async fn answer(request: &str) -> String {
     let server = serve(Config::default());
@@ -35,47 +36,31 @@ fn accept_key_is_that_of_rfc_6455() {
     assert!(!answer.contains("extensions"), "{answer}");
 }
 
-const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// The server closes the connection, and the peer may wait for that (RFC 6455, 7.1.1): no timeout is to do it.
+/// The server closes the connection at once, without waiting for a timeout (RFC 6455, 7.1.1).
 #[test]
 fn close_frame_is_answered_and_the_connection_closed_at_once() {
     block_on(async {
         let limits = Limits { close_timeout: Duration::from_secs(3600), ..Limits::default() };
         let server = serve(Config { limits, ..Config::default() });
-        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-        // A close frame without a code, masked with zeros.
-        stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
-        let mut heard = Vec::new();
-        with_timeout("the end", stream.read_to_end(&mut heard)).await.unwrap();
-        assert!(heard.ends_with(b"\r\n\r\n\x88\x00"), "{:?}", String::from_utf8_lossy(&heard));
+        let mut peer = RawPeer::connect(server.local_addr(), "/register_device").await;
+        peer.send(&frame(FINAL | CLOSE, b"", [0; 4])).await;
+        assert_eq!(peer.read_to_end().await, b"\x88\x00");
     });
 }
 
-/// The goodbye is there to be read, though the peer went on talking: unread input would reset the connection.
+/// Unread input would reset the connection, and the peer could lose the close frame.
 #[test]
 fn oversized_message_is_closed_with_1009_while_the_peer_still_sends() {
     block_on(async {
         let server = serve(Config::default());
-        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
-        // A text frame of a megabyte, masked with zeros.
-        let mut frame = vec![0x81, 0xff];
-        frame.extend((1_u64 << 20).to_be_bytes());
-        frame.extend([0; 4]);
-        stream.write_all(&frame).await.unwrap();
+        let mut peer = RawPeer::connect(server.local_addr(), "/register_device").await;
+        peer.send(&head(FINAL | TEXT, 1 << 20, [0; 4])).await;
         for _ in 0..64 {
-            stream.write_all(&[b'x'; 16 * 1024]).await.unwrap();
+            peer.send(&[b'x'; 16 * 1024]).await;
             tokio::task::yield_now().await;
         }
-        let mut heard = Vec::new();
-        // It hangs up in the end; what it said before is what counts.
-        stream.shutdown().await.unwrap();
-        with_timeout("the goodbye", stream.read_to_end(&mut heard)).await.unwrap();
-        let close = [&[0x88, 17, 0x03, 0xf1][..], b"message too big"].concat();
-        assert!(heard.ends_with(&close), "{:?}", String::from_utf8_lossy(&heard));
+        peer.0.shutdown().await.unwrap();
+        assert_eq!(peer.read_to_end().await, [&[0x88, 17, 0x03, 0xf1][..], b"message too big"].concat());
     });
 }
 

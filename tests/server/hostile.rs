@@ -6,24 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::hooks::{AuthorizeRequest, HookFuture, Hooks, IceQuestion};
-use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::incidents::Incident;
-use cuttlefish_signaling::peer::{Grant, Peer};
+use cuttlefish_signaling::peer::Grant;
 use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, IceSource, Limits, NoHooks, Running, Server};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::dial::{Dialed, Received, block_on, serve, serve_with, with_timeout};
-
-const UPGRADE: &str = "GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+use crate::dial::{Dialed, Received, advance, block_on, serve, serve_with, with_timeout};
+use crate::raw_peer::upgrade;
 
 fn limited(limits: Limits) -> Arc<Running> {
     serve(Config { limits, ..Config::default() })
@@ -65,7 +61,7 @@ fn connection_over_the_limit_gets_503_with_retry_after() {
         let first = Dialed::open(address, "/register_device").await;
         let second = Dialed::open(address, "/connect_client").await;
         for path in ["/register_device", "/connect_client", "/devices", "/healthz", "/nonsense"] {
-            let told = answer(address, &UPGRADE.replace("/register_device", path)).await.to_lowercase();
+            let told = answer(address, &upgrade(path)).await.to_lowercase();
             assert!(told.starts_with("http/1.1 503 "), "{told}");
             assert!(told.contains("retry-after: 1\r\n") && told.contains("connection: close\r\n"), "{told}");
             assert!(told.ends_with(r#"{"error":"too many connections"}"#), "{told}");
@@ -111,7 +107,7 @@ fn devices_and_clients_are_limited() {
         again.hears(r#"{"error":"Connection failed: Too many clients of device 'honest'"}"#).await;
         assert_eq!(again.next().await, Received::Closed(1013));
         let mut late = TcpStream::connect(address).await.unwrap();
-        late.write_all(UPGRADE.as_bytes()).await.unwrap();
+        late.write_all(upgrade("/register_device").as_bytes()).await.unwrap();
         let mut told = [0; 13];
         late.read_exact(&mut told).await.unwrap();
         assert_eq!(&told, b"HTTP/1.1 503 ");
@@ -229,121 +225,15 @@ fn slow_consumer_is_closed_after_write_timeout() {
             device.says(&large).await;
         }
         device.round_trip().await;
-        server.clock().advance(Duration::from_millis(9_900));
-        drop(server.clock_turned());
+        advance(&server, Duration::from_millis(9_900)).await;
         assert!(device.round_trip().await.is_empty(), "it has 10 s");
-        server.clock().advance(Duration::from_millis(100));
-        drop(server.clock_turned());
+        advance(&server, Duration::from_millis(100)).await;
         device.hears(r#"{"message_type":"client_disconnected","client_id":1}"#).await;
         assert_eq!(server.incidents().of(Incident::SlowConsumer), 1);
         drop(stuck);
         drop(device);
         assert_healthy(&server).await;
     });
-}
-
-/// Never says what a client may see.
-struct Undecided;
-
-impl Hooks for Undecided {
-    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
-        Some(Box::pin(std::future::pending()))
-    }
-}
-
-#[test]
-fn pending_hook_bounds_the_input_read_from_its_peer() {
-    block_on(async {
-        let rate = Rate { per_second: u32::MAX, burst: u32::MAX };
-        // What comes once it is closed is thrown away, and not meant here.
-        let close_timeout = Duration::from_millis(10);
-        let limits = Limits { bytes: rate, messages: rate, close_timeout, ..Limits::default() };
-        let config = Config { limits, hook_timeout: Duration::from_secs(2), ..Config::default() };
-        let server = serve_with(config, Arc::new(Undecided));
-        let address = server.local_addr();
-        let _device = Dialed::device(address, "x").await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let upgrade = UPGRADE.replace("/register_device", "/connect_client");
-        stream.write_all(upgrade.as_bytes()).await.unwrap();
-        stream.write_all(&masked(br#"{"message_type":"connect","device_id":"x"}"#)).await.unwrap();
-        let text = masked(format!(r#"{{"message_type":"forward","payload":"{}"}}"#, "x".repeat(60_000)).as_bytes());
-        let mut taken = 0_usize;
-        let flood = async {
-            while stream.write_all(&text).await.is_ok() {
-                taken += text.len();
-            }
-        };
-        with_timeout("the end of the hook's time", flood).await;
-        // A MiB is held back, and the rest is what the system's buffers take.
-        assert!(taken < 16 * 1024 * 1024, "{taken} bytes were taken");
-    });
-}
-
-/// Says what a client may see when it is told to.
-struct Slow(Arc<Notify>);
-
-impl Hooks for Slow {
-    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
-        let told = Arc::clone(&self.0);
-        Some(Box::pin(async move {
-            told.notified().await;
-            Ok("{}".into())
-        }))
-    }
-}
-
-/// What one read took in and nobody could be given yet stays its peer's, whatever others say in between.
-#[test]
-fn input_read_during_a_pending_hook_is_kept_intact() {
-    block_on(async {
-        let go_on = Arc::new(Notify::new());
-        // Half of the texts are held back: the others stay where they were read into.
-        let limits = Limits { outbox_bytes: 65_536, ..Limits::default() };
-        let server = serve_with(Config { limits, ..Config::default() }, Arc::new(Slow(Arc::clone(&go_on))));
-        let address = server.local_addr();
-        let mut device = Dialed::device(address, "x").await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let upgrade = UPGRADE.replace("/register_device", "/connect_client");
-        stream.write_all(upgrade.as_bytes()).await.unwrap();
-        read_head(&mut stream).await;
-        let mut texts = masked(br#"{"message_type":"connect","device_id":"x"}"#);
-        for payload in 1..=40 {
-            let space = " ".repeat(3450);
-            texts.extend(masked(format!(r#"{{"message_type":"forward",{space}"payload":{payload}}}"#).as_bytes()));
-        }
-        stream.write_all(&texts).await.unwrap();
-        // Said after the server has read that: it reads again, for somebody else.
-        device.round_trip().await;
-        device.says(&format!(r#"{{"message_type":"?","more":"{}"}}"#, "#".repeat(12_000))).await;
-        device.hears(r#"{"error":"Unknown message type: ?"}"#).await;
-        go_on.notify_one();
-        for payload in 1..=40 {
-            device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{payload}}}"#)).await;
-        }
-    });
-}
-
-/// Up to the empty line behind a response's headers.
-async fn read_head(stream: &mut TcpStream) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(with_timeout("a response", stream.read_u8()).await.unwrap());
-    }
-}
-
-/// One text frame, masked with zeros.
-fn masked(text: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match u16::try_from(text.len()) {
-        Ok(length) if length > 125 => {
-            frame.push(0xFE);
-            frame.extend(length.to_be_bytes());
-        }
-        _ => frame.push(0x80 | u8::try_from(text.len()).unwrap()),
-    }
-    frame.extend([0; 4]);
-    frame.extend(text);
-    frame
 }
 
 /// Panics when it is asked about a device called so.
@@ -417,7 +307,7 @@ fn foreign_origin_and_host_are_refused_on_every_path() {
             ("/healthz", "Host: localhost\r\nHost: evil.example", "400", "More than one Host"),
         ];
         for (path, headers, status, words) in cases {
-            let request = UPGRADE.replace("/register_device", path).replace("Host: localhost", headers);
+            let request = upgrade(path).replace("Host: localhost", headers);
             let told = answer(address, &request.replace("Connection: Upgrade", "Connection: close, Upgrade")).await;
             assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
             assert!(told.ends_with(&format!(r#"{{"error":"{words}"}}"#)), "{told}");

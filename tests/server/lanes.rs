@@ -5,15 +5,10 @@ use cuttlefish_signaling::{Config, Running};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use crate::dial::{block_on, serve, with_timeout};
-
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const FINAL: u8 = 0x80;
+use crate::raw_peer::{CLOSE, CONTINUATION, FINAL, PING, PONG, RawPeer, TEXT, frame, next};
 
 /// Forwards of the client in the meantime.
 const ANSWERS: usize = 30;
@@ -40,24 +35,6 @@ fn sent() -> impl Strategy<Value = Sent> {
         2 => (size(), vec(any::<u8>(), 1..4), any::<bool>()).prop_map(|(size, cuts, ping)| Sent::InParts(size, cuts, ping)),
         1 => vec(any::<u8>(), 0..=125).prop_map(Sent::Ping),
     ]
-}
-
-fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ ..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
-        length @ ..65_536 => {
-            frame.push(0xfe);
-            frame.extend(u16::try_from(length).unwrap().to_be_bytes());
-        }
-        length => {
-            frame.push(0xff);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
 
 fn forward(number: usize, size: usize) -> (String, String) {
@@ -87,7 +64,7 @@ fn spell(all: &[Sent], mask: [u8; 4]) -> (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
                         bytes.extend(frame(FINAL | PING, &[opcode], mask));
                         pongs.push(vec![opcode]);
                     }
-                    (opcode, start) = (0, end);
+                    (opcode, start) = (CONTINUATION, end);
                 }
                 bytes.extend(frame(FINAL | opcode, &text.as_bytes()[start..], mask));
                 texts.push(heard.into_bytes());
@@ -101,62 +78,30 @@ fn spell(all: &[Sent], mask: [u8; 4]) -> (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (bytes, texts, pongs)
 }
 
-/// A pipe to the server, which says WebSocket by hand.
-struct Pipe(DuplexStream);
-
-impl Pipe {
-    async fn open(server: &Running, path: &str, width: usize, first: &str) -> Self {
-        let (mut ours, theirs) = tokio::io::duplex(width);
-        drop(server.serve_in_memory(theirs));
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        ours.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(ours.read_u8().await.unwrap());
-        }
-        ours.write_all(&frame(FINAL | TEXT, first.as_bytes(), [1, 2, 3, 4])).await.unwrap();
-        Self(ours)
-    }
-
-    async fn hears(&mut self) -> (u8, Vec<u8>) {
-        next(&mut self.0).await
-    }
-}
-
-/// The opcode and payload of the next frame, which is to be whole and not masked (docs/protocol.md 2.8).
-async fn next(stream: &mut (impl AsyncReadExt + Unpin)) -> (u8, Vec<u8>) {
-    let first = stream.read_u8().await.unwrap();
-    assert_eq!(first & !0x0f, FINAL);
-    let length = match stream.read_u8().await.unwrap() {
-        126 => usize::from(stream.read_u16().await.unwrap()),
-        127 => usize::try_from(stream.read_u64().await.unwrap()).unwrap(),
-        length => usize::from(length),
-    };
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).await.unwrap();
-    (first & 0x0f, payload)
+/// A peer in memory that has sent its first message.
+async fn open(server: &Running, path: &str, width: usize, first: &str) -> RawPeer<DuplexStream> {
+    let mut peer = RawPeer::in_memory(server, path, width).await;
+    peer.send(&frame(FINAL | TEXT, first.as_bytes(), [1, 2, 3, 4])).await;
+    peer
 }
 
 async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize], width: usize) {
     let (bytes, texts, pongs) = spell(all, mask);
     let register = r#"{"message_type":"register","device_id":"cvd-1"}"#;
-    let mut device = Pipe::open(server, "/register_device", width, register).await;
-    device.hears().await;
+    let mut device = open(server, "/register_device", width, register).await;
+    device.next().await;
     let connect = r#"{"message_type":"connect","device_id":"cvd-1"}"#;
-    let mut client = Pipe::open(server, "/connect_client", width, connect).await;
-    client.hears().await;
-    client.hears().await;
-    let (mut from_server, mut to_server) = tokio::io::split(device.0);
-    let (mut from_house, mut to_house) = tokio::io::split(client.0);
+    let mut client = open(server, "/connect_client", width, connect).await;
+    client.next().await;
+    client.next().await;
+    let (mut device_reader, mut device_writer) = tokio::io::split(device.0);
+    let (mut client_reader, mut client_writer) = tokio::io::split(client.0);
     let sending = async {
         let mut sizes = chunks.iter().cycle();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
-            to_server.write_all(now).await.unwrap();
+            device_writer.write_all(now).await.unwrap();
             // Let the server come to what there is.
             tokio::task::yield_now().await;
             rest = later;
@@ -165,14 +110,14 @@ async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize
     let answering = async {
         for number in 0..ANSWERS {
             let text = format!(r#"{{"message_type":"forward","payload":{number}}}"#);
-            to_house.write_all(&frame(FINAL | TEXT, text.as_bytes(), mask)).await.unwrap();
+            client_writer.write_all(&frame(FINAL | TEXT, text.as_bytes(), mask)).await.unwrap();
             tokio::task::yield_now().await;
         }
     };
     let device_hears = async {
         let (mut pongs, mut answers) = (pongs.into_iter(), 0);
         while pongs.len() > 0 || answers < ANSWERS {
-            let (opcode, payload) = next(&mut from_server).await;
+            let (opcode, payload) = next(&mut device_reader).await;
             if opcode == PONG {
                 assert_eq!(Some(payload), pongs.next());
             } else {
@@ -184,7 +129,7 @@ async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize
     };
     let client_hears = async {
         for text in &texts {
-            let (opcode, payload) = next(&mut from_house).await;
+            let (opcode, payload) = next(&mut client_reader).await;
             assert!((opcode, &payload) == (TEXT, text), "{} bytes instead of {}", payload.len(), text.len());
         }
     };
@@ -197,13 +142,13 @@ fn text_frame_within_a_fragmented_message_is_closed_with_1002() {
         block_on(async {
             let server = serve(Config::default());
             let register = r#"{"message_type":"register","device_id":"cvd-1"}"#;
-            let mut device = Pipe::open(&server, "/register_device", 1 << 16, register).await;
-            device.hears().await;
+            let mut device = open(&server, "/register_device", 1 << 16, register).await;
+            device.next().await;
             let (text, _) = forward(0, 10);
             let parts = [frame(TEXT, b"{", [0; 4]), between, frame(FINAL | TEXT, text.as_bytes(), [0; 4])].concat();
-            device.0.write_all(&parts).await.unwrap();
+            device.send(&parts).await;
             let heard = loop {
-                match with_timeout("a goodbye", device.hears()).await {
+                match device.next().await {
                     (PONG, _) => {}
                     heard => break heard,
                 }

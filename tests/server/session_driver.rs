@@ -1,0 +1,92 @@
+//! The session driver: input of a peer while a hook is pending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::hooks::{HookFuture, Hooks};
+use cuttlefish_signaling::hub::Device;
+use cuttlefish_signaling::peer::Peer;
+use cuttlefish_signaling::rate::Rate;
+use cuttlefish_signaling::{Config, Limits};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+use crate::dial::{Dialed, block_on, serve_with, with_timeout};
+use crate::raw_peer::{RawPeer, text};
+
+const CONNECT: &str = r#"{"message_type":"connect","device_id":"x"}"#;
+
+/// Filters device info, and never decides.
+struct NeverDecides;
+
+impl Hooks for NeverDecides {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
+        Some(Box::pin(std::future::pending()))
+    }
+}
+
+#[test]
+fn pending_hook_bounds_the_input_read_from_its_peer() {
+    block_on(async {
+        let rate = Rate { per_second: u32::MAX, burst: u32::MAX };
+        // The input that is discarded after the close is not meant here.
+        let close_timeout = Duration::from_millis(10);
+        let limits = Limits { bytes: rate, messages: rate, close_timeout, ..Limits::default() };
+        let config = Config { limits, hook_timeout: Duration::from_secs(2), ..Config::default() };
+        let server = serve_with(config, Arc::new(NeverDecides));
+        let _device = Dialed::device(server.local_addr(), "x").await;
+        let mut client = RawPeer::connect(server.local_addr(), "/connect_client").await;
+        client.send(&text(CONNECT)).await;
+        let forward = text(&format!(r#"{{"message_type":"forward","payload":"{}"}}"#, "x".repeat(60_000)));
+        let mut taken = 0_usize;
+        let flood = async {
+            while client.0.write_all(&forward).await.is_ok() {
+                taken += forward.len();
+            }
+        };
+        with_timeout("the end of the hook's time", flood).await;
+        // A MiB is held back; the system's buffers take the rest.
+        assert!(taken < 16 * 1024 * 1024, "{taken} bytes were taken");
+    });
+}
+
+/// Filters device info once it is notified.
+struct DecidesWhenNotified(Arc<Notify>);
+
+impl Hooks for DecidesWhenNotified {
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
+        let decide = Arc::clone(&self.0);
+        Some(Box::pin(async move {
+            decide.notified().await;
+            Ok("{}".into())
+        }))
+    }
+}
+
+/// Input that waits for the hook is kept apart from the buffer that all connections share.
+#[test]
+fn input_read_during_a_pending_hook_is_kept_intact() {
+    block_on(async {
+        let decide = Arc::new(Notify::new());
+        // Half of the texts are held back. The others stay in the buffer that they were read into.
+        let limits = Limits { outbox_bytes: 65_536, ..Limits::default() };
+        let hooks = Arc::new(DecidesWhenNotified(Arc::clone(&decide)));
+        let server = serve_with(Config { limits, ..Config::default() }, hooks);
+        let mut device = Dialed::device(server.local_addr(), "x").await;
+        let mut client = RawPeer::connect(server.local_addr(), "/connect_client").await;
+        let mut texts = text(CONNECT);
+        for payload in 1..=40 {
+            let space = " ".repeat(3450);
+            texts.extend(text(&format!(r#"{{"message_type":"forward",{space}"payload":{payload}}}"#)));
+        }
+        client.send(&texts).await;
+        // The server has read the texts before it reads this, for another connection.
+        device.round_trip().await;
+        device.says(&format!(r#"{{"message_type":"?","more":"{}"}}"#, "#".repeat(12_000))).await;
+        device.hears(r#"{"error":"Unknown message type: ?"}"#).await;
+        decide.notify_one();
+        for payload in 1..=40 {
+            device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{payload}}}"#)).await;
+        }
+    });
+}
