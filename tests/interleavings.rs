@@ -1,5 +1,5 @@
-//! Hub, relay and outbox under schedules of shuttle's choosing: every lock and every atomic is a place where another thread
-//! may go on. `make test-interleavings`; a failure prints the schedule that `shuttle::replay` takes.
+//! Hub, relay and outbox under schedules that shuttle chooses: threads switch at every lock and atomic.
+//! `make test-interleavings`; a failure prints the schedule for `shuttle::replay`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::future::poll_fn;
@@ -16,10 +16,10 @@ use cuttlefish_signaling::relay::Relay;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-/// Schedules of each kind for each test.
+/// Schedules of each kind per test.
 const SCHEDULES: usize = 2_000;
 
-/// Strikes everything.
+/// Matches every forward.
 const DROP: Rule = Rule {
     effect: Effect::Drop,
     to: None,
@@ -31,7 +31,7 @@ const DROP: Rule = Rule {
     times: None,
 };
 
-/// Under random schedules, and under those that find what takes few switches at the wrong moment (PCT).
+/// Runs the test under random schedules, and under PCT schedules, which find bugs that need few switches.
 fn under_all_schedules(test: fn()) {
     shuttle::check_random(test, SCHEDULES);
     shuttle::check_pct(test, SCHEDULES, 3);
@@ -62,7 +62,8 @@ fn attach(hub: &Hub, device: &Device, outbox: &Arc<Outbox>) -> Option<Arc<Client
     hub.attach(device, device.info.clone(), &Arc::new(Peer::anonymous(Role::Client)), outbox, 100).unwrap()
 }
 
-/// An edge: takes what there is until the end, sleeping in between as a pump does. Returns the messages.
+/// Takes all messages until the end and sleeps in between, as a pump does. Returns the messages and the number of
+/// forwards.
 fn pump(outbox: &Outbox) -> (Vec<String>, u64) {
     let (mut heard, mut forwards) = (Vec::new(), 0);
     loop {
@@ -78,7 +79,7 @@ fn pump(outbox: &Outbox) -> (Vec<String>, u64) {
     }
 }
 
-/// What waits now, without waiting for more.
+/// The messages that are queued now.
 fn waiting(outbox: &Outbox) -> Vec<String> {
     let cx = std::task::Context::from_waker(std::task::Waker::noop());
     let mut heard = Vec::new();
@@ -156,7 +157,7 @@ fn client_attached_while_its_device_leaves_is_disconnected() {
         };
         hub.unregister(&device);
         let attached = coming.join().unwrap();
-        assert_eq!(client.is_closed(), attached, "who was attached is told, who was not is not");
+        assert_eq!(client.is_closed(), attached, "closed if and only if it was attached");
         assert!(device.clients().is_empty());
         let heard = waiting(&client);
         assert_eq!(heard.len(), if attached { 2 } else { 0 }, "device info, then the news: {heard:?}");
@@ -259,7 +260,7 @@ fn push_never_loses_the_wakeup() {
             thread::spawn(move || block_on(poll_fn(|cx| outbox.poll_next(cx, true))))
         };
         outbox.push(outbound::device_msg("1"));
-        // Where the wake was lost, shuttle calls it a deadlock.
+        // Shuttle reports a lost wakeup as a deadlock.
         assert!(matches!(edge.join().unwrap(), Outgoing::Message { .. }));
     });
 }

@@ -1,4 +1,4 @@
-//! Assertions in the language of the protocol, for tests that need more than a transcript says.
+//! Helpers in terms of the protocol, for tests beyond the transcripts.
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::peer::Role;
@@ -28,7 +28,7 @@ impl Harness {
         self.says(device, &format!(r#"{{"message_type":"forward","client_id":{id},"payload":{payload}}}"#));
     }
 
-    /// Everything it has heard since it was asked last.
+    /// All messages since the last call.
     pub fn all_heard(&mut self, name: &str) -> Vec<String> {
         std::iter::from_fn(|| self.hears(name)).collect()
     }

@@ -1,4 +1,4 @@
-//! Where client ids begin, and which last ids are remembered (docs/protocol.md 2.5).
+//! The first client id, and the last ids of devices that have left (docs/protocol.md 2.5).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The gate: how many get in, in all, of one address, in a second; and who goes where too many are opening.
+//! Connection limits: in total, per address, per second, and while opening.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ fn total_connections_are_limited_and_released_permits_are_reused() {
     let third = limiter.acquire(address("10.0.0.2"), now);
     assert_eq!([first.turned_away, second.turned_away, third.turned_away], [None, None, Some("Too many connections")]);
     drop(third);
-    assert!(limiter.acquire(address("10.0.0.2"), now).turned_away.is_some(), "who was turned away has taken no room");
+    assert!(limiter.acquire(address("10.0.0.2"), now).turned_away.is_some(), "a refused connection takes no permit");
     drop(first);
     assert_eq!(limiter.acquire(address("10.0.0.2"), now).turned_away, None);
     assert_eq!(incidents.of(Incident::TurnedAway), 2);

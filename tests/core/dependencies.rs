@@ -1,8 +1,8 @@
-//! The lock file holds what it should: versions without known advisories, and no HTTP/2.
+//! The lock file: versions without known advisories, and no HTTP/2.
 
 use std::path::Path;
 
-/// Crates, and the least version of each that may be built with.
+/// Crates with their minimum versions.
 const FLOORS: [(&str, [u32; 3]); 4] =
     [("rustls", [0, 23, 45]), ("rustls-webpki", [0, 103, 13]), ("pyo3", [0, 29, 0]), ("tokio-tungstenite", [0, 30, 0])];
 

@@ -1,5 +1,5 @@
-//! Registrations of one id at every point of each other's lives: who is alive keeps it, who is dead gives way, and who was
-//! refused takes nothing along.
+//! Registrations of one id in random order: a live holder keeps it, a dead holder is replaced, and a refused device
+//! unregisters nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::harness::Harness;
 enum Act {
     Open(u8),
     Register(u8),
-    /// Stops to answer pings.
+    /// Stops answering pings.
     Freeze(u8),
     Forward(u8),
     Leave(u8),
@@ -34,7 +34,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Who holds the id, by the device info it registered with.
+/// The holder of the id, by the device info it registered with.
 fn holder(harness: &Harness) -> Option<String> {
     let device = harness.hub.device(&DeviceId::new("x"))?;
     Some(outbound::info_of(&device.info).trim_matches('"').to_owned())
@@ -60,13 +60,13 @@ proptest! {
                 Act::Register(n) | Act::Forward(n) | Act::Freeze(n) | Act::Leave(n) if !there.contains(&format!("d{n}")) => {}
                 Act::Register(n) => {
                     let name = format!("d{n}");
-                    // The second time on one connection ends it.
+                    // A second registration on one connection closes it.
                     ends_itself = Some(name.clone());
                     harness.says(&name, &format!(r#"{{"message_type":"register","device_id":"x","device_info":"{name}"}}"#));
                 }
                 Act::Forward(n) => {
                     let name = format!("d{n}");
-                    // Without a registration that ends it.
+                    // A forward without a registration closes the connection.
                     harness.says(&name, r#"{"message_type":"forward","client_id":7,"payload":1}"#);
                 }
                 Act::Freeze(n) => {

@@ -1,4 +1,4 @@
-//! Faults: what each does, to which forwards, how they combine, and that the books balance whatever they do.
+//! Faults: their effects and filters, how they combine, and that the ledger balances under all of them.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn pair() -> Harness {
     harness
 }
 
-/// The numbers the device heard as payloads.
+/// The numbers that the device got as payloads.
 fn numbers(harness: &mut Harness) -> Vec<u32> {
     let number = |text: String| text.split(r#""payload":"#).nth(1)?.trim_end_matches('}').parse().ok();
     harness.all_heard("d").into_iter().filter_map(number).collect()
@@ -119,7 +119,7 @@ fn nth_times_and_probability_select_among_matches() {
     assert_eq!(numbers(&mut harness), [2, 3]);
     assert_eq!(disarm(&mut harness, id).hits, 2);
 
-    // The same seed, the same luck; another one, another.
+    // The same seed gives the same result, another seed another.
     let lucky = |seed| {
         let mut harness = pair();
         harness.relay.set_seed(seed);
@@ -177,7 +177,7 @@ fn delayed_forwards_keep_their_order_and_are_overtaken_by_others() {
     assert_eq!(numbers(&mut harness), (0..20).collect::<Vec<_>>());
     sends(&mut harness, 20..22);
     assert_eq!(disarm(&mut harness, id).hits, 22);
-    assert_eq!(numbers(&mut harness), [20, 21], "what is held back goes on when the rule goes");
+    assert_eq!(numbers(&mut harness), [20, 21], "held forwards are released when the rule is disarmed");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn disconnect_fault_closes_after_the_message_and_notifies_the_peer() {
 #[test]
 fn rules_apply_in_the_order_they_were_armed() {
     let mut harness = pair();
-    // What is delayed is doubled when it is let go, and one of the two is lost.
+    // A delayed forward is duplicated on its release, and one of the two copies is dropped.
     harness.relay.arm(rule(Effect::Delay { by: ms(10), jitter: ms(0) }));
     harness.relay.arm(rule(Effect::Duplicate));
     let drop = harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
@@ -353,7 +353,7 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
-    /// Whatever rules come and go: at rest the books balance, and without rules all is as ever.
+    /// For all rules armed and disarmed: at rest the ledger balances, and without rules forwards pass unchanged.
     #[test]
     fn ledger_balances_under_any_faults(acts in vec(act(), 0..60)) {
         let mut harness = Harness::new(Config { journal: true, ..Config::default() });

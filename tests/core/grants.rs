@@ -1,4 +1,4 @@
-//! What `authorize` grants: devices outside of it are to a peer as if they were not there.
+//! Grants of `authorize`: a device outside of a peer's grant looks unregistered to that peer.
 
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ fn grant_patterns_cover_ids() {
     assert!(Grant::default().covers(&DeviceId::new("anything")));
 }
 
-/// All that a client without a grant for it hears of a device, with when; there or not.
+/// All messages, each with its second, to a client whose grant does not cover a device. `there` tells whether the device
+/// is registered.
 fn seen_from_outside(there: bool, wait: Duration) -> (Vec<(u64, String)>, Option<End>, usize) {
     let mut harness = Harness::new(Config { device_wait_timeout: Some(wait), ..Config::default() });
     if there {
@@ -98,7 +99,7 @@ fn device_may_register_only_ids_of_its_grant() {
 }
 
 proptest! {
-    /// An id is a stranger's: no pattern may make it expensive or panic.
+    /// Ids are untrusted: no pattern may make matching slow or panic.
     #[test]
     fn covering_any_id_does_not_panic(id in ".{0,2000}", pattern in "[a*?]{0,12}") {
         let grant = for_devices(&[&pattern]);

@@ -1,4 +1,4 @@
-//! A house without sockets: peers are sessions and outboxes, the edge is [`Harness::settle`], time is a number.
+//! A server without sockets: peers are sessions and outboxes, [`Harness::settle`] is the transport, time is a number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use cuttlefish_signaling::session::{
 };
 use tokio::sync::oneshot;
 
-/// What `unique` client ids are made from here.
+/// The time from which `unique` client ids are made.
 pub const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
 /// The largest packet that the system takes.
@@ -33,7 +33,7 @@ pub struct Harness {
     pub incidents: Arc<Incidents>,
     pub now: Instant,
     pub ice: Option<IceServers>,
-    /// Device info questions are kept back rather than answered, as by a slow hook.
+    /// Device info questions are left pending, as by a slow hook.
     pub hold_device_info: bool,
     /// Devices that open from now on are Cuttlefish's own: they hear no errors.
     pub cuttlefish: bool,
@@ -55,7 +55,7 @@ pub struct Actor {
     frozen: bool,
 }
 
-/// Writes journals at second 1.
+/// A journal clock that stands at second 1.
 struct Unmoved;
 
 impl JournalObserver for Unmoved {
@@ -69,7 +69,7 @@ impl JournalObserver for Unmoved {
 impl Harness {
     pub fn new(config: Config) -> Self {
         let client_ids = config.client_ids;
-        let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core asks nobody") };
+        let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core has no hooks: set fixed ICE servers") };
         let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(Unmoved))));
         Self {
             hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
@@ -116,7 +116,7 @@ impl Harness {
         self.enters(name, outbox, DeviceSession::over_packets(context, now), Step::Done);
     }
 
-    /// Somebody on the control socket.
+    /// A connection to the control socket.
     pub fn opens_control(&mut self, name: &str) {
         let context = self.context(Peer::anonymous(Role::Device));
         let outbox = Arc::clone(&context.outbox);
@@ -206,7 +206,7 @@ impl Harness {
         self.settle();
     }
 
-    /// What the peer heard next, if anything.
+    /// The next message to the peer, if there is one.
     pub fn hears(&mut self, name: &str) -> Option<String> {
         self.peer(name).heard.pop_front()
     }
@@ -215,7 +215,7 @@ impl Harness {
         self.relay.ledger().read()
     }
 
-    /// Answers a question that was kept back.
+    /// Answers a pending question.
     pub fn answers(&mut self, name: &str, answer: Answer) {
         let now = self.now;
         let peer = self.peer(name);
@@ -254,14 +254,14 @@ impl Harness {
         }
     }
 
-    /// Lets go what faults hold back for no longer than until now; returns when there will be more.
+    /// Releases the forwards whose hold by a fault ends now; returns when the next ones are due.
     pub fn releases(&mut self) -> Option<Instant> {
         let next = self.relay.release(&TaskContext::from_waker(Waker::noop()), self.now);
         self.settle();
         next
     }
 
-    /// Does what edges do until nothing moves: drains outboxes, hears probes, feeds what was held back.
+    /// Drains outboxes, answers probes and feeds held texts until nothing changes, as the transports do.
     pub fn settle(&mut self) {
         while self.names().iter().any(|name| self.turn(name)) {}
     }

@@ -1,4 +1,4 @@
-//! The hub: ownership, ids, waiting, observers; and many threads at once.
+//! The hub: ownership, ids, waiting clients, observers, and many threads at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ fn failed_registration_cannot_unregister_the_holder() {
     assert!(Arc::ptr_eq(&hub.register(&loser, &config, None).unwrap_err(), &holder));
     hub.unregister(&loser);
     assert!(Arc::ptr_eq(&hub.device(&holder.id).unwrap(), &holder));
-    assert_eq!(drain(&loser.outbox), [""; 0], "no config for who is not registered");
+    assert_eq!(drain(&loser.outbox), [""; 0], "no config without a registration");
     hub.unregister(&holder);
     assert!(hub.device(&holder.id).is_none());
 }
@@ -197,8 +197,8 @@ fn waiting_client_is_woken_once_and_can_stop_waiting() {
     assert_eq!(fickle.poll_next(&cx, true), Poll::Pending);
 }
 
-/// Clients come, forward and go on some threads while the device forwards on another: each side hears what is meant
-/// for it, and nothing of a client after the news that it has left.
+/// Clients connect, forward and leave on some threads while the device forwards on another. Each side gets only its own
+/// messages, and the device nothing of a client after `client_disconnected`.
 #[test]
 fn forwards_keep_their_order_across_threads() {
     let hub = Hub::new(Arc::new(()), 100, || 1);

@@ -1,4 +1,4 @@
-//! ICE servers: what is told to peers, and what is no ICE server. More of it is tested from Python.
+//! ICE servers: their rendering and validation. Python tests cover more.
 
 use std::time::{Duration, SystemTime};
 

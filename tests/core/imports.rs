@@ -80,7 +80,7 @@ fn module(root: &Path, file: &Path) -> (String, Module) {
     let text = std::fs::read_to_string(file).unwrap();
     let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let path = parts.join("::");
-    // How far a name can be seen is no import.
+    // A visibility path is not an import.
     let code = code.join("\n").replace("pub(in crate::server)", "pub");
     (path.clone(), Module { path, file: relative.to_owned(), code })
 }
@@ -162,7 +162,7 @@ fn inline(module: &str, code: &str) -> Vec<String> {
     paths
 }
 
-/// What `pub use` gives on: by its name here, the full path.
+/// Re-exports of `pub use`: the local name and the full path.
 fn exports_of(module: &str, code: &str) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     for keyword in ["pub use ", "pub(crate) use ", "pub(super) use "] {

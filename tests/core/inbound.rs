@@ -1,4 +1,4 @@
-//! Words: what counts as an id, and what the parser makes of odd texts. Most of it is in the transcripts.
+//! Inbound messages: ids and unusual texts. The transcripts have most cases.
 
 use std::borrow::Cow;
 
@@ -100,7 +100,7 @@ fn object_with_many_keys_is_parsed() {
     assert_eq!(ClientMessage::parse(&twice), Err(Malformed::Envelope));
 }
 
-/// Strings are looked through in blocks: nothing depends on where in a block something stands.
+/// Strings are scanned in blocks: the result does not depend on the position within a block.
 #[test]
 fn string_parsing_does_not_depend_on_alignment() {
     const PARTS: [&str; 14] =

@@ -1,4 +1,4 @@
-//! The journal: what is written down, in which order, how it is found again, and what is forgotten.
+//! The journal: its entries, their order, filters and eviction.
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::faults::{Effect, Rule};

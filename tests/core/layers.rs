@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["bindings"],
 ];
 
-/// What layers up to one may not name, the crates of I/O first: the lowest layer that may, and the words.
+/// Words that lower layers may not use, the I/O crates first: the lowest layer that may, and the words.
 const ABOVE: &[(&str, &[&str])] = &[
     ("bindings", &["pyo3"]),
     ("server::time", &["tokio::net", "tokio::spawn", "hyper", "axum", "tokio_tungstenite", "tokio_rustls"]),

@@ -1,4 +1,4 @@
-//! The core without sockets: words, sessions, hub, outbox.
+//! The core without sockets: protocol, sessions, hub, outbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 #![allow(clippy::too_many_lines, clippy::large_futures, unreachable_pub, missing_docs)]

@@ -1,4 +1,4 @@
-//! A model of who is connected to whom, and the house held against it: every message reaches its pair, and nobody else.
+//! A model of the connections, compared with the harness: every message reaches its pair, and no other peer.
 
 use std::collections::HashMap;
 
@@ -25,10 +25,10 @@ struct Model {
     last_ids: HashMap<u8, u32>,
 }
 
-/// Does these things, in this order, in a house and in the model. Returns how many forwards reached their receiver.
+/// Applies these actions in order to a harness and to the model. Returns the number of forwards that were delivered.
 ///
 /// # Panics
-/// Where they differ.
+/// If they differ.
 pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
     let mut harness = harness();
     let mut model = Model::default();
@@ -87,7 +87,7 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
         let everyone =
             model.devices.keys().map(|d| format!("d{d}")).chain(model.clients.keys().map(|c| format!("c{c}")));
         for peer in everyone.collect::<Vec<_>>() {
-            assert_eq!(harness.hears(&peer), None, "{peer} heard what was not meant for it");
+            assert_eq!(harness.hears(&peer), None, "{peer} got a message of another pair");
         }
         assert!(harness.balance().balances());
     }

@@ -1,4 +1,4 @@
-//! Which pages may use a server: pairs of `Host` and `Origin`.
+//! The origin policy: pairs of `Host` and `Origin` headers.
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::access::origin_policy::{Foreign, Policy};
@@ -7,9 +7,9 @@ fn check(policy: &Policy, path: &str, host: Option<&str>, origin: Option<&str>) 
     policy.check(path, host.as_slice(), origin.as_slice())
 }
 
-/// Host, origin, whether a client may come in. A server that allows the host `lab` and the origin `https://panel.lab`.
+/// Host, origin, and whether a client is allowed. The server allows the host `lab` and the origin `https://panel.lab`.
 const PAIRS: &[(Option<&str>, Option<&str>, bool)] = &[
-    // Programs, and pages that the server serves itself.
+    // Programs, and pages of the server itself.
     (None, None, true),
     (Some("127.0.0.1"), None, true),
     (Some("127.0.0.1:8080"), None, true),
@@ -32,7 +32,7 @@ const PAIRS: &[(Option<&str>, Option<&str>, bool)] = &[
     (Some("lab:8080"), Some("http://LAB:8080"), true),
     (Some("127.0.0.1:8080"), Some("https://panel.lab"), true),
     (Some("127.0.0.1:8080"), Some("https://PANEL.lab"), true),
-    // Pages from elsewhere.
+    // Foreign pages.
     (Some("127.0.0.1:8080"), Some("http://127.0.0.1:8081"), false),
     (Some("127.0.0.1:8080"), Some("http://localhost:8080"), false),
     (Some("127.0.0.1:8080"), Some("https://evil.example"), false),
@@ -45,7 +45,7 @@ const PAIRS: &[(Option<&str>, Option<&str>, bool)] = &[
     (Some("127.0.0.1:8080"), Some("https://panel.lab.evil.example"), false),
     (Some("127.0.0.1:8080"), Some("http://panel.lab"), false),
     (None, Some("http://127.0.0.1"), false),
-    // Names that were made to point here.
+    // DNS rebinding: foreign names that resolve to this server.
     (Some("evil.example"), None, false),
     (Some("evil.example:8080"), Some("http://evil.example:8080"), false),
     (Some("127.0.0.1.evil.example:8080"), None, false),
@@ -56,7 +56,7 @@ const PAIRS: &[(Option<&str>, Option<&str>, bool)] = &[
     (Some(""), None, false),
 ];
 
-/// Host and origin, that a device may have and a page may not: the same host, with another scheme or port.
+/// Host and origin that are allowed for a device only: the same host, with another scheme or port.
 const DEVICE_ORIGINS: &[(&str, &str)] = &[
     ("127.0.0.1:8080", "http://127.0.0.1:8081"),
     ("127.0.0.1:8080", "chrome-extension://127.0.0.1:8080"),
@@ -75,7 +75,7 @@ fn origin_and_host_decide_whether_a_page_is_allowed() {
     assert!(PAIRS.len() >= 40);
     for (host, origin, allowed) in PAIRS {
         assert_eq!(check(&policy, "/connect_client", *host, *origin).is_ok(), *allowed, "{host:?} {origin:?}");
-        // A device may get the scheme and the port of its origin wrong.
+        // A device's origin may have another scheme or port.
         let allowed = *allowed || DEVICE_ORIGINS.contains(&(host.unwrap_or_default(), origin.unwrap_or_default()));
         assert_eq!(check(&policy, "/register_device", *host, *origin).is_ok(), allowed, "devices: {host:?} {origin:?}");
     }

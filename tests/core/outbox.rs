@@ -1,4 +1,4 @@
-//! The outbox: order, bounds, ends, and who is woken.
+//! The outbox: order, bounds, ends and wakers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ fn messages_come_in_order_then_the_error_then_the_end() {
     outbox.push(text("2"));
     outbox.refuse(&Refusal::Binary);
     assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
-    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "that it is over is told at once");
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "the end is reported at once");
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("2", false));
     assert_eq!(next(&outbox), message(r#"{"error":"Received a binary message"}"#, false));

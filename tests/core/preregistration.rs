@@ -1,4 +1,4 @@
-//! Announced devices, their groups, and clients whose request names the device: without sockets.
+//! Pre-registered devices and their groups.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn id_is_pre_registered_by_one_connection_until_it_registers() {
     preregistrations.registered(&id);
     assert_eq!(preregistrations.pending(), 0);
     preregistrations.cancel(&one);
-    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "1", "it is what it was when it comes back");
+    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "1", "the metadata stays for its next registration");
     assert_eq!(preregistrations.pre_register(&id, metadata("2"), &other, false, 10), Ok(()));
     assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "2");
 }

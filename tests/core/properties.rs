@@ -1,4 +1,4 @@
-//! What holds for all input: payloads come out byte for byte, no text is too odd, messages reach their pair only.
+//! Properties of all input: payloads are relayed byte for byte, any text is handled, messages reach only their pair.
 
 use cuttlefish_signaling::protocol::inbound::bare_payload;
 use cuttlefish_signaling::protocol::{ClientMessage, DeviceMessage, Malformed, outbound};
@@ -39,7 +39,7 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// What is JSON no more, often: one character taken away, put in or exchanged.
+/// Often invalid JSON: one character removed, inserted or replaced.
 fn nearly(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let odd = prop_oneof!["[\\[\\]{}\",:0-9eE.+ \\\\tfnu-]", "[\u{0}-\u{1f}\u{7f}-\u{9f}]"];
     (text, any::<prop::sample::Index>(), 0..3, odd).prop_map(|(text, at, how, odd)| {

@@ -1,4 +1,4 @@
-//! What fuzzing starts from, and has found, replayed. The functions are those that are fuzzed.
+//! Replays the fuzzing seeds and findings with the functions that are fuzzed.
 
 use crate::fuzzed;
 use crate::replay::replay;

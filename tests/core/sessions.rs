@@ -1,4 +1,4 @@
-//! Sessions where transcripts can not reach: slow hooks, crossing events, slow consumers.
+//! Sessions beyond the transcripts: pending hooks, concurrent events, slow consumers.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn device_that_registers_again_during_the_device_info_hook_is_asked_again() {
     harness.leaves("old");
     harness.registers("new", "cvd-1");
     harness.hold_device_info = false;
-    // The answer is about the old registration: it must not be told of the new one.
+    // The answer belongs to the old registration and must not be used for the new one.
     harness.answers("c", Answer::DeviceInfo(outbound::device_info(r#""old""#)));
     assert_eq!(harness.all_heard("c"), [config(), device_info("new")]);
 }
@@ -111,13 +111,13 @@ fn slow_client_is_closed_and_its_device_notified_once() {
     for _ in 0..400 {
         harness.forwards_to("d", 1, r#""x""#);
     }
-    // 256 wait, the 257th closes: one notice for the leaving, then one for each forward that comes too late.
+    // 256 are queued, the 257th closes: one `client_disconnected` for the close, then one for each later forward.
     let notices = harness.all_heard("d");
     assert_eq!(notices.len(), 400 - 256);
     assert!(notices.iter().all(|notice| *notice == client_disconnected(1)));
     harness.forwards_to("d", 2, "1");
     assert_eq!(harness.all_heard("other"), [device_msg("1")]);
-    // It wakes up, and wants to go on as if nothing had been: nothing of it comes after the notice.
+    // The client wakes up and forwards: nothing of it follows `client_disconnected`.
     harness.forwards("c", r#""late""#);
     assert_eq!(harness.all_heard("d"), [""; 0]);
     harness.leaves("c");
@@ -151,7 +151,7 @@ fn replaced_device_cannot_unregister_or_forward() {
     harness.registers("new", "cvd-1");
     harness.connects("c2", "cvd-1");
     harness.all_heard("c2");
-    // It had not read yet that it was replaced.
+    // The device has not read yet that it was replaced.
     harness.forwards_to("old", 1, r#""from an old session""#);
     assert_eq!(harness.all_heard("c2"), [""; 0]);
     harness.leaves("old");
@@ -207,7 +207,7 @@ fn dropped_session_unregisters_like_one_that_leaves() {
     harness.registers("d", "cvd-1");
     harness.connects("c", "cvd-1");
     harness.all_heard("c");
-    // As when its task panics.
+    // As after a panic of its task.
     let outbox = std::sync::Arc::clone(&harness.peer("d").outbox);
     harness.leaves("d");
     assert!(harness.hub.devices().is_empty());

@@ -9,7 +9,7 @@ use crate::transcript::{Act, Case, assert_means, load, run_each};
 #[test]
 fn every_transcript_holds_without_sockets() {
     let mut cases = load();
-    // The size of a message is counted as it comes in, by the edge.
+    // The transport checks the size of a message, not the core.
     cases.retain(|case| !case.lines.iter().any(|line| matches!(line.act, Act::Closes(_, 1009, _))));
     run_each(cases, run);
 }

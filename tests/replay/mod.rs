@@ -1,8 +1,8 @@
-//! Replays what fuzzing starts from, and has found.
+//! Replays the fuzzing seeds and findings.
 
 use std::path::Path;
 
-/// Feeds every seed of a target to what is fuzzed. There is at least one.
+/// Runs the fuzzed function on every seed of a target. There is at least one.
 pub fn replay(target: &str, test: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

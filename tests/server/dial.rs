@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-/// Long enough for the slowest machine; nothing waits that long when all is well.
+/// The time limit of every wait: no wait reaches it unless the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 thread_local! {
@@ -28,7 +28,7 @@ thread_local! {
     static SERVERS: RefCell<Vec<Arc<Running>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a test, and looks into the books of its servers when it is over: every forward has come to one of its ends.
+/// Runs a test, then stops its servers and checks that their ledgers balance.
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let result = test.await;
@@ -63,7 +63,7 @@ pub async fn advance(server: &Running, by: Duration) {
 
 /// Waits until `clock_turned` reports that all that was due is done: until its receiver is disconnected.
 pub async fn until_done(due: &Receiver<()>) {
-    with_timeout("what is due", async {
+    with_timeout("the end of all that was due", async {
         while due.try_recv() != Err(TryRecvError::Disconnected) {
             tokio::task::yield_now().await;
         }
@@ -72,20 +72,20 @@ pub async fn until_done(due: &Receiver<()>) {
 }
 
 pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came"))
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: did not come in time"))
 }
 
-/// A peer that reads all the time, as real ones do, and so answers pings.
+/// A peer that reads all the time, as real peers do, and so answers pings.
 pub struct Dialed {
     sink: SplitSink<WebSocketStream<TcpStream>, Message>,
     inbox: mpsc::UnboundedReceiver<Received>,
     reader: JoinHandle<()>,
     pings: u32,
-    /// What the server said in its close frame, once it has come.
+    /// The reason of the server's close frame, once it has come.
     close_reason: Arc<OnceLock<String>>,
 }
 
-/// What came in.
+/// A received message, or the end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Text(String),
@@ -138,7 +138,7 @@ impl Dialed {
     }
 
     pub async fn send(&mut self, message: Message) {
-        // The server may have hung up already; what it said then is still to be read.
+        // The server may have closed already; its last messages can still be read.
         let _gone = self.sink.send(message).await;
     }
 
@@ -146,7 +146,7 @@ impl Dialed {
         assert_eq!(self.next().await, Received::Text(text.into()));
     }
 
-    /// Stops to read, and so to answer pings.
+    /// Stops reading, and so answering pings.
     pub fn freeze(&self) {
         self.reader.abort();
     }
@@ -166,8 +166,8 @@ impl Dialed {
         }
     }
 
-    /// Whatever this peer has said has been heard, and everything for it that came before has arrived: a ping there
-    /// and back. Returns the texts that came first.
+    /// Sends a ping and waits for its pong: the server has read all that this peer sent, and all that the server sent
+    /// before has arrived. Returns the texts that came before the pong.
     pub async fn round_trip(&mut self) -> Vec<String> {
         self.pings += 1;
         let mark = self.pings.to_be_bytes().to_vec();

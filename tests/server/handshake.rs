@@ -1,4 +1,4 @@
-//! Routes and upgrades, byte by byte. More of it is tested from Python, with Python's own HTTP client.
+//! Routes and upgrades, byte by byte. Python tests cover more, with Python's own HTTP client.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Hostile peers: too many, too fast, too large, too slow, from elsewhere. Each is told, and costs nobody else anything:
-//! every test ends with an honest pair at work, and with the books in balance.
+//! Hostile peers: too many, too fast, too large, too slow, or foreign. Each gets an error and does not affect others:
+//! every test ends with a working pair of peers and a balanced ledger.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ fn limited(limits: Limits) -> Arc<Running> {
     serve(Config { limits, ..Config::default() })
 }
 
-/// An honest pair works, and nothing was lost.
+/// A new pair of peers exchanges messages, and the ledger balances.
 async fn assert_healthy(server: &Running) {
     let address = server.local_addr();
     let mut device = Dialed::device(address, "honest").await;
     let mut client = Dialed::client(address, "honest").await;
     client.says(r#"{"message_type":"forward","payload":1}"#).await;
-    // The number depends on how many clients this device has had.
+    // The client id depends on the earlier clients of this device.
     let Received::Text(heard) = device.next().await else { panic!("the device was closed") };
     let heard: serde_json::Value = serde_json::from_str(&heard).unwrap();
     assert_eq!((&heard["message_type"], &heard["payload"]), (&json!("client_msg"), &json!(1)));
@@ -44,7 +44,7 @@ async fn assert_healthy(server: &Running) {
     assert!(ledger.balances(), "{ledger:?}");
 }
 
-/// What is answered to a request, until the server hangs up.
+/// The answer to a request, up to the end of the connection.
 async fn answer(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -119,7 +119,7 @@ fn devices_and_clients_are_limited() {
     });
 }
 
-/// Sends until it is sent away; returns what it was told.
+/// Sends the message until the server closes with 1008; returns the last text before.
 async fn floods(peer: &mut Dialed, message: Message) -> Option<String> {
     for _ in 0..1000 {
         peer.send(message.clone()).await;
@@ -158,7 +158,7 @@ fn peer_over_its_rate_gets_an_error_and_1008() {
             let told = floods(&mut device, message).await;
             assert_eq!(told, Some(format!(r#"{{"error":"Too many {what}"}}"#)));
             assert_eq!(server.incidents().of(Incident::TooFast), 1);
-            // Its client hears of its end behind what came before.
+            // Its client is closed after the messages that came before.
             while client.next().await != Received::Closed(1000) {}
             assert_healthy(&server).await;
         });
@@ -197,7 +197,7 @@ fn first_message_has_a_smaller_size_limit() {
         fitting.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
         fitting.says(&format!(r#"{{"message_type":"?","more":"{}"}}"#, "x".repeat(5000))).await;
         fitting.hears(r#"{"error":"Unknown message type: ?"}"#).await;
-        // In fragments that never end, and in pings: all of it counts.
+        // The sum of all fragments counts, though the message never ends.
         let mut endless = Dialed::open(address, "/register_device").await;
         endless.send(Message::Frame(Frame::message("\"", OpCode::Data(Data::Text), false))).await;
         for _ in 0..300 {
@@ -220,13 +220,13 @@ fn slow_consumer_is_closed_after_write_timeout() {
         stuck.freeze();
         let large = format!(r#"{{"message_type":"forward","client_id":1,"payload":"{}"}}"#, "x".repeat(60_000));
         server.clock().freeze();
-        // More than the system's buffers take, less than ours.
+        // More than the system's buffers, less than the outbox.
         for _ in 0..300 {
             device.says(&large).await;
         }
         device.round_trip().await;
         advance(&server, Duration::from_millis(9_900)).await;
-        assert!(device.round_trip().await.is_empty(), "it has 10 s");
+        assert!(device.round_trip().await.is_empty(), "the timeout is not over");
         advance(&server, Duration::from_millis(100)).await;
         device.hears(r#"{"message_type":"client_disconnected","client_id":1}"#).await;
         assert_eq!(server.incidents().of(Incident::SlowConsumer), 1);
@@ -236,7 +236,7 @@ fn slow_consumer_is_closed_after_write_timeout() {
     });
 }
 
-/// Panics when it is asked about a device called so.
+/// Panics for the device ids `bad` and `worse`.
 struct Fragile;
 
 impl Hooks for Fragile {

@@ -1,4 +1,4 @@
-//! Silence: pings, pongs that do not come, and who is told.
+//! Keepalive: pings, and peers that do not answer them.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn silent_peers_that_pong_stay_connected() {
         let server = serve(quick());
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
-        // Ten intervals: real time is the subject here.
+        // Ten intervals of real time: pings go by the system's clock here.
         tokio::time::sleep(Duration::from_secs(1)).await;
         client.says(r#"{"message_type":"forward","payload":1}"#).await;
         device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;

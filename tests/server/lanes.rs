@@ -1,5 +1,5 @@
-//! However a peer's texts are framed, and wherever what it sends is cut: they come out whole and in order, and so do the
-//! answers to its pings, between what it is sent. Devices and clients speak in bytes, through pipes that may be narrow.
+//! WebSocket frames, byte by byte: under any framing and any split of the input, texts and pongs stay whole and in
+//! order. Peers are in memory, behind pipes that may be narrow.
 
 use cuttlefish_signaling::{Config, Running};
 use proptest::collection::vec;
@@ -13,18 +13,18 @@ use crate::raw_peer::{CLOSE, CONTINUATION, FINAL, PING, PONG, RawPeer, TEXT, fra
 /// Forwards of the client in the meantime.
 const ANSWERS: usize = 30;
 
-/// What a device sends.
+/// A message of the device.
 #[derive(Debug, Clone)]
 enum Sent {
-    /// A forward with so much in it, in one frame.
+    /// A forward with this size of payload, in one frame.
     Whole(usize),
-    /// One in frames that are cut at these shares of it, with a ping between them or not.
+    /// A forward in fragments, split at these shares of its length, with or without pings between them.
     InParts(usize, Vec<u8>, bool),
     Ping(Vec<u8>),
 }
 
 fn size() -> impl Strategy<Value = usize> {
-    // Around the lengths at which heads change, what is kept of a frame, and what a page has room for.
+    // Around the limits of frame headers, of kept input, and of the I/O buffer.
     const EDGES: [usize; 10] = [0, 50, 60, 70, 4_000, 4_060, 65_400, 65_470, 65_480, 67_500];
     prop_oneof![8 => 0..600usize, 2 => select(&EDGES[..]), 1 => 0..120_000usize]
 }
@@ -43,7 +43,7 @@ fn forward(number: usize, size: usize) -> (String, String) {
     (text, format!(r#"{{"message_type":"device_msg","payload":{payload}}}"#))
 }
 
-/// The bytes of it all, what the client is to hear, and what the device's pings are to be answered with.
+/// The bytes of all messages, the texts that the client must get, and the payloads of the pongs.
 fn spell(all: &[Sent], mask: [u8; 4]) -> (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let (mut bytes, mut texts, mut pongs) = (Vec::new(), Vec::new(), Vec::new());
     for (number, sent) in all.iter().enumerate() {
@@ -102,7 +102,7 @@ async fn converse(server: &Running, all: &[Sent], mask: [u8; 4], chunks: &[usize
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
             device_writer.write_all(now).await.unwrap();
-            // Let the server come to what there is.
+            // Let the server read.
             tokio::task::yield_now().await;
             rest = later;
         }
@@ -159,7 +159,7 @@ fn text_frame_within_a_fragmented_message_is_closed_with_1002() {
 }
 
 proptest! {
-    // Where something is wrong, what is wrong may be to wait for ever: it is not made smaller for long.
+    // A failure may be an endless wait, so shrinking is kept short.
     #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 4, ..ProptestConfig::default() })]
 
     #[test]

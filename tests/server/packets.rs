@@ -23,11 +23,11 @@ impl Packets {
     }
 
     pub async fn says(&self, text: &str) {
-        // The server may have hung up; what it said is still to be heard.
+        // The server may have closed; its last packets can still be read.
         let _sent = self.0.send(text.as_bytes()).await;
     }
 
-    /// The next packet, or that there is none any more.
+    /// The next packet, or `Lost` at the end.
     pub async fn next(&self) -> Received {
         let mut buffer = vec![0; 1 << 20];
         match with_timeout("a packet", self.0.recv(&mut buffer)).await {
@@ -38,7 +38,7 @@ impl Packets {
         }
     }
 
-    /// Hangs up; true if nothing came that nobody asked for.
+    /// Closes; true if no unexpected packet came.
     pub async fn leaves(self) -> bool {
         let _gone = self.0.shutdown(Shutdown::Write);
         self.next().await == Received::Lost

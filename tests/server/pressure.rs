@@ -1,4 +1,5 @@
-//! Peers that do not read: closed [1013], their peers told, nobody else delayed, and the books balance.
+//! Peers that do not read: they are closed [1013], their peers are notified, others are not delayed, and the ledger
+//! balances.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::dial::{Dialed, block_on, serve, with_timeout};
 
 const CHUNK: usize = 30_000;
 
-/// Here peers ping to find out how far the server is, and send, as fast as they can.
+/// No rate limits: these peers send and ping as fast as they can.
 fn unhurried() -> Limits {
     let rate = Rate { per_second: u32::MAX, burst: u32::MAX };
     Limits { pings: rate, bytes: rate, messages: rate, ..Limits::default() }
@@ -30,11 +31,11 @@ fn client_that_does_not_read_is_closed_and_its_device_notified() {
         let mut other = Dialed::client(address, "cvd-1").await;
         slow.freeze();
         let mut sent = 0;
-        // The system's buffers take a few megabytes before ours fill.
+        // The system's buffers take a few megabytes before the outbox fills.
         while server.hub().device(&DeviceId::new("cvd-1")).unwrap().clients().len() == 2 {
             device.says(&forward_to(1)).await;
             sent += 1;
-            assert!(sent < 10_000, "it reads all the same");
+            assert!(sent < 10_000, "the outbox never overflowed");
             assert!(device.round_trip().await.iter().all(|heard| heard.contains("client_disconnected")));
         }
         device.says(r#"{"message_type":"forward","client_id":2,"payload":"and you?"}"#).await;
@@ -92,7 +93,7 @@ fn ping_flood_is_answered_without_delaying_others() {
     });
 }
 
-/// No keepalive here: that it does not read is found out by what waits for it.
+/// Without keepalive, the full outbox alone shows that the device does not read.
 #[test]
 fn device_that_does_not_read_is_closed_and_its_clients_notified() {
     block_on(async {
@@ -107,9 +108,9 @@ fn device_that_does_not_read_is_closed_and_its_clients_notified() {
             client.says(&forward).await;
             client.round_trip().await;
             sent += 1;
-            assert!(sent < 10_000, "it reads all the same");
+            assert!(sent < 10_000, "the outbox never overflowed");
         }
-        // The rest of its goodbye may take its time; nobody waits for that.
+        // The stop does not wait for the rest of its closing handshake.
         drop(device);
         with_timeout("the stop", server.stop(Duration::from_secs(2))).await;
         assert!(server.ledger().balances(), "{:?}", server.ledger());

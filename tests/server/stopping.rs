@@ -1,4 +1,4 @@
-//! Stopping: everybody is told, nobody is waited for without end, the port is free again.
+//! The stop: every peer gets 1001, the stop takes bounded time, the port is free again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn stop_does_not_wait_for_a_peer_without_close_frame() {
         let server = serve(Config { limits, ..Config::default() });
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
         device.freeze();
-        // Within the time for goodbyes, long before the deadline, whatever a close may take otherwise.
+        // `goodbye_timeout` ends the wait, not `close_timeout` or the deadline.
         assert!(with_timeout("the stop", server.stop(Duration::from_secs(15))).await);
         assert_eq!(server.hub().connections(), 0);
     });
@@ -45,7 +45,7 @@ fn stop_drops_connections_left_at_the_deadline() {
         let server = serve(Config { limits, ..Config::default() });
         let device = Dialed::device(server.local_addr(), "cvd-1").await;
         device.freeze();
-        assert!(!with_timeout("the stop", server.stop(Duration::from_millis(100))).await, "somebody was left");
+        assert!(!with_timeout("the stop", server.stop(Duration::from_millis(100))).await, "a connection was left");
         assert_eq!(server.hub().connections(), 0);
     });
 }

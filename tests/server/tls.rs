@@ -1,4 +1,4 @@
-//! Certificates, from Rust. Conversations over TLS are tested from Python and in a browser.
+//! Certificates, from Rust. Python and browser tests cover conversations over TLS.
 
 use cuttlefish_signaling::{Error, Tls};
 

@@ -15,7 +15,7 @@ fn every_transcript_holds_over_sockets() {
     run_each(load(), |case| block_on(run(case)));
 }
 
-/// Whoever takes part in a conversation.
+/// A peer of a conversation.
 enum Party {
     Socket(Box<Dialed>),
     Packets(Packets),
@@ -41,7 +41,7 @@ impl Party {
         socket
     }
 
-    /// Goes; true if nothing came that nobody asked for.
+    /// Leaves; true if no unexpected message came.
     async fn leaves(self, with_a_close: bool) -> bool {
         match self {
             Self::Socket(mut socket) => {
@@ -108,7 +108,7 @@ async fn run(mut case: Case) {
                 peer.socket().freeze();
                 frozen.push(peer);
             }
-            // The next line takes as long.
+            // The next line waits as long.
             Act::After(_) => {}
         }
     }
@@ -135,7 +135,7 @@ async fn leaves(server: &Running, peer: Party, with_a_close: bool, place: &str) 
     until(|| server.hub().connections() < connections).await;
 }
 
-/// Polls a condition that another task of this thread makes true.
+/// Waits for a condition that another task of this thread makes true.
 async fn until(condition: impl Fn() -> bool) {
     with_timeout("a condition", async {
         while !condition() {

@@ -1,4 +1,4 @@
-//! Reads `tests/transcripts/*.jsonl`. How they are run is up to each runner.
+//! Reads `tests/transcripts/*.jsonl` for the runners.
 
 #![allow(dead_code, reason = "each runner uses its part")]
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 pub struct Case {
     pub title: String,
     pub config: Config,
-    /// Whether its peers over a WebSocket offer the sub-protocol of Cuttlefish's own devices.
+    /// Whether its WebSocket peers offer the sub-protocol of Cuttlefish's own devices.
     pub cuttlefish: bool,
     pub lines: Vec<Line>,
 }
@@ -25,7 +25,7 @@ pub struct Line {
     /// `file:number`, for the report.
     pub place: String,
     pub act: Act,
-    /// The column it belongs to, where it is not in both: `Some(true)` for Cuttlefish's own devices.
+    /// Its column, unless it belongs to both: `Some(true)` for Cuttlefish's own devices.
     only: Option<bool>,
 }
 
@@ -33,7 +33,7 @@ pub struct Line {
 pub enum Act {
     /// Peer, role, and the device that its request names.
     Opens(String, String, Option<String>),
-    /// Peer and role, of one on a local socket.
+    /// Peer and role, on a local socket.
     OpensPackets(String, String),
     Says(String, String),
     SaysBinary(String, String),
@@ -154,7 +154,7 @@ pub fn assert_means(place: &str, peer: &str, heard: &str, expected: &Value) {
     assert_eq!(&heard, expected, "{place}: {peer} heard something else");
 }
 
-/// So that a runner can name the case that failed.
+/// Runs all cases, and names those that failed.
 pub fn run_each(cases: Vec<Case>, run: impl Fn(Case) + Send + Sync + 'static) {
     let total = cases.len();
     let run = Arc::new(run);
