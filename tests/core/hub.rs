@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::mpsc::TryRecvError;
 use std::task::{Context, Poll, Waker};
 
 use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer};
@@ -251,4 +252,57 @@ fn forwards_keep_their_order_across_threads() {
         assert!(of[3..].iter().all(|text| text.contains("client_disconnected")), "{of:?}");
         assert!(of.len() > 3);
     }
+}
+
+#[test]
+fn wake_all_sessions_waits_for_every_connection() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let cx = Context::from_waker(Waker::noop());
+    let connections = [outbox(), outbox()];
+    for connection in &connections {
+        hub.add_connection(connection);
+    }
+    let done = hub.wake_all_sessions();
+    for connection in &connections {
+        assert_eq!(done.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(connection.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
+        connection.rechecked();
+    }
+    assert_eq!(done.try_recv(), Err(TryRecvError::Disconnected));
+}
+
+#[test]
+fn close_wakes_the_session_of_a_closing_connection() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let cx = Context::from_waker(Waker::noop());
+    let leaving = outbox();
+    hub.add_connection(&leaving);
+    leaving.close(None, End::close(1000, "first"));
+    assert_eq!(leaving.poll_next(&cx, true), Poll::Ready(Outgoing::Closing));
+    hub.close(&End::close(1001, "stop"));
+    assert_eq!(leaving.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
+    assert_eq!(leaving.poll_next(&cx, true), Poll::Ready(Outgoing::End(End::close(1000, "first"))));
+}
+
+#[test]
+fn traffic_counts_queued_forwards_of_device_and_client() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let device = register(&hub, "x", None);
+    let peer = Arc::new(Peer::anonymous(Role::Client));
+    let attach = || hub.attach(&device, device.info.clone(), &peer, &outbox(), 100).unwrap().unwrap();
+    let (first, second) = (attach(), attach());
+    let (relay, now) = (Relay::new(None, 0), std::time::Instant::now());
+    relay.to_device(&device, &first, "1", now).unwrap();
+    relay.to_device(&device, &second, "2", now).unwrap();
+    relay.to_client(&device, second.id, "3", now).unwrap();
+    assert_eq!((device.traffic.read(), first.traffic.read(), second.traffic.read()), ((2, 1), (1, 0), (1, 1)));
+}
+
+#[test]
+fn devices_and_clients_are_listed_in_order() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let device = ["b", "a", "c"].map(|id| register(&hub, id, None)).into_iter().next().unwrap();
+    assert_eq!(hub.devices().iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let ids: Vec<_> = (0..8).map(|_| next_id(&hub, &device)).collect();
+    assert_eq!(device.clients().iter().map(|client| client.id.get()).collect::<Vec<_>>(), ids);
 }

@@ -1,7 +1,7 @@
 //! The outbox: order, bounds, ends and wakers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 
 use cuttlefish_signaling::outbox::{Closed, End, Outbox, OutboxBounds, Outgoing};
@@ -155,4 +155,92 @@ fn drain_counts_unwritten_forwards() {
     assert_eq!(outbox.drain(), 2);
     assert_eq!(outbox.drain(), 0);
     assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
+}
+
+#[test]
+fn waiter_is_kept_until_the_task_has_rechecked() {
+    let outbox = outbox(10, 1000);
+    let (waiter, done) = mpsc::channel();
+    outbox.wake_session_and_notify(waiter);
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Recheck));
+    assert_eq!(next(&outbox), Poll::Pending);
+    assert_eq!(done.try_recv(), Err(mpsc::TryRecvError::Empty));
+    outbox.drain();
+    assert_eq!(done.try_recv(), Err(mpsc::TryRecvError::Empty), "the drained forwards are not counted yet");
+    outbox.rechecked();
+    assert_eq!(done.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn waiter_of_a_drained_outbox_is_dropped_at_once() {
+    let outbox = outbox(10, 1000);
+    outbox.drain();
+    let (waiter, done) = mpsc::channel();
+    outbox.wake_session_and_notify(waiter);
+    assert_eq!(done.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn drain_closes_the_outbox_and_fails_its_probes() {
+    let outbox = outbox(10, 1000);
+    let mut probe = outbox.probe();
+    outbox.drain();
+    assert!(outbox.is_closed());
+    assert_eq!(probe.try_recv(), Err(TryRecvError::Closed));
+}
+
+#[test]
+fn overflow_fails_probes_and_wakes_the_draining_task() {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let cx = Context::from_waker(&waker);
+    let outbox = outbox(10, 1000);
+    let mut probe = outbox.probe();
+    assert_eq!(outbox.poll_next(&cx, true), Poll::Ready(Outgoing::Ping));
+    assert_eq!(outbox.poll_next(&cx, true), Poll::Pending);
+    outbox.close_slow();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(outbox.has_overflowed());
+    assert_eq!(probe.try_recv(), Err(TryRecvError::Closed));
+}
+
+#[test]
+fn close_slow_does_not_change_an_earlier_end() {
+    let outbox = outbox(10, 1000);
+    outbox.push_forward(text("1"), true).unwrap();
+    outbox.close(None, End::close(1001, "first"));
+    outbox.close_slow();
+    assert!(!outbox.has_overflowed());
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
+    assert_eq!(next(&outbox), message("1", true));
+    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1001, "first"))));
+}
+
+#[test]
+fn last_waker_replaces_the_one_before() {
+    let wakers = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+    let outbox = outbox(10, 1000);
+    for woken in &wakers {
+        let waker = Waker::from(Arc::clone(woken));
+        assert_eq!(outbox.poll_next(&Context::from_waker(&waker), true), Poll::Pending);
+    }
+    outbox.push(text("1"));
+    assert_eq!(wakers.map(|woken| woken.0.load(Ordering::Relaxed)), [0, 1]);
+}
+
+#[test]
+fn first_refusal_is_kept() {
+    let outbox = outbox(10, 1000);
+    outbox.refuse(&Refusal::Binary);
+    outbox.refuse(&Refusal::HookFailed);
+    assert_eq!(outbox.refusal(), Some(Refusal::Binary));
+}
+
+#[test]
+fn bounds_are_inclusive() {
+    let outbox = outbox(2, 3);
+    outbox.push_forward(text("1"), true).unwrap();
+    outbox.push_forward(text("23"), true).unwrap();
+    assert!(!outbox.is_closed());
+    assert_eq!(outbox.push_forward(text(""), true), Err(Closed));
 }
