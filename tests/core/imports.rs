@@ -9,6 +9,8 @@ pub struct Module {
     pub path: String,
     /// Relative to `src`.
     pub file: PathBuf,
+    /// Its text.
+    pub text: String,
     /// Its code without comments.
     pub code: String,
 }
@@ -82,7 +84,7 @@ fn module(root: &Path, file: &Path) -> (String, Module) {
     let path = parts.join("::");
     // A visibility path is not an import.
     let code = code.join("\n").replace("pub(in crate::server)", "pub");
-    (path.clone(), Module { path, file: relative.to_owned(), code })
+    (path.clone(), Module { path, file: relative.to_owned(), text, code })
 }
 
 /// The full paths behind each occurrence of `keyword` at the beginning of a statement.

@@ -35,5 +35,6 @@ mod properties;
 mod relay;
 mod seeds;
 mod sessions;
+mod sizes;
 mod state_dir;
 mod transcripts;
