@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    from ._peer import AsyncPeer
+from typing import Any, Protocol, TypeAlias
 
 Reply: TypeAlias = Any
 """A payload, a list of payloads, or a function of the message that returns one of these, or None for no reply."""
 
 FORWARDS = ("client_msg", "device_msg")
 BROKEN = "broken"
+
+
+class Replier(Protocol):
+    """The peer that received a message, as far as the message needs it."""
+
+    async def _reply(self, message: Message, payload: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Message:
     """The text as it came."""
     fields: Mapping[str, Any] = field(repr=False)
     """The whole message, parsed; empty where it is broken."""
-    _peer: AsyncPeer = field(repr=False, compare=False)
+    _peer: Replier = field(repr=False, compare=False)
     is_new_peer: bool = field(default=False, repr=False, compare=False)
     """On devices: whether this is the first message of its client, for which a real device creates a peer.
 
