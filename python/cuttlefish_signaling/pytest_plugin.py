@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "CUTTLEFISH_SIGNALING_URL"
 CA_VARIABLE = "CUTTLEFISH_SIGNALING_CA"
 TRACES = ("off", "on-failure", "always")
-ALLOWED = "(@pytest.mark.signaling(allow_errors=True) lets such a test pass)"
+ALLOW_HINT = "(@pytest.mark.signaling(allow_errors=True) lets such a test pass)"
 SERVER_FIXTURES = ("signaling_server", "signaling_server_factory")
 
 
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # Which servers a test has ---------------------------------------------------------------------------------------------
 
 
-class _Watched:
+class _Checkpoint:
     """A server, and how far it was when a test began."""
 
     def __init__(self, server: SignalingServer) -> None:
@@ -75,20 +75,22 @@ class _Watched:
     def mark(self) -> None:
         """What is there now belongs to others."""
         self._run = self.server._latest()
-        self._seen = self._counts()
+        self._baseline = self._counts()
 
     def _counts(self) -> tuple[int, int, int]:
         """Hooks that failed, errors that were logged, entries of the journal."""
         run = self.server._latest()
         return run.hooks.failure_count, run.courier.error_count, run.native.journal.count
 
-    def _since(self) -> tuple[int, int, int]:
+    def _counts_at_mark(self) -> tuple[int, int, int]:
         """What there was at the mark; nothing, where the test has started the server anew."""
-        return self._seen if self.server._latest() is self._run else (0, 0, 0)
+        return self._baseline if self.server._latest() is self._run else (0, 0, 0)
 
-    def troubles(self) -> tuple[list[Any], list[str]]:
+    def new_errors(self) -> tuple[list[Any], list[str]]:
         """Hooks that failed and errors that were logged since the mark, as far as they are kept."""
-        failures, errors = (now - then for now, then in zip(self._counts()[:2], self._since()[:2], strict=True))
+        failures, errors = (
+            now - then for now, then in zip(self._counts()[:2], self._counts_at_mark()[:2], strict=True)
+        )
         hook_errors, server_errors = self.server.hook_errors, self.server.server_errors
         return hook_errors[max(0, len(hook_errors) - failures) :], server_errors[max(0, len(server_errors) - errors) :]
 
@@ -96,17 +98,17 @@ class _Watched:
         """What was said since the mark."""
         if not self.server._settings.journal:
             return "(this server writes no journal)"
-        return self.server.journal._transcript_after(self._since()[2])
+        return self.server.journal._transcript_after(self._counts_at_mark()[2])
 
 
-_watched: pytest.StashKey[list[_Watched]] = pytest.StashKey()
+_checkpoints: pytest.StashKey[list[_Checkpoint]] = pytest.StashKey()
 
 
-def _servers_of(item: pytest.Item) -> list[_Watched]:
-    own: list[_Watched] = item.stash.get(_watched, [])
+def _servers_of(item: pytest.Item) -> list[_Checkpoint]:
+    own: list[_Checkpoint] = item.stash.get(_checkpoints, [])
     if "signaling_server_session" not in getattr(item, "fixturenames", ()):
         return own
-    shared: list[_Watched] = item.session.stash.get(_watched, [])
+    shared: list[_Checkpoint] = item.session.stash.get(_checkpoints, [])
     return own + shared
 
 
@@ -122,8 +124,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What happened on a session's server before is not this test's."""
     _check_marker(item)
-    for watched in item.session.stash.get(_watched, []):
-        watched.mark()
+    for checkpoint in item.session.stash.get(_checkpoints, []):
+        checkpoint.mark()
 
 
 def _check_marker(item: pytest.Item) -> None:
@@ -146,7 +148,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """Errors of hooks, and of the server, are the test's during which they came."""
     result = yield
     if not _allows_errors(item):
-        _raise_troubles(_servers_of(item))
+        _raise_errors(_servers_of(item))
     return result
 
 
@@ -154,10 +156,10 @@ def _allows_errors(item: Any) -> bool:
     return any(marker.kwargs.get("allow_errors", False) for marker in item.iter_markers("signaling"))
 
 
-def _raise_troubles(servers: list[_Watched]) -> None:
+def _raise_errors(servers: list[_Checkpoint]) -> None:
     failures, errors = [], []
-    for watched in servers:
-        hooks, logged = watched.troubles()
+    for checkpoint in servers:
+        hooks, logged = checkpoint.new_errors()
         failures += hooks
         errors += logged
     if not failures and not errors:
@@ -166,7 +168,7 @@ def _raise_troubles(servers: list[_Watched]) -> None:
 
     lines = [f"hook {failure.hook} failed for {failure.peer}: {failure.error!r}" for failure in failures]
     lines += [f"the server logged an error: {error}" for error in errors]
-    lines.append(ALLOWED)
+    lines.append(ALLOW_HINT)
     raise ServerFailedError("\n".join(lines)) from (failures[0].error if failures else None)
 
 
@@ -178,11 +180,11 @@ def pytest_runtest_makereport(
     report = yield
     trace = item.config.getoption("--signaling-trace")
     if (trace == "always" and report.when == "call") or (trace != "off" and report.failed):
-        for watched in _servers_of(item):
-            report.sections.append((f"Signaling transcript of {watched.url}", watched.transcript()))
-    if report.when == "teardown" and _watched in item.stash:
+        for checkpoint in _servers_of(item):
+            report.sections.append((f"Signaling transcript of {checkpoint.url}", checkpoint.transcript()))
+    if report.when == "teardown" and _checkpoints in item.stash:
         # Servers that have stopped are not to be kept, with their journals, until the run is over.
-        del item.stash[_watched]
+        del item.stash[_checkpoints]
     return report
 
 
@@ -226,7 +228,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
             raise ConfigError(name, f"there is no such setting; {hint}there are: {', '.join(known)}")
 
 
-def _attached(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer | None:
+def _attach(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer | None:
     """The server of `--signaling-url`, if there is one."""
     url = config.getoption("--signaling-url")
     if url is None:
@@ -247,20 +249,20 @@ def _attached(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer
     return AttachedServer(url, ssl_context=context)
 
 
-def _started(config: pytest.Config, owner: pytest.Stash, settings: dict[str, Any], stack: ExitStack) -> Any:
+def _start_server(config: pytest.Config, owner: pytest.Stash, settings: dict[str, Any], stack: ExitStack) -> Any:
     """A server that runs until the stack is closed, and is watched."""
     _check_settings(settings)
-    attached = _attached(config, {name: value for name, value in settings.items() if value is not None})
+    attached = _attach(config, {name: value for name, value in settings.items() if value is not None})
     if attached is not None:
         return attached
     from ._server import SignalingServer
 
     server = stack.enter_context(SignalingServer(**{"journal": True, **settings}))
-    owner.setdefault(_watched, []).append(_Watched(server))
+    owner.setdefault(_checkpoints, []).append(_Checkpoint(server))
     return server
 
 
-def _merged(request: pytest.FixtureRequest, *, markers: bool) -> dict[str, Any]:
+def _merged_settings(request: pytest.FixtureRequest, *, markers: bool) -> dict[str, Any]:
     tls, config = request.getfixturevalue("signaling_tls"), request.getfixturevalue("signaling_config")
     settings = {**({} if tls is None else {"tls": tls}), **config}
     if markers:
@@ -279,7 +281,7 @@ def signaling_server(
     `signaling_tls`; then the defaults of `SignalingServer`, with `journal=True`.
     """
     with ExitStack() as stack:
-        yield _started(request.config, request.node.stash, _merged(request, markers=True), stack)
+        yield _start_server(request.config, request.node.stash, _merged_settings(request, markers=True), stack)
 
 
 @pytest.fixture(scope="session")
@@ -288,7 +290,7 @@ def signaling_server_session(
 ) -> Iterator[SignalingServer]:
     """One server for all tests (for each worker, under pytest-xdist). Markers say nothing about it."""
     with ExitStack() as stack:
-        yield _started(request.config, request.session.stash, _merged(request, markers=False), stack)
+        yield _start_server(request.config, request.session.stash, _merged_settings(request, markers=False), stack)
 
 
 @pytest.fixture
@@ -299,8 +301,8 @@ def signaling_server_factory(
     with ExitStack() as stack:
 
         def start(**settings: Any) -> SignalingServer:
-            merged = {**_merged(request, markers=True), **settings}
-            server: SignalingServer = _started(request.config, request.node.stash, merged, stack)
+            merged = {**_merged_settings(request, markers=True), **settings}
+            server: SignalingServer = _start_server(request.config, request.node.stash, merged, stack)
             return server
 
         yield start
@@ -330,16 +332,16 @@ def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
 
         yield start
     if kind == "FakeDevice":
-        _raise_losses(request, peers)
+        _raise_if_lost(request, peers)
 
 
-def _raise_losses(request: pytest.FixtureRequest, devices: list[Any]) -> None:
+def _raise_if_lost(request: pytest.FixtureRequest, devices: list[Any]) -> None:
     """A real device that is lost is lost forever: the test's server, or the program under test, has ended it."""
     reasons = [device.lost_reason for device in devices if device.is_lost]
     if reasons and not _allows_errors(request.node):
         from .errors import DeviceLostError
 
-        raise DeviceLostError("\n".join([*reasons, ALLOWED]))
+        raise DeviceLostError("\n".join([*reasons, ALLOW_HINT]))
 
 
 @pytest.fixture
@@ -370,4 +372,4 @@ def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
         pytest.fail("replay_device needs @pytest.mark.signaling_cassette(file)", pytrace=False)
     with ReplayDevice(_server_of(request), Path(request.path).parent / marker.args[0], **marker.kwargs) as device:
         yield device
-    _raise_losses(request, [device])
+    _raise_if_lost(request, [device])

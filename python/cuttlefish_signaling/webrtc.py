@@ -92,13 +92,13 @@ class _Loopback:
         self._users = 0
         self._original: Callable[..., list[str]] | None = None
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         self._users += 1
         if self._original is None:
             self._original = aioice.ice.get_host_addresses
             aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._users -= 1
         if self._users == 0 and self._original is not None:
             aioice.ice.get_host_addresses = self._original
@@ -108,17 +108,17 @@ class _Loopback:
 _loopback = _Loopback()
 
 
-class _Line:
+class MediaConnection:
     """One peer connection, and the data channels on it."""
 
     def __init__(
-        self, ice_servers: list[dict[str, Any]], heard: Callable[[DataMessage], None], client_id: int | None
+        self, ice_servers: list[dict[str, Any]], on_data: Callable[[DataMessage], None], client_id: int | None
     ) -> None:
         servers = [RTCIceServer(**server) for server in ice_servers]
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self.channels: dict[str, RTCDataChannel] = {}
         self.changed = asyncio.Event()
-        self._heard = heard
+        self._on_data = on_data
         self._client_id = client_id
         self.pc.on("connectionstatechange", self.changed.set)
         self.pc.on("datachannel", self.add)
@@ -129,7 +129,7 @@ class _Line:
         self.channels[label] = channel
         self.changed.set()
         channel.on("open", self.changed.set)
-        channel.on("message", lambda data: self._heard(DataMessage(label, data, self._client_id)))
+        channel.on("message", lambda data: self._on_data(DataMessage(label, data, self._client_id)))
 
     def open_channel(self, label: str) -> RTCDataChannel | None:
         """The channel, if it is open."""
@@ -139,7 +139,7 @@ class _Line:
     async def describe(self, description: RTCSessionDescription) -> tuple[str, list[tuple[str, int, str]]]:
         """Sets the local description, and takes the candidates out of it, to be sent one by one as real peers do."""
         await self.pc.setLocalDescription(description)
-        return _without_candidates(self.pc.localDescription.sdp)
+        return split_candidates(self.pc.localDescription.sdp)
 
     async def add_candidate(self, mid: str, index: int, text: str) -> None:
         """A candidate of the other side. Empty ones say that there are no more."""
@@ -150,7 +150,7 @@ class _Line:
             await self.pc.addIceCandidate(candidate)
 
 
-def _without_candidates(sdp: str) -> tuple[str, list[tuple[str, int, str]]]:
+def split_candidates(sdp: str) -> tuple[str, list[tuple[str, int, str]]]:
     """An SDP without its candidates, and these, each with the `mid` and the index of its media."""
     kept: list[str] = []
     found: list[tuple[int, str]] = []
@@ -168,64 +168,66 @@ def _without_candidates(sdp: str) -> tuple[str, list[tuple[str, int, str]]]:
     return "\r\n".join(kept) + "\r\n", [(mids.get(index, str(index)), index, text) for index, text in found]
 
 
-class _Media:
+class MediaPeer:
     """What devices and clients with media have in common: lines, an inbox of data, and waiting for both."""
 
     _name: str
     _loopback: bool
-    _entered: bool
+    _has_loopback: bool
     _data: list[DataMessage]
-    _data_came: asyncio.Event
+    _data_changed: asyncio.Event
 
     def _prepare(self, loopback: bool) -> None:
-        self._loopback, self._entered = loopback, False
-        self._data, self._data_came = [], asyncio.Event()
+        self._loopback, self._has_loopback = loopback, False
+        self._data, self._data_changed = [], asyncio.Event()
 
-    def _enter_loopback(self) -> None:
-        if self._loopback and not self._entered:
-            self._entered = True
-            _loopback.enter()
+    def _acquire_loopback(self) -> None:
+        if self._loopback and not self._has_loopback:
+            self._has_loopback = True
+            _loopback.acquire()
 
-    def _leave_loopback(self) -> None:
-        if self._entered:
-            self._entered = False
-            _loopback.leave()
+    def _release_loopback(self) -> None:
+        if self._has_loopback:
+            self._has_loopback = False
+            _loopback.release()
 
-    def _heard_data(self, message: DataMessage) -> None:
+    def _on_data(self, message: DataMessage) -> None:
         self._data.append(message)
-        self._data_came.set()
+        self._data_changed.set()
 
     async def recv_data(self, timeout: float | None = 5.0, *, label: str | None = None) -> DataMessage:
         """The next message of a data channel, or of this one. Raises WaitTimeoutError."""
         check_seconds("timeout", timeout, optional=True)
 
-        def look() -> DataMessage | None:
+        def check() -> DataMessage | None:
             found = next((message for message in self._data if label in (None, message.label)), None)
             if found is not None:
                 self._data.remove(found)
             return found
 
         what = f"a message on the data channel {label!r}" if label else "a message on a data channel"
-        return await _until(look, self._data_came, timeout, lambda: f"{self._name} waited {timeout:g} s for {what}")
+        return await _wait_until(
+            check, self._data_changed, timeout, lambda: f"{self._name} waited {timeout:g} s for {what}"
+        )
 
 
-async def _until(
-    look: Callable[[], T | None], came: asyncio.Event, timeout: float | None, failure: Callable[[], str]
+async def _wait_until(
+    check: Callable[[], T | None], changed: asyncio.Event, timeout: float | None, failure: Callable[[], str]
 ) -> T:
-    """Looks again whenever something came. Raises WaitTimeoutError, with the words of `failure`."""
+    """Looks again whenever something changed. Raises WaitTimeoutError, with the words of `failure`."""
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
-    while (found := look()) is None:
-        came.clear()
+    while (found := check()) is None:
+        changed.clear()
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:
             raise WaitTimeoutError(failure())
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(came.wait(), left)
+            await asyncio.wait_for(changed.wait(), left)
     return found
 
 
-class WebRtcDevice(_Media, AsyncFakeDevice):
+class WebRtcDevice(MediaPeer, AsyncFakeDevice):
     """A device with media: whoever asks for an offer gets video and a data channel.
 
     With a profile it keeps its media over a reconnect, and negotiates anew on the old connection when a client with an
@@ -249,15 +251,15 @@ class WebRtcDevice(_Media, AsyncFakeDevice):
         super().__init__(server, device_id, **options)
         self._prepare(loopback)
         self._video = video
-        self._lines: dict[int, _Line] = {}
+        self._media: dict[int, MediaConnection] = {}
 
     async def start(self) -> Self:
         """Registers. Raises as `AsyncFakeDevice.start`."""
-        self._enter_loopback()
+        self._acquire_loopback()
         try:
             return await super().start()
         except BaseException:
-            self._leave_loopback()
+            self._release_loopback()
             raise
 
     async def close(self) -> None:
@@ -265,45 +267,45 @@ class WebRtcDevice(_Media, AsyncFakeDevice):
         try:
             await super().close()
         finally:
-            lines, self._lines = self._lines, {}
-            for line in lines.values():
-                await line.pc.close()
-            self._leave_loopback()
+            all_media, self._media = self._media, {}
+            for media in all_media.values():
+                await media.pc.close()
+            self._release_loopback()
 
-    async def _react(self, message: Message) -> None:
-        await super()._react(message)
+    async def _on_message(self, message: Message) -> None:
+        await super()._on_message(message)
         try:
             if message.message_type == "client_msg" and message.client_id is not None:
                 await self._negotiate(message.client_id, message.payload)
-            elif message.message_type == "client_disconnected" and message.client_id in self._lines:
-                await self._lines.pop(message.client_id).pc.close()
+            elif message.message_type == "client_disconnected" and message.client_id in self._media:
+                await self._media.pop(message.client_id).pc.close()
         except PeerClosedError:
             pass
         except Exception as error:
             self._script_error = error
-            self._news.set()
+            self._changed.set()
 
     async def _negotiate(self, client_id: int, payload: Any) -> None:
         kind = payload.get("type") if isinstance(payload, dict) else None
         if kind == "request-offer":
             await self._offer(client_id)
-        elif kind == "answer" and client_id in self._lines:
-            await self._lines[client_id].pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
-        elif kind == "ice-candidate" and client_id in self._lines:
+        elif kind == "answer" and client_id in self._media:
+            await self._media[client_id].pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "answer"))
+        elif kind == "ice-candidate" and client_id in self._media:
             said = payload["candidate"]
-            await self._lines[client_id].add_candidate(said["sdpMid"], said["sdpMLineIndex"], said["candidate"])
+            await self._media[client_id].add_candidate(said["sdpMid"], said["sdpMLineIndex"], said["candidate"])
 
     async def _offer(self, client_id: int) -> None:
-        line = self._lines.get(client_id)
-        if line is not None and (self.profile is None or line.pc.connectionState in ("closed", "failed")):
-            await self._lines.pop(client_id).pc.close()
-            line = None
-        if line is None:
+        media = self._media.get(client_id)
+        if media is not None and (self.profile is None or media.pc.connectionState in ("closed", "failed")):
+            await self._media.pop(client_id).pc.close()
+            media = None
+        if media is None:
             ice_servers = list((self.config or {}).get("ice_servers", []))
-            line = self._lines[client_id] = _Line(ice_servers, self._heard_data, client_id)
-            line.pc.addTrack(self._video())
-            line.add(line.pc.createDataChannel(CONTROL))
-        sdp, candidates = await line.describe(await line.pc.createOffer())
+            media = self._media[client_id] = MediaConnection(ice_servers, self._on_data, client_id)
+            media.pc.addTrack(self._video())
+            media.add(media.pc.createDataChannel(CONTROL))
+        sdp, candidates = await media.describe(await media.pc.createOffer())
         await self.send({"type": "offer", "sdp": sdp}, client_id)
         for mid, index, text in candidates:
             await self.send({"type": "ice-candidate", "mid": mid, "mLineIndex": index, "candidate": text}, client_id)
@@ -316,15 +318,15 @@ class WebRtcDevice(_Media, AsyncFakeDevice):
         Raises WaitTimeoutError, and ConfigError where it is not clear which client is meant.
         """
         if client_id is None:
-            if len(self._lines) != 1:
-                raise ConfigError("client_id", f"say to which client; those with media are {sorted(self._lines)}")
-            client_id = next(iter(self._lines))
-        if client_id not in self._lines:
-            raise ConfigError("client_id", f"client {client_id} has no media; {sorted(self._lines)} have")
-        await _send(self._lines[client_id], data, label, timeout, self._name)
+            if len(self._media) != 1:
+                raise ConfigError("client_id", f"say to which client; those with media are {sorted(self._media)}")
+            client_id = next(iter(self._media))
+        if client_id not in self._media:
+            raise ConfigError("client_id", f"client {client_id} has no media; {sorted(self._media)} have")
+        await _send(self._media[client_id], data, label, timeout, self._name)
 
 
-class WebRtcClient(_Media, AsyncFakeClient):
+class WebRtcClient(MediaPeer, AsyncFakeClient):
     """A client with media: it asks for an offer, answers it, and is connected when `start` returns.
 
     Args:
@@ -343,7 +345,7 @@ class WebRtcClient(_Media, AsyncFakeClient):
     ) -> None:
         super().__init__(server, device_id, timeout=timeout, **options)
         self._prepare(loopback)
-        self._line: _Line | None = None
+        self._media: MediaConnection | None = None
         self._frames: asyncio.Queue[VideoFrame] = asyncio.Queue()
 
     async def start(self) -> Self:
@@ -351,7 +353,7 @@ class WebRtcClient(_Media, AsyncFakeClient):
 
         Raises as `AsyncFakeClient.start`; WaitTimeoutError tells how far ICE has come.
         """
-        self._enter_loopback()
+        self._acquire_loopback()
         try:
             await super().start()
             await self._connect_media()
@@ -361,25 +363,25 @@ class WebRtcClient(_Media, AsyncFakeClient):
         return self
 
     async def _connect_media(self) -> None:
-        line = self._line = _Line(self.ice_servers, self._heard_data, None)
-        line.pc.on("track", lambda track: self._spawn(self._watch(track)))
+        media = self._media = MediaConnection(self.ice_servers, self._on_data, None)
+        media.pc.on("track", lambda track: self._spawn(self._receive_frames(track)))
         await self.send({"type": "request-offer", "ice_servers": self.ice_servers})
 
-        def look() -> bool | None:
+        def check() -> bool | None:
             self._raise_script_error()
-            if line.pc.connectionState in ("failed", "closed"):
-                raise PeerClosedError(f"{self._name}: the media connection is {line.pc.connectionState}")
-            if self._over:
+            if media.pc.connectionState in ("failed", "closed"):
+                raise PeerClosedError(f"{self._name}: the media connection is {media.pc.connectionState}")
+            if self._ended:
                 raise self._closed("waits for media in vain")
-            return True if line.pc.connectionState == "connected" else None
+            return True if media.pc.connectionState == "connected" else None
 
         def failure() -> str:
             return f"{self._name} waited {self._timeout:g} s for media: {self._progress()}"
 
-        await _until(look, line.changed, self._timeout, failure)
+        await _wait_until(check, media.changed, self._timeout, failure)
 
     def _progress(self) -> str:
-        pc = self._line.pc if self._line else None
+        pc = self._media.pc if self._media else None
         return f"signaling {pc.signalingState}, ICE {pc.iceConnectionState}" if pc else "nothing began"
 
     async def close(self) -> None:
@@ -387,36 +389,36 @@ class WebRtcClient(_Media, AsyncFakeClient):
         try:
             await super().close()
         finally:
-            if self._line is not None:
-                await self._line.pc.close()
-            self._leave_loopback()
+            if self._media is not None:
+                await self._media.pc.close()
+            self._release_loopback()
 
-    async def _react(self, message: Message) -> None:
-        await super()._react(message)
+    async def _on_message(self, message: Message) -> None:
+        await super()._on_message(message)
         try:
-            if message.message_type == "device_msg" and self._line is not None:
-                await self._negotiate(self._line, message.payload)
+            if message.message_type == "device_msg" and self._media is not None:
+                await self._negotiate(self._media, message.payload)
         except PeerClosedError:
             pass
         except Exception as error:
             self._script_error = error
-            self._news.set()
-            if self._line is not None:
-                self._line.changed.set()
+            self._changed.set()
+            if self._media is not None:
+                self._media.changed.set()
 
-    async def _negotiate(self, line: _Line, payload: Any) -> None:
+    async def _negotiate(self, media: MediaConnection, payload: Any) -> None:
         kind = payload.get("type") if isinstance(payload, dict) else None
         if kind == "offer":
-            await line.pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "offer"))
-            sdp, candidates = await line.describe(await line.pc.createAnswer())
+            await media.pc.setRemoteDescription(RTCSessionDescription(payload["sdp"], "offer"))
+            sdp, candidates = await media.describe(await media.pc.createAnswer())
             await self.send({"type": "answer", "sdp": sdp})
             for mid, index, text in candidates:
                 candidate = {"candidate": text, "sdpMid": mid, "sdpMLineIndex": index}
                 await self.send({"type": "ice-candidate", "candidate": candidate})
         elif kind == "ice-candidate":
-            await line.add_candidate(payload["mid"], payload["mLineIndex"], payload["candidate"])
+            await media.add_candidate(payload["mid"], payload["mLineIndex"], payload["candidate"])
 
-    async def _watch(self, track: Any) -> None:
+    async def _receive_frames(self, track: Any) -> None:
         # The track ends with the connection.
         with suppress(MediaStreamError):
             while True:
@@ -436,20 +438,22 @@ class WebRtcClient(_Media, AsyncFakeClient):
         try:
             await asyncio.wait_for(collect(), timeout)
         except asyncio.TimeoutError:
-            came = f"{len(frames)} came; {self._progress()}"
-            raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {came}") from None
+            received = f"{len(frames)} came; {self._progress()}"
+            raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {received}") from None
         return frames
 
     async def send_data(self, data: str | bytes, *, label: str = CONTROL, timeout: float | None = 5.0) -> None:
         """Says something on a data channel, once it is open. Raises WaitTimeoutError."""
-        if self._line is None:
+        if self._media is None:
             raise PeerClosedError(f"{self._name} has no media: it is not started")
-        await _send(self._line, data, label, timeout, self._name)
+        await _send(self._media, data, label, timeout, self._name)
 
 
-async def _send(line: _Line, data: str | bytes, label: str, timeout: float | None, name: str) -> None:
+async def _send(media: MediaConnection, data: str | bytes, label: str, timeout: float | None, name: str) -> None:
     def failure() -> str:
-        return f"{name} waited {timeout:g} s for the data channel {label!r} to open; there are: {sorted(line.channels)}"
+        return (
+            f"{name} waited {timeout:g} s for the data channel {label!r} to open; there are: {sorted(media.channels)}"
+        )
 
-    channel = await _until(lambda: line.open_channel(label), line.changed, timeout, failure)
+    channel = await _wait_until(lambda: media.open_channel(label), media.changed, timeout, failure)
     channel.send(data)

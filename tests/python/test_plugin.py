@@ -324,7 +324,7 @@ def test_a_program_of_ones_own(url, fake_device):
 
 @pytest.mark.signaling_cassette("boot.jsonl", profile="legacy")
 def test_replayed(replay_device):
-    replay_device._peer._lose("of this test")
+    replay_device._peer._mark_lost("of this test")
 """
 
 

@@ -17,7 +17,7 @@ from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutErr
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PAUSE = 0.02
+POLL_INTERVAL = 0.02
 """Seconds between two looks at who is registered: from outside, nobody tells."""
 
 
@@ -102,8 +102,8 @@ class AttachedServer:
         deadline = None if timeout is None else time.monotonic() + timeout
         while device_id not in (ids := self.device_ids()):
             if deadline is not None and time.monotonic() >= deadline:
-                raise _did_not_come(device_id, timeout, ids)
-            time.sleep(PAUSE)
+                raise _timeout_error(device_id, timeout, ids)
+            time.sleep(POLL_INTERVAL)
 
     async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> None:
         """`wait_for_device()` for coroutines."""
@@ -112,8 +112,8 @@ class AttachedServer:
         loop = asyncio.get_running_loop()
         while device_id not in (ids := await loop.run_in_executor(None, self.device_ids)):
             if deadline is not None and time.monotonic() >= deadline:
-                raise _did_not_come(device_id, timeout, ids)
-            await asyncio.sleep(PAUSE)
+                raise _timeout_error(device_id, timeout, ids)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +135,6 @@ class AttachedServer:
         return f"<AttachedServer {self.url}>"
 
 
-def _did_not_come(device_id: str, timeout: float | None, ids: list[str]) -> WaitTimeoutError:
+def _timeout_error(device_id: str, timeout: float | None, ids: list[str]) -> WaitTimeoutError:
     there = f"registered: {', '.join(map(repr, ids))}" if ids else "no device is registered"
     return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {there}")

@@ -119,13 +119,13 @@ class Track:
     """What the device said to one client, cut where the client spoke: each part is the answer to a payload."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
-        self.unasked: list[Any] = []
+        self.unprompted: list[Any] = []
         self._parts: list[tuple[str | None, list[Any]]] = []
         for line in lines:
             if line.sender == "client":
                 self._parts.append((line.type, []))
             else:
-                (self._parts[-1][1] if self._parts else self.unasked).append(line.payload)
+                (self._parts[-1][1] if self._parts else self.unprompted).append(line.payload)
 
     def answer(self, type: str | None) -> list[Any] | None:
         """What came after the first payload of this type that has not been answered yet; None if there is none."""
@@ -164,15 +164,15 @@ class AsyncReplayDevice(AsyncFakeDevice):
         self.unmatched: list[Any] = []
         """Payloads of clients that the cassette has no answer to."""
         self._tracks: dict[int, Track] = {}
-        self._handed_out = 0
+        self._tracks_assigned = 0
 
-    async def _enter(self) -> None:
+    async def _connect(self) -> None:
         self._tracks.clear()
-        self._handed_out = 0
-        await super()._enter()
+        self._tracks_assigned = 0
+        await super()._connect()
 
-    async def _react(self, message: Message) -> None:
-        await super()._react(message)
+    async def _on_message(self, message: Message) -> None:
+        await super()._on_message(message)
         client = message.client_id
         if message.message_type == "client_disconnected" and client is not None:
             self._tracks.pop(client, None)
@@ -182,16 +182,16 @@ class AsyncReplayDevice(AsyncFakeDevice):
         answers: list[Any] = []
         if track is None:
             track = self._tracks[client] = self._next_track()
-            answers += track.unasked
+            answers += track.unprompted
         found = track.answer(message.type)
         if found is None:
             self.unmatched.append(message.payload)
-        await self._answer(message, answers + (found or []))
+        await self._send_reply(message, answers + (found or []))
 
     def _next_track(self) -> Track:
         recorded = list(dict.fromkeys(line.client for line in self.cassette.lines))
         if not recorded:
             return Track(())
-        client = recorded[min(self._handed_out, len(recorded) - 1)]
-        self._handed_out += 1
+        client = recorded[min(self._tracks_assigned, len(recorded) - 1)]
+        self._tracks_assigned += 1
         return Track(line for line in self.cassette.lines if line.client == client)

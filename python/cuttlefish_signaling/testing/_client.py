@@ -42,8 +42,8 @@ class AsyncFakeClient(AsyncPeer):
         self.device_info: Any = None
         """What it may see of the device."""
 
-    async def _introduce(self) -> None:
-        await self._say(message_type="connect", device_id=self.device_id)
+    async def _handshake(self) -> None:
+        await self._send_message(message_type="connect", device_id=self.device_id)
         try:
             await self.recv(self._timeout, message_type="config")
             message = await self.recv(self._timeout, message_type="device_info")
@@ -51,7 +51,7 @@ class AsyncFakeClient(AsyncPeer):
             raise refused_by_server(self, f"connect to {self.device_id!r}") from None
         self.device_info = message.fields.get("device_info")
 
-    async def _react(self, message: Message) -> None:
+    async def _on_message(self, message: Message) -> None:
         if message.error is not None and self.device_info is None and self._socket is not None:
             await self._socket.close()
 
@@ -62,7 +62,7 @@ class AsyncFakeClient(AsyncPeer):
 
     async def send(self, payload: Any) -> None:
         """Forwards a payload (anything JSON can say) to the device. Raises PeerClosedError."""
-        await self._say(message_type="forward", payload=payload)
+        await self._send_message(message_type="forward", payload=payload)
 
     async def _reply(self, message: Message, payload: Any) -> None:
         await self.send(payload)

@@ -137,29 +137,29 @@ class AsyncFakeDevice(AsyncPeer):
         self._registrations = 0
         self._registered: set[ClientConnection] = set()
         self._scheduled: list[str] = []  # The cause of each reconnect that is to come.
-        self._wait = self._backoff
+        self._reconnect_delay = self._backoff
         self._extra_cause = ""
 
-    async def _enter(self) -> None:
+    async def _connect(self) -> None:
         self._reset()
-        await super()._enter()
+        await super()._connect()
 
     def _origin(self) -> str | None:
         scheme, _, rest = self._url.partition("://")
         return f"{'https' if scheme == 'wss' else 'http'}://{rest.split('/', 1)[0]}"
 
-    async def _introduce(self) -> None:
+    async def _handshake(self) -> None:
         connection = self._socket
         assert connection is not None
 
-        def look() -> bool | None:
+        def check() -> bool | None:
             if not self._registrations and connection not in self._connections:
                 raise refused_by_server(self, f"register {self.device_id!r}")
             return self._registrations > 0 or None
 
         await self._register(connection)
         what = f"waited {self._timeout:g} s for a message 'config'"
-        await self._until(look, self._timeout, lambda: f"{what}; {self._waiting()}")
+        await self._wait_until(check, self._timeout, lambda: f"{what}; {self._inbox_summary()}")
 
     async def _register(self, connection: ClientConnection) -> None:
         message = {"message_type": "register", "device_id": self.device_id, "device_info": self.info}
@@ -181,17 +181,17 @@ class AsyncFakeDevice(AsyncPeer):
         """Whether it is connected."""
         return super().is_open and not self.is_lost
 
-    def _meets(self, message_type: str, client_id: Any) -> bool:
+    def _creates_peer(self, message_type: str, client_id: Any) -> bool:
         if message_type != "client_msg" or not isinstance(client_id, int) or client_id in self._peers:
             return False
         self._peers[client_id] = self._registrations
         return True
 
-    async def _judge(self, message: Message, connection: ClientConnection) -> None:
+    async def _update_connections(self, message: Message, connection: ClientConnection) -> None:
         kind = message.message_type
         client_id = message.client_id if isinstance(message.client_id, int) else None
         if kind == "config" and connection not in self._registered:
-            self._admit(connection)
+            self._mark_registered(connection)
             self._inbox.remove(message)
         elif kind == "client_msg" and client_id is not None:
             self._count_collision(client_id)
@@ -200,7 +200,7 @@ class AsyncFakeDevice(AsyncPeer):
         elif kind == "error" and not self._tolerant and self._registrations:
             self._schedule(f"the error {message.error!r}")
         elif kind not in (*KNOWN, "error") and not self._tolerant:
-            await self._hang_up(connection, *((1002, "broken message") if kind == BROKEN else (1000, "error")))
+            await self._close_connection(connection, *((1002, "broken message") if kind == BROKEN else (1000, "error")))
 
     def _count_collision(self, client_id: int) -> None:
         # Once for each client: from now on the peer is that of the new one.
@@ -208,14 +208,14 @@ class AsyncFakeDevice(AsyncPeer):
             self._peers[client_id] = self._registrations
             self.collisions.append(client_id)
 
-    def _admit(self, connection: ClientConnection) -> None:
+    def _mark_registered(self, connection: ClientConnection) -> None:
         self._registered.add(connection)
         self._registrations += 1
         self.reconnects = self._registrations - 1
 
     # Reconnects -------------------------------------------------------------------------------------------------------
 
-    def _comes_back(self, connection: ClientConnection) -> bool:
+    def _reconnects_after(self, connection: ClientConnection) -> bool:
         self._registered.discard(connection)
         if self.profile is None or not self._registrations or self.is_lost:
             return False
@@ -225,25 +225,25 @@ class AsyncFakeDevice(AsyncPeer):
 
     def _schedule(self, cause: str, *, ended: bool = False, failed: bool = False) -> None:
         """Schedules one more reconnect, beside those that are to come."""
-        self._wait = min(self._wait * 2, MAX_BACKOFF) if failed else self._backoff
+        self._reconnect_delay = min(self._reconnect_delay * 2, MAX_BACKOFF) if failed else self._backoff
         if self.profile == "legacy" and (self._scheduled or (ended and self._connections)):
             first = self._scheduled[0] if self._scheduled else f"{self._extra_cause}, a second connection"
-            self._lose(f"it had {first}, then {cause}; a real legacy device never comes back from that")
+            self._mark_lost(f"it had {first}, then {cause}; a real legacy device never comes back from that")
         elif len(self._scheduled) + len(self._connections) < MAX_RECONNECTS:
             self._scheduled.append(cause)
-            self._spawn(self._reconnect(cause, self._wait))
+            self._spawn(self._reconnect(cause, self._reconnect_delay))
 
-    def _lose(self, reason: str) -> None:
+    def _mark_lost(self, reason: str) -> None:
         self.lost_reason = f"{self._name} is lost: {reason}"
-        self._over = True
+        self._ended = True
         for connection in self._connections:
             connection.transport.abort()
-        self._news.set()
+        self._changed.set()
 
     async def _reconnect(self, cause: str, wait: float) -> None:
         await asyncio.sleep(wait)
         # A process that hangs does not come back before it goes on.
-        await self._until(lambda: not self._stalled or None, None, lambda: "")
+        await self._wait_until(lambda: not self._stalled or None, None, lambda: "")
         if self.is_lost:
             return
         try:
@@ -273,15 +273,15 @@ class AsyncFakeDevice(AsyncPeer):
         if self.profile is None:
             raise ConfigError("profile", "a device without one does not come back; say 'legacy' or 'current'")
 
-        def look() -> bool | None:
-            if self.is_lost or (self._over and self.reconnects < times):
+        def check() -> bool | None:
+            if self.is_lost or (self._ended and self.reconnects < times):
                 raise self._closed("waits to come back in vain")
             return self.reconnects >= times or None
 
         def failure() -> str:
             return f"waited {timeout:g} s to come back {times} times; it has {self.reconnects} times"
 
-        await self._until(look, timeout, failure)
+        await self._wait_until(check, timeout, failure)
 
     def _closed(self, what: str) -> PeerClosedError:
         if self.lost_reason is None:
@@ -299,7 +299,7 @@ class AsyncFakeDevice(AsyncPeer):
                 known = f"known are {self.clients}" if self._peers else "none has sent anything yet"
                 raise ConfigError("client_id", f"say to which client; {known}")
             client_id = next(iter(self._peers))
-        await self._say(message_type="forward", client_id=client_id, payload=payload)
+        await self._send_message(message_type="forward", client_id=client_id, payload=payload)
 
     async def _reply(self, message: Message, payload: Any) -> None:
         await self.send(payload, message.client_id)

@@ -21,8 +21,8 @@ class _SharedLoop:
         self._thread: threading.Thread | None = None
         self._process = 0
 
-    def enter(self) -> None:
-        """One user more. Every `enter` needs a `leave`."""
+    def acquire(self) -> None:
+        """One user more. Every `acquire` needs a `release`."""
         with self._lock:
             if self._users and self._process != os.getpid():
                 self._users = 0  # A fork: the thread stayed in the parent.
@@ -35,7 +35,7 @@ class _SharedLoop:
                 self._thread.start()
             self._users += 1
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """One user less; the last one ends the thread."""
         with self._lock:
             if self._process != os.getpid():
@@ -48,13 +48,13 @@ class _SharedLoop:
             thread.join()
             loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine there, and waits for it. Ctrl-C ends the wait, and the coroutine."""
         __tracebackhide__ = True
         if self._loop is None or self._process != os.getpid():
-            work.close()
+            coroutine.close()
             raise ForkedError("this fake peer was started in another process, or is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:

@@ -65,7 +65,7 @@ class AsyncPeer:
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._inbox: deque[Message] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._connections: list[ClientConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,7 +73,7 @@ class AsyncPeer:
         self._script_error: BaseException | None = None
         self._closing = False
         self._stalled = False
-        self._over = False
+        self._ended = False
         self.errors: list[str] = []
         """What the server said is wrong, in order."""
         self.config: Mapping[str, Any] | None = None
@@ -94,26 +94,26 @@ class AsyncPeer:
             WaitTimeoutError: The server said nothing.
         """
         try:
-            await self._enter()
+            await self._connect()
         except BaseException:
             await self.close()
             raise
         return self
 
-    async def _enter(self) -> None:
+    async def _connect(self) -> None:
         # It may be started again after a close, on another loop.
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closing = self._stalled = False
         self._inbox.clear()
         self.errors.clear()
         await self._open()
-        await self._introduce()
+        await self._handshake()
 
-    async def _introduce(self) -> None:
+    async def _handshake(self) -> None:
         raise NotImplementedError
 
     async def _open(self) -> ClientConnection:
-        self._locate()
+        self._update_url()
         try:
             connection = await connect(
                 self._url,
@@ -141,14 +141,14 @@ class AsyncPeer:
             raise self._closed("was closed while it connected")
         self._socket = connection
         self._connections.append(connection)
-        self.close_code, self.close_reason, self._over = None, "", False
+        self.close_code, self.close_reason, self._ended = None, "", False
         self._inbox = deque(message for message in self._inbox if message.message_type != "config")
         self._spawn(self._read(connection))
         if self._ping_interval is not None:
             self._spawn(self._keep_alive(connection, self._ping_interval))
         return connection
 
-    def _locate(self) -> None:
+    def _update_url(self) -> None:
         """A server that was started anew may listen on another port."""
         if isinstance(self._server, str):
             return
@@ -179,14 +179,14 @@ class AsyncPeer:
     async def close(self) -> None:
         """Says goodbye and hangs up. Raises what a function given to `on()` raised."""
         self._closing = True
-        await asyncio.gather(*(self._hang_up(connection) for connection in self._connections))
+        await asyncio.gather(*(self._close_connection(connection) for connection in self._connections))
         await self._end_tasks()
         self._raise_script_error()
 
-    async def _hang_up(self, connection: ClientConnection, code: int = 1000, reason: str = "") -> None:
+    async def _close_connection(self, connection: ClientConnection, code: int = 1000, reason: str = "") -> None:
         if self._stalled:
             # It would not hear the answer to its goodbye.
-            self._break_off(connection)
+            self._abort(connection)
             await connection.wait_closed()
             return
         # Where the other side does not answer, `websockets` hangs up after its close timeout.
@@ -197,12 +197,12 @@ class AsyncPeer:
         """Breaks off without a goodbye: TCP RST."""
         self._closing = True
         for connection in list(self._connections):
-            self._break_off(connection)
+            self._abort(connection)
             await connection.wait_closed()
         await self._end_tasks()
 
     @staticmethod
-    def _break_off(connection: ClientConnection) -> None:
+    def _abort(connection: ClientConnection) -> None:
         raw = connection.transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -213,8 +213,8 @@ class AsyncPeer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._over = True
-        self._news.set()
+        self._ended = True
+        self._changed.set()
 
     async def stall(self) -> None:
         """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
@@ -223,12 +223,12 @@ class AsyncPeer:
 
     async def resume(self) -> None:
         """Reads again."""
-        if self._over:
+        if self._ended:
             raise self._closed("is not connected")
         self._stalled = False
         for connection in self._connections:
             connection.transport.resume_reading()
-        self._news.set()
+        self._changed.set()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -260,7 +260,7 @@ class AsyncPeer:
         try:
             async for text in connection:
                 text = text if isinstance(text, str) else text.decode("utf-8", "replace")
-                await self._hear(text, connection)
+                await self._receive(text, connection)
         except ConnectionClosed:
             pass
         finally:
@@ -268,26 +268,26 @@ class AsyncPeer:
             if self._connections:
                 self._socket = self._connections[-1]
             else:
-                self.close_code, self.close_reason = _code_of(connection), connection.close_reason or ""
-            self._over = self._closing or not self._comes_back(connection)
-            self._news.set()
+                self.close_code, self.close_reason = _close_code_of(connection), connection.close_reason or ""
+            self._ended = self._closing or not self._reconnects_after(connection)
+            self._changed.set()
 
-    def _comes_back(self, connection: ClientConnection) -> bool:
+    def _reconnects_after(self, connection: ClientConnection) -> bool:
         """A connection has ended, and not from this side. Whether the peer goes on without it."""
         return False
 
-    async def _hear(self, text: str, connection: ClientConnection) -> None:
+    async def _receive(self, text: str, connection: ClientConnection) -> None:
         message = self._parse(text)
         if message.error is not None:
             self.errors.append(message.error)
         if message.message_type == "config":
             self.config = message.fields
         self._inbox.append(message)
-        self._news.set()
-        await self._judge(message, connection)
-        await self._react(message)
+        self._changed.set()
+        await self._update_connections(message, connection)
+        await self._on_message(message)
         if message.message_type in FORWARDS and message.type in self._script:
-            await self._answer(message, self._script[message.type])
+            await self._send_reply(message, self._script[message.type])
 
     def _parse(self, text: str) -> Message:
         try:
@@ -297,16 +297,18 @@ class AsyncPeer:
         if not isinstance(fields, dict):
             return self._message_class(BROKEN, text, {}, self)
         kind = fields.get("message_type", "error" if "error" in fields else BROKEN)
-        return self._message_class(str(kind), text, fields, self, self._meets(str(kind), fields.get("client_id")))
+        return self._message_class(
+            str(kind), text, fields, self, self._creates_peer(str(kind), fields.get("client_id"))
+        )
 
-    def _meets(self, message_type: str, client_id: Any) -> bool:
+    def _creates_peer(self, message_type: str, client_id: Any) -> bool:
         """Whether a message makes this peer create a peer of its own."""
         return False
 
-    async def _judge(self, message: Message, connection: ClientConnection) -> None:
+    async def _update_connections(self, message: Message, connection: ClientConnection) -> None:
         """What the real one does about its connection on such a message."""
 
-    async def _react(self, message: Message) -> None:
+    async def _on_message(self, message: Message) -> None:
         """What the real one does on such a message."""
 
     async def recv(
@@ -336,34 +338,36 @@ class AsyncPeer:
         wanted = (message_type,) if message_type else FORWARDS
         what = f"a message{f' of type {type!r}' if type else ''}{f' {message_type!r}' if message_type else ''}"
 
-        def look() -> AsyncMessage | None:
+        def check() -> AsyncMessage | None:
             self._raise_script_error()
             for message in self._inbox:
                 if message.message_type in wanted and (type is None or message.type == type):
                     self._inbox.remove(message)
                     return message  # type: ignore[return-value]  # SyncMessage, for synchronous peers.
-            if self._over:
+            if self._ended:
                 raise self._closed(f"waits for {what} in vain")
             return None
 
-        return await self._until(look, timeout, lambda: f"waited {timeout:g} s for {what}; {self._waiting()}")
+        return await self._wait_until(
+            check, timeout, lambda: f"waited {timeout:g} s for {what}; {self._inbox_summary()}"
+        )
 
-    async def _until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
+    async def _wait_until(self, check: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
         """Looks whenever there is news. Raises WaitTimeoutError with the text of `failure`."""
         __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        while (found := look()) is None:
-            self._news.clear()
+        while (found := check()) is None:
+            self._changed.clear()
             left = None if deadline is None else deadline - loop.time()
             if left is not None and left <= 0:
                 raise WaitTimeoutError(f"{self._name} {failure()}")
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self._changed.wait(), left)
         return found
 
-    def _waiting(self) -> str:
+    def _inbox_summary(self) -> str:
         if not self._inbox:
             return "nothing came"
         came = ", ".join(str(message) for message in list(self._inbox)[:10])
@@ -375,12 +379,12 @@ class AsyncPeer:
         connection = self._socket
         if connection is None:
             return None
-        await self._until(
+        await self._wait_until(
             lambda: connection not in self._connections or None,
             timeout,
-            lambda: f"waited {timeout:g} s for its connection to end; it is open; {self._waiting()}",
+            lambda: f"waited {timeout:g} s for its connection to end; it is open; {self._inbox_summary()}",
         )
-        return _code_of(connection)
+        return _close_code_of(connection)
 
     async def __aiter__(self) -> AsyncIterator[AsyncMessage]:
         """What the other peer sends, until the connection ends; waits 5 s for each."""
@@ -401,7 +405,7 @@ class AsyncPeer:
         except ConnectionClosed:
             raise self._closed("can not send") from None
 
-    async def _say(self, **message: Any) -> None:
+    async def _send_message(self, **message: Any) -> None:
         await self.send_raw(json.dumps(message, ensure_ascii=False))
 
     async def _reply(self, message: Message, payload: Any) -> None:
@@ -420,7 +424,7 @@ class AsyncPeer:
         self._script[type] = reply_with
         return self
 
-    async def _answer(self, message: Message, reply: Reply) -> None:
+    async def _send_reply(self, message: Message, reply: Reply) -> None:
         try:
             if callable(reply):
                 reply = reply(message)
@@ -434,7 +438,7 @@ class AsyncPeer:
             pass  # Whoever asked has left, or is about to hear of it.
         except Exception as error:
             self._script_error = error
-            self._news.set()
+            self._changed.set()
 
     def _raise_script_error(self) -> None:
         error, self._script_error = self._script_error, None
@@ -445,7 +449,7 @@ class AsyncPeer:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"
 
 
-def _code_of(connection: ClientConnection) -> int | None:
+def _close_code_of(connection: ClientConnection) -> int | None:
     """The close code; None where it broke off, which `websockets` calls 1006."""
     return None if connection.close_code == 1006 else connection.close_code
 

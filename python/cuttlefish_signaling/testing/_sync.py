@@ -40,14 +40,14 @@ class Peer(Generic[P]):
     def __init__(self, peer: P) -> None:
         peer._message_class = SyncMessage
         self._peer = peer
-        self._entered = False
+        self._started = False
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         __tracebackhide__ = True
-        if not self._entered:
-            work.close()
+        if not self._started:
+            coroutine.close()
             raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or start() it")
-        return shared_loop.run(work)
+        return shared_loop.run(coroutine)
 
     def start(self) -> Self:
         """Connects; returns when the server has let it in.
@@ -57,35 +57,35 @@ class Peer(Generic[P]):
             UnreachableError: There is no server.
             WaitTimeoutError: The server said nothing.
         """
-        shared_loop.enter()
-        self._entered = True
+        shared_loop.acquire()
+        self._started = True
         try:
             self._run(self._peer.start())
         except BaseException:
-            self._leave()
+            self._release_loop()
             raise
         return self
 
-    def _leave(self) -> None:
-        if self._entered:
-            self._entered = False
-            shared_loop.leave()
+    def _release_loop(self) -> None:
+        if self._started:
+            self._started = False
+            shared_loop.release()
 
     def close(self) -> None:
         """Says goodbye and hangs up. Raises what a function given to `on()` raised. A second time does nothing."""
-        if not self._entered:
+        if not self._started:
             return
         try:
             self._run(self._peer.close())
         finally:
-            self._leave()
+            self._release_loop()
 
     def drop(self) -> None:
         """Breaks off without a goodbye: TCP RST."""
         try:
             self._run(self._peer.drop())
         finally:
-            self._leave()
+            self._release_loop()
 
     def stall(self) -> None:
         """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
@@ -150,8 +150,8 @@ class Peer(Generic[P]):
             PeerClosedError: None came, and none can come any more.
         """
         __tracebackhide__ = True
-        work = self._peer.recv(timeout, type=type, message_type=message_type, check_type=check_type)
-        message: Any = self._run(work)
+        coroutine = self._peer.recv(timeout, type=type, message_type=message_type, check_type=check_type)
+        message: Any = self._run(coroutine)
         return message  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[SyncMessage]:
