@@ -110,7 +110,7 @@ def test_what_is_held_back_goes_on_when_the_fault_goes(
         for number in range(3):
             client.send(number)
         server.journal.expect(where=lambda entry: entry.payload == 2)
-        with pytest.raises(WaitTimeoutError, match="nothing came"):
+        with pytest.raises(WaitTimeoutError, match="the inbox is empty"):
             device.recv(0.05)
     assert numbers(device, 3) == [0, 1, 2]
     assert fault.hits == 3

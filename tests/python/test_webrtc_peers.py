@@ -44,7 +44,7 @@ def test_two_clients_and_a_picture_of_ones_own() -> None:
                 async with WebRtcClient(server) as one, WebRtcClient(server) as two:
                     for client in (one, two):
                         assert [frame.width for frame in await client.frames(2)] == [160, 160]
-                    with pytest.raises(ConfigError, match=r"say to which client; those with media are \[1, 2\]"):
+                    with pytest.raises(ConfigError, match=r"must be given .*clients with media: \[1, 2\]"):
                         await device.send_data("x")
                     with pytest.raises(ConfigError, match="client 9 has no media"):
                         await device.send_data("x", 9)

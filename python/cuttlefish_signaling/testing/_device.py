@@ -159,7 +159,7 @@ class AsyncFakeDevice(AsyncPeer):
 
         await self._register(connection)
         what = f"waited {self._timeout:g} s for a message 'config'"
-        await self._wait_until(check, self._timeout, lambda: f"{what}; {self._inbox_summary()}")
+        await self._wait_until(check, self._timeout, lambda: f"{what}; {self._inbox.summary()}")
 
     async def _register(self, connection: ClientConnection) -> None:
         message = {"message_type": "register", "device_id": self.device_id, "device_info": self.info}

@@ -1,39 +1,27 @@
-"""What fake devices and clients have in common: a WebSocket, an inbox, a script.
-
-On the `websockets` library, an implementation that is not ours, so that no bug of the server is mirrored here.
-"""
+"""The base class of fake devices and clients: connections, an inbox, and scripted replies."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
-import socket
 import ssl
-import struct
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from .._config import check_seconds
+from .._checks import check_seconds
 from .._filters import check_type as check_payload_type
-from ..errors import (
-    ConfigError,
-    DeviceLostError,
-    NotRunningError,
-    PeerClosedError,
-    PeerRefusedError,
-    SignalingError,
-    UnreachableError,
-    WaitTimeoutError,
-)
-from ._endpoint import Endpoint, endpoint, error_of
-from ._message import BROKEN, FORWARDS, AsyncMessage, Message, Reply
+from ..errors import DeviceLostError, NotRunningError, PeerClosedError, PeerRefusedError, SignalingError
+from ._connection import close_code_of, keep_alive, open_connection, reset
+from ._endpoint import Endpoint, endpoint
+from ._inbox import Inbox, parse_message
+from ._message import FORWARDS, AsyncMessage, Message, Reply
+from ._script import Script, payloads
+from ._wait import wait_until
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,7 +30,7 @@ T = TypeVar("T")
 
 
 class AsyncPeer:
-    """A fake peer: `AsyncFakeDevice` or `AsyncFakeClient`. Belongs to the event loop that starts it."""
+    """A fake peer: `AsyncFakeDevice` or `AsyncFakeClient`. It belongs to the event loop that starts it."""
 
     _path: str
     _name: str
@@ -64,34 +52,33 @@ class AsyncPeer:
         self._server = server
         self._headers = dict(headers or {})
         self._timeout = timeout
-        self._inbox: deque[Message] = deque()
-        self._changed = asyncio.Event()
-        self._socket: ClientConnection | None = None
+        self._inbox = Inbox()
+        self._changed = asyncio.Event()  # Set when a waiting method has to check its condition again.
+        self._socket: ClientConnection | None = None  # The connection to send on; after the end, the last one.
         self._connections: list[ClientConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._script: dict[str, Reply] = {}
-        self._script_error: BaseException | None = None
+        self._script = Script()
         self._closing = False
         self._stalled = False
         self._ended = False
         self.errors: list[str] = []
-        """What the server said is wrong, in order."""
+        """The errors that the server sent, in order."""
         self.config: Mapping[str, Any] | None = None
         """The latest `config` message."""
         self.close_code: int | None = None
-        """The code the connection was closed with; None while it is open, and if it broke off."""
+        """The code of the close frame. None while the connection is open, and if it ended without a close frame."""
         self.close_reason: str = ""
-        """What was said at the close."""
+        """The reason in the close frame."""
 
-    # Life ------------------------------------------------------------------------------------------------------------
+    # Connecting and closing -------------------------------------------------------------------------------------------
 
     async def start(self) -> Self:
-        """Connects; returns when the server has let it in.
+        """Connects. Returns when the server has accepted the peer.
 
         Raises:
-            PeerRefusedError: The server said no.
-            UnreachableError: There is no server.
-            WaitTimeoutError: The server said nothing.
+            PeerRefusedError: The server refused the peer.
+            UnreachableError: No signaling server answers.
+            WaitTimeoutError: The server did not answer in time.
         """
         try:
             await self._connect()
@@ -101,7 +88,7 @@ class AsyncPeer:
         return self
 
     async def _connect(self) -> None:
-        # It may be started again after a close, on another loop.
+        # A peer can be started again after a close, on another event loop.
         self._changed = asyncio.Event()
         self._closing = self._stalled = False
         self._inbox.clear()
@@ -110,103 +97,75 @@ class AsyncPeer:
         await self._handshake()
 
     async def _handshake(self) -> None:
+        """Sends the first message, and waits until the server has accepted the peer."""
         raise NotImplementedError
 
     async def _open(self) -> ClientConnection:
         self._update_url()
-        try:
-            connection = await connect(
-                self._url,
-                ssl=self._tls,
-                subprotocols=list(self._subprotocols) or None,  # type: ignore[arg-type]
-                origin=self._origin(),  # type: ignore[arg-type]
-                additional_headers=self._headers,
-                compression=None,
-                ping_interval=None,
-                open_timeout=self._timeout,
-                close_timeout=1,
-                max_size=None,
-                proxy=None,
-            )
-        except InvalidStatus as refused:
-            error = error_of(refused.response.body)
-            said = f"{refused.response.status_code} {error or ''}".strip()
-            raise PeerRefusedError(f"{self._name}: {self._url} refused the connection: {said}", error=error) from None
-        except (TimeoutError, asyncio.TimeoutError) as error:  # Two until Python 3.11.
-            raise WaitTimeoutError(f"waited {self._timeout:g} s for {self._url} to answer {self._name}") from error
-        except (OSError, InvalidHandshake) as error:
-            raise UnreachableError(f"{self._name}: no signaling server at {self._url}: {error}") from error
+        connection = await open_connection(
+            self._name,
+            self._url,
+            tls=self._tls,
+            origin=self._origin(),
+            subprotocols=self._subprotocols,
+            headers=self._headers,
+            timeout=self._timeout,
+        )
         if self._closing:
             connection.transport.abort()
             raise self._closed("was closed while it connected")
         self._socket = connection
         self._connections.append(connection)
         self.close_code, self.close_reason, self._ended = None, "", False
-        self._inbox = deque(message for message in self._inbox if message.message_type != "config")
+        self._inbox.discard("config")
         self._spawn(self._read(connection))
         if self._ping_interval is not None:
-            self._spawn(self._keep_alive(connection, self._ping_interval))
+            self._spawn(keep_alive(connection, self._ping_interval, self._ping_timeout, lambda: self._stalled))
         return connection
 
     def _update_url(self) -> None:
-        """A server that was started anew may listen on another port."""
+        """Asks the server for its URL again: after a restart it may listen on another port."""
         if isinstance(self._server, str):
             return
         with suppress(NotRunningError):
-            url, _ = endpoint(self._server, self._path, self._tls)
-            self._url = url
-
-    async def _keep_alive(self, connection: ClientConnection, interval: float) -> None:
-        """Pings, and breaks the connection off when no pong comes. A process that hangs does neither."""
-        with suppress(ConnectionClosed):
-            while True:
-                await asyncio.sleep(interval)
-                if self._stalled:
-                    continue
-                pong = asyncio.ensure_future(await connection.ping())
-                await asyncio.wait([pong], timeout=self._ping_timeout)
-                if not pong.done() and not self._stalled:
-                    connection.transport.abort()
+            self._url, _ = endpoint(self._server, self._path, self._tls)
 
     def _origin(self) -> str | None:
+        """The header `Origin` of the request."""
         return None
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Says goodbye and hangs up. Raises what a function given to `on()` raised."""
+        """Closes the connection with a close frame. A second call does nothing.
+
+        Raises the exception of a function that was given to `on()`.
+        """
         self._closing = True
         await asyncio.gather(*(self._close_connection(connection) for connection in self._connections))
         await self._end_tasks()
-        self._raise_script_error()
+        self._script.raise_error()
 
     async def _close_connection(self, connection: ClientConnection, code: int = 1000, reason: str = "") -> None:
         if self._stalled:
-            # It would not hear the answer to its goodbye.
-            self._abort(connection)
+            # A stalled peer does not read the close frame of the other side.
+            reset(connection)
             await connection.wait_closed()
             return
-        # Where the other side does not answer, `websockets` hangs up after its close timeout.
+        # Without an answer, `websockets` closes the TCP connection after its close timeout.
         with suppress(ConnectionClosed, OSError):
             await connection.close(code, reason)
 
     async def drop(self) -> None:
-        """Breaks off without a goodbye: TCP RST."""
+        """Aborts the connection with TCP RST, without a close frame."""
         self._closing = True
         for connection in list(self._connections):
-            self._abort(connection)
+            reset(connection)
             await connection.wait_closed()
         await self._end_tasks()
-
-    @staticmethod
-    def _abort(connection: ClientConnection) -> None:
-        raw = connection.transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.transport.abort()
 
     async def _end_tasks(self) -> None:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -217,12 +176,12 @@ class AsyncPeer:
         self._changed.set()
 
     async def stall(self) -> None:
-        """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
+        """Stops reading, like a process that hangs: the peer sends no pings and answers none. `send()` still works."""
         self._connection().transport.pause_reading()
         self._stalled = True
 
     async def resume(self) -> None:
-        """Reads again."""
+        """Reads again after `stall()`."""
         if self._ended:
             raise self._closed("is not connected")
         self._stalled = False
@@ -240,7 +199,7 @@ class AsyncPeer:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is connected."""
+        """Whether the peer is connected."""
         return self._socket is not None and self._socket.state.name == "OPEN"
 
     def _connection(self) -> ClientConnection:
@@ -249,12 +208,18 @@ class AsyncPeer:
         return self._socket
 
     def _closed(self, what: str) -> PeerClosedError:
+        """The error for a peer that has no connection; `what` says what it cannot do."""
         error = self.errors[-1] if self.errors else None
-        how = "broke off" if self.close_code is None else f"was closed [{self.close_code}] {self.close_reason!r}"
-        said = f"; the server's last error: {error!r}" if error else ""
-        return PeerClosedError(f"{self._name} {what}: the connection {how}{said}", error=error, code=self.close_code)
+        if self._socket is None:
+            how = "no connection has been opened"
+        elif self.close_code is None:
+            how = "the connection ended without a close frame"
+        else:
+            how = f"the connection was closed [{self.close_code}] {self.close_reason!r}"
+        last = f"; the server's last error: {error!r}" if error else ""
+        return PeerClosedError(f"{self._name} {what}: {how}{last}", error=error, code=self.close_code)
 
-    # Hearing ----------------------------------------------------------------------------------------------------------
+    # Receiving --------------------------------------------------------------------------------------------------------
 
     async def _read(self, connection: ClientConnection) -> None:
         try:
@@ -268,12 +233,12 @@ class AsyncPeer:
             if self._connections:
                 self._socket = self._connections[-1]
             else:
-                self.close_code, self.close_reason = _close_code_of(connection), connection.close_reason or ""
+                self.close_code, self.close_reason = close_code_of(connection), connection.close_reason or ""
             self._ended = self._closing or not self._reconnects_after(connection)
             self._changed.set()
 
     def _reconnects_after(self, connection: ClientConnection) -> bool:
-        """A connection has ended, and not from this side. Whether the peer goes on without it."""
+        """Schedules a reconnect after the end of a connection that this side did not close, if the peer does that."""
         return False
 
     async def _receive(self, text: str, connection: ClientConnection) -> None:
@@ -286,30 +251,22 @@ class AsyncPeer:
         self._changed.set()
         await self._update_connections(message, connection)
         await self._on_message(message)
-        if message.message_type in FORWARDS and message.type in self._script:
-            await self._send_reply(message, self._script[message.type])
+        await self._send_reply(message, self._script.reply_to(message))
 
     def _parse(self, text: str) -> Message:
-        try:
-            fields = json.loads(text)
-        except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
-            return self._message_class(BROKEN, text, {}, self)
-        kind = fields.get("message_type", "error" if "error" in fields else BROKEN)
-        return self._message_class(
-            str(kind), text, fields, self, self._creates_peer(str(kind), fields.get("client_id"))
-        )
+        message_type, fields = parse_message(text)
+        is_new_peer = self._creates_peer(message_type, fields.get("client_id"))
+        return self._message_class(message_type, text, fields, self, is_new_peer)
 
     def _creates_peer(self, message_type: str, client_id: Any) -> bool:
-        """Whether a message makes this peer create a peer of its own."""
+        """Whether a device creates a WebRTC peer for this message."""
         return False
 
     async def _update_connections(self, message: Message, connection: ClientConnection) -> None:
-        """What the real one does about its connection on such a message."""
+        """Registers, closes or schedules connections as the real peer does for this message."""
 
     async def _on_message(self, message: Message) -> None:
-        """What the real one does on such a message."""
+        """Reacts to the message as the real peer does."""
 
     async def recv(
         self,
@@ -319,75 +276,57 @@ class AsyncPeer:
         message_type: str | None = None,
         check_type: bool = True,
     ) -> AsyncMessage:
-        """Takes the next message out of the inbox, or waits for it. What does not match stays there, in order.
+        """Takes the first matching message out of the inbox, or waits for one. Other messages stay there, in order.
 
         Args:
-            timeout: Seconds; None waits for ever.
-            type: Only a payload of this `"type"`.
-            message_type: Only such a message: `"client_disconnected"`, `"error"`, `"config"`, `"broken"`. Without it,
-                what the other peer sent.
-            check_type: False, for a type that looks like a typo of another.
+            timeout: Seconds to wait; None waits forever.
+            type: Take only payloads with this `"type"`.
+            message_type: Take only messages of this type: `"client_disconnected"`, `"error"`, `"config"`, `"broken"`.
+                Without it, take only payloads that the other peer sent.
+            check_type: False accepts a type that looks like a misspelled known one.
 
         Raises:
-            WaitTimeoutError: None came; it says what did.
-            PeerClosedError: None came, and none can come any more.
+            WaitTimeoutError: No matching message came in time. The text lists the messages in the inbox.
+            PeerClosedError: The inbox has no matching message, and the connection is closed.
         """
         __tracebackhide__ = True
         if check_type:
-            check_payload_type(type, lambda: {message.type for message in self._inbox if message.type})
+            check_payload_type(type, self._inbox.payload_types)
         wanted = (message_type,) if message_type else FORWARDS
         what = f"a message{f' of type {type!r}' if type else ''}{f' {message_type!r}' if message_type else ''}"
 
         def check() -> AsyncMessage | None:
-            self._raise_script_error()
-            for message in self._inbox:
-                if message.message_type in wanted and (type is None or message.type == type):
-                    self._inbox.remove(message)
-                    return message  # type: ignore[return-value]  # SyncMessage, for synchronous peers.
-            if self._ended:
-                raise self._closed(f"waits for {what} in vain")
-            return None
+            self._script.raise_error()
+            message = self._inbox.take(wanted, type)
+            if message is None and self._ended:
+                raise self._closed(f"cannot receive {what}")
+            return message  # type: ignore[return-value]  # SyncMessage, for synchronous peers.
 
         return await self._wait_until(
-            check, timeout, lambda: f"waited {timeout:g} s for {what}; {self._inbox_summary()}"
+            check, timeout, lambda: f"waited {timeout:g} s for {what}; {self._inbox.summary()}"
         )
 
     async def _wait_until(self, check: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
-        """Looks whenever there is news. Raises WaitTimeoutError with the text of `failure`."""
         __tracebackhide__ = True
-        check_seconds("timeout", timeout, optional=True)
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        while (found := check()) is None:
-            self._changed.clear()
-            left = None if deadline is None else deadline - loop.time()
-            if left is not None and left <= 0:
-                raise WaitTimeoutError(f"{self._name} {failure()}")
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
-        return found
-
-    def _inbox_summary(self) -> str:
-        if not self._inbox:
-            return "nothing came"
-        came = ", ".join(str(message) for message in list(self._inbox)[:10])
-        more = f" and {len(self._inbox) - 10} more" if len(self._inbox) > 10 else ""
-        return f"what came and was not taken: {came}{more}"
+        return await wait_until(check, self._changed, timeout, lambda: f"{self._name} {failure()}")
 
     async def wait_closed(self, timeout: float | None = 5.0) -> int | None:
-        """Waits for the connection's end; returns the close code, None if it broke off. Raises WaitTimeoutError."""
+        """Waits until the connection is closed. Returns the close code; None if there was no close frame.
+
+        Raises WaitTimeoutError.
+        """
         connection = self._socket
         if connection is None:
             return None
         await self._wait_until(
             lambda: connection not in self._connections or None,
             timeout,
-            lambda: f"waited {timeout:g} s for its connection to end; it is open; {self._inbox_summary()}",
+            lambda: f"waited {timeout:g} s for its connection to close; it is still open; {self._inbox.summary()}",
         )
-        return _close_code_of(connection)
+        return close_code_of(connection)
 
     async def __aiter__(self) -> AsyncIterator[AsyncMessage]:
-        """What the other peer sends, until the connection ends; waits 5 s for each."""
+        """The messages that the other peer sends, until the connection is closed. Waits 5 s for each."""
         while True:
             try:
                 yield await self.recv()
@@ -396,66 +335,53 @@ class AsyncPeer:
             except PeerClosedError:
                 return
 
-    # Speaking ---------------------------------------------------------------------------------------------------------
+    # Sending ----------------------------------------------------------------------------------------------------------
 
     async def send_raw(self, data: str | bytes) -> None:
-        """Sends text or binary as it is, whatever the protocol says. Raises PeerClosedError."""
+        """Sends a text or binary message unchanged, also one that the protocol forbids. Raises PeerClosedError."""
         try:
             await self._connection().send(data)
         except ConnectionClosed:
-            raise self._closed("can not send") from None
+            raise self._closed("cannot send") from None
 
     async def _send_message(self, **message: Any) -> None:
         await self.send_raw(json.dumps(message, ensure_ascii=False))
 
     async def _reply(self, message: Message, payload: Any) -> None:
+        """Forwards a payload to the sender of the message."""
         raise NotImplementedError
 
     def on(self, type: str, *, reply_with: Reply) -> Self:
-        """From now on, answers payloads of this type.
+        """Replies to each payload of this type from now on.
 
         Args:
             type: The payload's `"type"`.
-            reply_with: A payload; a list of payloads; or a function of the `Message`, `def` or `async def`, that
-                returns one of these or None. What it raises is raised by `recv()` and `close()`.
+            reply_with: A payload, a list of payloads, or a function of the `Message`, `def` or `async def`, that
+                returns one of these or None. `recv()` and `close()` raise its exceptions.
         """
-        if not isinstance(type, str):
-            raise ConfigError("type", f"must be a string, got {type!r}")
-        self._script[type] = reply_with
+        self._script.add(type, reply_with)
         return self
 
     async def _send_reply(self, message: Message, reply: Reply) -> None:
         try:
-            if callable(reply):
-                reply = reply(message)
-                if inspect.isawaitable(reply):
-                    reply = await reply
-            if reply is None:
-                return
-            for payload in reply if isinstance(reply, list) else [reply]:
+            for payload in await payloads(reply, message):
                 await self._reply(message, payload)
         except PeerClosedError:
-            pass  # Whoever asked has left, or is about to hear of it.
+            pass  # There is no receiver any more; the next `recv()` reports that.
         except Exception as error:
-            self._script_error = error
-            self._changed.set()
+            self._fail(error)
 
-    def _raise_script_error(self) -> None:
-        error, self._script_error = self._script_error, None
-        if error is not None:
-            raise error
+    def _fail(self, error: Exception) -> None:
+        """Keeps an exception, for the next `recv()` or `close()` to raise."""
+        self._script.fail(error)
+        self._changed.set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"
 
 
-def _close_code_of(connection: ClientConnection) -> int | None:
-    """The close code; None where it broke off, which `websockets` calls 1006."""
-    return None if connection.close_code == 1006 else connection.close_code
-
-
 def refused_by_server(peer: AsyncPeer, what: str) -> SignalingError:
-    """The server did not let it in."""
+    """The error for a peer that the server closed during its handshake."""
     error = peer.errors[-1] if peer.errors else None
     how = error or f"closed [{peer.close_code}] {peer.close_reason!r}"
     return PeerRefusedError(f"{peer._name}: the server refused to {what}: {how}", error=error, code=peer.close_code)

@@ -1,0 +1,88 @@
+"""A WebSocket connection of a fake peer, on the `websockets` library.
+
+The library shares no code with the server, so a bug of the server cannot be hidden by the same bug here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from ..errors import PeerRefusedError, UnreachableError, WaitTimeoutError
+from ._endpoint import error_of
+
+
+async def open_connection(
+    name: str,
+    url: str,
+    *,
+    tls: ssl.SSLContext | None,
+    origin: str | None,
+    subprotocols: Sequence[str],
+    headers: Mapping[str, str],
+    timeout: float,
+) -> ClientConnection:
+    """Opens a WebSocket connection for the peer of this name.
+
+    Raises PeerRefusedError, UnreachableError or WaitTimeoutError.
+    """
+    try:
+        return await connect(
+            url,
+            ssl=tls,
+            subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]
+            origin=origin,  # type: ignore[arg-type]
+            additional_headers=headers,
+            compression=None,
+            ping_interval=None,
+            open_timeout=timeout,
+            close_timeout=1,
+            max_size=None,
+            proxy=None,
+        )
+    except InvalidStatus as refused:
+        error = error_of(refused.response.body)
+        status = f"{refused.response.status_code} {error or ''}".strip()
+        raise PeerRefusedError(f"{name}: {url} refused the connection: {status}", error=error) from None
+    except (TimeoutError, asyncio.TimeoutError) as error:  # Two classes until Python 3.11.
+        raise WaitTimeoutError(f"{name} waited {timeout:g} s for the opening handshake of {url}") from error
+    except (OSError, InvalidHandshake) as error:
+        raise UnreachableError(f"{name}: no signaling server at {url}: {error}") from error
+
+
+async def keep_alive(
+    connection: ClientConnection, interval: float, timeout: float, is_stalled: Callable[[], bool]
+) -> None:
+    """Sends a ping each `interval`, and aborts the connection if a pong takes longer than `timeout`.
+
+    A stalled peer does neither, like a process that hangs.
+    """
+    with suppress(ConnectionClosed):
+        while True:
+            await asyncio.sleep(interval)
+            if is_stalled():
+                continue
+            pong = asyncio.ensure_future(await connection.ping())
+            await asyncio.wait([pong], timeout=timeout)
+            if not pong.done() and not is_stalled():
+                connection.transport.abort()
+
+
+def reset(connection: ClientConnection) -> None:
+    """Aborts the connection with TCP RST, without a close frame."""
+    raw = connection.transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.transport.abort()
+
+
+def close_code_of(connection: ClientConnection) -> int | None:
+    """The close code; None after a close without close frame, for which `websockets` has 1006."""
+    return None if connection.close_code == 1006 else connection.close_code
