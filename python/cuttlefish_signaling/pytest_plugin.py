@@ -1,6 +1,6 @@
-"""The pytest plugin: servers, fake peers, and what was said in the report of a test that failed.
+"""The pytest plugin: fixtures for servers and fake peers, and a transcript in the report of a failed test.
 
-Nothing of the package is imported here until a fixture is used: pytest loads this file in every run.
+The fixtures import the package when they are used, because pytest loads this file in every run.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ SERVER_FIXTURES = ("signaling_server", "signaling_server_factory")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options."""
+    """Adds the command line options."""
     group = parser.getgroup("signaling", "Cuttlefish signaling")
     group.addoption(
         "--signaling-url",
         default=os.environ.get(URL_VARIABLE) or None,
         metavar="URL",
-        help=f"use the signaling server that runs there, and start none (environment: {URL_VARIABLE})",
+        help=f"use the running signaling server at URL and start none (environment: {URL_VARIABLE})",
     )
     group.addoption(
         "--signaling-ca",
         default=os.environ.get(CA_VARIABLE) or None,
         metavar="FILE",
-        help=f"what to verify the certificate of --signaling-url with, PEM (environment: {CA_VARIABLE})",
+        help=f"PEM file that verifies the certificate of --signaling-url (environment: {CA_VARIABLE})",
     )
     group.addoption(
         "--signaling-trace",
         default="on-failure",
         choices=TRACES,
-        help="when to put what was said on a test's servers into its report (default: on-failure)",
+        help="when to add a transcript of the test's servers to its report (default: on-failure)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers."""
+    """Registers the markers."""
     config.addinivalue_line(
         "markers",
-        "signaling(allow_errors=False, **settings): settings of this test's signaling_server, as of SignalingServer; "
-        "with allow_errors, errors of hooks and of the server, and devices that are lost, do not fail the test",
+        "signaling(allow_errors=False, **settings): settings of the test's signaling_server, as for SignalingServer; "
+        "with allow_errors, the test passes in spite of failed hooks, logged errors of the server and lost devices",
     )
     config.addinivalue_line(
         "markers",
-        "signaling_cassette(file): a device that says what is on this cassette is registered; see replay_device",
+        "signaling_cassette(file): registers a device that replays this cassette; see replay_device",
     )
 
 
-# Which servers a test has ---------------------------------------------------------------------------------------------
+# The servers of a test ------------------------------------------------------------------------------------------------
 
 
 class _Checkpoint:
-    """A server, and how far it was when a test began."""
+    """A server, and its counts when a test began. Later errors and messages belong to the test."""
 
     def __init__(self, server: SignalingServer) -> None:
         self.server = server
@@ -73,21 +73,21 @@ class _Checkpoint:
         self.mark()
 
     def mark(self) -> None:
-        """What is there now belongs to others."""
+        """Takes the counts of now: earlier errors and messages belong to other tests."""
         self._run = self.server._latest()
         self._baseline = self._counts()
 
     def _counts(self) -> tuple[int, int, int]:
-        """Hooks that failed, errors that were logged, entries of the journal."""
+        """The number of failed hooks, of logged errors, and of journal entries."""
         run = self.server._latest()
         return run.hooks.failure_count, run.courier.error_count, run.native.journal.count
 
     def _counts_at_mark(self) -> tuple[int, int, int]:
-        """What there was at the mark; nothing, where the test has started the server anew."""
+        """The counts at the mark; zeros if the test has restarted the server since."""
         return self._baseline if self.server._latest() is self._run else (0, 0, 0)
 
     def new_errors(self) -> tuple[list[Any], list[str]]:
-        """Hooks that failed and errors that were logged since the mark, as far as they are kept."""
+        """The failed hooks and the logged errors since the mark, as far as the server keeps them."""
         failures, errors = (
             now - then for now, then in zip(self._counts()[:2], self._counts_at_mark()[:2], strict=True)
         )
@@ -95,9 +95,9 @@ class _Checkpoint:
         return hook_errors[max(0, len(hook_errors) - failures) :], server_errors[max(0, len(server_errors) - errors) :]
 
     def transcript(self) -> str:
-        """What was said since the mark."""
+        """The messages since the mark."""
         if not self.server._settings.journal:
-            return "(this server writes no journal)"
+            return "(the server has no journal: start it with journal=True)"
         return self.server.journal._transcript_after(self._counts_at_mark()[2])
 
 
@@ -113,7 +113,7 @@ def _servers_of(item: pytest.Item) -> list[_Checkpoint]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A cassette is put in where a marker says so."""
+    """Adds the fixture `replay_device` to each test with the marker `signaling_cassette`."""
     for item in items:
         if item.get_closest_marker("signaling_cassette") is not None:
             names = getattr(item, "fixturenames", None)
@@ -122,30 +122,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What happened on a session's server before is not this test's."""
+    """Checks the markers, and marks the counts of the session's servers."""
     _check_marker(item)
     for checkpoint in item.session.stash.get(_checkpoints, []):
         checkpoint.mark()
 
 
 def _check_marker(item: pytest.Item) -> None:
-    """Settings that no server of the test would have are a mistake."""
+    """Fails a test whose marker has settings, but that has no server to which they apply."""
     names = getattr(item, "fixturenames", ())
     settings = [name for name in _settings_of_markers(item) if name != "allow_errors"]
     if not settings or any(name in names for name in SERVER_FIXTURES):
         return
     if "signaling_server_session" in names:
-        why = "signaling_server_session has one set of settings, those of signaling_config, for all tests"
+        why = "signaling_server_session has the same settings for all tests, those of signaling_config"
     elif "fake_device" in names or "fake_client" in names:
-        return  # They bring a signaling_server.
+        return  # They use signaling_server.
     else:
-        why = f"this test has none of {', '.join(SERVER_FIXTURES)}"
-    pytest.fail(f"@pytest.mark.signaling says {', '.join(settings)}, but {why}", pytrace=False)
+        why = f"this test uses none of the fixtures {', '.join(SERVER_FIXTURES)}"
+    pytest.fail(f"@pytest.mark.signaling sets {', '.join(settings)}, but {why}", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Errors of hooks, and of the server, are the test's during which they came."""
+    """Fails the test during which a hook failed or the server logged an error."""
     result = yield
     if not _allows_errors(item):
         _raise_errors(_servers_of(item))
@@ -176,14 +176,14 @@ def _raise_errors(servers: list[_Checkpoint]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What was said goes into the report."""
+    """Adds the transcripts to the report."""
     report = yield
     trace = item.config.getoption("--signaling-trace")
     if (trace == "always" and report.when == "call") or (trace != "off" and report.failed):
         for checkpoint in _servers_of(item):
             report.sections.append((f"Signaling transcript of {checkpoint.url}", checkpoint.transcript()))
     if report.when == "teardown" and _checkpoints in item.stash:
-        # Servers that have stopped are not to be kept, with their journals, until the run is over.
+        # Without this, stopped servers and their journals would be kept until the end of the run.
         del item.stash[_checkpoints]
     return report
 
@@ -193,13 +193,13 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def signaling_config() -> dict[str, Any]:
-    """Settings of the servers, as of `SignalingServer`. Override it; a marker's settings come before these."""
+    """Settings of the servers, as for `SignalingServer`. Override it; a marker's settings take precedence."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def signaling_tls() -> Tls | None:
-    """The `Tls` of the servers; plain. Override it; `tls` in `signaling_config` or in a marker comes before it."""
+    """The `Tls` of the servers; None. Override it; `tls` in `signaling_config` or in a marker takes precedence."""
     return None
 
 
@@ -207,13 +207,13 @@ def _settings_of_markers(item: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers("signaling"))):
         if marker.args:
-            pytest.fail("@pytest.mark.signaling takes settings by name only", pytrace=False)
+            pytest.fail(f"@pytest.mark.signaling takes keyword arguments only, got {marker.args!r}", pytrace=False)
         settings.update(marker.kwargs)
     return settings
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
-    """Raises ConfigError where there is no such setting."""
+    """Raises ConfigError for an unknown setting."""
     import difflib
     import inspect
 
@@ -224,12 +224,12 @@ def _check_settings(settings: dict[str, Any]) -> None:
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(name, f"there is no such setting; {hint}there are: {', '.join(known)}")
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise ConfigError(name, f"unknown setting{hint} Known settings: {', '.join(known)}")
 
 
 def _attach(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer | None:
-    """The server of `--signaling-url`, if there is one."""
+    """The server at `--signaling-url`; None without that option."""
     url = config.getoption("--signaling-url")
     if url is None:
         return None
@@ -238,8 +238,8 @@ def _attach(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer |
 
     if settings:
         raise NotOursError(
-            f"the settings {', '.join(settings)} are not to be had: the server at {url} runs elsewhere "
-            "(--signaling-url); run this test without it, on a server of its own"
+            f"the settings {', '.join(settings)} are not available: --signaling-url points at an external server, "
+            f"{url}; run this test without --signaling-url"
         )
     authority, context = config.getoption("--signaling-ca"), None
     if authority is not None:
@@ -250,7 +250,7 @@ def _attach(config: pytest.Config, settings: dict[str, Any]) -> AttachedServer |
 
 
 def _start_server(config: pytest.Config, owner: pytest.Stash, settings: dict[str, Any], stack: ExitStack) -> Any:
-    """A server that runs until the stack is closed, and is watched."""
+    """Starts a server that runs until the stack is closed. Its errors fail the test."""
     _check_settings(settings)
     attached = _attach(config, {name: value for name, value in settings.items() if value is not None})
     if attached is not None:
@@ -275,10 +275,10 @@ def _merged_settings(request: pytest.FixtureRequest, *, markers: bool) -> dict[s
 def signaling_server(
     request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
 ) -> Iterator[SignalingServer]:
-    """A server for this test alone, on a free port of 127.0.0.1, that writes a journal.
+    """A server for one test, on a free port of 127.0.0.1, with a journal.
 
-    Its settings: those of `@pytest.mark.signaling(...)`, the closest first; then `signaling_config`; then
-    `signaling_tls`; then the defaults of `SignalingServer`, with `journal=True`.
+    Its settings, in order of precedence: `@pytest.mark.signaling(...)`, the closest marker first; `signaling_config`;
+    `signaling_tls`; the defaults of `SignalingServer`, with `journal=True`.
     """
     with ExitStack() as stack:
         yield _start_server(request.config, request.node.stash, _merged_settings(request, markers=True), stack)
@@ -288,7 +288,7 @@ def signaling_server(
 def signaling_server_session(
     request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
 ) -> Iterator[SignalingServer]:
-    """One server for all tests (for each worker, under pytest-xdist). Markers say nothing about it."""
+    """One server for all tests (per worker, under pytest-xdist). Settings of markers do not apply to it."""
     with ExitStack() as stack:
         yield _start_server(request.config, request.session.stash, _merged_settings(request, markers=False), stack)
 
@@ -297,7 +297,7 @@ def signaling_server_session(
 def signaling_server_factory(
     request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
 ) -> Iterator[Callable[..., SignalingServer]]:
-    """Starts more servers for this test: `signaling_server_factory(**settings)`, settings before all others."""
+    """Starts more servers for a test: `signaling_server_factory(**settings)`. These settings take precedence."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> SignalingServer:
@@ -312,7 +312,7 @@ def signaling_server_factory(
 
 
 def _server_of(request: pytest.FixtureRequest) -> Any:
-    """The server this test uses; where it names none, one of its own."""
+    """The server of the test: `signaling_server`, unless the test uses only `signaling_server_session`."""
     names = request.node.fixturenames
     if "signaling_server" not in names and "signaling_server_session" in names:
         return request.getfixturevalue("signaling_server_session")
@@ -336,7 +336,7 @@ def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
 
 
 def _raise_if_lost(request: pytest.FixtureRequest, devices: list[Any]) -> None:
-    """A real device that is lost is lost forever: the test's server, or the program under test, has ended it."""
+    """Fails a test during which a device was lost: a real device would not reconnect."""
     reasons = [device.lost_reason for device in devices if device.is_lost]
     if reasons and not _allows_errors(request.node):
         from .errors import DeviceLostError
@@ -346,25 +346,25 @@ def _raise_if_lost(request: pytest.FixtureRequest, devices: list[Any]) -> None:
 
 @pytest.fixture
 def fake_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeDevice]]:
-    """Registers devices: `fake_device("cvd-1", info=..., server=..., ...)`, the options of `FakeDevice`.
+    """Registers devices: `fake_device("cvd-1", info=..., server=..., ...)`, with the options of `FakeDevice`.
 
-    On the test's server; closed when the test is over. A device that is lost by then fails the test.
+    The default server is that of the test. The devices are closed after the test; a lost device fails the test.
     """
     yield from _peers(request, "FakeDevice")
 
 
 @pytest.fixture
 def fake_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeClient]]:
-    """Connects clients: `fake_client("cvd-1", server=..., ...)`, the options of `FakeClient`.
+    """Connects clients: `fake_client("cvd-1", server=..., ...)`, with the options of `FakeClient`.
 
-    On the test's server; closed when the test is over.
+    The default server is that of the test. The clients are closed after the test.
     """
     yield from _peers(request, "FakeClient")
 
 
 @pytest.fixture
 def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
-    """The device of `@pytest.mark.signaling_cassette(file)`; paths are relative to the test's file."""
+    """The device of `@pytest.mark.signaling_cassette(file)`. Paths are relative to the file of the test."""
     from .testing import ReplayDevice
 
     marker = request.node.get_closest_marker("signaling_cassette")

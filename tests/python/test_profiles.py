@@ -89,7 +89,7 @@ def test_a_device_comes_back_after_each_close(operator: Operator, profile: Liter
             operator.next().close(1008, "sent away")
             device.wait_reconnected(times, PATIENCE)
         assert (device.reconnects, device.extra_connections, device.is_lost) == (3, 0, False)
-        with pytest.raises(WaitTimeoutError, match="to come back 4 times; it has 3 times"):
+        with pytest.raises(WaitTimeoutError, match="for reconnect 4; reconnects so far: 3"):
             device.wait_reconnected(4, timeout=0.05)
 
 
@@ -121,7 +121,7 @@ def test_an_error_and_a_close_lose_a_legacy_device(operator: Operator) -> None:
         assert device.is_lost
         assert device.lost_reason == (
             "device 'cvd-1' is lost: it had the error 'Internal error', then the close [1011] 'Internal error'; "
-            "a real legacy device never comes back from that"
+            "a real legacy device does not reconnect after that"
         )
         waits: list[Any] = [
             lambda: device.recv(None),
@@ -234,7 +234,7 @@ def test_a_device_without_a_profile_hears_errors_and_does_not_come_back(operator
         assert device.wait_closed(PATIENCE) == 1011
         with pytest.raises(PeerClosedError, match=r"closed \[1011\]"):
             device.recv(None)
-        with pytest.raises(ConfigError, match="say 'legacy' or 'current'"):
+        with pytest.raises(ConfigError, match="pass 'legacy' or 'current'"):
             device.wait_reconnected()
         assert (device.is_lost, device.lost_reason, operator.names) == (False, None, ["cvd-1"])
 

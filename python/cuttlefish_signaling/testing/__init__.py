@@ -1,4 +1,4 @@
-"""Fake devices and clients, to test whatever signals through a server. Needs the extra `testing` (`websockets`).
+"""Fake devices and clients for tests of signaling. Needs the extra `testing` (`websockets`).
 
     from cuttlefish_signaling import SignalingServer
     from cuttlefish_signaling.testing import FakeClient, FakeDevice
@@ -8,7 +8,7 @@
         device.recv(type="request-offer").reply({"type": "offer", "sdp": "..."})
         assert client.recv().payload["sdp"] == "..."
 
-The synchronous ones and the asynchronous ones (`AsyncFakeDevice`, `AsyncFakeClient`) have the same methods.
+`AsyncFakeDevice` and `AsyncFakeClient` have the same methods for coroutines.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""A signaling server that somebody else runs, as far as it can be used from outside."""
+"""A signaling server that runs outside this process."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 POLL_INTERVAL = 0.02
-"""Seconds between two looks at who is registered: from outside, nobody tells."""
+"""Seconds between two requests for the list of devices: a server outside this process sends no notification."""
 
 
 class AttachedServer:
-    """A server that runs already, ours or the reference: its URLs, who is registered, and nothing else.
+    """A server that runs already, this one or the reference server. Only its URLs and its device list are available.
 
     Args:
         url: `http://host:port`, or `https:`, `ws:`, `wss:`.
-        ssl_context: What to verify its certificate with; None are the system's authorities.
-        timeout: Seconds it may take to answer.
+        ssl_context: Verifies the certificate. By default, the system's authorities do.
+        timeout: Seconds to wait for an answer.
 
     Raises:
-        UnreachableError: Nobody answers there, or nobody who is a signaling server.
-        ConfigError: The URL is none.
+        UnreachableError: No server answers at the URL, or it is not a signaling server.
+        ConfigError: The URL is invalid.
     """
 
     def __init__(self, url: str, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 5.0) -> None:
@@ -41,9 +41,9 @@ class AttachedServer:
             secure = {"http": False, "ws": False, "https": True, "wss": True}[parts.scheme]
             port = parts.port
         except (KeyError, ValueError, AttributeError):
-            raise ConfigError("signaling_url", f"{url!r} is no URL with http, https, ws or wss") from None
+            raise ConfigError("signaling_url", f"must be a URL with http, https, ws or wss, got {url!r}") from None
         if not parts.hostname:
-            raise ConfigError("signaling_url", f"{url!r} names no host")
+            raise ConfigError("signaling_url", f"must be a URL with a host, got {url!r}")
         self._authority = parts.netloc + parts.path.rstrip("/")
         self._secure = secure
         self._timeout = timeout
@@ -59,22 +59,22 @@ class AttachedServer:
 
     @property
     def url(self) -> str:
-        """Where it is: `http://127.0.0.1:8443`, or `https:`."""
+        """The base URL: `http://127.0.0.1:8443`, or with `https:`."""
         return f"{'https' if self._secure else 'http'}://{self._authority}"
 
     @property
     def device_url(self) -> str:
-        """Where devices register."""
+        """The WebSocket URL for devices."""
         return f"{'wss' if self._secure else 'ws'}://{self._authority}/register_device"
 
     @property
     def client_url(self) -> str:
-        """Where clients connect."""
+        """The WebSocket URL for clients."""
         return f"{'wss' if self._secure else 'ws'}://{self._authority}/connect_client"
 
     @property
     def is_running(self) -> bool:
-        """Whether it answers."""
+        """Whether the server answers."""
         try:
             self.device_ids()
         except UnreachableError:
@@ -82,19 +82,28 @@ class AttachedServer:
         return True
 
     def device_ids(self) -> list[str]:
-        """The devices registered now, by id. Raises UnreachableError."""
+        """The ids of the registered devices. Raises UnreachableError."""
         try:
             with self._opener.open(f"{self.url}/devices?format=ids", timeout=self._timeout) as answer:
                 devices = json.loads(answer.read())
             return sorted(device if isinstance(device, str) else device["device_id"] for device in devices)
         except urllib.error.HTTPError as error:
-            raise UnreachableError(f"{self.url} answers, but GET /devices with {error.code}: {error.reason}") from error
+            status = f"{error.code} {error.reason}"
+            raise UnreachableError(
+                f"{self.url} is not a signaling server: GET /devices failed with {status}"
+            ) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            hint = "; give its authority with --signaling-ca" if isinstance(reason, ssl.SSLError) else ""
+            hint = (
+                "; trust its certificate authority with --signaling-ca or ssl_context"
+                if isinstance(reason, ssl.SSLError)
+                else ""
+            )
             raise UnreachableError(f"no signaling server answers at {self.url}: {reason}{hint}") from error
         except (TypeError, KeyError) as error:
-            raise UnreachableError(f"{self.url} answers, but not as a signaling server does") from error
+            raise UnreachableError(
+                f"{self.url} is not a signaling server: GET /devices has an unknown format"
+            ) from error
 
     def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> None:
         """Waits until a device of this id is registered. Raises WaitTimeoutError."""
@@ -119,7 +128,7 @@ class AttachedServer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """It was running before, and runs on."""
+        """Does nothing: the server ran before, and continues."""
 
     def __getattr__(self, name: str) -> NoReturn:
         from .._server import SignalingServer
@@ -127,8 +136,8 @@ class AttachedServer:
         if name.startswith("_") or not hasattr(SignalingServer, name):
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
         raise NotOursError(
-            f"{name} is not to be had: the server at {self.url} runs elsewhere (--signaling-url); "
-            "run this test without it, on a server of its own"
+            f"{name} is not available: --signaling-url points at an external server, {self.url}; "
+            "run this test without --signaling-url"
         )
 
     def __repr__(self) -> str:
@@ -136,5 +145,5 @@ class AttachedServer:
 
 
 def _timeout_error(device_id: str, timeout: float | None, ids: list[str]) -> WaitTimeoutError:
-    there = f"registered: {', '.join(map(repr, ids))}" if ids else "no device is registered"
-    return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {there}")
+    registered = f"registered devices: {', '.join(map(repr, ids))}" if ids else "no device is registered"
+    return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {registered}")

@@ -1,4 +1,4 @@
-"""Cassettes: what a device said once, to be said again by a fake one."""
+"""Cassettes: recorded payloads of a device, which a fake device replays."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Line:
 
     @property
     def type(self) -> str | None:
-        """The payload's `"type"`, if it has one."""
+        """The payload's `"type"`; None without one."""
         return self.payload.get("type") if isinstance(self.payload, dict) else None
 
 
 @dataclass(frozen=True)
 class Cassette:
-    """What a device and its clients said to each other.
+    """The payloads that a device and its clients sent each other.
 
-    A file of JSON lines: first `{"cassette": 1, "device_id": ..., "device_info": ...}`, then for each payload
+    The file has JSON lines: first `{"cassette": 1, "device_id": ..., "device_info": ...}`, then for each payload
     `{"from": "client" | "device", "client": N, "payload": ...}`.
     """
 
@@ -48,45 +48,52 @@ class Cassette:
 
     @classmethod
     def record(cls, journal: Journal, device: str) -> Cassette:
-        """What this device has said since it registered last. Raises CassetteError if it has not."""
+        """The payloads since the last registration of a device. Raises CassetteError if the journal has none."""
         registered = journal.messages(device=device, message_type="register")
         if not registered:
-            raise CassetteError(f"the journal has no registration of device {device!r}; it may have forgotten it")
+            raise CassetteError(
+                f"the journal has no registration of device {device!r}: the device did not register, or the journal "
+                "has discarded the entry"
+            )
         info = json.loads(registered[-1].text).get("device_info")
-        said = journal.messages(device=device, message_type="forward", after=registered[-1])
-        # What was refused has reached nobody: there was no such client.
-        return cls(device, info, tuple(_line(entry) for entry in said if entry.outcome != "refused"))
+        forwards = journal.messages(device=device, message_type="forward", after=registered[-1])
+        # A refused forward has no receiver.
+        return cls(device, info, tuple(_line(entry) for entry in forwards if entry.outcome != "refused"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Cassette:
-        """Reads a file. Raises CassetteError, which names the line."""
+        """Reads a cassette from a file. Raises CassetteError, which names the line."""
         try:
-            # Not `splitlines`: U+2028 and the like end no line of JSON.
+            # Not `splitlines`, which also splits at U+2028: JSON strings may contain it.
             texts = Path(path).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise CassetteError(f"can not read the cassette {os.fspath(path)!r}: {error}") from error
+            raise CassetteError(f"cannot read the cassette {os.fspath(path)!r}: {error}") from error
         parsed = [(number, _parse(path, number, text)) for number, text in enumerate(texts, 1) if text.strip()]
         if not parsed or "cassette" not in parsed[0][1]:
             raise CassetteError(
-                f'{os.fspath(path)}:1: a cassette begins with {{"cassette": {VERSION}, "device_id": ...}}'
+                f'{os.fspath(path)}:1: the first line of a cassette must be {{"cassette": {VERSION}, "device_id": ...}}'
             )
         number, head = parsed[0]
         if head["cassette"] != VERSION:
-            raise CassetteError(f"{os.fspath(path)}:{number}: version {head['cassette']!r}; this reads {VERSION}")
+            raise CassetteError(
+                f"{os.fspath(path)}:{number}: version {head['cassette']!r} is unknown; the known one is {VERSION}"
+            )
         if not isinstance(head.get("device_id"), str) or not head["device_id"]:
-            raise CassetteError(f"{os.fspath(path)}:{number}: device_id must be a string that is not empty")
+            raise CassetteError(
+                f"{os.fspath(path)}:{number}: device_id must be a non-empty string, got {head.get('device_id')!r}"
+            )
         lines = tuple(_checked(path, number, line) for number, line in parsed[1:])
         return cls(head["device_id"], head.get("device_info"), lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a file. Raises CassetteError."""
+        """Writes the cassette to a file. Raises CassetteError."""
         head = {"cassette": VERSION, "device_id": self.device_id, "device_info": self.device_info}
         rest = [{"from": line.sender, "client": line.client, "payload": line.payload} for line in self.lines]
         text = "".join(json.dumps(line) + "\n" for line in [head, *rest])
         try:
             Path(path).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise CassetteError(f"can not write the cassette {os.fspath(path)!r}: {error}") from error
+            raise CassetteError(f"cannot write the cassette {os.fspath(path)!r}: {error}") from error
 
 
 def _line(entry: Entry) -> Line:
@@ -98,9 +105,9 @@ def _parse(path: str | os.PathLike[str], number: int, text: str) -> dict[str, An
     try:
         line = json.loads(text)
     except ValueError as error:
-        raise CassetteError(f"{os.fspath(path)}:{number}: no JSON: {error}") from error
+        raise CassetteError(f"{os.fspath(path)}:{number}: invalid JSON: {error}") from error
     if not isinstance(line, dict):
-        raise CassetteError(f"{os.fspath(path)}:{number}: no JSON object")
+        raise CassetteError(f"{os.fspath(path)}:{number}: must be a JSON object, got {text[:80]!r}")
     return line
 
 
@@ -116,7 +123,7 @@ def _checked(path: str | os.PathLike[str], number: int, line: dict[str, Any]) ->
 
 
 class Track:
-    """What the device said to one client, cut where the client spoke: each part is the answer to a payload."""
+    """The payloads that the device sent to one client, grouped by the payload of the client that they follow."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self.unprompted: list[Any] = []
@@ -128,7 +135,7 @@ class Track:
                 (self._parts[-1][1] if self._parts else self.unprompted).append(line.payload)
 
     def answer(self, type: str | None) -> list[Any] | None:
-        """What came after the first payload of this type that has not been answered yet; None if there is none."""
+        """Takes the payloads that follow the first payload of this type; None if there are none left."""
         for index, (asked, answers) in enumerate(self._parts):
             if asked == type:
                 del self._parts[index]
@@ -137,18 +144,21 @@ class Track:
 
 
 class AsyncReplayDevice(AsyncFakeDevice):
-    """A device that says what is on a cassette.
+    """A device that replays a cassette: `async with AsyncReplayDevice(server, "boot.jsonl") as device: ...`.
 
-    Each client gets what a client of the cassette got, the first what the first got; more clients than there were get
-    what the last one got. A client's payload is matched by its type: the first of that type is answered with what
-    followed the first of that type, and so on. With a profile it goes on where it was when it reconnects: a client with
-    an old number gets the rest of what was there for the old client.
+    The first client receives the payloads of the first client in the cassette, the second those of the second, and so
+    on; additional clients receive those of the last one. A client's payload is matched by type: the reply to the n-th
+    payload of a type is the payloads that follow the n-th payload of that type in the cassette. With a profile the
+    replay continues after a reconnect: a client with the number of an earlier client receives the remaining payloads.
 
     Args:
-        server: A `SignalingServer`, or a URL.
+        server: A `SignalingServer`, an `AttachedServer` or a URL.
         cassette: A `Cassette`, or its file.
-        device_id: What it registers as; that of the cassette where nothing is said.
+        device_id: The device id; by default, that of the cassette.
         options: As for `AsyncFakeDevice`.
+
+    Raises:
+        CassetteError: The file cannot be read.
     """
 
     def __init__(
@@ -162,7 +172,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         options.setdefault("info", self.cassette.device_info)
         super().__init__(server, device_id or self.cassette.device_id, **options)
         self.unmatched: list[Any] = []
-        """Payloads of clients that the cassette has no answer to."""
+        """The payloads of clients that have no match in the cassette."""
         self._tracks: dict[int, Track] = {}
         self._tracks_assigned = 0
 

@@ -1,4 +1,4 @@
-"""A fake client: what a browser does, as far as signaling goes."""
+"""A fake client, which signals like the page in a browser."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from ._peer import AsyncPeer, refused_by_server
 class AsyncFakeClient(AsyncPeer):
     """A client of one device: `async with AsyncFakeClient(server, "cvd-1") as client: ...`.
 
-    Like a browser it offers no sub-protocol, sends no pings, and takes any error before its device info as final.
+    Like a browser, it offers no subprotocol and sends no pings. It closes the connection if it receives an error before
+    the device info.
 
     Args:
-        server: A `SignalingServer`, or a URL.
-        device_id: The device it connects to.
-        headers: More headers for its request; a browser would send `Origin`.
-        tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
-        timeout: Seconds it may take to be connected, a wait for the device included.
+        server: A `SignalingServer`, an `AttachedServer` or a URL.
+        device_id: The device to connect to.
+        headers: Additional headers of the request, for example the `Origin` that a browser sends.
+        tls: Verifies the server's certificate. By default, the certificate of a `SignalingServer` is trusted.
+        timeout: Seconds for each step of the connection; a wait for the device is part of the last one.
     """
 
     _path = "/connect_client"
@@ -40,7 +41,7 @@ class AsyncFakeClient(AsyncPeer):
         super().__init__(server, headers=headers, tls=tls, timeout=timeout)
         self.device_id = device_id
         self.device_info: Any = None
-        """What it may see of the device."""
+        """The device info that the server sent."""
 
     async def _handshake(self) -> None:
         await self._send_message(message_type="connect", device_id=self.device_id)
@@ -57,11 +58,11 @@ class AsyncFakeClient(AsyncPeer):
 
     @property
     def ice_servers(self) -> list[dict[str, Any]]:
-        """What the server's `config` named."""
+        """The ICE servers in the server's `config`."""
         return list((self.config or {}).get("ice_servers", []))
 
     async def send(self, payload: Any) -> None:
-        """Forwards a payload (anything JSON can say) to the device. Raises PeerClosedError."""
+        """Forwards a payload (any JSON value) to the device. Raises PeerClosedError."""
         await self._send_message(message_type="forward", payload=payload)
 
     async def _reply(self, message: Message, payload: Any) -> None:

@@ -1,4 +1,4 @@
-"""A fake Cuttlefish device, and the device info of a real one."""
+"""A fake Cuttlefish device, and the device info of a Cuttlefish phone."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 Profile: TypeAlias = Literal["legacy", "current"] | None
-"""Which real device a fake one models; None is a program of one's own."""
+"""The real device whose behavior a fake device has; None for a program that is not a Cuttlefish device."""
 
 PROFILES = (None, "legacy", "current")
 SUBPROTOCOLS = ("webrtc-operator",)
 MAX_BACKOFF = 60.0
 MAX_RECONNECTS = 4
-"""How many connections and scheduled reconnects a device has at most: a real storm has no bound, a test needs one."""
+"""The maximum number of connections and scheduled reconnects. A real reconnect storm has no bound; a test needs one."""
 KNOWN = ("config", "client_msg", "client_disconnected")
 
 
 def device_info(
     device_id: str = "cvd-1", *, displays: int = 1, width: int = 720, height: int = 1280, **more: Any
 ) -> dict[str, Any]:
-    """The device info of a Cuttlefish phone: displays, audio streams, hardware, buttons; with `more` on top."""
+    """The device info of a Cuttlefish phone: displays, audio, hardware and buttons. `more` adds or replaces keys."""
     info: dict[str, Any] = {
         "displays": [
             {"stream_id": f"display_{number}", "x_res": width, "y_res": height, "dpi": 320, "is_touch": True}
@@ -69,28 +69,28 @@ def device_info(
 
 
 class AsyncFakeDevice(AsyncPeer):
-    """A device, as far as signaling goes: `async with AsyncFakeDevice(server, "cvd-1") as device: ...`.
+    """A device for signaling: `async with AsyncFakeDevice(server, "cvd-1") as device: ...`.
 
-    It sends the server's address as `Origin`, pings every 3 s and hangs up after 10 s without a pong. Without a profile
-    it is a program of one's own: it offers no sub-protocol, hears errors and goes on, and does not come back.
+    The device sends the server's address as `Origin`, pings every 3 s, and aborts the connection after 10 s without a
+    pong. Without a profile it is a program that is not a Cuttlefish device: it offers no subprotocol, continues after
+    an error, and does not reconnect.
 
-    With one it reacts as the real devices do. It offers the sub-protocol `webrtc-operator` and keeps its peers, one for
-    each client, when it reconnects. It comes back `backoff` seconds after its connection was closed; each attempt that
-    fails doubles the wait, up to a minute. It closes a connection that sends an unknown message. Each error schedules
-    one more reconnect, as each close does: after both, a `"legacy"` device is lost forever, and a `"current"` one
-    opens a second connection, which is the beginning of a reconnect storm.
+    With a profile it behaves like a real device. It offers the subprotocol `webrtc-operator`, and keeps one WebRTC peer
+    per client when it reconnects. It reconnects `backoff` seconds after a close; each failed attempt doubles the delay,
+    up to a minute. It closes a connection on which it receives an unknown message. Each error schedules one more
+    reconnect, and so does each close. After both, a `"legacy"` device is lost forever, and a `"current"` device opens a
+    second connection, which starts a reconnect storm.
 
     Args:
-        server: A `SignalingServer`, or a URL.
-        device_id: What it registers as.
-        info: Its device info; `device_info(device_id)` where nothing is said.
+        server: A `SignalingServer`, an `AttachedServer` or a URL.
+        device_id: The id to register.
+        info: The device info; by default, `device_info(device_id)`.
         profile: None, `"legacy"` (Android's own tree, through Android 15) or `"current"` (today's public repository).
         backoff: Seconds between a close and the reconnect.
-        tolerant: With a profile: ignores errors and unknown messages, as no real device does. Without one it has no
-            effect.
-        headers: More headers for its request.
-        tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
-        timeout: Seconds it may take to be let in.
+        tolerant: With a profile, ignores errors and unknown messages, which no real device does. No effect without one.
+        headers: Additional headers of the request.
+        tls: Verifies the server's certificate. By default, the certificate of a `SignalingServer` is trusted.
+        timeout: Seconds for the connection, and again for the registration.
     """
 
     _path = "/register_device"
@@ -123,20 +123,21 @@ class AsyncFakeDevice(AsyncPeer):
         self._reset()
 
     def _reset(self) -> None:
-        """The state of a device that has just booted."""
+        """Sets the state of a device that has just booted."""
         self.reconnects: int = 0
-        """How often it came back: registrations after the first."""
+        """The number of registrations after the first."""
         self.extra_connections: int = 0
-        """How many connections it opened beside one that was open: more than 0 is a reconnect storm."""
+        """The number of connections that were opened beside an open one. More than 0 is a reconnect storm."""
         self.collisions: list[int] = []
-        """The client ids whose messages went to a peer of an earlier registration: the server gave an old number to a
-        new client, which a real device can not serve."""
+        """The client ids whose messages went to a WebRTC peer of an earlier registration.
+
+        The server gave an old number to a new client, which a real device cannot serve."""
         self.lost_reason: str | None = None
-        """Why it is lost; None while it is not."""
-        self._peers: dict[int, int] = {}  # Client id: the registration in which the peer was created, from 1.
+        """The reason why the device is lost; None if it is not."""
+        self._peers: dict[int, int] = {}  # By client id: the registration, from 1, in which the peer was created.
         self._registrations = 0
         self._registered: set[ClientConnection] = set()
-        self._scheduled: list[str] = []  # The cause of each reconnect that is to come.
+        self._scheduled: list[str] = []  # The cause of each scheduled reconnect.
         self._reconnect_delay = self._backoff
         self._extra_cause = ""
 
@@ -168,17 +169,17 @@ class AsyncFakeDevice(AsyncPeer):
 
     @property
     def clients(self) -> list[int]:
-        """The clients that have sent something, and are not gone. A device with a profile keeps those of before."""
+        """The clients that have sent a payload and have not disconnected. A profile keeps them over a reconnect."""
         return sorted(self._peers)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is gone forever: a `"legacy"` device that heard an error and a close."""
+        """Whether the device is lost forever: a `"legacy"` device that received an error and a close."""
         return self.lost_reason is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether it is connected."""
+        """Whether the peer is connected."""
         return super().is_open and not self.is_lost
 
     def _creates_peer(self, message_type: str, client_id: Any) -> bool:
@@ -203,7 +204,7 @@ class AsyncFakeDevice(AsyncPeer):
             await self._close_connection(connection, *((1002, "broken message") if kind == BROKEN else (1000, "error")))
 
     def _count_collision(self, client_id: int) -> None:
-        # Once for each client: from now on the peer is that of the new one.
+        # A client counts once: from now on, the peer belongs to the new client.
         if self._peers[client_id] < self._registrations:
             self._peers[client_id] = self._registrations
             self.collisions.append(client_id)
@@ -220,15 +221,17 @@ class AsyncFakeDevice(AsyncPeer):
         if self.profile is None or not self._registrations or self.is_lost:
             return False
         code, reason = connection.close_code, connection.close_reason
-        self._schedule("a connection that broke off" if code == 1006 else f"the close [{code}] {reason!r}", ended=True)
+        self._schedule(
+            "a disconnect without a close frame" if code == 1006 else f"the close [{code}] {reason!r}", ended=True
+        )
         return not self.is_lost
 
     def _schedule(self, cause: str, *, ended: bool = False, failed: bool = False) -> None:
-        """Schedules one more reconnect, beside those that are to come."""
+        """Schedules one more reconnect, in addition to the scheduled ones."""
         self._reconnect_delay = min(self._reconnect_delay * 2, MAX_BACKOFF) if failed else self._backoff
         if self.profile == "legacy" and (self._scheduled or (ended and self._connections)):
             first = self._scheduled[0] if self._scheduled else f"{self._extra_cause}, a second connection"
-            self._mark_lost(f"it had {first}, then {cause}; a real legacy device never comes back from that")
+            self._mark_lost(f"it had {first}, then {cause}; a real legacy device does not reconnect after that")
         elif len(self._scheduled) + len(self._connections) < MAX_RECONNECTS:
             self._scheduled.append(cause)
             self._spawn(self._reconnect(cause, self._reconnect_delay))
@@ -242,7 +245,7 @@ class AsyncFakeDevice(AsyncPeer):
 
     async def _reconnect(self, cause: str, wait: float) -> None:
         await asyncio.sleep(wait)
-        # A process that hangs does not come back before it goes on.
+        # A process that hangs reconnects only after it continues.
         await self._wait_until(lambda: not self._stalled or None, None, lambda: "")
         if self.is_lost:
             return
@@ -263,23 +266,24 @@ class AsyncFakeDevice(AsyncPeer):
         await self._register(connection)
 
     async def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
-        """Waits until it has come back so often, all in all.
+        """Waits until the device has reconnected `times` times since its start.
 
         Raises:
-            WaitTimeoutError: It has not.
-            DeviceLostError: It is lost.
-            ConfigError: It has no profile: it never comes back by itself.
+            WaitTimeoutError: It did not reconnect that often in time.
+            DeviceLostError: The device is lost.
+            PeerClosedError: The device is closed.
+            ConfigError: The device has no profile, so it does not reconnect.
         """
         if self.profile is None:
-            raise ConfigError("profile", "a device without one does not come back; say 'legacy' or 'current'")
+            raise ConfigError("profile", "a device without a profile does not reconnect; pass 'legacy' or 'current'")
 
         def check() -> bool | None:
             if self.is_lost or (self._ended and self.reconnects < times):
-                raise self._closed("waits to come back in vain")
+                raise self._closed("cannot reconnect")
             return self.reconnects >= times or None
 
         def failure() -> str:
-            return f"waited {timeout:g} s to come back {times} times; it has {self.reconnects} times"
+            return f"waited {timeout:g} s for reconnect {times}; reconnects so far: {self.reconnects}"
 
         await self._wait_until(check, timeout, failure)
 
@@ -290,14 +294,14 @@ class AsyncFakeDevice(AsyncPeer):
         return DeviceLostError(self.lost_reason, error=error, code=self.close_code)
 
     async def send(self, payload: Any, client_id: int | None = None) -> None:
-        """Forwards a payload (anything JSON can say) to a client; with one client alone, to that.
+        """Forwards a payload (any JSON value) to a client. `client_id` is optional with one client.
 
-        Raises PeerClosedError, and ConfigError where it is not clear which client is meant.
+        Raises PeerClosedError, and ConfigError if `client_id` is missing and `clients` has none or more than one.
         """
         if client_id is None:
             if len(self._peers) != 1:
-                known = f"known are {self.clients}" if self._peers else "none has sent anything yet"
-                raise ConfigError("client_id", f"say to which client; {known}")
+                known = f"clients: {self.clients}" if self._peers else "no client has sent a payload yet"
+                raise ConfigError("client_id", f"must be given unless there is exactly one client; {known}")
             client_id = next(iter(self._peers))
         await self._send_message(message_type="forward", client_id=client_id, payload=payload)
 

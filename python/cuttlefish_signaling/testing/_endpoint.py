@@ -1,4 +1,4 @@
-"""Where the endpoints of a signaling server are."""
+"""The WebSocket URLs of a signaling server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 
 class Endpoint(Protocol):
-    """Anything with the URLs of a signaling server: a `SignalingServer`, an `AttachedServer`."""
+    """An object with the URLs of a signaling server: a `SignalingServer` or an `AttachedServer`."""
 
     @property
     def device_url(self) -> str: ...
@@ -22,7 +22,7 @@ class Endpoint(Protocol):
 
 
 def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> tuple[str, ssl.SSLContext | None]:
-    """The WebSocket URL of an endpoint, and what to verify its certificate with."""
+    """The WebSocket URL of an endpoint, and the TLS context for it."""
     if not isinstance(server, str):
         url = server.device_url if path == "/register_device" else server.client_url
         own = server.tls.client_context() if tls is None and server.tls is not None else None
@@ -30,7 +30,7 @@ def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> t
     scheme, separator, rest = server.partition("://")
     scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
     if not separator or scheme not in ("ws", "wss"):
-        raise ConfigError("server", f"{server!r} is neither a server nor a URL with http, https, ws or wss")
+        raise ConfigError("server", f"must be a server or a URL with http, https, ws or wss, got {server!r}")
     base, slash, query = rest.partition("?")
     base = base.rstrip("/")
     url = f"{scheme}://{base if base.endswith(path) else base + path}{slash}{query}"
@@ -38,7 +38,7 @@ def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> t
 
 
 def error_of(body: bytes | bytearray | None) -> str | None:
-    """The `error` of an HTTP response, if there is one."""
+    """The `error` in the JSON body of an HTTP response; None without one."""
     try:
         return str(json.loads(body or b"")["error"])
     except (ValueError, KeyError, TypeError):

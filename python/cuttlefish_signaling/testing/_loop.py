@@ -1,4 +1,4 @@
-"""The event loop of the synchronous fake peers: one for the process, on a thread, as long as there are any."""
+"""The event loop of the synchronous fake peers: one thread per process, which runs while there are such peers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _SharedLoop:
         self._process = 0
 
     def acquire(self) -> None:
-        """One user more. Every `acquire` needs a `release`."""
+        """Adds a user. Each `acquire` needs a `release`. The first one starts the thread."""
         with self._lock:
             if self._users and self._process != os.getpid():
-                self._users = 0  # A fork: the thread stayed in the parent.
+                self._users = 0  # This process is a fork, which does not have the thread.
             if self._users == 0:
                 self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
@@ -36,7 +36,7 @@ class _SharedLoop:
             self._users += 1
 
     def release(self) -> None:
-        """One user less; the last one ends the thread."""
+        """Removes a user. The last one stops the thread."""
         with self._lock:
             if self._process != os.getpid():
                 return
@@ -49,11 +49,11 @@ class _SharedLoop:
             loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine there, and waits for it. Ctrl-C ends the wait, and the coroutine."""
+        """Runs a coroutine on the loop and returns its result. Ctrl-C cancels it."""
         __tracebackhide__ = True
         if self._loop is None or self._process != os.getpid():
             coroutine.close()
-            raise ForkedError("this fake peer was started in another process, or is closed")
+            raise ForkedError("this fake peer was started in another process or is closed; start it in this process")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -63,7 +63,7 @@ class _SharedLoop:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is its thread."""
+        """Whether the caller runs on the thread of the loop."""
         return threading.current_thread() is self._thread
 
 

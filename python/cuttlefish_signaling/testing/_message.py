@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 Reply: TypeAlias = Any
-"""A payload, a list of payloads, or a function of the message that returns one of these, or None for no reply."""
+"""A payload, a list of payloads, a function of the message that returns one of these, or None for no reply."""
 
 FORWARDS = ("client_msg", "device_msg")
 BROKEN = "broken"
@@ -22,51 +22,52 @@ class Replier(Protocol):
 
 @dataclass(frozen=True)
 class Message:
-    """A message that a fake peer heard."""
+    """A message that a fake peer received."""
 
     message_type: str
-    """`client_msg`, `device_msg`, `client_disconnected`, `config`, `error`; `broken` for what is no JSON object."""
+    """The type, for example `client_msg`, `config` or `error`; `broken` if the text is not a JSON object."""
     text: str = field(repr=False)
-    """The text as it came."""
+    """The received text."""
     fields: Mapping[str, Any] = field(repr=False)
-    """The whole message, parsed; empty where it is broken."""
+    """The parsed message; empty if it is broken."""
     _peer: Replier = field(repr=False, compare=False)
     is_new_peer: bool = field(default=False, repr=False, compare=False)
-    """On devices: whether this is the first message of its client, for which a real device creates a peer.
+    """On devices: whether a real device would create a WebRTC peer for this message.
 
-    False where the device has a peer of that number already, even one of an earlier registration."""
+    It does so for the first message of a client id. The peers of an earlier registration stay, so this is False for a
+    new client with the id of an earlier one."""
 
     @property
     def payload(self) -> Any:
-        """The payload; None in messages that have none."""
+        """The payload; None in messages without one."""
         return self.fields.get("payload")
 
     @property
     def type(self) -> str | None:
-        """The payload's `"type"`, if it has one."""
+        """The payload's `"type"`; None without one."""
         payload = self.payload
         name = payload.get("type") if isinstance(payload, dict) else None
         return name if isinstance(name, str) else None
 
     @property
     def client_id(self) -> int | None:
-        """The client it is about; None on clients."""
+        """On devices, the client that the message is from or about. None on clients."""
         return self.fields.get("client_id")
 
     @property
     def error(self) -> str | None:
-        """What the server says is wrong, in an `error`."""
+        """The text of an `error` of the server; None in other messages."""
         return self.fields.get("error")
 
     def __str__(self) -> str:
         client = "" if self.client_id is None else f" of client {self.client_id}"
-        what = self.error or self.type or (json.dumps(self.payload) if "payload" in self.fields else "")
-        return f"{self.message_type}{client}{f' ({what[:80]})' if what else ''}"
+        content = self.error or self.type or (json.dumps(self.payload) if "payload" in self.fields else "")
+        return f"{self.message_type}{client}{f' ({content[:80]})' if content else ''}"
 
 
 class AsyncMessage(Message):
-    """A message that an asynchronous fake peer heard."""
+    """A message that an asynchronous fake peer received."""
 
     async def reply(self, payload: Any) -> None:
-        """Forwards a payload to whoever sent this."""
+        """Forwards a payload to the sender of this message."""
         await self._peer._reply(self, payload)
