@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import inspect
 import json
 import re
 import socket
@@ -327,7 +328,7 @@ def test_a_script_that_raises_is_heard_of(server: SignalingServer) -> None:
         with pytest.raises(KeyError, match="mine"):
             device.recv(type="error")
         client.send({"type": "answer"})
-        with pytest.raises(ConfigError, match=r"a function given to on\(\) returns its reply"):
+        with pytest.raises(ConfigError, match=r"cannot be called in a function given to on\(\)"):
             device.recv(type="error")
     with pytest.raises(KeyError, match="mine"):
         with FakeDevice(server) as device, FakeClient(server) as client:
@@ -379,6 +380,29 @@ def test_a_peer_that_is_closed_while_it_starts(server: SignalingServer) -> None:
             assert [known.device_id for known in server.devices()] == ["cvd-1"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("synchronous", "asynchronous"),
+    [(FakeDevice, AsyncFakeDevice), (FakeClient, AsyncFakeClient), (ReplayDevice, AsyncReplayDevice)],
+)
+def test_synchronous_peers_have_the_methods_and_docs_of_their_twins(synchronous: type, asynchronous: type) -> None:
+    def of(peer: type, name: str) -> tuple[str, list[inspect.Parameter]]:
+        member = getattr(peer, name)
+        doc = (inspect.getdoc(member) or "").replace("async with ", "with ").replace("Async", "")
+        return doc, list(inspect.signature(member).parameters.values()) if callable(member) else []
+
+    assert (inspect.getdoc(synchronous) or "").startswith(
+        "A device" if "Device" in synchronous.__name__ else "A client"
+    )
+    assert "sync" not in str(inspect.getdoc(synchronous)).lower()
+    names = {name for name in dir(asynchronous) if not name.startswith("_")}
+    assert names >= {"start", "close", "recv", "send", "on"}
+    for name in names:
+        own, twin = of(synchronous, name), of(asynchronous, name)
+        assert own[1] == twin[1], name
+        if name != "on":  # Its function runs on another thread here.
+            assert own[0] == twin[0] != "", name
 
 
 # Cassettes ------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
-"""The fake peers for synchronous code: the asynchronous ones, on a loop of their own."""
+"""The fake peers for synchronous code. They run the asynchronous ones on the shared event loop.
+
+Their docstrings are those of the asynchronous twins.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,20 +25,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = TypeVar("P", bound=AsyncPeer)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def documented_by(twin: object) -> Callable[[F], F]:
+    """Copies the docstring of an asynchronous class, method or property, with the names of the synchronous classes."""
+
+    def copy(target: F) -> F:
+        if twin.__doc__ is not None:  # None with `python -OO`.
+            target.__doc__ = twin.__doc__.replace("async with ", "with ").replace("Async", "")
+        return target
+
+    return copy
 
 
 class SyncMessage(Message):
-    """A message that a synchronous fake peer heard."""
+    """A message that a synchronous fake peer received."""
 
     def reply(self, payload: Any) -> None:
-        """Forwards a payload to whoever sent this. In a function given to `on()`, return the payload instead."""
+        """Forwards a payload to the sender of this message. A function given to `on()` returns its reply instead."""
         if shared_loop.is_current:
-            raise ConfigError("reply", "a function given to on() returns its reply")
+            raise ConfigError("reply", "cannot be called in a function given to on(): return the payload instead")
         shared_loop.run(self._peer._reply(self, payload))
 
 
 class Peer(Generic[P]):
-    """A fake peer: `FakeDevice` or `FakeClient`. Use it in a `with`, or `start()` and `close()` it."""
+    """A fake peer: `FakeDevice` or `FakeClient`. Use it in a `with` statement, or call `start()` and `close()`."""
 
     def __init__(self, peer: P) -> None:
         peer._message_class = SyncMessage
@@ -46,17 +61,11 @@ class Peer(Generic[P]):
         __tracebackhide__ = True
         if not self._started:
             coroutine.close()
-            raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or start() it")
+            raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or call start()")
         return shared_loop.run(coroutine)
 
+    @documented_by(AsyncPeer.start)
     def start(self) -> Self:
-        """Connects; returns when the server has let it in.
-
-        Raises:
-            PeerRefusedError: The server said no.
-            UnreachableError: There is no server.
-            WaitTimeoutError: The server said nothing.
-        """
         shared_loop.acquire()
         self._started = True
         try:
@@ -71,8 +80,8 @@ class Peer(Generic[P]):
             self._started = False
             shared_loop.release()
 
+    @documented_by(AsyncPeer.close)
     def close(self) -> None:
-        """Says goodbye and hangs up. Raises what a function given to `on()` raised. A second time does nothing."""
         if not self._started:
             return
         try:
@@ -80,19 +89,19 @@ class Peer(Generic[P]):
         finally:
             self._release_loop()
 
+    @documented_by(AsyncPeer.drop)
     def drop(self) -> None:
-        """Breaks off without a goodbye: TCP RST."""
         try:
             self._run(self._peer.drop())
         finally:
             self._release_loop()
 
+    @documented_by(AsyncPeer.stall)
     def stall(self) -> None:
-        """Stops reading, as a process that hangs: it sends no pings and answers none. `send()` goes on."""
         self._run(self._peer.stall())
 
+    @documented_by(AsyncPeer.resume)
     def resume(self) -> None:
-        """Reads again."""
         self._run(self._peer.resume())
 
     def __enter__(self) -> Self:
@@ -104,13 +113,13 @@ class Peer(Generic[P]):
         self.close()
 
     @property
+    @documented_by(AsyncPeer.is_open)
     def is_open(self) -> bool:
-        """Whether it is connected."""
         return self._peer.is_open
 
     @property
     def errors(self) -> list[str]:
-        """What the server said is wrong, in order."""
+        """The errors that the server sent, in order."""
         return list(self._peer.errors)
 
     @property
@@ -120,14 +129,15 @@ class Peer(Generic[P]):
 
     @property
     def close_code(self) -> int | None:
-        """The code the connection was closed with; None while it is open, and if it broke off."""
+        """The code of the close frame. None while the connection is open, and if it ended without a close frame."""
         return self._peer.close_code
 
     @property
     def close_reason(self) -> str:
-        """What was said at the close."""
+        """The reason in the close frame."""
         return self._peer.close_reason
 
+    @documented_by(AsyncPeer.recv)
     def recv(
         self,
         timeout: float | None = 5.0,
@@ -136,26 +146,13 @@ class Peer(Generic[P]):
         message_type: str | None = None,
         check_type: bool = True,
     ) -> SyncMessage:
-        """Takes the next message out of the inbox, or waits for it. What does not match stays there, in order.
-
-        Args:
-            timeout: Seconds; None waits for ever.
-            type: Only a payload of this `"type"`.
-            message_type: Only such a message: `"client_disconnected"`, `"error"`, `"config"`, `"broken"`. Without it,
-                what the other peer sent.
-            check_type: False, for a type that looks like a typo of another.
-
-        Raises:
-            WaitTimeoutError: None came; it says what did.
-            PeerClosedError: None came, and none can come any more.
-        """
         __tracebackhide__ = True
         coroutine = self._peer.recv(timeout, type=type, message_type=message_type, check_type=check_type)
         message: Any = self._run(coroutine)
         return message  # type: ignore[no-any-return]
 
+    @documented_by(AsyncPeer.__aiter__)
     def __iter__(self) -> Iterator[SyncMessage]:
-        """What the other peer sends, until the connection ends; waits 5 s for each."""
         while True:
             try:
                 yield self.recv()
@@ -164,21 +161,22 @@ class Peer(Generic[P]):
             except PeerClosedError:
                 return
 
+    @documented_by(AsyncPeer.wait_closed)
     def wait_closed(self, timeout: float | None = 5.0) -> int | None:
-        """Waits for the connection's end; returns the close code, None if it broke off. Raises WaitTimeoutError."""
         return self._run(self._peer.wait_closed(timeout))
 
+    @documented_by(AsyncPeer.send_raw)
     def send_raw(self, data: str | bytes) -> None:
-        """Sends text or binary as it is, whatever the protocol says. Raises PeerClosedError."""
         self._run(self._peer.send_raw(data))
 
     def on(self, type: str, *, reply_with: Reply) -> Self:
-        """From now on, answers payloads of this type.
+        """Replies to each payload of this type from now on.
 
         Args:
             type: The payload's `"type"`.
-            reply_with: A payload; a list of payloads; or a function of the message, that returns one of these or None.
-                It runs on another thread than the test. What it raises is raised by `recv()` and `close()`.
+            reply_with: A payload, a list of payloads, or a function of the `Message`, `def` or `async def`, that
+                returns one of these or None. It runs on another thread than the test. `recv()` and `close()` raise its
+                exceptions.
         """
         self._peer.on(type, reply_with=reply_with)
         return self
@@ -187,31 +185,8 @@ class Peer(Generic[P]):
         return repr(self._peer).replace("Async", "")
 
 
+@documented_by(AsyncFakeDevice)
 class FakeDevice(Peer[AsyncFakeDevice]):
-    """A device, as far as signaling goes: `with FakeDevice(server, "cvd-1") as device: ...`.
-
-    It sends the server's address as `Origin`, pings every 3 s and hangs up after 10 s without a pong. Without a profile
-    it is a program of one's own: it offers no sub-protocol, hears errors and goes on, and does not come back.
-
-    With one it reacts as the real devices do. It offers the sub-protocol `webrtc-operator` and keeps its peers, one for
-    each client, when it reconnects. It comes back `backoff` seconds after its connection was closed; each attempt that
-    fails doubles the wait, up to a minute. It closes a connection that sends an unknown message. Each error schedules
-    one more reconnect, as each close does: after both, a `"legacy"` device is lost forever, and a `"current"` one
-    opens a second connection, which is the beginning of a reconnect storm.
-
-    Args:
-        server: A `SignalingServer`, or a URL.
-        device_id: What it registers as.
-        info: Its device info; `device_info(device_id)` where nothing is said.
-        profile: None, `"legacy"` (Android's own tree, through Android 15) or `"current"` (today's public repository).
-        backoff: Seconds between a close and the reconnect.
-        tolerant: With a profile: ignores errors and unknown messages, as no real device does. Without one it has no
-            effect.
-        headers: More headers for its request.
-        tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
-        timeout: Seconds it may take to be let in.
-    """
-
     def __init__(
         self,
         server: Endpoint | str,
@@ -241,83 +216,63 @@ class FakeDevice(Peer[AsyncFakeDevice]):
 
     @property
     def device_id(self) -> str:
-        """What it registered as."""
+        """The id that the device registers."""
         return self._peer.device_id
 
     @property
     def info(self) -> Any:
-        """Its device info."""
+        """The device info that the device registers."""
         return self._peer.info
 
     @property
     def profile(self) -> Profile:
-        """Which real device it models; None is a program of one's own."""
+        """The real device whose behavior it has; None for a program that is not a Cuttlefish device."""
         return self._peer.profile
 
     @property
+    @documented_by(AsyncFakeDevice.clients)
     def clients(self) -> list[int]:
-        """The clients that have sent something, and are not gone. A device with a profile keeps those of before."""
         return self._peer.clients
 
     @property
     def reconnects(self) -> int:
-        """How often it came back: registrations after the first."""
+        """The number of registrations after the first."""
         return self._peer.reconnects
 
     @property
     def extra_connections(self) -> int:
-        """How many connections it opened beside one that was open: more than 0 is a reconnect storm."""
+        """The number of connections that were opened beside an open one. More than 0 is a reconnect storm."""
         return self._peer.extra_connections
 
     @property
     def collisions(self) -> list[int]:
-        """The client ids whose messages went to a peer of an earlier registration.
+        """The client ids whose messages went to a WebRTC peer of an earlier registration.
 
-        The server gave an old number to a new client, which a real device can not serve.
+        The server gave an old number to a new client, which a real device cannot serve.
         """
         return list(self._peer.collisions)
 
     @property
+    @documented_by(AsyncFakeDevice.is_lost)
     def is_lost(self) -> bool:
-        """Whether it is gone forever: a `"legacy"` device that heard an error and a close."""
         return self._peer.is_lost
 
     @property
     def lost_reason(self) -> str | None:
-        """Why it is lost; None while it is not."""
+        """The reason why the device is lost; None if it is not."""
         return self._peer.lost_reason
 
+    @documented_by(AsyncFakeDevice.wait_reconnected)
     def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
-        """Waits until it has come back so often, all in all.
-
-        Raises:
-            WaitTimeoutError: It has not.
-            DeviceLostError: It is lost.
-            ConfigError: It has no profile: it never comes back by itself.
-        """
         self._run(self._peer.wait_reconnected(times, timeout))
 
+    @documented_by(AsyncFakeDevice.send)
     def send(self, payload: Any, client_id: int | None = None) -> None:
-        """Forwards a payload (anything JSON can say) to a client; with one client alone, to that.
-
-        Raises PeerClosedError, and ConfigError where it is not clear which client is meant.
-        """
         self._run(self._peer.send(payload, client_id))
 
 
+@documented_by(AsyncFakeClient)
 class FakeClient(Peer[AsyncFakeClient]):
-    """A client of one device: `with FakeClient(server, "cvd-1") as client: ...`.
-
-    Like a browser it offers no sub-protocol, sends no pings, and takes any error before its device info as final.
-
-    Args:
-        server: A `SignalingServer`, or a URL.
-        device_id: The device it connects to.
-        headers: More headers for its request; a browser would send `Origin`.
-        tls: What to verify the server's certificate with; that of a `SignalingServer` is known.
-        timeout: Seconds it may take to be connected, a wait for the device included.
-    """
-
     def __init__(
         self,
         server: Endpoint | str,
@@ -331,41 +286,26 @@ class FakeClient(Peer[AsyncFakeClient]):
 
     @property
     def device_id(self) -> str:
-        """The device it is connected to."""
+        """The id of the device."""
         return self._peer.device_id
 
     @property
     def device_info(self) -> Any:
-        """What it may see of the device."""
+        """The device info that the server sent."""
         return self._peer.device_info
 
     @property
+    @documented_by(AsyncFakeClient.ice_servers)
     def ice_servers(self) -> list[dict[str, Any]]:
-        """What the server's `config` named."""
         return self._peer.ice_servers
 
+    @documented_by(AsyncFakeClient.send)
     def send(self, payload: Any) -> None:
-        """Forwards a payload (anything JSON can say) to the device. Raises PeerClosedError."""
         self._run(self._peer.send(payload))
 
 
+@documented_by(AsyncReplayDevice)
 class ReplayDevice(FakeDevice):
-    """A device that says what is on a cassette: `with ReplayDevice(server, "boot.jsonl") as device: ...`.
-
-    Each client gets what a client of the cassette got, the first what the first got; more clients than there were get
-    what the last one got. A client's payload is matched by its type: the first of that type is answered with what
-    followed the first of that type, and so on. With a profile it goes on where it was when it reconnects: a client with
-    an old number gets the rest of what was there for the old client.
-
-    Args:
-        server: A `SignalingServer`, or a URL.
-        cassette: A `Cassette`, or its file.
-        device_id: What it registers as; that of the cassette where nothing is said.
-        options: As for `FakeDevice`.
-
-    Raises CassetteError where the file can not be read.
-    """
-
     _peer: AsyncReplayDevice
 
     def __init__(
@@ -379,10 +319,10 @@ class ReplayDevice(FakeDevice):
 
     @property
     def cassette(self) -> Cassette:
-        """What it says."""
+        """The cassette that the device replays."""
         return self._peer.cassette
 
     @property
     def unmatched(self) -> list[Any]:
-        """Payloads of clients that the cassette has no answer to."""
+        """The payloads of clients that have no match in the cassette."""
         return list(self._peer.unmatched)
