@@ -172,6 +172,7 @@ def too_large_messages_of_a_client(world: World) -> list[FakeDevice]:
     with suppress(PeerClosedError):
         client.send("x" * LARGEST_MESSAGE)
     client.wait_closed(PATIENCE)
+    client.close()
     world.clients[device.device_id] = FakeClient(world.url, device.device_id, timeout=PATIENCE).start()
     return []
 

@@ -203,7 +203,7 @@ class World:
         """The devices concerned get new clients, since the server has closed theirs; then all of them relay."""
         self._check()
         for device in concerned:
-            if (old := self.clients.pop(device.device_id, None)) is not None:
+            if (old := self.clients.get(device.device_id)) is not None:
                 old.wait_closed(PATIENCE)
                 old.close()
             self.clients[device.device_id] = FakeClient(self.url, device.device_id, timeout=PATIENCE).start()
