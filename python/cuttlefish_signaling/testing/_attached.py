@@ -11,7 +11,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from .._config import check_seconds
+from .._checks import check_seconds
 from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from websockets.exceptions import ConnectionClosed
 
-from .._config import check_seconds
+from .._checks import check_seconds
 from ..errors import (
     ConfigError,
     DeviceLostError,
