@@ -16,10 +16,10 @@ TYPE_CHECKING = False  # The name that `typing` has. To import `typing` would ta
 
 if TYPE_CHECKING:
     from ._clock import Clock
-    from ._config import Keepalive, Limits
     from ._entry import Entry
     from ._hooks import HookFailure
     from ._journal import Journal
+    from ._limits import Keepalive, Limits
     from ._models import (
         AuthorizeContext,
         Client,
@@ -142,8 +142,8 @@ _LAZY = {
     "InternalError": "errors",
     "Journal": "_journal",
     "JournalOffError": "errors",
-    "Keepalive": "_config",
-    "Limits": "_config",
+    "Keepalive": "_limits",
+    "Limits": "_limits",
     "NotOursError": "errors",
     "NotRunningError": "errors",
     "Peer": "_models",

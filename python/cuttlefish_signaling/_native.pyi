@@ -16,6 +16,7 @@ __all__ = [
     "Unsaved",
     "__version__",
     "check_ice_servers",
+    "default_settings",
     "toml_to_json",
 ]
 __version__: str
@@ -51,7 +52,7 @@ class Tls:
 
 @final
 class Unsaved:
-    """Files of a state directory that are to be written, and its lock."""
+    """Files for a state directory that are not written yet, and the lock of the directory."""
 
     def save(self) -> None: ...
 
@@ -60,17 +61,17 @@ class TurnRest:
     """Time-limited TURN credentials, computed for each peer (coturn's `use-auth-secret`).
 
     The username is `expiry:name`, the expiry in Unix seconds; the password the base64 of HMAC-SHA1(secret, username).
-    Devices that stay get new ones, in a new `config`, when half of `ttl` is over.
+    Registered devices get new ones, in a new `config`, after half of `ttl`.
 
     Args:
         urls: One `turn:` or `turns:` URL, or several of the same server.
-        secret: What the TURN server and this one share. It is never printed.
-        ttl: Seconds for which credentials are good, at least 1.
-        name: What follows the colon in usernames.
-        stun: `stun:` URLs told beside it.
+        secret: The secret that the TURN server and this server share. It is never printed.
+        ttl: Seconds for which credentials are valid, at least 1.
+        name: The text after the colon in usernames.
+        stun: `stun:` URLs, which peers get as well.
 
     Raises:
-        ConfigError: A URL, the secret or the ttl makes no sense.
+        ConfigError: A URL, the secret or the ttl is not allowed.
     """
 
     def __new__(
@@ -83,11 +84,11 @@ class TurnRest:
         stun: Sequence[str] = ...,
     ) -> TurnRest: ...
     def config(self, now: float | None = None) -> str:
-        """The `config` message as JSON, with credentials that expire `ttl` seconds after `now` (Unix seconds)."""
+        """Returns the `config` message as JSON. The credentials expire `ttl` seconds after `now` (Unix seconds)."""
 
 @final
 class Journal:
-    """What was said on one server."""
+    """The messages of one server."""
 
     def find(
         self,
@@ -108,7 +109,7 @@ class Journal:
 
 @final
 class Faults:
-    """What is to go wrong on one server."""
+    """The faults of one server."""
 
     def arm(
         self,
@@ -130,7 +131,7 @@ class Faults:
 
 @final
 class Clock:
-    """The time one server goes by."""
+    """The clock of one server."""
 
     def freeze(self) -> None: ...
     def resume(self) -> None: ...
@@ -142,7 +143,7 @@ class Clock:
 
 @final
 class Job:
-    """A question to a hook."""
+    """A call of a hook."""
 
     @property
     def key(self) -> int: ...
@@ -204,4 +205,5 @@ class Server:
     ) -> tuple[list[tuple[int, str]], int, bool, list[tuple[str, str, float]], list[int]] | None: ...
 
 def check_ice_servers(json: str) -> None: ...
+def default_settings() -> dict[str, Any]: ...
 def toml_to_json(text: str) -> str: ...

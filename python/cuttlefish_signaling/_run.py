@@ -49,11 +49,6 @@ class Run:
             self.native.stop(0.0)
             raise
 
-    @property
-    def courier(self) -> EventThread:
-        """`events`, under the name that `SignalingServer` and the pytest plugin read."""
-        return self.events
-
     def stop(self, timeout: float) -> bool:
         """Stops the server. Returns whether each peer completed the closing handshake in time."""
         in_time = self.native.stop(timeout)

@@ -1,90 +1,79 @@
-"""`SignalingServer`: starts, questions and stops the Rust core."""
+"""`SignalingServer`: the settings of a server, its addresses, its peers and its counters."""
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
-import warnings
-import weakref
 from collections.abc import Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import Literal
 
 from ._clock import Clock
-from ._config import (
-    Authorize,
-    FilterDeviceInfo,
-    IceServers,
-    IceSource,
-    Keepalive,
-    Limits,
-    Settings,
-    check_seconds,
-    names,
-)
+from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
 from ._journal import Journal
+from ._lifecycle import Lifecycle
+from ._limits import Keepalive, Limits
 from ._models import Client, Device, Stats
-from ._run import THREAD_TIMEOUT, Run, in_thread
 from ._tls import Tls
-from .errors import ConfigError, JournalOffError, NotRunningError
+from .errors import ConfigError, JournalOffError
 from .faults import Faults
 
-if TYPE_CHECKING:
-    import asyncio
 
-    from typing_extensions import Self
+class SignalingServer(Lifecycle):
+    """A signaling server in this process. It runs on threads of its own, and relayed messages never enter Python.
 
-
-class SignalingServer:
-    """A signaling server in this process. It runs on threads of its own; what it relays never touches Python.
-
-    With the defaults it is made for tests: 127.0.0.1, a free port, plain, no ICE servers, everybody welcome.
+    The defaults are for tests: 127.0.0.1, a free port, plain http, no ICE servers, all peers accepted. Times are in
+    seconds.
 
     Args:
-        host: Address or name to listen on.
-        port: Port to listen on; 0 is a free one, told by `port`.
-        device_socket: Path of a local socket for devices of today's Cuttlefish, as `/run/cuttlefish/operator`: made
-            with mode 0770, in place of one whose server is gone. None is none.
-        control_socket: Path of a local socket on which devices are announced, as `/run/cuttlefish/operator_control`.
-        tls: `Tls.self_signed()`, `Tls.kept_in(...)`, `Tls.from_files(...)`; None is plain.
-        ice_servers: What peers are told in `config`: a list of `IceServer` (or dictionaries), a `TurnRest`, or a
-            callable asked for each peer with an `IceContext`.
-        filter_device_info: `hook(info, FilterContext)`: what this client may see of this device. Asked for each client;
-            its result goes to that client only. None: all of it, byte for byte.
-        authorize: `hook(AuthorizeContext)`: returns an identity (anything JSON can say), a `Grant`
-            or None, or raises `Refused`.
-            Asked for each request but `GET /healthz`, `GET /readyz`, and the server's own page and scripts, which
-            are the same for everybody.
-        device_wait_timeout: Seconds a client may wait for a device that is not there; 0 refuses at once, None is for
-            ever.
-        on_duplicate: `"reject"`: an id that is held stays with its holder, if it answers a ping; `"replace"`: the
-            newcomer gets it.
-        client_ids: Where the client ids of a registration begin. `"from_one"`: at 1. `"unique"`: at a number made from
-            the time of day, for real devices, whose peers outlive a restart of the server. Either way behind the last
-            id that the device was given by this server.
-        hook_timeout: Seconds a hook may take. Hooks are `def` or `async def`; one that raises, hangs or returns rubbish
-            costs the peer it was asked for its connection (`Internal error` [1011]), and nobody else anything.
-        limits: Bounds on what peers may take.
-        keepalive: When a silent connection is found dead.
-        allowed_hosts: Names by which the server may be reached, beside addresses, `localhost`, `host` and those of a
-            self-signed certificate: what requests say as `Host`. `*` is any, and lets DNS rebinding in.
-        allowed_origins: Origins whose pages may use the server, beside its own: `https://panel.lab`. `*` is any.
-        allow_unauthenticated: Whether to listen on other addresses than loopback without `authorize`.
-        dashboard: Whether there is a page for people at `/`: devices, conversations, a viewer.
-        assets_dir: A directory whose files are served beside the endpoints: the web client of a Cuttlefish host package
-            (`client.html`, `js/app.js`). `js/server_connector.js` is always ours. Links in it are followed.
+        host: Address or name to listen on. By default other machines cannot reach the server.
+        port: Port to listen on. 0: the system chooses a free port, and `port` has its number.
+        device_socket: Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is
+            made with mode 0770. A socket without a server is replaced. None: no such socket.
+        control_socket: Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.
+            None: no such socket.
+        tls: Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`. None: plain http and
+            ws.
+        ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a
+            function that is called with an `IceContext` for each peer. By default no peer contacts a public STUN
+            server.
+        filter_device_info: `hook(info, FilterContext)`, which returns the part of the device info that this client may
+            see. It is called for each client, and its result is sent to that client only. None: each client gets the
+            device info as the device sent it, byte for byte.
+        authorize: `hook(AuthorizeContext)`, which returns an identity (any JSON value), a `Grant` or None, or raises
+            `Refused`. It is called for each request except `GET /healthz`, `GET /readyz` and the server's own page and
+            scripts, which are the same for all. None: all peers are accepted.
+        device_wait_timeout: Time that a client waits for a device that is not registered. 0: the client is refused at
+            once. None: the client waits forever.
+        on_duplicate: The rule for a device id that another connection holds. "reject": the new device is refused, if
+            the holder answers a ping. "replace": the new device gets the id, and the holder is closed.
+        client_ids: Where the client ids of a registration begin. "from_one": at 1. "unique": at a number made from the
+            time of day, for real devices. Either way they are above the last id that this server gave for the device.
+            The peers of a real device outlive a restart of the server, and must not get the id of another client.
+        hook_timeout: Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or
+            returns invalid data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer
+            is affected. A real device disconnects after 10 s.
+        limits: Bounds on the resources that peers may use.
+        keepalive: When a silent connection is closed.
+        allowed_hosts: Names in `Host` by which the server may be reached, besides IP addresses, `localhost`, `host` and
+            the names of a self-signed certificate. `*`: any name. Other names are refused, because DNS rebinding needs
+            them.
+        allowed_origins: Origins whose pages may use the server, besides its own, like `https://panel.lab`. `*`: any
+            origin.
+        allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
+        dashboard: Whether there is a dashboard page at `/`: devices, conversations, a viewer.
+        assets_dir: A directory whose files are served besides the endpoints: the web client of a Cuttlefish host
+            package (`client.html`, `js/app.js`). `js/server_connector.js` is always the server's own. Links in it are
+            followed. None: no files.
         proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the
-            port it has named on the device socket. Lets whoever is a client reach a port of this machine.
-        devices_format: The default of `GET /devices`: `"full"`, an object for each device, or `"ids"`, the list of ids
-            that the page of the reference server expects. Requests choose with `?format=full` and `?format=ids`.
-        journal: Whether what is said is written down, for `journal`. Bounded by `limits`.
-        workers: OS threads that relay.
-        stop_timeout: Seconds peers get to say goodbye when the server stops.
+            port that it named on the device socket. It is off because it lets each client reach a port of this machine.
+        devices_format: The default format of `GET /devices`. A request chooses with `?format=full` and `?format=ids`.
+            "full": an object for each device. "ids": the list of ids that the page of the reference server expects.
+        journal: Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.
+        workers: OS threads that relay messages.
+        stop_timeout: Time for all peers to complete the closing handshake when the server stops.
 
     Raises:
-        ConfigError: A setting makes no sense. It names the setting.
+        ConfigError: A value is not allowed. The error names the setting.
     """
 
     def __init__(
@@ -115,176 +104,38 @@ class SignalingServer:
         workers: int = 1,
         stop_timeout: float = 2.0,
     ) -> None:
-        self._settings = Settings(
-            host=host,
-            port=port,
-            device_socket=device_socket,
-            control_socket=control_socket,
-            tls=tls,
-            filter_device_info=filter_device_info,
-            authorize=authorize,
-            device_wait_timeout=device_wait_timeout,
-            on_duplicate=on_duplicate,
-            client_ids=client_ids,
-            hook_timeout=hook_timeout,
-            limits=limits,
-            keepalive=keepalive,
-            allowed_hosts=names("allowed_hosts", allowed_hosts),
-            allowed_origins=names("allowed_origins", allowed_origins),
-            allow_unauthenticated=allow_unauthenticated,
-            dashboard=dashboard,
-            assets_dir=assets_dir,
-            proxy_device_files=proxy_device_files,
-            devices_format=devices_format,
-            journal=journal,
-            workers=workers,
-            stop_timeout=stop_timeout,
-        )
-        self._ice = IceSource.of(ice_servers)
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._stopped.set()
-        self._run: Run | None = None
-        self._last_run: Run | None = None
-
-    # Life ------------------------------------------------------------------------------------------------------------
-
-    def start(self) -> Self:
-        """Starts to listen; returns when it does. A server that was stopped can be started again.
-
-        Raises:
-            BindError: The address is taken, not ours, or not permitted.
-            NotRunningError: It is running already.
-        """
-        self._start(None)
-        return self
-
-    def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        with self._lock:
-            if self._run is not None and self._run.native.is_running:
-                raise NotRunningError("the server is running already")
-            self._run = self._last_run = Run(self._settings, self._ice, loop)
-            self._stopped.clear()
-        _stop_at_exit(self)
-
-    def stop(self, *, timeout: float | None = None) -> bool:
-        """Stops: closes the port, says 1001 to every peer, and waits until all are gone. A second time does nothing.
-
-        Args:
-            timeout: Seconds peers get to say goodbye; default `stop_timeout`. Then their connections are dropped.
-
-        Returns:
-            Whether everybody said goodbye in time.
-
-        Raises:
-            ConfigError: `timeout` is no number of seconds; nothing has been stopped then.
-
-        A `def` hook that hangs can not be ended from outside: it keeps its (daemon) thread, which is logged.
-        """
-        allowed = self._settings.stop_timeout if timeout is None else timeout
-        check_seconds("timeout", allowed)
-        with self._lock:
-            run, self._run = self._run, None
-        if run is None:
-            # Somebody else may be at it.
-            self._stopped.wait(self._settings.stop_timeout + THREAD_TIMEOUT)
-            return True
-        try:
-            return run.stop(allowed)
-        finally:
-            self._stopped.set()
-
-    async def stop_async(self, *, timeout: float | None = None) -> bool:
-        """`stop()`, while the event loop goes on."""
-        return await in_thread(lambda: self.stop(timeout=timeout))
-
-    def serve_forever(self) -> None:
-        """Blocks until the server is stopped; Ctrl-C stops it cleanly. Starts it if it is not running."""
-        if self._run is None:
-            self.start()
-        try:
-            while not self._stopped.wait(3600):
-                pass
-        except KeyboardInterrupt:
-            pass
-        finally:
-            self.stop()
-
-    async def serve_forever_async(self) -> None:
-        """`serve_forever()` for an event loop: waits until the server is stopped, and stops it when cancelled."""
-        import asyncio
-
-        if self._run is None:
-            self._start(asyncio.get_running_loop())
-        try:
-            await self._running().until_stopped()
-        except NotRunningError:
-            pass
-        finally:
-            await self.stop_async()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a SignalingServer can not be copied or sent to another process; send it server.url")
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        import asyncio
-
-        self._start(asyncio.get_running_loop())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop_async()
-
-    def __del__(self) -> None:
-        run = getattr(self, "_run", None)
-        if run is not None and run.native.is_running:
-            warnings.warn(f"{self!r} was not stopped", ResourceWarning, source=self, stacklevel=2)
-            run.stop(0.0)
+        # The table of settings has the names, so they are not repeated here.
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(Settings.of(given), IceSource.of(ice_servers))
 
     def __repr__(self) -> str:
         return f"<SignalingServer {self._url('http', '') if self.is_running else 'not running'}>"
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it listens, in this process."""
-        run = self._run
-        return run is not None and run.native.is_running
-
-    # Where it is -----------------------------------------------------------------------------------------------------
+    # Addresses -------------------------------------------------------------------------------------------------------
 
     @property
     def host(self) -> str:
-        """The address it listens on."""
+        """The address that the server listens on."""
         return self._running().native.address[0]
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port that the server listens on."""
         return self._running().native.address[1]
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:43210`, or `https:`. Where it listens on every address, the loopback one."""
+        """`http://127.0.0.1:43210`, or `https:`. For a server on all addresses it has the loopback address."""
         return self._url("http", "")
 
     @property
     def device_url(self) -> str:
-        """Where devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
+        """The URL at which devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
         return self._url("ws", "/register_device")
 
     @property
     def client_url(self) -> str:
-        """Where clients connect: `ws://127.0.0.1:43210/connect_client`, or `wss:`."""
+        """The URL at which clients connect: `ws://127.0.0.1:43210/connect_client`, or `wss:`."""
         return self._url("ws", "/connect_client")
 
     def _url(self, scheme: str, path: str) -> str:
@@ -297,29 +148,29 @@ class SignalingServer:
 
     @property
     def tls(self) -> Tls | None:
-        """Its certificate, and the context for clients that comes with it."""
+        """The certificate, which has a context for clients; None for plain http."""
         return self._settings.tls
 
-    # Who is there ----------------------------------------------------------------------------------------------------
+    # Peers ----------------------------------------------------------------------------------------------------------
 
     def devices(self) -> list[Device]:
-        """The devices registered now, by id."""
+        """Returns the devices that are registered now, sorted by id."""
         return self._running().devices()
 
     def clients(self, device_id: str | None = None) -> list[Client]:
-        """The clients connected now, to this device or to all, by device id and client id."""
+        """Returns the clients that are connected now, to this device or to all, sorted by device id and client id."""
         return self._running().clients(device_id)
 
     def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
-        """Waits until a device of this id is registered.
+        """Waits until a device with this id is registered.
 
         Args:
             device_id: The id.
-            timeout: Seconds; None waits for ever.
+            timeout: Seconds; None waits forever.
 
         Raises:
-            WaitTimeoutError: It did not come; the message says who did.
-            NotRunningError: The server is not running, or stopped meanwhile.
+            WaitTimeoutError: It did not register in time. The error lists the devices that are registered.
+            NotRunningError: The server is not running, or stopped during the wait.
         """
         __tracebackhide__ = True
         run = self._running()
@@ -338,14 +189,14 @@ class SignalingServer:
 
         Args:
             device_id: The device; None is any.
-            timeout: Seconds; None waits for ever.
+            timeout: Seconds; None waits forever.
 
         Returns:
             The client that has been connected the longest.
 
         Raises:
-            WaitTimeoutError: None came; the message says who did.
-            NotRunningError: The server is not running, or stopped meanwhile.
+            WaitTimeoutError: No client connected in time. The error lists the devices that are registered.
+            NotRunningError: The server is not running, or stopped during the wait.
         """
         __tracebackhide__ = True
         run = self._running()
@@ -360,23 +211,23 @@ class SignalingServer:
         return await run.until_async(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     def disconnect_device(self, device_id: str) -> bool:
-        """Ends a device's connection; its clients hear `Device disconnected`. False if there is no such device."""
+        """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device."""
         return self._running().native.disconnect_device(device_id)
 
     def disconnect_client(self, device_id: str, client_id: int) -> bool:
-        """Ends a client's connection; the device hears `client_disconnected`. False if there is no such client."""
+        """Closes a client's connection; the device gets `client_disconnected`. Returns False for an unknown client."""
         return self._running().native.disconnect_client(device_id, client_id)
 
     def set_ice_servers(self, ice_servers: IceServers) -> None:
-        """Tells peers other ICE servers from now on.
+        """Replaces the ICE servers.
 
-        Devices that are registered hear of them at once, in a new `config`; clients get theirs when they connect.
+        Devices that are registered get a new `config` at once; clients get theirs when they connect.
 
         Args:
             ice_servers: As the setting of this name.
 
         Raises:
-            ConfigError: An entry makes no sense; nothing has changed then.
+            ConfigError: An entry is not allowed. The old ICE servers stay.
         """
         ice, run = IceSource.of(ice_servers), self._running()
         if ice.hook is not None:
@@ -385,7 +236,7 @@ class SignalingServer:
         self._ice = ice
 
     def stats(self) -> Stats:
-        """The counters, also of a server that has stopped."""
+        """Returns the counters, also of a server that has stopped."""
         run = self._latest()
         connections, accepted, delivered, refused, gone, dropped = run.native.stats()
         devices = run.native.devices() if run.native.is_running else []
@@ -404,21 +255,21 @@ class SignalingServer:
 
     @property
     def hook_errors(self) -> list[HookFailure]:
-        """The last 100 hooks that raised, hung or returned rubbish, the oldest first; kept when the server stops."""
+        """The last 100 hooks that raised, hung or returned invalid data, oldest first. Kept when the server stops."""
         run = self._last_run
         return list(run.hooks.failures) if run is not None else []
 
     @property
     def server_errors(self) -> list[str]:
-        """The last 100 things the server itself logged as errors, the oldest first; kept when it stops."""
+        """The last 100 errors that the server logged, oldest first. Kept when the server stops."""
         run = self._last_run
-        return list(run.courier.errors) if run is not None else []
+        return list(run.events.errors) if run is not None else []
 
     # For tests --------------------------------------------------------------------------------------------------------
 
     @property
     def journal(self) -> Journal:
-        """What was said, to look at and to wait for; also when the server has stopped. Needs `journal=True`.
+        """The messages of all peers, to read and to wait for, also when the server has stopped. Needs `journal=True`.
 
         Raises JournalOffError, and NotRunningError before the first start.
         """
@@ -428,22 +279,22 @@ class SignalingServer:
 
     @property
     def faults(self) -> Faults:
-        """What is to go wrong with what is relayed: `with server.faults.drop(type="offer"): ...`."""
+        """Faults of the messages that are relayed: `with server.faults.drop(type="offer"): ...`."""
         return Faults(self._running())
 
     @property
     def clock(self) -> Clock:
-        """The time the server goes by, to freeze and to advance."""
+        """The clock of the server, which a test can freeze and advance."""
         return Clock(self._running().native.clock)
 
     def launch_cvd_flags(self, device_id: str = "cvd-{num}", *, host: str | None = None) -> list[str]:
-        """The arguments that have `launch_cvd` register its devices here, and start no server of its own.
+        """Returns arguments of `launch_cvd`: its devices register with this server, and it starts no server of its own.
 
         Args:
             device_id: The id to register. `launch_cvd` replaces `{num}` by the number of the device.
-            host: The address under which the device finds this machine; None is the one the server listens on.
+            host: The address at which the device reaches this machine; None is the one that the server listens on.
 
-        For the devices of Android's own tree (through Android 15), which speak WebSocket to their server.
+        They are for the devices of Android's own tree (through Android 15), which use WebSocket.
         """
         if not isinstance(device_id, str) or not device_id:
             raise ConfigError("device_id", f"must be a string that is not empty, got {device_id!r}")
@@ -457,37 +308,6 @@ class SignalingServer:
             "--verify_sig_server_certificate=false",
             f"--webrtc_device_id={device_id}",
         ]
-
-    def _latest(self) -> Run:
-        if self._last_run is None:
-            raise NotRunningError("the server has not been started: start() it, or use it in a with statement")
-        return self._last_run
-
-    def _running(self) -> Run:
-        run = self._run
-        if run is None:
-            raise NotRunningError("the server is not running: start() it, or use it in a with statement")
-        run.check_process()
-        return run
-
-
-_alive: weakref.WeakSet[SignalingServer] = weakref.WeakSet()
-
-
-def _stop_at_exit(server: SignalingServer) -> None:
-    if not _alive:
-        # Again and again does no harm: there is one entry.
-        atexit.unregister(_stop_all)
-        atexit.register(_stop_all)
-    _alive.add(server)
-
-
-def _stop_all() -> None:
-    """Before the interpreter goes: no thread of ours may want it afterwards."""
-    for server in list(_alive):
-        run = server._run
-        if run is not None and run.native.process == os.getpid():
-            server.stop(timeout=0.5)
 
 
 def _a_client_of(device_id: str | None) -> str:

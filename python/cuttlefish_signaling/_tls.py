@@ -24,9 +24,9 @@ class Tls:
     __slots__ = ("_native", "authority_file", "certificate_pem")
 
     certificate_pem: str
-    """What a client has to trust, PEM: the authority of a self-signed certificate, else the certificate itself."""
+    """The certificate that a client has to trust, PEM: the authority of a self-signed one, else the certificate."""
     authority_file: Path | None
-    """The file of that authority, where `kept_in` keeps it."""
+    """The file of that authority, for a certificate of `kept_in`."""
 
     def __init__(self, native: _native.Tls, certificate_pem: str, authority_file: Path | None = None) -> None:
         self._native = native
@@ -40,9 +40,9 @@ class Tls:
         *,
         client_ca: str | PathLike[str] | bytes | None = None,
     ) -> Tls:
-        """Makes a certificate for these DNS names and IP addresses, good for 824 days.
+        """Makes a certificate for these DNS names and IP addresses, valid for 824 days.
 
-        It is sent with its authority, and is gone with the process: `kept_in` keeps one.
+        It is sent with its authority. Both are in memory only: `kept_in` keeps them in files.
 
         Raises TlsError where a name is neither.
         """
@@ -57,10 +57,10 @@ class Tls:
         *,
         client_ca: str | PathLike[str] | bytes | None = None,
     ) -> Tls:
-        """The certificate that a directory keeps for these names, so that clients can trust its authority once.
+        """Returns the certificate that a directory keeps for these names. Clients have to trust its authority once.
 
         Makes the directory (mode 0700), an authority that may sign for these DNS names only (10 years), and a
-        certificate (825 days) that is renewed by the first call in its last 30 days. What was made is logged; changed
+        certificate (825 days) that is renewed by the first call in its last 30 days. New files are logged; changed
         names and a new authority are warnings. Several processes may use the directory at once.
 
         Raises StateDirError where the directory cannot be used, or a file in it is broken or not private; such a file
@@ -82,9 +82,9 @@ class Tls:
 
         Args:
             client_ca: The authorities of client certificates, a file or PEM in memory. Only peers with a certificate of
-                theirs are let in; hooks see whom it is for as `Peer.certificate`.
+                theirs are accepted; hooks get its subject as `Peer.certificate`.
 
-        Raises TlsError where a file can not be read, is no PEM, or the two do not belong together.
+        Raises TlsError where a file cannot be read or is not PEM, or the two do not belong together.
         """
         return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"), client_ca=client_ca)
 
@@ -96,7 +96,7 @@ class Tls:
         *,
         client_ca: str | PathLike[str] | bytes | None = None,
     ) -> Tls:
-        """The same from memory. Raises TlsError."""
+        """Like `from_files`, with PEM in memory. Raises TlsError."""
         chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
         secret = key.encode() if isinstance(key, str) else bytes(key)
         native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
@@ -109,11 +109,11 @@ class Tls:
 
     @property
     def authority_fingerprint(self) -> str | None:
-        """The same of the authority; None where the certificate comes from elsewhere."""
+        """The SHA-256 fingerprint of the authority; None for a certificate that was not made here."""
         return self._native.authority_fingerprint
 
     def client_context(self) -> ssl.SSLContext:
-        """An `ssl.SSLContext` for clients that trusts this server, and nobody else."""
+        """Returns an `ssl.SSLContext` for clients that trusts this server only."""
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -137,7 +137,7 @@ def _directory(path: str | PathLike[str]) -> str:
     except TypeError:
         raise TlsError("tls", f"directory must be a path, got {path!r}") from None
     if not text:
-        raise TlsError("tls", "directory must be a path, got an empty text")
+        raise TlsError("tls", "directory must be a path, got an empty string")
     return text
 
 
@@ -147,9 +147,9 @@ def prepare(
     *,
     client_ca: str | PathLike[str] | bytes | None = None,
 ) -> tuple[Tls, Callable[[], None]]:
-    """`Tls.kept_in` in two steps: the certificate, and a call that writes and logs what is new.
+    """Does `Tls.kept_in` in two steps. Returns the certificate, and a function that writes and logs the new files.
 
-    Until that call the directory is locked, and no file of it has changed.
+    The directory is locked until that function is called, and no file in it changes before.
     """
     native, file, notices, unsaved = _native.Tls.kept_in(_directory(directory), _names(names), _authority(client_ca))
 
@@ -161,7 +161,7 @@ def prepare(
 
 
 def authority_kept_in(directory: str | PathLike[str], names: Sequence[str]) -> str:
-    """The authority that a directory keeps for these names, PEM. Makes it as `Tls.kept_in` does, and no certificate."""
+    """Returns the authority that a directory keeps for these names, PEM. Makes it like `Tls.kept_in`."""
     pem, notices = _native.Tls.authority_kept_in(_directory(directory), _names(names))
     _log(notices)
     return pem
@@ -187,4 +187,4 @@ def _read(path: str | PathLike[str], what: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except (OSError, TypeError, ValueError) as error:
-        raise TlsError("tls", f"can not read the {what} {path!r}: {error}") from error
+        raise TlsError("tls", f"cannot read the {what} {path!r}: {error}") from error

@@ -80,7 +80,7 @@ class _Checkpoint:
     def _counts(self) -> tuple[int, int, int]:
         """The number of failed hooks, of logged errors, and of journal entries."""
         run = self.server._latest()
-        return run.hooks.failure_count, run.courier.error_count, run.native.journal.count
+        return run.hooks.failure_count, run.events.error_count, run.native.journal.count
 
     def _counts_at_mark(self) -> tuple[int, int, int]:
         """The counts at the mark; zeros if the test has restarted the server since."""

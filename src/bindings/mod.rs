@@ -8,6 +8,7 @@
 
 mod config;
 mod convert;
+mod default_settings;
 mod error;
 mod event_queue;
 mod faults;
@@ -28,6 +29,8 @@ use pyo3::prelude::*;
 /// The extension module `cuttlefish_signaling._native`.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::default_settings::default_settings;
     #[pymodule_export]
     use super::faults::{Clock, Faults};
     #[pymodule_export]

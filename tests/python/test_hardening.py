@@ -344,8 +344,8 @@ def test_the_command_line_takes_the_descriptors_there_are() -> None:
     body = """
     import resource, sys
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))
-    from cuttlefish_signaling import cli
-    cli._raise_descriptor_limit()
+    from cuttlefish_signaling.cli.process import raise_descriptor_limit
+    raise_descriptor_limit()
     print(resource.getrlimit(resource.RLIMIT_NOFILE))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(body)], capture_output=True, text=True, check=True)

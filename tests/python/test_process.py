@@ -370,7 +370,7 @@ def ask_for_a_server(answer: object) -> None:
 def test_multiprocessing_by_spawn_has_servers_of_its_own_and_gets_none_of_ours(server: SignalingServer) -> None:
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    with pytest.raises(TypeError, match=r"can not be copied or sent to another process; send it server\.url"):
+    with pytest.raises(TypeError, match=r"cannot be copied or sent to another process; send server\.url"):
         context.Process(target=in_child, args=(server, answer)).start()
     child = context.Process(target=ask_for_a_server, args=(answer,))
     child.start()

@@ -20,7 +20,7 @@ import pytest
 from websockets.sync.client import connect
 
 from cuttlefish_signaling import SignalingServer, StateDirError, Tls, TlsError
-from cuttlefish_signaling._serve_tls import default_directory
+from cuttlefish_signaling.cli.tls import default_directory
 
 from openssl_command import openssl, verify_code
 from peers import PATIENCE

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2] / "python" / "cuttlefish_signaling"
 MAX_FILE = 400
 MAX_FUNCTION = 40
 
-LONG_FILES = {"_server", "cli"}
-LONG_FUNCTIONS = {"_config:Settings.__post_init__", "_server:SignalingServer.__init__"}
+LONG_FILES: set[str] = set()
+LONG_FUNCTIONS: set[str] = set()
 """The ones that are still too long."""
 
 Graph: TypeAlias = dict[str, set[str]]
@@ -115,7 +115,7 @@ def test_package_has_no_import_cycle() -> None:
     graph = imports(ROOT, _LAZY)
     assert graph["_journal"] >= {"_search", "_query", "_run"}, "imports are found, those for a type checker included"
     assert "errors" in graph["testing/_peer"]
-    assert "_server" in graph["cli"], "through the table of lazy names"
+    assert "_server" in graph["cli/serve"], "through the table of lazy names"
     assert cycles(ROOT, _LAZY) == set()
 
 

@@ -245,10 +245,10 @@ def test_certificates_and_keys_that_can_not_be_used(certificate: bytes, key: byt
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(TlsError, match=r"can not read the certificate .*nowhere"):
+    with pytest.raises(TlsError, match=r"cannot read the certificate .*nowhere"):
         Tls.from_files(tmp_path / "nowhere.pem", tmp_path / "nowhere.key")
     (tmp_path / "server.pem").write_bytes(made_elsewhere()[0])
-    with pytest.raises(TlsError, match=r"can not read the private key .*nowhere"):
+    with pytest.raises(TlsError, match=r"cannot read the private key .*nowhere"):
         Tls.from_files(tmp_path / "server.pem", tmp_path / "nowhere.key")
 
 

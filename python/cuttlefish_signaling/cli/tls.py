@@ -8,16 +8,16 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _native
-from ._config import names as checked_names
-from ._tls import DEFAULT_NAMES, Tls, authority_kept_in, prepare
-from .errors import ConfigError, StateDirError
+from .. import _native
+from .._checks import names as checked_names
+from .._tls import DEFAULT_NAMES, Tls, authority_kept_in, prepare
+from ..errors import ConfigError, StateDirError
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 def certificate(found: dict[str, Any]) -> tuple[Tls | None, Callable[[], None]]:
-    """The certificate of these settings, and a call that writes and logs what is new of it.
+    """Returns the certificate of these settings, and a function that writes and logs its new files.
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
@@ -48,7 +48,7 @@ def certificate(found: dict[str, Any]) -> tuple[Tls | None, Callable[[], None]]:
 
 
 def authority_pem(found: dict[str, Any]) -> str:
-    """What `--print-ca` prints. Raises ConfigError, or StateDirError where the state directory cannot be used."""
+    """Returns the output of `--print-ca`. Raises ConfigError, or StateDirError where the state directory fails."""
     if found["no_tls"]:
         raise ConfigError("print-ca", "contradicts no-tls: there is no certificate")
     if found["tls_cert"] or found["tls_key"]:
@@ -59,7 +59,7 @@ def authority_pem(found: dict[str, Any]) -> str:
 
 
 def fingerprints(tls: Tls) -> str:
-    """Lines for people: what `openssl x509 -fingerprint -sha256` prints of certificate and authority."""
+    """Returns lines with the fingerprints of certificate and authority, like `openssl x509 -fingerprint -sha256`."""
     lines = f"certificate: SHA-256 {tls.fingerprint}"
     if tls.authority_fingerprint:
         place = f"in {tls.authority_file}" if tls.authority_file else "in memory"
@@ -68,7 +68,7 @@ def fingerprints(tls: Tls) -> str:
 
 
 def default_directory(environment: Mapping[str, str]) -> str:
-    """The state directory that systemd gives, else the user's. Raises StateDirError where there is neither."""
+    """Returns the state directory of systemd, else of the user. Raises StateDirError where there is neither."""
     if directories := environment.get("STATE_DIRECTORY"):
         return directories.split(":")[0]
     base = environment.get("XDG_STATE_HOME", "")
@@ -81,8 +81,8 @@ def default_directory(environment: Mapping[str, str]) -> str:
 
 
 def _names(found: dict[str, Any]) -> list[str]:
-    """The names of a certificate that is made here: this machine's, and those that were told."""
-    host = found["host"].partition("%")[0]  # An address is one without the interface.
+    """Returns the names of a certificate that is made here: of this machine, and of `--allow-host`."""
+    host = found["host"].partition("%")[0]  # A certificate has addresses without the interface.
     implied = [name for name in (host, socket.gethostname()) if name not in EVERY_ADDRESS]
     names = [*DEFAULT_NAMES, *filter(_native.Tls.is_name, implied)]
     for name in checked_names("allowed_hosts", found["allow_host"] or ()):

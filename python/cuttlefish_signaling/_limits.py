@@ -1,0 +1,109 @@
+"""`Limits` and `Keepalive`. The docstrings are those of the table of settings, which a test compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on the resources that peers may use. Times are in seconds."""
+
+    max_message_size: int = 256 * 1024
+    """The size of a message, with all its fragments. A peer that sends a larger one is closed [1009]. It is four times
+    the size that a device can be sent, so that the client gets an error for a forward that is only too large for the
+    device, and keeps its connection."""
+    max_first_message: int = 64 * 1024
+    """The size of a message from a peer that has not registered or connected yet. A peer that sends a larger one is
+    closed [1009]. A device could not be sent more."""
+    max_connections: int = 16_384
+    """Connections at a time. Beyond it requests are answered with 503. Room for ten thousand devices and their clients;
+    an idle connection takes 4 KiB."""
+    max_connections_per_address: int = 512
+    """Connections at a time from one address, except loopback. Beyond it requests are answered with 503. Room for a lab
+    behind one address."""
+    new_per_second: int = 30_000
+    """New connections per second, and at once. Beyond it requests are answered with 503. It is twice the number that
+    one core can open."""
+    max_opening: int = 1_024
+    """Connections that have not sent a complete request yet. Beyond it the oldest one is closed. Real peers take
+    milliseconds."""
+    max_devices: int = 16_384
+    """Devices at a time. Beyond it requests are answered with 503."""
+    max_device_id: int = 256
+    """The length of a device id, and of the names of a pre-registration. A device with a longer id is refused
+    [1008]."""
+    max_clients_per_device: int = 1_024
+    """Clients of one device at a time. One more client is closed [1013]."""
+    message_per_second: int = 10_000
+    """Messages that one peer may send per second. A peer that sends more is closed [1008]. No session comes near it,
+    and one peer cannot use up a core."""
+    message_burst: int = 20_000
+    """Messages that one peer may send at once."""
+    byte_per_second: int = 16 * 1024 * 1024
+    """Bytes that one peer may send per second, as they come over the network. A peer that sends more is closed
+    [1008]."""
+    byte_burst: int = 32 * 1024 * 1024
+    """Bytes that one peer may send at once."""
+    error_per_second: int = 20
+    """Errors per second that one peer may cause. A peer that causes more is closed [1008]."""
+    error_burst: int = 100
+    """Errors that one peer may cause at once."""
+    ping_per_second: int = 20
+    """Pings and pongs that one peer may send per second. A peer that sends more is closed [1008]. Real peers ping every
+    3 s."""
+    ping_burst: int = 100
+    """Pings and pongs that one peer may send at once."""
+    write_timeout: float = 10.0
+    """Time in which a peer must read some of the bytes that are written to it. Then it is closed [1013]."""
+    outbox_messages: int = 256
+    """Messages that may wait to be written to one peer. With one more the peer is closed [1013]. A session has a few
+    dozen messages."""
+    outbox_bytes: int = 1024 * 1024
+    """Bytes of messages that may wait to be written to one peer. With more the peer is closed [1013]."""
+    first_message_timeout: float | None = 10.0
+    """Time for a peer to register or connect. None: no limit."""
+    request_head_timeout: float = 5.0
+    """Time for a peer to send the head of a request."""
+    max_headers: int = 64
+    """Headers of a request. Browsers send about 20."""
+    max_request_head: int = 16 * 1024
+    """The size of the head of a request."""
+    tls_handshake_timeout: float = 5.0
+    """Time for a TLS handshake."""
+    probe_timeout: float = 2.0
+    """Time for the holder of a device id to answer a ping, when another device registers the id. A device registers
+    again 1 s after it lost its connection."""
+    close_timeout: float = 5.0
+    """Time allowed to flush queued messages and to complete the closing handshake."""
+    journal_entries: int = 10_000
+    """Entries that a journal keeps. Beyond it the oldest entries are dropped. Room for hundreds of sessions."""
+    journal_bytes: int = 16 * 1024 * 1024
+    """Bytes of messages that a journal keeps."""
+    held_by_faults: int = 10_000
+    """Forwards that faults may hold back at a time. Further ones are relayed at once, and the fault counts them."""
+    polled_timeout: float = 30.0
+    """Time without a request after which a polling client has left, and the longest wait of one of its requests."""
+    max_polled: int = 1_024
+    """Polling clients at a time. Beyond it requests are answered with 503. Each may keep twice the messages of an
+    outbox."""
+    max_viewers: int = 32
+    """Open dashboard pages at a time. Beyond it requests are answered with 503. Each page is sent the changes four
+    times a second."""
+    proxy_timeout: float = 10.0
+    """Time for a device's own web server to begin its answer, and between two parts of it."""
+    goodbye_timeout: float = 0.25
+    """Time for a peer to answer the close frame of a server that stops. `stop()` waits for it."""
+    hook_threads: int = 32
+    """Threads that run `def` hooks. They are started when they are needed; calls that find no free thread wait, and
+    `hook_timeout` includes the wait."""
+
+
+@dataclass(frozen=True)
+class Keepalive:
+    """When a silent connection is closed: after `interval + timeout`. Times are in seconds."""
+
+    interval: float | None = 10.0
+    """Silence after which a peer is pinged. None: no pings."""
+    timeout: float = 5.0
+    """Time for the pong. Then the connection is closed."""

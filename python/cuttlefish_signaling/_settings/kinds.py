@@ -1,0 +1,244 @@
+"""The types of settings. Each checks values of Python, parses texts, and reads values of a TOML file."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .._checks import check_integer, check_seconds, names
+from .._tls import Tls
+from ..errors import ConfigError
+
+MAX_SOCKET_PATH = 96
+"""Bytes in the path of a local socket. The kernel has room for 108; a new socket is made with a longer name first."""
+
+
+class Kind:
+    """The type of one setting. The base class is for values that the setting's own code checks."""
+
+    toml: tuple[type, ...] = (str,)
+    """The types that a TOML file may have."""
+    choices: tuple[str, ...] | None = None
+    """All values, if they are a few words."""
+    repeats = False
+    """Whether a flag may be repeated."""
+    optional = False
+    """Whether `none` is None."""
+
+    def __init__(self, annotation: str, values: str = "") -> None:
+        self.annotation = annotation
+        """The type of the Python argument."""
+        self.values = values
+        """The values that are allowed, with the unit, for the reference."""
+
+    def check(self, _setting: str, value: Any) -> Any:
+        """Returns the value as the core takes it. Raises ConfigError, which names the setting."""
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Returns the value of a flag or an environment variable. Raises ValueError."""
+        return text
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the value of a TOML file. Raises ConfigError, which names the place."""
+        if not isinstance(value, self.toml) or (isinstance(value, bool) and bool not in self.toml):
+            wanted = " or ".join(kind.__name__ for kind in self.toml)
+            raise ConfigError(place, f"must be {wanted}, got {value!r}")
+        return value
+
+
+class Integer(Kind):
+    """A whole number in a range."""
+
+    toml = (int, float)
+
+    def __init__(self, least: int, most: int, unit: str = "") -> None:
+        super().__init__("int", f"{least} to {most}{unit and f' {unit}'}")
+        self.least = least
+        self.most = most
+
+    def check(self, setting: str, value: Any) -> int:
+        """Returns the number."""
+        check_integer(setting, value, self.least, self.most)
+        return int(value)
+
+    def parse(self, text: str) -> int:
+        """Returns the number."""
+        return int(text)
+
+
+class Seconds(Kind):
+    """A number of seconds. `optional` allows None, which texts and TOML write as `none`."""
+
+    toml = (int, float)
+
+    def __init__(self, *, optional: bool = False, zero: bool = False) -> None:
+        least = "0 or more" if zero else "more than 0"
+        super().__init__("float | None" if optional else "float", f"seconds, {least}{', or None' * optional}")
+        self.optional = optional
+        self.zero = zero
+
+    def check(self, setting: str, value: Any) -> float | None:
+        """Returns the number."""
+        check_seconds(setting, value, optional=self.optional, zero=self.zero)
+        return value  # type: ignore[no-any-return]
+
+    def parse(self, text: str) -> float | None:
+        """Returns the number, or None."""
+        return None if self.optional and text == "none" else float(text)
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the number, or None. TOML has no null."""
+        return None if self.optional and value == "none" else super().read(place, value)
+
+
+class Choice(Kind):
+    """One of a few words."""
+
+    def __init__(self, *choices: str) -> None:
+        super().__init__(f"Literal[{', '.join(_quoted(choice) for choice in choices)}]")
+        self.choices: tuple[str, ...] = choices
+        self.values = " or ".join(_quoted(choice) for choice in choices)
+
+    def check(self, setting: str, value: Any) -> str:
+        """Returns the word."""
+        if value not in self.choices:
+            raise ConfigError(setting, f"must be {' or '.join(map(repr, self.choices))}, got {value!r}")
+        return value  # type: ignore[no-any-return]
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the word."""
+        if value not in self.choices:
+            raise ConfigError(place, f"{value!r} is none of {', '.join(self.choices)}")
+        return value
+
+
+class Switch(Kind):
+    """True or False."""
+
+    toml = (bool,)
+
+    def __init__(self) -> None:
+        super().__init__("bool", "True or False")
+
+    def check(self, setting: str, value: Any) -> bool:
+        """Returns the value."""
+        if not isinstance(value, bool):
+            raise ConfigError(setting, f"must be True or False, got {value!r}")
+        return value
+
+    def parse(self, text: str) -> bool:
+        """Returns the value of an environment variable: 1, true, yes, on, or 0, false, no, off."""
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise ValueError(text)
+
+
+class Address(Kind):
+    """An address or a host name. It is resolved when the server starts."""
+
+    def __init__(self) -> None:
+        super().__init__("str", "an address or a host name")
+
+    def check(self, setting: str, value: Any) -> str:
+        """Returns the text."""
+        if not isinstance(value, str) or not value:
+            raise ConfigError(setting, f"must be an address or a name, got {value!r}")
+        return value
+
+
+class Path(Kind):
+    """A path, or None. On the command line and in TOML an empty text is None."""
+
+    def __init__(self, most: int | None = None) -> None:
+        bound = f" of at most {most} bytes" if most is not None else ""
+        super().__init__("str | os.PathLike[str] | None", f"a path{bound}, or None")
+        self.most = most
+
+    def check(self, setting: str, value: Any) -> str | None:
+        """Returns the path as a string."""
+        if value is None:
+            return None
+        try:
+            text: object = os.fspath(value)
+        except TypeError:
+            raise ConfigError(setting, f"must be a path or None, got {value!r}") from None
+        if not isinstance(text, str) or not text or "\0" in text:
+            raise ConfigError(setting, f"must be a path or None, got {text!r}")
+        if self.most is not None and len(os.fsencode(text)) > self.most:
+            raise ConfigError(setting, f"{text!r} is too long for a local socket: at most {self.most} bytes")
+        return text
+
+
+class Strings(Kind):
+    """A list of strings. A flag has one of them and may be repeated; a variable separates them by spaces."""
+
+    repeats = True
+
+    def __init__(self, annotation: str = "Iterable[str]", values: str = "a list of strings") -> None:
+        super().__init__(annotation, values)
+
+    def check(self, setting: str, value: Any) -> list[str]:
+        """Returns the list."""
+        return list(names(setting, value))
+
+    def read(self, place: str, value: Any) -> list[str]:
+        """Returns the list."""
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(place, f"must be a list of strings, got {value!r}")
+        return value
+
+
+class Json(Kind):
+    """JSON text. A TOML file may have the list itself."""
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the text."""
+        return json.dumps(value) if isinstance(value, list) else super().read(place, value)
+
+
+class Hook(Kind):
+    """A function, or None."""
+
+    def __init__(self, annotation: str) -> None:
+        super().__init__(annotation, "a `def` or `async def` function, or None")
+
+    def check(self, setting: str, value: Any) -> Any:
+        """Returns the function."""
+        if value is not None and not callable(value):
+            raise ConfigError(setting, f"must be callable, got {value!r}")
+        return value
+
+
+class Certificate(Kind):
+    """A `Tls`, or None."""
+
+    def __init__(self) -> None:
+        super().__init__("Tls | None", "a `Tls`, or None")
+
+    def check(self, setting: str, value: Any) -> Any:
+        """Returns the certificate and key of the core."""
+        if value is not None and not isinstance(value, Tls):
+            raise ConfigError(setting, f"must be a Tls or None, got {value!r}")
+        return value and value._native
+
+
+class Group(Kind):
+    """A dataclass of settings, which have rows of their own."""
+
+    def __init__(self, dataclass: type) -> None:
+        super().__init__(dataclass.__name__, f"a `{dataclass.__name__}`")
+        self.dataclass = dataclass
+
+    def check(self, setting: str, value: Any) -> Any:
+        """Returns the dataclass."""
+        if not isinstance(value, self.dataclass):
+            raise ConfigError(setting, f"must be {self.annotation}(...), got {value!r}")
+        return value
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'

@@ -1,0 +1,79 @@
+"""A row of the table of settings."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .kinds import Kind
+
+ENVIRONMENT = "CUTTLEFISH_SIGNALING_"
+"""The beginning of environment variables."""
+
+
+class Flag(NamedTuple):
+    """The names of a setting on the command line: its flag, its environment variable and its key in a TOML file."""
+
+    name: str
+    """The flag without dashes in front."""
+    help: str
+    """The text of `--help`."""
+    default: Any = None
+    """The default of the command line."""
+    metavar: str | None = None
+    kind: Kind = Kind("")
+    """The type on the command line. A `Setting` gives its own type to a flag that has none."""
+
+    @property
+    def key(self) -> str:
+        """The key in a TOML file."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return ENVIRONMENT + self.key.upper()
+
+
+class Setting(NamedTuple):
+    """One setting. Checks, flags, variables, TOML keys and the reference are made from it.
+
+    A test compares it with the signature and the docstring of `SignalingServer`, with `Limits` and `Keepalive`, and
+    with the defaults and keys of the Rust core.
+    """
+
+    name: str
+    """The keyword of `SignalingServer`, `Limits` or `Keepalive`; in the group `serve` the key in TOML."""
+    kind: Kind
+    default: Any
+    """The default in Python and in Rust."""
+    help: str
+    """The meaning: sentences for the docstring and the reference."""
+    reason: str = ""
+    """The reason for the setting or for its default."""
+    special: tuple[tuple[str, str], ...] = ()
+    """Values that are more than a number or a name, each with its meaning."""
+    group: str = "server"
+    """`server`, `limits`, `keepalive`, or `serve`: only on the command line."""
+    flag: Flag | None = None
+    on_command_line: str = ""
+    """The difference on the command line, for the reference."""
+    is_core: bool = True
+    """Whether the Rust core reads it."""
+
+    @property
+    def path(self) -> str:
+        """The name in errors, and for the Rust core: `port`, `limits.max_devices`."""
+        return f"{self.group}.{self.name}" if self.group in ("limits", "keepalive") else self.name
+
+    @property
+    def text(self) -> str:
+        """The docstring."""
+        special = [f"{value}: {meaning}." for value, meaning in self.special]
+        return " ".join(part for part in (self.help, *special, self.reason) if part)
+
+    @property
+    def typed_flag(self) -> Flag | None:
+        """The flag with its type."""
+        if self.flag is None or self.flag.kind.annotation:
+            return self.flag
+        return self.flag._replace(kind=self.kind)

@@ -1,0 +1,363 @@
+"""The rows of `SignalingServer` and of the command line, in the order of `--help`."""
+
+from __future__ import annotations
+
+from .._limits import Keepalive, Limits
+from .kinds import (
+    MAX_SOCKET_PATH,
+    Address,
+    Certificate,
+    Choice,
+    Group,
+    Hook,
+    Integer,
+    Json,
+    Kind,
+    Path,
+    Seconds,
+    Strings,
+    Switch,
+)
+from .row import Flag, Setting
+
+TEXT = Kind("str | None", "a text, or None")
+STATE_DIR = (
+    "the first of `$STATE_DIRECTORY`, which systemd sets, `$XDG_STATE_HOME/cuttlefish-signaling` and "
+    "`~/.local/state/cuttlefish-signaling`"
+)
+
+SERVER = (
+    Setting(
+        "host",
+        Address(),
+        "127.0.0.1",
+        "Address or name to listen on.",
+        "By default other machines cannot reach the server.",
+        flag=Flag("host", "address to listen on", "127.0.0.1"),
+    ),
+    Setting(
+        "port",
+        Integer(0, 65535),
+        0,
+        "Port to listen on.",
+        special=(("0", "the system chooses a free port, and `port` has its number"),),
+        flag=Flag("port", "port to listen on; 0 is a free one", 8443),
+    ),
+    Setting(
+        "no_tls",
+        Switch(),
+        False,
+        "Whether to serve plain ws and http instead of wss and https.",
+        group="serve",
+        flag=Flag("no-tls", "plain ws and http instead of wss and https", False),
+    ),
+    Setting(
+        "tls_cert",
+        TEXT,
+        None,
+        "File with the certificate chain, PEM. It needs `tls_key`.",
+        special=(("None", "the server makes a certificate"),),
+        group="serve",
+        flag=Flag("tls-cert", "certificate chain, PEM; without one the server makes a certificate", metavar="FILE"),
+    ),
+    Setting(
+        "tls_key",
+        TEXT,
+        None,
+        "File with the private key of `tls_cert`, PEM.",
+        group="serve",
+        flag=Flag("tls-key", "its private key, PEM", metavar="FILE"),
+    ),
+    Setting(
+        "state_dir",
+        TEXT,
+        None,
+        "Directory that keeps the certificate that the server makes, with its authority.",
+        special=(("None", STATE_DIR),),
+        group="serve",
+        flag=Flag(
+            "state-dir",
+            "directory that keeps the server's certificate, with its authority; by default systemd's $STATE_DIRECTORY, "
+            "or $XDG_STATE_HOME/cuttlefish-signaling, or ~/.local/state/cuttlefish-signaling",
+            metavar="DIR",
+        ),
+    ),
+    Setting(
+        "tls",
+        Certificate(),
+        None,
+        "Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`.",
+        special=(("None", "plain http and ws"),),
+    ),
+    Setting(
+        "device_socket",
+        Path(MAX_SOCKET_PATH),
+        None,
+        "Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is made with "
+        "mode 0770. A socket without a server is replaced.",
+        special=(("None", "no such socket"),),
+        flag=Flag("device-socket", "a local socket for devices of today's Cuttlefish", metavar="PATH"),
+    ),
+    Setting(
+        "control_socket",
+        Path(MAX_SOCKET_PATH),
+        None,
+        "Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.",
+        special=(("None", "no such socket"),),
+        flag=Flag("control-socket", "a local socket on which devices are announced", metavar="PATH"),
+    ),
+    Setting(
+        "stun",
+        Strings("list[str]", "a list of `stun:` and `stuns:` URLs"),
+        (),
+        "STUN servers in `config`.",
+        group="serve",
+        flag=Flag("stun", "a STUN server for peers", metavar="URL"),
+    ),
+    Setting(
+        "turn",
+        Strings("list[str]", "a list of `turn:` and `turns:` URLs"),
+        (),
+        "URLs of the TURN server in `config`. They need `turn_secret`.",
+        group="serve",
+        flag=Flag("turn", "a URL of the TURN server for peers; needs --turn-secret", metavar="URL"),
+    ),
+    Setting(
+        "turn_secret",
+        TEXT,
+        None,
+        "The secret that the TURN server and this server share (coturn: `static-auth-secret`). Credentials are made "
+        "from it for each peer.",
+        group="serve",
+        flag=Flag(
+            "turn-secret", "the secret shared with the TURN server (coturn: static-auth-secret)", metavar="SECRET"
+        ),
+    ),
+    Setting(
+        "turn_ttl",
+        Seconds(),
+        3600.0,
+        "Time for which TURN credentials are valid. Devices get new ones after half of it.",
+        group="serve",
+        flag=Flag("turn-ttl", "seconds for which TURN credentials are valid", 3600.0, "SECONDS"),
+    ),
+    Setting(
+        "ice_servers",
+        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, or a function"),
+        (),
+        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a function that "
+        "is called with an `IceContext` for each peer.",
+        "By default no peer contacts a public STUN server.",
+        on_command_line="JSON, or `@` and the name of a file with JSON.",
+        flag=Flag(
+            "ice-servers",
+            "ICE servers as a JSON list of RTCIceServer",
+            metavar="JSON|@FILE",
+            kind=Json("str", "a JSON list of RTCIceServer, or `@FILE`"),
+        ),
+    ),
+    Setting(
+        "filter_device_info",
+        Hook("FilterDeviceInfo | None"),
+        None,
+        "`hook(info, FilterContext)`, which returns the part of the device info that this client may see. It is called "
+        "for each client, and its result is sent to that client only.",
+        special=(("None", "each client gets the device info as the device sent it, byte for byte"),),
+        is_core=False,
+    ),
+    Setting(
+        "authorize",
+        Hook("Authorize | None"),
+        None,
+        "`hook(AuthorizeContext)`, which returns an identity (any JSON value), a `Grant` or None, or raises `Refused`. "
+        "It is called for each request except `GET /healthz`, `GET /readyz` and the server's own page and scripts, "
+        "which are the same for all.",
+        special=(("None", "all peers are accepted"),),
+        is_core=False,
+    ),
+    Setting(
+        "device_wait_timeout",
+        Seconds(optional=True, zero=True),
+        0.0,
+        "Time that a client waits for a device that is not registered.",
+        special=(("0", "the client is refused at once"), ("None", "the client waits forever")),
+        flag=Flag(
+            "device-wait-timeout",
+            "seconds that a client waits for a device that is not registered; 0 refuses at once, none waits forever",
+            0.0,
+            "SECONDS",
+        ),
+    ),
+    Setting(
+        "on_duplicate",
+        Choice("reject", "replace"),
+        "reject",
+        "The rule for a device id that another connection holds.",
+        special=(
+            ('"reject"', "the new device is refused, if the holder answers a ping"),
+            ('"replace"', "the new device gets the id, and the holder is closed"),
+        ),
+        flag=Flag(
+            "on-duplicate",
+            "whether a second device with the same id is refused or replaces the first one",
+            "reject",
+        ),
+    ),
+    Setting(
+        "client_ids",
+        Choice("from_one", "unique"),
+        "from_one",
+        "Where the client ids of a registration begin.",
+        "Either way they are above the last id that this server gave for the device. The peers of a real device "
+        "outlive a restart of the server, and must not get the id of another client.",
+        special=(
+            ('"from_one"', "at 1"),
+            ('"unique"', "at a number made from the time of day, for real devices"),
+        ),
+        flag=Flag(
+            "client-ids",
+            "where client ids of a registration begin: at 1, or, for real devices, at a number made from the time of "
+            "day",
+            "from_one",
+        ),
+    ),
+    Setting(
+        "allowed_hosts",
+        Strings(),
+        (),
+        "Names in `Host` by which the server may be reached, besides IP addresses, `localhost`, `host` and the names "
+        "of a self-signed certificate.",
+        "Other names are refused, because DNS rebinding needs them.",
+        special=(("`*`", "any name"),),
+        flag=Flag("allow-host", "a name by which the server may be reached, besides IP addresses", metavar="NAME"),
+    ),
+    Setting(
+        "allowed_origins",
+        Strings(),
+        (),
+        "Origins whose pages may use the server, besides its own, like `https://panel.lab`.",
+        special=(("`*`", "any origin"),),
+        flag=Flag("allow-origin", "an origin whose pages may use the server", metavar="ORIGIN"),
+    ),
+    Setting(
+        "allow_unauthenticated",
+        Switch(),
+        False,
+        "Whether the server may listen on other addresses than loopback without `authorize`.",
+        flag=Flag("allow-unauthenticated", "listen on other addresses than loopback without an authorize hook", False),
+    ),
+    Setting(
+        "hooks",
+        TEXT,
+        None,
+        "`FILE.py:OBJECT` or `MODULE:OBJECT`, an object with any of `authorize`, `filter_device_info` and "
+        "`ice_servers`. Without `:OBJECT` it is the file or the module.",
+        group="serve",
+        flag=Flag("hooks", "hooks, from a Python file or module", metavar="FILE_OR_MODULE:OBJECT"),
+    ),
+    Setting(
+        "hook_timeout",
+        Seconds(),
+        5.0,
+        "Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or returns invalid "
+        "data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer is affected.",
+        "A real device disconnects after 10 s.",
+        flag=Flag("hook-timeout", "seconds in which a hook must return", 5.0, "SECONDS"),
+    ),
+    Setting(
+        "dashboard",
+        Switch(),
+        False,
+        "Whether there is a dashboard page at `/`: devices, conversations, a viewer.",
+        on_command_line="`auto` is on for a loopback address.",
+        flag=Flag(
+            "dashboard",
+            "the dashboard page at /; auto is on where only this machine reaches it",
+            "auto",
+            kind=Choice("auto", "on", "off"),
+        ),
+    ),
+    Setting(
+        "journal",
+        Switch(),
+        False,
+        "Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.",
+        flag=Flag("journal", "record the messages, for the conversations on that page", False),
+    ),
+    Setting(
+        "assets_dir",
+        Path(),
+        None,
+        "A directory whose files are served besides the endpoints: the web client of a Cuttlefish host package "
+        "(`client.html`, `js/app.js`). `js/server_connector.js` is always the server's own. Links in it are followed.",
+        special=(("None", "no files"),),
+        flag=Flag("assets-dir", "directory of files to serve as well: the web client of a host package", metavar="DIR"),
+    ),
+    Setting(
+        "proxy_device_files",
+        Switch(),
+        False,
+        "Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the port that it named "
+        "on the device socket.",
+        "It is off because it lets each client reach a port of this machine.",
+        flag=Flag(
+            "proxy-device-files",
+            "let /devices/ID/files/ reach the web servers of devices on the device socket",
+            False,
+        ),
+    ),
+    Setting(
+        "devices_format",
+        Choice("full", "ids"),
+        "full",
+        "The default format of `GET /devices`. A request chooses with `?format=full` and `?format=ids`.",
+        special=(
+            ('"full"', "an object for each device"),
+            ('"ids"', "the list of ids that the page of the reference server expects"),
+        ),
+        flag=Flag(
+            "devices-format",
+            "default format of GET /devices; the page of the reference server expects ids",
+            "full",
+        ),
+    ),
+    Setting(
+        "workers",
+        Integer(1, 1024),
+        1,
+        "OS threads that relay messages.",
+        flag=Flag("workers", "threads that relay messages", 1),
+    ),
+    Setting(
+        "log_level",
+        Choice("debug", "info", "warning", "error"),
+        "info",
+        "The least severe level to log.",
+        group="serve",
+        flag=Flag("log-level", "least severe level to log", "info"),
+    ),
+    Setting(
+        "log_format",
+        Choice("text", "json"),
+        "text",
+        "The format of log lines, on stderr.",
+        group="serve",
+        flag=Flag("log-format", "format of the log on stderr", "text"),
+    ),
+    Setting(
+        "limits",
+        Group(Limits),
+        Limits(),
+        "Bounds on the resources that peers may use.",
+        is_core=False,
+    ),
+    Setting("keepalive", Group(Keepalive), Keepalive(), "When a silent connection is closed.", is_core=False),
+    Setting(
+        "stop_timeout",
+        Seconds(zero=True),
+        2.0,
+        "Time for all peers to complete the closing handshake when the server stops.",
+        on_command_line="It is 10 s.",
+        is_core=False,
+    ),
+)

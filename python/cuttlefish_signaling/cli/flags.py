@@ -1,0 +1,84 @@
+"""The flags of the command line, made from the table of settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from .. import __version__
+from .._settings import ENVIRONMENT, FLAGS, Flag
+from .._settings.kinds import Switch
+
+PROGRAM = "cuttlefish-signaling"
+
+EXAMPLES = """\
+examples:
+  cuttlefish-signaling serve
+      wss on 127.0.0.1:8443 with a certificate that the server makes, as a legacy device expects
+  cuttlefish-signaling serve --print-ca > ca.pem
+      the authority of that certificate, for browsers and other clients that verify it
+  cuttlefish-signaling serve --host 0.0.0.0 --allow-host signal.lab --hooks farm.py:hooks --stun stun:stun.lab:3478
+  cuttlefish-signaling serve --no-tls --port 8080 --device-wait-timeout 30
+  cuttlefish-signaling serve --turn turn:turn.lab:3478 --turn-secret "$SECRET"
+  cuttlefish-signaling serve --hooks farm.py:hooks --log-format json
+
+--hooks names an object with any of authorize, filter_device_info and ice_servers, as functions or methods, def or
+async def. A FILE.toml for --config has the names of the flags with underscores, and tables [limits] and [keepalive].
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and exits."""
+        self.exit(2, f"{PROGRAM}: error: {' '.join(message.split())}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    top = Parser(prog=PROGRAM, description="A signaling server for Android Cuttlefish devices over WebRTC.")
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="run the server",
+        description="Runs the server until SIGINT or SIGTERM. Then it closes its connections and exits with status 0.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
+    serve.add_argument(
+        "--print-ca", action="store_true", help="print the authority of the server's own certificate, PEM, and exit"
+    )
+    for flag in FLAGS:
+        _add(serve, flag)
+    return top
+
+
+def _add(serve: argparse.ArgumentParser, flag: Flag) -> None:
+    is_switch = isinstance(flag.kind, Switch)
+    default = "" if flag.default is None or is_switch else f"; default {flag.default}"
+    text = f"{flag.help}{default} [env: {flag.variable}]".replace("%", "%%")
+    if is_switch:
+        serve.add_argument(f"--{flag.name}", action="store_true", default=None, help=text)
+        return
+    serve.add_argument(
+        f"--{flag.name}",
+        type=_argument(flag),
+        metavar=flag.metavar,
+        choices=flag.kind.choices,
+        action="append" if flag.kind.repeats else "store",
+        help=text + ("; may be repeated" if flag.kind.repeats else ""),
+    )
+
+
+def _argument(flag: Flag) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return flag.kind.parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} makes no sense") from None
+
+    return parse

@@ -1,0 +1,121 @@
+"""`cuttlefish-signaling serve`: makes the server of the settings and runs it until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .. import IceServer, SignalingServer, TurnRest
+from .._settings import KEYWORDS
+from .._settings.kinds import Path, Strings
+from ..errors import ConfigError
+from .hooks import load_hooks
+from .log import logging_to_stderr
+from .process import raise_descriptor_limit, stop_signals
+from .sources import settings
+from .systemd import notify
+from .tls import authority_pem, certificate, fingerprints
+
+DRAIN_TIMEOUT = 10.0
+"""Seconds for the closing handshakes after the first SIGINT or SIGTERM."""
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Runs the server until SIGINT or SIGTERM. Returns the exit status; raises SignalingError."""
+    found = settings(arguments, dict(os.environ))
+    with logging_to_stderr(found["log_level"], found["log_format"]) as logger, stop_signals() as wait_for_signal:
+        if arguments.print_ca:
+            print(authority_pem(found), end="", flush=True)
+            return 0
+        running, save_certificate = server(found)
+        raise_descriptor_limit()
+        running.start()
+        try:
+            save_certificate()
+            people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
+            shown = f"\n{fingerprints(running.tls)}" if running.tls else ""
+            print(f"devices: {running.device_url}\nclients: {running.client_url}{people}{shown}", flush=True)
+            notify("READY=1")
+            wait_for_signal()
+            logger.info("stopping")
+            notify("STOPPING=1")
+        finally:
+            running.stop()
+    return 0
+
+
+def server(found: dict[str, Any]) -> tuple[SignalingServer, Callable[[], None]]:
+    """Returns the server of these settings, and a function that writes and logs a new certificate after its start.
+
+    Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
+    """
+    hooks = load_hooks(found["hooks"]) if found["hooks"] else {}
+    if hooks.get("ice_servers") is None:
+        hooks["ice_servers"] = _ice_servers(found)
+    elif given := [key.replace("_", "-") for key in ("stun", "turn", "ice_servers") if found[key]]:
+        raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
+    # Last: it locks the state directory, and hooks may take long to load.
+    tls, save_certificate = certificate(found)
+    running = SignalingServer(
+        **{
+            **_same(found),
+            **hooks,
+            "tls": tls,
+            "dashboard": _wants_dashboard(found),
+            "limits": found["limits"],
+            "keepalive": found["keepalive"],
+            "stop_timeout": DRAIN_TIMEOUT,
+        }
+    )
+    return running, save_certificate
+
+
+def _same(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments that are the values of flags."""
+    same = {}
+    for row in KEYWORDS:
+        if row.flag is not None:
+            value = found[row.flag.key]
+            # An empty text is not a path, and a flag that may be repeated may be missing.
+            same[row.name] = value or row.default if isinstance(row.kind, Path | Strings) else value
+    return same
+
+
+def _wants_dashboard(found: dict[str, Any]) -> bool:
+    if found["dashboard"] != "auto":
+        return bool(found["dashboard"] == "on")
+    try:
+        return ipaddress.ip_address(found["host"]).is_loopback
+    except ValueError:
+        return bool(found["host"] == "localhost")
+
+
+def _ice_servers(found: dict[str, Any]) -> Any:
+    stun, turn, secret, given = found["stun"] or [], found["turn"] or [], found["turn_secret"], found["ice_servers"]
+    if turn or secret:
+        if not (turn and secret):
+            missing, there = ("turn", "turn-secret") if secret else ("turn-secret", "turn")
+            raise ConfigError(missing, f"is missing: {there} needs it. Fixed credentials go into ice-servers")
+        if given:
+            raise ConfigError("ice-servers", "cannot be combined with turn; put everything into a hook instead")
+        return TurnRest(turn, secret=secret, ttl=found["turn_ttl"], stun=stun)
+    servers: list[Any] = [IceServer(url) for url in stun]
+    if given:
+        if given.startswith("@"):
+            try:
+                with open(given[1:], encoding="utf-8") as file:
+                    given = file.read()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError("ice-servers", f"cannot read {given[1:]}: {error}") from error
+        try:
+            listed = json.loads(given)
+        except ValueError as error:
+            raise ConfigError("ice-servers", f"is no valid JSON: {error}") from error
+        if not isinstance(listed, list):
+            raise ConfigError("ice-servers", "must be a JSON list")
+        servers += listed
+    return servers

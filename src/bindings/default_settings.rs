@@ -1,0 +1,122 @@
+//! The defaults of the settings, which a test compares with Python's table of settings.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::config::rate::Rate;
+use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
+use crate::core::client_ids::ClientIds;
+use crate::core::session::OnDuplicate;
+
+/// The default of each setting, by the keys that [`super::config::config`] reads. `ice_servers` is the `config` message.
+#[pyfunction]
+pub(super) fn default_settings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let defaults = Config::default();
+    let settings = PyDict::new(py);
+    server(&settings, &defaults)?;
+    limits(&settings, &defaults.limits)?;
+    rates(&settings, &defaults.limits)?;
+    let Keepalive { interval, timeout } = defaults.keepalive;
+    settings.set_item("keepalive.interval", interval.map(seconds))?;
+    settings.set_item("keepalive.timeout", seconds(timeout))?;
+    Ok(settings)
+}
+
+fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
+    let ice = match &defaults.ice {
+        IceSource::Fixed(servers) => Some(servers.config().as_str().to_owned()),
+        IceSource::TurnRest(_) | IceSource::Hook => None,
+    };
+    let on_duplicate = match defaults.on_duplicate {
+        OnDuplicate::Reject => "reject",
+        OnDuplicate::Replace => "replace",
+    };
+    let client_ids = match defaults.client_ids {
+        ClientIds::FromOne => "from_one",
+        ClientIds::Unique => "unique",
+    };
+    let devices_format = match defaults.devices_format {
+        DevicesFormat::Full => "full",
+        DevicesFormat::Ids => "ids",
+    };
+    settings.set_item("host", defaults.host.to_string())?;
+    settings.set_item("port", defaults.port)?;
+    settings.set_item("device_socket", defaults.device_socket.as_deref())?;
+    settings.set_item("control_socket", defaults.control_socket.as_deref())?;
+    settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;
+    settings.set_item("ice_servers", ice)?;
+    settings.set_item("device_wait_timeout", defaults.device_wait_timeout.map(seconds))?;
+    settings.set_item("on_duplicate", on_duplicate)?;
+    settings.set_item("client_ids", client_ids)?;
+    settings.set_item("hook_timeout", seconds(defaults.hook_timeout))?;
+    settings.set_item("devices_format", devices_format)?;
+    settings.set_item("workers", defaults.workers)?;
+    access(settings, defaults)
+}
+
+fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
+    settings.set_item("allowed_hosts", &defaults.allowed_hosts)?;
+    settings.set_item("allowed_origins", &defaults.allowed_origins)?;
+    settings.set_item("allow_unauthenticated", defaults.allow_unauthenticated)?;
+    settings.set_item("dashboard", defaults.dashboard)?;
+    settings.set_item("assets_dir", defaults.assets_dir.as_deref())?;
+    settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
+    settings.set_item("journal", defaults.journal)
+}
+
+fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
+    let numbers = [
+        ("max_message_size", limits.max_message_size),
+        ("max_first_message", limits.max_first_message),
+        ("max_connections", limits.max_connections),
+        ("max_connections_per_address", limits.max_connections_per_address),
+        ("max_opening", limits.max_opening),
+        ("max_devices", limits.max_devices),
+        ("max_device_id", limits.max_device_id),
+        ("max_clients_per_device", limits.max_clients_per_device),
+        ("outbox_messages", limits.outbox_messages),
+        ("outbox_bytes", limits.outbox_bytes),
+        ("max_headers", limits.max_headers),
+        ("max_request_head", limits.max_request_head),
+        ("journal_entries", limits.journal_entries),
+        ("journal_bytes", limits.journal_bytes),
+        ("held_by_faults", limits.held_by_faults),
+        ("max_polled", limits.max_polled),
+        ("max_viewers", limits.max_viewers),
+    ];
+    for (name, number) in numbers {
+        settings.set_item(format!("limits.{name}"), number)?;
+    }
+    let times = [
+        ("write_timeout", Some(limits.write_timeout)),
+        ("first_message_timeout", limits.first_message_timeout),
+        ("request_head_timeout", Some(limits.request_head_timeout)),
+        ("tls_handshake_timeout", Some(limits.tls_handshake_timeout)),
+        ("probe_timeout", Some(limits.probe_timeout)),
+        ("close_timeout", Some(limits.close_timeout)),
+        ("polled_timeout", Some(limits.polled_timeout)),
+        ("proxy_timeout", Some(limits.proxy_timeout)),
+        ("goodbye_timeout", Some(limits.goodbye_timeout)),
+    ];
+    for (name, time) in times {
+        settings.set_item(format!("limits.{name}"), time.map(seconds))?;
+    }
+    Ok(())
+}
+
+fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
+    settings.set_item("limits.new_per_second", limits.new_per_second)?;
+    let rates =
+        [("message", limits.messages), ("byte", limits.bytes), ("error", limits.errors), ("ping", limits.pings)];
+    for (name, Rate { per_second, burst }) in rates {
+        settings.set_item(format!("limits.{name}_per_second"), per_second)?;
+        settings.set_item(format!("limits.{name}_burst"), burst)?;
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
