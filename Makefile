@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-python wheel test-wheel test-sdist
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve test develop test-rust test-python test-wheel test-sdist test-root lint lint-workflows fmt bench \
+.PHONY: help serve settings test develop test-rust test-python test-wheel test-sdist test-root lint lint-workflows fmt bench \
 	bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -28,6 +28,7 @@ make test-sdist       build from it offline, and see that the build ends at once
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
+make settings         write docs/settings.md from the table of settings
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
 make bench            this server beside others, into docs/performance.md; twenty minutes
@@ -97,6 +98,10 @@ fmt: $(VENV)/tools
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet python tests examples benches scripts
 	$(BIN)/ruff format python tests examples benches scripts
+
+# Writes docs/settings.md from the table of settings.
+settings: $(VENV)/develop
+	$(BIN)/python tests/python/settings_page.py
 
 # Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.

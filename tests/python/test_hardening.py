@@ -175,7 +175,7 @@ def test_client_certificates(tmp_path: Path) -> None:
         pass
     with pytest.raises(TlsError, match="no certificate .* in the PEM of the authority of clients"):
         Tls.self_signed(client_ca=b"rubbish")
-    with pytest.raises(TlsError, match="can not read the authority of clients"):
+    with pytest.raises(TlsError, match="cannot read the authority of clients"):
         Tls.self_signed(client_ca=tmp_path / "none.pem")
 
 
@@ -230,7 +230,7 @@ def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
         ({"allowed_origins": [None]}, "got None in it"),
         ({"allow_unauthenticated": 1}, "allow_unauthenticated: must be True or False"),
         ({"limits": Limits(max_connections=0)}, "limits.max_connections: must be between 1"),
-        ({"limits": Limits(message_per_second=2**33)}, "limits.message_per_second: .* is out of range"),
+        ({"limits": Limits(message_per_second=2**33)}, "limits.message_per_second: must be between 1 and 4294967295"),
         ({"limits": Limits(write_timeout=0)}, "limits.write_timeout"),
     ],
 )

@@ -100,7 +100,7 @@ def test_settings_and_their_precedence(pytester: pytest.Pytester) -> None:
         def test_config(signaling_server, fake_device):
             assert signaling_server.url.startswith("https://")
             assert fake_device().config["ice_servers"] == [{"urls": ["stun:config"]}]
-            assert signaling_server._settings.device_wait_timeout == 8
+            assert signaling_server._settings.native["device_wait_timeout"] == 8
 
         @pytest.mark.signaling(ice_servers=[IceServer("stun:marker")], tls=None)
         def test_marker(signaling_server, fake_device):
@@ -111,11 +111,11 @@ def test_settings_and_their_precedence(pytester: pytest.Pytester) -> None:
         class TestClosest:
             @pytest.mark.signaling(device_wait_timeout=10)
             def test_closest(self, signaling_server):
-                assert signaling_server._settings.device_wait_timeout == 10
+                assert signaling_server._settings.native["device_wait_timeout"] == 10
 
             def test_class(self, fake_device, signaling_server_factory):
-                assert signaling_server_factory()._settings.device_wait_timeout == 9
-                assert signaling_server_factory(device_wait_timeout=1)._settings.device_wait_timeout == 1
+                assert signaling_server_factory()._settings.native["device_wait_timeout"] == 9
+                assert signaling_server_factory(device_wait_timeout=1)._settings.native["device_wait_timeout"] == 1
         """,
     )
     run(pytester).assert_outcomes(passed=4)
@@ -132,7 +132,7 @@ def test_an_override_for_one_module_or_test(pytester: pytest.Pytester) -> None:
             return {"device_wait_timeout": 3}
 
         def test_narrower(signaling_server):
-            assert signaling_server._settings.device_wait_timeout == 3
+            assert signaling_server._settings.native["device_wait_timeout"] == 3
         """,
     )
     run(pytester).assert_outcomes(passed=1)

@@ -54,7 +54,8 @@ class Integer(Kind):
     toml = (int, float)
 
     def __init__(self, least: int, most: int, unit: str = "") -> None:
-        super().__init__("int", f"{least} to {most}{unit and f' {unit}'}")
+        end = {2**40: "2^40", 2**32 - 1: "2^32-1"}.get(most, str(most))
+        super().__init__("int", f"{least} to {end}{unit and f' {unit}'}")
         self.least = least
         self.most = most
 

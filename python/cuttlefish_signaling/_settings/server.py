@@ -357,7 +357,7 @@ SERVER = (
         Seconds(zero=True),
         2.0,
         "Time for all peers to complete the closing handshake when the server stops.",
-        on_command_line="It is 10 s.",
+        on_command_line="10 s.",
         is_core=False,
     ),
 )
