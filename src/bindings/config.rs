@@ -67,11 +67,13 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
         on_duplicate: match from.raw("on_duplicate")?.extract::<String>()?.as_str() {
             "replace" => OnDuplicate::Replace,
-            _ => OnDuplicate::Reject,
+            "reject" => OnDuplicate::Reject,
+            other => return Err(from.error("on_duplicate", format!("{other:?} is not a choice"))),
         },
         client_ids: match from.raw("client_ids")?.extract::<String>()?.as_str() {
             "unique" => ClientIds::Unique,
-            _ => ClientIds::FromOne,
+            "from_one" => ClientIds::FromOne,
+            other => return Err(from.error("client_ids", format!("{other:?} is not a choice"))),
         },
         hook_timeout: from.seconds("hook_timeout")?,
         limits: limits(from)?,
@@ -85,7 +87,8 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         proxy_device_files: from.raw("proxy_device_files")?.extract()?,
         devices_format: match from.raw("devices_format")?.extract::<String>()?.as_str() {
             "ids" => DevicesFormat::Ids,
-            _ => DevicesFormat::Full,
+            "full" => DevicesFormat::Full,
+            other => return Err(from.error("devices_format", format!("{other:?} is not a choice"))),
         },
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,

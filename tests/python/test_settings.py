@@ -119,6 +119,14 @@ def test_core_refuses_the_zero_and_the_none_that_the_table_refuses(row: Setting)
                 _native.Server(native(**{row.path: value}), [])
 
 
+@pytest.mark.parametrize("row", [row for row in CORE.values() if row.kind.choices], ids=lambda row: row.path)
+def test_core_takes_each_choice_and_no_other(row: Setting) -> None:
+    for choice in row.kind.choices:
+        assert _native.Server(native(**{row.path: choice}), []).stop(1)
+    with pytest.raises(ConfigError, match=f'^{row.path}: "other" is not a choice$'):
+        _native.Server(native(**{row.path: "other"}), [])
+
+
 @pytest.mark.parametrize("end", ["least", "most"])
 def test_core_takes_both_ends_of_all_ranges(end: str) -> None:
     # The port of `most` may be taken, and `workers` are threads.

@@ -19,7 +19,7 @@ class Kind:
 
     toml: tuple[type, ...] = (str,)
     """The types that a TOML file may have."""
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] = ()
     """All values, if they are a few words."""
     repeats = False
     """Whether a flag may be repeated."""
@@ -99,7 +99,7 @@ class Choice(Kind):
 
     def __init__(self, *choices: str) -> None:
         super().__init__(f"Literal[{', '.join(_quoted(choice) for choice in choices)}]")
-        self.choices: tuple[str, ...] = choices
+        self.choices = choices
         self.values = " or ".join(_quoted(choice) for choice in choices)
 
     def check(self, setting: str, value: Any) -> str:

@@ -68,7 +68,7 @@ def _add(serve: argparse.ArgumentParser, flag: Flag) -> None:
         f"--{flag.name}",
         type=_argument(flag),
         metavar=flag.metavar,
-        choices=flag.kind.choices,
+        choices=flag.kind.choices or None,
         action="append" if flag.kind.repeats else "store",
         help=text + ("; may be repeated" if flag.kind.repeats else ""),
     )
