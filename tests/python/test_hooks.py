@@ -125,7 +125,7 @@ def test_ice_servers_are_asked_for_each_peer(way: Any) -> None:
         ([{"url": "stun:x.lab"}], r"ice_servers\[0\]: urls is missing"),
         ("stun:x.lab", "ice_servers: expected a list"),
         (None, "ice_servers: expected a list"),
-        ([object()], "ice_servers: can not be written as JSON"),
+        ([object()], "ice_servers: cannot be written as JSON"),
     ],
 )
 def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> None:
