@@ -15,6 +15,17 @@ use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 
+/// The words for [`OnDuplicate`].
+pub(super) const ON_DUPLICATE: [(&str, OnDuplicate); 2] =
+    [("reject", OnDuplicate::Reject), ("replace", OnDuplicate::Replace)];
+
+/// The words for [`ClientIds`].
+pub(super) const CLIENT_IDS: [(&str, ClientIds); 2] = [("from_one", ClientIds::FromOne), ("unique", ClientIds::Unique)];
+
+/// The words for [`DevicesFormat`].
+pub(super) const DEVICES_FORMAT: [(&str, DevicesFormat); 2] =
+    [("full", DevicesFormat::Full), ("ids", DevicesFormat::Ids)];
+
 /// Reads settings from the dictionary, and names the setting in each error.
 struct Settings<'a, 'py>(&'a Bound<'py, PyDict>);
 
@@ -32,6 +43,13 @@ impl<'py> Settings<'_, 'py> {
         let raw = self.raw(name)?;
         let number = raw.extract::<i64>().ok().and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| self.error(name, format!("{raw} is out of range")))
+    }
+
+    /// The value that one of a few words stands for.
+    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> PyResult<T> {
+        let word: String = self.raw(name)?.extract()?;
+        let found = choices.iter().find(|(choice, _)| *choice == word);
+        found.map(|(_, value)| *value).ok_or_else(|| self.error(name, format!("{word:?} is not a choice")))
     }
 
     fn optional_seconds(&self, name: &str) -> PyResult<Option<Duration>> {
@@ -65,16 +83,8 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         tls,
         ice: ice_source(&from.raw("ice_servers")?)?,
         device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
-        on_duplicate: match from.raw("on_duplicate")?.extract::<String>()?.as_str() {
-            "replace" => OnDuplicate::Replace,
-            "reject" => OnDuplicate::Reject,
-            other => return Err(from.error("on_duplicate", format!("{other:?} is not a choice"))),
-        },
-        client_ids: match from.raw("client_ids")?.extract::<String>()?.as_str() {
-            "unique" => ClientIds::Unique,
-            "from_one" => ClientIds::FromOne,
-            other => return Err(from.error("client_ids", format!("{other:?} is not a choice"))),
-        },
+        on_duplicate: from.choice("on_duplicate", &ON_DUPLICATE)?,
+        client_ids: from.choice("client_ids", &CLIENT_IDS)?,
         hook_timeout: from.seconds("hook_timeout")?,
         limits: limits(from)?,
         keepalive: Keepalive {
@@ -85,11 +95,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         dashboard: from.raw("dashboard")?.extract()?,
         assets_dir: from.raw("assets_dir")?.extract()?,
         proxy_device_files: from.raw("proxy_device_files")?.extract()?,
-        devices_format: match from.raw("devices_format")?.extract::<String>()?.as_str() {
-            "ids" => DevicesFormat::Ids,
-            "full" => DevicesFormat::Full,
-            other => return Err(from.error("devices_format", format!("{other:?} is not a choice"))),
-        },
+        devices_format: from.choice("devices_format", &DEVICES_FORMAT)?,
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,

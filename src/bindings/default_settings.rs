@@ -5,10 +5,9 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE};
 use crate::config::rate::Rate;
-use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
-use crate::core::client_ids::ClientIds;
-use crate::core::session::OnDuplicate;
+use crate::config::{Config, IceSource, Keepalive, Limits};
 
 /// The default of each setting, by the keys that [`super::config::config`] reads. `ice_servers` is the `config` message.
 #[pyfunction]
@@ -29,18 +28,6 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
         IceSource::Fixed(servers) => Some(servers.config().as_str().to_owned()),
         IceSource::TurnRest(_) | IceSource::Hook => None,
     };
-    let on_duplicate = match defaults.on_duplicate {
-        OnDuplicate::Reject => "reject",
-        OnDuplicate::Replace => "replace",
-    };
-    let client_ids = match defaults.client_ids {
-        ClientIds::FromOne => "from_one",
-        ClientIds::Unique => "unique",
-    };
-    let devices_format = match defaults.devices_format {
-        DevicesFormat::Full => "full",
-        DevicesFormat::Ids => "ids",
-    };
     settings.set_item("host", defaults.host.to_string())?;
     settings.set_item("port", defaults.port)?;
     settings.set_item("device_socket", defaults.device_socket.as_deref())?;
@@ -48,10 +35,10 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;
     settings.set_item("ice_servers", ice)?;
     settings.set_item("device_wait_timeout", defaults.device_wait_timeout.map(seconds))?;
-    settings.set_item("on_duplicate", on_duplicate)?;
-    settings.set_item("client_ids", client_ids)?;
+    settings.set_item("on_duplicate", word(&ON_DUPLICATE, defaults.on_duplicate))?;
+    settings.set_item("client_ids", word(&CLIENT_IDS, defaults.client_ids))?;
     settings.set_item("hook_timeout", seconds(defaults.hook_timeout))?;
-    settings.set_item("devices_format", devices_format)?;
+    settings.set_item("devices_format", word(&DEVICES_FORMAT, defaults.devices_format))?;
     settings.set_item("workers", defaults.workers)?;
     access(settings, defaults)
 }
@@ -115,6 +102,11 @@ fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         settings.set_item(format!("limits.{name}_burst"), burst)?;
     }
     Ok(())
+}
+
+/// The word for a value; `None` where the table lacks it.
+fn word<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> Option<&'static str> {
+    words.iter().find(|(_, choice)| *choice == value).map(|(word, _)| *word)
 }
 
 fn seconds(time: Duration) -> f64 {
