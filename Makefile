@@ -8,19 +8,21 @@ DEVICE := target/device/device
 SOURCES := $(shell find src python web -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -path 'web/*' -type f) Cargo.toml Cargo.lock pyproject.toml
 
 # The steps of `make test`, in order. Each takes less than three minutes on two cores; longer ones belong to `make soak`.
-STEPS := develop lint test-rust test-python wheel test-wheel test-sdist
+STEPS := develop lint test-rust test-units test-programs wheel test-wheel test-sdist
 
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings test develop test-rust test-python test-wheel test-sdist test-root lint lint-workflows fmt bench \
-	bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
+.PHONY: help serve settings test develop test-rust test-python test-units test-programs test-wheel test-sdist test-root lint \
+	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
 make serve            build a release and run it; ARGS="--no-tls --port 8080" passes flags to `cuttlefish-signaling serve`
 make test             all that CI runs, in steps: $(STEPS)
 make test-rust        the Rust tests
 make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest
+make test-units       the Python tests without those of test-programs
+make test-programs    the Python tests that run pytest, chromium or a device as programs: half of the time
 make wheel            a wheel for manylinux_2_17, into dist/; two minutes
 make test-wheel       audit the wheel and use it on each CPython from 3.10 to 3.15 that is found
 make sdist            the source distribution, into dist/
@@ -60,6 +62,15 @@ test-rust:
 
 test-python: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The same tests in two steps. These run pytest, chromium or a device as programs of their own, which takes half of the time.
+PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program plugin readme survival)
+
+test-units: $(VENV)/develop $(DEVICE)
+	$(BIN)/python -m pytest -n 2 $(PROGRAMS:%=--ignore=%) $(ARGS)
+
+test-programs: $(VENV)/develop $(DEVICE)
+	$(BIN)/python -m pytest -n 2 $(PROGRAMS) $(ARGS)
 
 # The wheel, built once, on every CPython there is.
 test-wheel: wheel
