@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cuttlefish_signaling::protocol::inbound::bare_payload;
-use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, Malformed};
+use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, Malformed, PollBody};
 
 fn id(text: &str) -> Option<u32> {
     ClientId::from_json(text).map(ClientId::get)
@@ -113,4 +113,17 @@ fn string_parsing_does_not_depend_on_alignment() {
             assert_eq!(bare_payload(&text).ok(), expected, "{text:?}");
         }
     }
+}
+
+#[test]
+fn polling_bodies_and_bare_payloads_are_parsed_strictly() {
+    let body = PollBody::parse(r#"{"connection_id":"\u0061","payload":null,"device_id":7}"#).unwrap();
+    assert_eq!((body.device_id, body.connection_id.as_deref(), body.payload), (None, Some("a"), Some("null")));
+    assert_eq!(PollBody::parse("[]"), Err(Malformed::Envelope));
+    assert_eq!(PollBody::parse(r#"{"payload":1,"payload":1}"#), Err(Malformed::Envelope));
+    assert_eq!(bare_payload(" {\"a\" : 1.0}\n"), Ok(r#"{"a" : 1.0}"#));
+    assert_eq!(bare_payload("\u{a0}1"), Err(Malformed::Json), "white space is JSON's");
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert!(bare_payload(&nested(127)).is_ok(), "with its envelope 128");
+    assert_eq!(bare_payload(&nested(128)), Err(Malformed::Json));
 }

@@ -1,0 +1,35 @@
+//! Fields that the server reads from payloads and device infos.
+
+use cuttlefish_signaling::protocol::payload;
+
+#[test]
+fn group_id_is_used_if_it_is_a_valid_group_name() {
+    let [longest, too_long] = [256, 257].map(|length| "x".repeat(length));
+    let of = |text: &str| format!(r#"{{"a":[{{}}],"group_id":"{text}","b":1.50}}"#);
+    for (info, group) in [
+        (of("lab"), Some("lab")),
+        (of(""), Some("")),
+        (of(r"\u00e9/"), Some("é/")),
+        (of(&longest), Some(&*longest)),
+        (of(&too_long), None),
+        (of(r"a\nb"), None),
+        (of(r"a\u0000"), None),
+        (of(r"a\u0085b"), None),
+        (of("a\u{2028}b"), None),
+        (r#" {"group\u005fid" : "lab"}"#.into(), Some("lab")),
+        (r#"{"group_id":"a","group_id":"b"}"#.into(), None),
+        (r#"{"a":{"group_id":"lab"}}"#.into(), None),
+        (r#"["group_id"]"#.into(), None),
+        (r#"["lab"]"#.into(), None),
+        (r#""group_id""#.into(), None),
+        (r#"{"group_id":null}"#.into(), None),
+    ] {
+        assert_eq!(payload::group_id_of(&info).as_deref(), group, "{info}");
+    }
+}
+
+#[test]
+fn only_an_object_payload_has_a_type() {
+    assert_eq!(payload::type_of(r#" {"type":"offer"}"#).as_deref(), Some("offer"));
+    assert_eq!(payload::type_of(r#"["offer"]"#), None);
+}
