@@ -107,16 +107,16 @@ fn no_client_msg_follows_client_disconnected() {
                 }
             })
         };
-        let speaking = {
+        let replying = {
             let (relay, device, client) = (Arc::clone(&relay), Arc::clone(&device), Arc::clone(&client));
             thread::spawn(move || relay.to_client(&device, client.id, "3", Instant::now()).unwrap())
         };
         hub.detach(&device, &client);
         forwarding.join().unwrap();
-        speaking.join().unwrap();
+        replying.join().unwrap();
         let heard = waiting(&device.outbox);
-        let news = heard.iter().position(|text| text.contains("client_disconnected")).unwrap();
-        assert!(!heard[news..].iter().any(|text| text.contains("client_msg")), "{heard:?}");
+        let notice = heard.iter().position(|text| text.contains("client_disconnected")).unwrap();
+        assert!(!heard[notice..].iter().any(|text| text.contains("client_msg")), "{heard:?}");
     });
 }
 
@@ -215,7 +215,7 @@ fn connection_added_while_the_hub_closes_is_closed() {
             thread::spawn(move || hub.add_connection(&late))
         };
         hub.close(&End::close(1001, "stop"));
-        let _ticket = coming.join().unwrap();
+        let _connection_id = coming.join().unwrap();
         assert!(late.is_closed());
     });
 }

@@ -58,9 +58,9 @@ fn dropped_forwards_are_not_delivered_and_are_counted() {
     assert_eq!(disarm(&mut harness, id), FaultStats { matched: 3, hits: 3, overran: 0 });
     sends(&mut harness, 3..5);
     assert_eq!(numbers(&mut harness), [3, 4]);
-    let books = harness.balance();
-    assert_eq!((books.accepted, books.delivered, books.dropped), (5, 2, 3));
-    assert!(books.balances());
+    let ledger = harness.balance();
+    assert_eq!((ledger.accepted, ledger.delivered, ledger.dropped), (5, 2, 3));
+    assert!(ledger.balances());
 }
 
 #[test]
@@ -120,17 +120,17 @@ fn nth_times_and_probability_select_among_matches() {
     assert_eq!(disarm(&mut harness, id).hits, 2);
 
     // The same seed gives the same result, another seed another.
-    let lucky = |seed| {
+    let sample = |seed| {
         let mut harness = pair();
         harness.relay.set_seed(seed);
         harness.relay.arm(Rule { probability: 0.5, ..rule(Effect::Drop) });
         sends(&mut harness, 0..100);
         numbers(&mut harness)
     };
-    let first = lucky(1);
+    let first = sample(1);
     assert!((20..80).contains(&first.len()), "{first:?}");
-    assert_eq!(first, lucky(1));
-    assert_ne!(first, lucky(2));
+    assert_eq!(first, sample(1));
+    assert_ne!(first, sample(2));
 }
 
 #[test]
@@ -298,8 +298,8 @@ fn held_forwards_are_gone_once_their_peer_has_left() {
     harness.forwards_to("d", 1, "2");
     harness.leaves("c");
     disarm(&mut harness, id);
-    let told = harness.all_heard("d");
-    assert!(!told.is_empty() && told.iter().all(|text| text.contains("client_disconnected")), "{told:?}");
+    let texts = harness.all_heard("d");
+    assert!(!texts.is_empty() && texts.iter().all(|text| text.contains("client_disconnected")), "{texts:?}");
     assert_eq!(harness.balance().gone, 2);
     assert!(harness.balance().balances());
 }

@@ -56,9 +56,9 @@ pub struct Actor {
 }
 
 /// A journal clock that stands at second 1.
-struct Unmoved;
+struct FixedClock;
 
-impl JournalObserver for Unmoved {
+impl JournalObserver for FixedClock {
     fn now(&self) -> f64 {
         1.0
     }
@@ -70,7 +70,7 @@ impl Harness {
     pub fn new(config: Config) -> Self {
         let client_ids = config.client_ids;
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core has no hooks: set fixed ICE servers") };
-        let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(Unmoved))));
+        let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(FixedClock))));
         Self {
             hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
             relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),

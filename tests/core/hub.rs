@@ -172,11 +172,11 @@ fn closed_hub_closes_present_and_late_connections() {
     hub.close(&End::close(1001, "stop"));
     assert!(early.is_closed());
     let late = outbox();
-    let late_ticket = hub.add_connection(&late);
+    let late_id = hub.add_connection(&late);
     assert!(late.is_closed(), "sent away at once, and known until it has gone");
     assert_eq!(hub.connections(), 2);
     hub.remove_connection(connection_id);
-    hub.remove_connection(late_ticket);
+    hub.remove_connection(late_id);
     assert_eq!(hub.connections(), 0);
 }
 
@@ -184,18 +184,18 @@ fn closed_hub_closes_present_and_late_connections() {
 fn waiting_client_is_woken_once_and_can_stop_waiting() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let cx = Context::from_waker(Waker::noop());
-    let (patient, fickle) = (outbox(), outbox());
+    let (waiter, leaver) = (outbox(), outbox());
     let id = DeviceId::new("late");
-    assert!(hub.device_or_wait(&id, &patient).is_none());
-    assert!(hub.device_or_wait(&id, &patient).is_none());
-    assert!(hub.device_or_wait(&id, &fickle).is_none());
+    assert!(hub.device_or_wait(&id, &waiter).is_none());
+    assert!(hub.device_or_wait(&id, &waiter).is_none());
+    assert!(hub.device_or_wait(&id, &leaver).is_none());
     assert_eq!(hub.waiting(), 2);
-    hub.stop_waiting(&id, &fickle);
+    hub.stop_waiting(&id, &leaver);
     assert_eq!(hub.waiting(), 1);
     hub.register(&device("late"), &outbound::config("[]"), None).unwrap();
-    assert_eq!(patient.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
-    assert_eq!(patient.poll_next(&cx, true), Poll::Pending);
-    assert_eq!(fickle.poll_next(&cx, true), Poll::Pending);
+    assert_eq!(waiter.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
+    assert_eq!(waiter.poll_next(&cx, true), Poll::Pending);
+    assert_eq!(leaver.poll_next(&cx, true), Poll::Pending);
 }
 
 /// Clients connect, forward and leave on some threads while the device forwards on another. Each side gets only its own

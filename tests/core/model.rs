@@ -62,14 +62,14 @@ pub fn run(acts: impl IntoIterator<Item = Act>) -> u64 {
                     None => (format!("d{d}"), error(&format!("Forward failed: Unknown client {id}"))),
                 });
             }
-            Act::Leave(who) if who < 8 => {
-                let Some((d, id)) = model.clients.remove(&who) else { continue };
-                harness.leaves(&format!("c{who}"));
+            Act::Leave(peer) if peer < 8 => {
+                let Some((d, id)) = model.clients.remove(&peer) else { continue };
+                harness.leaves(&format!("c{peer}"));
                 model.devices.get_mut(&d).unwrap().0.remove(&id);
                 expected.push((format!("d{d}"), client_disconnected(id)));
             }
-            Act::Leave(who) => {
-                let d = who - 8;
+            Act::Leave(peer) => {
+                let d = peer - 8;
                 let Some((clients, last)) = model.devices.remove(&d) else { continue };
                 model.last_ids.insert(d, last);
                 harness.leaves(&format!("d{d}"));

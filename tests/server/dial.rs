@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// The time limit of every wait: no wait reaches it unless the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 thread_local! {
     /// The servers of this thread's test.
@@ -72,7 +72,7 @@ pub async fn until_done(due: &Receiver<()>) {
 }
 
 pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: did not come in time"))
+    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}: did not come in time"))
 }
 
 /// A peer that reads all the time, as real peers do, and so answers pings.

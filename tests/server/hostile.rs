@@ -28,8 +28,8 @@ fn limited(limits: Limits) -> Arc<Running> {
 /// A new pair of peers exchanges messages, and the ledger balances.
 async fn assert_healthy(server: &Running) {
     let address = server.local_addr();
-    let mut device = Dialed::device(address, "honest").await;
-    let mut client = Dialed::client(address, "honest").await;
+    let mut device = Dialed::device(address, "good").await;
+    let mut client = Dialed::client(address, "good").await;
     client.says(r#"{"message_type":"forward","payload":1}"#).await;
     // The client id depends on the earlier clients of this device.
     let Received::Text(heard) = device.next().await else { panic!("the device was closed") };
@@ -60,11 +60,14 @@ fn connection_over_the_limit_gets_503_with_retry_after() {
         let address = server.local_addr();
         let first = Dialed::open(address, "/register_device").await;
         let second = Dialed::open(address, "/connect_client").await;
-        for path in ["/register_device", "/connect_client", "/devices", "/healthz", "/nonsense"] {
-            let told = answer(address, &upgrade(path)).await.to_lowercase();
-            assert!(told.starts_with("http/1.1 503 "), "{told}");
-            assert!(told.contains("retry-after: 1\r\n") && told.contains("connection: close\r\n"), "{told}");
-            assert!(told.ends_with(r#"{"error":"too many connections"}"#), "{told}");
+        for path in ["/register_device", "/connect_client", "/devices", "/healthz", "/unknown"] {
+            let response = answer(address, &upgrade(path)).await.to_lowercase();
+            assert!(response.starts_with("http/1.1 503 "), "{response}");
+            assert!(
+                response.contains("retry-after: 1\r\n") && response.contains("connection: close\r\n"),
+                "{response}"
+            );
+            assert!(response.ends_with(r#"{"error":"too many connections"}"#), "{response}");
         }
         assert_eq!(server.incidents().of(Incident::TurnedAway), 5);
         drop((first, second));
@@ -96,21 +99,21 @@ fn devices_and_clients_are_limited() {
         let server = limited(Limits { max_devices: 1, max_clients_per_device: 1, ..Limits::default() });
         let address = server.local_addr();
         let mut early = Dialed::open(address, "/register_device").await;
-        let device = Dialed::device(address, "honest").await;
+        let device = Dialed::device(address, "good").await;
         early.says(r#"{"message_type":"register","device_id":"other"}"#).await;
         early.hears(r#"{"error":"Registration failed: Too many devices"}"#).await;
         assert_eq!(early.next().await, Received::Closed(1013));
         let mut again = Dialed::open(address, "/connect_client").await;
-        let client = Dialed::client(address, "honest").await;
-        again.says(r#"{"message_type":"connect","device_id":"honest"}"#).await;
+        let client = Dialed::client(address, "good").await;
+        again.says(r#"{"message_type":"connect","device_id":"good"}"#).await;
         again.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
-        again.hears(r#"{"error":"Connection failed: Too many clients of device 'honest'"}"#).await;
+        again.hears(r#"{"error":"Connection failed: Too many clients of device 'good'"}"#).await;
         assert_eq!(again.next().await, Received::Closed(1013));
         let mut late = TcpStream::connect(address).await.unwrap();
         late.write_all(upgrade("/register_device").as_bytes()).await.unwrap();
-        let mut told = [0; 13];
-        late.read_exact(&mut told).await.unwrap();
-        assert_eq!(&told, b"HTTP/1.1 503 ");
+        let mut response = [0; 13];
+        late.read_exact(&mut response).await.unwrap();
+        assert_eq!(&response, b"HTTP/1.1 503 ");
         drop((device, client));
         while !server.hub().devices().is_empty() {
             tokio::task::yield_now().await;
@@ -120,19 +123,19 @@ fn devices_and_clients_are_limited() {
 }
 
 /// Sends the message until the server closes with 1008; returns the last text before.
-async fn floods(peer: &mut Dialed, message: Message) -> Option<String> {
+async fn send_until_closed(peer: &mut Dialed, message: Message) -> Option<String> {
     for _ in 0..1000 {
         peer.send(message.clone()).await;
     }
-    let mut told = None;
+    let mut response = None;
     loop {
         match peer.next().await {
-            Received::Text(text) => told = Some(text),
+            Received::Text(text) => response = Some(text),
             Received::Closed(code) => {
                 assert_eq!(code, 1008);
-                return told;
+                return response;
             }
-            Received::Lost | Received::Pong(_) => return told,
+            Received::Lost | Received::Pong(_) => return response,
         }
     }
 }
@@ -142,21 +145,21 @@ fn peer_over_its_rate_gets_an_error_and_1008() {
     let slowly = Rate { per_second: 1, burst: 50 };
     let few_bytes = Rate { per_second: 1, burst: 4000 };
     let forward = Message::text(r#"{"message_type":"forward","client_id":1,"payload":1}"#);
-    let nonsense = Message::text(r#"{"message_type":"?"}"#);
+    let unknown_type = Message::text(r#"{"message_type":"?"}"#);
     let cases = [
         (Limits { messages: slowly, ..Limits::default() }, forward.clone(), "messages: at most 1 a second"),
         (Limits { bytes: few_bytes, ..Limits::default() }, forward, "bytes: at most 1 a second"),
-        (Limits { errors: slowly, ..Limits::default() }, nonsense, "errors: at most 1 a second"),
+        (Limits { errors: slowly, ..Limits::default() }, unknown_type, "errors: at most 1 a second"),
         (Limits { pings: slowly, ..Limits::default() }, Message::Ping("x".into()), "pings: at most 1 a second"),
     ];
-    for (limits, message, what) in cases {
+    for (limits, message, limit) in cases {
         block_on(async {
             let server = limited(limits);
             let address = server.local_addr();
             let mut device = Dialed::device(address, "cvd-1").await;
             let mut client = Dialed::client(address, "cvd-1").await;
-            let told = floods(&mut device, message).await;
-            assert_eq!(told, Some(format!(r#"{{"error":"Too many {what}"}}"#)));
+            let response = send_until_closed(&mut device, message).await;
+            assert_eq!(response, Some(format!(r#"{{"error":"Too many {limit}"}}"#)));
             assert_eq!(server.incidents().of(Incident::TooFast), 1);
             // Its client is closed after the messages that came before.
             while client.next().await != Received::Closed(1000) {}
@@ -237,9 +240,9 @@ fn slow_consumer_is_closed_after_write_timeout() {
 }
 
 /// Panics for the device ids `bad` and `worse`.
-struct Fragile;
+struct PanicsOnBadIds;
 
-impl Hooks for Fragile {
+impl Hooks for PanicsOnBadIds {
     fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         let id = question.device_id.as_ref().map(ToString::to_string);
         assert!(id.as_deref() != Some("bad"), "on purpose");
@@ -254,7 +257,7 @@ impl Hooks for Fragile {
 fn panic_ends_only_its_own_connection() {
     block_on(async {
         let config = Config { ice: IceSource::Hook, ..Config::default() };
-        let server = serve_with(config, Arc::new(Fragile));
+        let server = serve_with(config, Arc::new(PanicsOnBadIds));
         for id in ["bad", "worse"] {
             let mut device = Dialed::open(server.local_addr(), "/register_device").await;
             device.says(&format!(r#"{{"message_type":"register","device_id":"{id}"}}"#)).await;
@@ -266,9 +269,9 @@ fn panic_ends_only_its_own_connection() {
     });
 }
 
-struct Open;
+struct AllowsAll;
 
-impl Hooks for Open {
+impl Hooks for AllowsAll {
     fn authenticates(&self) -> bool {
         true
     }
@@ -285,7 +288,7 @@ fn public_address_requires_authentication() {
     let refused = bind(&everywhere, Arc::new(NoHooks)).unwrap_err().to_string();
     assert!(refused.contains("host: 0.0.0.0 can be reached from other machines"), "{refused}");
     assert!(refused.contains("allow_unauthenticated"), "{refused}");
-    bind(&everywhere, Arc::new(Open)).unwrap();
+    bind(&everywhere, Arc::new(AllowsAll)).unwrap();
     bind(&Config { allow_unauthenticated: true, ..everywhere }, Arc::new(NoHooks)).unwrap();
 }
 
@@ -302,16 +305,16 @@ fn foreign_origin_and_host_are_refused_on_every_path() {
                 "Origin not allowed: https://evil.example",
             ),
             ("/devices", "Host: localhost\r\nOrigin: null", "403", "Origin not allowed: null"),
-            ("/nonsense", "Host: evil.example", "403", "Host not allowed: evil.example"),
+            ("/unknown", "Host: evil.example", "403", "Host not allowed: evil.example"),
             ("/register_device", "Host: evil.example:80", "403", "Host not allowed: evil.example:80"),
             ("/healthz", "Host: localhost\r\nHost: evil.example", "400", "More than one Host"),
         ];
         for (path, headers, status, words) in cases {
             let request = upgrade(path).replace("Host: localhost", headers);
-            let told = answer(address, &request.replace("Connection: Upgrade", "Connection: close, Upgrade")).await;
-            assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
-            assert!(told.ends_with(&format!(r#"{{"error":"{words}"}}"#)), "{told}");
-            assert!(!told.to_lowercase().contains("access-control"), "{told}");
+            let response = answer(address, &request.replace("Connection: Upgrade", "Connection: close, Upgrade")).await;
+            assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+            assert!(response.ends_with(&format!(r#"{{"error":"{words}"}}"#)), "{response}");
+            assert!(!response.to_lowercase().contains("access-control"), "{response}");
         }
         assert_eq!(server.incidents().of(Incident::Foreign), 5);
         assert_healthy(&server).await;

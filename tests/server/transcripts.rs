@@ -16,12 +16,12 @@ fn every_transcript_holds_over_sockets() {
 }
 
 /// A peer of a conversation.
-enum Party {
+enum TestPeer {
     Socket(Box<Dialed>),
     Packets(Packets),
 }
 
-impl Party {
+impl TestPeer {
     async fn says(&mut self, text: &str) {
         match self {
             Self::Socket(socket) => socket.says(text).await,
@@ -37,7 +37,7 @@ impl Party {
     }
 
     fn socket(&mut self) -> &mut Dialed {
-        let Self::Socket(socket) = self else { panic!("a WebSocket's alone") };
+        let Self::Socket(socket) = self else { panic!("only a WebSocket peer can do this") };
         socket
     }
 
@@ -63,8 +63,8 @@ async fn run(mut case: Case) {
     (case.config.device_socket, case.config.control_socket) = (Some(devices.clone()), Some(control.clone()));
     let server = serve(case.config);
     let address = server.local_addr();
-    let mut peers: BTreeMap<String, Party> = BTreeMap::new();
-    let mut frozen: Vec<Party> = Vec::new();
+    let mut peers: BTreeMap<String, TestPeer> = BTreeMap::new();
+    let mut frozen: Vec<TestPeer> = Vec::new();
     for line in case.lines {
         let place = &line.place;
         match line.act {
@@ -74,11 +74,12 @@ async fn run(mut case: Case) {
                     None if role == "device" => "/register_device".into(),
                     None => "/connect_client".into(),
                 };
-                peers.insert(peer, Party::Socket(Box::new(Dialed::open_with(address, &path, case.cuttlefish).await)));
+                peers
+                    .insert(peer, TestPeer::Socket(Box::new(Dialed::open_with(address, &path, case.cuttlefish).await)));
             }
             Act::OpensPackets(peer, role) => {
-                let door = if role == "device" { &devices } else { &control };
-                peers.insert(peer, Party::Packets(Packets::open(door).await));
+                let socket = if role == "device" { &devices } else { &control };
+                peers.insert(peer, TestPeer::Packets(Packets::open(socket).await));
             }
             Act::Says(peer, text) => peers.get_mut(&peer).unwrap().says(&text).await,
             Act::SaysBinary(peer, bytes) => {
@@ -94,7 +95,7 @@ async fn run(mut case: Case) {
                 assert_eq!(peers.get_mut(&peer).unwrap().next().await, Received::Text(expected), "{place}");
             }
             Act::Closes(peer, code, reason) => {
-                let Some(Party::Socket(mut socket)) = peers.remove(&peer) else { panic!("{place}: no WebSocket") };
+                let Some(TestPeer::Socket(mut socket)) = peers.remove(&peer) else { panic!("{place}: no WebSocket") };
                 assert_eq!(socket.next().await, Received::Closed(code), "{place}");
                 if let Some(reason) = reason {
                     assert_eq!(socket.close_reason(), &reason[..reason.len().min(123)], "{place}");
@@ -113,7 +114,7 @@ async fn run(mut case: Case) {
         }
     }
     for (name, peer) in &mut peers {
-        if let Party::Socket(socket) = peer {
+        if let TestPeer::Socket(socket) = peer {
             assert_eq!(socket.round_trip().await, Vec::<String>::new(), "{name} heard more than it should");
         }
     }
@@ -121,7 +122,7 @@ async fn run(mut case: Case) {
     drop(frozen);
     assert!(in_time);
     for (name, peer) in peers {
-        if let Party::Packets(packets) = peer {
+        if let TestPeer::Packets(packets) = peer {
             assert!(packets.leaves().await, "{name} heard more than it should");
         }
     }
@@ -129,7 +130,7 @@ async fn run(mut case: Case) {
     assert_eq!(server.hub().connections(), 0);
 }
 
-async fn leaves(server: &Running, peer: Party, with_a_close: bool, place: &str) {
+async fn leaves(server: &Running, peer: TestPeer, with_a_close: bool, place: &str) {
     let connections = server.hub().connections();
     assert!(peer.leaves(with_a_close).await, "{place}: heard more before it left");
     until(|| server.hub().connections() < connections).await;
