@@ -218,7 +218,10 @@ mod tests {
         for deadline in [us(0), us(1), us(999), us(1_000), us(1_001), us(2_500), us(10_000)] {
             assert_eq!(is_due(deadline, deadline), deadline.subsec_micros() % 1_000 == 0, "{deadline:?}");
             assert!(is_due(deadline, deadline + us(999)), "{deadline:?}");
-            assert!(deadline.is_zero() || !is_due(deadline, deadline - Duration::from_nanos(1)), "{deadline:?}");
+            assert!(
+                deadline.is_zero() || !is_due(deadline, deadline.saturating_sub(Duration::from_nanos(1))),
+                "{deadline:?}"
+            );
         }
     }
 
