@@ -23,7 +23,7 @@ os.environ.pop("STATE_DIRECTORY", None)
 
 
 @pytest.fixture(autouse=True)
-def books(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def balanced_ledgers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Looks into the books of every server a test has started: at rest, each forward has come to one of its ends."""
     servers: list[weakref.ref[SignalingServer]] = []  # One test is about a server that is forgotten.
     start = SignalingServer._start

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 from websockets.sync.client import connect
 
-from peers import PATIENCE, Dialed
+from peers import PATIENCE, WebSocketPeer
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "target/device/device"
@@ -111,16 +111,16 @@ class Server(Process):
         assert self.running.wait(PATIENCE) == 0, self._log.read_text()
 
     @contextmanager
-    def client(self, device_id: str) -> Iterator[Dialed]:
+    def client(self, device_id: str) -> Iterator[WebSocketPeer]:
         """A client of this device, which got its config and its device info."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         url = self.device_url.replace("/register_device", "/connect_client")
         with connect(url, ssl=context, open_timeout=PATIENCE, close_timeout=PATIENCE) as socket:
-            client = Dialed(socket)
-            client.says({"message_type": "connect", "device_id": device_id})
-            assert client.hears()["message_type"] == "config"
-            assert client.hears() == {
+            client = WebSocketPeer(socket)
+            client.send({"message_type": "connect", "device_id": device_id})
+            assert client.receive()["message_type"] == "config"
+            assert client.receive() == {
                 "message_type": "device_info",
                 "device_info": {"library": "libwebsockets"},
             }
@@ -211,14 +211,14 @@ def registered(server: Server, device_id: str = "cvd-1", **options: int) -> Devi
     return device
 
 
-def relays(client: Dialed, device: Device, peer: str = "new|old") -> int:
+def assert_relays(client: WebSocketPeer, device: Device, peer: str = "new|old") -> int:
     """A payload goes to the device and comes back, and nothing else happens; another one comes on command. The id."""
-    client.says({"message_type": "forward", "payload": {"type": "request-offer"}})
+    client.send({"message_type": "forward", "payload": {"type": "request-offer"}})
     kind, client_id, known = device.event().split()
     assert kind == "peer" and known in peer.split("|"), device.seen
     assert device.event() == f'message {client_id} {{"type": "request-offer"}}'
     echo = {"type": "answer", "echo": {"type": "request-offer"}}
-    assert client.hears() == {"message_type": "device_msg", "payload": echo}
+    assert client.receive() == {"message_type": "device_msg", "payload": echo}
     device.forward(int(client_id), {"type": "offer", "sdp": "v=0"})
-    assert client.hears() == {"message_type": "device_msg", "payload": {"type": "offer", "sdp": "v=0"}}
+    assert client.receive() == {"message_type": "device_msg", "payload": {"type": "offer", "sdp": "v=0"}}
     return int(client_id)

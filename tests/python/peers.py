@@ -24,21 +24,21 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-class Dialed:
+class WebSocketPeer:
     """A peer, connected."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
 
-    def says(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Sends a message as JSON."""
         self.socket.send(json.dumps(message))
 
-    def hears(self) -> Any:
+    def receive(self) -> Any:
         """The next message, parsed."""
         return json.loads(self.socket.recv(timeout=PATIENCE))
 
-    def closed(self) -> int | None:
+    def wait_closed(self) -> int | None:
         """Waits for the close; returns its code. A message that comes first is a failure."""
         try:
             message = self.socket.recv(timeout=PATIENCE)
@@ -46,12 +46,12 @@ class Dialed:
             return closed.rcvd.code if closed.rcvd else None
         raise AssertionError(f"expected a close, heard {message!r}")
 
-    def leaves(self) -> None:
+    def close(self) -> None:
         """Closes."""
         self.socket.close()
 
 
-class Packets:
+class SeqpacketPeer:
     """A peer on a local socket."""
 
     def __init__(self, path: Path) -> None:
@@ -59,20 +59,20 @@ class Packets:
         self.socket.settimeout(PATIENCE)
         self.socket.connect(str(path))
 
-    def says(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """One packet."""
         self.socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
 
-    def hears(self) -> Any:
+    def receive(self) -> Any:
         """The next packet, parsed; None at the end."""
-        text = self.hears_text()
+        text = self.receive_text()
         return json.loads(text) if text else None
 
-    def hears_text(self) -> str:
+    def receive_text(self) -> str:
         """The next packet as it is; empty at the end."""
         return self.socket.recv(1 << 20).decode()
 
-    def leaves(self) -> None:
+    def close(self) -> None:
         """Closes."""
         self.socket.close()
 
@@ -84,30 +84,30 @@ class Peers:
         self.server = server
         self._stack = stack
 
-    def dial(self, url: str, **options: Any) -> Dialed:
+    def connect(self, url: str, **options: Any) -> WebSocketPeer:
         """Connects to this URL."""
         if self.server.tls is not None:
             options.setdefault("ssl", self.server.tls.client_context())
-        return Dialed(self._stack.enter_context(connect(url, open_timeout=PATIENCE, close_timeout=1, **options)))
+        return WebSocketPeer(self._stack.enter_context(connect(url, open_timeout=PATIENCE, close_timeout=1, **options)))
 
-    def device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> Dialed:
+    def device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> WebSocketPeer:
         """A device that has registered and got its config."""
-        device = self.dial(self.server.device_url, **options)
-        device.says({"message_type": "register", "device_id": device_id, "device_info": info})
-        assert device.hears()["message_type"] == "config"
+        device = self.connect(self.server.device_url, **options)
+        device.send({"message_type": "register", "device_id": device_id, "device_info": info})
+        assert device.receive()["message_type"] == "config"
         return device
 
-    def client(self, device_id: str = "cvd-1", **options: Any) -> Dialed:
+    def client(self, device_id: str = "cvd-1", **options: Any) -> WebSocketPeer:
         """A client that has its device info."""
-        client = self.knock(device_id, **options)
-        assert client.hears()["message_type"] == "config"
-        assert client.hears()["message_type"] == "device_info"
+        client = self.pending_client(device_id, **options)
+        assert client.receive()["message_type"] == "config"
+        assert client.receive()["message_type"] == "device_info"
         return client
 
-    def knock(self, device_id: str = "cvd-1", **options: Any) -> Dialed:
+    def pending_client(self, device_id: str = "cvd-1", **options: Any) -> WebSocketPeer:
         """A client that has said connect."""
-        client = self.dial(self.server.client_url, **options)
-        client.says({"message_type": "connect", "device_id": device_id})
+        client = self.connect(self.server.client_url, **options)
+        client.send({"message_type": "connect", "device_id": device_id})
         return client
 
 
@@ -122,10 +122,10 @@ def peers_of(server: SignalingServer) -> Iterator[Peers]:
     assert stats.balances, stats
 
 
-def relays(client: Dialed, device: Dialed, client_id: int = 1) -> None:
+def assert_relays(client: WebSocketPeer, device: WebSocketPeer, client_id: int = 1) -> None:
     """A payload goes there and another one back."""
-    client.says({"message_type": "forward", "payload": {"type": "request-offer"}})
-    heard = device.hears()
+    client.send({"message_type": "forward", "payload": {"type": "request-offer"}})
+    heard = device.receive()
     assert heard == {"message_type": "client_msg", "client_id": client_id, "payload": {"type": "request-offer"}}
-    device.says({"message_type": "forward", "client_id": client_id, "payload": {"type": "offer"}})
-    assert client.hears() == {"message_type": "device_msg", "payload": {"type": "offer"}}
+    device.send({"message_type": "forward", "client_id": client_id, "payload": {"type": "offer"}})
+    assert client.receive() == {"message_type": "device_msg", "payload": {"type": "offer"}}

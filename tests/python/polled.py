@@ -11,10 +11,10 @@ from typing import Any
 
 from cuttlefish_signaling import SignalingServer
 
-from peers import PATIENCE, Dialed, Packets, peers_of
+from peers import PATIENCE, SeqpacketPeer, WebSocketPeer, peers_of
 
 
-def ask(server: SignalingServer, path: str, body: Any = None, *, method: str | None = None) -> tuple[int, Any]:
+def request_json(server: SignalingServer, path: str, body: Any = None, *, method: str | None = None) -> tuple[int, Any]:
     """Status and parsed body of a request; POST where it has a body. A body of bytes goes out as it is."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     status, _, text = request(server, method or ("GET" if data is None else "POST"), path, data)
@@ -33,22 +33,22 @@ def request(
         connection.close()
 
 
-class Polling:
+class PolledClient:
     """A polled connection to `cvd-1`, by either dialect: both have the same connection ids."""
 
     def __init__(self, server: SignalingServer) -> None:
         self.server = server
-        status, answer = ask(server, "/polled_connections", {"device_id": "cvd-1"})
+        status, answer = request_json(server, "/polled_connections", {"device_id": "cvd-1"})
         assert status == 200, answer
         self.id = answer["connection_id"]
         self.path = f"/polled_connections/{self.id}"
 
     def get(self, query: str = "") -> tuple[int, Any]:
         """`GET …/messages`: the payloads, or the error."""
-        status, found = ask(self.server, f"{self.path}/messages?{query}")
+        status, found = request_json(self.server, f"{self.path}/messages?{query}")
         return status, [message["payload"] for message in found] if status == 200 else found["error"]
 
-    def arrived(self, *payloads: Any) -> None:
+    def wait_pending(self, *payloads: Any) -> None:
         """Returns once these can be fetched, as the first. Fetches and acknowledges none."""
         messages = [f'{{"message_type":"device_msg","payload":{json.dumps(payload)}}}' for payload in payloads]
         expected = str(len(f"[{','.join(messages)}]"))
@@ -56,12 +56,12 @@ class Polling:
             os.sched_yield()
 
 
-def forwards(device: Dialed | Packets, *payloads: Any) -> None:
+def send_forwards(device: WebSocketPeer | SeqpacketPeer, *payloads: Any) -> None:
     for payload in payloads:
-        device.says({"message_type": "forward", "client_id": 1, "payload": payload})
+        device.send({"message_type": "forward", "client_id": 1, "payload": payload})
 
 
 @contextmanager
-def polling(**settings: Any) -> Iterator[tuple[SignalingServer, Dialed, Polling]]:
+def polled_client(**settings: Any) -> Iterator[tuple[SignalingServer, WebSocketPeer, PolledClient]]:
     with SignalingServer(**settings) as server, peers_of(server) as peers:
-        yield server, peers.device(), Polling(server)
+        yield server, peers.device(), PolledClient(server)

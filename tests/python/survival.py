@@ -31,19 +31,19 @@ LARGEST_FOR_A_DEVICE = 65_536
 
 
 def restart(world: World) -> list[FakeDevice]:
-    with a_device_hangs(world):
+    with stalled_device(world):
         world.restart()
     return world.devices
 
 
 def kill(world: World) -> list[FakeDevice]:
-    with a_device_hangs(world):
+    with stalled_device(world):
         world.kill()
     return world.devices
 
 
 @contextmanager
-def a_device_hangs(world: World) -> Iterator[None]:
+def stalled_device(world: World) -> Iterator[None]:
     """One of them reads nothing meanwhile, every other time."""
     device, hangs = world.device(), world.random.random() < 0.5
     if hangs:
@@ -59,7 +59,7 @@ def disconnect(world: World) -> list[FakeDevice]:
     return [device]
 
 
-def duplicate_of_a_live_holder(world: World) -> list[FakeDevice]:
+def duplicate_of_live_holder(world: World) -> list[FakeDevice]:
     device, profile = world.device(), world.random.choice((None, *PROFILES))
     newcomer = FakeDevice(world.url, device.device_id, profile=profile, timeout=PATIENCE)
     text = f"Device already registered: {device.device_id}"
@@ -74,7 +74,7 @@ def duplicate_of_a_live_holder(world: World) -> list[FakeDevice]:
     return []
 
 
-def duplicate_of_a_frozen_holder(world: World) -> list[FakeDevice]:
+def duplicate_of_frozen_holder(world: World) -> list[FakeDevice]:
     device = world.device()
     device.stall()
     with FakeDevice(world.url, device.device_id, timeout=PATIENCE):
@@ -96,7 +96,7 @@ def replacement(world: World) -> list[FakeDevice]:
     return [device]
 
 
-def trouble_with_a_hook(trouble: str) -> Callable[[World], list[FakeDevice]]:
+def hook_trouble(trouble: str) -> Callable[[World], list[FakeDevice]]:
     """All devices have to come in while a hook fails."""
 
     def meet(world: World) -> list[FakeDevice]:
@@ -121,7 +121,7 @@ def forwards_to_unknown_clients(world: World) -> list[FakeDevice]:
     device = world.device()
     for client_id in (0, 99, 2**31 - 1):
         device.send({"type": "ice-candidate"}, client_id)
-        world.hear_that_it_left(device, client_id)
+        world.wait_client_disconnected(device, client_id)
     return []
 
 
@@ -132,7 +132,7 @@ def unknown_types(world: World) -> list[FakeDevice]:
     return []
 
 
-def a_flood_of_unknown_types(world: World) -> list[FakeDevice]:
+def flood_of_unknown_types(world: World) -> list[FakeDevice]:
     """More than `Limits.error_burst`: the server closes the connection."""
     device = world.device()
     before = device.reconnects
@@ -142,7 +142,7 @@ def a_flood_of_unknown_types(world: World) -> list[FakeDevice]:
     return [device]
 
 
-def a_wrong_message(world: World) -> list[FakeDevice]:
+def invalid_message(world: World) -> list[FakeDevice]:
     device = world.device()
     wrong: list[str | bytes] = [
         b"\0",
@@ -156,14 +156,14 @@ def a_wrong_message(world: World) -> list[FakeDevice]:
     return [device]
 
 
-def too_large_a_message(world: World) -> list[FakeDevice]:
+def oversized_message(world: World) -> list[FakeDevice]:
     device = world.device()
     with suppress(PeerClosedError):
         device.send("x" * LARGEST_MESSAGE, 1)
     return [device]
 
 
-def too_large_messages_of_a_client(world: World) -> list[FakeDevice]:
+def oversized_messages_of_client(world: World) -> list[FakeDevice]:
     """The client hears of one that is too large for the device. One that is too large for the server ends it."""
     device = world.device()
     client = world.client_of(device)
@@ -190,22 +190,22 @@ FAILURES = {
     "restart": Event(restart),
     "SIGKILL": Event(kill, kind="process"),
     "disconnect_device": Event(disconnect, kind="in process"),
-    "duplicate of a live holder": Event(duplicate_of_a_live_holder, on_duplicate="reject"),
-    "duplicate of a frozen holder": Event(duplicate_of_a_frozen_holder, on_duplicate="reject"),
+    "duplicate of a live holder": Event(duplicate_of_live_holder, on_duplicate="reject"),
+    "duplicate of a frozen holder": Event(duplicate_of_frozen_holder, on_duplicate="reject"),
     "replacement": Event(replacement, on_duplicate="replace"),
-    "hook raises": Event(trouble_with_a_hook("raises")),
-    "hook refuses": Event(trouble_with_a_hook("refuses")),
-    "hook hangs": Event(trouble_with_a_hook("hangs")),
+    "hook raises": Event(hook_trouble("raises")),
+    "hook refuses": Event(hook_trouble("refuses")),
+    "hook hangs": Event(hook_trouble("hangs")),
 }
 """Restarts, kills, duplicates and hook failures."""
 
 MESSAGES = {
     "forwards to unknown clients": Event(forwards_to_unknown_clients),
     "unknown types": Event(unknown_types),
-    "flood of unknown types": Event(a_flood_of_unknown_types),
-    "wrong message": Event(a_wrong_message),
-    "too large a message": Event(too_large_a_message),
-    "too large messages of a client": Event(too_large_messages_of_a_client),
+    "flood of unknown types": Event(flood_of_unknown_types),
+    "wrong message": Event(invalid_message),
+    "too large a message": Event(oversized_message),
+    "too large messages of a client": Event(oversized_messages_of_client),
 }
 """Messages that the server does not relay."""
 

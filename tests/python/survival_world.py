@@ -235,10 +235,10 @@ class World:
         for client_id in device.clients:
             if client_id != self._numbers[device.device_id]:
                 device.send({"type": "ice-candidate"}, client_id)
-                self.hear_that_it_left(device, client_id)
+                self.wait_client_disconnected(device, client_id)
         assert device.clients == [self._numbers[device.device_id]]
 
-    def hear_that_it_left(self, device: FakeDevice, client_id: int) -> None:
+    def wait_client_disconnected(self, device: FakeDevice, client_id: int) -> None:
         """Waits for `client_disconnected`; those of other clients come first."""
         while device.recv(PATIENCE, message_type="client_disconnected").client_id != client_id:
             pass

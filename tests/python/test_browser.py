@@ -74,7 +74,7 @@ def origin(page: Page) -> str:
 
 
 @pytest.mark.parametrize("tls", [None, Tls.self_signed()], ids=["ws", "wss"])
-def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
+def test_page_connects_as_client(page: Page, tls: Tls | None) -> None:
     with (
         SignalingServer(tls=tls, ice_servers=[IceServer("stun:s.lab")], allowed_origins=[origin(page)]) as server,
         peers_of(server) as peers,
@@ -82,8 +82,8 @@ def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
         device = peers.device("cvd-1", {"displays": []})
 
         def answer() -> None:
-            message = device.hears()
-            device.says({"message_type": "forward", "client_id": message["client_id"], "payload": message["payload"]})
+            message = device.receive()
+            device.send({"message_type": "forward", "client_id": message["client_id"], "payload": message["payload"]})
 
         answering = threading.Thread(target=answer)
         answering.start()
@@ -95,10 +95,10 @@ def test_a_page_is_a_client(page: Page, tls: Tls | None) -> None:
             {"message_type": "device_msg", "payload": {"type": "request-offer", "n": 9007199254740991}},
         ]
         assert (outcome["code"], outcome["protocol"]) == (1000, "")
-        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
 
 
-def test_a_page_hears_why_before_the_close(page: Page) -> None:
+def test_page_receives_error_before_close(page: Page) -> None:
     with SignalingServer(allowed_origins=[origin(page)]) as server:
         outcome = page.evaluate(CLIENT, [server.client_url, "nobody"])
         assert [message.get("error") for message in outcome["heard"]] == [
@@ -109,7 +109,7 @@ def test_a_page_hears_why_before_the_close(page: Page) -> None:
         assert outcome["reason"] == "Connection failed: Device not found: 'nobody'"
 
 
-def test_a_page_from_elsewhere_is_kept_out(page: Page) -> None:
+def test_page_of_foreign_origin_is_refused(page: Page) -> None:
     """A page that somebody has open in a browser must not reach the devices on that machine."""
     with SignalingServer() as server, peers_of(server) as peers:
         peers.device("cvd-1")
@@ -125,7 +125,7 @@ def test_a_page_from_elsewhere_is_kept_out(page: Page) -> None:
         assert server.stats().foreign == 5
 
 
-def test_a_page_brings_its_token_as_a_sub_protocol(page: Page) -> None:
+def test_page_sends_token_as_subprotocol(page: Page) -> None:
     """A browser's WebSocket can set no header."""
     tokens = StaticTokens({"s3cret": "alice"}, roles=["client"])
     with (
@@ -138,9 +138,9 @@ def test_a_page_brings_its_token_as_a_sub_protocol(page: Page) -> None:
         assert (wrong["heard"], wrong["code"]) == ([], 1006)
 
         def answer() -> None:
-            client_id = device.hears()["client_id"]
+            client_id = device.receive()["client_id"]
             assert server.clients()[0].identity == "alice"
-            device.says({"message_type": "forward", "client_id": client_id, "payload": 1})
+            device.send({"message_type": "forward", "client_id": client_id, "payload": 1})
 
         answering = threading.Thread(target=answer)
         answering.start()
@@ -149,7 +149,7 @@ def test_a_page_brings_its_token_as_a_sub_protocol(page: Page) -> None:
         assert (right["code"], right["protocol"]) == (1000, "webrtc-operator")
 
 
-def test_a_plain_socket_is_a_client() -> None:
+def test_raw_socket_connects_as_client() -> None:
     """RFC 6455 by hand: what a device's own small WebSocket library would do."""
     with SignalingServer() as server, peers_of(server) as peers:
         peers.device("cvd-1", 7)

@@ -28,7 +28,7 @@ from peers import PATIENCE
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CUTTLEFISH_SIGNALING_")}
 
 
-class Served:
+class ServeProcess:
     """A server started from the command line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -47,7 +47,7 @@ class Served:
 @contextmanager
 def serve(
     *arguments: str, program: tuple[str, ...] = (), environment: dict[str, str] | None = None
-) -> Iterator[Served]:
+) -> Iterator[ServeProcess]:
     program = program or (sys.executable, "-m", "cuttlefish_signaling")
     process = subprocess.Popen(
         [*program, "serve", "--port", "0", *arguments],
@@ -57,14 +57,14 @@ def serve(
         env={**ENVIRONMENT, **(environment or {})},
     )
     try:
-        yield Served(process)
+        yield ServeProcess(process)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
 
 
-def careless() -> ssl.SSLContext:
+def unverified_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -79,11 +79,14 @@ def register(url: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("program", [(), (str(Path(sys.executable).with_name("cuttlefish-signaling")),)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_prints_its_urls_logs_and_drains(program: tuple[str, ...], number: int) -> None:
+def test_serve_prints_urls_and_drains_on_signal(program: tuple[str, ...], number: int) -> None:
     with serve(program=program) as served:
         assert re.fullmatch(r"wss://127\.0\.0\.1:\d+/register_device", served.devices)
         assert re.fullmatch(r"wss://127\.0\.0\.1:\d+/connect_client", served.clients)
-        with connect(served.devices, ssl=careless()) as device, connect(served.clients, ssl=careless()) as client:
+        with (
+            connect(served.devices, ssl=unverified_context()) as device,
+            connect(served.clients, ssl=unverified_context()) as client,
+        ):
             device.send('{"message_type":"register","device_id":"cvd-1"}')
             assert json.loads(device.recv(timeout=PATIENCE)) == {"message_type": "config", "ice_servers": []}
             client.send('{"message_type":"connect","device_id":"cvd-1"}')
@@ -104,7 +107,7 @@ def test_serve_prints_its_urls_logs_and_drains(program: tuple[str, ...], number:
         assert said in log
 
 
-def test_signals_that_the_kernel_hands_to_other_threads_stop_it() -> None:
+def test_signal_delivered_to_another_thread_stops_serve() -> None:
     """The kernel chooses a thread of the process; the main thread has to wake all the same."""
     libc = ctypes.CDLL(None, use_errno=True)
     with serve("--no-tls") as served, connect(served.devices) as device:
@@ -118,7 +121,7 @@ def test_signals_that_the_kernel_hands_to_other_threads_stop_it() -> None:
         assert served.process.wait(PATIENCE) == 0
 
 
-def test_a_second_signal_ends_it_at_once() -> None:
+def test_second_signal_exits_immediately() -> None:
     with serve("--no-tls", "--hooks", "time:sleep") as nonsense:
         assert nonsense.process.wait(PATIENCE) == 2
     with serve("--no-tls") as served:
@@ -139,7 +142,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
             assert served.process.wait(PATIENCE) in (0, -signal.SIGTERM)
 
 
-def test_flags_reach_the_server(tmp_path: Path) -> None:
+def test_ice_flags_are_merged(tmp_path: Path) -> None:
     (tmp_path / "ice.json").write_text('[{"urls": "stun:from-file"}]')
     with serve(
         "--no-tls", "--stun", "stun:a", "--stun", "stun:b", "--ice-servers", f"@{tmp_path / 'ice.json'}"
@@ -148,7 +151,7 @@ def test_flags_reach_the_server(tmp_path: Path) -> None:
     assert [server["urls"] for server in config["ice_servers"]] == [["stun:a"], ["stun:b"], ["stun:from-file"]]  # type: ignore[attr-defined]
 
 
-def test_turn_secret() -> None:
+def test_turn_secret_makes_credentials_and_is_not_logged() -> None:
     with serve("--no-tls", "--turn", "turn:t.lab", "--turn-secret", "s3cret", "--stun", "stun:s.lab") as served:
         stun, turn = register(served.devices)["ice_servers"]  # type: ignore[misc]
         status, log = served.ends()
@@ -158,7 +161,7 @@ def test_turn_secret() -> None:
     assert "s3cret" not in log
 
 
-def test_hooks_from_a_file(tmp_path: Path) -> None:
+def test_hooks_are_loaded_from_file(tmp_path: Path) -> None:
     hooks = tmp_path / "farm.py"
     hooks.write_text(
         "class Hooks:\n"
@@ -182,7 +185,7 @@ def test_hooks_from_a_file(tmp_path: Path) -> None:
         assert "has ice_servers, which contradicts stun" in errors
 
 
-def test_config_file_environment_and_flags_in_that_order(tmp_path: Path) -> None:
+def test_flags_override_environment_and_config_file(tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text(
         'no_tls = true\nstun = ["stun:file"]\ndevice_wait_timeout = "none"\nlog_level = "warning"\n'
@@ -202,7 +205,7 @@ def test_config_file_environment_and_flags_in_that_order(tmp_path: Path) -> None
         assert register(served.devices)["ice_servers"] == [{"urls": ["stun:flag"]}]
 
 
-def test_logs_as_json() -> None:
+def test_log_format_json() -> None:
     with serve("--no-tls", "--log-format", "json") as served:
         register(served.devices)
         _, log = served.ends()
@@ -247,7 +250,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
-def test_bad_settings_are_one_line_and_exit_2(
+def test_invalid_flags_print_one_line_and_exit_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -277,7 +280,7 @@ def test_bad_settings_are_one_line_and_exit_2(
         ("[limits]\nmax_message_size = 1", "limits.max_message_size"),
     ],
 )
-def test_bad_config_files(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_config_file_exits_2(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "server.toml"
     config.write_text(text)
     assert main(["serve", "--config", str(config)]) == 2
@@ -286,13 +289,15 @@ def test_bad_config_files(tmp_path: Path, text: str, said: str, capsys: pytest.C
     assert errors.count("\n") == 1
 
 
-def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_environment_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("CUTTLEFISH_SIGNALING_PORT", "http")
     assert main(["serve"]) == 2
     assert "CUTTLEFISH_SIGNALING_PORT: 'http' makes no sense" in capsys.readouterr().err
 
 
-def test_help_tells_every_flag_its_variable_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_flags_variables_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -302,7 +307,7 @@ def test_help_tells_every_flag_its_variable_and_examples(capsys: pytest.CaptureF
     assert "examples:" in text
 
 
-def test_plain_http_beside_it() -> None:
+def test_serve_answers_healthz() -> None:
     with serve("--no-tls") as served:
         url = served.devices.replace("ws:", "http:").replace("/register_device", "/healthz")
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
@@ -310,7 +315,7 @@ def test_plain_http_beside_it() -> None:
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told_how_far_it_is(tmp_path: Path, abstract: bool) -> None:
+def test_sd_notify_sends_ready_and_stopping(tmp_path: Path, abstract: bool) -> None:
     name = f"@{tmp_path}/notify" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name[1:] if abstract else name)
@@ -321,12 +326,12 @@ def test_systemd_is_told_how_far_it_is(tmp_path: Path, abstract: bool) -> None:
             assert systemd.recv(100) == b"STOPPING=1"
 
 
-def test_a_systemd_that_does_not_listen_is_none(tmp_path: Path) -> None:
+def test_unreachable_notify_socket_is_ignored(tmp_path: Path) -> None:
     with serve("--no-tls", "--port", "0", environment={"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as served:
         assert served.ends()[0] == 0
 
 
-def test_local_sockets_from_the_command_line(tmp_path: Path) -> None:
+def test_socket_flags_create_and_remove_sockets(tmp_path: Path) -> None:
     sockets = ("--device-socket", str(tmp_path / "operator"), "--control-socket", str(tmp_path / "control"))
     with serve("--no-tls", "--port", "0", *sockets) as served:
         for name in ("operator", "control"):
@@ -336,7 +341,7 @@ def test_local_sockets_from_the_command_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def people_of(served: Served) -> str:
+def printed_dashboard_url(served: ServeProcess) -> str:
     """What it says for people, if anything: told before it logs, and always."""
     assert served.process.stdout is not None
     served.process.send_signal(signal.SIGTERM)
@@ -353,7 +358,7 @@ def people_of(served: Served) -> str:
         (("--host", "0.0.0.0", "--allow-unauthenticated", "--dashboard", "on"), True),
     ],
 )
-def test_the_page_is_where_only_this_machine_reaches_it(arguments: tuple[str, ...], has_page: bool) -> None:
+def test_dashboard_is_on_by_default_for_loopback_only(arguments: tuple[str, ...], has_page: bool) -> None:
     with serve("--no-tls", "--journal", *arguments) as served:
         port = served.devices.split(":")[-1].split("/")[0]
         try:
@@ -362,10 +367,10 @@ def test_the_page_is_where_only_this_machine_reaches_it(arguments: tuple[str, ..
         except urllib.error.HTTPError as refused:
             found = refused.code != 404
         assert found is has_page
-        assert people_of(served).startswith("people: http://") is has_page
+        assert printed_dashboard_url(served).startswith("people: http://") is has_page
 
 
-def test_files_from_the_command_line(tmp_path: Path) -> None:
+def test_file_flags_serve_assets_and_proxy_device_files(tmp_path: Path) -> None:
     (tmp_path / "client.html").write_text("hello")
     with serve("--no-tls", "--assets-dir", str(tmp_path), "--proxy-device-files") as served:
         port = served.devices.split(":")[-1].split("/")[0]
@@ -377,7 +382,7 @@ def test_files_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["flag", "environment", "file", "default"])
-def test_the_format_of_lists_from_the_command_line(tmp_path: Path, place: str) -> None:
+def test_devices_format_is_read_from_each_source(tmp_path: Path, place: str) -> None:
     config = tmp_path / "server.toml"
     config.write_text('devices_format = "ids"' if place == "file" else "")
     arguments = ("--devices-format", "ids") if place == "flag" else ("--config", str(config))

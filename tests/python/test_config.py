@@ -75,7 +75,7 @@ from cuttlefish_signaling import (
         ({"keepalive": None}, "keepalive", "must be Keepalive"),
     ],
 )
-def test_a_bad_setting_is_named(settings: dict[str, Any], setting: str, what: str) -> None:
+def test_invalid_setting_is_named(settings: dict[str, Any], setting: str, what: str) -> None:
     threads = threading.active_count()
     with pytest.raises(ConfigError) as caught:
         SignalingServer(**settings).start()
@@ -86,14 +86,14 @@ def test_a_bad_setting_is_named(settings: dict[str, Any], setting: str, what: st
     assert threading.active_count() == threads
 
 
-def test_settings_are_keyword_only_and_unknown_ones_are_no_settings() -> None:
+def test_settings_are_keyword_only_and_unknown_names_are_errors() -> None:
     with pytest.raises(TypeError):
         SignalingServer("127.0.0.1")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="prot"):
         SignalingServer(prot=80)  # type: ignore[call-arg]
 
 
-def test_a_port_in_use() -> None:
+def test_port_in_use_is_bind_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BindError, match=rf"port: cannot listen on 127\.0\.0\.1:{port}: Address") as caught:
@@ -105,12 +105,12 @@ def test_a_port_in_use() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "a b"])
-def test_a_host_that_is_not_ours(host: str) -> None:
+def test_nonlocal_host_is_bind_error(host: str) -> None:
     with pytest.raises(BindError, match="host"):
         SignalingServer(host=host, allow_unauthenticated=True).start()
 
 
-def test_bad_ice_servers_at_run_time_change_nothing() -> None:
+def test_invalid_ice_servers_at_run_time_keep_current_ones() -> None:
     with SignalingServer(ice_servers=[IceServer("stun:old")]) as server:
         with pytest.raises(ConfigError, match="unknown ICE scheme"):
             server.set_ice_servers([IceServer("x:y")])
@@ -131,7 +131,7 @@ def test_bad_ice_servers_at_run_time_change_nothing() -> None:
         "stun:[2001:db8::1]",
     ],
 )
-def test_ice_urls_that_are_fine(url: str) -> None:
+def test_valid_ice_urls_are_accepted(url: str) -> None:
     SignalingServer(ice_servers=[IceServer(url, username="u", credential="c")])
 
 
@@ -155,12 +155,12 @@ def test_ice_urls_that_are_fine(url: str) -> None:
         "http://h",
     ],
 )
-def test_ice_urls_that_are_not(url: str) -> None:
+def test_invalid_ice_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"ice_servers\[0\]\.urls\[0\]"):
         SignalingServer(ice_servers=[IceServer(url, username="u", credential="c")])
 
 
-def test_turn_credentials_are_what_coturn_computes() -> None:
+def test_turn_credentials_match_coturn() -> None:
     turn = TurnRest(["turn:t.lab:3478", "turns:t.lab:5349"], secret="s3cret", ttl=600, name="lab", stun=["stun:s.lab"])
     stun, relay = json.loads(turn.config(now=1_000_000))["ice_servers"]
     assert stun == {"urls": ["stun:s.lab"]}
@@ -170,7 +170,7 @@ def test_turn_credentials_are_what_coturn_computes() -> None:
     assert password == "e2THXFCoygDvqH5QhaRdAcyImRQ="
 
 
-def test_secrets_are_never_printed() -> None:
+def test_secrets_are_not_in_repr_or_errors() -> None:
     turn = TurnRest("turn:t.lab", secret="s3cret")
     server = IceServer("turn:t.lab", username="u", credential="s3cret")
     for text in (repr(turn), str(turn), repr(server), repr(SignalingServer(ice_servers=turn))):
@@ -192,13 +192,13 @@ def test_secrets_are_never_printed() -> None:
         ({"urls": "turn:x", "secret": "s", "stun": ["turn:y"]}, "TurnRest.stun"),
     ],
 )
-def test_turn_credentials_that_can_not_be(arguments: dict[str, Any], setting: str) -> None:
+def test_invalid_turn_rest_is_config_error(arguments: dict[str, Any], setting: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TurnRest(**arguments)
     assert setting in str(caught.value)
 
 
-def test_exceptions_are_one_tree_and_survive_pickling() -> None:
+def test_exceptions_share_base_class_and_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ConfigError("port", "is odd")))
     assert (error.setting, error.what) == ("port", "is odd")
     assert issubclass(ConfigError, SignalingError)

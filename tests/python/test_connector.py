@@ -43,15 +43,15 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(params=WITHOUT_WEBSOCKET)
 def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     """A page with or without WebSocket, not loaded yet."""
-    yield from fresh(browser, WITHOUT_WEBSOCKET[request.param])
+    yield from open_page(browser, WITHOUT_WEBSOCKET[request.param])
 
 
 @pytest.fixture
 def plain_page(browser: Browser) -> Iterator[Page]:
-    yield from fresh(browser, "")
+    yield from open_page(browser, "")
 
 
-def fresh(browser: Browser, script: str) -> Iterator[Page]:
+def open_page(browser: Browser, script: str) -> Iterator[Page]:
     context = browser.new_context()
     context.set_default_timeout(PATIENCE * 1000)
     page = context.new_page()
@@ -71,13 +71,13 @@ def outcome(page: Page, expression: str) -> Any:
     return page.evaluate(f"() => outcome({expression})")
 
 
-def heard(page: Page, count: int) -> Any:
+def received(page: Page, count: int) -> Any:
     """What the page has heard, once it is so much."""
     page.wait_for_function("(count) => heard.length >= count", arg=count)
     return page.evaluate("() => heard.splice(0)")
 
 
-def test_a_conversation(page: Page) -> None:
+def test_messages_pass_in_order_in_both_directions(page: Page) -> None:
     servers = [IceServer("stun:s.lab")]
     with (
         SignalingServer(assets_dir=PAGES, ice_servers=servers) as server,
@@ -94,13 +94,13 @@ def test_a_conversation(page: Page) -> None:
         assert [device.recv(PATIENCE).payload["n"] for _ in range(20)] == list(range(20))
         for n in range(20):
             device.send({"n": n, "text": "\u00e9\u2028"})
-        assert heard(page, 20) == [{"n": n, "text": "\u00e9\u2028"} for n in range(20)]
+        assert received(page, 20) == [{"n": n, "text": "\u00e9\u2028"} for n in range(20)]
         device.send(None)
-        assert heard(page, 1) == [None]
+        assert received(page, 1) == [None]
         assert page.evaluate("() => states") == ["connected"]
 
 
-def test_a_device_that_comes_late(page: Page) -> None:
+def test_connect_waits_for_device(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES, device_wait_timeout=PATIENCE) as server:
         load(page, server)
         page.evaluate("() => { window.coming = outcome(connect()) }")
@@ -108,7 +108,7 @@ def test_a_device_that_comes_late(page: Page) -> None:
             assert page.evaluate("() => coming")["value"]["deviceInfo"] == "here"
 
 
-def test_a_device_that_is_not_there(page: Page) -> None:
+def test_connect_to_unknown_device_is_error(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(page, server)
         assert "Device not found" in outcome(page, "connect('nobody')")["error"]
@@ -117,7 +117,7 @@ def test_a_device_that_is_not_there(page: Page) -> None:
             assert outcome(page, "connect()")["value"]["deviceInfo"] == "here"
 
 
-def test_somebody_who_may_not(page: Page) -> None:
+def test_refused_client_is_error(page: Page) -> None:
     def authorize(context: Any) -> None:
         if context.role == "client":
             raise Refused("no clients today")
@@ -127,7 +127,7 @@ def test_somebody_who_may_not(page: Page) -> None:
         assert outcome(page, "connect()") == {"error": "no clients today"}
 
 
-def test_nothing_was_requested(plain_page: Page) -> None:
+def test_send_before_connect_is_error(plain_page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(plain_page, server)
         said = plain_page.evaluate("""async () => {
@@ -137,13 +137,13 @@ def test_nothing_was_requested(plain_page: Page) -> None:
         assert said == {"error": "no device was requested"}
 
 
-def test_a_device_that_leaves_and_comes_back(page: Page) -> None:
+def test_reconnects_when_device_returns(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(page, server)
         with FakeDevice(server, "cvd-1") as device:
             assert "value" in outcome(page, "connect()")
             device.send("last words", 1)
-            assert heard(page, 1) == ["last words"]
+            assert received(page, 1) == ["last words"]
         page.wait_for_function("() => states.includes('reconnecting')")
         assert page.evaluate("() => send(1)") == {"error": "Device disconnected"}
         with FakeDevice(server, "cvd-1") as device:
@@ -151,10 +151,10 @@ def test_a_device_that_leaves_and_comes_back(page: Page) -> None:
             page.wait_for_function("async () => !(await send('again')).error")
             assert device.recv(PATIENCE).payload == "again"
             device.send("welcome back")
-            assert heard(page, 1) == ["welcome back"]
+            assert received(page, 1) == ["welcome back"]
 
 
-def test_a_server_that_starts_anew(page: Page) -> None:
+def test_reconnects_after_server_restart(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(page, server)
         with FakeDevice(server, "cvd-1", profile="current", backoff=0.05) as device:
@@ -172,10 +172,10 @@ def test_a_server_that_starts_anew(page: Page) -> None:
                 assert device.recv(PATIENCE).payload == "while it was away"
                 device.wait_reconnected(1, PATIENCE)
                 device.send("still here", server.clients()[0].client_id)
-                assert heard(page, 1) == ["still here"]
+                assert received(page, 1) == ["still here"]
 
 
-def test_the_operator_ends_it(plain_page: Page) -> None:
+def test_disconnect_client_closes_connector(plain_page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1"):
         load(plain_page, server)
         outcome(plain_page, "connect()")
@@ -184,7 +184,7 @@ def test_the_operator_ends_it(plain_page: Page) -> None:
         assert plain_page.evaluate("() => send(1)") == {"error": "Disconnected by the server's operator"}
 
 
-def test_hanging_up(plain_page: Page) -> None:
+def test_close_ends_connection(plain_page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
         load(plain_page, server)
         outcome(plain_page, "connect()")
@@ -193,10 +193,10 @@ def test_hanging_up(plain_page: Page) -> None:
         assert plain_page.evaluate("() => send(1)") == {"error": "the connector was closed"}
 
 
-def test_a_server_that_does_not_hold_polls(browser: Browser) -> None:
+def test_polls_pause_when_server_ignores_wait(browser: Browser) -> None:
     """Google's own: it answers at once, whether there is something or not."""
     asked: list[str] = []
-    for page in fresh(browser, WITHOUT_WEBSOCKET["no-websocket"]):
+    for page in open_page(browser, WITHOUT_WEBSOCKET["no-websocket"]):
 
         def without_wait(route: Any, request: Any) -> None:
             asked.append(request.url)
@@ -209,12 +209,12 @@ def test_a_server_that_does_not_hold_polls(browser: Browser) -> None:
             page.evaluate("() => connector.expectMessagesSoon(10000)")
             for n in range(3):
                 device.send(n, 1)
-                assert heard(page, 1) == [n]
+                assert received(page, 1) == [n]
             assert all("&wait=" in url for url in asked)
             assert len(asked) < 100, "it does not poll without a pause"
 
 
-def test_which_device(plain_page: Page) -> None:
+def test_device_id_is_read_from_url(plain_page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(plain_page, server, "/client.html?deviceId=a%2Fb%20%C3%A9")
         assert plain_page.evaluate("() => deviceId()") == "a/b \u00e9"
@@ -223,7 +223,7 @@ def test_which_device(plain_page: Page) -> None:
         assert "expected /devices/ID/files/ or ?deviceId=ID" in said
 
 
-def test_the_page_around_it_is_told_of_displays(plain_page: Page) -> None:
+def test_displays_are_posted_to_parent_page(plain_page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         plain_page.goto(server.url + "/around.html")
         frame = plain_page.frames[1]

@@ -38,14 +38,14 @@ def turn(tmp_path: Path) -> Iterator[str]:
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        assert answers(port), (tmp_path / "log").read_text()
+        assert answers_binding_request(port), (tmp_path / "log").read_text()
         yield f"turn:127.0.0.1:{port}?transport=udp"
     finally:
         process.terminate()
         process.wait(PATIENCE)
 
 
-def answers(port: int) -> bool:
+def answers_binding_request(port: int) -> bool:
     """Asks for a binding (RFC 8489, 5) until there is an answer."""
     request = struct.pack("!HHI12s", 0x0001, 0, 0x2112A442, os.urandom(12))
     with socket.socket(type=socket.SOCK_DGRAM) as asker:
@@ -60,7 +60,7 @@ def answers(port: int) -> bool:
     return False
 
 
-def relayed(server: SignalingServer) -> list[str]:
+def relayed_candidates(server: SignalingServer) -> list[str]:
     """The relayed addresses that peers have told each other of."""
     told = [str(entry.payload) for entry in server.journal.messages(type="ice-candidate")]
     return [candidate for candidate in told if "typ relay" in candidate]
@@ -71,12 +71,12 @@ async def session(turn: str, secret: str) -> list[str]:
     async with SignalingServer(ice_servers=rest, journal=True) as server:
         async with WebRtcDevice(server, timeout=PATIENCE) as _, WebRtcClient(server, timeout=PATIENCE) as client:
             await client.frames(2)
-        return relayed(server)
+        return relayed_candidates(server)
 
 
-def test_our_credentials_are_good(turn: str) -> None:
+def test_turn_credentials_are_accepted(turn: str) -> None:
     assert asyncio.run(asyncio.wait_for(session(turn, SECRET), 60)) != []
 
 
-def test_credentials_of_another_secret_are_not(turn: str) -> None:
+def test_credentials_of_other_secret_are_refused(turn: str) -> None:
     assert asyncio.run(asyncio.wait_for(session(turn, "another"), 60)) == []

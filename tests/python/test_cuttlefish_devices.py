@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from cuttlefish_signaling import ConfigError, Limits, Refused, SignalingServer
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
-from peers import PATIENCE, Packets
+from peers import PATIENCE, SeqpacketPeer
 
 OPERATOR = [Subprotocol("webrtc-operator")]
 CONFIG = {"message_type": "config", "ice_servers": []}
@@ -53,13 +53,13 @@ def closes(peer: ClientConnection) -> tuple[int, str]:
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
-def test_device_ended_by_the_operator_of_the_server_is_closed_without_an_error() -> None:
+def test_disconnected_device_is_closed_without_error() -> None:
     with SignalingServer() as server, registers(server) as device:
         server.disconnect_device("cvd-1")
         assert closes(device) == (1008, "Disconnected by the server's operator")
 
 
-def test_failed_and_refusing_hooks_close_a_device_without_an_error() -> None:
+def test_hook_failure_and_refusal_close_device_without_error() -> None:
     def ice_servers(ctx: Any) -> list[Any]:
         if ctx.device_id == "broken":
             raise RuntimeError("no TURN server")
@@ -75,7 +75,7 @@ def test_failed_and_refusing_hooks_close_a_device_without_an_error() -> None:
                 assert closes(device) == close
 
 
-def test_limits_close_a_device_without_an_error() -> None:
+def test_limits_close_device_without_error() -> None:
     limits = Limits(error_burst=3, error_per_second=1, max_devices=1)
     with SignalingServer(limits=limits) as server, dial(server.device_url) as late, registers(server) as device:
         says(late, message_type="register", device_id="other")
@@ -86,13 +86,13 @@ def test_limits_close_a_device_without_an_error() -> None:
         assert server.stats().errors_withheld == 4
 
 
-def test_stopping_server_closes_a_device_without_an_error() -> None:
+def test_server_stop_closes_device_without_error() -> None:
     with SignalingServer() as server, registers(server) as device:
         server.stop()
         assert closes(device) == (1001, "server stopping")
 
 
-def test_unknown_clients_are_no_errors_that_count() -> None:
+def test_forwards_to_unknown_clients_do_not_count_as_errors() -> None:
     """The peers of a real device outlive a restart of the server: it forwards for all clients of before."""
     with SignalingServer(limits=Limits(error_burst=1, error_per_second=1)) as server, registers(server) as device:
         for client_id in range(1, 50):
@@ -102,7 +102,7 @@ def test_unknown_clients_are_no_errors_that_count() -> None:
         assert server.stats().refused == 49
 
 
-def test_client_that_offers_the_sub_protocol_hears_errors() -> None:
+def test_client_with_operator_subprotocol_receives_errors() -> None:
     with SignalingServer() as server, dial(server.client_url) as client:
         says(client, message_type="connect", device_id="nowhere")
         assert hears(client) == CONFIG
@@ -110,18 +110,18 @@ def test_client_that_offers_the_sub_protocol_hears_errors() -> None:
         assert closes(client) == (1008, "Connection failed: Device not found: 'nowhere'")
 
 
-def test_only_the_device_socket_may_name_a_port_of_this_machine(tmp_path: Path) -> None:
+def test_device_port_is_accepted_on_device_socket_only(tmp_path: Path) -> None:
     """A device that hears no errors is not for that one to be trusted with a port."""
     options: dict[str, Any] = {"device_socket": tmp_path / "devices", "proxy_device_files": True}
     with SignalingServer(**options) as server, dial(server.device_url) as device:
         says(device, message_type="register", device_id="remote", device_port=22)
         assert hears(device) == CONFIG
-        local = Packets(tmp_path / "devices")
-        local.says({"message_type": "register", "device_id": "local", "device_port": 1})
-        assert local.hears() == CONFIG
+        local = SeqpacketPeer(tmp_path / "devices")
+        local.send({"message_type": "register", "device_id": "local", "device_port": 1})
+        assert local.receive() == CONFIG
         statuses = [get(server, f"/devices/{device_id}/files/client.html") for device_id in ("remote", "local")]
         assert statuses == [404, 502]
-        local.leaves()
+        local.close()
 
 
 def get(server: SignalingServer, path: str) -> int:
@@ -151,7 +151,7 @@ def client_id(server: SignalingServer) -> int:
         return client.client_id
 
 
-def test_client_ids_from_one_go_on_with_the_next_registration() -> None:
+def test_from_one_client_ids_continue_after_reregistration() -> None:
     with SignalingServer() as server:
         with FakeDevice(server):
             assert [client_id(server), client_id(server)] == [1, 2]
@@ -159,7 +159,7 @@ def test_client_ids_from_one_go_on_with_the_next_registration() -> None:
             assert client_id(server) == 3
 
 
-def test_unique_client_ids_are_made_from_the_time_of_day() -> None:
+def test_unique_client_ids_start_at_time_of_day() -> None:
     with SignalingServer(client_ids="unique") as server:
         least = unique_id()
         with FakeDevice(server):
@@ -168,7 +168,7 @@ def test_unique_client_ids_are_made_from_the_time_of_day() -> None:
             assert client_id(server) == first + 1
 
 
-def test_unique_client_ids_go_by_the_clock_of_the_system() -> None:
+def test_unique_client_ids_use_system_clock() -> None:
     """A real device does not know of the clock that a test turns."""
     with SignalingServer(client_ids="unique") as server, server.clock.frozen() as clock:
         clock.advance(100_000.0)
@@ -176,6 +176,6 @@ def test_unique_client_ids_go_by_the_clock_of_the_system() -> None:
             assert client_id(server) <= unique_id()
 
 
-def test_client_ids_has_two_values() -> None:
+def test_client_ids_setting_is_validated() -> None:
     with pytest.raises(ConfigError, match="client_ids: must be 'from_one' or 'unique', got 'random'"):
         SignalingServer(client_ids="random")  # type: ignore[arg-type]

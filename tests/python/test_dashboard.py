@@ -21,7 +21,7 @@ from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
 from cuttlefish_signaling.webrtc import WebRtcDevice
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, Packets
+from peers import PATIENCE, SeqpacketPeer
 
 XSS = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`</script>'
 
@@ -33,7 +33,7 @@ def run(test: Any) -> None:
 
 
 @asynccontextmanager
-async def a_page(server: SignalingServer, may_complain: str = "$^", **options: Any) -> AsyncIterator[Page]:
+async def open_dashboard(server: SignalingServer, may_complain: str = "$^", **options: Any) -> AsyncIterator[Page]:
     """The page, loaded; at the end it has complained of nothing else than that, and asked nobody but the server.
 
     The browser itself complains of requests that are refused.
@@ -60,9 +60,9 @@ async def open_device(page: Page, device_id: str) -> None:
     await expect(page.locator("#device-id")).to_have_text(device_id)
 
 
-def test_devices_come_and_go() -> None:
+def test_device_list_follows_registrations() -> None:
     async def main() -> None:
-        async with SignalingServer(dashboard=True) as server, a_page(server) as page:
+        async with SignalingServer(dashboard=True) as server, open_dashboard(server) as page:
             await expect(page.locator("#count")).to_have_text("0 devices")
             await expect(page.locator("#link")).to_have_text("live")
             async with AsyncFakeDevice(server, "cvd-1", info={"n": [1, "two"]}):
@@ -95,10 +95,10 @@ def test_devices_come_and_go() -> None:
     run(main())
 
 
-def test_a_conversation_as_it_happens() -> None:
+def test_conversation_is_shown_live() -> None:
     async def main() -> None:
         async with SignalingServer(dashboard=True, journal=True) as server:
-            async with AsyncFakeDevice(server, "cvd-1") as device, a_page(server) as page:
+            async with AsyncFakeDevice(server, "cvd-1") as device, open_dashboard(server) as page:
                 await open_device(page, "cvd-1")
                 lines = page.locator("#conversation li")
                 await expect(lines.nth(1)).to_contain_text("config")
@@ -126,10 +126,10 @@ def test_a_conversation_as_it_happens() -> None:
     run(main())
 
 
-def test_media_and_a_data_channel() -> None:
+def test_viewer_shows_video_and_data_channel() -> None:
     async def main() -> None:
         async with SignalingServer(dashboard=True) as server, WebRtcDevice(server, "cvd-1") as device:
-            async with a_page(server) as page:
+            async with open_dashboard(server) as page:
                 await open_device(page, "cvd-1")
                 await page.get_by_role("button", name="Connect").click()
                 await expect(page.locator("#viewer-state")).to_have_text("connected")
@@ -176,9 +176,9 @@ async (video) => {
 """
 
 
-def test_media_that_does_not_come() -> None:
+def test_viewer_shows_media_errors() -> None:
     async def main() -> None:
-        async with SignalingServer(dashboard=True) as server, a_page(server, "404") as page:
+        async with SignalingServer(dashboard=True) as server, open_dashboard(server, "404") as page:
             async with AsyncFakeDevice(server, "cvd-1") as device:
                 device.on("request-offer", reply_with={"type": "error", "error": "no camera <b>here</b>"})
                 await open_device(page, "cvd-1")
@@ -192,46 +192,46 @@ def test_media_that_does_not_come() -> None:
     run(main())
 
 
-def test_a_device_that_attacks_the_page(tmp_path: Any) -> None:
+def test_hostile_device_strings_are_escaped(tmp_path: Any) -> None:
     door, control = tmp_path / "operator", tmp_path / "control"
 
     async def main() -> None:
         options: dict[str, Any] = {"device_socket": door, "control_socket": control}
         async with SignalingServer(dashboard=True, journal=True, **options) as server:
-            announcer = Packets(control)
+            announcer = SeqpacketPeer(control)
             announced = {"id": XSS, "name": XSS, "adb_port": 1}
-            announcer.says(
+            announcer.send(
                 {"message_type": "pre-register", "group_name": XSS, "owner": XSS, "devices": [announced]},
             )
-            announcer.hears()
-            device = Packets(door)
-            device.says({"message_type": "register", "device_id": XSS, "device_info": {XSS: XSS}})
-            device.hears()
-            async with AsyncFakeClient(server, XSS) as client, a_page(server) as page:
+            announcer.receive()
+            device = SeqpacketPeer(door)
+            device.send({"message_type": "register", "device_id": XSS, "device_info": {XSS: XSS}})
+            device.receive()
+            async with AsyncFakeClient(server, XSS) as client, open_dashboard(server) as page:
                 await client.send({"type": XSS, "sdp": XSS})
-                device.hears()
-                device.says({"message_type": XSS})
+                device.receive()
+                device.send({"message_type": XSS})
                 for payload in ({"type": XSS}, {"type": "error", "error": XSS}, XSS):
-                    device.says({"message_type": "forward", "client_id": 1, "payload": payload})
+                    device.send({"message_type": "forward", "client_id": 1, "payload": payload})
                 await open_device(page, XSS)
                 await expect(page.locator("#info")).to_contain_text("onerror")
                 await expect(page.locator("#facts")).to_contain_text("<script>")
                 await expect(page.locator("#conversation li", has_text="onerror").first).to_be_visible()
                 await page.get_by_role("button", name="Connect").click()
-                assert (await asyncio.to_thread(device.hears))["client_id"] == 2
-                device.says({"message_type": "forward", "client_id": 2, "payload": {"type": "error", "error": XSS}})
+                assert (await asyncio.to_thread(device.receive))["client_id"] == 2
+                device.send({"message_type": "forward", "client_id": 2, "payload": {"type": "error", "error": XSS}})
                 await expect(page.locator("#viewer-state")).to_contain_text("onerror")
                 assert await page.evaluate("() => window.hacked") is None
                 assert await page.locator("img, script, b:has(*)").count() == 2, "its own icon, its own script"
-            device.leaves()
-            announcer.leaves()
+            device.close()
+            announcer.close()
 
     run(main())
 
 
-def test_a_search_the_keyboard_and_the_address() -> None:
+def test_search_keyboard_and_url_navigation() -> None:
     async def main() -> None:
-        async with SignalingServer(dashboard=True) as server, a_page(server) as page:
+        async with SignalingServer(dashboard=True) as server, open_dashboard(server) as page:
             async with (
                 AsyncFakeDevice(server, "alpha"),
                 AsyncFakeDevice(server, "beta"),
@@ -265,10 +265,10 @@ def test_a_search_the_keyboard_and_the_address() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_narrow_screen(scheme: str) -> None:
+def test_narrow_screen_layout(scheme: str) -> None:
     async def main() -> None:
         async with SignalingServer(dashboard=True, journal=True) as server, AsyncFakeDevice(server, "cvd-1" * 20):
-            async with a_page(server, viewport={"width": 360, "height": 700}, color_scheme=scheme) as page:
+            async with open_dashboard(server, viewport={"width": 360, "height": 700}, color_scheme=scheme) as page:
                 await open_device(page, "cvd-1" * 20)
                 await expect(page.locator("nav")).to_be_hidden()
                 await expect(page.locator("#conversation li").first).to_be_visible()
@@ -281,12 +281,12 @@ def test_a_narrow_screen(scheme: str) -> None:
     run(main())
 
 
-def test_a_server_that_goes_and_comes_back() -> None:
+def test_page_reconnects_after_server_restart() -> None:
     async def main() -> None:
         server = SignalingServer(dashboard=True, journal=True)
         server.start()
         port = server.port
-        async with a_page(server, "net::ERR") as page:
+        async with open_dashboard(server, "net::ERR") as page:
             await expect(page.locator("#link")).to_have_text("live")
             await server.stop_async()
             await expect(page.locator("#link")).to_contain_text("lost")
@@ -298,7 +298,7 @@ def test_a_server_that_goes_and_comes_back() -> None:
     run(main())
 
 
-def test_a_token_and_what_it_is_good_for() -> None:
+def test_token_login_limits_visible_devices() -> None:
     tokens = StaticTokens({"alices": Grant("alice", devices=["alice-*"])}, roles=["client", "http"])
 
     def no_serial(info: Any, _: Any) -> Any:
@@ -310,7 +310,7 @@ def test_a_token_and_what_it_is_good_for() -> None:
         ) as server:
             info = {"serial": "s3cret", "model": "x"}
             async with WebRtcDevice(server, "alice-1", info=info), AsyncFakeDevice(server, "bob-1"):
-                async with a_page(server, "401") as page:
+                async with open_dashboard(server, "401") as page:
                     await expect(page.locator("#login-reason")).to_have_text("A token is needed")
                     await page.get_by_label("Token").fill("wrong")
                     await page.keyboard.press("Enter")
@@ -356,7 +356,7 @@ def next_event(answer: Any) -> tuple[str, Any]:
     return name, data
 
 
-def test_how_many_may_watch() -> None:
+def test_viewers_are_limited_by_max_viewers() -> None:
     with SignalingServer(dashboard=True, limits=Limits(max_viewers=2)) as server:
         with events(server) as one:
             assert next_event(one)[0] == "overview"
@@ -375,14 +375,14 @@ def test_how_many_may_watch() -> None:
                 assert time.monotonic() < deadline, "the seat never became free"
 
 
-def test_watching_does_not_keep_a_server() -> None:
+def test_open_event_stream_does_not_delay_stop() -> None:
     with SignalingServer(dashboard=True) as server, events(server) as answer:
         next_event(answer)
         assert server.stop()
         assert answer.read() == b""
 
 
-def test_what_is_asked_for_is_what_comes() -> None:
+def test_event_stream_follows_query() -> None:
     with SignalingServer(dashboard=True, journal=True) as server:
         with events(server, "?search=%FF&device=%FF&device=cvd-1&x=y") as answer:
             assert answer.headers["content-type"] == "text/event-stream"
@@ -393,7 +393,7 @@ def test_what_is_asked_for_is_what_comes() -> None:
             assert (name, device) == ("device", {"device_id": "cvd-1", "since": None, "client_count": 0, "clients": []})
 
 
-def test_those_who_may_not_do_not_watch() -> None:
+def test_event_stream_checks_authorize_and_origin() -> None:
     def authorize(context: Any) -> None:
         raise Refused("not you")
 
@@ -404,7 +404,7 @@ def test_those_who_may_not_do_not_watch() -> None:
             assert (answer.status, json.load(answer)["error"]) == (403, "Origin not allowed: https://elsewhere.example")
 
 
-def test_the_page_may_do_nothing_but_what_it_needs() -> None:
+def test_content_security_policy_is_strict() -> None:
     with SignalingServer(dashboard=True) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         connection.request("GET", "/")
@@ -421,7 +421,7 @@ def test_the_page_may_do_nothing_but_what_it_needs() -> None:
         connection.close()
 
 
-def test_the_page_knows_what_every_incident_means() -> None:
+def test_page_describes_each_incident() -> None:
     health = (Path(__file__).parents[2] / "web" / "dashboard" / "health.js").read_text(encoding="utf-8")
     known = re.findall(r"^  (\w+): '", health, re.MULTILINE)
     assert tuple(known) == INCIDENTS

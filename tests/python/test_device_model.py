@@ -55,7 +55,7 @@ def client_msg(length: int) -> str:
     return text[:-2] + "x" * (length - len(text)) + text[-2:]
 
 
-def test_offers_the_sub_protocol_and_names_the_server_as_its_origin() -> None:
+def test_handshake_offers_subprotocol_and_server_origin() -> None:
     heads: list[tuple[str, str | None, str | None]] = []
 
     def script(connection: ServerConnection) -> None:
@@ -69,7 +69,7 @@ def test_offers_the_sub_protocol_and_names_the_server_as_its_origin() -> None:
     assert heads == [("/register_device?zone=a", "webrtc-operator", "http://127.0.0.1")]
 
 
-def test_error_and_close_end_it_for_good() -> None:
+def test_error_then_close_loses_device() -> None:
     def script(connection: ServerConnection) -> None:
         connection.send('{"error":"No \\"room\\""}')
         connection.close(1008, "No room")
@@ -85,7 +85,7 @@ def test_error_and_close_end_it_for_good() -> None:
         assert device.ends() == LOST
 
 
-def test_error_alone_opens_another_connection() -> None:
+def test_error_alone_opens_second_connection() -> None:
     connections: list[ServerConnection] = []
 
     def script(connection: ServerConnection) -> None:
@@ -100,7 +100,7 @@ def test_error_alone_opens_another_connection() -> None:
         assert not [event for event in device.seen if event.startswith("closed")]
 
 
-def test_close_alone_is_harmless() -> None:
+def test_close_alone_reconnects() -> None:
     codes = [1000, 1001, 1003, 1007, 1008, 1009, 1011, 1013]
     left = list(codes)
 
@@ -121,12 +121,12 @@ def test_close_alone_is_harmless() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"message_type":"greeting"}', "{}", "[]", '{"message_type":"client_msg"}'])
-def test_message_of_no_known_type_is_a_broken_connection(text: str) -> None:
+def test_unknown_message_type_breaks_connection(text: str) -> None:
     with scripted(lambda connection: connection.send(text)) as url, Device(url) as device:
         device.until(f"broken {text}", f"reconnect in {RECONNECT_MS}", "connected")
 
 
-def test_answers_messages_without_config_and_forgets_peers_that_are_gone() -> None:
+def test_client_messages_are_answered_and_peers_removed() -> None:
     def script(connection: ServerConnection) -> None:
         for payload in ('{"a":[1,"\\"}"]}', "null"):
             connection.send(f'{{"message_type":"client_msg","client_id":2147483647,"payload":{payload}}}')
@@ -149,7 +149,7 @@ def test_answers_messages_without_config_and_forgets_peers_that_are_gone() -> No
         ]
 
 
-def test_loses_messages_that_are_fragmented_binary_or_too_long() -> None:
+def test_fragmented_binary_and_oversized_messages_are_dropped() -> None:
     def script(connection: ServerConnection) -> None:
         connection.send([CONFIG[:10], CONFIG[10:]])
         connection.send(CONFIG.encode())
@@ -163,7 +163,7 @@ def test_loses_messages_that_are_fragmented_binary_or_too_long() -> None:
         assert len([event for event in device.seen if event.startswith("message")]) == 1
 
 
-def test_failures_double_the_delay_up_to_sixty_times() -> None:
+def test_failures_double_delay_up_to_60_times() -> None:
     with socket.socket() as closed_port:
         closed_port.bind(("127.0.0.1", 0))
         with Device(f"ws://127.0.0.1:{closed_port.getsockname()[1]}/", reconnect_ms=1) as device:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from device_program import RECONNECT_MS, Device, Server, build, registered, relays
+from device_program import RECONNECT_MS, Device, Server, assert_relays, build, registered
 
 MAX_FRAME = 65_536
 
@@ -57,23 +57,23 @@ def server_certificate(directory: Path, *, self_signed: bool) -> tuple[str, str]
     return str(paths[0]), str(paths[1])
 
 
-def test_registers_and_relays_with_the_default_certificate(server: Server) -> None:
+def test_device_registers_and_relays_with_default_certificate(server: Server) -> None:
     with registered(server, "relays") as device, server.client("relays") as client:
-        first = relays(client, device, peer="new")
-        assert relays(client, device, peer="old") == first
-        client.leaves()
+        first = assert_relays(client, device, peer="new")
+        assert assert_relays(client, device, peer="old") == first
+        client.close()
         assert device.event() == f"gone {first}"
         with server.client("relays") as other:
-            assert relays(other, device, peer="new") != first
+            assert assert_relays(other, device, peer="new") != first
 
 
-def test_registers_with_a_self_signed_leaf(tmp_path: Path) -> None:
+def test_device_registers_with_self_signed_leaf(tmp_path: Path) -> None:
     certificate, key = server_certificate(tmp_path, self_signed=True)
     with Server(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server, registered(server):
         pass
 
 
-def test_does_not_register_where_the_authority_is_not_sent(tmp_path: Path) -> None:
+def test_device_refuses_chain_without_authority(tmp_path: Path) -> None:
     certificate, key = server_certificate(tmp_path, self_signed=False)
     with Server(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server, Device(server.device_url) as device:
         for delay in (RECONNECT_MS * 2, RECONNECT_MS * 4):
@@ -81,11 +81,11 @@ def test_does_not_register_where_the_authority_is_not_sent(tmp_path: Path) -> No
             assert device.event() == f"reconnect in {delay}"
 
 
-def test_returns_after_restarts(tmp_path: Path) -> None:
+def test_device_returns_after_restarts(tmp_path: Path) -> None:
     with Server(tmp_path) as server, registered(server) as device:
         for _ in range(3):
             with server.client("cvd-1") as client:
-                relays(client, device)
+                assert_relays(client, device)
                 server.stop()
                 device.until("closed 1001", f"reconnect in {RECONNECT_MS}")
             server.start()
@@ -94,23 +94,23 @@ def test_returns_after_restarts(tmp_path: Path) -> None:
             assert device.event() == "gone 7"
 
 
-def test_returns_after_kills_with_its_peers(tmp_path: Path) -> None:
+def test_device_returns_with_its_peers_after_sigkill(tmp_path: Path) -> None:
     with Server(tmp_path) as server, registered(server) as device:
         for peer in ("new", "old", "old"):
             with server.client("cvd-1") as client:
-                relays(client, device, peer=peer)
+                assert_relays(client, device, peer=peer)
                 server.kill()
                 device.until("closed 1006", f"reconnect in {RECONNECT_MS}", "failed")
             server.start()
             device.until("connected", "config")
 
 
-def test_unique_client_ids_meet_no_peer_of_before(tmp_path: Path) -> None:
+def test_unique_client_ids_match_no_earlier_peer(tmp_path: Path) -> None:
     with Server(tmp_path, "--client-ids", "unique") as server, registered(server) as device:
         earlier: list[int] = []
         for _ in range(3):
             with server.client("cvd-1") as client:
-                earlier.append(relays(client, device, peer="new"))
+                earlier.append(assert_relays(client, device, peer="new"))
                 server.kill()
                 device.until("closed 1006")
             server.start()
@@ -120,27 +120,27 @@ def test_unique_client_ids_meet_no_peer_of_before(tmp_path: Path) -> None:
             assert device.event() == f"gone {client_id}"
 
 
-def test_returns_after_the_server_was_frozen(tmp_path: Path) -> None:
+def test_device_returns_after_server_was_frozen(tmp_path: Path) -> None:
     with Server(tmp_path) as server, registered(server, ping=1, hangup=3) as device:
         server.freeze()
         device.until("closed 1006")
         server.thaw()
         device.until("config")
         with server.client("cvd-1") as client:
-            relays(client, device)
+            assert_relays(client, device)
 
 
-def test_duplicate_waits_until_the_holder_leaves(server: Server) -> None:
+def test_duplicate_retries_until_holder_leaves(server: Server) -> None:
     refused = "closed 1008 Device already registered: twice"
     with registered(server, "twice") as holder, Device(server.device_url, "twice") as newcomer:
         newcomer.until(*[refused, "reconnect in"] * 3)
         with server.client("twice") as client:
-            client_id = relays(client, holder)
+            client_id = assert_relays(client, holder)
         assert holder.event() == f"gone {client_id}"
         holder.quit()
         newcomer.until("config")
         with server.client("twice") as client:
-            relays(client, newcomer)
+            assert_relays(client, newcomer)
 
 
 def test_duplicates_replace_each_other(tmp_path: Path) -> None:
@@ -153,35 +153,35 @@ def test_duplicates_replace_each_other(tmp_path: Path) -> None:
             one.until("config")
 
 
-def test_newcomer_replaces_a_frozen_holder(server: Server) -> None:
+def test_newcomer_replaces_frozen_holder(server: Server) -> None:
     refused = "closed 1008 Device already registered: frozen"
     with registered(server, "frozen") as holder:
         holder.freeze()
         with registered(server, "frozen") as newcomer:
             with server.client("frozen") as client:
-                relays(client, newcomer)
+                assert_relays(client, newcomer)
                 holder.thaw()
                 holder.until("closed", "connected", refused, "connected", refused)
-                relays(client, newcomer)
+                assert_relays(client, newcomer)
             newcomer.until("gone")
             newcomer.quit()
         holder.until("config")
         with server.client("frozen") as client:
-            relays(client, holder)
+            assert_relays(client, holder)
 
 
-def test_unknown_client_is_gone(server: Server) -> None:
+def test_forward_to_unknown_client_is_answered_with_client_disconnected(server: Server) -> None:
     with registered(server, "unknown") as device, server.client("unknown") as client:
         device.forward(99, {"type": "offer"})
         assert device.event() == "gone 99"
-        relays(client, device)
+        assert_relays(client, device)
 
 
-def test_unknown_message_type_stays_connected(server: Server) -> None:
+def test_unknown_message_type_keeps_connection(server: Server) -> None:
     with registered(server, "types") as device, server.client("types") as client:
         device.say('{"message_type":"greet"}')
         device.say('{"message_type":"connect","device_id":"types"}')
-        relays(client, device)
+        assert_relays(client, device)
 
 
 REFUSED = [
@@ -197,7 +197,7 @@ REFUSED = [
 ]
 
 
-def test_returns_after_each_refusal(server: Server) -> None:
+def test_device_returns_after_each_refusal(server: Server) -> None:
     with registered(server, "refused") as device:
         for text, closed in REFUSED:
             device.say(text)
@@ -207,21 +207,21 @@ def test_returns_after_each_refusal(server: Server) -> None:
             assert device.event().startswith("config ")
 
 
-def test_returns_after_a_refused_registration(server: Server) -> None:
+def test_device_returns_after_refused_registration(server: Server) -> None:
     with Device(server.device_url, "") as device:
         device.until(*["closed 1008 Missing device id in registration request", "connected"] * 3)
 
 
-def test_longest_message_arrives_whole(server: Server) -> None:
+def test_longest_message_is_delivered(server: Server) -> None:
     with registered(server, "long") as device, server.client("long") as client:
-        client.says({"message_type": "forward", "payload": ""})
+        client.send({"message_type": "forward", "payload": ""})
         device.until('message 1 ""')
-        assert client.hears()["message_type"] == "device_msg"
+        assert client.receive()["message_type"] == "device_msg"
         longest = MAX_FRAME - len('{"message_type":"client_msg","client_id":1,"payload":""}')
-        client.says({"message_type": "forward", "payload": "x" * (longest + 1)})
-        assert "error" in client.hears()
-        client.says({"message_type": "forward", "payload": "x" * longest})
-        assert client.hears()["payload"]["echo"] == "x" * longest
+        client.send({"message_type": "forward", "payload": "x" * (longest + 1)})
+        assert "error" in client.receive()
+        client.send({"message_type": "forward", "payload": "x" * longest})
+        assert client.receive()["payload"]["echo"] == "x" * longest
         assert device.event() == "peer 1 old"
         assert device.event() == f'message 1 "{"x" * longest}"'
 
@@ -247,7 +247,7 @@ def ice_servers(ctx):
 
 
 @pytest.mark.parametrize(("hook", "event"), [("ice_servers", "closed 1011 Internal error"), ("authorize", "failed ")])
-def test_returns_when_a_hook_works_again(tmp_path: Path, hook: str, event: str) -> None:
+def test_device_returns_when_hook_recovers(tmp_path: Path, hook: str, event: str) -> None:
     (tmp_path / "farm.py").write_text(HOOKS)
     (tmp_path / hook).touch()
     with Server(tmp_path, "--hooks", str(tmp_path / "farm.py")) as server, Device(server.device_url) as device:
@@ -255,10 +255,10 @@ def test_returns_when_a_hook_works_again(tmp_path: Path, hook: str, event: str) 
         (tmp_path / hook).unlink()
         device.until('config {"message_type":"config","ice_servers":[{"urls":["stun:stun.lab"]}]}')
         with server.client("cvd-1") as client:
-            relays(client, device)
+            assert_relays(client, device)
 
 
-def test_pings_are_answered_while_a_hook_hangs(tmp_path: Path) -> None:
+def test_pings_are_answered_while_hook_hangs(tmp_path: Path) -> None:
     (tmp_path / "farm.py").write_text(HOOKS)
     os.mkfifo(tmp_path / "hangs")
     arguments = "--hooks", str(tmp_path / "farm.py"), "--hook-timeout", "60"

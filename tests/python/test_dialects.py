@@ -20,7 +20,7 @@ import pytest
 
 from cuttlefish_signaling import BindError, ConfigError, Grant, Limits, Refused, SignalingServer
 
-from peers import PATIENCE, Dialed, Packets, Peers, peers_of
+from peers import PATIENCE, Peers, SeqpacketPeer, WebSocketPeer, peers_of
 
 DEVICE_ID = "cvd/1 \u00e9"
 INFO = {"displays": [1.0]}
@@ -37,26 +37,26 @@ def ask(server: SignalingServer, path: str, body: Any = None, *, raw: bytes | No
         return refused.code, json.load(refused)
 
 
-class BareSocket:
+class BareClient:
     """`WS /devices/{id}/connect`."""
 
     def __init__(self, peers: Peers, device_id: str) -> None:
         self.device_id = urllib.parse.quote(device_id, safe="")
-        self.socket = peers.dial(f"{peers.server.url.replace('http', 'ws', 1)}/devices/{self.device_id}/connect")
-        assert self.socket.hears() == {"device_info": INFO}
+        self.socket = peers.connect(f"{peers.server.url.replace('http', 'ws', 1)}/devices/{self.device_id}/connect")
+        assert self.socket.receive() == {"device_info": INFO}
 
-    def says(self, payload: Any) -> None:
-        self.socket.says(payload)
+    def send(self, payload: Any) -> None:
+        self.socket.send(payload)
 
-    def hears(self) -> Any:
-        heard = self.socket.hears()
+    def receive(self) -> Any:
+        heard = self.socket.receive()
         return heard.get("payload", heard)
 
-    def leaves(self) -> None:
-        self.socket.leaves()
+    def close(self) -> None:
+        self.socket.close()
 
 
-class Today:
+class PolledClient:
     """`/polled_connections`, long or short."""
 
     def __init__(self, peers: Peers, device_id: str, wait: float = 10) -> None:
@@ -65,10 +65,10 @@ class Today:
         assert (status, answer["device_info"], set(answer)) == (200, INFO, {"connection_id", "device_info"})
         self.path = f"/polled_connections/{answer['connection_id']}"
 
-    def says(self, payload: Any) -> None:
+    def send(self, payload: Any) -> None:
         assert ask(self.server, f"{self.path}/:forward", {"payload": payload}) == (200, "ok")
 
-    def hears(self) -> Any:
+    def receive(self) -> Any:
         while True:
             status, found = ask(self.server, f"{self.path}/messages?start={self.start}&count=1&wait={self.wait}")
             if status != 200:
@@ -79,11 +79,11 @@ class Today:
                 assert message["message_type"] == "device_msg"
                 return message["payload"]
 
-    def leaves(self) -> None:
+    def close(self) -> None:
         self.server.clock.advance(60)
 
 
-class Reference:
+class ReferenceClient:
     """`/connect`, `/forward`, `/poll_messages`."""
 
     def __init__(self, peers: Peers, device_id: str) -> None:
@@ -93,12 +93,12 @@ class Reference:
         self.id = answer["connection_id"]
         self.found: list[Any] = []
 
-    def says(self, payload: Any) -> None:
+    def send(self, payload: Any) -> None:
         status, pending = ask(self.server, "/forward", {"connection_id": self.id, "payload": payload})
         assert status == 200
         self.found += pending
 
-    def hears(self) -> Any:
+    def receive(self) -> Any:
         while not self.found:
             status, found = ask(self.server, "/poll_messages", {"connection_id": self.id})
             if status != 200:
@@ -106,115 +106,117 @@ class Reference:
             self.found = found
         return self.found.pop(0)
 
-    def leaves(self) -> None:
+    def close(self) -> None:
         self.server.clock.advance(60)
 
 
-class Messages:
+class EnvelopedClient:
     """`/connect_client`."""
 
     def __init__(self, peers: Peers, device_id: str) -> None:
-        self.socket = peers.knock(device_id)
-        assert self.socket.hears()["message_type"] == "config"
-        assert self.socket.hears() == {"message_type": "device_info", "device_info": INFO}
+        self.socket = peers.pending_client(device_id)
+        assert self.socket.receive()["message_type"] == "config"
+        assert self.socket.receive() == {"message_type": "device_info", "device_info": INFO}
 
-    def says(self, payload: Any) -> None:
-        self.socket.says({"message_type": "forward", "payload": payload})
+    def send(self, payload: Any) -> None:
+        self.socket.send({"message_type": "forward", "payload": payload})
 
-    def hears(self) -> Any:
-        heard = self.socket.hears()
+    def receive(self) -> Any:
+        heard = self.socket.receive()
         return heard.get("payload", heard)
 
-    def leaves(self) -> None:
-        self.socket.leaves()
+    def close(self) -> None:
+        self.socket.close()
 
 
 CLIENTS: dict[str, Callable[[Peers, str], Any]] = {
-    "messages": Messages,
-    "bare": BareSocket,
-    "long polling": Today,
-    "polling": lambda peers, device_id: Today(peers, device_id, wait=0),
-    "the reference's polling": Reference,
+    "messages": EnvelopedClient,
+    "bare": BareClient,
+    "long polling": PolledClient,
+    "polling": lambda peers, device_id: PolledClient(peers, device_id, wait=0),
+    "the reference's polling": ReferenceClient,
 }
 
 
 @contextmanager
-def both_doors(tmp_path: Path, **settings: Any) -> Iterator[tuple[SignalingServer, Peers, Path]]:
+def both_sockets(tmp_path: Path, **settings: Any) -> Iterator[tuple[SignalingServer, Peers, Path]]:
     path = tmp_path / "operator"
     with SignalingServer(device_socket=path, control_socket=tmp_path / "control", **settings) as server:
         with peers_of(server) as peers:
             yield server, peers, path
 
 
-def local_device(path: Path, device_id: str = DEVICE_ID, **more: Any) -> Packets:
-    device = Packets(path)
-    device.says({"message_type": "register", "device_id": device_id, "device_info": INFO, **more})
-    assert device.hears()["message_type"] == "config"
+def register_local_device(path: Path, device_id: str = DEVICE_ID, **more: Any) -> SeqpacketPeer:
+    device = SeqpacketPeer(path)
+    device.send({"message_type": "register", "device_id": device_id, "device_info": INFO, **more})
+    assert device.receive()["message_type"] == "config"
     return device
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-@pytest.mark.parametrize("door", ["network", "device socket"])
-def test_every_device_talks_to_every_client(tmp_path: Path, door: str, kind: str) -> None:
-    with both_doors(tmp_path) as (_server, peers, path):
-        device: Dialed | Packets = local_device(path) if door == "device socket" else peers.device(DEVICE_ID, INFO)
+@pytest.mark.parametrize("transport", ["network", "device socket"])
+def test_each_device_kind_relays_with_each_client_kind(tmp_path: Path, transport: str, kind: str) -> None:
+    with both_sockets(tmp_path) as (_server, peers, path):
+        device: WebSocketPeer | SeqpacketPeer = (
+            register_local_device(path) if transport == "device socket" else peers.device(DEVICE_ID, INFO)
+        )
         client = CLIENTS[kind](peers, DEVICE_ID)
         for payload in ({"type": "request-offer"}, "text", [1, {"a": None}], None):
-            client.says(payload)
-            assert device.hears() == {"message_type": "client_msg", "client_id": 1, "payload": payload}
-            device.says({"message_type": "forward", "client_id": 1, "payload": payload})
-            assert client.hears() == payload
+            client.send(payload)
+            assert device.receive() == {"message_type": "client_msg", "client_id": 1, "payload": payload}
+            device.send({"message_type": "forward", "client_id": 1, "payload": payload})
+            assert client.receive() == payload
         another = CLIENTS[kind](peers, DEVICE_ID)
-        client.leaves()
+        client.close()
         if kind in ("messages", "bare"):
-            assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
-            device.leaves()
-            assert another.hears() == {"error": "Device disconnected"}
+            assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+            device.close()
+            assert another.receive() == {"error": "Device disconnected"}
             if kind == "bare":
-                assert another.socket.closed() == 1000
+                assert another.socket.wait_closed() == 1000
         else:
             # Both have stayed away for too long.
-            left = {device.hears()["client_id"] for _ in range(2)}
+            left = {device.receive()["client_id"] for _ in range(2)}
             assert left == {1, 2}
 
 
 @pytest.mark.parametrize("kind", ["long polling", "polling", "the reference's polling"])
-def test_who_polls_hears_that_the_device_is_gone(tmp_path: Path, kind: str) -> None:
-    with both_doors(tmp_path) as (_server, peers, path):
-        device = local_device(path)
+def test_polled_client_receives_device_disconnected(tmp_path: Path, kind: str) -> None:
+    with both_sockets(tmp_path) as (_server, peers, path):
+        device = register_local_device(path)
         client = CLIENTS[kind](peers, DEVICE_ID)
-        device.says({"message_type": "forward", "client_id": 1, "payload": "last words"})
-        assert client.hears() == "last words"
-        device.leaves()
+        device.send({"message_type": "forward", "client_id": 1, "payload": "last words"})
+        assert client.receive() == "last words"
+        device.close()
         if kind == "the reference's polling":
-            assert client.hears() == {"error": "Error: Unknown connection ID: Device disconnected", "type": "error"}
+            assert client.receive() == {"error": "Error: Unknown connection ID: Device disconnected", "type": "error"}
         else:
-            assert client.hears() == {"error": "Device disconnected"}
+            assert client.receive() == {"error": "Device disconnected"}
 
 
 # The device socket ---------------------------------------------------------------------------------------------------
 
 
-def test_the_socket_file_is_made_and_removed(tmp_path: Path) -> None:
+def test_device_socket_file_is_created_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "operator"
     with SignalingServer(device_socket=path) as server:
         mode = os.lstat(path).st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o770
         assert os.listdir(tmp_path) == ["operator"]
-        _device = local_device(path, device_port=8443)
+        _device = register_local_device(path, device_port=8443)
         device = server.wait_for_device(DEVICE_ID, timeout=PATIENCE)
         assert (device.device_port, device.address) == (8443, None)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_was_left_behind_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+def test_stale_socket_file_is_replaced_and_live_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "operator"
     left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left.bind(str(path))
     left.close()
     with SignalingServer(device_socket=path):
-        _device = local_device(path)
+        _device = register_local_device(path)
         with pytest.raises(BindError, match=r"cannot listen on .*operator: Address already in use"):
             SignalingServer(device_socket=path).start()
         assert path.exists()
@@ -226,7 +228,7 @@ def test_a_file_that_was_left_behind_is_replaced_and_a_live_one_is_not(tmp_path:
         SignalingServer(device_socket=tmp_path / "nowhere" / "operator").start()
 
 
-def test_a_file_that_somebody_else_put_there_stays(tmp_path: Path) -> None:
+def test_foreign_file_at_socket_path_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "operator"
     with SignalingServer(device_socket=path):
         path.unlink()
@@ -235,17 +237,17 @@ def test_a_file_that_somebody_else_put_there_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [7, "", "a\0b", "x" * 97])
-def test_paths_that_are_none(path: Any) -> None:
+def test_invalid_socket_paths_are_config_errors(path: Any) -> None:
     for setting in ("device_socket", "control_socket"):
         with pytest.raises(ConfigError, match=setting):
             SignalingServer(**{setting: path})
 
 
-def test_a_local_device_hears_no_error_of_a_client_that_never_was(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (server, _peers, path):
-        device = local_device(path)
-        device.says({"message_type": "forward", "client_id": 7, "payload": 1})
-        assert device.hears() == {"message_type": "client_disconnected", "client_id": 7}
+def test_local_device_receives_no_error_for_unknown_client(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, _peers, path):
+        device = register_local_device(path)
+        device.send({"message_type": "forward", "client_id": 7, "payload": 1})
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 7}
         assert server.stats().refused == 1
 
 
@@ -264,51 +266,51 @@ def test_a_local_device_hears_no_error_of_a_client_that_never_was(tmp_path: Path
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_packets_that_are_wrong_end_their_connection_only(
+def test_invalid_packet_closes_only_its_connection(
     tmp_path: Path, packet: bytes, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="cuttlefish_signaling")
-    with both_doors(tmp_path) as (server, peers, path):
-        rude, device = Packets(path), local_device(path)
+    with both_sockets(tmp_path) as (server, peers, path):
+        rude, device = SeqpacketPeer(path), register_local_device(path)
         rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        rude.says(packet)
+        rude.send(packet)
         # The connection ends without an error, which would have a real device reconnect twice.
-        assert rude.hears() is None
-        client = Messages(peers, DEVICE_ID)
-        client.says(1)
-        assert device.hears()["payload"] == 1
+        assert rude.receive() is None
+        client = EnvelopedClient(peers, DEVICE_ID)
+        client.send(1)
+        assert device.receive()["payload"] == 1
         assert server.stats().misbehaved == 1
     if said is not None:
         assert f'closing device unknown address: "{said}"' in caplog.text
 
 
-def test_a_duplicate_over_another_door(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (_, peers, path):
-        _device = local_device(path)
-        rival = peers.dial(peers.server.device_url)
-        rival.says({"message_type": "register", "device_id": DEVICE_ID})
-        assert rival.hears() == {"error": f"Device already registered: {DEVICE_ID}"}
+def test_duplicate_over_other_transport_is_refused(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (_, peers, path):
+        _device = register_local_device(path)
+        rival = peers.connect(peers.server.device_url)
+        rival.send({"message_type": "register", "device_id": DEVICE_ID})
+        assert rival.receive() == {"error": f"Device already registered: {DEVICE_ID}"}
 
 
 # The control socket --------------------------------------------------------------------------------------------------
 
 
-def announce(control: Packets, *devices: dict[str, Any], group: str = "lab", owner: str = "alice") -> Any:
-    control.says({"message_type": "pre-register", "group_name": group, "owner": owner, "devices": list(devices)})
-    return control.hears()
+def pre_register(control: SeqpacketPeer, *devices: dict[str, Any], group: str = "lab", owner: str = "alice") -> Any:
+    control.send({"message_type": "pre-register", "group_name": group, "owner": owner, "devices": list(devices)})
+    return control.receive()
 
 
-def test_devices_are_announced_and_their_registration_is_told(tmp_path: Path) -> None:
+def test_registration_of_pre_registered_device_is_reported(tmp_path: Path) -> None:
     seen = []
 
     def note(info: Any, ctx: Any) -> Any:
         seen.append((ctx.group_name, ctx.owner, ctx.name, ctx.adb_port))
         return info
 
-    with both_doors(tmp_path, filter_device_info=note) as (server, peers, path):
-        control = Packets(tmp_path / "control")
+    with both_sockets(tmp_path, filter_device_info=note) as (server, peers, path):
+        control = SeqpacketPeer(tmp_path / "control")
         peers.device("there")
-        answer = announce(
+        answer = pre_register(
             control, {"id": "a", "name": "one", "adb_port": 6520}, {"id": "there", "name": "x"}, {"id": "a"}
         )
         assert answer == [
@@ -316,8 +318,8 @@ def test_devices_are_announced_and_their_registration_is_told(tmp_path: Path) ->
             {"id": "there", "status": "failed", "message": "Device Id already registered"},
             {"id": "a", "status": "failed", "message": "Device Id already pre-registered"},
         ]
-        device = local_device(path, "a")
-        assert control.hears() == {"id": "a", "status": "registered", "message": ""}
+        device = register_local_device(path, "a")
+        assert control.receive() == {"id": "a", "status": "registered", "message": ""}
         listed = {"device_id": "a", "group_name": "lab", "owner": "alice", "name": "one", "adb_port": 6520}
         other = {"device_id": "there", "group_name": "", "adb_port": 0}
         assert ask(server, "/devices") == (200, [listed, other])
@@ -329,24 +331,24 @@ def test_devices_are_announced_and_their_registration_is_told(tmp_path: Path) ->
         found = server.wait_for_device("a", timeout=PATIENCE)
         assert (found.group_name, found.owner, found.name, found.adb_port) == ("lab", "alice", "one", 6520)
         # It stays what it was when it comes back, and can be announced anew once it is gone.
-        device.leaves()
+        device.close()
         while len(server.devices()) > 1:
             os.sched_yield()
-        device = local_device(path, "a")
+        device = register_local_device(path, "a")
         assert ask(server, "/devices?groupId=lab") == (200, [listed])
-        assert announce(control, {"id": "a"})[0]["status"] == "failed"
+        assert pre_register(control, {"id": "a"})[0]["status"] == "failed"
 
 
-def test_what_is_pending_goes_with_its_connection(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (_, _, path):
-        control, other = Packets(tmp_path / "control"), Packets(tmp_path / "control")
-        assert announce(control, {"id": "a"})[0]["status"] == "accepted"
-        assert announce(other, {"id": "a"})[0]["message"] == "Device Id already pre-registered"
-        control.leaves()
-        while announce(other, {"id": "a"})[0]["status"] != "accepted":
+def test_pending_pre_registrations_end_with_control_connection(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (_, _, path):
+        control, other = SeqpacketPeer(tmp_path / "control"), SeqpacketPeer(tmp_path / "control")
+        assert pre_register(control, {"id": "a"})[0]["status"] == "accepted"
+        assert pre_register(other, {"id": "a"})[0]["message"] == "Device Id already pre-registered"
+        control.close()
+        while pre_register(other, {"id": "a"})[0]["status"] != "accepted":
             os.sched_yield()
-        _device = local_device(path, "a")
-        assert other.hears() == {"id": "a", "status": "registered", "message": ""}
+        _device = register_local_device(path, "a")
+        assert other.receive() == {"id": "a", "status": "registered", "message": ""}
 
 
 @pytest.mark.parametrize(
@@ -364,25 +366,25 @@ def test_what_is_pending_goes_with_its_connection(tmp_path: Path) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_control_packets_that_are_wrong(tmp_path: Path, packet: bytes, said: str, stays: bool) -> None:
-    with both_doors(tmp_path):
-        control = Packets(tmp_path / "control")
-        control.says(packet)
-        assert control.hears() == {"error": said}
+def test_invalid_control_packets_are_answered_with_error(tmp_path: Path, packet: bytes, said: str, stays: bool) -> None:
+    with both_sockets(tmp_path):
+        control = SeqpacketPeer(tmp_path / "control")
+        control.send(packet)
+        assert control.receive() == {"error": said}
         if stays:
-            assert announce(control, {"id": "a"})[0]["status"] == "accepted"
+            assert pre_register(control, {"id": "a"})[0]["status"] == "accepted"
         else:
-            assert control.hears() is None
+            assert control.receive() is None
 
 
 # Polling -------------------------------------------------------------------------------------------------------------
 
 
-def test_messages_are_kept_until_they_are_acknowledged(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (server, peers, path):
-        device, client = local_device(path), Today(peers, DEVICE_ID)
+def test_messages_are_kept_until_acknowledged(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device, client = register_local_device(path), PolledClient(peers, DEVICE_ID)
         for number in range(5):
-            device.says({"message_type": "forward", "client_id": 1, "payload": number})
+            device.send({"message_type": "forward", "client_id": 1, "payload": number})
         while len(ask(server, f"{client.path}/messages")[1]) < 5:
             os.sched_yield()
 
@@ -402,34 +404,34 @@ def test_messages_are_kept_until_they_are_acknowledged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["start=-1", "start=x", "count=-2", "wait=-1", "wait=nan"])
-def test_queries_that_make_no_sense(tmp_path: Path, query: str) -> None:
-    with both_doors(tmp_path) as (server, peers, path):
-        _device = local_device(path)
-        client = Today(peers, DEVICE_ID)
+def test_invalid_poll_query_is_400(tmp_path: Path, query: str) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        _device = register_local_device(path)
+        client = PolledClient(peers, DEVICE_ID)
         status, answer = ask(server, f"{client.path}/messages?{query}")
         assert (status, answer) == (400, {"error": f"{query.split('=')[0]}: must be a number, 0 or more"})
 
 
-def test_a_poll_that_waits_is_answered_when_there_is_something(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (_server, peers, path):
-        device, client = local_device(path), Today(peers, DEVICE_ID)
+def test_long_poll_returns_when_message_arrives(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (_server, peers, path):
+        device, client = register_local_device(path), PolledClient(peers, DEVICE_ID)
         heard: list[Any] = []
-        waiting = threading.Thread(target=lambda: heard.append(client.hears()))
+        waiting = threading.Thread(target=lambda: heard.append(client.receive()))
         waiting.start()
-        device.says({"message_type": "forward", "client_id": 1, "payload": "now"})
+        device.send({"message_type": "forward", "client_id": 1, "payload": "now"})
         waiting.join(PATIENCE)
         assert heard == ["now"]
 
 
-def test_polls_that_wait_do_not_hold_up_a_stop(tmp_path: Path) -> None:
+def test_long_poll_does_not_delay_stop(tmp_path: Path) -> None:
     polled = threading.Event()
 
     def note(ctx: Any) -> None:
         if ctx.path.endswith("/messages"):
             polled.set()
 
-    with both_doors(tmp_path, authorize=note, stop_timeout=60) as (server, peers, path):
-        device, client = local_device(path), Today(peers, DEVICE_ID)
+    with both_sockets(tmp_path, authorize=note, stop_timeout=60) as (server, peers, path):
+        device, client = register_local_device(path), PolledClient(peers, DEVICE_ID)
         answers: list[Any] = []
         waiting = threading.Thread(
             target=lambda: answers.append(ask(server, f"{client.path}/messages?start=0&wait=25"))
@@ -441,30 +443,30 @@ def test_polls_that_wait_do_not_hold_up_a_stop(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
         waiting.join(PATIENCE)
         assert answers[0] in [(200, []), (404, {"error": "Unknown connection"})], "it is answered, not cut off"
-        device.leaves()
+        device.close()
 
 
-def test_who_stays_away_has_left_and_a_poll_that_waits_is_no_absence(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (server, peers, path):
-        device = local_device(path)
-        away, there = Today(peers, DEVICE_ID), Today(peers, DEVICE_ID)
+def test_idle_polled_client_times_out(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device = register_local_device(path)
+        away, there = PolledClient(peers, DEVICE_ID), PolledClient(peers, DEVICE_ID)
         with server.clock.frozen() as clock:
             clock.advance(20)
             assert ask(server, f"{there.path}/messages") == (200, [])
             clock.advance(20)
-            assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+            assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
             assert ask(server, f"{away.path}/messages") == (404, {"error": "Unknown connection"})
             assert ask(server, f"{away.path}/:forward", {"payload": 1}) == (404, {"error": "Unknown connection"})
-            there.says("still here")
-            assert device.hears()["payload"] == "still here"
+            there.send("still here")
+            assert device.receive()["payload"] == "still here"
 
 
-def test_a_client_that_does_not_poll_is_bounded(tmp_path: Path) -> None:
-    with both_doors(tmp_path, limits=Limits(outbox_messages=10)) as (server, peers, path):
-        device, client = local_device(path), Today(peers, DEVICE_ID)
+def test_outbox_overflow_of_polled_client_is_slow_consumer(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(outbox_messages=10)) as (server, peers, path):
+        device, client = register_local_device(path), PolledClient(peers, DEVICE_ID)
         for number in range(30):
-            device.says({"message_type": "forward", "client_id": 1, "payload": number})
-        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+            device.send({"message_type": "forward", "client_id": 1, "payload": number})
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
         start, status = 0, 200
         found: Any = []
         while status == 200:
@@ -480,7 +482,7 @@ BODIES = [b"", b"[]", b"5", b"{", b"\xff", b"[" * 5000, b'{"device_id":1,"device
 
 @pytest.mark.parametrize("path", ["/polled_connections", "/connect", "/forward", "/poll_messages"])
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body)[:20])
-def test_bodies_that_are_none(server: SignalingServer, path: str, body: bytes) -> None:
+def test_invalid_bodies_are_400(server: SignalingServer, path: str, body: bytes) -> None:
     status, answer = ask(server, path, raw=body)
     assert (status, set(answer)) == (400, {"error"} if path == "/polled_connections" else {"error", "type"})
 
@@ -498,13 +500,15 @@ def test_bodies_that_are_none(server: SignalingServer, path: str, body: bytes) -
         ("/devices/x/connect", None, 426, "This is a WebSocket endpoint"),
     ],
 )
-def test_requests_that_get_nothing(server: SignalingServer, path: str, body: Any, status: int, said: str) -> None:
+def test_unknown_devices_and_connections_are_refused(
+    server: SignalingServer, path: str, body: Any, status: int, said: str
+) -> None:
     assert ask(server, path, body) == (status, {"error": said})
 
 
-def test_what_is_too_large(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (server, peers, path):
-        device, client = local_device(path), Today(peers, DEVICE_ID)
+def test_oversized_polled_forwards_are_413(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device, client = register_local_device(path), PolledClient(peers, DEVICE_ID)
         assert ask(server, f"{client.path}/:forward", {}) == (
             400,
             {"error": "Forward failed: No payload present in message"},
@@ -514,66 +518,66 @@ def test_what_is_too_large(tmp_path: Path) -> None:
         assert answer["error"].startswith("Forward failed: Message too large: 250056 bytes for the device")
         status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * 300_000})
         assert (status, answer) == (413, {"error": "Body too large: at most 262144 bytes"})
-        client.says("x" * 200_000)
-        assert len(device.hears()["payload"]) == 200_000
+        client.send("x" * 200_000)
+        assert len(device.receive()["payload"]) == 200_000
 
 
-def test_polled_forward_to_a_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
+def test_polled_forward_to_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
     """The bytes around the payload depend on the number of the client (docs/protocol.md 2.8)."""
-    with both_doors(tmp_path) as (server, peers, _path):
+    with both_sockets(tmp_path) as (server, peers, _path):
         device = peers.device("remote", INFO)
-        client = Today(peers, "remote")
+        client = PolledClient(peers, "remote")
         around = len('{"message_type":"client_msg","client_id":1,"payload":""}')
         status, answer = ask(server, f"{client.path}/:forward", {"payload": "x" * (65_537 - around)})
         error = "Forward failed: Message too large: 65537 bytes for the device, which takes at most 65536"
         assert (status, answer) == (413, {"error": error})
-        client.says("x" * (65_536 - around))
-        assert len(device.hears()["payload"]) == 65_536 - around
+        client.send("x" * (65_536 - around))
+        assert len(device.receive()["payload"]) == 65_536 - around
 
 
-def test_there_are_so_many_who_poll(tmp_path: Path) -> None:
-    with both_doors(tmp_path, limits=Limits(max_polled=1)) as (server, peers, path):
-        _device = local_device(path)
-        Today(peers, DEVICE_ID)
+def test_polled_connections_are_limited_by_max_polled(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(max_polled=1)) as (server, peers, path):
+        _device = register_local_device(path)
+        PolledClient(peers, DEVICE_ID)
         full = {"error": "Too many polled connections"}
         assert ask(server, "/polled_connections", {"device_id": DEVICE_ID}) == (503, full)
         assert ask(server, "/connect", {"device_id": DEVICE_ID}) == (503, {**full, "type": "error"})
         assert server.stats().turned_away == 2
 
 
-def test_who_polls_may_wait_for_a_device(tmp_path: Path) -> None:
-    with both_doors(tmp_path, device_wait_timeout=None) as (server, _peers, path):
+def test_polled_connect_waits_for_device(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, device_wait_timeout=None) as (server, _peers, path):
         answers: list[Any] = []
         waiting = threading.Thread(target=lambda: answers.append(ask(server, "/connect", {"device_id": "late"})))
         waiting.start()
         while server.stats().connections < 1:
             os.sched_yield()
-        device = local_device(path, "late")
+        device = register_local_device(path, "late")
         waiting.join(PATIENCE)
         assert answers[0][1].get("device_info") == INFO
-        device.leaves()
+        device.close()
 
 
-def test_who_polls_does_not_wait_for_ever() -> None:
+def test_polled_connect_wait_is_bounded() -> None:
     with SignalingServer(device_wait_timeout=None, limits=Limits(polled_timeout=0.2)) as server:
         assert ask(server, "/polled_connections", {"device_id": "late"}) == (404, {"error": "Device not found"})
 
 
-def test_who_was_refused_takes_no_place_of_those_who_poll(tmp_path: Path) -> None:
-    with both_doors(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
-        device = local_device(path)
+def test_refused_polled_connect_takes_no_slot(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
+        device = register_local_device(path)
         for _ in range(10):
             assert ask(server, "/connect", {"device_id": "nobody"})[0] == 404
-        Today(peers, DEVICE_ID)
-        device.leaves()
+        PolledClient(peers, DEVICE_ID)
+        device.close()
 
 
 @pytest.mark.parametrize("path", ["/devices/%FF", "/polled_connections/%FF/messages"])
-def test_ids_that_are_no_text(server: SignalingServer, path: str) -> None:
+def test_id_in_path_must_be_utf_8(server: SignalingServer, path: str) -> None:
     assert ask(server, path) == (400, {"error": "The id in the path is no UTF-8"})
 
 
-def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
+def test_hooks_apply_to_polling_listings_and_bare_clients(tmp_path: Path) -> None:
     def may(ctx: Any) -> Any:
         if ctx.query.get("no"):
             raise Refused("not you")
@@ -583,9 +587,9 @@ def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
         assert ctx.client.identity == "alice"
         return "filtered"
 
-    with both_doors(tmp_path, authorize=may, filter_device_info=show) as (server, peers, path):
-        device = local_device(path, "mine")
-        other = local_device(path, "other")
+    with both_sockets(tmp_path, authorize=may, filter_device_info=show) as (server, peers, path):
+        device = register_local_device(path, "mine")
+        other = register_local_device(path, "other")
         no_device = "Connection failed: Device not found: 'other'"
         for path_, missing, more in (
             ("/polled_connections", "Device not found", {}),
@@ -597,34 +601,34 @@ def test_hooks_decide_here_as_well(tmp_path: Path) -> None:
         assert ask(server, "/devices/mine")[1]["registration_info"] == "filtered"
         assert ask(server, "/devices/other") == (404, {"error": "Device not found"})
         assert [entry["device_id"] for entry in ask(server, "/devices")[1]] == ["mine"]
-        socket = peers.dial(f"{server.url.replace('http', 'ws', 1)}/devices/other/connect")
-        assert socket.hears() == {"error": "Connection failed: Device not found: 'other'"}
-        assert socket.closed() == 1008
+        socket = peers.connect(f"{server.url.replace('http', 'ws', 1)}/devices/other/connect")
+        assert socket.receive() == {"error": "Connection failed: Device not found: 'other'"}
+        assert socket.wait_closed() == 1008
         assert len(server.devices()) == 2
-        device.leaves()
-        other.leaves()
+        device.close()
+        other.close()
 
 
-def test_a_bare_socket_says_what_is_wrong(tmp_path: Path) -> None:
-    with both_doors(tmp_path) as (_server, peers, path):
-        device = local_device(path)
-        client = BareSocket(peers, DEVICE_ID)
+def test_invalid_json_of_bare_client_is_closed_with_1007(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (_server, peers, path):
+        device = register_local_device(path)
+        client = BareClient(peers, DEVICE_ID)
         client.socket.socket.send(' {"a": 1.0} ')
         assert device.socket.recv(1000) == b'{"message_type":"client_msg","client_id":1,"payload":{"a": 1.0}}'
         client.socket.socket.send("{")
-        assert client.hears() == {"error": "Received Invalid JSON"}
-        assert client.socket.closed() == 1007
-        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+        assert client.receive() == {"error": "Received Invalid JSON"}
+        assert client.socket.wait_closed() == 1007
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
 
 
-def test_faults_and_the_journal_see_them_all(tmp_path: Path) -> None:
-    with both_doors(tmp_path, journal=True) as (server, peers, path):
-        device = local_device(path)
+def test_faults_and_journal_cover_each_client_kind(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, journal=True) as (server, peers, path):
+        device = register_local_device(path)
         clients = [CLIENTS[kind](peers, DEVICE_ID) for kind in CLIENTS]
         with server.faults.drop(to="device", times=1):
             for number, client in enumerate(clients):
-                client.says({"type": "offer", "number": number})
-            heard = {device.hears()["payload"]["number"] for _ in range(len(clients) - 1)}
+                client.send({"type": "offer", "number": number})
+            heard = {device.receive()["payload"]["number"] for _ in range(len(clients) - 1)}
         assert len(heard) == len(clients) - 1
         assert server.stats().dropped == 1
         offers = [entry for entry in server.journal.entries() if entry.message_type == "forward"]

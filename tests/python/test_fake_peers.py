@@ -51,7 +51,7 @@ def server() -> Iterator[SignalingServer]:
     assert server.stats().balances
 
 
-def test_a_session(server: SignalingServer) -> None:
+def test_session(server: SignalingServer) -> None:
     with FakeDevice(server, info={"displays": []}) as device, FakeClient(server) as client:
         assert client.device_info == {"displays": []} == device.info
         assert (client.ice_servers, client.is_open, device.is_open) == ([], True, True)
@@ -72,7 +72,7 @@ def test_a_session(server: SignalingServer) -> None:
     assert repr(device) == "<FakeDevice device 'cvd-1' closed>"
 
 
-def test_a_session_for_coroutines(server: SignalingServer) -> None:
+def test_async_session(server: SignalingServer) -> None:
     async def main() -> None:
         async with AsyncFakeDevice(server) as device, AsyncFakeClient(server) as client:
             device.on("request-offer", reply_with=lambda message: {"type": "offer", "to": message.client_id})
@@ -92,7 +92,7 @@ def test_a_session_for_coroutines(server: SignalingServer) -> None:
 
 
 @pytest.mark.parametrize("profile", [None, "legacy", "current"])
-def test_a_device_looks_like_a_real_one(profile: Profile) -> None:
+def test_fake_device_sends_headers_of_real_device(profile: Profile) -> None:
     seen: dict[str, AuthorizeContext] = {}
 
     def authorize(ctx: AuthorizeContext) -> None:
@@ -113,7 +113,7 @@ def test_a_device_looks_like_a_real_one(profile: Profile) -> None:
     assert len(info["displays"]) == 2
 
 
-def test_a_device_hangs_up_on_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_disconnects_from_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 3 s and after 10 s, as real ones; here sooner. A client does not ping, as no browser does."""
     assert (AsyncFakeDevice._ping_interval, AsyncFakeDevice._ping_timeout) == (3.0, 10.0)
     assert AsyncFakeClient._ping_interval is None
@@ -145,7 +145,7 @@ def test_a_device_hangs_up_on_a_server_that_is_silent(monkeypatch: pytest.Monkey
         thread.join()
 
 
-def test_a_device_that_pings_hears_the_pong(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_receives_pong(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AsyncFakeDevice, "_ping_interval", 0.01)
     with FakeDevice(server) as device:
         socket = device._peer._socket
@@ -159,7 +159,7 @@ def test_a_device_that_pings_hears_the_pong(server: SignalingServer, monkeypatch
         assert socket.latency > 0
 
 
-def test_over_tls() -> None:
+def test_peers_over_tls() -> None:
     with SignalingServer(tls=Tls.self_signed()) as server:
         with FakeDevice(server) as device, FakeClient(server) as client:
             client.send(1)
@@ -169,20 +169,20 @@ def test_over_tls() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_a_url_does_as_well(server: SignalingServer, scheme: str) -> None:
+def test_server_may_be_url(server: SignalingServer, scheme: str) -> None:
     base = f"{scheme}://127.0.0.1:{server.port}"
     with FakeDevice(base), FakeClient(base + "/"), FakeClient(server.client_url + "?token=1"):
         assert len(server.clients("cvd-1")) == 2
 
 
-def test_a_url_that_is_none() -> None:
+def test_invalid_url_is_config_error() -> None:
     with pytest.raises(ConfigError, match="must be a server or a URL with http"):
         FakeDevice("127.0.0.1:80")
     with pytest.raises(ConfigError, match="profile"):
         FakeDevice("ws://x", profile="ancient")  # type: ignore[arg-type]
 
 
-def test_nobody_there() -> None:
+def test_refused_connection_is_unreachable_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
@@ -190,7 +190,7 @@ def test_nobody_there() -> None:
             FakeDevice(url).start()
 
 
-def test_somebody_there_who_says_nothing() -> None:
+def test_silent_server_is_wait_timeout_error() -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -198,7 +198,7 @@ def test_somebody_there_who_says_nothing() -> None:
             FakeClient(f"ws://127.0.0.1:{mute.getsockname()[1]}", timeout=0.1).start()
 
 
-def test_who_is_refused_is_told_why(server: SignalingServer) -> None:
+def test_refusal_has_reason(server: SignalingServer) -> None:
     with FakeDevice(server):
         with pytest.raises(PeerRefusedError, match="Device already registered: cvd-1") as refused:
             FakeDevice(server).start()
@@ -213,7 +213,7 @@ def test_who_is_refused_is_told_why(server: SignalingServer) -> None:
         FakeDevice(closed).start()
 
 
-def test_recv_takes_what_is_wanted_and_leaves_the_rest(server: SignalingServer) -> None:
+def test_recv_takes_matching_message_and_keeps_others(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as client:
         for name in ("offer", "ice-candidate", "answer"):
             client.send({"type": name})
@@ -231,7 +231,7 @@ def test_recv_takes_what_is_wanted_and_leaves_the_rest(server: SignalingServer) 
             device.recv(type="anser")
 
 
-def test_iteration_ends_with_the_connection(server: SignalingServer) -> None:
+def test_iteration_ends_with_connection(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as client:
         client.send(1)
         device.recv()
@@ -248,7 +248,7 @@ def test_iteration_ends_with_the_connection(server: SignalingServer) -> None:
         assert client.errors == ["Device disconnected"]
 
 
-def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
+def test_drop_sends_no_close_frame(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as client:
         client.drop()
         assert device.recv(message_type="client_disconnected").client_id == 1
@@ -256,7 +256,7 @@ def test_a_drop_is_no_goodbye(server: SignalingServer) -> None:
             client.recv()
 
 
-def test_a_peer_that_stalls_sends_no_pings(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_peer_sends_no_pings(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     pings, pinged = [], threading.Event()
     ping = ClientConnection.ping
 
@@ -278,7 +278,7 @@ def test_a_peer_that_stalls_sends_no_pings(server: SignalingServer, monkeypatch:
         assert pinged.wait(PATIENCE)
 
 
-def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
+def test_stalled_holder_fails_liveness_probe(server: SignalingServer) -> None:
     with FakeDevice(server) as device:
         device.stall()
         with FakeDevice(server) as second:
@@ -288,14 +288,14 @@ def test_a_peer_that_stalls_is_not_alive(server: SignalingServer) -> None:
         assert device.errors == ["Device replaced: cvd-1"]
 
 
-def test_raw_messages(server: SignalingServer) -> None:
+def test_send_raw_sends_binary_message(server: SignalingServer) -> None:
     with FakeDevice(server) as device:
         device.send_raw(b"\x00")
         assert device.wait_closed() == 1003
         assert device.errors == ["Received a binary message"]
 
 
-def test_scripts(server: SignalingServer) -> None:
+def test_scripted_replies(server: SignalingServer) -> None:
     async def later(message: Any) -> Any:
         await asyncio.sleep(0)
         return [{"type": "answer", "n": message.payload["n"]}, {"type": "done"}]
@@ -315,7 +315,7 @@ def test_scripts(server: SignalingServer) -> None:
         assert [device.recv().type for _ in range(4)] == ["a", "c", "d", "e"], "they are in the inbox as well"
 
 
-def test_a_script_that_raises_is_heard_of(server: SignalingServer) -> None:
+def test_script_exception_is_raised_in_test(server: SignalingServer) -> None:
     def wrong(message: Any) -> Any:
         raise KeyError("mine")
 
@@ -338,7 +338,7 @@ def test_a_script_that_raises_is_heard_of(server: SignalingServer) -> None:
             client.recv(type="done")
 
 
-def test_which_client_is_meant(server: SignalingServer) -> None:
+def test_send_without_client_id_needs_single_client(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as one, FakeClient(server) as two:
         with pytest.raises(ConfigError, match="no client has sent a payload yet"):
             device.send(1)
@@ -356,7 +356,7 @@ def test_peers_leave_no_thread(server: SignalingServer) -> None:
         assert not any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
 
 
-def test_in_a_running_event_loop(server: SignalingServer) -> None:
+def test_sync_peers_work_in_running_event_loop(server: SignalingServer) -> None:
     """The synchronous ones have a loop of their own: they work where there is another."""
 
     async def main() -> None:
@@ -367,7 +367,7 @@ def test_in_a_running_event_loop(server: SignalingServer) -> None:
     asyncio.run(main())
 
 
-def test_a_peer_that_is_closed_while_it_starts(server: SignalingServer) -> None:
+def test_close_during_start(server: SignalingServer) -> None:
     async def main() -> None:
         device = AsyncFakeDevice(server)
         starting = asyncio.create_task(device.start())
@@ -427,7 +427,7 @@ def recorded(server: SignalingServer) -> Cassette:
     return Cassette.record(server.journal, "cvd-1")
 
 
-def test_a_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Cassette, tmp_path: Any) -> None:
+def test_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Cassette, tmp_path: Any) -> None:
     file = tmp_path / "boot.jsonl"
     recorded.save(file)
     assert Cassette.load(file) == recorded
@@ -448,7 +448,7 @@ def test_a_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Cas
             assert third.recv().payload == {"type": "offer", "sdp": "for two"}
 
 
-def test_a_cassette_keeps_what_is_odd(tmp_path: Any) -> None:
+def test_cassette_keeps_unusual_characters(tmp_path: Any) -> None:
     odd = "\u2028 \x85 \n \ud800 \u00fc"
     cassette = Cassette("cvd-1", {"name": odd}, (Line("client", 1, odd), Line("device", 1, [odd])))
     cassette.save(tmp_path / "odd.jsonl")
@@ -458,7 +458,7 @@ def test_a_cassette_keeps_what_is_odd(tmp_path: Any) -> None:
     assert Cassette.load(tmp_path / "by_hand.jsonl").lines[0].payload == "\u2028"
 
 
-def test_what_was_refused_is_on_no_cassette(server: SignalingServer) -> None:
+def test_refused_forwards_are_not_recorded(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as client:
         device.send({"type": "offer"}, 7)
         device.recv(message_type="error")
@@ -467,7 +467,7 @@ def test_what_was_refused_is_on_no_cassette(server: SignalingServer) -> None:
     assert [line.client for line in Cassette.record(server.journal, "cvd-1").lines] == [1]
 
 
-def test_a_replay_goes_by_type_and_order(server: SignalingServer, recorded: Cassette) -> None:
+def test_replay_matches_by_type_and_order(server: SignalingServer, recorded: Cassette) -> None:
     async def main() -> None:
         async with AsyncReplayDevice(server, recorded) as device, AsyncFakeClient(server) as client:
             await client.send({"type": "ice-candidate"})
@@ -495,7 +495,7 @@ def test_a_replay_goes_by_type_and_order(server: SignalingServer, recorded: Cass
         ('{"cassette": 1, "device_id": "x"}\n{"from": "client", "client": 1}', '"payload" is missing'),
     ],
 )
-def test_cassettes_that_do_not_parse(text: str, words: str, tmp_path: Any) -> None:
+def test_invalid_cassette_file_is_error(text: str, words: str, tmp_path: Any) -> None:
     from cuttlefish_signaling import CassetteError
 
     file = tmp_path / "boot.jsonl"
@@ -508,7 +508,7 @@ def test_cassettes_that_do_not_parse(text: str, words: str, tmp_path: Any) -> No
         Cassette("x", None, ()).save(tmp_path)
 
 
-def test_what_was_not_said_can_not_be_recorded(server: SignalingServer) -> None:
+def test_recording_unregistered_device_is_error(server: SignalingServer) -> None:
     from cuttlefish_signaling import CassetteError
 
     with pytest.raises(CassetteError, match="no registration of device 'cvd-1'"):

@@ -48,7 +48,7 @@ def client(server: SignalingServer, device: FakeDevice) -> Iterator[FakeClient]:
         yield client
 
 
-def numbers(peer: FakeDevice | FakeClient, count: int) -> list[Any]:
+def payloads(peer: FakeDevice | FakeClient, count: int) -> list[Any]:
     return [peer.recv().payload for _ in range(count)]
 
 
@@ -69,17 +69,17 @@ def test_duplicate_and_truncate(server: SignalingServer, device: FakeDevice, cli
     with server.faults.duplicate(direction="device->client"):
         device.send(1, 1)
         device.send(2, 1)
-        assert numbers(client, 4) == [1, 1, 2, 2]
+        assert payloads(client, 4) == [1, 1, 2, 2]
     with server.faults.truncate(0.5, to="client", times=1):
         device.send(OFFER, 1)
         broken = client.recv(message_type="broken").text
         with pytest.raises(ValueError, match="delimiter|Unterminated|Expecting"):
             json.loads(broken)
         device.send(3, 1)
-        assert numbers(client, 1) == [3]
+        assert payloads(client, 1) == [3]
 
 
-def test_a_device_that_gets_a_broken_message_comes_back(
+def test_device_reconnects_after_truncated_message(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     with server.faults.truncate(to="device"):
@@ -90,7 +90,7 @@ def test_a_device_that_gets_a_broken_message_comes_back(
     assert server.wait_for_device("cvd-1").device_id == "cvd-1"
 
 
-def test_delay_holds_back_and_lets_others_overtake(
+def test_delayed_forwards_are_overtaken_by_others(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     began = time.monotonic()
@@ -103,7 +103,7 @@ def test_delay_holds_back_and_lets_others_overtake(
         assert time.monotonic() - began >= 0.15
 
 
-def test_what_is_held_back_goes_on_when_the_fault_goes(
+def test_stalled_forwards_are_released_when_fault_ends(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     with server.faults.stall() as fault:
@@ -112,7 +112,7 @@ def test_what_is_held_back_goes_on_when_the_fault_goes(
         server.journal.expect(where=lambda entry: entry.payload == 2)
         with pytest.raises(WaitTimeoutError, match="the inbox is empty"):
             device.recv(0.05)
-    assert numbers(device, 3) == [0, 1, 2]
+    assert payloads(device, 3) == [0, 1, 2]
     assert fault.hits == 3
 
 
@@ -120,7 +120,7 @@ def test_reorder_and_bandwidth(server: SignalingServer, device: FakeDevice, clie
     with server.faults.reorder(window=3):
         for number in range(3):
             client.send(number)
-        heard = numbers(device, 3)
+        heard = payloads(device, 3)
         assert sorted(heard) == [0, 1, 2] != heard
     with server.clock.frozen() as clock, server.faults.bandwidth(1000, to="client"):
         device.send("x" * 1000, 1)
@@ -132,18 +132,16 @@ def test_reorder_and_bandwidth(server: SignalingServer, device: FakeDevice, clie
         assert client.recv().payload == "x" * 1000
 
 
-def test_disconnect_closes_behind_the_message(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_disconnect_closes_after_message(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     with server.faults.disconnect(after=3, code=4000, to="client"):
         for number in range(3):
             device.send(number, 1)
-        assert numbers(client, 3) == [0, 1, 2]
+        assert payloads(client, 3) == [0, 1, 2]
         assert client.wait_closed() == 4000
     assert device.recv(message_type="client_disconnected").client_id == 1
 
 
-def test_reset_breaks_off_without_a_close_frame(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_reset_sends_no_close_frame(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     with server.faults.reset(to="client"):
         device.send(1, 1)
         assert client.recv().payload == 1
@@ -161,8 +159,8 @@ def test_reset_over_tls() -> None:
             assert client.wait_closed() is None
 
 
-def test_chance_goes_by_the_seed() -> None:
-    def luck(seed: int) -> list[int]:
+def test_probability_follows_seed() -> None:
+    def relayed_numbers(seed: int) -> list[int]:
         with SignalingServer() as server, FakeDevice(server) as device, FakeClient(server) as client:
             server.faults.seed(seed)
             with server.faults.drop(probability=0.5, check_type=False) as fault:
@@ -178,13 +176,11 @@ def test_chance_goes_by_the_seed() -> None:
             assert len(heard) == 50 - fault.hits
             return heard
 
-    assert 10 < len(luck(1)) < 40
-    assert luck(1) == luck(1) != luck(2)
+    assert 10 < len(relayed_numbers(1)) < 40
+    assert relayed_numbers(1) == relayed_numbers(1) != relayed_numbers(2)
 
 
-def test_a_fault_can_be_armed_and_removed_by_hand(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_fault_is_armed_and_removed_by_hand(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     fault = server.faults.drop().arm()
     assert fault.armed
     with pytest.raises(FaultError, match=r"drop\(\) is armed already"):
@@ -198,7 +194,7 @@ def test_a_fault_can_be_armed_and_removed_by_hand(
         assert fault.hits == 0, "counters begin anew"
 
 
-def test_a_fault_that_never_struck_can_be_asserted_on(
+def test_assert_struck_fails_when_fault_never_struck(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     with server.faults.drop(type="offer", nth=3) as fault:
@@ -236,14 +232,14 @@ def test_a_fault_that_never_struck_can_be_asserted_on(
         (lambda f: f.drop(device="cvd-9").arm(), FaultError, r"'cvd-9' is not registered \(registered: 'cvd-1'\)"),
     ],
 )
-def test_faults_that_make_no_sense(
+def test_invalid_fault_arguments_are_errors(
     make: Any, error: type[Exception], words: str, server: SignalingServer, device: FakeDevice
 ) -> None:
     with pytest.raises(error, match=words):
         make(server.faults)
 
 
-def test_a_device_may_be_still_to_come(server: SignalingServer) -> None:
+def test_absent_ok_allows_unregistered_device(server: SignalingServer) -> None:
     with server.faults.drop(device="cvd-1", absent_ok=True) as fault:
         with FakeDevice(server), FakeClient(server) as client:
             client.send(1)
@@ -251,9 +247,7 @@ def test_a_device_may_be_still_to_come(server: SignalingServer) -> None:
     assert fault.hits == 1
 
 
-def test_the_end_of_a_fault_after_the_server_stopped_is_quiet(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_fault_exit_after_stop_raises_nothing(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     with server.faults.stall() as fault:
         client.send(1)
         server.journal.expect(direction="client->device")
@@ -267,22 +261,22 @@ def test_the_end_of_a_fault_after_the_server_stopped_is_quiet(
         _ = server.faults
 
 
-def test_too_many_held_back_is_said() -> None:
+def test_held_forwards_over_limit_are_warned_of() -> None:
     with SignalingServer(limits=Limits(held_by_faults=1)) as server, FakeDevice(server) as device:
         with FakeClient(server) as client:
             fault = server.faults.stall().arm()
             for number in range(3):
                 client.send(number)
-            assert numbers(device, 2) == [1, 2]
+            assert payloads(device, 2) == [1, 2]
             with pytest.warns(RuntimeWarning, match=r"stall\(\) let 2 forwards pass.*held_by_faults"):
                 fault.remove()
-            assert numbers(device, 1) == [0]
+            assert payloads(device, 1) == [0]
 
 
 # The clock ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_clock_stands_and_moves_when_told() -> None:
+def test_frozen_clock_moves_by_advance_only() -> None:
     with SignalingServer() as server:
         clock = server.clock
         assert abs(clock.now - time.time()) < 1
@@ -301,7 +295,7 @@ def test_a_frozen_clock_stands_and_moves_when_told() -> None:
             clock.advance("1")
 
 
-def test_keepalive_by_the_clock() -> None:
+def test_keepalive_follows_clock() -> None:
     """A silent peer is pinged after 10 s and dropped 5 s later: here in no time."""
     with SignalingServer(keepalive=Keepalive(interval=10, timeout=5)) as server:
         with FakeDevice(server, "cvd-1") as dead, FakeDevice(server, "cvd-2") as alive:
@@ -321,7 +315,7 @@ def test_keepalive_by_the_clock() -> None:
                 assert client.is_open
 
 
-def test_time_that_is_turned_is_done_when_it_returns() -> None:
+def test_advance_returns_after_timers_have_fired() -> None:
     """Two hundred peers that did not say what they want, all gone with the turn of a hand."""
     with SignalingServer() as server, ExitStack() as stack:
         for _ in range(200):
@@ -340,7 +334,7 @@ def test_time_that_is_turned_is_done_when_it_returns() -> None:
             assert server.stats().connections == 0
 
 
-def test_waits_for_a_device_by_the_clock() -> None:
+def test_device_wait_timeout_follows_clock() -> None:
     with SignalingServer(device_wait_timeout=3600, journal=True) as server, server.clock.frozen() as clock:
         with FakeDevice(server, "other") as device:
             assert device.is_open
@@ -363,7 +357,7 @@ def test_waits_for_a_device_by_the_clock() -> None:
             assert "Device not found: 'cvd-1'" in str(failed[0])
 
 
-def test_first_messages_by_the_clock(server: SignalingServer) -> None:
+def test_first_message_timeout_follows_clock(server: SignalingServer) -> None:
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
@@ -374,7 +368,7 @@ def test_first_messages_by_the_clock(server: SignalingServer) -> None:
             socket.recv(timeout=20)
 
 
-def test_turn_credentials_by_the_clock() -> None:
+def test_turn_renewal_follows_clock() -> None:
     with SignalingServer(ice_servers=TurnRest("turn:turn.lab", secret="s", ttl=600)) as server:
         with server.clock.frozen() as clock, FakeDevice(server) as device:
 
@@ -389,7 +383,7 @@ def test_turn_credentials_by_the_clock() -> None:
             assert expiry() == first + 301
 
 
-def test_hooks_by_the_clock() -> None:
+def test_hook_timeout_follows_clock() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def ice(ctx: Any) -> list[Any]:
@@ -415,7 +409,7 @@ def test_hooks_by_the_clock() -> None:
         assert "Internal error" in str(failed[0])
 
 
-def test_a_frozen_clock_does_not_keep_a_server_from_stopping() -> None:
+def test_frozen_clock_does_not_block_stop() -> None:
     with SignalingServer() as server, FakeDevice(server) as device:
         device.stall()
         server.clock.freeze()
@@ -424,7 +418,7 @@ def test_a_frozen_clock_does_not_keep_a_server_from_stopping() -> None:
         assert time.monotonic() - began < 10
 
 
-def test_the_flags_for_launch_cvd() -> None:
+def test_launch_cvd_flags() -> None:
     from cuttlefish_signaling import Tls
 
     with SignalingServer() as server:

@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 from cuttlefish_signaling import ConfigError, Grant, Limits, Refused, SignalingServer
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, Packets
+from peers import PATIENCE, SeqpacketPeer
 
 CONNECTOR = "/js/server_connector.js"
 PAGES = Path(__file__).with_name("pages")
@@ -60,7 +60,7 @@ def package(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_connector_is_always_there_and_always_ours(package: Path) -> None:
+def test_connector_is_served_in_place_of_package_file(package: Path) -> None:
     for options in ({}, {"assets_dir": package}, {"dashboard": True}):
         with SignalingServer(**options) as server:
             answer = ask(server, CONNECTOR)
@@ -80,7 +80,7 @@ def test_the_connector_is_always_there_and_always_ours(package: Path) -> None:
             assert ask(server, CONNECTOR, "POST").status == 405
 
 
-def test_a_host_package(package: Path) -> None:
+def test_assets_dir_is_served(package: Path) -> None:
     with SignalingServer(assets_dir=package) as server:
         for path, kind in {
             "/client.html": "text/html",
@@ -123,7 +123,7 @@ def test_a_host_package(package: Path) -> None:
         "/{absolute}",
     ],
 )
-def test_there_is_no_way_out_of_the_directory(package: Path, path: str) -> None:
+def test_path_traversal_is_refused(package: Path, path: str) -> None:
     with SignalingServer(assets_dir=package) as server:
         raw = path.replace("{absolute}", str(package.parent / "secret.txt"))
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
@@ -134,20 +134,20 @@ def test_there_is_no_way_out_of_the_directory(package: Path, path: str) -> None:
         assert b"secret" not in body
 
 
-def test_without_a_package_there_are_no_files() -> None:
+def test_no_files_without_assets_dir() -> None:
     with SignalingServer() as server:
         for path in ("/", "/client.html", "/dashboard/main.js", "/dashboard/events"):
             assert (ask(server, path).status, ask(server, path).error) == (404, "Not found")
 
 
-def test_a_package_that_is_none(tmp_path: Path) -> None:
+def test_invalid_assets_dir_is_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"assets_dir: .*nowhere is not a directory"):
         SignalingServer(assets_dir=tmp_path / "nowhere").start()
     with pytest.raises(ConfigError, match="assets_dir: must be a path or None, got 5"):
         SignalingServer(assets_dir=5)  # type: ignore[arg-type]
 
 
-def test_a_package_is_for_those_who_may(package: Path) -> None:
+def test_assets_require_authorization(package: Path) -> None:
     def authorize(context: Any) -> None:
         if "token" not in context.headers:
             raise Refused("a token, please", status=401)
@@ -208,7 +208,7 @@ def device_with_files(path: Path, device_id: str = "cvd-1") -> Iterator[type[Dev
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=web.serve_forever)
     thread.start()
-    device = Packets(path)
+    device = SeqpacketPeer(path)
     try:
         message = {
             "message_type": "register",
@@ -216,11 +216,11 @@ def device_with_files(path: Path, device_id: str = "cvd-1") -> Iterator[type[Dev
             "device_info": {},
             "device_port": web.server_port,
         }
-        device.says(message)
-        assert device.hears()["message_type"] == "config"
+        device.send(message)
+        assert device.receive()["message_type"] == "config"
         yield Handler
     finally:
-        device.leaves()
+        device.close()
         Handler.stuck.set()
         web.shutdown()
         thread.join()
@@ -228,13 +228,16 @@ def device_with_files(path: Path, device_id: str = "cvd-1") -> Iterator[type[Dev
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Path:
+def socket_path(tmp_path: Path) -> Path:
     """Where devices register."""
     return tmp_path / "operator"
 
 
-def test_files_of_a_device(door: Path) -> None:
-    with SignalingServer(device_socket=door, proxy_device_files=True) as server, device_with_files(door, "a/b") as web:
+def test_device_files_are_proxied(socket_path: Path) -> None:
+    with (
+        SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
+        device_with_files(socket_path, "a/b") as web,
+    ):
         answer = ask(server, "/devices/a%2Fb/files/some/file.js?v=1%202", Accept="x/y", Cookie="mine", Range="bytes=0-")
         assert (answer.status, answer.body) == (200, b"file /some/file.js?v=1%202")
         assert answer.headers["content-type"] == "text/javascript"
@@ -252,17 +255,20 @@ def test_files_of_a_device(door: Path) -> None:
         assert [command for command, *_ in web.seen] == ["GET", "HEAD", "GET", "GET"]
 
 
-def test_a_device_gets_the_path_as_it_was_sent(door: Path) -> None:
-    with SignalingServer(device_socket=door, proxy_device_files=True) as server, device_with_files(door, "a/b") as web:
+def test_proxied_path_is_not_decoded(socket_path: Path) -> None:
+    with (
+        SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
+        device_with_files(socket_path, "a/b") as web,
+    ):
         assert ask(server, "/%64evices/%61%2Fb/f%69les/%3Ax/%2Dy%2e.js?v=%31").status == 200
         ((_, path, _),) = web.seen
         assert path == "/%3Ax/%2Dy%2e.js?v=%31"
 
 
-def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
+def test_device_file_errors_are_502_or_504(socket_path: Path) -> None:
     limits = Limits(proxy_timeout=0.2)
-    with SignalingServer(device_socket=door, proxy_device_files=True, limits=limits) as server:
-        with device_with_files(door):
+    with SignalingServer(device_socket=socket_path, proxy_device_files=True, limits=limits) as server:
+        with device_with_files(socket_path):
             hangs = ask(server, "/devices/cvd-1/files/hangs")
             assert (hangs.status, hangs.error) == (504, "The device's web server does not answer")
             rubbish = ask(server, "/devices/cvd-1/files/rubbish")
@@ -275,21 +281,21 @@ def test_a_device_whose_files_can_not_be_had(door: Path) -> None:
             assert ask(server, "/devices/cvd-1/files/fine").status == 200
         nobody = ask(server, "/devices/nobody/files/x")
         assert (nobody.status, nobody.error) == (404, "Device not found")
-        gone = Packets(door)
+        gone = SeqpacketPeer(socket_path)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-            gone.says({"message_type": "register", "device_id": "gone", "device_info": {}, "device_port": port})
-            gone.hears()
+            gone.send({"message_type": "register", "device_id": "gone", "device_info": {}, "device_port": port})
+            gone.receive()
             refused = ask(server, "/devices/gone/files/x")
         assert (refused.status, refused.error) == (502, "The device's web server cannot be reached")
-        gone.leaves()
+        gone.close()
 
 
-def test_files_are_off_and_never_for_devices_from_elsewhere(door: Path) -> None:
-    with SignalingServer(device_socket=door) as server, device_with_files(door) as web:
+def test_device_files_are_off_by_default_and_for_device_socket_only(socket_path: Path) -> None:
+    with SignalingServer(device_socket=socket_path) as server, device_with_files(socket_path) as web:
         assert (ask(server, "/devices/cvd-1/files/x").status, web.seen) == (404, [])
-    with SignalingServer(device_socket=door, proxy_device_files=True) as server:
+    with SignalingServer(device_socket=socket_path, proxy_device_files=True) as server:
         from websockets.sync.client import connect
 
         with connect(server.device_url) as remote:
@@ -301,22 +307,22 @@ def test_files_are_off_and_never_for_devices_from_elsewhere(door: Path) -> None:
             assert (refused.status, refused.error) == (404, "This device has no files")
 
 
-def test_files_are_for_those_who_may(door: Path) -> None:
+def test_device_files_require_grant(socket_path: Path) -> None:
     def authorize(context: Any) -> Grant:
         return Grant(devices=[context.headers.get("may", "")])
 
-    with SignalingServer(device_socket=door, proxy_device_files=True, authorize=authorize) as server:
-        with device_with_files(door) as web:
+    with SignalingServer(device_socket=socket_path, proxy_device_files=True, authorize=authorize) as server:
+        with device_with_files(socket_path) as web:
             refused = ask(server, "/devices/cvd-1/files/x", May="cvd-2")
             assert (refused.status, refused.error, web.seen) == (404, "Device not found", [])
             assert ask(server, "/devices/cvd-1/files/x", May="cvd-*").status == 200
 
 
-def test_the_page_of_a_device_finds_its_server(door: Path) -> None:
+def test_device_page_connects_through_connector(socket_path: Path) -> None:
     """As Cuttlefish's own: loaded from the device, its connector from us, behind whatever the id is."""
     with (
-        SignalingServer(device_socket=door, proxy_device_files=True) as server,
-        device_with_files(door, "a/b \u00e9"),
+        SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
+        device_with_files(socket_path, "a/b \u00e9"),
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -329,7 +335,7 @@ def test_the_page_of_a_device_finds_its_server(door: Path) -> None:
         browser.close()
 
 
-def test_a_file_that_never_opens_does_not_keep_the_server(package: Path) -> None:
+def test_blocked_file_open_does_not_block_stop(package: Path) -> None:
     pipe = package / "pipe"
     os.mkfifo(pipe)
     with SignalingServer(assets_dir=package, stop_timeout=0.5) as server:

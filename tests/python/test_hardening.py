@@ -41,7 +41,7 @@ from cuttlefish_signaling import (
 )
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
-from peers import PATIENCE, Peers, peers_of, relays
+from peers import PATIENCE, Peers, assert_relays, peers_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def server() -> Iterator[SignalingServer]:
 # Tokens ---------------------------------------------------------------------------------------------------------------
 
 
-def status(server: SignalingServer, url: str, **options: Any) -> int:
+def upgrade_status(server: SignalingServer, url: str, **options: Any) -> int:
     """The HTTP status of an upgrade: 101 if it was let in."""
     try:
         with connect(url, open_timeout=PATIENCE, **options):
@@ -63,7 +63,7 @@ def status(server: SignalingServer, url: str, **options: Any) -> int:
         return refused.response.status_code
 
 
-def test_tokens_in_a_header_or_a_sub_protocol() -> None:
+def test_tokens_in_header_or_subprotocol() -> None:
     with SignalingServer(authorize=StaticTokens({"s3cret": {"name": "alice"}, "0ther": "bob"})) as server:
         with connect(server.device_url, additional_headers={"Authorization": "Bearer s3cret"}) as device:
             device.send('{"message_type":"register","device_id":"cvd-1"}')
@@ -72,7 +72,7 @@ def test_tokens_in_a_header_or_a_sub_protocol() -> None:
         with connect(server.client_url, subprotocols=["webrtc-operator", "bearer.0ther"]) as client:  # type: ignore[list-item]
             assert client.subprotocol == "webrtc-operator", "the token is not said back"
         for header in ("bearer s3cret", "BEARER  s3cret "):
-            assert status(server, server.client_url, additional_headers={"Authorization": header}) == 101
+            assert upgrade_status(server, server.client_url, additional_headers={"Authorization": header}) == 101
         for header in (
             "Bearer",
             "Bearer ",
@@ -82,14 +82,16 @@ def test_tokens_in_a_header_or_a_sub_protocol() -> None:
             "s3cret",
             "Bearer \u00e9",
         ):
-            assert status(server, server.client_url, additional_headers={"Authorization": header}) == 401, header
-        assert status(server, server.client_url) == 401
-        assert status(server, server.client_url, subprotocols=["bearer.guess"]) == 401
+            assert upgrade_status(server, server.client_url, additional_headers={"Authorization": header}) == 401, (
+                header
+            )
+        assert upgrade_status(server, server.client_url) == 401
+        assert upgrade_status(server, server.client_url, subprotocols=["bearer.guess"]) == 401
         assert server.stats().unauthorized == 9
         assert server.hook_errors == []
 
 
-def test_tokens_for_some_roles_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_apply_to_given_roles(caplog: pytest.LogCaptureFixture) -> None:
     tokens = StaticTokens(["s3cret"], roles=["client"])
     with (
         caplog.at_level(logging.DEBUG, logger="cuttlefish_signaling"),
@@ -97,8 +99,8 @@ def test_tokens_for_some_roles_only(caplog: pytest.LogCaptureFixture) -> None:
         peers_of(server) as peers,
     ):
         device = peers.device()
-        relays(peers.client(additional_headers={"Authorization": "Bearer s3cret"}), device)
-        assert status(server, server.client_url, additional_headers={"Authorization": "Bearer wr0ng"}) == 401
+        assert_relays(peers.client(additional_headers={"Authorization": "Bearer s3cret"}), device)
+        assert upgrade_status(server, server.client_url, additional_headers={"Authorization": "Bearer wr0ng"}) == 401
         assert server.clients()[0].identity is None
     logged = "".join(str(vars(record)) for record in caplog.records if record.name == "cuttlefish_signaling")
     assert "refused client" in logged
@@ -117,12 +119,12 @@ def test_tokens_for_some_roles_only(caplog: pytest.LogCaptureFixture) -> None:
         (lambda: StaticTokens(["x"], roles=["admin"]), "'admin' is not one of 'device', 'client', 'http'"),
     ],
 )
-def test_tokens_that_are_none(make: Any, words: str) -> None:
+def test_invalid_tokens_are_config_errors(make: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()
 
 
-def issue(name: str, issuer: Any = None) -> tuple[Any, bytes, bytes]:
+def issue_certificate(name: str, issuer: Any = None) -> tuple[Any, bytes, bytes]:
     """A certificate: an authority, or one of it. Returns what to sign with, and certificate and key as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name(
@@ -144,11 +146,11 @@ def issue(name: str, issuer: Any = None) -> tuple[Any, bytes, bytes]:
     return (key, subject), pem, secret
 
 
-def test_client_certificates(tmp_path: Path) -> None:
-    authority, authority_pem, _ = issue("lab authority")
-    _, alice, alice_key = issue("alice", authority)
-    stranger_authority, _, _ = issue("another authority")
-    _, mallory, mallory_key = issue("mallory", stranger_authority)
+def test_client_certificates_are_verified(tmp_path: Path) -> None:
+    authority, authority_pem, _ = issue_certificate("lab authority")
+    _, alice, alice_key = issue_certificate("alice", authority)
+    stranger_authority, _, _ = issue_certificate("another authority")
+    _, mallory, mallory_key = issue_certificate("mallory", stranger_authority)
 
     def authorize(ctx: AuthorizeContext) -> str | None:
         return ctx.peer.certificate
@@ -191,7 +193,7 @@ def answer(server: SignalingServer, path: str = "/devices", **headers: str) -> t
     return found
 
 
-def test_pages_and_names_that_are_allowed() -> None:
+def test_allowed_hosts_and_origins() -> None:
     with SignalingServer(allowed_hosts=["signal.lab"], allowed_origins=["https://panel.lab"]) as server:
         assert answer(server)[0] == 200
         assert answer(server, Host="signal.lab:8443")[0] == 200
@@ -207,7 +209,7 @@ def test_pages_and_names_that_are_allowed() -> None:
         assert answer(server, Host=f"localhost:{server.port}")[0] == 200
 
 
-def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
+def test_device_origin_of_server_host_is_allowed(server: SignalingServer) -> None:
     """docs/protocol.md 3: an origin policy must not lock devices out, and a web page of another host is no device."""
     for origin in (f"https://127.0.0.1:{server.port}", "https://127.0.0.1", "http://127.0.0.1:1"):
         with connect(server.device_url, origin=Origin(origin)):
@@ -234,12 +236,12 @@ def test_a_device_sends_its_own_origin(server: SignalingServer) -> None:
         ({"limits": Limits(write_timeout=0)}, "limits.write_timeout"),
     ],
 )
-def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> None:
+def test_invalid_access_settings_are_config_errors(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         SignalingServer(**settings).start().stop()
 
 
-def test_everybody_s_server_has_to_ask_who_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_nonloopback_host_requires_authorize(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(
         ConfigError, match=r"host: 0\.0\.0\.0 can be reached from other machines.*allow_unauthenticated"
     ):
@@ -255,7 +257,7 @@ def test_everybody_s_server_has_to_ask_who_they_are(caplog: pytest.LogCaptureFix
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
-def test_limits_reach_the_core() -> None:
+def test_limits_are_enforced() -> None:
     limits = Limits(message_per_second=1, message_burst=20, max_clients_per_device=1, max_first_message=500)
     with (
         SignalingServer(limits=limits) as server,
@@ -275,7 +277,7 @@ def test_limits_reach_the_core() -> None:
         assert (stats.too_fast, stats.misbehaved, stats.turned_away) == (1, 1, 1)
 
 
-def test_what_peers_say_is_escaped_in_the_log(server: SignalingServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_peer_strings_are_escaped_in_log(server: SignalingServer, caplog: pytest.LogCaptureFixture) -> None:
     evil = "\x1b[2J\r\nINFO device 'good' registered\u2028\x00"
     # An id has no control characters. Characters that change the direction of writing are none of these.
     name = "cvd\u202e-1"
@@ -306,7 +308,7 @@ with SignalingServer() as server:
 """
 
 
-def test_descriptors_that_are_gone_come_back() -> None:
+def test_accept_recovers_from_descriptor_exhaustion() -> None:
     """The server spins not, says it once a second, and goes on when there are descriptors again."""
     process = subprocess.Popen(
         [sys.executable, "-c", HUNGRY, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -340,7 +342,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_the_command_line_takes_the_descriptors_there_are() -> None:
+def test_cli_raises_descriptor_limit() -> None:
     body = """
     import resource, sys
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))
@@ -353,13 +355,13 @@ def test_the_command_line_takes_the_descriptors_there_are() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 1000
 
 
-def test_5000_connects_in_a_row_leave_an_honest_pair_alone(server: SignalingServer) -> None:
+def test_5000_connects_do_not_disturb_established_pair(server: SignalingServer) -> None:
     with peers_of(server) as peers:
         device = peers.device("honest")
         client = peers.client("honest")
         for _ in range(5000):
             socket.create_connection(("127.0.0.1", server.port), PATIENCE).close()
-        relays(client, device)
+        assert_relays(client, device)
 
 
 KINDS: list[Any] = [None, 1, [], {}, "", "\x00", "\ud800", "x" * 5000]
@@ -377,7 +379,7 @@ HOSTILE = [
 ]
 
 
-def test_200_rows_of_hostile_json(peers: Peers) -> None:
+def test_200_hostile_messages_do_not_disturb_established_pair(peers: Peers) -> None:
     """Each ends its sender, or is answered; an honest pair goes on."""
     assert len(HOSTILE) >= 200
     device, client = peers.device("honest"), peers.client("honest")
@@ -387,6 +389,6 @@ def test_200_rows_of_hostile_json(peers: Peers) -> None:
             heard = json.loads(hostile.recv(timeout=PATIENCE))
             assert "error" in heard or heard["message_type"] == "config", row[:80]
         if number % 50 == 0:
-            relays(client, device)
-    relays(client, device)
+            assert_relays(client, device)
+    assert_relays(client, device)
     assert peers.server.stats().panics == 0

@@ -29,7 +29,7 @@ from cuttlefish_signaling import (
     Tls,
 )
 
-from peers import PATIENCE, peers_of, relays
+from peers import PATIENCE, assert_relays, peers_of
 
 
 def as_async(hook: Any) -> Any:
@@ -47,7 +47,7 @@ both = pytest.mark.parametrize("way", [lambda hook: hook, as_async], ids=["def",
 
 
 @both
-def test_the_filter_is_asked_for_each_client_and_its_result_goes_to_that_client_only(way: Any) -> None:
+def test_filter_is_called_for_each_client(way: Any) -> None:
     asked: list[FilterContext] = []
 
     def show_seat(info: Any, ctx: FilterContext) -> Any:
@@ -57,10 +57,10 @@ def test_the_filter_is_asked_for_each_client_and_its_result_goes_to_that_client_
     with SignalingServer(filter_device_info=way(show_seat)) as server, peers_of(server) as peers:
         peers.device("cvd-1", {"adb": 1})
         for seat in ("left", "right"):
-            client = peers.dial(f"{server.client_url}?seat={seat}", additional_headers={"X-Team": "lab"})
-            client.says({"message_type": "connect", "device_id": "cvd-1"})
-            client.hears()
-            assert client.hears() == {"message_type": "device_info", "device_info": {"adb": 1, "seat": seat}}
+            client = peers.connect(f"{server.client_url}?seat={seat}", additional_headers={"X-Team": "lab"})
+            client.send({"message_type": "connect", "device_id": "cvd-1"})
+            client.receive()
+            assert client.receive() == {"message_type": "device_info", "device_info": {"adb": 1, "seat": seat}}
         assert server.devices()[0].info == {"adb": 1}
     assert [ctx.device_id for ctx in asked] == ["cvd-1", "cvd-1"]
     assert asked[0].client.role == "client"
@@ -69,27 +69,27 @@ def test_the_filter_is_asked_for_each_client_and_its_result_goes_to_that_client_
     assert asked[0].client.headers["x-team"] == asked[0].client.headers["X-Team"] == "lab"
 
 
-def test_without_a_filter_device_info_passes_as_the_bytes_that_came() -> None:
+def test_device_info_without_filter_is_byte_identical() -> None:
     with SignalingServer() as server, peers_of(server) as peers:
-        device = peers.dial(server.device_url)
+        device = peers.connect(server.device_url)
         device.socket.send('{"message_type":"register","device_id":"a","device_info":{"b": 0.10,"a":1E2}}')
-        device.hears()
-        client = peers.knock("a")
-        client.hears()
+        device.receive()
+        client = peers.pending_client("a")
+        client.receive()
         assert client.socket.recv() == '{"message_type":"device_info","device_info":{"b": 0.10,"a":1E2}}'
 
 
 @both
-def test_a_filter_may_refuse(way: Any) -> None:
+def test_filter_may_refuse_client(way: Any) -> None:
     def refuse(info: Any, ctx: FilterContext) -> Any:
         raise Refused("this device is booked")
 
     with SignalingServer(filter_device_info=way(refuse)) as server, peers_of(server) as peers:
         peers.device()
-        client = peers.knock()
-        client.hears()
-        assert client.hears() == {"error": "this device is booked"}
-        assert client.closed() == 1008
+        client = peers.pending_client()
+        client.receive()
+        assert client.receive() == {"error": "this device is booked"}
+        assert client.wait_closed() == 1008
         assert server.hook_errors == []
 
 
@@ -97,7 +97,7 @@ def test_a_filter_may_refuse(way: Any) -> None:
 
 
 @both
-def test_ice_servers_are_asked_for_each_peer(way: Any) -> None:
+def test_ice_servers_hook_is_called_for_each_peer(way: Any) -> None:
     def ice(ctx: IceContext) -> list[Any]:
         return [
             IceServer("turn:turn.lab", username=f"{ctx.role}/{ctx.device_id}/{ctx.peer.address}", credential="c"),
@@ -105,13 +105,13 @@ def test_ice_servers_are_asked_for_each_peer(way: Any) -> None:
         ]
 
     with SignalingServer(ice_servers=way(ice)) as server, peers_of(server) as peers:
-        device = peers.dial(server.device_url)
-        device.says({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.connect(server.device_url)
+        device.send({"message_type": "register", "device_id": "cvd-1"})
         stun = {"urls": ["stun:a.lab", "stuns:b.lab:5349"]}
         turn = {"urls": ["turn:turn.lab"], "username": "device/cvd-1/127.0.0.1", "credential": "c"}
-        assert device.hears() == {"message_type": "config", "ice_servers": [turn, stun]}
-        client = peers.knock()
-        assert client.hears()["ice_servers"] == [{**turn, "username": "client/cvd-1/127.0.0.1"}, stun]
+        assert device.receive() == {"message_type": "config", "ice_servers": [turn, stun]}
+        client = peers.pending_client()
+        assert client.receive()["ice_servers"] == [{**turn, "username": "client/cvd-1/127.0.0.1"}, stun]
         with urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE) as answer:
             config = json.load(answer)
         assert config["ice_servers"][0]["username"] == "client/None/127.0.0.1"
@@ -128,12 +128,12 @@ def test_ice_servers_are_asked_for_each_peer(way: Any) -> None:
         ([object()], "ice_servers: cannot be written as JSON"),
     ],
 )
-def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> None:
+def test_invalid_ice_servers_result_names_entry(result: Any, named: str) -> None:
     with SignalingServer(ice_servers=lambda ctx: result) as server, peers_of(server) as peers:
-        device = peers.dial(server.device_url)
-        device.says({"message_type": "register", "device_id": "cvd-1"})
-        assert device.hears() == {"error": "Internal error"}
-        assert device.closed() == 1011
+        device = peers.connect(server.device_url)
+        device.send({"message_type": "register", "device_id": "cvd-1"})
+        assert device.receive() == {"error": "Internal error"}
+        assert device.wait_closed() == 1011
         (failure,) = server.hook_errors
         assert failure.hook == "ice_servers"
         assert isinstance(failure.error, ConfigError)
@@ -142,7 +142,7 @@ def test_rubbish_from_ice_servers_names_the_entry(result: Any, named: str) -> No
 
 
 @both
-def test_a_grant_hides_the_other_devices(way: Any) -> None:
+def test_grant_hides_other_devices(way: Any) -> None:
     def by_team(ctx: AuthorizeContext) -> Grant | str:
         team = ctx.query.get("team")
         return Grant({"team": team}, devices=[f"{team}-*"]) if team else "operator"
@@ -155,20 +155,20 @@ def test_a_grant_hides_the_other_devices(way: Any) -> None:
         assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
         heard = {}
         for name in ("blue-1", "blue-2"):  # One that is there, one that is not.
-            client = peers.dial(f"{server.client_url}?team=red")
-            client.says({"message_type": "connect", "device_id": name})
-            heard[name] = [client.hears(), client.hears(), client.closed()]
+            client = peers.connect(f"{server.client_url}?team=red")
+            client.send({"message_type": "connect", "device_id": name})
+            heard[name] = [client.receive(), client.receive(), client.wait_closed()]
         assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]
-        client = peers.dial(f"{server.client_url}?team=red")
-        client.says({"message_type": "connect", "device_id": "red-1"})
-        assert [client.hears()["message_type"], client.hears()["device_info"]] == ["config", "red-1"]
+        client = peers.connect(f"{server.client_url}?team=red")
+        client.send({"message_type": "connect", "device_id": "red-1"})
+        assert [client.receive()["message_type"], client.receive()["device_info"]] == ["config", "red-1"]
         assert server.clients("red-1")[0].identity == {"team": "red"}
-        device = peers.dial(f"{server.device_url}?team=red")
-        device.says({"message_type": "register", "device_id": "blue-1"})
-        assert device.hears() == {"error": "Not authorized"}
+        device = peers.connect(f"{server.device_url}?team=red")
+        device.send({"message_type": "register", "device_id": "blue-1"})
+        assert device.receive() == {"error": "Not authorized"}
 
 
-def test_a_token_may_stand_for_a_grant() -> None:
+def test_token_may_map_to_grant() -> None:
     tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"])}, roles=["http"])
     with SignalingServer(authorize=tokens) as server, peers_of(server) as peers:
         for name in ("alice-1", "bob-1"):
@@ -188,7 +188,7 @@ def test_a_token_may_stand_for_a_grant() -> None:
         (7, "must be a list of strings, got 7"),
     ],
 )
-def test_a_grant_that_makes_no_sense(devices: Any, words: str) -> None:
+def test_invalid_grant_is_config_error(devices: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"Grant\.devices: {words}"):
         Grant("alice", devices=devices)
 
@@ -201,7 +201,7 @@ def test_a_grant_that_makes_no_sense(devices: Any, words: str) -> None:
         (KeyError("a secret detail"), 500, "Internal error"),
     ],
 )
-def test_ice_servers_that_are_refused(error: Exception, status: int, reason: str) -> None:
+def test_ice_servers_refusal_reaches_peer(error: Exception, status: int, reason: str) -> None:
     def ice(ctx: IceContext) -> Any:
         raise error
 
@@ -210,17 +210,17 @@ def test_ice_servers_that_are_refused(error: Exception, status: int, reason: str
             urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE)
         assert http.value.code == status
         assert json.load(http.value) == {"error": reason}
-        device = peers.dial(server.device_url)
-        device.says({"message_type": "register", "device_id": "cvd-1"})
-        assert device.hears() == {"error": reason}
-        assert device.closed() == (1011 if status == 500 else 1008)
+        device = peers.connect(server.device_url)
+        device.send({"message_type": "register", "device_id": "cvd-1"})
+        assert device.receive() == {"error": reason}
+        assert device.wait_closed() == (1011 if status == 500 else 1008)
 
 
-def test_a_renewal_that_fails_takes_nothing_away_from_a_device() -> None:
+def test_failed_ice_renewal_keeps_device_connected() -> None:
     with SignalingServer() as server, peers_of(server) as peers:
         device, client = peers.device(), peers.client()
         server.set_ice_servers(lambda ctx: 1 / 0)
-        relays(client, device)
+        assert_relays(client, device)
         wait_for_failure(server)
         assert isinstance(server.hook_errors[0].error, ZeroDivisionError)
 
@@ -229,7 +229,7 @@ def test_a_renewal_that_fails_takes_nothing_away_from_a_device() -> None:
 
 
 @both
-def test_authorize_sees_every_request_and_its_identity_goes_on(way: Any) -> None:
+def test_authorize_sees_each_request_and_sets_identity(way: Any) -> None:
     asked: list[AuthorizeContext] = []
 
     def check(ctx: AuthorizeContext) -> Any:
@@ -264,14 +264,14 @@ def test_authorize_sees_every_request_and_its_identity_goes_on(way: Any) -> None
         (Refused("who?", status=401), 401, "who?"),
     ],
 )
-def test_authorize_refuses_before_the_upgrade(error: Refused, status: int, reason: str) -> None:
+def test_authorize_refuses_before_upgrade(error: Refused, status: int, reason: str) -> None:
     def refuse(ctx: AuthorizeContext) -> None:
         raise error
 
     with SignalingServer(authorize=refuse) as server, peers_of(server) as peers:
         for url in (server.device_url, server.client_url):
             with pytest.raises(InvalidStatus) as refused:
-                peers.dial(url)
+                peers.connect(url)
             response = refused.value.response
             assert response.status_code == status
             assert json.loads(response.body or b"") == {"error": reason}
@@ -284,10 +284,10 @@ def test_authorize_refuses_before_the_upgrade(error: Refused, status: int, reaso
 
 
 @pytest.mark.parametrize("answer", [True, False, object(), float("nan")])
-def test_an_identity_that_is_none_lets_nobody_in(answer: Any) -> None:
+def test_invalid_identity_refuses_connection(answer: Any) -> None:
     with SignalingServer(authorize=lambda ctx: answer) as server, peers_of(server) as peers:
         with pytest.raises(InvalidStatus) as refused:
-            peers.dial(server.device_url)
+            peers.connect(server.device_url)
         assert refused.value.response.status_code == 500
         (failure,) = server.hook_errors
         assert isinstance(failure.error, HookResultError)
@@ -297,7 +297,7 @@ def test_an_identity_that_is_none_lets_nobody_in(answer: Any) -> None:
 
 
 @both
-def test_a_hook_that_raises_costs_its_peer_only(way: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_hook_exception_closes_only_its_peer(way: Any, caplog: pytest.LogCaptureFixture) -> None:
     def show(info: Any, ctx: FilterContext) -> Any:
         if ctx.client.query:
             raise KeyError("a bug in the user's hook")
@@ -305,12 +305,12 @@ def test_a_hook_that_raises_costs_its_peer_only(way: Any, caplog: pytest.LogCapt
 
     with SignalingServer(filter_device_info=way(show)) as server, peers_of(server) as peers:
         device, client = peers.device(), peers.client()
-        unlucky = peers.dial(f"{server.client_url}?x=1")
-        unlucky.says({"message_type": "connect", "device_id": "cvd-1"})
-        assert unlucky.hears()["message_type"] == "config"
-        assert unlucky.hears() == {"error": "Internal error"}
-        assert unlucky.closed() == 1011
-        relays(client, device)
+        unlucky = peers.connect(f"{server.client_url}?x=1")
+        unlucky.send({"message_type": "connect", "device_id": "cvd-1"})
+        assert unlucky.receive()["message_type"] == "config"
+        assert unlucky.receive() == {"error": "Internal error"}
+        assert unlucky.wait_closed() == 1011
+        assert_relays(client, device)
         peers.client()
         (failure,) = server.hook_errors
         assert (failure.hook, failure.device_id) == ("filter_device_info", "cvd-1")
@@ -325,13 +325,13 @@ def test_a_hook_that_raises_costs_its_peer_only(way: Any, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("rubbish", [object(), {1, 2}, float("inf")])
-def test_a_filter_that_returns_rubbish(rubbish: Any) -> None:
+def test_unserializable_filter_result_is_hook_result_error(rubbish: Any) -> None:
     with SignalingServer(filter_device_info=lambda info, ctx: rubbish) as server, peers_of(server) as peers:
         peers.device()
-        client = peers.knock()
-        client.hears()
-        assert client.hears() == {"error": "Internal error"}
-        assert client.closed() == 1011
+        client = peers.pending_client()
+        client.receive()
+        assert client.receive() == {"error": "Internal error"}
+        assert client.wait_closed() == 1011
         assert isinstance(server.hook_errors[0].error, HookResultError)
 
 
@@ -344,7 +344,7 @@ def wait_for_failure(server: SignalingServer, count: int = 1) -> None:
 
 
 @both
-def test_a_hook_that_hangs_is_given_up(way: Any) -> None:
+def test_hanging_hook_times_out(way: Any) -> None:
     release, cancelled = threading.Event(), threading.Event()
 
     def hang(info: Any, ctx: FilterContext) -> Any:
@@ -362,15 +362,15 @@ def test_a_hook_that_hangs_is_given_up(way: Any) -> None:
         with SignalingServer(filter_device_info=hook, hook_timeout=0.2) as server, peers_of(server) as peers:
             device = peers.device()
             with server.clock.frozen() as clock:
-                hung = [peers.knock() for _ in range(5)]
+                hung = [peers.pending_client() for _ in range(5)]
                 # Pings are answered while the hook hangs.
-                assert all(client.hears()["message_type"] == "config" for client in hung)
+                assert all(client.receive()["message_type"] == "config" for client in hung)
                 assert hung[0].socket.ping().wait(PATIENCE)
                 assert device.socket.ping().wait(PATIENCE)
                 clock.advance(0.2)
             for client in hung:
-                assert client.hears() == {"error": "Internal error"}
-                assert client.closed() == 1011
+                assert client.receive() == {"error": "Internal error"}
+                assert client.wait_closed() == 1011
             wait_for_failure(server, 5)
             error = server.hook_errors[0].error
             assert isinstance(error, HookTimeoutError)
@@ -382,7 +382,7 @@ def test_a_hook_that_hangs_is_given_up(way: Any) -> None:
         release.set()
 
 
-def test_more_hooks_hang_than_there_are_threads() -> None:
+def test_hanging_hooks_do_not_exceed_hook_threads() -> None:
     release = threading.Event()
 
     def ice(ctx: IceContext) -> Any:
@@ -393,15 +393,15 @@ def test_more_hooks_hang_than_there_are_threads() -> None:
     try:
         with SignalingServer(ice_servers=ice, hook_timeout=0.3, limits=limits) as server, peers_of(server) as peers:
             for number in range(4):
-                device = peers.dial(server.device_url)
-                device.says({"message_type": "register", "device_id": f"cvd-{number}"})
-                assert device.hears() == {"error": "Internal error"}
+                device = peers.connect(server.device_url)
+                device.send({"message_type": "register", "device_id": f"cvd-{number}"})
+                assert device.receive() == {"error": "Internal error"}
             assert sum(t.name.startswith("cuttlefish-hook") for t in threading.enumerate()) == 2
     finally:
         release.set()
 
 
-def test_a_device_relays_while_a_hook_of_others_hangs() -> None:
+def test_established_pair_relays_while_other_hook_hangs() -> None:
     release = threading.Event()
 
     def show(info: Any, ctx: FilterContext) -> Any:
@@ -412,14 +412,14 @@ def test_a_device_relays_while_a_hook_of_others_hangs() -> None:
     try:
         with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
             device, client = peers.device(), peers.client()
-            hung = peers.dial(f"{server.client_url}?hang")
-            hung.says({"message_type": "connect", "device_id": "cvd-1"})
-            hung.says({"message_type": "forward", "payload": "patience"})
-            hung.hears()
-            relays(client, device)
+            hung = peers.connect(f"{server.client_url}?hang")
+            hung.send({"message_type": "connect", "device_id": "cvd-1"})
+            hung.send({"message_type": "forward", "payload": "patience"})
+            hung.receive()
+            assert_relays(client, device)
             release.set()
-            assert hung.hears()["message_type"] == "device_info"
-            assert device.hears() == {"message_type": "client_msg", "client_id": 2, "payload": "patience"}
+            assert hung.receive()["message_type"] == "device_info"
+            assert device.receive() == {"message_type": "client_msg", "client_id": 2, "payload": "patience"}
     finally:
         release.set()
 
@@ -427,7 +427,7 @@ def test_a_device_relays_while_a_hook_of_others_hangs() -> None:
 # Where they run ------------------------------------------------------------------------------------------------------
 
 
-def test_an_async_hook_runs_on_the_loop_that_started_the_server() -> None:
+def test_async_hook_runs_on_loop_that_started_server() -> None:
     loops: list[Any] = []
 
     async def ice(ctx: IceContext) -> list[Any]:
@@ -445,7 +445,7 @@ def test_an_async_hook_runs_on_the_loop_that_started_the_server() -> None:
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_an_async_hook_without_a_loop_gets_one_of_ours() -> None:
+def test_async_hook_without_loop_runs_on_hook_loop() -> None:
     threads: list[str] = []
 
     async def ice(ctx: IceContext) -> list[Any]:
@@ -458,7 +458,7 @@ def test_an_async_hook_without_a_loop_gets_one_of_ours() -> None:
     assert threads == ["cuttlefish-hook-loop"] * 2
 
 
-def test_many_async_hooks_wait_at_once() -> None:
+def test_async_hooks_run_concurrently() -> None:
     """With one thread: a coroutine that waits does not keep it."""
     arrived: list[int] = []
 
@@ -470,11 +470,11 @@ def test_many_async_hooks_wait_at_once() -> None:
 
     limits = Limits(hook_threads=1)
     with SignalingServer(ice_servers=ice, limits=limits) as server, peers_of(server) as peers:
-        devices = [peers.dial(server.device_url) for _ in range(20)]
+        devices = [peers.connect(server.device_url) for _ in range(20)]
         for number, device in enumerate(devices):
-            device.says({"message_type": "register", "device_id": f"cvd-{number}"})
+            device.send({"message_type": "register", "device_id": f"cvd-{number}"})
         for device in devices:
-            assert device.hears()["message_type"] == "config"
+            assert device.receive()["message_type"] == "config"
 
 
 def test_hooks_over_tls() -> None:
@@ -485,19 +485,19 @@ def test_hooks_over_tls() -> None:
         peers_of(server) as peers,
     ):
         peers.device()
-        client = peers.knock()
-        client.hears()
-        assert client.hears() == {"message_type": "device_info", "device_info": "me"}
+        client = peers.pending_client()
+        client.receive()
+        assert client.receive() == {"message_type": "device_info", "device_info": "me"}
 
 
-def test_a_hook_may_stop_the_server() -> None:
+def test_hook_may_stop_server() -> None:
     def stop(ctx: IceContext) -> Any:
         server.stop()
         return []
 
     server = SignalingServer(ice_servers=stop).start()
     with peers_of(server) as peers:
-        device = peers.dial(server.device_url)
-        device.says({"message_type": "register", "device_id": "cvd-1"})
-        assert device.closed() == 1001
+        device = peers.connect(server.device_url)
+        device.send({"message_type": "register", "device_id": "cvd-1"})
+        assert device.wait_closed() == 1001
     assert not server.is_running

@@ -40,7 +40,7 @@ def ask(
         connection.close()
 
 
-def test_listings() -> None:
+def test_device_listing_and_infra_config() -> None:
     with SignalingServer(ice_servers=[IceServer("stun:s.lab")]) as server, peers_of(server) as peers:
         assert ask(server, "GET", "/devices")[:2] == (200, [])
         peers.device('b"\u00e9')
@@ -78,7 +78,7 @@ def test_listings() -> None:
         ("POST", UPGRADE, 405),
     ],
 )
-def test_what_is_no_upgrade(
+def test_invalid_upgrades_are_refused(
     server: SignalingServer, path: str, method: str, headers: dict[str, str], status: int
 ) -> None:
     told, body, answered = ask(server, method, path, headers)
@@ -103,14 +103,14 @@ def test_what_is_no_upgrade(
         ("PUT", "/nowhere", 404),
     ],
 )
-def test_what_is_not_there(server: SignalingServer, method: str, path: str, status: int) -> None:
+def test_unknown_paths_and_methods_are_refused(server: SignalingServer, method: str, path: str, status: int) -> None:
     told, body, _ = ask(server, method, path)
     assert told == status
     assert isinstance(body, dict)
     assert isinstance(body["error"], str)
 
 
-def test_an_answer_survives_what_was_not_read(server: SignalingServer) -> None:
+def test_response_survives_unread_request_head(server: SignalingServer) -> None:
     """Many times, and with the answer read late: a reset would take it back."""
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
@@ -119,7 +119,7 @@ def test_an_answer_survives_what_was_not_read(server: SignalingServer) -> None:
             assert connection.recv(12).startswith(b"HTTP/1.1 4")
 
 
-def raw(server: SignalingServer, request: bytes) -> bytes:
+def raw_response(server: SignalingServer, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
@@ -147,12 +147,12 @@ def raw(server: SignalingServer, request: bytes) -> bytes:
         (UPGRADE_OF_OLD, b"400"),
     ],
 )
-def test_requests_that_are_none(server: SignalingServer, request_: bytes, status: bytes) -> None:
-    answer = raw(server, request_)
+def test_invalid_request_heads_are_refused(server: SignalingServer, request_: bytes, status: bytes) -> None:
+    answer = raw_response(server, request_)
     assert answer.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status)), answer[:200]
 
 
-def test_an_answer_is_not_taken_back_by_what_was_not_read(server: SignalingServer) -> None:
+def test_response_survives_unread_request_data(server: SignalingServer) -> None:
     """Closing a socket with unread input resets it, and the answer on the way with it."""
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
@@ -165,7 +165,7 @@ def test_an_answer_is_not_taken_back_by_what_was_not_read(server: SignalingServe
 
 
 @pytest.mark.parametrize("sent", [b"GET /register_dev", b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
-def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
+def test_request_head_timeout_closes_connection(sent: bytes) -> None:
     limits = Limits(request_head_timeout=0.2)
     with SignalingServer(limits=limits) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
@@ -183,24 +183,24 @@ def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
         (None, None),
     ],
 )
-def test_sub_protocols(server: SignalingServer, offered: list[str] | None, chosen: str | None) -> None:
+def test_subprotocol_negotiation(server: SignalingServer, offered: list[str] | None, chosen: str | None) -> None:
     with connect(server.device_url, subprotocols=offered) as device:  # type: ignore[arg-type]
         assert device.subprotocol == chosen
 
 
-def test_no_compression_and_any_origin_for_devices(server: SignalingServer) -> None:
+def test_compression_is_not_negotiated(server: SignalingServer) -> None:
     origin = Origin(f"http://127.0.0.1:{server.port}")
     with connect(server.device_url, origin=origin, compression="deflate") as device:
         assert device.protocol.extensions == []
 
 
-def test_query_strings_are_no_part_of_the_path(server: SignalingServer, peers: Peers) -> None:
-    device = peers.dial(f"{server.device_url}?device=/connect_client&x")
-    device.says({"message_type": "register", "device_id": "a"})
-    assert device.hears()["message_type"] == "config"
+def test_query_string_is_not_part_of_path(server: SignalingServer, peers: Peers) -> None:
+    device = peers.connect(f"{server.device_url}?device=/connect_client&x")
+    device.send({"message_type": "register", "device_id": "a"})
+    assert device.receive()["message_type"] == "config"
 
 
-def test_what_is_sent_right_behind_the_upgrade_is_heard(server: SignalingServer) -> None:
+def test_frame_sent_with_upgrade_is_read(server: SignalingServer) -> None:
     text = b'{"message_type":"register","device_id":"eager"}'
     head = (
         "GET /register_device HTTP/1.1\r\nHost: localhost\r\n"
@@ -212,8 +212,8 @@ def test_what_is_sent_right_behind_the_upgrade_is_heard(server: SignalingServer)
         server.wait_for_device("eager", timeout=PATIENCE)
 
 
-def test_fragments_are_put_together_and_pings_answered_in_between(server: SignalingServer, peers: Peers) -> None:
-    device = peers.dial(server.device_url)
+def test_fragments_are_joined_and_pings_answered_between(server: SignalingServer, peers: Peers) -> None:
+    device = peers.connect(server.device_url)
     pong = threading.Event()
 
     def pieces() -> object:
@@ -224,13 +224,13 @@ def test_fragments_are_put_together_and_pings_answered_in_between(server: Signal
 
     device.socket.send(pieces())  # type: ignore[arg-type]
     assert pong.is_set()
-    assert device.hears()["message_type"] == "config"
+    assert device.receive()["message_type"] == "config"
     assert server.devices()[0].device_id == "\u00e9"
 
 
-def test_fragments_are_counted_as_they_come() -> None:
+def test_fragments_count_towards_max_message_size() -> None:
     limits = Limits(max_message_size=1000)
     with SignalingServer(limits=limits) as server, peers_of(server) as peers:
-        device = peers.dial(server.device_url)
+        device = peers.connect(server.device_url)
         device.socket.send("x" * 400 for _ in range(3))
-        assert device.closed() == 1009
+        assert device.wait_closed() == 1009

@@ -57,7 +57,7 @@ def converse(device: FakeDevice, client: FakeClient) -> None:
     device.recv()
 
 
-def test_entries_tell_what_was_said(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_entry_fields_describe_message(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     began = time.time()
     converse(device, client)
     offer = server.journal.expect("offer")
@@ -76,7 +76,7 @@ def test_entries_tell_what_was_said(server: SignalingServer, device: FakeDevice,
     assert json.loads(register.text)["device_info"] == device.info
 
 
-def test_messages_are_found_by_every_filter(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_messages_matches_each_filter(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     converse(device, client)
     with FakeClient(server) as other:
         other.send({"type": "request-offer"})
@@ -97,9 +97,7 @@ def test_messages_are_found_by_every_filter(server: SignalingServer, device: Fak
         assert len(journal.messages()) == len(journal.entries())
 
 
-def test_expect_waits_for_what_is_still_to_come(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_expect_waits_for_later_message(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     sender = threading.Timer(0.1, lambda: client.send({"type": "request-offer"}))
     sender.start()
     entry = server.journal.expect("request-offer", device="cvd-1", client=1)
@@ -110,9 +108,7 @@ def test_expect_waits_for_what_is_still_to_come(
         server.journal.expect("request-offer", after=entry, timeout=0.05)
 
 
-def test_expect_sees_what_becomes_of_a_message_later(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_expect_sees_later_outcome(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     fault = server.faults.stall().arm()
     client.send({"type": "answer"})
     server.journal.expect("answer")
@@ -127,7 +123,7 @@ def test_expect_sees_what_becomes_of_a_message_later(
     leaving.join()
 
 
-def test_expect_for_coroutines() -> None:
+def test_async_expect() -> None:
     async def main() -> None:
         async with SignalingServer(journal=True) as server:
             with FakeDevice(server) as device, FakeClient(server) as client:
@@ -153,7 +149,7 @@ def test_expect_for_coroutines() -> None:
     asyncio.run(main())
 
 
-def test_a_sequence_is_found_whatever_comes_between(
+def test_expect_sequence_allows_messages_between(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     converse(device, client)
@@ -173,9 +169,7 @@ def test_a_sequence_is_found_whatever_comes_between(
         journal.expect_sequence()
 
 
-def test_expect_none_passes_only_after_its_time(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_expect_none_waits_full_time(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     began = time.monotonic()
     server.journal.expect_none("offer", within=0.2)
     assert time.monotonic() - began >= 0.2
@@ -206,14 +200,14 @@ what was said:
       0.000  cvd-1   ◀───────────────────────────┼────────────── ice-candidate  cvd-1#1"""
 
 
-def test_a_failure_tells_what_came_instead(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_expect_failure_shows_nearest_misses(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     converse(device, client)
     with pytest.raises(ExpectationError) as failed:
         server.journal.expect("offer", device="cvd-1", client=2, timeout=0.05)
     assert re.sub(r"\b\d+\.\d{3}\b", "0.000", str(failed.value)) == GOLDEN
 
 
-def test_a_transcript_shows_faults_refusals_errors_and_ends(
+def test_transcript_shows_faults_refusals_errors_and_closes(
     server: SignalingServer, device: FakeDevice, client: FakeClient
 ) -> None:
     with server.faults.drop(type="offer"):
@@ -246,7 +240,7 @@ def test_a_transcript_shows_faults_refusals_errors_and_ends(
     assert {len(line.split("│")[0]) for line in lines if "│" in line} == {47}, "lanes are aligned"
 
 
-def test_a_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     converse(device, client)
     assert server.journal.transcript("mermaid", client=1) == textwrap.dedent("""\
         sequenceDiagram
@@ -261,7 +255,7 @@ def test_a_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, cl
             p1->>p2: ice-candidate""")
 
 
-def test_a_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     client.send_raw('{"message_type":"forward","payload":{"type":"offer",\n "n":0.10,"n":18446744073709551616.0}}')
     client.send_raw('{"message_type":"forward","payload":{"type":"answer","n":0.10}}')
     device.recv(type="answer")
@@ -274,12 +268,12 @@ def test_a_transcript_as_json_lines(server: SignalingServer, device: FakeDevice,
     assert entries[0]["direction"] == "device->server"
 
 
-def test_an_empty_transcript_says_so(server: SignalingServer) -> None:
+def test_empty_transcript(server: SignalingServer) -> None:
     assert server.journal.transcript() == "(nothing was said)"
     assert server.journal.transcript("jsonl") == ""
 
 
-def test_wrong_filters_say_which_there_are(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_invalid_filter_error_lists_filters(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     journal = server.journal
     with pytest.raises(FilterError, match="unknown filter 'devise'; did you mean 'device'.*direction"):
         journal.messages(devise="cvd-1")  # type: ignore[call-arg]
@@ -320,7 +314,7 @@ def test_wrong_filters_say_which_there_are(server: SignalingServer, device: Fake
 
 
 @pytest.mark.parametrize("method", ["messages", "expect", "expect_none"])
-def test_help_names_every_filter(method: str) -> None:
+def test_help_lists_filters(method: str) -> None:
     text = pydoc.plain(pydoc.render_doc(getattr(Journal, method)))
     names = Filters.__annotations__
     assert len(names) == 7
@@ -330,16 +324,14 @@ def test_help_names_every_filter(method: str) -> None:
     assert [name for name in (*names, "type") if f"{name}:" not in listed] == []
 
 
-def test_without_a_journal_it_says_so() -> None:
+def test_journal_off_is_error() -> None:
     with SignalingServer() as server, pytest.raises(JournalOffError, match=r"SignalingServer\(journal=True\)"):
         _ = server.journal
     with pytest.raises(NotRunningError, match="has not been started"):
         _ = SignalingServer(journal=True).journal
 
 
-def test_a_journal_can_be_read_when_the_server_has_stopped(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
+def test_journal_is_readable_after_stop(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     converse(device, client)
     server.stop()
     assert server.journal.expect("answer").type == "answer"
@@ -354,7 +346,7 @@ def test_a_journal_can_be_read_when_the_server_has_stopped(
     assert server.journal.count == 0 < first, "another run, another journal"
 
 
-def test_what_is_forgotten_is_said() -> None:
+def test_expect_failure_counts_evicted_entries() -> None:
     with SignalingServer(journal=True, limits=Limits(journal_entries=3)) as server, FakeDevice(server) as device:
         with FakeClient(server) as client:
             converse(device, client)
@@ -364,7 +356,9 @@ def test_what_is_forgotten_is_said() -> None:
                 server.journal.expect("request-offer", timeout=0.01)
 
 
-def test_long_transcripts_are_cut_in_errors(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_long_transcript_is_truncated_in_errors(
+    server: SignalingServer, device: FakeDevice, client: FakeClient
+) -> None:
     for number in range(100):
         client.send(number)
     device.send({"type": "last"}, 1)
@@ -376,7 +370,7 @@ def test_long_transcripts_are_cut_in_errors(server: SignalingServer, device: Fak
     assert len(server.journal.transcript().splitlines()) > 100
 
 
-def test_entries_read_well(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
+def test_entry_str_and_repr(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
     converse(device, client)
     assert str(server.journal.messages("offer")[0]) == "device->client cvd-1#1 offer"
     assert isinstance(server.journal.entries()[0], Entry)

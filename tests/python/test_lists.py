@@ -12,19 +12,19 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer
 
-from peers import PATIENCE, Packets, Peers, peers_of
-from polled import ask
+from peers import PATIENCE, Peers, SeqpacketPeer, peers_of
+from polled import request_json
 
 
-def test_an_empty_filter_is_no_filter(server: SignalingServer, peers: Peers) -> None:
+def test_empty_filter_matches_all(server: SignalingServer, peers: Peers) -> None:
     peers.device("a", {"group_id": "lab"})
     peers.device("b")
     both = ["a", "b"]
     for query in ("groupId=", "owner=", "groupId=&owner=", "groupId=lab&groupId="):
-        assert ask(server, f"/devices?format=ids&{query}") == (200, both), query
-    assert ask(server, "/devices?format=ids&groupId=lab&owner=") == (200, ["a"])
-    assert ask(server, "/devices?format=ids&groupId=default") == (200, [])
-    assert ask(server, "/devices?format=ids&owner=alice") == (200, [])
+        assert request_json(server, f"/devices?format=ids&{query}") == (200, both), query
+    assert request_json(server, "/devices?format=ids&groupId=lab&owner=") == (200, ["a"])
+    assert request_json(server, "/devices?format=ids&groupId=default") == (200, [])
+    assert request_json(server, "/devices?format=ids&owner=alice") == (200, [])
 
 
 @pytest.mark.parametrize(
@@ -45,34 +45,32 @@ def test_an_empty_filter_is_no_filter(server: SignalingServer, peers: Peers) -> 
         ({"group_id": "two\u2028lines"}, ""),
     ],
 )
-def test_the_group_of_a_device_that_was_not_announced(
-    server: SignalingServer, peers: Peers, info: Any, group: str
-) -> None:
+def test_group_is_read_from_device_info(server: SignalingServer, peers: Peers, info: Any, group: str) -> None:
     peers.device("a", info)
     entry = {"device_id": "a", "group_name": group, "adb_port": 0}
-    assert ask(server, "/devices") == (200, [entry])
-    assert ask(server, "/devices/a") == (200, {**entry, "registration_info": info})
+    assert request_json(server, "/devices") == (200, [entry])
+    assert request_json(server, "/devices/a") == (200, {**entry, "registration_info": info})
     assert [device.group_name for device in server.devices()] == [group]
     if group:
-        assert ask(server, f"/devices?groupId={urllib.parse.quote(group)}") == (200, [entry])
+        assert request_json(server, f"/devices?groupId={urllib.parse.quote(group)}") == (200, [entry])
 
 
-def test_an_announced_group_comes_before_that_of_the_device_info(tmp_path: Path) -> None:
+def test_pre_registered_group_overrides_device_info(tmp_path: Path) -> None:
     control = tmp_path / "control"
     with SignalingServer(control_socket=control) as server, peers_of(server) as peers:
-        announcer = Packets(control)
+        announcer = SeqpacketPeer(control)
         for device_id, group in (("a", "announced"), ("b", "")):
             devices = [{"id": device_id, "name": "", "adb_port": 0}]
-            announcer.says({"message_type": "pre-register", "group_name": group, "owner": "", "devices": devices})
-            assert announcer.hears()[0]["status"] == "accepted"
+            announcer.send({"message_type": "pre-register", "group_name": group, "owner": "", "devices": devices})
+            assert announcer.receive()[0]["status"] == "accepted"
             peers.device(device_id, {"group_id": "own"})
-            assert announcer.hears()["status"] == "registered"
-        groups = {entry["device_id"]: entry["group_name"] for entry in ask(server, "/devices")[1]}
+            assert announcer.receive()["status"] == "registered"
+        groups = {entry["device_id"]: entry["group_name"] for entry in request_json(server, "/devices")[1]}
         assert groups == {"a": "announced", "b": "own"}
-        announcer.leaves()
+        announcer.close()
 
 
-def test_a_list_does_not_tell_a_group_that_a_hook_may_hide() -> None:
+def test_listing_hides_group_when_filter_hook_is_set() -> None:
     """A list does not call the hook for each device: it shows announced groups, and nothing of device info."""
     groups = []
 
@@ -86,9 +84,9 @@ def test_a_list_does_not_tell_a_group_that_a_hook_may_hide() -> None:
     for hook, shown in ((hide, ""), (rename, "shown")):
         with SignalingServer(filter_device_info=hook) as server, peers_of(server) as peers:
             peers.device("a", {"group_id": "secret"})
-            assert ask(server, "/devices")[1][0]["group_name"] == ""
-            assert ask(server, "/devices?groupId=secret") == (200, [])
-            assert ask(server, "/devices/a")[1]["group_name"] == shown, "what the hook has let through"
+            assert request_json(server, "/devices")[1][0]["group_name"] == ""
+            assert request_json(server, "/devices?groupId=secret") == (200, [])
+            assert request_json(server, "/devices/a")[1]["group_name"] == shown, "what the hook has let through"
             assert server.devices()[0].group_name == "secret", "the server's owner sees all of it"
     assert groups == ["secret"]
 
@@ -106,7 +104,7 @@ def overview(server: SignalingServer, query: str) -> Any:
         connection.close()
 
 
-def test_the_page_for_people_has_the_same_groups() -> None:
+def test_dashboard_shows_same_groups() -> None:
     with SignalingServer(dashboard=True) as server, peers_of(server) as peers:
         peers.device("a", {"group_id": "Lab"})
         peers.device("b")
@@ -119,7 +117,7 @@ def test_the_page_for_people_has_the_same_groups() -> None:
             assert overview(server, "search=secret") == []
 
 
-def test_the_format_of_the_list_is_a_setting() -> None:
+def test_devices_format_sets_default_format() -> None:
     full = [{"device_id": "a", "group_name": "", "adb_port": 0}]
     for settings, default in (({}, full), ({"devices_format": "full"}, full), ({"devices_format": "ids"}, ["a"])):
         with SignalingServer(**settings) as server, peers_of(server) as peers:  # type: ignore[arg-type]
@@ -132,5 +130,5 @@ def test_the_format_of_the_list_is_a_setting() -> None:
                 ("?format=ids", ["a"]),
                 ("?format=ids&format=full", full),
             ):
-                assert ask(server, f"/devices{query}") == (200, listed), (settings, query)
-            assert ask(server, "/devices/a")[1] == {**full[0], "registration_info": None}
+                assert request_json(server, f"/devices{query}") == (200, listed), (settings, query)
+            assert request_json(server, "/devices/a")[1] == {**full[0], "registration_info": None}

@@ -10,7 +10,7 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer, StaticTokens
 
-from peers import PATIENCE, peers_of, relays
+from peers import PATIENCE, assert_relays, peers_of
 
 SAMPLE = re.compile(r'cuttlefish_signaling_([a-z_]+)((?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})?) ([0-9.]+)')
 
@@ -49,12 +49,12 @@ def scrape(server: SignalingServer) -> dict[str, float]:
     return samples
 
 
-def test_what_there_is_and_what_became_of_forwards_is_told() -> None:
+def test_metrics_count_connections_and_forwards() -> None:
     with SignalingServer() as server, peers_of(server) as peers:
         device, client = peers.device("cvd-secret"), peers.client("cvd-secret")
-        relays(client, device)
-        device.says({"message_type": "forward", "client_id": 7, "payload": 1})
-        assert "error" in device.hears()
+        assert_relays(client, device)
+        device.send({"message_type": "forward", "client_id": 7, "payload": 1})
+        assert "error" in device.receive()
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"{server.url}/devices/nobody%2F1", timeout=PATIENCE)
         for path in ("nonsense", "polled_connections/x/messages"):
@@ -79,7 +79,7 @@ def test_what_there_is_and_what_became_of_forwards_is_told() -> None:
     assert told["start_time_seconds"] > 1.7e9
 
 
-def test_metrics_are_for_those_who_may_come_in() -> None:
+def test_metrics_require_authorization() -> None:
     with SignalingServer(authorize=StaticTokens(["s3cret"])) as server:
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{server.url}/metrics", timeout=PATIENCE)
@@ -88,6 +88,6 @@ def test_metrics_are_for_those_who_may_come_in() -> None:
             assert b"unauthorized" in answer.read()
 
 
-def test_it_is_ready_when_it_listens(server: SignalingServer) -> None:
+def test_readyz_is_ok_while_listening(server: SignalingServer) -> None:
     with urllib.request.urlopen(f"{server.url}/readyz", timeout=PATIENCE) as answer:
         assert answer.read() == b'{"status":"ready"}'

@@ -30,18 +30,18 @@ class Peer:
         self.socket: ClientConnection = connect(url, open_timeout=PATIENCE, close_timeout=PATIENCE).__enter__()
         self.expected: deque[dict[str, Any]] = deque()
 
-    def says(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         self.socket.send(json.dumps(message))
 
-    def hears_all(self) -> None:
+    def receive_expected(self) -> None:
         """What it must hear, in order."""
         while self.expected:
             assert json.loads(self.socket.recv(timeout=PATIENCE)) == self.expected.popleft()
 
-    def hears_no_more(self) -> None:
+    def assert_nothing_more(self) -> None:
         """All of it has been heard: the answer to nonsense is the next thing."""
-        self.hears_all()
-        self.says({"message_type": "?"})
+        self.receive_expected()
+        self.send({"message_type": "?"})
         assert json.loads(self.socket.recv(timeout=PATIENCE)) == {"error": "Unknown message type: ?"}
 
 
@@ -83,15 +83,15 @@ class Signaling(RuleBasedStateMachine):
     @rule(target=devices, device_id=IDS, info=PAYLOADS)
     def register(self, device_id: str, info: Any) -> Any:
         device = Device(self.server.device_url, device_id)
-        device.says({"message_type": "register", "device_id": device_id, "device_info": info})
+        device.send({"message_type": "register", "device_id": device_id, "device_info": info})
         if device_id in self.registered:
             # Its holder is alive.
             device.expected.append({"error": f"Device already registered: {device_id}"})
-            device.hears_all()
+            device.receive_expected()
             device.socket.close()
             return multiple()
         device.expected.append(CONFIG)
-        device.hears_all()
+        device.receive_expected()
         device.last = self.last_ids.get(device_id, 0)
         device.info = info  # type: ignore[attr-defined]
         self.registered[device_id] = device
@@ -101,17 +101,17 @@ class Signaling(RuleBasedStateMachine):
     @rule(target=clients, device=devices)
     def connect(self, device: Device) -> Any:
         client = Client(self.server.client_url, device)
-        client.says({"message_type": "connect", "device_id": device.id})
+        client.send({"message_type": "connect", "device_id": device.id})
         client.expected.append(CONFIG)
         current = self.registered.get(device.id)
         if current is None:
             client.expected.append({"error": f"Connection failed: Device not found: '{device.id}'"})
-            client.hears_all()
+            client.receive_expected()
             client.socket.close()
             return multiple()
         client.device = current
         client.expected.append({"message_type": "device_info", "device_info": current.info})  # type: ignore[attr-defined]
-        client.hears_all()
+        client.receive_expected()
         current.last += 1
         client.number = current.last
         current.clients[client.number] = client
@@ -122,44 +122,44 @@ class Signaling(RuleBasedStateMachine):
     def forward_to_device(self, client: Client, payload: Any) -> None:
         if client not in self.everybody:
             return
-        client.says({"message_type": "forward", "payload": payload})
+        client.send({"message_type": "forward", "payload": payload})
         client.device.expected.append({"message_type": "client_msg", "client_id": client.number, "payload": payload})
-        client.device.hears_all()
+        client.device.receive_expected()
 
     @rule(device=devices, number=st.integers(1, 6), payload=PAYLOADS)
     def forward_to_client(self, device: Device, number: int, payload: Any) -> None:
         if device not in self.everybody:
             return
-        device.says({"message_type": "forward", "client_id": number, "payload": payload})
+        device.send({"message_type": "forward", "client_id": number, "payload": payload})
         if (client := device.clients.get(number)) is not None:
             client.expected.append({"message_type": "device_msg", "payload": payload})
-            client.hears_all()
+            client.receive_expected()
         elif number <= device.last:
             device.expected.append({"message_type": "client_disconnected", "client_id": number})
-            device.hears_all()
+            device.receive_expected()
         else:
             device.expected.append({"error": f"Forward failed: Unknown client {number}"})
-            device.hears_all()
+            device.receive_expected()
 
     @rule(client=consumes(clients))
-    def client_leaves(self, client: Client) -> None:
+    def client_disconnects(self, client: Client) -> None:
         if client not in self.everybody:
             return
         client.socket.close()
         self.everybody.remove(client)
         del client.device.clients[client.number]
         client.device.expected.append({"message_type": "client_disconnected", "client_id": client.number})
-        client.device.hears_all()
+        client.device.receive_expected()
 
     @rule(device=consumes(devices))
-    def device_leaves(self, device: Device) -> None:
+    def device_disconnects(self, device: Device) -> None:
         if device not in self.everybody:
             return
         device.socket.close()
         self.everybody.remove(device)
         for client in device.clients.values():
             client.expected.append({"error": "Device disconnected"})
-            client.hears_all()
+            client.receive_expected()
             client.socket.close()
             self.everybody.remove(client)
         # It is out of the table before its clients are told; without clients, nobody tells.
@@ -169,14 +169,14 @@ class Signaling(RuleBasedStateMachine):
             pass
 
     @invariant()
-    def the_server_lists_who_is_there(self) -> None:
+    def listed_peers_match_model(self) -> None:
         assert {device.device_id for device in self.server.devices()} == set(self.registered)
         known = {(device.id, number) for device in self.registered.values() for number in device.clients}
         assert {(client.device_id, client.client_id) for client in self.server.clients()} == known
 
     def teardown(self) -> None:
         for peer in self.everybody:
-            peer.hears_no_more()
+            peer.assert_nothing_more()
         for peer in self.everybody:
             peer.socket.close()
         self.server.stop()

@@ -47,12 +47,12 @@ def test_first(signaling_server, fake_device, fake_client):
 """
 
 
-def test_the_first_test_somebody_writes(pytester: pytest.Pytester) -> None:
+def test_first_test_passes(pytester: pytest.Pytester) -> None:
     suite(pytester, FIRST)
     run(pytester).assert_outcomes(passed=1)
 
 
-def test_each_test_has_its_server_and_a_session_has_one(pytester: pytest.Pytester) -> None:
+def test_function_and_session_scoped_servers(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -80,7 +80,7 @@ def test_each_test_has_its_server_and_a_session_has_one(pytester: pytest.Pyteste
     run(pytester).assert_outcomes(passed=7)
 
 
-def test_settings_and_their_precedence(pytester: pytest.Pytester) -> None:
+def test_settings_precedence(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -121,7 +121,7 @@ def test_settings_and_their_precedence(pytester: pytest.Pytester) -> None:
     run(pytester).assert_outcomes(passed=4)
 
 
-def test_an_override_for_one_module_or_test(pytester: pytest.Pytester) -> None:
+def test_signaling_config_override_in_module(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -138,7 +138,7 @@ def test_an_override_for_one_module_or_test(pytester: pytest.Pytester) -> None:
     run(pytester).assert_outcomes(passed=1)
 
 
-def test_markers_that_make_no_sense(pytester: pytest.Pytester) -> None:
+def test_invalid_markers_are_errors(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -218,7 +218,7 @@ def timeless(output: str) -> str:
     return re.sub(r"\b\d+\.\d{3}\b", "0.000", output)
 
 
-def test_what_a_failure_looks_like(pytester: pytest.Pytester) -> None:
+def test_failure_report_has_transcript(pytester: pytest.Pytester) -> None:
     suite(pytester, FAILING)
     result = run(pytester)
     result.assert_outcomes(failed=1)
@@ -230,7 +230,7 @@ def test_what_a_failure_looks_like(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize(("trace", "failing", "passing"), [("off", 0, 0), ("on-failure", 1, 0), ("always", 1, 1)])
-def test_when_there_is_a_transcript(pytester: pytest.Pytester, trace: str, failing: int, passing: int) -> None:
+def test_signaling_trace_option(pytester: pytest.Pytester, trace: str, failing: int, passing: int) -> None:
     suite(pytester, FIRST + "\n" + FAILING.replace("test_first", "test_failing"))
     result = run(pytester, f"--signaling-trace={trace}", "-rA")
     result.assert_outcomes(passed=1, failed=1)
@@ -267,7 +267,7 @@ def test_after(signaling_server):
 """
 
 
-def test_an_error_in_a_hook_fails_the_test_it_came_in(pytester: pytest.Pytester) -> None:
+def test_hook_error_fails_its_test(pytester: pytest.Pytester) -> None:
     suite(pytester, HOOKS)
     result = run(pytester, "-v")
     result.assert_outcomes(passed=4, errors=1)
@@ -328,7 +328,7 @@ def test_replayed(replay_device):
 """
 
 
-def test_a_device_that_is_lost_fails_the_test(pytester: pytest.Pytester) -> None:
+def test_lost_device_fails_its_test(pytester: pytest.Pytester) -> None:
     suite(pytester, LOSSES)
     pytester.makefile(".jsonl", boot='{"cassette": 1, "device_id": "cvd-1"}')
     result = run(pytester, "-v")
@@ -347,7 +347,7 @@ def test_a_device_that_is_lost_fails_the_test(pytester: pytest.Pytester) -> None
     assert "'cvd-0' is lost" not in result.stdout.str()
 
 
-def test_errors_of_a_server_that_was_started_anew(pytester: pytest.Pytester) -> None:
+def test_hook_error_before_restart_fails_its_test(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -380,7 +380,7 @@ def test_errors_of_a_server_that_was_started_anew(pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_again*", "*ServerFailedError: hook filter_device_info*"])
 
 
-def test_the_same_on_a_session_s_server(pytester: pytest.Pytester) -> None:
+def test_hook_error_on_session_server_fails_its_test(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -412,7 +412,7 @@ def test_the_same_on_a_session_s_server(pytester: pytest.Pytester) -> None:
     assert "good" not in section.partition("short test summary")[0], "another test's words are another test's"
 
 
-def test_async_tests(pytester: pytest.Pytester) -> None:
+def test_async_test_runners(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -487,7 +487,7 @@ def test_xdist_with_4_workers_and_200_tests_in_random_order(pytester: pytest.Pyt
     run(pytester, "-n", "4", "-q", randomly=True).assert_outcomes(passed=200)
 
 
-def test_500_servers_in_one_run_leave_nothing(pytester: pytest.Pytester) -> None:
+def test_500_servers_leak_no_thread_or_descriptor(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """
@@ -519,7 +519,7 @@ def test_500_servers_in_one_run_leave_nothing(pytester: pytest.Pytester) -> None
     run(pytester, "-q").assert_outcomes(passed=502)
 
 
-def test_the_first_failure_stops_the_run_cleanly(pytester: pytest.Pytester) -> None:
+def test_exitfirst_stops_cleanly(pytester: pytest.Pytester) -> None:
     suite(pytester, FAILING + "\n\ndef test_second(signaling_server):\n    pass\n")
     result = run(pytester, "-x")
     result.assert_outcomes(failed=1)
@@ -534,7 +534,7 @@ def test_the_first_failure_stops_the_run_cleanly(pytester: pytest.Pytester) -> N
         "signaling_server.wait_for_device('cvd-9', timeout=None)",
     ],
 )
-def test_ctrl_c_during_a_wait(pytester: pytest.Pytester, wait: str) -> None:
+def test_sigint_interrupts_wait(pytester: pytest.Pytester, wait: str) -> None:
     suite(
         pytester,
         f"""
@@ -564,7 +564,7 @@ def test_ctrl_c_during_a_wait(pytester: pytest.Pytester, wait: str) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_what_leaks_between_tests_is_told_apart(pytester: pytest.Pytester) -> None:
+def test_script_exception_fails_its_test(pytester: pytest.Pytester) -> None:
     """A script of a fake peer that raises fails its test, at teardown."""
     suite(
         pytester,
@@ -588,7 +588,7 @@ def test_what_leaks_between_tests_is_told_apart(pytester: pytest.Pytester) -> No
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_wrong*", "*KeyError: 'mine'*"])
 
 
-def test_cassettes_by_marker(pytester: pytest.Pytester) -> None:
+def test_signaling_cassette_marker(pytester: pytest.Pytester) -> None:
     (pytester.path / "boot.jsonl").write_text(
         '{"cassette": 1, "device_id": "cvd-1", "device_info": {"real": true}}\n'
         '{"from": "client", "client": 4, "payload": {"type": "request-offer"}}\n'
@@ -650,7 +650,9 @@ def test_wait(signaling_server):
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_server_that_runs_already(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+def test_signaling_url_attaches_to_running_server(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
     suite(pytester, ATTACHED)
     with SignalingServer() as server:
         options = []
@@ -669,7 +671,7 @@ def test_a_server_that_runs_already(pytester: pytest.Pytester, monkeypatch: pyte
     )
 
 
-def test_a_server_that_runs_already_with_tls(pytester: pytest.Pytester) -> None:
+def test_signaling_url_with_tls_needs_authority(pytester: pytest.Pytester) -> None:
     suite(pytester, ATTACHED)
     tls = Tls.self_signed()
     authority = pytester.path / "authority.pem"
@@ -684,7 +686,7 @@ def test_a_server_that_runs_already_with_tls(pytester: pytest.Pytester) -> None:
         )
 
 
-def test_nobody_at_that_address(pytester: pytest.Pytester) -> None:
+def test_unreachable_signaling_url_is_error(pytester: pytest.Pytester) -> None:
     suite(pytester, FIRST)
     began = time.monotonic()
     result = run(pytester, "--signaling-url=http://127.0.0.1:1")
@@ -701,7 +703,7 @@ def test_nobody_at_that_address(pytester: pytest.Pytester) -> None:
 # What it costs those who do not use it --------------------------------------------------------------------------------
 
 
-def test_nothing_is_imported_before_a_fixture_is_used(pytester: pytest.Pytester) -> None:
+def test_nothing_is_imported_before_fixture_use(pytester: pytest.Pytester) -> None:
     suite(
         pytester,
         """

@@ -9,7 +9,7 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer
 
-from polled import Polling, ask, forwards, polling, request
+from polled import PolledClient, polled_client, request, request_json, send_forwards
 
 UNKNOWN = {"error": "Error: Unknown connection ID", "type": "error"}
 
@@ -17,10 +17,10 @@ UNKNOWN = {"error": "Error: Unknown connection ID", "type": "error"}
 # Today's polling -----------------------------------------------------------------------------------------------------
 
 
-def test_a_later_start_acknowledges_and_an_earlier_one_is_gone() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 0, 1, 2, 3, 4)
-        client.arrived(0, 1, 2, 3, 4)
+def test_later_start_acknowledges_and_earlier_start_is_410() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 0, 1, 2, 3, 4)
+        client.wait_pending(0, 1, 2, 3, 4)
         assert client.get("start=0") == (200, [0, 1, 2, 3, 4])
         assert client.get("start=0&count=2") == (200, [0, 1]), "kept until it is acknowledged"
         assert client.get("start=2&count=1") == (200, [2])
@@ -39,22 +39,22 @@ def test_a_later_start_acknowledges_and_an_earlier_one_is_gone() -> None:
         assert (stats.accepted, stats.delivered, stats.gone) == (5, 5, 0)
 
 
-def test_a_start_past_the_end_gets_nothing_and_acknowledges_nothing() -> None:
-    with polling() as (_, device, client):
-        forwards(device, 0, 1)
-        client.arrived(0, 1)
+def test_start_past_end_returns_and_acknowledges_nothing() -> None:
+    with polled_client() as (_, device, client):
+        send_forwards(device, 0, 1)
+        client.wait_pending(0, 1)
         for start in (3, 10**18, 10**30):
             assert client.get(f"start={start}") == (200, [])
             assert client.get(f"start={start}&wait=5") == (200, [])
         assert client.get("start=0") == (200, [0, 1])
-        forwards(device, 2)
+        send_forwards(device, 2)
         assert client.get("start=2&wait=10") == (200, [2])
 
 
-def test_messages_that_a_start_has_left_out_are_in_the_books() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 0, 1, 2, 3, 4)
-        client.arrived(0, 1, 2, 3, 4)
+def test_skipped_messages_count_as_gone() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 0, 1, 2, 3, 4)
+        client.wait_pending(0, 1, 2, 3, 4)
         assert client.get("start=0&count=2") == (200, [0, 1])
         assert client.get("start=4") == (200, [4])
         stats = server.stats()
@@ -64,10 +64,10 @@ def test_messages_that_a_start_has_left_out_are_in_the_books() -> None:
 @pytest.mark.parametrize(
     "query", ["count=-1", "start=&count=", "start=&count=-1", "wait=", f"count={10**30}", "start=%30", "x=y"]
 )
-def test_queries_that_ask_for_everything(query: str) -> None:
-    with polling() as (_, device, client):
-        forwards(device, 7, 8)
-        client.arrived(7, 8)
+def test_default_query_values_return_all(query: str) -> None:
+    with polled_client() as (_, device, client):
+        send_forwards(device, 7, 8)
+        client.wait_pending(7, 8)
         assert client.get(query) == (200, [7, 8])
 
 
@@ -79,18 +79,18 @@ NO_NUMBERS = {
 
 
 @pytest.mark.parametrize("query", [f"{key}={value}" for key, values in NO_NUMBERS.items() for value in values])
-def test_queries_that_are_no_numbers(query: str) -> None:
-    with polling() as (_, device, client):
-        forwards(device, 7)
-        client.arrived(7)
+def test_non_numeric_query_is_400(query: str) -> None:
+    with polled_client() as (_, device, client):
+        send_forwards(device, 7)
+        client.wait_pending(7)
         assert client.get(query) == (400, f"{query.split('=')[0]}: must be a number, 0 or more")
         assert client.get("wait=10") == (200, [7])
 
 
-def test_head_fetches_and_acknowledges_nothing() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 7, 8)
-        client.arrived(7, 8)
+def test_head_neither_fetches_nor_acknowledges() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 7, 8)
+        client.wait_pending(7, 8)
         assert request(server, "HEAD", f"{client.path}/messages?start=1&wait=20")[2] == b""
         assert request(server, "HEAD", f"{client.path}/messages?start=2&wait=20")[0] == 200, "nor does it wait"
         assert server.stats().delivered == 0
@@ -99,10 +99,10 @@ def test_head_fetches_and_acknowledges_nothing() -> None:
         assert request(server, "HEAD", f"{client.path}/messages?start=0")[0] == 410
 
 
-def test_all_that_came_before_the_device_left_can_be_fetched_and_then_it_is_404() -> None:
-    with polling() as (server, device, client):
-        forwards(device, *range(5))
-        device.leaves()
+def test_pending_messages_are_fetched_before_404_when_device_left() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, *range(5))
+        device.close()
         found: list[Any] = []
         while len(found) < 5:
             status, payloads = client.get(f"start={len(found)}&count=2&wait=10")
@@ -112,33 +112,36 @@ def test_all_that_came_before_the_device_left_can_be_fetched_and_then_it_is_404(
         assert client.get("start=5&wait=10") == (404, "Device disconnected")
         assert client.get() == (404, "Device disconnected"), "all was fetched"
         assert client.get("start=9") == (404, "Device disconnected")
-        assert ask(server, f"{client.path}/:forward", {"payload": 1}) == (404, {"error": "Device disconnected"})
+        assert request_json(server, f"{client.path}/:forward", {"payload": 1}) == (
+            404,
+            {"error": "Device disconnected"},
+        )
         stats = server.stats()
         assert (stats.accepted, stats.delivered) == (5, 5)
 
 
-def has_left(server: SignalingServer, client: Polling) -> None:
+def wait_device_left(server: SignalingServer, client: PolledClient) -> None:
     """Returns once the connection knows that its device has left."""
-    while ask(server, f"{client.path}/:forward", {"payload": 0}) != (404, {"error": "Device disconnected"}):
+    while request_json(server, f"{client.path}/:forward", {"payload": 0}) != (404, {"error": "Device disconnected"}):
         os.sched_yield()
 
 
-def test_a_poll_without_a_start_ends_when_all_was_fetched() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 7)
-        client.arrived(7)
-        device.leaves()
-        has_left(server, client)
+def test_poll_without_start_is_404_once_all_is_fetched() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 7)
+        client.wait_pending(7)
+        device.close()
+        wait_device_left(server, client)
         assert client.get() == (200, [7])
         assert client.get() == (404, "Device disconnected")
 
 
-def test_a_start_past_the_end_takes_nothing_from_a_client_whose_device_has_left() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 0, 1)
-        client.arrived(0, 1)
-        device.leaves()
-        has_left(server, client)
+def test_start_past_end_acknowledges_nothing_when_device_left() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 0, 1)
+        client.wait_pending(0, 1)
+        device.close()
+        wait_device_left(server, client)
         before = server.stats()
         for start in (2, 5):
             assert client.get(f"start={start}") == (404, "Device disconnected"), "nothing comes after the end"
@@ -149,12 +152,12 @@ def test_a_start_past_the_end_takes_nothing_from_a_client_whose_device_has_left(
         assert (stats.delivered - before.delivered, stats.gone - before.gone) == (1, 1)
 
 
-def test_an_answer_that_was_lost_can_be_asked_for_again_for_as_long_as_a_client_may_stay_away() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 0, 1)
-        client.arrived(0, 1)
-        device.leaves()
-        has_left(server, client)
+def test_last_messages_are_refetchable_until_polled_timeout() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 0, 1)
+        client.wait_pending(0, 1)
+        device.close()
+        wait_device_left(server, client)
         with server.clock.frozen() as clock:
             assert client.get("start=0") == (200, [0, 1])
             clock.advance(20)
@@ -171,63 +174,65 @@ def test_an_answer_that_was_lost_can_be_asked_for_again_for_as_long_as_a_client_
 # The reference's polling ---------------------------------------------------------------------------------------------
 
 
-def test_forward_is_answered_with_what_is_pending() -> None:
-    with polling() as (server, device, client):
-        forwards(device, {"type": "offer"}, None, 1.5)
-        client.arrived({"type": "offer"}, None, 1.5)
+def test_forward_returns_pending_messages() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, {"type": "offer"}, None, 1.5)
+        client.wait_pending({"type": "offer"}, None, 1.5)
         body = {"connection_id": client.id, "payload": "up"}
-        assert ask(server, "/forward", body) == (200, [{"type": "offer"}, None, 1.5])
-        assert device.hears() == {"message_type": "client_msg", "client_id": 1, "payload": "up"}
-        assert ask(server, "/forward", body) == (200, []), "acknowledged as they went out"
-        assert ask(server, "/poll_messages", {"connection_id": client.id}) == (200, [])
+        assert request_json(server, "/forward", body) == (200, [{"type": "offer"}, None, 1.5])
+        assert device.receive() == {"message_type": "client_msg", "client_id": 1, "payload": "up"}
+        assert request_json(server, "/forward", body) == (200, []), "acknowledged as they went out"
+        assert request_json(server, "/poll_messages", {"connection_id": client.id}) == (200, [])
         assert client.get("start=2") == (
             410,
             "start=2: messages before 3 are gone, a later start has acknowledged them",
         )
         assert client.get("start=3") == (200, [])
-        forwards(device, "next")
+        send_forwards(device, "next")
         assert client.get("start=3&wait=10") == (200, ["next"])
-        assert ask(server, f"{client.path}/:forward", {"payload": "down"}) == (200, "ok"), "today's stays as it is"
-        assert [device.hears()["payload"] for _ in range(2)] == ["up", "down"]
+        assert request_json(server, f"{client.path}/:forward", {"payload": "down"}) == (200, "ok"), (
+            "today's stays as it is"
+        )
+        assert [device.receive()["payload"] for _ in range(2)] == ["up", "down"]
         stats = server.stats()
         assert (stats.accepted, stats.gone) == (4 + 3, 0)
 
 
-def test_a_forward_that_is_refused_takes_no_messages() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 7)
-        client.arrived(7)
+def test_refused_forward_takes_no_messages() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 7)
+        client.wait_pending(7)
         for body, status in (
             ({"connection_id": client.id}, 400),
             ({"connection_id": client.id, "payload": "x" * 65_536}, 413),
             ({"connection_id": client.id, "payload": "x" * 300_000}, 413),
         ):
-            assert ask(server, "/forward", body)[0] == status
-        assert ask(server, "/poll_messages", {"connection_id": client.id}) == (200, [7])
+            assert request_json(server, "/forward", body)[0] == status
+        assert request_json(server, "/poll_messages", {"connection_id": client.id}) == (200, [7])
 
 
-def test_the_reference_hears_why_its_connection_is_over_behind_the_text_it_knows() -> None:
-    with polling() as (server, device, client):
-        forwards(device, 7)
-        client.arrived(7)
-        device.leaves()
-        has_left(server, client)
+def test_reference_error_text_has_close_reason() -> None:
+    with polled_client() as (server, device, client):
+        send_forwards(device, 7)
+        client.wait_pending(7)
+        device.close()
+        wait_device_left(server, client)
         over = (401, {"error": "Error: Unknown connection ID: Device disconnected", "type": "error"})
-        assert ask(server, "/forward", {"connection_id": client.id, "payload": 1}) == over
-        assert ask(server, "/poll_messages", {"connection_id": client.id}) == (200, [7])
-        assert ask(server, "/poll_messages", {"connection_id": client.id}) == over
+        assert request_json(server, "/forward", {"connection_id": client.id, "payload": 1}) == over
+        assert request_json(server, "/poll_messages", {"connection_id": client.id}) == (200, [7])
+        assert request_json(server, "/poll_messages", {"connection_id": client.id}) == over
 
 
-def test_a_connection_that_was_not_polled_is_unknown_in_either_dialect() -> None:
-    with polling() as (server, device, client), server.clock.frozen() as clock:
+def test_timed_out_connection_is_unknown_in_both_dialects() -> None:
+    with polled_client() as (server, device, client), server.clock.frozen() as clock:
         clock.advance(40)
-        assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
         assert client.get() == (404, "Unknown connection")
         for path in ("/forward", "/poll_messages"):
-            assert ask(server, path, {"connection_id": client.id, "payload": 1}) == (401, UNKNOWN)
+            assert request_json(server, path, {"connection_id": client.id, "payload": 1}) == (401, UNKNOWN)
 
 
-def test_the_texts_of_the_reference(server: SignalingServer) -> None:
+def test_reference_error_texts(server: SignalingServer) -> None:
     no_device = "No device associated to client"
     for path, body, status, text in (
         ("/connect", {"device_id": 'a"b'}, 404, "Connection failed: Device not found: 'a\"b'"),
@@ -241,4 +246,4 @@ def test_the_texts_of_the_reference(server: SignalingServer) -> None:
         ("/poll_messages", b"[]", 400, "Invalid message format"),
         ("/connect", b"x" * 300_000, 413, "Body too large: at most 262144 bytes"),
     ):
-        assert ask(server, path, body) == (status, {"error": text, "type": "error"}), (path, body)
+        assert request_json(server, path, body) == (status, {"error": text, "type": "error"}), (path, body)

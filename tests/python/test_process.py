@@ -31,7 +31,7 @@ def threads() -> set[str]:
     return set(os.listdir("/proc/self/task"))
 
 
-def left_over(before: set[str]) -> set[str]:
+def leaked_threads(before: set[str]) -> set[str]:
     """Threads that were not there before, and do not go.
 
     `join()`, Python's and Rust's, returns a moment before the kernel takes the thread out of its list: a bare
@@ -59,7 +59,7 @@ def resident_kib(process: int | str = "self") -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 
-def test_1000_rounds_leave_no_thread_no_descriptor_no_port_and_no_memory() -> None:
+def test_1000_start_stop_rounds_leak_nothing() -> None:
     with SignalingServer(workers=2) as server, peers_of(server) as peers:
         peers.device()
         peers.client()
@@ -77,7 +77,7 @@ def test_1000_rounds_leave_no_thread_no_descriptor_no_port_and_no_memory() -> No
                     peers.device()
                     peers.client()
     gc.collect()
-    assert left_over(before) == set()
+    assert leaked_threads(before) == set()
     assert descriptors() == open_before
     # Once the allocator is warm: less than a KiB for each of the last 500 rounds, where one that leaks has tens.
     assert resident_kib() - memory[2] < 500, [*memory, resident_kib()]
@@ -86,13 +86,13 @@ def test_1000_rounds_leave_no_thread_no_descriptor_no_port_and_no_memory() -> No
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_server_that_nobody_visits_has_one_thread() -> None:
+def test_idle_server_has_one_thread() -> None:
     before = threads()
     with SignalingServer(), SignalingServer():
         assert len(threads() - before) == 2
 
 
-def test_rounds_with_hooks_leave_no_thread() -> None:
+def test_start_stop_rounds_with_hooks_leak_nothing() -> None:
     async def ice(ctx: object) -> list[object]:
         await asyncio.sleep(0)
         return []
@@ -105,11 +105,11 @@ def test_rounds_with_hooks_leave_no_thread() -> None:
             peers.device()
             peers.client()
     gc.collect()
-    assert left_over(before) == set()
+    assert leaked_threads(before) == set()
     assert descriptors() == open_before
 
 
-def test_a_server_stopped_amid_traffic_leaves_nothing() -> None:
+def test_stop_with_open_handshakes_leaks_nothing() -> None:
     before = threads()
     server = SignalingServer().start()
     raw = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
@@ -118,7 +118,7 @@ def test_a_server_stopped_amid_traffic_leaves_nothing() -> None:
     began = time.monotonic()
     server.stop()
     assert time.monotonic() - began < 10
-    assert left_over(before) == set()
+    assert leaked_threads(before) == set()
     for one in raw:
         one.settimeout(PATIENCE)
         try:
@@ -128,7 +128,7 @@ def test_a_server_stopped_amid_traffic_leaves_nothing() -> None:
         one.close()
 
 
-def test_stop_while_a_hook_hangs_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_is_bounded_while_hook_hangs(caplog: pytest.LogCaptureFixture) -> None:
     release = threading.Event()
     asked = threading.Event()
 
@@ -140,19 +140,19 @@ def test_stop_while_a_hook_hangs_is_bounded(caplog: pytest.LogCaptureFixture) ->
     try:
         server = SignalingServer(ice_servers=hang, stop_timeout=0.2).start()
         with peers_of(server) as peers:
-            device = peers.dial(server.device_url)
-            device.says({"message_type": "register", "device_id": "cvd-1"})
+            device = peers.connect(server.device_url)
+            device.send({"message_type": "register", "device_id": "cvd-1"})
             assert asked.wait(PATIENCE)
             began = time.monotonic()
             server.stop()
             assert time.monotonic() - began < 5
-            assert device.closed() == 1001
+            assert device.wait_closed() == 1001
         assert any("a hook hangs" in record.getMessage() for record in caplog.records)
     finally:
         release.set()
 
 
-def test_stop_while_a_coroutine_hangs_is_bounded() -> None:
+def test_stop_is_bounded_while_async_hook_hangs() -> None:
     before = threads()
     asked = threading.Event()
 
@@ -163,18 +163,18 @@ def test_stop_while_a_coroutine_hangs_is_bounded() -> None:
 
     server = SignalingServer(ice_servers=hang).start()
     with peers_of(server) as peers:
-        device = peers.dial(server.device_url)
-        device.says({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.connect(server.device_url)
+        device.send({"message_type": "register", "device_id": "cvd-1"})
         assert asked.wait(PATIENCE)
         server.stop()
-        assert device.closed() == 1001
-        device.leaves()
+        assert device.wait_closed() == 1001
+        device.close()
     gc.collect()
     assert {thread.name for thread in threading.enumerate() if "cuttlefish" in thread.name} == set()
-    assert left_over(before) == set()
+    assert leaked_threads(before) == set()
 
 
-def test_stop_with_a_peer_that_does_not_answer_is_bounded() -> None:
+def test_stop_is_bounded_with_unresponsive_peer() -> None:
     with SignalingServer() as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(
             b"GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -186,7 +186,7 @@ def test_stop_with_a_peer_that_does_not_answer_is_bounded() -> None:
         assert time.monotonic() - began < 5
 
 
-def test_stop_from_other_threads_at_once() -> None:
+def test_concurrent_stops_return() -> None:
     server = SignalingServer().start()
     stoppers = [threading.Thread(target=server.stop) for _ in range(8)]
     for stopper in stoppers:
@@ -197,7 +197,7 @@ def test_stop_from_other_threads_at_once() -> None:
     assert not server.is_running
 
 
-def test_a_server_that_is_forgotten_stops() -> None:
+def test_garbage_collected_server_stops() -> None:
     before = threads()
     server = SignalingServer().start()
     port = server.port
@@ -205,7 +205,7 @@ def test_a_server_that_is_forgotten_stops() -> None:
         del server
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
-    assert left_over(before) == set()
+    assert leaked_threads(before) == set()
 
 
 EXITS = """
@@ -249,7 +249,7 @@ elif way == "hanging hook":
 @pytest.mark.parametrize(
     ("way", "status"), [("end", 0), ("sys.exit", 3), ("exception", 1), ("waiting thread", 0), ("hanging hook", 0)]
 )
-def test_exits_without_stop_end_cleanly(way: str, status: int) -> None:
+def test_exit_without_stop_is_clean(way: str, status: int) -> None:
     """Ten exits for each of five ways."""
     running = [
         subprocess.Popen([sys.executable, "-c", EXITS, way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -277,7 +277,7 @@ def test_exits_without_stop_end_cleanly(way: str, status: int) -> None:
         "server.serve_forever()",
     ],
 )
-def test_ctrl_c_ends_every_wait(wait: str) -> None:
+def test_sigint_interrupts_each_wait(wait: str) -> None:
     body = f"""
     import asyncio, os, signal, sys
     from cuttlefish_signaling import SignalingServer
@@ -314,7 +314,7 @@ def test_ctrl_c_ends_every_wait(wait: str) -> None:
         assert output == "interrupted\n" or "KeyboardInterrupt" in errors, errors
 
 
-def test_a_fork_says_so_at_once_and_the_parent_goes_on() -> None:
+def test_forked_child_gets_error_and_parent_continues() -> None:
     body = """
     import os, sys
     from cuttlefish_signaling import ForkedError, SignalingServer
@@ -351,7 +351,7 @@ def in_child(server: SignalingServer, answer: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_multiprocessing_by_fork_says_so_too(server: SignalingServer) -> None:
+def test_multiprocessing_fork_gets_forked_error(server: SignalingServer) -> None:
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
     child = context.Process(target=in_child, args=(server, answer))
@@ -367,7 +367,7 @@ def ask_for_a_server(answer: object) -> None:
         answer.put(mine.devices())  # type: ignore[attr-defined]
 
 
-def test_multiprocessing_by_spawn_has_servers_of_its_own_and_gets_none_of_ours(server: SignalingServer) -> None:
+def test_multiprocessing_spawn_has_its_own_servers(server: SignalingServer) -> None:
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     with pytest.raises(TypeError, match=r"cannot be copied or sent to another process; send server\.url"):
@@ -379,7 +379,7 @@ def test_multiprocessing_by_spawn_has_servers_of_its_own_and_gets_none_of_ours(s
     assert child.exitcode == 0
 
 
-def test_a_subinterpreter_is_refused_and_the_main_one_goes_on() -> None:
+def test_import_in_subinterpreter_is_refused() -> None:
     body = """
     try:
         import _interpreters as interpreters
@@ -424,7 +424,7 @@ with connect(url + "/register_device") as d, connect(url + "/connect_client") as
 """
 
 
-def test_relaying_goes_on_while_python_holds_the_gil_for_2_seconds() -> None:
+def test_relay_continues_while_gil_is_held() -> None:
     libc = ctypes.PyDLL(None)  # Calls without releasing the GIL.
     with SignalingServer() as server:
         pair = subprocess.Popen(
@@ -469,7 +469,7 @@ with SignalingServer() as server:
 """
 
 
-def test_memory_goes_back_when_many_have_left() -> None:
+def test_memory_is_returned_after_disconnects() -> None:
     with companion(SERVER) as server:  # A process of its own: what other tests have left free would hide the growth.
         port = server.stdout.readline().strip()
         before = resident_kib(server.pid)
@@ -496,7 +496,7 @@ def companion(program: str, *arguments: str) -> Iterator[Any]:
         process.communicate()
 
 
-def test_no_python_api_is_named_below_the_bindings() -> None:
+def test_core_does_not_name_python_api() -> None:
     root = Path(__file__).parents[2] / "src"
     files = [file for file in root.rglob("*.rs") if "bindings" not in file.parts and file.name != "bindings.rs"]
     assert len(files) > 10

@@ -83,7 +83,7 @@ def operator() -> Iterator[Operator]:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_device_comes_back_after_each_close(operator: Operator, profile: Literal["legacy", "current"]) -> None:
+def test_device_reconnects_after_each_close(operator: Operator, profile: Literal["legacy", "current"]) -> None:
     with FakeDevice(operator.url, profile=profile, backoff=BACKOFF) as device:
         for times in (1, 2, 3):
             operator.next().close(1008, "sent away")
@@ -93,7 +93,7 @@ def test_a_device_comes_back_after_each_close(operator: Operator, profile: Liter
             device.wait_reconnected(4, timeout=0.05)
 
 
-def test_failures_double_the_wait_and_a_close_resets_it(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backoff_doubles_on_failure_and_resets_on_close(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     reconnect = AsyncFakeDevice._reconnect
 
@@ -114,7 +114,7 @@ def test_failures_double_the_wait_and_a_close_resets_it(operator: Operator, monk
     assert waits == [1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60, 1]
 
 
-def test_an_error_and_a_close_lose_a_legacy_device(operator: Operator) -> None:
+def test_error_then_close_loses_legacy_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
         tell(operator.next(), "Internal error", 1011)
         assert device.wait_closed(PATIENCE) == 1011
@@ -140,7 +140,7 @@ def test_an_error_and_a_close_lose_a_legacy_device(operator: Operator) -> None:
         assert operator.names == ["cvd-1", "cvd-2", "cvd-2"]
 
 
-def test_a_lost_device_can_be_started_again(operator: Operator) -> None:
+def test_lost_device_can_be_started_again(operator: Operator) -> None:
     device = FakeDevice(operator.url, profile="legacy", backoff=BACKOFF)
     for _ in range(2):
         with device:
@@ -150,7 +150,7 @@ def test_a_lost_device_can_be_started_again(operator: Operator) -> None:
             assert device.is_lost
 
 
-def test_two_errors_lose_a_legacy_device(operator: Operator) -> None:
+def test_two_errors_lose_legacy_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="legacy") as device:
         connection = operator.next()
         connection.send('{"error":"one"}')
@@ -160,7 +160,7 @@ def test_two_errors_lose_a_legacy_device(operator: Operator) -> None:
         assert not device.is_open
 
 
-def test_an_error_alone_makes_a_legacy_device_open_a_second_connection(operator: Operator) -> None:
+def test_error_alone_opens_second_connection_of_legacy_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
         operator.next().send('{"error":"Forward failed: Unknown client 9"}')
         second = operator.next()
@@ -172,7 +172,7 @@ def test_an_error_alone_makes_a_legacy_device_open_a_second_connection(operator:
         assert not device.is_open
 
 
-def test_an_error_and_a_close_put_a_current_device_into_a_storm(operator: Operator) -> None:
+def test_repeated_error_and_close_multiply_connections_of_current_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
         operator.closes_at_once = True
         tell(operator.next(), "Device already registered: cvd-1", 1008)
@@ -183,7 +183,7 @@ def test_an_error_and_a_close_put_a_current_device_into_a_storm(operator: Operat
         assert not device.is_lost
 
 
-def test_a_current_device_that_hears_an_error_and_a_close_opens_two_connections(operator: Operator) -> None:
+def test_error_then_close_opens_two_connections_of_current_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
         tell(operator.next(), "Internal error", 1011)
         first, second = operator.next(), operator.next()
@@ -200,7 +200,7 @@ def test_a_current_device_that_hears_an_error_and_a_close_opens_two_connections(
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("text", ['{"message_type":"news"}', '{"client_id":1}', "{", "[]"])
-def test_an_unknown_message_is_a_broken_connection(
+def test_unknown_message_breaks_connection(
     operator: Operator, profile: Literal["legacy", "current"], text: str
 ) -> None:
     with FakeDevice(operator.url, profile=profile, backoff=BACKOFF) as device:
@@ -216,7 +216,7 @@ def test_an_unknown_message_is_a_broken_connection(
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_tolerant_device_ignores_errors(operator: Operator, profile: Literal["legacy", "current"]) -> None:
+def test_tolerant_device_ignores_errors(operator: Operator, profile: Literal["legacy", "current"]) -> None:
     with FakeDevice(operator.url, profile=profile, backoff=BACKOFF, tolerant=True) as device:
         tell(operator.next(), "Internal error", 1011)
         operator.next().send("{")
@@ -225,7 +225,7 @@ def test_a_tolerant_device_ignores_errors(operator: Operator, profile: Literal["
         assert (device.errors, device.is_open, device.extra_connections) == (["Internal error"], True, 0)
 
 
-def test_a_device_without_a_profile_hears_errors_and_does_not_come_back(operator: Operator) -> None:
+def test_device_without_profile_does_not_reconnect(operator: Operator) -> None:
     with FakeDevice(operator.url, backoff=0) as device:
         connection = operator.next()
         connection.send('{"error":"Forward failed: Unknown client 9"}')
@@ -239,7 +239,7 @@ def test_a_device_without_a_profile_hears_errors_and_does_not_come_back(operator
         assert (device.is_lost, device.lost_reason, operator.names) == (False, None, ["cvd-1"])
 
 
-def test_a_device_that_hangs_comes_back_when_it_goes_on(operator: Operator) -> None:
+def test_stalled_device_reconnects_on_resume(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="legacy", backoff=0) as device:
         connection = operator.next()
         device.stall()
@@ -255,7 +255,7 @@ def test_a_device_that_hangs_comes_back_when_it_goes_on(operator: Operator) -> N
         device.wait_reconnected(1, PATIENCE)
 
 
-def test_a_restart_of_the_server() -> None:
+def test_device_reconnects_after_server_restart() -> None:
     """The server may listen on another port afterwards: the fake device asks it where."""
     with SignalingServer() as server:
         for profile in PROFILES:
@@ -268,7 +268,7 @@ def test_a_restart_of_the_server() -> None:
                     assert device.recv().payload == 1
 
 
-def test_a_new_client_with_an_old_number_is_handed_the_old_peer() -> None:
+def test_reused_client_id_gets_old_peer() -> None:
     with SignalingServer() as server, FakeDevice(server, profile="legacy", backoff=BACKOFF) as device:
         with FakeClient(server) as client:
             client.send("first")
@@ -295,7 +295,7 @@ def test_a_new_client_with_an_old_number_is_handed_the_old_peer() -> None:
         assert fresh.clients == []
 
 
-def test_a_device_keeps_clients_that_left_while_it_was_away() -> None:
+def test_device_keeps_clients_that_left_while_disconnected() -> None:
     with SignalingServer() as server, FakeDevice(server, profile="current", backoff=BACKOFF) as device:
         with FakeClient(server) as client:
             client.send(1)
@@ -308,7 +308,7 @@ def test_a_device_keeps_clients_that_left_while_it_was_away() -> None:
         assert device.clients == []
 
 
-def test_a_replay_goes_on_where_it_was() -> None:
+def test_replay_continues_after_reconnect() -> None:
     said = [
         Line("client", 1, {"type": "a"}),
         Line("device", 1, 1),
@@ -331,7 +331,7 @@ def test_a_replay_goes_on_where_it_was() -> None:
             assert client.recv().payload == 1
 
 
-def test_coroutines(operator: Operator) -> None:
+def test_async_device_reconnects_and_is_lost(operator: Operator) -> None:
     async def main() -> None:
         async with AsyncFakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
             connection = await asyncio.to_thread(operator.next)

@@ -35,7 +35,7 @@ def run(snippet: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_there_are_snippets() -> None:
+def test_each_document_has_snippets() -> None:
     assert len(SNIPPETS) >= 15
     assert {document for document, _, _ in SNIPPETS} == set(DOCUMENTS)
 
@@ -58,7 +58,7 @@ def timeless(text: str) -> str:
     return re.sub(r"\b\d+\.\d{3}\b", "0.000", text)
 
 
-def test_a_failure_looks_as_the_guide_says(tmp_path: Path) -> None:
+def test_failure_output_matches_guide(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     (snippet,) = [snippet for _, _, snippet in SNIPPETS if FAILS in snippet]
     promised = re.findall(r"```text\n(.*?)```", guide, re.DOTALL)[0]
@@ -67,19 +67,19 @@ def test_a_failure_looks_as_the_guide_says(tmp_path: Path) -> None:
     assert timeless(promised) in timeless(done.stdout), done.stdout
 
 
-def test_its_commands_are_understood() -> None:
+def test_readme_commands_parse() -> None:
     for line in re.findall(r"^cuttlefish-signaling (serve.*)$", README, re.MULTILINE):
         parser().parse_args(re.split("[#>]", line)[0].replace('"$SECRET"', "s").split())
 
 
-def test_the_targets_they_name_are_in_the_makefile() -> None:
+def test_named_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for document in ("README.md", "CONTRIBUTING.md"):
         for target in re.findall(r"^make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_files_they_name_are_there() -> None:
+def test_named_files_exist() -> None:
     for document in (*DOCUMENTS, "ARCHITECTURE.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         for name in re.findall(r"\]\(([A-Za-z_./]+)\)", text):
@@ -91,7 +91,7 @@ def test_the_files_they_name_are_there() -> None:
         assert file.stem in architecture, f"ARCHITECTURE.md does not name {file.name}"
 
 
-def test_the_guide_names_the_flags_of_launch_cvd() -> None:
+def test_guide_lists_launch_cvd_flags() -> None:
     guide = (ROOT / "docs" / "cuttlefish.md").read_text(encoding="utf-8")
     with SignalingServer(tls=Tls.self_signed()) as server:
         flags = server.launch_cvd_flags("cvd-{num}")

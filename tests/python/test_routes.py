@@ -12,7 +12,7 @@ import pytest
 from cuttlefish_signaling import Refused, SignalingServer
 
 from peers import Peers
-from polled import ask, forwards, polling, request
+from polled import polled_client, request, request_json, send_forwards
 
 # Errors, on every path -----------------------------------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ def assert_is_error(path: str, method: str, status: int, headers: http.client.HT
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_wrong_method_is_told_in_json(path: str) -> None:
+def test_wrong_method_is_json_405(path: str) -> None:
     with SignalingServer(dashboard=True, proxy_device_files=True) as server:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"):
             if PATHS[path] == ("GET" if method == "HEAD" else method):
@@ -63,7 +63,7 @@ def test_a_wrong_method_is_told_in_json(path: str) -> None:
 
 
 @pytest.mark.parametrize("assets", [False, True])
-def test_what_is_not_there_is_told_in_json(tmp_path: Path, assets: bool) -> None:
+def test_unknown_path_is_json_404(tmp_path: Path, assets: bool) -> None:
     with SignalingServer(assets_dir=tmp_path if assets else None) as server:
         for path in ("/nowhere", "/", "/devices/", "/devices/x/", "/polled_connections/x", "//", "/%00", "/%zz"):
             for method in ("GET", "HEAD", "POST"):
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_told_in_json(tmp_path: Path, assets: bool) -> None
         assert_is_error("*", "OPTIONS", status, headers, body)
 
 
-def test_a_file_of_the_directory_is_refused_in_json(tmp_path: Path) -> None:
+def test_asset_errors_are_json(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("12345")
     with SignalingServer(assets_dir=tmp_path) as server:
         for method in ("POST", "DELETE"):
@@ -87,24 +87,24 @@ def test_a_file_of_the_directory_is_refused_in_json(tmp_path: Path) -> None:
         assert_is_error("/file.txt", "GET", status, headers, body)
 
 
-def test_refusals_before_the_routes_have_the_words_of_the_reference_too() -> None:
+def test_refusals_before_routing_use_reference_format() -> None:
     def never(ctx: Any) -> None:
         raise Refused("not you")
 
     with SignalingServer(authorize=never) as server:
         for path in ("/connect", "/forward", "/poll_messages"):
-            assert ask(server, path, {}) == (403, {"error": "not you", "type": "error"})
+            assert request_json(server, path, {}) == (403, {"error": "not you", "type": "error"})
             status, headers, body = request(server, "POST", path, b"{}", Origin="http://elsewhere")
             assert status == 403
             assert_is_error(path, "POST", status, headers, body)
-        assert ask(server, "/polled_connections", {}) == (403, {"error": "not you"})
+        assert request_json(server, "/polled_connections", {}) == (403, {"error": "not you"})
 
 
 # Paths ---------------------------------------------------------------------------------------------------------------
 
 
 def test_paths_are_matched_decoded() -> None:
-    with polling() as (server, device, client):
+    with polled_client() as (server, device, client):
         id_in_hex = "".join(f"%{ord(character):02x}" for character in client.id)
         for path in (
             f"{client.path}/%3Aforward",
@@ -112,17 +112,17 @@ def test_paths_are_matched_decoded() -> None:
             f"{client.path}/:%66orward",
             f"/polled%5Fconnections/{id_in_hex}/%3A%66%6F%72%77%61%72%64",
         ):
-            assert ask(server, path, {"payload": path}) == (200, "ok"), path
-            assert device.hears()["payload"] == path
-        forwards(device, 7)
-        client.arrived(7)
-        assert ask(server, f"/polled%5Fconnections/{id_in_hex}/%6Dessages?start=%30")[0] == 200
-        assert ask(server, "/%64evices?format=%69ds") == (200, ["cvd-1"])
-        assert ask(server, "/devices/%63vd%2D1")[1]["device_id"] == "cvd-1"
-        assert ask(server, "/healt%68z") == (200, {"status": "ok"})
+            assert request_json(server, path, {"payload": path}) == (200, "ok"), path
+            assert device.receive()["payload"] == path
+        send_forwards(device, 7)
+        client.wait_pending(7)
+        assert request_json(server, f"/polled%5Fconnections/{id_in_hex}/%6Dessages?start=%30")[0] == 200
+        assert request_json(server, "/%64evices?format=%69ds") == (200, ["cvd-1"])
+        assert request_json(server, "/devices/%63vd%2D1")[1]["device_id"] == "cvd-1"
+        assert request_json(server, "/healt%68z") == (200, {"status": "ok"})
         body = {"connection_id": client.id, "payload": 1}
-        assert ask(server, "/%66orward", body)[0] == 200
-        assert ask(server, "/%66orward", {}) == (
+        assert request_json(server, "/%66orward", body)[0] == 200
+        assert request_json(server, "/%66orward", {}) == (
             401,
             {"error": "Forward failed: No device associated to client", "type": "error"},
         )
@@ -139,23 +139,21 @@ def test_paths_are_matched_decoded() -> None:
         ("/devices/%2E%2E", ".."),
     ],
 )
-def test_what_separates_is_decoded_within_an_id_only(
-    server: SignalingServer, peers: Peers, path: str, device_id: str
-) -> None:
+def test_encoded_separator_stays_within_id(server: SignalingServer, peers: Peers, path: str, device_id: str) -> None:
     peers.device(device_id)
-    assert ask(server, path)[1]["device_id"] == device_id
+    assert request_json(server, path)[1]["device_id"] == device_id
 
 
-def test_a_websocket_path_is_matched_decoded_as_well(server: SignalingServer, peers: Peers) -> None:
+def test_websocket_paths_are_matched_decoded(server: SignalingServer, peers: Peers) -> None:
     address = server.url.replace("http", "ws", 1)
-    device = peers.dial(f"{address}/register%5Fdevice", origin=f"{server.url}")
-    device.says({"message_type": "register", "device_id": "a"})
-    assert device.hears()["message_type"] == "config"
-    client = peers.dial(f"{address}/devices/%61/%63onnect")
-    assert client.hears() == {"device_info": None}
+    device = peers.connect(f"{address}/register%5Fdevice", origin=f"{server.url}")
+    device.send({"message_type": "register", "device_id": "a"})
+    assert device.receive()["message_type"] == "config"
+    client = peers.connect(f"{address}/devices/%61/%63onnect")
+    assert client.receive() == {"device_info": None}
 
 
-def test_a_hook_sees_the_path_that_is_matched() -> None:
+def test_authorize_sees_decoded_path() -> None:
     """A hook that goes by the path is not walked around by another spelling of it."""
 
     def no_lists(ctx: Any) -> None:
@@ -164,4 +162,4 @@ def test_a_hook_sees_the_path_that_is_matched() -> None:
 
     with SignalingServer(authorize=no_lists) as server:
         for path in ("/devices", "/%64evices", "/device%73"):
-            assert ask(server, path) == (403, {"error": "no lists"})
+            assert request_json(server, path) == (403, {"error": "no lists"})

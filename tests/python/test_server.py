@@ -24,10 +24,10 @@ from cuttlefish_signaling import (
     WaitTimeoutError,
 )
 
-from peers import PATIENCE, Peers, peers_of, relays
+from peers import PATIENCE, Peers, assert_relays, peers_of
 
 
-def test_urls_tell_where_it_listens(server: SignalingServer) -> None:
+def test_urls_have_listening_address(server: SignalingServer) -> None:
     port = server.port
     assert port > 0
     assert server.host == "127.0.0.1"
@@ -39,17 +39,17 @@ def test_urls_tell_where_it_listens(server: SignalingServer) -> None:
         assert answer.status == 200
 
 
-def test_urls_of_a_server_on_every_address_lead_to_loopback() -> None:
+def test_url_of_wildcard_host_is_loopback() -> None:
     with SignalingServer(host="0.0.0.0", allow_unauthenticated=True) as server:
         assert server.url == f"http://127.0.0.1:{server.port}"
 
 
-def test_ipv6_is_bracketed() -> None:
+def test_ipv6_host_is_bracketed() -> None:
     with SignalingServer(host="::1") as server:
         assert server.url == f"http://[::1]:{server.port}"
 
 
-def test_host_may_be_a_name() -> None:
+def test_host_may_be_name() -> None:
     with SignalingServer(host="localhost") as server:
         assert server.host in ("127.0.0.1", "::1")
 
@@ -71,21 +71,21 @@ def test_devices_and_clients_are_snapshots(server: SignalingServer, peers: Peers
         seen.clients = 2  # type: ignore[misc]
 
 
-def test_stats_count_every_forward(server: SignalingServer, peers: Peers) -> None:
+def test_stats_count_each_forward(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
-    relays(client, device)
-    device.says({"message_type": "forward", "client_id": 9, "payload": 1})
-    assert device.hears() == {"error": "Forward failed: Unknown client 9"}
-    client.leaves()
-    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
-    device.says({"message_type": "forward", "client_id": 1, "payload": 1})
-    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+    assert_relays(client, device)
+    device.send({"message_type": "forward", "client_id": 9, "payload": 1})
+    assert device.receive() == {"error": "Forward failed: Unknown client 9"}
+    client.close()
+    assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+    device.send({"message_type": "forward", "client_id": 1, "payload": 1})
+    assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
     stats = server.stats()
     assert (stats.accepted, stats.delivered, stats.refused, stats.gone) == (4, 2, 1, 1)
     assert (stats.devices, stats.clients) == (1, 0)
 
 
-def test_waits_end_when_they_come(server: SignalingServer, peers: Peers) -> None:
+def test_waits_return_on_registration_and_connect(server: SignalingServer, peers: Peers) -> None:
     found: list[object] = []
 
     def wait() -> None:
@@ -105,7 +105,7 @@ def test_waits_end_when_they_come(server: SignalingServer, peers: Peers) -> None
     assert client == any_client
 
 
-def test_async_waits_end_when_they_come() -> None:
+def test_async_waits_return_on_registration_and_connect() -> None:
     async def main() -> None:
         async with SignalingServer() as server:
             device = asyncio.create_task(server.wait_for_device_async("cvd-1", timeout=PATIENCE))
@@ -123,7 +123,7 @@ def test_async_waits_end_when_they_come() -> None:
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_wait_that_times_out_says_who_is_there(server: SignalingServer, peers: Peers, way: str) -> None:
+def test_wait_timeout_lists_registered_devices(server: SignalingServer, peers: Peers, way: str) -> None:
     peers.device("cvd-7")
     with pytest.raises(WaitTimeoutError, match=re.escape("waited 0.05 s for device 'cvd-1' to register")) as caught:
         if way == "sync":
@@ -136,7 +136,7 @@ def test_a_wait_that_times_out_says_who_is_there(server: SignalingServer, peers:
         server.wait_for_client(timeout=0)
 
 
-def test_a_wait_ends_when_the_server_stops() -> None:
+def test_wait_ends_on_stop() -> None:
     server = SignalingServer().start()
     outcome: list[BaseException] = []
     waiting = threading.Event()
@@ -156,7 +156,7 @@ def test_a_wait_ends_when_the_server_stops() -> None:
     assert len(outcome) == 1
 
 
-def test_an_async_wait_ends_when_the_server_stops() -> None:
+def test_async_wait_ends_on_stop() -> None:
     async def main() -> None:
         server = SignalingServer()
         async with server:
@@ -171,10 +171,10 @@ def test_an_async_wait_ends_when_the_server_stops() -> None:
 def test_disconnect_device(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     assert server.disconnect_device("cvd-1") is True
-    assert device.hears() == {"error": "Disconnected by the server's operator"}
-    assert device.closed() == 1008
-    assert client.hears() == {"error": "Device disconnected"}
-    assert client.closed() == 1000
+    assert device.receive() == {"error": "Disconnected by the server's operator"}
+    assert device.wait_closed() == 1008
+    assert client.receive() == {"error": "Device disconnected"}
+    assert client.wait_closed() == 1000
     assert server.disconnect_device("nobody") is False
 
 
@@ -182,60 +182,60 @@ def test_disconnect_client(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     assert server.disconnect_client("cvd-1", 2) is False
     assert server.disconnect_client("cvd-1", 1) is True
-    assert client.hears() == {"error": "Disconnected by the server's operator"}
-    assert client.closed() == 1008
-    assert device.hears() == {"message_type": "client_disconnected", "client_id": 1}
+    assert client.receive() == {"error": "Disconnected by the server's operator"}
+    assert client.wait_closed() == 1008
+    assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
 
 
-def test_set_ice_servers_reaches_live_devices_and_new_peers(server: SignalingServer, peers: Peers) -> None:
+def test_set_ice_servers_updates_devices_and_new_peers(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     server.set_ice_servers([IceServer("stun:new.lab")])
     told = {"message_type": "config", "ice_servers": [{"urls": ["stun:new.lab"]}]}
-    assert device.hears() == told
-    late = peers.knock()
-    assert late.hears() == told
-    relays(client, device)  # The client that is connected was told nothing.
+    assert device.receive() == told
+    late = peers.pending_client()
+    assert late.receive() == told
+    assert_relays(client, device)  # The client that is connected was told nothing.
 
 
-def test_set_ice_servers_takes_turn_credentials_and_hooks(server: SignalingServer, peers: Peers) -> None:
+def test_set_ice_servers_accepts_turn_rest_and_hook(server: SignalingServer, peers: Peers) -> None:
     device = peers.device()
     server.set_ice_servers(TurnRest("turn:turn.lab:3478", secret="s3cret", ttl=600, name="lab"))
-    (turn,) = device.hears()["ice_servers"]
+    (turn,) = device.receive()["ice_servers"]
     assert turn["urls"] == ["turn:turn.lab:3478"]
     assert turn["username"].endswith(":lab")
     server.set_ice_servers(lambda ctx: [IceServer(f"stun:{ctx.role}-{ctx.device_id}.lab")])
-    assert device.hears()["ice_servers"] == [{"urls": ["stun:device-cvd-1.lab"]}]
-    assert peers.knock().hears()["ice_servers"] == [{"urls": ["stun:client-cvd-1.lab"]}]
+    assert device.receive()["ice_servers"] == [{"urls": ["stun:device-cvd-1.lab"]}]
+    assert peers.pending_client().receive()["ice_servers"] == [{"urls": ["stun:client-cvd-1.lab"]}]
 
 
-def test_turn_credentials_are_renewed_on_a_live_device() -> None:
+def test_turn_credentials_are_renewed_on_connected_device() -> None:
     from peers import peers_of
 
     with SignalingServer(ice_servers=TurnRest("turn:t.lab", secret="s", ttl=2)) as server, peers_of(server) as peers:
         device = peers.device()
         client = peers.client()
-        (renewed,) = device.hears()["ice_servers"]
+        (renewed,) = device.receive()["ice_servers"]
         assert renewed["urls"] == ["turn:t.lab"]
-        relays(client, device)
+        assert_relays(client, device)
 
 
-def test_on_duplicate_and_device_wait_timeout_are_settings() -> None:
+def test_on_duplicate_replace_and_unbounded_device_wait() -> None:
     from peers import peers_of
 
     with (
         SignalingServer(on_duplicate="replace", device_wait_timeout=None) as server,
         peers_of(server) as peers,
     ):
-        waiting = peers.knock("late")
-        assert waiting.hears()["message_type"] == "config"
+        waiting = peers.pending_client("late")
+        assert waiting.receive()["message_type"] == "config"
         first = peers.device("late", info=1)
-        assert waiting.hears() == {"message_type": "device_info", "device_info": 1}
+        assert waiting.receive() == {"message_type": "device_info", "device_info": 1}
         peers.device("late", info=2)
-        assert first.hears() == {"error": "Device replaced: late"}
-        assert first.closed() == 1008
+        assert first.receive() == {"error": "Device replaced: late"}
+        assert first.wait_closed() == 1008
 
 
-def test_what_is_not_running_says_so() -> None:
+def test_not_running_error() -> None:
     server = SignalingServer()
     assert not server.is_running
     assert repr(server) == "<SignalingServer not running>"
@@ -253,7 +253,7 @@ def test_what_is_not_running_says_so() -> None:
     assert server.hook_errors == []
 
 
-def test_start_twice_is_an_error_and_start_again_is_not() -> None:
+def test_start_twice_is_error_and_restart_is_not() -> None:
     server = SignalingServer().start()
     with pytest.raises(NotRunningError, match="already"):
         server.start()
@@ -265,28 +265,28 @@ def test_start_twice_is_an_error_and_start_again_is_not() -> None:
     assert not server.is_running
 
 
-def test_stopping_says_1001(server: SignalingServer, peers: Peers) -> None:
+def test_stop_closes_with_1001(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     assert server.stop() is True
-    assert client.closed() == 1001
+    assert client.wait_closed() == 1001
     # The device may hear first that its client has left.
     while True:
         try:
-            assert device.hears()["message_type"] == "client_disconnected"
+            assert device.receive()["message_type"] == "client_disconnected"
         except Exception:
             break
-    assert device.closed() == 1001
+    assert device.wait_closed() == 1001
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "soon"])
-def test_a_stop_that_makes_no_sense_stops_nothing(server: SignalingServer, timeout: float) -> None:
+def test_invalid_stop_timeout_keeps_server_running(server: SignalingServer, timeout: float) -> None:
     with pytest.raises(ConfigError, match="timeout: must be a number of seconds"):
         server.stop(timeout=timeout)
     assert server.is_running
     assert server.devices() == []
 
 
-def test_ice_servers_are_read_once_whatever_kind_of_list() -> None:
+def test_ice_servers_iterable_is_read_once() -> None:
     server = SignalingServer(ice_servers=(IceServer(f"stun:{name}") for name in "ab"))
     for _ in range(2):
         with server, urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE) as answer:
@@ -303,16 +303,16 @@ def test_many_servers_in_one_process() -> None:
             server.stop()
 
 
-def test_workers() -> None:
+def test_relay_with_several_workers() -> None:
     from peers import peers_of
 
     with SignalingServer(workers=3) as server, peers_of(server) as peers:
         for number in range(5):
             device, client = peers.device(f"cvd-{number}"), peers.client(f"cvd-{number}")
-            relays(client, device)
+            assert_relays(client, device)
 
 
-def test_it_logs_who_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
+def test_registrations_and_departures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     from peers import peers_of
 
     caplog.set_level("INFO", logger="cuttlefish_signaling")
@@ -326,7 +326,7 @@ def test_it_logs_who_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
     assert 'device "cvd\\"\\u{202e}" left' in text
 
 
-def test_serve_forever_async_serves_until_stopped_and_stops_when_cancelled() -> None:
+def test_serve_forever_async_ends_on_stop_and_cancel() -> None:
     async def main() -> None:
         server = SignalingServer()
         serving = asyncio.create_task(server.serve_forever_async())
@@ -352,7 +352,7 @@ def test_serve_forever_async_serves_until_stopped_and_stops_when_cancelled() -> 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_serve_forever_serves_until_stopped() -> None:
+def test_serve_forever_ends_on_stop() -> None:
     server = SignalingServer()
     serving = threading.Thread(target=server.serve_forever)
     server.start()
@@ -365,7 +365,7 @@ def test_serve_forever_serves_until_stopped() -> None:
     assert not serving.is_alive()
 
 
-def test_each_log_record_has_its_own_text(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_have_their_own_text(caplog: pytest.LogCaptureFixture) -> None:
     names = ["cvd-1", "émulateur", "装置", "x"]
     with caplog.at_level(logging.INFO, "cuttlefish_signaling"), SignalingServer() as server, peers_of(server) as peers:
         for name in names:
@@ -374,7 +374,7 @@ def test_each_log_record_has_its_own_text(caplog: pytest.LogCaptureFixture) -> N
     assert [text.split(" registered")[0] for text in told] == [f'device "{name}"' for name in names]
 
 
-def test_accepted_sockets_do_not_wait_to_fill_a_segment(server: SignalingServer) -> None:
+def test_accepted_sockets_have_tcp_nodelay(server: SignalingServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200")

@@ -24,7 +24,7 @@ from cuttlefish_signaling.cli.tls import default_directory
 
 from openssl_command import openssl, verify_code
 from peers import PATIENCE
-from test_cli import ENVIRONMENT, Served, serve
+from test_cli import ENVIRONMENT, ServeProcess, serve
 
 FILES = {"authority.key", "authority.pem", "server.key", "server.pem"}
 NAMES = ("localhost", "127.0.0.1", "::1")
@@ -34,11 +34,11 @@ def fingerprint(file: Path) -> str:
     return openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", str(file)).strip().partition("=")[2]
 
 
-def port_of(served: Served) -> int:
+def port_of(served: ServeProcess) -> int:
     return int(served.devices.split(":")[2].split("/")[0])
 
 
-def lines_of(served: Served) -> dict[str, str]:
+def printed_lines(served: ServeProcess) -> dict[str, str]:
     """What it prints behind its URLs: key and value of each line."""
     assert served.process.stdout is not None
     served.process.send_signal(signal.SIGTERM)
@@ -61,11 +61,11 @@ def run(
         timeout=PATIENCE,
         check=False,
         env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
-        preexec_fn=no_file_may_grow if full_disk else None,
+        preexec_fn=forbid_file_growth if full_disk else None,
     )
 
 
-def no_file_may_grow() -> None:
+def forbid_file_growth() -> None:
     """As a disk that is full: each write to a file fails, for every user and on every file system."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -73,34 +73,34 @@ def no_file_may_grow() -> None:
 # What it prints -------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_sends_the_authority_and_prints_fingerprints(tmp_path: Path) -> None:
+def test_serve_sends_authority_and_prints_fingerprints(tmp_path: Path) -> None:
     with serve("--state-dir", str(tmp_path / "state")) as served:
         assert verify_code(port_of(served)) == 19
         authority = tmp_path / "state" / "authority.pem"
         assert verify_code(port_of(served), "-CAfile", str(authority), "-verify_hostname", socket.gethostname()) == 0
-        lines = lines_of(served)
+        lines = printed_lines(served)
     assert list(lines) == ["people", "certificate", "authority"]
     assert lines["certificate"] == f"SHA-256 {fingerprint(tmp_path / 'state' / 'server.pem')}"
     assert lines["authority"] == f"SHA-256 {fingerprint(authority)} in {authority}"
 
 
-def test_the_fingerprint_of_a_certificate_from_elsewhere(tmp_path: Path) -> None:
+def test_fingerprint_of_given_certificate_is_printed(tmp_path: Path) -> None:
     certificate, key = tmp_path / "lab.pem", tmp_path / "lab.key"
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=lab")
     openssl("req", "-x509", *new, "-out", str(certificate), "-keyout", str(key))
     with serve("--tls-cert", str(certificate), "--tls-key", str(key)) as served:
         assert verify_code(port_of(served)) == 18  # A self-signed certificate alone.
-        lines = lines_of(served)
+        lines = printed_lines(served)
     assert lines["certificate"] == f"SHA-256 {fingerprint(certificate)}"
     assert "authority" not in lines
     with serve("--no-tls") as served:
-        assert list(lines_of(served)) == ["people"]
+        assert list(printed_lines(served)) == ["people"]
 
 
 # What is kept ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_trusts_once(tmp_path: Path) -> None:
+def test_authority_is_kept_across_restarts(tmp_path: Path) -> None:
     state = tmp_path / "a" / "state"
     printed = run("--print-ca", "--state-dir", str(state))
     assert (printed.returncode, printed.stdout) == (0, (state / "authority.pem").read_text())
@@ -127,20 +127,20 @@ def test_a_client_trusts_once(tmp_path: Path) -> None:
     assert before == contents(state)
 
 
-def test_processes_that_start_at_once_have_the_same_authority(tmp_path: Path) -> None:
+def test_concurrent_starts_share_authority(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cuttlefish_signaling", "serve", "--port", "0", "--state-dir", str(tmp_path / "s")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(command, text=True, env=ENVIRONMENT, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     found = []
     for process in processes:
-        served = Served(process)
-        found.append(lines_of(served))
+        served = ServeProcess(process)
+        found.append(printed_lines(served))
         log = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 0, log
     assert len({(lines["certificate"], lines["authority"]) for lines in found}) == 1
 
 
-def test_a_flag_a_variable_or_a_config_file_names_the_directory(tmp_path: Path) -> None:
+def test_state_dir_is_read_from_each_source(tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text(f'state_dir = "{tmp_path / "file"}"\n')
     variable = {"CUTTLEFISH_SIGNALING_STATE_DIR": str(tmp_path / "variable")}
@@ -150,7 +150,7 @@ def test_a_flag_a_variable_or_a_config_file_names_the_directory(tmp_path: Path) 
     assert all((tmp_path / name / "authority.pem").exists() for name in ("file", "variable", "flag"))
 
 
-def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/lab")
     assert default_directory({}) == "/home/lab/.local/state/cuttlefish-signaling"
     assert default_directory({"XDG_STATE_HOME": "/xdg"}) == "/xdg/cuttlefish-signaling"
@@ -162,10 +162,10 @@ def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
         default_directory({})
 
 
-def test_changed_names_are_told(tmp_path: Path) -> None:
+def test_changed_names_are_logged(tmp_path: Path) -> None:
     state = ("--state-dir", str(tmp_path / "state"))
     with serve(*state) as served:
-        first = lines_of(served)
+        first = printed_lines(served)
     for arguments, is_replaced in [
         (("--allow-host", "*", "--allow-host", "a.localhost"), False),
         (("--allow-host", "signal.lab"), True),
@@ -173,7 +173,7 @@ def test_changed_names_are_told(tmp_path: Path) -> None:
         with serve(*state, *arguments) as served:
             assert verify_code(port_of(served), "-CAfile", str(tmp_path / "state" / "authority.pem")) == 0
             assert verify_code(port_of(served), "-verify_hostname", arguments[-1]) == 19
-            lines = lines_of(served)
+            lines = printed_lines(served)
             log = served.process.communicate(timeout=PATIENCE)[1]
         assert "WARNING the names of the server have changed: its certificate was for localhost, " in log
         assert f", {arguments[-1]}, 127.0.0.1, ::1" in log
@@ -182,7 +182,7 @@ def test_changed_names_are_told(tmp_path: Path) -> None:
         assert ("clients have to trust it anew" in log) is is_replaced
 
 
-def test_a_start_that_fails_changes_nothing(tmp_path: Path) -> None:
+def test_failed_start_changes_no_file(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert run("--print-ca", "--state-dir", str(state)).returncode == 0
     before = contents(state)
@@ -205,7 +205,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_an_explicit_directory_that_cannot_be_used_is_exit_1(state: Path) -> None:
+def test_unusable_state_dir_exits_1(state: Path) -> None:
     (state / "server.key").unlink()
     before = contents(state)
     failed = run("--state-dir", str(state))
@@ -217,7 +217,7 @@ def test_an_explicit_directory_that_cannot_be_used_is_exit_1(state: Path) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_a_file_that_others_can_read_is_exit_1(state: Path, name: str) -> None:
+def test_file_readable_by_others_exits_1(state: Path, name: str) -> None:
     (state / name).chmod(0o644)
     for arguments in ((), ("--print-ca",)):
         failed = run("--state-dir", str(state), *arguments)
@@ -225,14 +225,14 @@ def test_a_file_that_others_can_read_is_exit_1(state: Path, name: str) -> None:
         assert f"{state / name}: other users may use the file (mode 0644): chmod 600 {state / name}" in failed.stderr
 
 
-def test_the_default_directory_that_cannot_be_used_is_a_warning(tmp_path: Path) -> None:
+def test_unusable_default_directory_is_warning(tmp_path: Path) -> None:
     home = tmp_path / "cuttlefish-signaling"
     Tls.kept_in(home)
     (home / "authority.key").write_text("garbage")
     before = contents(home)
     with serve(environment={"XDG_STATE_HOME": str(tmp_path)}) as served:
         assert verify_code(port_of(served)) == 19
-        lines = lines_of(served)
+        lines = printed_lines(served)
         log = served.process.communicate(timeout=PATIENCE)[1]
     assert lines["authority"].endswith(" in memory")
     assert "WARNING the certificate is kept in memory, and clients have to trust it anew after each start: " in log
@@ -242,7 +242,7 @@ def test_the_default_directory_that_cannot_be_used_is_a_warning(tmp_path: Path) 
     assert (failed.returncode, failed.stdout) == (1, "")
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     state = tmp_path / "state"
     for arguments in ((), ("--print-ca",)):
         failed = run("--state-dir", str(state), *arguments, full_disk=True)
@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert run("--print-ca", "--state-dir", str(state)).returncode == 0
 
 
-def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
+def test_full_disk_keeps_old_files(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with serve("--state-dir", str(state)) as served:
         assert served.ends()[0] == 0
@@ -264,12 +264,12 @@ def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
         assert contents(state) == before
 
 
-def test_a_full_disk_is_a_warning_for_the_default_directory(tmp_path: Path) -> None:
+def test_full_disk_in_default_directory_is_warning(tmp_path: Path) -> None:
     script = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); runpy.run_module"
     program = (sys.executable, "-B", "-c", f"{script}('cuttlefish_signaling', run_name='__main__')")
     with serve(program=program, environment={"XDG_STATE_HOME": str(tmp_path)}) as served:
         assert verify_code(port_of(served)) == 19
-        lines = lines_of(served)
+        lines = printed_lines(served)
         log = served.process.communicate(timeout=PATIENCE)[1]
     assert lines["authority"].endswith(" in memory")
     assert "authority.key: cannot be written: File too large" in log
@@ -289,7 +289,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_without_room(tiny_disk: Path) -> None:
+def test_no_space_left_on_device_keeps_old_files(tiny_disk: Path) -> None:
     failed = run("--state-dir", str(tiny_disk))
     assert (failed.returncode, failed.stdout) == (1, "")
     assert f"{tiny_disk}/authority.pem: cannot be written: No space left on device" in failed.stderr
@@ -309,7 +309,7 @@ def test_a_disk_without_room(tiny_disk: Path) -> None:
 # From Python ----------------------------------------------------------------------------------------------------------
 
 
-def test_kept_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_kept_in_reuses_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "cuttlefish_signaling"):
         first = Tls.kept_in(tmp_path / "state")
         again = Tls.kept_in(str(tmp_path / "state"), [*reversed(NAMES)])
@@ -326,7 +326,7 @@ def test_kept_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert Tls.self_signed().authority_file is None
 
 
-def test_kept_in_says_what_is_wrong(tmp_path: Path, state: Path) -> None:
+def test_kept_in_errors_name_path(tmp_path: Path, state: Path) -> None:
     (state / "authority.pem").unlink()
     with pytest.raises(StateDirError, match="the certificate of authority.key is missing") as caught:
         Tls.kept_in(state)

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
 
 from openssl_command import verify_code
-from peers import PATIENCE, Peers, peers_of, relays
+from peers import PATIENCE, Peers, assert_relays, peers_of
 
 
 def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, bytes]:
@@ -50,7 +50,7 @@ def converse(tls: Tls) -> None:
         assert server.url == f"https://127.0.0.1:{server.port}"
         assert server.device_url.startswith("wss://")
         device, client = peers.device(), peers.client()
-        relays(client, device)
+        assert_relays(client, device)
         with urllib.request.urlopen(f"{server.url}/devices", context=tls.client_context()) as answer:
             assert [device["device_id"] for device in json.load(answer)] == ["cvd-1"]
 
@@ -73,7 +73,7 @@ def test_from_files(tmp_path: Path) -> None:
     converse(Tls.from_files(tmp_path / "server.pem", str(tmp_path / "server.key")))
 
 
-def test_the_certificate_is_for_the_names_given() -> None:
+def test_certificate_is_valid_for_given_names() -> None:
     tls = Tls.self_signed(names=["farm.lab", "10.0.0.7"])
     with SignalingServer(tls=tls) as server:
         for name, fine in [("farm.lab", True), ("10.0.0.7", True), ("127.0.0.1", False)]:
@@ -85,7 +85,7 @@ def test_the_certificate_is_for_the_names_given() -> None:
                         tls.client_context().wrap_socket(plain, server_hostname=name)
 
 
-def test_the_made_certificate_satisfies_strict_verification() -> None:
+def test_self_signed_certificate_passes_strict_verification() -> None:
     """Python 3.13 verifies by RFC 5280 to the letter unless told otherwise."""
     tls = Tls.self_signed()
     context = tls.client_context()
@@ -99,12 +99,12 @@ def test_the_made_certificate_satisfies_strict_verification() -> None:
 @pytest.mark.parametrize(
     "make", [Tls.self_signed, lambda: Tls.self_signed(["farm.lab"]), lambda: Tls.self_signed(["127.0.0.1"])]
 )
-def test_the_authority_is_sent(make: Callable[[], Tls]) -> None:
+def test_authority_is_sent(make: Callable[[], Tls]) -> None:
     with SignalingServer(tls=make()) as server:
         assert verify_code(server.port) == 19  # Self-signed certificate in certificate chain.
 
 
-def test_openssl_verifies_every_name_strictly(tmp_path: Path) -> None:
+def test_openssl_verifies_each_name_strictly(tmp_path: Path) -> None:
     for names in (("localhost", "127.0.0.1", "::1"), ("127.0.0.1", "::1"), ("localhost",)):
         tls = Tls.self_signed(names)
         authority = tmp_path / "authority.pem"
@@ -116,7 +116,7 @@ def test_openssl_verifies_every_name_strictly(tmp_path: Path) -> None:
                 assert verify_code(server.port, *strictly, *by) == 0, name
 
 
-def test_a_context_trusts_its_own_server_only() -> None:
+def test_client_context_trusts_only_its_server() -> None:
     with (
         SignalingServer(tls=Tls.self_signed()) as server,
         socket.create_connection(("127.0.0.1", server.port)) as plain,
@@ -126,7 +126,7 @@ def test_a_context_trusts_its_own_server_only() -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_versions_and_http_1_1(version: ssl.TLSVersion) -> None:
+def test_tls_versions_and_alpn_http_1_1(version: ssl.TLSVersion) -> None:
     tls = Tls.self_signed()
     context = tls.client_context()
     context.minimum_version = context.maximum_version = version
@@ -137,16 +137,16 @@ def test_versions_and_http_1_1(version: ssl.TLSVersion) -> None:
             assert wrapped.version() == version.name.replace("_", ".")
 
 
-def test_a_legacy_device_verifies_nothing() -> None:
+def test_device_without_verification_registers() -> None:
     with SignalingServer(tls=Tls.self_signed(names=["elsewhere"])) as server, peers_of(server) as peers:
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-        device = peers.dial(server.device_url, ssl=careless, subprotocols=["webrtc-operator"])
-        device.says({"message_type": "register", "device_id": "cvd-1"})
-        assert device.hears()["message_type"] == "config"
+        device = peers.connect(server.device_url, ssl=careless, subprotocols=["webrtc-operator"])
+        device.send({"message_type": "register", "device_id": "cvd-1"})
+        assert device.receive()["message_type"] == "config"
 
 
-def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
+def test_stalled_handshakes_time_out() -> None:
     tls = Tls.self_signed()
     limits = Limits(tls_handshake_timeout=0.3)
     with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers:
@@ -154,7 +154,7 @@ def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
         chatter = socket.create_connection(("127.0.0.1", server.port))
         chatter.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         device, client = peers.device(), peers.client()
-        relays(client, device)
+        assert_relays(client, device)
         for one in silent:
             one.settimeout(PATIENCE)
             assert one.recv(1) == b""
@@ -162,10 +162,10 @@ def test_handshakes_that_get_nowhere_disturb_nobody_and_end() -> None:
         chatter.close()
 
 
-def relays_over(peers: Peers) -> None:
+def assert_pair_relays(peers: Peers) -> None:
     """An honest pair comes and works."""
     device = peers.device()
-    relays(peers.client(), device)
+    assert_relays(peers.client(), device)
 
 
 def client_hello(tls: Tls) -> bytes:
@@ -177,7 +177,7 @@ def client_hello(tls: Tls) -> bytes:
     return outgoing.read()
 
 
-def test_a_thousand_slow_handshakes_keep_nobody_out() -> None:
+def test_1000_slow_handshakes_do_not_block_new_peers() -> None:
     """Half a `ClientHello`, a whole one and then nothing, or nothing at all: over the cap the oldest goes."""
     tls = Tls.self_signed()
     hello = client_hello(tls)
@@ -186,18 +186,18 @@ def test_a_thousand_slow_handshakes_keep_nobody_out() -> None:
         for number in range(1000):
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             slow.sendall((hello, hello[: len(hello) // 2], b"")[number % 3])
-        relays_over(peers)
+        assert_pair_relays(peers)
         assert server.stats().openings_cut >= 900
 
 
-def test_who_is_silent_after_the_handshake_is_dropped() -> None:
+def test_silence_after_handshake_closes_connection() -> None:
     tls = Tls.self_signed()
     with SignalingServer(tls=tls, limits=Limits(request_head_timeout=0.3)) as server, peers_of(server) as peers:
         raw = socket.create_connection(("127.0.0.1", server.port))
         with tls.client_context().wrap_socket(raw, server_hostname="localhost") as silent:
             silent.settimeout(PATIENCE)
             assert silent.recv(1) == b""
-        relays_over(peers)
+        assert_pair_relays(peers)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_who_is_silent_after_the_handshake_is_dropped() -> None:
     ],
     ids=["zeros", "too long", "a length that lies", "empty records", "an alert", "data before keys", "SSL 2"],
 )
-def test_what_is_no_handshake_ends_its_connection_only(garbage: bytes) -> None:
+def test_invalid_handshake_closes_only_its_connection(garbage: bytes) -> None:
     with SignalingServer(tls=Tls.self_signed()) as server, peers_of(server) as peers:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
             try:
@@ -222,7 +222,7 @@ def test_what_is_no_handshake_ends_its_connection_only(garbage: bytes) -> None:
                     pass  # An alert.
             except ConnectionError:
                 pass
-        relays_over(peers)
+        assert_pair_relays(peers)
         assert server.stats().panics == 0
 
 
@@ -238,13 +238,13 @@ def test_what_is_no_handshake_ends_its_connection_only(garbage: bytes) -> None:
         (b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "not valid PEM"),
     ],
 )
-def test_certificates_and_keys_that_can_not_be_used(certificate: bytes, key: bytes, said: str) -> None:
+def test_unusable_certificate_or_key_is_tls_error(certificate: bytes, key: bytes, said: str) -> None:
     with pytest.raises(TlsError, match=said) as caught:
         Tls.from_pem(certificate, key)
     assert caught.value.setting == "tls"
 
 
-def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_tls_errors(tmp_path: Path) -> None:
     with pytest.raises(TlsError, match=r"cannot read the certificate .*nowhere"):
         Tls.from_files(tmp_path / "nowhere.pem", tmp_path / "nowhere.key")
     (tmp_path / "server.pem").write_bytes(made_elsewhere()[0])
@@ -253,6 +253,6 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [[], ["ex\u00e4mple"], "localhost", [7]])
-def test_names_that_are_none(names: object) -> None:
+def test_invalid_names_are_tls_errors(names: object) -> None:
     with pytest.raises(TlsError):
         Tls.self_signed(names=names)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from cuttlefish_signaling import Limits, SignalingServer
 
-from peers import PATIENCE, Packets
+from peers import PATIENCE, SeqpacketPeer
 
 FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
 LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
@@ -43,7 +43,7 @@ def cases() -> list[Any]:
     ]
 
 
-def test_the_transcripts_are_found() -> None:
+def test_transcripts_are_found() -> None:
     assert len(FILES) >= 8
     assert len(cases()) > 250
 
@@ -67,7 +67,7 @@ class Run:
         self.offers = [Subprotocol("webrtc-operator")] if column == "cuttlefish" else None
         self.doors = doors
         self.sockets: dict[str, ClientConnection] = {}
-        self.packets: dict[str, Packets] = {}
+        self.packets: dict[str, SeqpacketPeer] = {}
 
     async def run(self, lines: list[Any]) -> None:
         async with self.server:
@@ -84,8 +84,8 @@ class Run:
                 for socket in self.sockets.values():
                     socket.transport.abort()
         for peer, packets in self.packets.items():
-            assert packets.hears() is None, f"{peer} heard more than it should"
-            packets.leaves()
+            assert packets.receive() is None, f"{peer} heard more than it should"
+            packets.close()
         stats = self.server.stats()
         assert stats.accepted == stats.delivered + stats.refused + stats.gone
         assert stats.connections == 0
@@ -97,7 +97,7 @@ class Run:
         (verb,) = line.keys() - {"peer", "of", "over", "pad", "nest", "only", "reason"}
         value = line[verb]
         if verb == "opens" and line.get("over") == "packets":
-            self.packets[peer] = Packets(self.doors[value])
+            self.packets[peer] = SeqpacketPeer(self.doors[value])
             return
         if peer in self.packets:
             await self.act_on_packets(peer, verb, value, line)
@@ -147,19 +147,19 @@ class Run:
         # Waits on another thread: peers of this one have pings to answer.
         packets = self.packets[peer]
         if verb == "says":
-            packets.says(compact(value).encode())
+            packets.send(compact(value).encode())
         elif verb == "says_text":
-            packets.says(expand(value, line).encode())
+            packets.send(expand(value, line).encode())
         elif verb == "hears":
-            assert json.loads(await asyncio.to_thread(packets.hears_text)) == value
+            assert json.loads(await asyncio.to_thread(packets.receive_text)) == value
         elif verb == "hears_text":
-            assert await asyncio.to_thread(packets.hears_text) == expand(value, line)
+            assert await asyncio.to_thread(packets.receive_text) == expand(value, line)
         elif verb in ("ends", "leaves"):
             connections = self.server.stats().connections
             if verb == "leaves":
                 packets.socket.shutdown(SHUT_WR)
-            assert await asyncio.to_thread(packets.hears) is None
-            self.packets.pop(peer).leaves()
+            assert await asyncio.to_thread(packets.receive) is None
+            self.packets.pop(peer).close()
             if verb == "leaves":
                 await until(lambda: self.server.stats().connections < connections)
         else:

@@ -38,18 +38,18 @@ def check(example: ModuleType, outcome: Any, device_info: Any) -> None:
     assert len(set(shades)) > 1, f"the picture does not move: {shades}"
 
 
-def test_a_session_in_the_plain(example: ModuleType) -> None:
+def test_plain_session(example: ModuleType) -> None:
     outcome = asyncio.run(asyncio.wait_for(example.plain(), 60))
     check(example, outcome, example.DEVICE_INFO)
 
 
-def test_a_session_over_tls_with_hooks(example: ModuleType) -> None:
+def test_tls_session_with_hooks(example: ModuleType) -> None:
     outcome = asyncio.run(asyncio.wait_for(example.with_hooks(), 60))
     shown = {key: value for key, value in example.DEVICE_INFO.items() if key != "adb_port"}
     check(example, outcome, shown)
 
 
-def test_the_example_runs_as_a_script(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs_as_script(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     old = sys.argv
     sys.argv = ["webrtc_session.py", "--tls"]
     try:

@@ -17,7 +17,7 @@ def run(test: object) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_three_lines(secure: bool) -> None:
+def test_video_and_data_channel(secure: bool) -> None:
     async def main() -> None:
         async with SignalingServer(journal=True, tls=Tls.self_signed() if secure else None) as server:
             async with WebRtcDevice(server) as device, WebRtcClient(server) as client:
@@ -37,7 +37,7 @@ def test_three_lines(secure: bool) -> None:
     assert aioice.ice.get_host_addresses is original, "others' ICE is as it was"
 
 
-def test_two_clients_and_a_picture_of_ones_own() -> None:
+def test_two_clients_and_custom_video() -> None:
     async def main() -> None:
         async with SignalingServer() as server:
             async with WebRtcDevice(server, video=lambda: TestPattern(160, 120)) as device:
@@ -58,7 +58,7 @@ def test_two_clients_and_a_picture_of_ones_own() -> None:
     run(main())
 
 
-def test_what_is_said_where_there_is_no_media() -> None:
+def test_errors_without_media() -> None:
     async def main() -> None:
         async with SignalingServer() as server:
             with pytest.raises(PeerRefusedError, match="Device not found"):
@@ -83,7 +83,7 @@ def test_media_survives_lost_candidates() -> None:
     run(main())
 
 
-def test_media_outlives_a_restart_and_an_old_number_gets_none() -> None:
+def test_media_survives_restart_and_reused_client_id_gets_none() -> None:
     """The old client and the device go on without the server. A new client with its number is handed the old peer."""
 
     async def main() -> None:
