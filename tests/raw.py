@@ -1,7 +1,7 @@
 """A WebSocket peer on the standard library alone.
 
-For environments that have only the wheel, and for measuring with no library between. It speaks texts of less than
-64 KiB, in one frame each.
+For environments that have only the wheel, for measuring without a library between, and for tests of single bytes. It
+speaks texts of less than 64 KiB, in one frame each.
 """
 
 from __future__ import annotations
@@ -14,34 +14,60 @@ from typing import Any
 
 PATIENCE = 20
 
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+"""The header fields of a valid upgrade request."""
+
+TEXT, PING, PONG = 0x81, 0x89, 0x8A
+"""The first byte of a frame that is not fragmented."""
+
+
+def request_head(path: str, headers: dict[str, str], *, version: str = "1.1") -> bytes:
+    """A GET request with `Host: localhost`."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+    return f"GET {path} HTTP/{version}\r\n{fields}\r\n".encode()
+
+
+def frame(content: bytes, first: int = TEXT) -> bytes:
+    """A frame of a client, masked with zeros."""
+    length = len(content)
+    lengths = struct.pack("!BB", first, 0x80 | length) if length < 126 else struct.pack("!BBH", first, 0xFE, length)
+    return lengths + bytes(4) + content
+
 
 class Raw:
-    """A connection, upgraded."""
+    """A connection that has been upgraded. `headers` replace fields of `UPGRADE`, or add to them."""
 
-    def __init__(self, port: int, path: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, port: int, path: str, tls: ssl.SSLContext | None = None, headers: dict[str, str] | None = None
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
-        head = (
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        self.socket.sendall(head.encode())
+        self.socket.sendall(request_head(path, {**UPGRADE, **(headers or {})}))
         self._reader = self.socket.makefile("rb")
         status = self._reader.readline()
         assert b" 101 " in status, status
         while self._reader.readline() != b"\r\n":
             pass
 
+    def __enter__(self) -> Raw:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the socket, without a close frame."""
+        self._reader.close()
+        self.socket.close()
+
     def say(self, **message: Any) -> None:
         """Sends a message."""
-        self._send(0x81, json.dumps(message).encode())
-
-    def _send(self, first: int, content: bytes) -> None:
-        length = len(content)
-        lengths = struct.pack("!BB", first, 0x80 | length) if length < 126 else struct.pack("!BBH", first, 0xFE, length)
-        self.socket.sendall(lengths + bytes(4) + content)  # Masked, with zeros.
+        self.socket.sendall(frame(json.dumps(message).encode()))
 
     def hear(self) -> Any:
         """Waits for the next message; pings are answered on the way."""
@@ -50,21 +76,21 @@ class Raw:
             if length == 126:
                 (length,) = struct.unpack("!H", self._reader.read(2))
             content = self._reader.read(length)
-            if first == 0x81:
+            if first == TEXT:
                 return json.loads(content)
-            assert first == 0x89, f"expected a text, heard {first:#x} {content!r}"
-            self._send(0x8A, content)
+            assert first == PING, f"expected a text, received {first:#x} {content!r}"
+            self.socket.sendall(frame(content, PONG))
 
 
 def register(port: int, device_id: str, **options: Any) -> Raw:
-    """A device that has said register."""
+    """A device that has sent `register`."""
     device = Raw(port, "/register_device", **options)
     device.say(message_type="register", device_id=device_id, device_info=1)
     return device
 
 
 def connect(port: int, device_id: str, path: str = "/connect_client", **options: Any) -> Raw:
-    """A client that has said connect."""
+    """A client that has sent `connect`."""
     client = Raw(port, path, **options)
     client.say(message_type="connect", device_id=device_id)
     return client

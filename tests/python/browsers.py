@@ -14,7 +14,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # WebRTC on 127.0.0.1, with addresses and not with names that somebody would have to resolve.
+    # WebRTC on 127.0.0.1, with addresses instead of mDNS names.
     "--allow-loopback-in-peer-connection",
     "--disable-features=WebRtcHideLocalIpsWithMdns",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,25 +18,27 @@ from peers import Peers, peers_of
 
 pytest_plugins = ["pytester"]
 
+sys.path.append(str(Path(__file__).parents[1]))  # For `raw`.
+
 STATE = tempfile.TemporaryDirectory(prefix="cuttlefish-signaling-")
-"""What `serve` keeps in the tests: not in the home of the user who runs them."""
+"""The state directory of `serve` in the tests, which is not in the home of the user."""
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ.pop("STATE_DIRECTORY", None)
 
 
 @pytest.fixture(autouse=True)
 def balanced_ledgers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Looks into the books of every server a test has started: at rest, each forward has come to one of its ends."""
-    servers: list[weakref.ref[SignalingServer]] = []  # One test is about a server that is forgotten.
+    """Checks the ledger of each server that a test has started: at rest, each forward has one outcome."""
+    servers: list[weakref.ref[SignalingServer]] = []  # Weak: one test needs a server to be collected.
     start = SignalingServer._start
 
-    def remembered(self: SignalingServer, *arguments: Any) -> None:
+    def recorded(self: SignalingServer, *arguments: Any) -> None:
         start(self, *arguments)
         servers.append(weakref.ref(self))
 
-    monkeypatch.setattr(SignalingServer, "_start", remembered)
+    monkeypatch.setattr(SignalingServer, "_start", recorded)
     yield
-    for server in [server for remembered in servers if (server := remembered()) is not None]:
+    for server in [server for reference in servers if (server := reference()) is not None]:
         if server.is_running:
             server.stop()
         stats = server.stats()
@@ -53,3 +57,11 @@ def peers(server: SignalingServer) -> Iterator[Peers]:
     """Peers of `server`."""
     with peers_of(server) as peers:
         yield peers
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Readable ids for values that pytest would number: a short `repr`, unless it has an address in it."""
+    if isinstance(val, str | bytes | int | float | bool | None | type) or callable(val):
+        return None
+    text = repr(val)
+    return None if " at 0x" in text or len(text) > 60 else text

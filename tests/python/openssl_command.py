@@ -1,4 +1,4 @@
-"""The command `openssl`, as users have it."""
+"""The command `openssl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def openssl(*arguments: str) -> str:
 
 
 def verify_code(port: int, *arguments: str) -> int:
-    """What `openssl s_client` says of a server's chain."""
+    """The verify return code of `openssl s_client` for a server's chain."""
     said = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *arguments],
         capture_output=True,

@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-from collections.abc import Iterator
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from cuttlefish_signaling import SignalingServer
 
 PATIENCE = 20.0
-"""Seconds for what takes milliseconds when all is well."""
+"""Seconds after which a wait fails that takes milliseconds on an idle machine."""
+
+OPERATOR_SUBPROTOCOL = [Subprotocol("webrtc-operator")]
+"""Cuttlefish's own devices offer it."""
 
 
 def interruptible() -> None:
-    """As `preexec_fn`: the child hears Ctrl-C, though shells have what they start in the background ignore it."""
+    """For `preexec_fn`: the child handles SIGINT. A shell makes background processes ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    """Returns when the condition holds. The server runs on a thread of its own, or in another process."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        os.sched_yield()
+
+
+def assert_returns(function: Callable[[], object]) -> None:
+    """Calls the function on a thread, and fails if it does not return."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), f"{function} does not return"
+
+
+def unverified_context() -> ssl.SSLContext:
+    """A TLS context that verifies no certificate, as devices do."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class WebSocketPeer:
-    """A peer, connected."""
+    """A connected WebSocket peer."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -39,12 +70,17 @@ class WebSocketPeer:
         return json.loads(self.socket.recv(timeout=PATIENCE))
 
     def wait_closed(self) -> int | None:
-        """Waits for the close; returns its code. A message that comes first is a failure."""
+        """Waits for the close; returns its code. A message before it is a failure."""
+        close_frame = self.wait_close_frame()
+        return close_frame[0] if close_frame else None
+
+    def wait_close_frame(self) -> tuple[int, str] | None:
+        """Waits for the close; returns code and reason of the close frame, if there was one."""
         try:
             message = self.socket.recv(timeout=PATIENCE)
         except ConnectionClosed as closed:
-            return closed.rcvd.code if closed.rcvd else None
-        raise AssertionError(f"expected a close, heard {message!r}")
+            return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else None
+        raise AssertionError(f"expected a close, received {message!r}")
 
     def close(self) -> None:
         """Closes."""
@@ -52,7 +88,7 @@ class WebSocketPeer:
 
 
 class SeqpacketPeer:
-    """A peer on a local socket."""
+    """A peer on a SOCK_SEQPACKET socket."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -60,16 +96,16 @@ class SeqpacketPeer:
         self.socket.connect(str(path))
 
     def send(self, message: Any) -> None:
-        """One packet."""
+        """Sends one packet: bytes as they are, anything else as JSON."""
         self.socket.send(message if isinstance(message, bytes) else json.dumps(message).encode())
 
     def receive(self) -> Any:
-        """The next packet, parsed; None at the end."""
+        """The next packet, parsed; None at end of file."""
         text = self.receive_text()
         return json.loads(text) if text else None
 
     def receive_text(self) -> str:
-        """The next packet as it is; empty at the end."""
+        """The next packet as it is; empty at end of file."""
         return self.socket.recv(1 << 20).decode()
 
     def close(self) -> None:
@@ -78,7 +114,7 @@ class SeqpacketPeer:
 
 
 class Peers:
-    """Dials peers of one server, and hangs up for all of them at the end."""
+    """Connects peers to one server, and closes all of them at the end."""
 
     def __init__(self, server: SignalingServer, stack: ExitStack) -> None:
         self.server = server
@@ -91,29 +127,34 @@ class Peers:
         return WebSocketPeer(self._stack.enter_context(connect(url, open_timeout=PATIENCE, close_timeout=1, **options)))
 
     def device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> WebSocketPeer:
-        """A device that has registered and got its config."""
-        device = self.connect(self.server.device_url, **options)
-        device.send({"message_type": "register", "device_id": device_id, "device_info": info})
+        """A device that has registered and received its config."""
+        device = self.pending_device(device_id, info, **options)
         assert device.receive()["message_type"] == "config"
         return device
 
+    def pending_device(self, device_id: str = "cvd-1", info: Any = None, **options: Any) -> WebSocketPeer:
+        """A device that has sent `register`."""
+        device = self.connect(self.server.device_url, **options)
+        device.send({"message_type": "register", "device_id": device_id, "device_info": info})
+        return device
+
     def client(self, device_id: str = "cvd-1", **options: Any) -> WebSocketPeer:
-        """A client that has its device info."""
+        """A client that has received its device info."""
         client = self.pending_client(device_id, **options)
         assert client.receive()["message_type"] == "config"
         assert client.receive()["message_type"] == "device_info"
         return client
 
-    def pending_client(self, device_id: str = "cvd-1", **options: Any) -> WebSocketPeer:
-        """A client that has said connect."""
-        client = self.connect(self.server.client_url, **options)
+    def pending_client(self, device_id: str = "cvd-1", query: str = "", **options: Any) -> WebSocketPeer:
+        """A client that has sent `connect`. A `query` is appended to the URL."""
+        client = self.connect(self.server.client_url + query, **options)
         client.send({"message_type": "connect", "device_id": device_id})
         return client
 
 
 @contextmanager
 def peers_of(server: SignalingServer) -> Iterator[Peers]:
-    """Peers, and at the end a look into the books: every forward has come to one of its ends."""
+    """Peers. At the end the ledger of the server has to balance: each forward has one outcome."""
     with ExitStack() as stack:
         yield Peers(server, stack)
     if server.is_running:
@@ -123,9 +164,9 @@ def peers_of(server: SignalingServer) -> Iterator[Peers]:
 
 
 def assert_relays(client: WebSocketPeer, device: WebSocketPeer, client_id: int = 1) -> None:
-    """A payload goes there and another one back."""
+    """Relays a payload to the device and another one back."""
     client.send({"message_type": "forward", "payload": {"type": "request-offer"}})
-    heard = device.receive()
-    assert heard == {"message_type": "client_msg", "client_id": client_id, "payload": {"type": "request-offer"}}
+    received = device.receive()
+    assert received == {"message_type": "client_msg", "client_id": client_id, "payload": {"type": "request-offer"}}
     device.send({"message_type": "forward", "client_id": client_id, "payload": {"type": "offer"}})
     assert client.receive() == {"message_type": "device_msg", "payload": {"type": "offer"}}

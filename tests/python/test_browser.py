@@ -1,12 +1,7 @@
-"""A page in a real browser (Debian's chromium) uses the server with its own `WebSocket`, and so does a plain socket."""
+"""A page in a real browser (Debian's chromium) uses the server with its own `WebSocket`."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import socket
-import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,17 +95,17 @@ def test_page_connects_as_client(page: Page, tls: Tls | None) -> None:
 
 def test_page_receives_error_before_close(page: Page) -> None:
     with SignalingServer(allowed_origins=[origin(page)]) as server:
-        outcome = page.evaluate(CLIENT, [server.client_url, "nobody"])
+        outcome = page.evaluate(CLIENT, [server.client_url, "unknown"])
         assert [message.get("error") for message in outcome["heard"]] == [
             None,
-            "Connection failed: Device not found: 'nobody'",
+            "Connection failed: Device not found: 'unknown'",
         ]
         assert outcome["code"] == 1008
-        assert outcome["reason"] == "Connection failed: Device not found: 'nobody'"
+        assert outcome["reason"] == "Connection failed: Device not found: 'unknown'"
 
 
 def test_page_of_foreign_origin_is_refused(page: Page) -> None:
-    """A page that somebody has open in a browser must not reach the devices on that machine."""
+    """A foreign page in a browser must not reach the devices on that machine."""
     with SignalingServer() as server, peers_of(server) as peers:
         peers.device("cvd-1")
         for url in (server.client_url, server.client_url.replace("127.0.0.1", "localhost")):
@@ -147,30 +142,3 @@ def test_page_sends_token_as_subprotocol(page: Page) -> None:
         right = page.evaluate(client.replace("TOKEN", "s3cret"), [server.client_url, "cvd-1"])
         answering.join(PATIENCE)
         assert (right["code"], right["protocol"]) == (1000, "webrtc-operator")
-
-
-def test_raw_socket_connects_as_client() -> None:
-    """RFC 6455 by hand: what a device's own small WebSocket library would do."""
-    with SignalingServer() as server, peers_of(server) as peers:
-        peers.device("cvd-1", 7)
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
-            key = base64.b64encode(os.urandom(16)).decode()
-            raw.sendall(
-                "GET /connect_client?x=y HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive, Upgrade\r\n"
-                f"Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-            )
-            reader = raw.makefile("rb")
-            assert reader.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
-            while reader.readline() != b"\r\n":
-                pass
-            text = b'{"message_type":"connect","device_id":"cvd-1"}'
-            raw.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
-            heard = []
-            for _ in range(2):
-                first, length = reader.read(2)
-                assert first == 0x81
-                if length == 126:
-                    (length,) = struct.unpack("!H", reader.read(2))
-                heard.append(json.loads(reader.read(length)))
-            assert [message["message_type"] for message in heard] == ["config", "device_info"]
-            assert heard[1]["device_info"] == 7

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,35 +19,21 @@ from playwright.sync_api import sync_playwright
 from cuttlefish_signaling import ConfigError, Grant, Limits, Refused, SignalingServer
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, SeqpacketPeer
+from http_requests import Response, request
+from peers import PATIENCE, SeqpacketPeer, peers_of, wait_until
+from raw import request_head
 
 CONNECTOR = "/js/server_connector.js"
 PAGES = Path(__file__).with_name("pages")
 
 
-class Answer:
-    """What a request came to."""
-
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
-        self.status, self.headers, self.body = answer.status, answer.headers, answer.read()
-
-    @property
-    def error(self) -> str:
-        return str(json.loads(self.body)["error"])
-
-
-def ask(server: SignalingServer, path: str, method: str = "GET", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
-        return Answer(connection.getresponse())
-    finally:
-        connection.close()
+def get(server: SignalingServer, path: str, method: str = "GET", **headers: str) -> Response:
+    return request(server, method, path, None, None, **headers)
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A host package's web client, and something beside it that is nobody's business."""
+    """A host package's web client, and a file beside it that must not be served."""
     (tmp_path / "secret.txt").write_text("secret")
     root = tmp_path / "assets"
     (root / "js").mkdir(parents=True)
@@ -63,7 +49,7 @@ def package(tmp_path: Path) -> Path:
 def test_connector_is_served_in_place_of_package_file(package: Path) -> None:
     for options in ({}, {"assets_dir": package}, {"dashboard": True}):
         with SignalingServer(**options) as server:
-            answer = ask(server, CONNECTOR)
+            answer = get(server, CONNECTOR)
             assert answer.status == 200
             assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -71,13 +57,13 @@ def test_connector_is_served_in_place_of_package_file(package: Path) -> None:
             assert b"export async function createConnector" in answer.body
             tag = answer.headers["etag"]
             for known in (tag, f'"x", W/{tag}', "*"):
-                fresh = ask(server, CONNECTOR, If_None_Match=known)
+                fresh = get(server, CONNECTOR, If_None_Match=known)
                 assert (fresh.status, fresh.body, fresh.headers["etag"]) == (304, b"", tag)
-            assert ask(server, CONNECTOR, If_None_Match='"x"').body == answer.body
-            head = ask(server, CONNECTOR, "HEAD")
+            assert get(server, CONNECTOR, If_None_Match='"x"').body == answer.body
+            head = get(server, CONNECTOR, "HEAD")
             assert (head.status, head.body) == (200, b"")
             assert int(head.headers["content-length"]) == len(answer.body)
-            assert ask(server, CONNECTOR, "POST").status == 405
+            assert get(server, CONNECTOR, "POST").status == 405
 
 
 def test_assets_dir_is_served(package: Path) -> None:
@@ -90,15 +76,15 @@ def test_assets_dir_is_served(package: Path) -> None:
             "/js/app.js": "text/javascript",
             "/image.png": "image/png",
         }.items():
-            answer = ask(server, path)
+            answer = get(server, path)
             assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, kind), path
             assert answer.headers["x-content-type-options"] == "nosniff"
-        assert ask(server, "/").body == b"<!doctype html>index"
-        assert ask(server, "/client.html", Range="bytes=0-8").body == b"<!doctype"
+        assert get(server, "/").body == b"<!doctype html>index"
+        assert get(server, "/client.html", Range="bytes=0-8").body == b"<!doctype"
         for path in ("/js", "/js/", "/nothing.html", "/client.html/x", "/secret.txt"):
-            refused = ask(server, path)
+            refused = get(server, path)
             assert (refused.status, refused.error) == (404, "Not found"), path
-        refused = ask(server, "/client.html", "POST")
+        refused = get(server, "/client.html", "POST")
         assert (refused.status, refused.error) == (405, "Method not allowed")
 
 
@@ -127,7 +113,7 @@ def test_path_traversal_is_refused(package: Path, path: str) -> None:
     with SignalingServer(assets_dir=package) as server:
         raw = path.replace("{absolute}", str(package.parent / "secret.txt"))
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(f"GET {raw} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            connection.sendall(request_head(raw, {"Connection": "close"}))
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split()[1] in (b"404", b"400"), answer
@@ -137,7 +123,7 @@ def test_path_traversal_is_refused(package: Path, path: str) -> None:
 def test_no_files_without_assets_dir() -> None:
     with SignalingServer() as server:
         for path in ("/", "/client.html", "/dashboard/main.js", "/dashboard/events"):
-            assert (ask(server, path).status, ask(server, path).error) == (404, "Not found")
+            assert (get(server, path).status, get(server, path).error) == (404, "Not found")
 
 
 def test_invalid_assets_dir_is_config_error(tmp_path: Path) -> None:
@@ -153,16 +139,16 @@ def test_assets_require_authorization(package: Path) -> None:
             raise Refused("a token, please", status=401)
 
     with SignalingServer(assets_dir=package, authorize=authorize) as server:
-        assert ask(server, "/client.html").status == 401
-        assert ask(server, "/client.html", Token="x").status == 200
-        assert ask(server, CONNECTOR).status == 200, "it is the same for everybody"
+        assert get(server, "/client.html").status == 401
+        assert get(server, "/client.html", Token="x").status == 200
+        assert get(server, CONNECTOR).status == 200, "the connector is public"
 
 
 # A device's own web server -------------------------------------------------------------------------------------------
 
 
 class DeviceFiles(BaseHTTPRequestHandler):
-    """A device's web server: says what it was asked for."""
+    """A device's web server. It answers with the path of the request."""
 
     seen: list[tuple[str, str, dict[str, str]]]
     stuck: threading.Event
@@ -175,8 +161,8 @@ class DeviceFiles(BaseHTTPRequestHandler):
         if self.path.startswith("/breaks"):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             return
-        if self.path.startswith("/rubbish"):
-            self.wfile.write(b"what?\r\n\r\n")
+        if self.path.startswith("/invalid"):
+            self.wfile.write(b"not http\r\n\r\n")
             return
         body = b"x" * 1_000_000 if self.path.startswith("/large") else f"file {self.path}".encode()
         if self.path.startswith("/client.html"):
@@ -229,7 +215,7 @@ def device_with_files(path: Path, device_id: str = "cvd-1") -> Iterator[type[Dev
 
 @pytest.fixture
 def socket_path(tmp_path: Path) -> Path:
-    """Where devices register."""
+    """The path of the device socket."""
     return tmp_path / "operator"
 
 
@@ -238,20 +224,20 @@ def test_device_files_are_proxied(socket_path: Path) -> None:
         SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
         device_with_files(socket_path, "a/b") as web,
     ):
-        answer = ask(server, "/devices/a%2Fb/files/some/file.js?v=1%202", Accept="x/y", Cookie="mine", Range="bytes=0-")
+        answer = get(server, "/devices/a%2Fb/files/some/file.js?v=1%202", Accept="x/y", Cookie="mine", Range="bytes=0-")
         assert (answer.status, answer.body) == (200, b"file /some/file.js?v=1%202")
         assert answer.headers["content-type"] == "text/javascript"
-        assert "set-cookie" not in answer.headers, "it would be for all devices of this server"
+        assert "set-cookie" not in answer.headers, "a cookie would apply to all devices of this server"
         ((method, path, headers),) = web.seen
         assert (method, path) == ("GET", "/some/file.js?v=1%202")
         assert headers["accept"] == "x/y"
         assert headers["range"] == "bytes=0-"
-        assert "cookie" not in headers, "it is for this server"
-        assert ask(server, "/devices/a%2Fb/files/x", "HEAD").status == 200
-        assert len(ask(server, "/devices/a%2Fb/files/large").body) == 1_000_000
-        assert ask(server, "/devices/a%2Fb/files/nothing").status == 404
-        assert b"createConnector" in ask(server, "/devices/a%2Fb/files/js/server_connector.js").body
-        assert ask(server, "/devices/a%2Fb/files/x", "POST").status == 405
+        assert "cookie" not in headers, "a cookie is for this server"
+        assert get(server, "/devices/a%2Fb/files/x", "HEAD").status == 200
+        assert len(get(server, "/devices/a%2Fb/files/large").body) == 1_000_000
+        assert get(server, "/devices/a%2Fb/files/nothing").status == 404
+        assert b"createConnector" in get(server, "/devices/a%2Fb/files/js/server_connector.js").body
+        assert get(server, "/devices/a%2Fb/files/x", "POST").status == 405
         assert [command for command, *_ in web.seen] == ["GET", "HEAD", "GET", "GET"]
 
 
@@ -260,51 +246,51 @@ def test_proxied_path_is_not_decoded(socket_path: Path) -> None:
         SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
         device_with_files(socket_path, "a/b") as web,
     ):
-        assert ask(server, "/%64evices/%61%2Fb/f%69les/%3Ax/%2Dy%2e.js?v=%31").status == 200
+        assert get(server, "/%64evices/%61%2Fb/f%69les/%3Ax/%2Dy%2e.js?v=%31").status == 200
         ((_, path, _),) = web.seen
         assert path == "/%3Ax/%2Dy%2e.js?v=%31"
 
 
 def test_device_file_errors_are_502_or_504(socket_path: Path) -> None:
-    limits = Limits(proxy_timeout=0.2)
-    with SignalingServer(device_socket=socket_path, proxy_device_files=True, limits=limits) as server:
-        with device_with_files(socket_path):
-            hangs = ask(server, "/devices/cvd-1/files/hangs")
+    with SignalingServer(device_socket=socket_path, proxy_device_files=True) as server:
+        with device_with_files(socket_path) as web:
+            with server.clock.frozen() as clock, ThreadPoolExecutor() as pool:
+                asked = pool.submit(get, server, "/devices/cvd-1/files/hangs")
+                wait_until(lambda: web.seen)
+                clock.advance(Limits().proxy_timeout)
+                hangs = asked.result(PATIENCE)
             assert (hangs.status, hangs.error) == (504, "The device's web server does not answer")
-            rubbish = ask(server, "/devices/cvd-1/files/rubbish")
-            assert (rubbish.status, rubbish.error) == (502, "The device's web server cannot be reached")
+            invalid = get(server, "/devices/cvd-1/files/invalid")
+            assert (invalid.status, invalid.error) == (502, "The device's web server cannot be reached")
             with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-                ask(server, "/devices/cvd-1/files/breaks")
+                get(server, "/devices/cvd-1/files/breaks")
             for path in ("../x", "%2e%2e/x", "a/%2E./x", "..\\x", "%5cx"):
-                climbs = ask(server, f"/devices/cvd-1/files/{path}")
+                climbs = get(server, f"/devices/cvd-1/files/{path}")
                 assert (climbs.status, climbs.error) == (400, "This is no path"), path
-            assert ask(server, "/devices/cvd-1/files/fine").status == 200
-        nobody = ask(server, "/devices/nobody/files/x")
-        assert (nobody.status, nobody.error) == (404, "Device not found")
+            assert get(server, "/devices/cvd-1/files/fine").status == 200
+        unknown = get(server, "/devices/unknown/files/x")
+        assert (unknown.status, unknown.error) == (404, "Device not found")
         gone = SeqpacketPeer(socket_path)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
             gone.send({"message_type": "register", "device_id": "gone", "device_info": {}, "device_port": port})
             gone.receive()
-            refused = ask(server, "/devices/gone/files/x")
+            refused = get(server, "/devices/gone/files/x")
         assert (refused.status, refused.error) == (502, "The device's web server cannot be reached")
         gone.close()
 
 
 def test_device_files_are_off_by_default_and_for_device_socket_only(socket_path: Path) -> None:
     with SignalingServer(device_socket=socket_path) as server, device_with_files(socket_path) as web:
-        assert (ask(server, "/devices/cvd-1/files/x").status, web.seen) == (404, [])
-    with SignalingServer(device_socket=socket_path, proxy_device_files=True) as server:
-        from websockets.sync.client import connect
-
-        with connect(server.device_url) as remote:
-            # A port of this machine, named by somebody who may be anywhere.
-            message = {"message_type": "register", "device_id": "far", "device_info": {}, "device_port": server.port}
-            remote.send(json.dumps(message))
-            remote.recv(PATIENCE)
-            refused = ask(server, "/devices/far/files/x")
-            assert (refused.status, refused.error) == (404, "This device has no files")
+        assert (get(server, "/devices/cvd-1/files/x").status, web.seen) == (404, [])
+    with SignalingServer(device_socket=socket_path, proxy_device_files=True) as server, peers_of(server) as peers:
+        # A device on the network names a port of this machine.
+        remote = peers.connect(server.device_url)
+        remote.send({"message_type": "register", "device_id": "far", "device_info": {}, "device_port": server.port})
+        remote.receive()
+        refused = get(server, "/devices/far/files/x")
+        assert (refused.status, refused.error) == (404, "This device has no files")
 
 
 def test_device_files_require_grant(socket_path: Path) -> None:
@@ -313,13 +299,13 @@ def test_device_files_require_grant(socket_path: Path) -> None:
 
     with SignalingServer(device_socket=socket_path, proxy_device_files=True, authorize=authorize) as server:
         with device_with_files(socket_path) as web:
-            refused = ask(server, "/devices/cvd-1/files/x", May="cvd-2")
+            refused = get(server, "/devices/cvd-1/files/x", May="cvd-2")
             assert (refused.status, refused.error, web.seen) == (404, "Device not found", [])
-            assert ask(server, "/devices/cvd-1/files/x", May="cvd-*").status == 200
+            assert get(server, "/devices/cvd-1/files/x", May="cvd-*").status == 200
 
 
 def test_device_page_connects_through_connector(socket_path: Path) -> None:
-    """As Cuttlefish's own: loaded from the device, its connector from us, behind whatever the id is."""
+    """As Cuttlefish's own page: the device serves it, this server its connector, and the id needs escapes."""
     with (
         SignalingServer(device_socket=socket_path, proxy_device_files=True) as server,
         device_with_files(socket_path, "a/b \u00e9"),
@@ -339,10 +325,9 @@ def test_blocked_file_open_does_not_block_stop(package: Path) -> None:
     pipe = package / "pipe"
     os.mkfifo(pipe)
     with SignalingServer(assets_dir=package, stop_timeout=0.5) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-        connection.request("GET", "/pipe")
-        assert ask(server, "/client.html").status == 200
-        assert not server.stop()
-        connection.close()
-    # Lets the thread go that waits for somebody to write.
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+            connection.sendall(request_head("/pipe", {}))
+            assert get(server, "/client.html").status == 200
+            assert not server.stop()
+    # Opens the pipe for writing, which ends the thread that waits to read it.
     os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))

@@ -1,9 +1,7 @@
-"""Plain HTTP, and upgrades that are none: a proper answer each time, never a dropped connection."""
+"""Plain HTTP and invalid upgrades: each gets a response, and no connection is dropped."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import socket
 import threading
 
@@ -13,54 +11,32 @@ from websockets.typing import Origin
 
 from cuttlefish_signaling import IceServer, Limits, SignalingServer
 
+import raw
+from http_requests import request
 from peers import PATIENCE, Peers, peers_of
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-
-UPGRADE_OF_OLD = b"GET /register_device HTTP/1.0\r\n%s\r\n" % b"".join(
-    f"{name}: {value}\r\n".encode() for name, value in UPGRADE.items()
-)
-
-
-def ask(
-    server: SignalingServer, method: str, path: str, headers: dict[str, str] | None = None
-) -> tuple[int, object, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, headers=headers or {})
-        answer = connection.getresponse()
-        body = answer.read()
-        return answer.status, json.loads(body) if body else None, answer.headers
-    finally:
-        connection.close()
+from raw import UPGRADE, frame, request_head
 
 
 def test_device_listing_and_infra_config() -> None:
     with SignalingServer(ice_servers=[IceServer("stun:s.lab")]) as server, peers_of(server) as peers:
-        assert ask(server, "GET", "/devices")[:2] == (200, [])
+        assert request(server, "GET", "/devices")[::2] == (200, b"[]")
         peers.device('b"\u00e9')
         peers.device("a")
-        status, devices, headers = ask(server, "GET", "/devices?x=y")
-        assert status == 200
-        assert headers["content-type"] == "application/json"
-        assert devices == [
+        listing = request(server, "GET", "/devices?x=y")
+        assert (listing.status, listing.headers["content-type"]) == (200, "application/json")
+        assert listing.json == [
             {"device_id": "a", "group_name": "", "adb_port": 0},
             {"device_id": 'b"\u00e9', "group_name": "", "adb_port": 0},
         ]
-        assert ask(server, "GET", "/devices?format=ids")[1] == ["a", 'b"\u00e9']
-        assert ask(server, "GET", "/devices?groupId=other")[1] == []
-        assert ask(server, "GET", "/devices?groupId=&owner=")[1] == devices
-        assert ask(server, "GET", "/devices?owner=me")[1] == []
-        assert ask(server, "GET", "/infra_config")[1] == {
+        assert request(server, "GET", "/devices?format=ids").json == ["a", 'b"\u00e9']
+        assert request(server, "GET", "/devices?groupId=other").json == []
+        assert request(server, "GET", "/devices?groupId=&owner=").json == listing.json
+        assert request(server, "GET", "/devices?owner=me").json == []
+        assert request(server, "GET", "/infra_config").json == {
             "message_type": "config",
             "ice_servers": [{"urls": ["stun:s.lab"]}],
         }
-        assert ask(server, "GET", "/healthz")[1] == {"status": "ok"}
+        assert request(server, "GET", "/healthz").json == {"status": "ok"}
 
 
 @pytest.mark.parametrize("path", ["/register_device", "/connect_client"])
@@ -81,14 +57,13 @@ def test_device_listing_and_infra_config() -> None:
 def test_invalid_upgrades_are_refused(
     server: SignalingServer, path: str, method: str, headers: dict[str, str], status: int
 ) -> None:
-    told, body, answered = ask(server, method, path, headers)
-    assert told == status
-    assert isinstance(body, dict)
-    assert set(body) == {"error"}
+    response = request(server, method, path, headers=headers)
+    assert response.status == status
+    assert set(response.json) == {"error"}
     if status == 400:
-        assert answered["sec-websocket-version"] == "13"
+        assert response.headers["sec-websocket-version"] == "13"
     if status == 426:
-        assert answered["upgrade"] == "websocket"
+        assert response.headers["upgrade"] == "websocket"
 
 
 @pytest.mark.parametrize(
@@ -104,14 +79,13 @@ def test_invalid_upgrades_are_refused(
     ],
 )
 def test_unknown_paths_and_methods_are_refused(server: SignalingServer, method: str, path: str, status: int) -> None:
-    told, body, _ = ask(server, method, path)
-    assert told == status
-    assert isinstance(body, dict)
-    assert isinstance(body["error"], str)
+    response = request(server, method, path)
+    assert response.status == status
+    assert isinstance(response.json["error"], str)
 
 
 def test_response_survives_unread_request_head(server: SignalingServer) -> None:
-    """Many times, and with the answer read late: a reset would take it back."""
+    """Twenty times, and with the response read late: a reset would discard it."""
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
             connection.sendall(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -119,20 +93,18 @@ def test_response_survives_unread_request_head(server: SignalingServer) -> None:
             assert connection.recv(12).startswith(b"HTTP/1.1 4")
 
 
-def raw_response(server: SignalingServer, request: bytes) -> bytes:
+def raw_response(server: SignalingServer, sent: bytes) -> bytes:
+    """The response, after the end of the request."""
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-        connection.sendall(request)
+        connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-        return answer
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"rubbish\r\n\r\n", b"400"),
+        (b"invalid\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(64)) + b"\r\n", b"431"),
         (
@@ -144,7 +116,7 @@ def raw_response(server: SignalingServer, request: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"y" * 20000 + b"\r\n\r\n", b"431"),
         (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"4"),
         (b"GET /devices HTTP/1.0\r\n\r\n", b"200"),
-        (UPGRADE_OF_OLD, b"400"),
+        (request_head("/register_device", UPGRADE, version="1.0"), b"400"),
     ],
 )
 def test_invalid_request_heads_are_refused(server: SignalingServer, request_: bytes, status: bytes) -> None:
@@ -153,15 +125,9 @@ def test_invalid_request_heads_are_refused(server: SignalingServer, request_: by
 
 
 def test_response_survives_unread_request_data(server: SignalingServer) -> None:
-    """Closing a socket with unread input resets it, and the answer on the way with it."""
+    """Closing a socket with unread data resets it, which discards the response."""
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-            connection.sendall(b"rubbish\r\n\r\n" + b"y" * 8_000_000)
-            connection.shutdown(socket.SHUT_WR)
-            answer = b""
-            while chunk := connection.recv(65536):
-                answer += chunk
-            assert answer.startswith(b"HTTP/1.1 400")
+        assert raw_response(server, b"invalid\r\n\r\n" + b"y" * 8_000_000).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("sent", [b"GET /register_dev", b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
@@ -201,14 +167,9 @@ def test_query_string_is_not_part_of_path(server: SignalingServer, peers: Peers)
 
 
 def test_frame_sent_with_upgrade_is_read(server: SignalingServer) -> None:
-    text = b'{"message_type":"register","device_id":"eager"}'
-    head = (
-        "GET /register_device HTTP/1.1\r\nHost: localhost\r\n"
-        + "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items())
-        + "\r\n"
-    )
+    register = frame(b'{"message_type":"register","device_id":"eager"}')
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-        connection.sendall(head.encode() + bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        connection.sendall(request_head("/register_device", UPGRADE) + register)
         server.wait_for_device("eager", timeout=PATIENCE)
 
 
@@ -234,3 +195,12 @@ def test_fragments_count_towards_max_message_size() -> None:
         device = peers.connect(server.device_url)
         device.socket.send("x" * 400 for _ in range(3))
         assert device.wait_closed() == 1009
+
+
+def test_raw_socket_connects_as_client(server: SignalingServer, peers: Peers) -> None:
+    """RFC 6455 by hand, with the header fields in another form: other libraries send them so."""
+    peers.device("cvd-1", 7)
+    headers = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Host": "127.0.0.1"}
+    with raw.connect(server.port, "cvd-1", "/connect_client?x=y", headers=headers) as client:
+        assert client.hear() == {"message_type": "config", "ice_servers": []}
+        assert client.hear() == {"message_type": "device_info", "device_info": 7}

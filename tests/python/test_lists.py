@@ -12,8 +12,8 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer
 
+from http_requests import request_json
 from peers import PATIENCE, Peers, SeqpacketPeer, peers_of
-from polled import request_json
 
 
 def test_empty_filter_matches_all(server: SignalingServer, peers: Peers) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer
 
-from polled import PolledClient, polled_client, request, request_json, send_forwards
+from http_requests import request, request_json
+from polled import PolledClient, polled_client, send_forwards
 
 UNKNOWN = {"error": "Error: Unknown connection ID", "type": "error"}
 

@@ -11,8 +11,9 @@ import pytest
 
 from cuttlefish_signaling import Refused, SignalingServer
 
+from http_requests import request, request_json
 from peers import Peers
-from polled import polled_client, request, request_json, send_forwards
+from polled import polled_client, send_forwards
 
 # Errors, on every path -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,216 @@
+"""Clients that poll: waiting, acknowledging, timing out, limits and errors (docs/protocol.md 5.3)."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import Limits, SignalingServer
+
+from client_kinds import DEVICE_ID, INFO, LongPollClient, both_sockets, register_local_device
+from http_requests import request_json
+from peers import PATIENCE, assert_returns, wait_until
+
+
+def test_messages_are_kept_until_acknowledged(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
+        for number in range(5):
+            device.send({"message_type": "forward", "client_id": 1, "payload": number})
+        wait_until(lambda: len(request_json(server, f"{client.path}/messages")[1]) == 5)
+
+        def numbers(query: str) -> Any:
+            return [message["payload"] for message in request_json(server, f"{client.path}/messages?{query}")[1]]
+
+        assert numbers("start=0") == [0, 1, 2, 3, 4]
+        assert numbers("start=0&count=2") == [0, 1]
+        assert numbers("start=2&count=1") == [2]
+        assert numbers("start=2&count=0") == []
+        assert numbers("start=9") == []
+        assert numbers(f"start={10**18}&wait=5") == []
+        assert request_json(server, f"{client.path}/messages?start=0")[0] == 410, "acknowledged messages are gone"
+        assert numbers("start=2") == [2, 3, 4]
+        assert numbers("start=5") == []
+        assert server.stats().delivered == 5
+
+
+@pytest.mark.parametrize("query", ["start=-1", "start=x", "count=-2", "wait=-1", "wait=nan"])
+def test_invalid_poll_query_is_400(tmp_path: Path, query: str) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        _device = register_local_device(path)
+        client = LongPollClient(peers, DEVICE_ID)
+        status, answer = request_json(server, f"{client.path}/messages?{query}")
+        assert (status, answer) == (400, {"error": f"{query.split('=')[0]}: must be a number, 0 or more"})
+
+
+def test_long_poll_returns_when_message_arrives(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (_server, peers, path):
+        device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
+        heard: list[Any] = []
+        waiting = threading.Thread(target=lambda: heard.append(client.receive()))
+        waiting.start()
+        device.send({"message_type": "forward", "client_id": 1, "payload": "now"})
+        waiting.join(PATIENCE)
+        assert heard == ["now"]
+
+
+def test_long_poll_does_not_delay_stop(tmp_path: Path) -> None:
+    polled = threading.Event()
+
+    def note(ctx: Any) -> None:
+        if ctx.path.endswith("/messages"):
+            polled.set()
+
+    with both_sockets(tmp_path, authorize=note, stop_timeout=60) as (server, peers, path):
+        device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
+        answers: list[Any] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(request_json(server, f"{client.path}/messages?start=0&wait=25"))
+        )
+        waiting.start()
+        assert polled.wait(PATIENCE)
+        assert_returns(server.stop)
+        waiting.join(PATIENCE)
+        assert answers[0] in [(200, []), (404, {"error": "Unknown connection"})], "the poll is answered"
+        device.close()
+
+
+def test_idle_polled_client_times_out(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device = register_local_device(path)
+        away, there = LongPollClient(peers, DEVICE_ID), LongPollClient(peers, DEVICE_ID)
+        with server.clock.frozen() as clock:
+            clock.advance(20)
+            assert request_json(server, f"{there.path}/messages") == (200, [])
+            clock.advance(20)
+            assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+            assert request_json(server, f"{away.path}/messages") == (404, {"error": "Unknown connection"})
+            assert request_json(server, f"{away.path}/:forward", {"payload": 1}) == (
+                404,
+                {"error": "Unknown connection"},
+            )
+            there.send("present")
+            assert device.receive()["payload"] == "present"
+
+
+def test_outbox_overflow_of_polled_client_is_slow_consumer(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(outbox_messages=10)) as (server, peers, path):
+        device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
+        for number in range(30):
+            device.send({"message_type": "forward", "client_id": 1, "payload": number})
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+        start, status = 0, 200
+        found: Any = []
+        while status == 200:
+            status, found = request_json(server, f"{client.path}/messages?start={start}")
+            start += len(found) if status == 200 else 0
+        assert (status, found) == (404, {"error": "Slow consumer"})
+        assert start < 30
+        assert server.stats().slow_consumers == 1
+
+
+BODIES = [b"", b"[]", b"5", b"{", b"\xff", b"[" * 5000, b'{"device_id":1,"device_id":2}']
+
+
+@pytest.mark.parametrize("path", ["/polled_connections", "/connect", "/forward", "/poll_messages"])
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body)[:20])
+def test_invalid_bodies_are_400(server: SignalingServer, path: str, body: bytes) -> None:
+    status, answer = request_json(server, path, body)
+    assert (status, set(answer)) == (400, {"error"} if path == "/polled_connections" else {"error", "type"})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/polled_connections", {}, 400, "Invalid connection request: Missing device id"),
+        ("/polled_connections", {"device_id": 7}, 400, "Invalid connection request: Missing device id"),
+        ("/polled_connections", {"device_id": "unknown"}, 404, "Device not found"),
+        ("/polled_connections/x/:forward", {"payload": 1}, 404, "Unknown connection"),
+        ("/polled_connections/x/messages", None, 404, "Unknown connection"),
+        ("/devices/unknown", None, 404, "Device not found"),
+        ("/polled_connections/x/messages", {}, 405, "Method not allowed"),
+        ("/devices/x/connect", None, 426, "This is a WebSocket endpoint"),
+    ],
+)
+def test_unknown_devices_and_connections_are_refused(
+    server: SignalingServer, path: str, body: Any, status: int, said: str
+) -> None:
+    assert request_json(server, path, body) == (status, {"error": said})
+
+
+def test_oversized_polled_forwards_are_413(tmp_path: Path) -> None:
+    with both_sockets(tmp_path) as (server, peers, path):
+        device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
+        assert request_json(server, f"{client.path}/:forward", {}) == (
+            400,
+            {"error": "Forward failed: No payload present in message"},
+        )
+        status, answer = request_json(server, f"{client.path}/:forward", {"payload": "x" * 250_000})
+        assert status == 413
+        assert answer["error"].startswith("Forward failed: Message too large: 250056 bytes for the device")
+        status, answer = request_json(server, f"{client.path}/:forward", {"payload": "x" * 300_000})
+        assert (status, answer) == (413, {"error": "Body too large: at most 262144 bytes"})
+        client.send("x" * 200_000)
+        assert len(device.receive()["payload"]) == 200_000
+
+
+def test_polled_forward_to_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
+    """The bytes around the payload depend on the number of the client (docs/protocol.md 2.8)."""
+    with both_sockets(tmp_path) as (server, peers, _path):
+        device = peers.device("remote", INFO)
+        client = LongPollClient(peers, "remote")
+        around = len('{"message_type":"client_msg","client_id":1,"payload":""}')
+        status, answer = request_json(server, f"{client.path}/:forward", {"payload": "x" * (65_537 - around)})
+        error = "Forward failed: Message too large: 65537 bytes for the device, which takes at most 65536"
+        assert (status, answer) == (413, {"error": error})
+        client.send("x" * (65_536 - around))
+        assert len(device.receive()["payload"]) == 65_536 - around
+
+
+def test_polled_connections_are_limited_by_max_polled(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(max_polled=1)) as (server, peers, path):
+        _device = register_local_device(path)
+        LongPollClient(peers, DEVICE_ID)
+        full = {"error": "Too many polled connections"}
+        assert request_json(server, "/polled_connections", {"device_id": DEVICE_ID}) == (503, full)
+        assert request_json(server, "/connect", {"device_id": DEVICE_ID}) == (503, {**full, "type": "error"})
+        assert server.stats().turned_away == 2
+
+
+def test_polled_connect_waits_for_device(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, device_wait_timeout=None) as (server, _peers, path):
+        answers: list[Any] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(request_json(server, "/connect", {"device_id": "late"}))
+        )
+        waiting.start()
+        wait_until(lambda: server.stats().connections == 1)
+        device = register_local_device(path, "late")
+        waiting.join(PATIENCE)
+        assert answers[0][1].get("device_info") == INFO
+        device.close()
+
+
+def test_polled_connect_wait_is_bounded() -> None:
+    with SignalingServer(device_wait_timeout=None, limits=Limits(polled_timeout=0.2)) as server:
+        assert request_json(server, "/polled_connections", {"device_id": "late"}) == (
+            404,
+            {"error": "Device not found"},
+        )
+
+
+def test_refused_polled_connect_takes_no_slot(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
+        device = register_local_device(path)
+        for _ in range(10):
+            assert request_json(server, "/connect", {"device_id": "unknown"})[0] == 404
+        LongPollClient(peers, DEVICE_ID)
+        device.close()
+
+
+@pytest.mark.parametrize("path", ["/devices/%FF", "/polled_connections/%FF/messages"])
+def test_id_in_path_must_be_utf_8(server: SignalingServer, path: str) -> None:
+    assert request_json(server, path) == (400, {"error": "The id in the path is no UTF-8"})
