@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import urllib.error
@@ -23,19 +22,24 @@ from websockets.sync.client import connect
 
 from cuttlefish_signaling.cli import FLAGS, main, parser
 
-from peers import PATIENCE
+import raw
+from peers import PATIENCE, unverified_context
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CUTTLEFISH_SIGNALING_")}
 
 
 class ServeProcess:
-    """A server started from the command line."""
+    """`cuttlefish-signaling serve`, in a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         self.process = process
         self.devices = process.stdout.readline().removeprefix("devices: ").strip()
         self.clients = process.stdout.readline().removeprefix("clients: ").strip()
+
+    @property
+    def port(self) -> int:
+        return int(self.devices.split(":")[2].split("/")[0])
 
     def ends(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Sends a signal; returns the exit status and the log."""
@@ -62,12 +66,6 @@ def serve(
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def unverified_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def register(url: str) -> dict[str, object]:
@@ -108,7 +106,7 @@ def test_serve_prints_urls_and_drains_on_signal(program: tuple[str, ...], number
 
 
 def test_signal_delivered_to_another_thread_stops_serve() -> None:
-    """The kernel chooses a thread of the process; the main thread has to wake all the same."""
+    """The kernel chooses the thread that handles a signal. The main thread has to wake."""
     libc = ctypes.CDLL(None, use_errno=True)
     with serve("--no-tls") as served, connect(served.devices) as device:
         pid = served.process.pid
@@ -125,15 +123,7 @@ def test_second_signal_exits_immediately() -> None:
     with serve("--no-tls", "--hooks", "time:sleep") as nonsense:
         assert nonsense.process.wait(PATIENCE) == 2
     with serve("--no-tls") as served:
-        import socket
-
-        port = int(served.devices.split(":")[2].split("/")[0])
-        with socket.create_connection(("127.0.0.1", port)) as raw:
-            raw.sendall(
-                b"GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            assert b"101" in raw.recv(1000)
+        with raw.Raw(served.port, "/register_device"):
             served.process.send_signal(signal.SIGTERM)
             assert served.process.stderr is not None
             while "stopping" not in served.process.stderr.readline():
@@ -327,7 +317,7 @@ def test_sd_notify_sends_ready_and_stopping(tmp_path: Path, abstract: bool) -> N
 
 
 def test_unreachable_notify_socket_is_ignored(tmp_path: Path) -> None:
-    with serve("--no-tls", "--port", "0", environment={"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as served:
+    with serve("--no-tls", "--port", "0", environment={"NOTIFY_SOCKET": str(tmp_path / "missing")}) as served:
         assert served.ends()[0] == 0
 
 
@@ -342,7 +332,7 @@ def test_socket_flags_create_and_remove_sockets(tmp_path: Path) -> None:
 
 
 def printed_dashboard_url(served: ServeProcess) -> str:
-    """What it says for people, if anything: told before it logs, and always."""
+    """The line with the URL of the dashboard, or an empty string. It is printed before the first log line."""
     assert served.process.stdout is not None
     served.process.send_signal(signal.SIGTERM)
     return served.process.stdout.readline().strip()
@@ -360,9 +350,8 @@ def printed_dashboard_url(served: ServeProcess) -> str:
 )
 def test_dashboard_is_on_by_default_for_loopback_only(arguments: tuple[str, ...], has_page: bool) -> None:
     with serve("--no-tls", "--journal", *arguments) as served:
-        port = served.devices.split(":")[-1].split("/")[0]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/", timeout=PATIENCE) as answer:
                 found = b"<title>Cuttlefish signaling</title>" in answer.read()
         except urllib.error.HTTPError as refused:
             found = refused.code != 404
@@ -373,11 +362,10 @@ def test_dashboard_is_on_by_default_for_loopback_only(arguments: tuple[str, ...]
 def test_file_flags_serve_assets_and_proxy_device_files(tmp_path: Path) -> None:
     (tmp_path / "client.html").write_text("hello")
     with serve("--no-tls", "--assets-dir", str(tmp_path), "--proxy-device-files") as served:
-        port = served.devices.split(":")[-1].split("/")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/client.html", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/client.html", timeout=PATIENCE) as answer:
             assert answer.read() == b"hello"
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/devices/x/files/y", timeout=PATIENCE)
+            urllib.request.urlopen(f"http://127.0.0.1:{served.port}/devices/x/files/y", timeout=PATIENCE)
         assert json.load(refused.value) == {"error": "Device not found"}
 
 
@@ -388,10 +376,9 @@ def test_devices_format_is_read_from_each_source(tmp_path: Path, place: str) -> 
     arguments = ("--devices-format", "ids") if place == "flag" else ("--config", str(config))
     environment = {"CUTTLEFISH_SIGNALING_DEVICES_FORMAT": "ids"} if place == "environment" else {}
     with serve("--no-tls", *arguments, environment=environment) as served:
-        port = served.devices.split(":")[-1].split("/")[0]
         with connect(served.devices) as device:
             device.send('{"message_type":"register","device_id":"a"}')
             device.recv(timeout=PATIENCE)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/devices", timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/devices", timeout=PATIENCE) as answer:
                 listed = json.load(answer)
     assert listed == ([{"device_id": "a", "group_name": "", "adb_port": 0}] if place == "default" else ["a"])

@@ -1,11 +1,10 @@
-"""Hooks: what they are asked, what becomes of their answers, and what happens when they fail."""
+"""Hooks: their arguments, the use of their results, and their failures."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -29,7 +28,7 @@ from cuttlefish_signaling import (
     Tls,
 )
 
-from peers import PATIENCE, assert_relays, peers_of
+from peers import PATIENCE, assert_relays, peers_of, wait_until
 
 
 def as_async(hook: Any) -> Any:
@@ -57,8 +56,7 @@ def test_filter_is_called_for_each_client(way: Any) -> None:
     with SignalingServer(filter_device_info=way(show_seat)) as server, peers_of(server) as peers:
         peers.device("cvd-1", {"adb": 1})
         for seat in ("left", "right"):
-            client = peers.connect(f"{server.client_url}?seat={seat}", additional_headers={"X-Team": "lab"})
-            client.send({"message_type": "connect", "device_id": "cvd-1"})
+            client = peers.pending_client("cvd-1", f"?seat={seat}", additional_headers={"X-Team": "lab"})
             client.receive()
             assert client.receive() == {"message_type": "device_info", "device_info": {"adb": 1, "seat": seat}}
         assert server.devices()[0].info == {"adb": 1}
@@ -105,8 +103,7 @@ def test_ice_servers_hook_is_called_for_each_peer(way: Any) -> None:
         ]
 
     with SignalingServer(ice_servers=way(ice)) as server, peers_of(server) as peers:
-        device = peers.connect(server.device_url)
-        device.send({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.pending_device()
         stun = {"urls": ["stun:a.lab", "stuns:b.lab:5349"]}
         turn = {"urls": ["turn:turn.lab"], "username": "device/cvd-1/127.0.0.1", "credential": "c"}
         assert device.receive() == {"message_type": "config", "ice_servers": [turn, stun]}
@@ -130,8 +127,7 @@ def test_ice_servers_hook_is_called_for_each_peer(way: Any) -> None:
 )
 def test_invalid_ice_servers_result_names_entry(result: Any, named: str) -> None:
     with SignalingServer(ice_servers=lambda ctx: result) as server, peers_of(server) as peers:
-        device = peers.connect(server.device_url)
-        device.send({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.pending_device()
         assert device.receive() == {"error": "Internal error"}
         assert device.wait_closed() == 1011
         (failure,) = server.hook_errors
@@ -155,12 +151,10 @@ def test_grant_hides_other_devices(way: Any) -> None:
         assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
         heard = {}
         for name in ("blue-1", "blue-2"):  # One that is there, one that is not.
-            client = peers.connect(f"{server.client_url}?team=red")
-            client.send({"message_type": "connect", "device_id": name})
+            client = peers.pending_client(name, "?team=red")
             heard[name] = [client.receive(), client.receive(), client.wait_closed()]
         assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]
-        client = peers.connect(f"{server.client_url}?team=red")
-        client.send({"message_type": "connect", "device_id": "red-1"})
+        client = peers.pending_client("red-1", "?team=red")
         assert [client.receive()["message_type"], client.receive()["device_info"]] == ["config", "red-1"]
         assert server.clients("red-1")[0].identity == {"team": "red"}
         device = peers.connect(f"{server.device_url}?team=red")
@@ -210,8 +204,7 @@ def test_ice_servers_refusal_reaches_peer(error: Exception, status: int, reason:
             urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE)
         assert http.value.code == status
         assert json.load(http.value) == {"error": reason}
-        device = peers.connect(server.device_url)
-        device.send({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.pending_device()
         assert device.receive() == {"error": reason}
         assert device.wait_closed() == (1011 if status == 500 else 1008)
 
@@ -234,7 +227,7 @@ def test_authorize_sees_each_request_and_sets_identity(way: Any) -> None:
 
     def check(ctx: AuthorizeContext) -> Any:
         asked.append(ctx)
-        return {"user": ctx.headers.get("X-User", "nobody")}
+        return {"user": ctx.headers.get("X-User", "unknown")}
 
     seen: list[Any] = []
 
@@ -305,8 +298,7 @@ def test_hook_exception_closes_only_its_peer(way: Any, caplog: pytest.LogCapture
 
     with SignalingServer(filter_device_info=way(show)) as server, peers_of(server) as peers:
         device, client = peers.device(), peers.client()
-        unlucky = peers.connect(f"{server.client_url}?x=1")
-        unlucky.send({"message_type": "connect", "device_id": "cvd-1"})
+        unlucky = peers.pending_client("cvd-1", "?x=1")
         assert unlucky.receive()["message_type"] == "config"
         assert unlucky.receive() == {"error": "Internal error"}
         assert unlucky.wait_closed() == 1011
@@ -324,9 +316,9 @@ def test_hook_exception_closes_only_its_peer(way: Any, caplog: pytest.LogCapture
     assert server.hook_errors == [failure]
 
 
-@pytest.mark.parametrize("rubbish", [object(), {1, 2}, float("inf")])
-def test_unserializable_filter_result_is_hook_result_error(rubbish: Any) -> None:
-    with SignalingServer(filter_device_info=lambda info, ctx: rubbish) as server, peers_of(server) as peers:
+@pytest.mark.parametrize("result", [object(), {1, 2}, float("inf")])
+def test_unserializable_filter_result_is_hook_result_error(result: Any) -> None:
+    with SignalingServer(filter_device_info=lambda info, ctx: result) as server, peers_of(server) as peers:
         peers.device()
         client = peers.pending_client()
         client.receive()
@@ -336,11 +328,8 @@ def test_unserializable_filter_result_is_hook_result_error(rubbish: Any) -> None
 
 
 def wait_for_failure(server: SignalingServer, count: int = 1) -> None:
-    """Hook failures are told by another thread, a moment after the peer hears of it."""
-    deadline = time.monotonic() + PATIENCE
-    while len(server.hook_errors) < count and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert len(server.hook_errors) >= count
+    """The event thread records a failure a moment after the peer has been answered."""
+    wait_until(lambda: len(server.hook_errors) >= count)
 
 
 @both
@@ -352,7 +341,7 @@ def test_hanging_hook_times_out(way: Any) -> None:
 
     async def hang_async(info: Any, ctx: FilterContext) -> Any:
         try:
-            await asyncio.sleep(PATIENCE)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             cancelled.set()
             raise
@@ -383,20 +372,29 @@ def test_hanging_hook_times_out(way: Any) -> None:
 
 
 def test_hanging_hooks_do_not_exceed_hook_threads() -> None:
-    release = threading.Event()
+    release, asked = threading.Event(), threading.Semaphore(0)
+    before = set(threading.enumerate())  # Threads of other tests may still be ending.
 
     def ice(ctx: IceContext) -> Any:
+        asked.release()
         release.wait(PATIENCE)
         return []
 
-    limits = Limits(hook_threads=2)
     try:
-        with SignalingServer(ice_servers=ice, hook_timeout=0.3, limits=limits) as server, peers_of(server) as peers:
+        with (
+            SignalingServer(ice_servers=ice, hook_timeout=5, limits=Limits(hook_threads=2)) as server,
+            server.clock.frozen() as clock,
+            peers_of(server) as peers,
+        ):
             for number in range(4):
-                device = peers.connect(server.device_url)
-                device.send({"message_type": "register", "device_id": f"cvd-{number}"})
+                device = peers.pending_device(f"cvd-{number}")
+                if number < 2:  # After that, no thread is free to call the hook.
+                    assert asked.acquire(timeout=PATIENCE)
+                assert device.socket.ping().wait(PATIENCE), "the timer of the hook has been set before the pong"
+                clock.advance(5)
                 assert device.receive() == {"error": "Internal error"}
-            assert sum(t.name.startswith("cuttlefish-hook") for t in threading.enumerate()) == 2
+            started = set(threading.enumerate()) - before
+            assert sum(thread.name.startswith("cuttlefish-hook") for thread in started) == 2
     finally:
         release.set()
 
@@ -412,14 +410,13 @@ def test_established_pair_relays_while_other_hook_hangs() -> None:
     try:
         with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
             device, client = peers.device(), peers.client()
-            hung = peers.connect(f"{server.client_url}?hang")
-            hung.send({"message_type": "connect", "device_id": "cvd-1"})
-            hung.send({"message_type": "forward", "payload": "patience"})
+            hung = peers.pending_client("cvd-1", "?hang")
+            hung.send({"message_type": "forward", "payload": "later"})
             hung.receive()
             assert_relays(client, device)
             release.set()
             assert hung.receive()["message_type"] == "device_info"
-            assert device.receive() == {"message_type": "client_msg", "client_id": 2, "payload": "patience"}
+            assert device.receive() == {"message_type": "client_msg", "client_id": 2, "payload": "later"}
     finally:
         release.set()
 
@@ -459,13 +456,15 @@ def test_async_hook_without_loop_runs_on_hook_loop() -> None:
 
 
 def test_async_hooks_run_concurrently() -> None:
-    """With one thread: a coroutine that waits does not keep it."""
-    arrived: list[int] = []
+    """With one hook thread: a coroutine that waits does not block it."""
+    arrived: list[IceContext] = []
+    all_arrived = asyncio.Event()
 
     async def ice(ctx: IceContext) -> list[Any]:
-        arrived.append(1)
-        while len(arrived) < 20:
-            await asyncio.sleep(0.001)
+        arrived.append(ctx)
+        if len(arrived) == 20:
+            all_arrived.set()
+        await all_arrived.wait()
         return []
 
     limits = Limits(hook_threads=1)
@@ -497,7 +496,6 @@ def test_hook_may_stop_server() -> None:
 
     server = SignalingServer(ice_servers=stop).start()
     with peers_of(server) as peers:
-        device = peers.connect(server.device_url)
-        device.send({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.pending_device()
         assert device.wait_closed() == 1001
     assert not server.is_running

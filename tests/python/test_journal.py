@@ -1,4 +1,4 @@
-"""The journal: looking, expecting, drawing, and what it says when what was expected did not come."""
+"""The journal: messages, expectations, transcripts, and the errors of expectations that fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import re
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -97,13 +98,26 @@ def test_messages_matches_each_filter(server: SignalingServer, device: FakeDevic
         assert len(journal.messages()) == len(journal.entries())
 
 
+@contextmanager
+def when_searched(action: Callable[[], object]) -> Iterator[Callable[[Entry], bool]]:
+    """A condition that holds for each entry. Another thread calls the action when the first one has been looked at."""
+    looked = threading.Event()
+    thread = threading.Thread(target=lambda: looked.wait(20) and action())
+    thread.start()
+
+    def searched(entry: Entry) -> bool:
+        looked.set()
+        return True
+
+    yield searched
+    thread.join()
+
+
 def test_expect_waits_for_later_message(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
-    sender = threading.Timer(0.1, lambda: client.send({"type": "request-offer"}))
-    sender.start()
-    entry = server.journal.expect("request-offer", device="cvd-1", client=1)
-    sender.join()
-    assert entry.type == "request-offer"
-    assert server.journal.expect("request-offer") == entry, "what was said before counts as well"
+    with when_searched(lambda: client.send({"type": "request-offer"})) as searched:
+        entry = server.journal.expect(where=lambda entry: searched(entry) and entry.type == "request-offer")
+    assert (entry.type, entry.device, entry.client) == ("request-offer", "cvd-1", 1)
+    assert server.journal.expect("request-offer", device="cvd-1", client=1) == entry, "earlier messages count as well"
     with pytest.raises(ExpectationError):
         server.journal.expect("request-offer", after=entry, timeout=0.05)
 
@@ -117,10 +131,9 @@ def test_expect_sees_later_outcome(server: SignalingServer, device: FakeDevice, 
         client.close()
         fault.remove()
 
-    leaving = threading.Timer(0.1, leave)
-    leaving.start()
-    assert server.journal.expect("answer", where=lambda entry: entry.outcome == "gone").faults == ("stall",)
-    leaving.join()
+    with when_searched(leave) as searched:
+        entry = server.journal.expect("answer", where=lambda entry: searched(entry) and entry.outcome == "gone")
+    assert entry.faults == ("stall",)
 
 
 def test_async_expect() -> None:
@@ -173,11 +186,9 @@ def test_expect_none_waits_full_time(server: SignalingServer, device: FakeDevice
     began = time.monotonic()
     server.journal.expect_none("offer", within=0.2)
     assert time.monotonic() - began >= 0.2
-    sender = threading.Timer(0.05, lambda: client.send({"type": "answer"}))
-    sender.start()
-    with pytest.raises(ExpectationError, match=r'payload: \{"type": "answer"\}'):
-        server.journal.expect_none("answer", within=20)
-    sender.join()
+    with when_searched(lambda: client.send({"type": "answer"})) as searched:
+        with pytest.raises(ExpectationError, match=r'payload: \{"type": "answer"\}'):
+            server.journal.expect_none(where=lambda entry: searched(entry) and entry.type == "answer", within=20)
 
 
 GOLDEN = """\
@@ -343,7 +354,7 @@ def test_journal_is_readable_after_stop(server: SignalingServer, device: FakeDev
     assert "[1001 server stopping]" in server.journal.transcript()
     first = server.journal.count
     server.start()
-    assert server.journal.count == 0 < first, "another run, another journal"
+    assert server.journal.count == 0 < first, "each run has a journal of its own"
 
 
 def test_expect_failure_counts_evicted_entries() -> None:

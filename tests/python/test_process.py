@@ -23,7 +23,8 @@ import pytest
 
 from cuttlefish_signaling import ForkedError, SignalingServer
 
-from peers import PATIENCE, interruptible, peers_of
+import raw
+from peers import PATIENCE, assert_returns, interruptible, peers_of, wait_until
 
 
 def threads() -> set[str]:
@@ -32,12 +33,12 @@ def threads() -> set[str]:
 
 
 def leaked_threads(before: set[str]) -> set[str]:
-    """Threads that were not there before, and do not go.
+    """Threads that were started since, and do not end.
 
     `join()`, Python's and Rust's, returns a moment before the kernel takes the thread out of its list: a bare
     `threading.Thread` is seen there afterwards more often than not. A thread that was not joined stays.
     """
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while (extra := threads() - before) and time.monotonic() < deadline:
         os.sched_yield()
     return extra
@@ -112,14 +113,12 @@ def test_start_stop_rounds_with_hooks_leak_nothing() -> None:
 def test_stop_with_open_handshakes_leaks_nothing() -> None:
     before = threads()
     server = SignalingServer().start()
-    raw = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
-    for one in raw[:10]:
+    sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    for one in sockets[:10]:
         one.sendall(b"GET /register_device HTT")
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 10
+    assert_returns(server.stop)
     assert leaked_threads(before) == set()
-    for one in raw:
+    for one in sockets:
         one.settimeout(PATIENCE)
         try:
             assert one.recv(1) == b""
@@ -134,18 +133,15 @@ def test_stop_is_bounded_while_hook_hangs(caplog: pytest.LogCaptureFixture) -> N
 
     def hang(ctx: object) -> list[object]:
         asked.set()
-        release.wait(PATIENCE)
+        release.wait()
         return []
 
     try:
         server = SignalingServer(ice_servers=hang, stop_timeout=0.2).start()
         with peers_of(server) as peers:
-            device = peers.connect(server.device_url)
-            device.send({"message_type": "register", "device_id": "cvd-1"})
+            device = peers.pending_device()
             assert asked.wait(PATIENCE)
-            began = time.monotonic()
-            server.stop()
-            assert time.monotonic() - began < 5
+            assert_returns(server.stop)
             assert device.wait_closed() == 1001
         assert any("a hook hangs" in record.getMessage() for record in caplog.records)
     finally:
@@ -153,37 +149,31 @@ def test_stop_is_bounded_while_hook_hangs(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_stop_is_bounded_while_async_hook_hangs() -> None:
-    before = threads()
+    before, python_threads = threads(), set(threading.enumerate())
     asked = threading.Event()
 
     async def hang(ctx: object) -> list[object]:
         asked.set()
-        await asyncio.sleep(PATIENCE)
+        await asyncio.Event().wait()
         return []
 
     server = SignalingServer(ice_servers=hang).start()
     with peers_of(server) as peers:
-        device = peers.connect(server.device_url)
-        device.send({"message_type": "register", "device_id": "cvd-1"})
+        device = peers.pending_device()
         assert asked.wait(PATIENCE)
-        server.stop()
+        assert_returns(server.stop)
         assert device.wait_closed() == 1001
         device.close()
     gc.collect()
-    assert {thread.name for thread in threading.enumerate() if "cuttlefish" in thread.name} == set()
+    # A thread of a test before this one may still be ending.
+    started = set(threading.enumerate()) - python_threads
+    assert {thread.name for thread in started if "cuttlefish" in thread.name} == set()
     assert leaked_threads(before) == set()
 
 
 def test_stop_is_bounded_with_unresponsive_peer() -> None:
-    with SignalingServer() as server, socket.create_connection(("127.0.0.1", server.port)) as raw:
-        raw.sendall(
-            b"GET /register_device HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        assert b"101" in raw.recv(1000)
-        began = time.monotonic()
-        server.stop()
-        assert time.monotonic() - began < 5
+    with SignalingServer() as server, raw.Raw(server.port, "/register_device"):
+        assert_returns(server.stop)
 
 
 def test_concurrent_stops_return() -> None:
@@ -405,8 +395,7 @@ def test_import_in_subinterpreter_is_refused() -> None:
 
 
 CONVERSE = """
-import sys, time
-sys.path.insert(0, sys.argv[2])
+import sys
 from websockets.sync.client import connect
 url = sys.argv[1]
 with connect(url + "/register_device") as d, connect(url + "/connect_client") as c:
@@ -414,21 +403,19 @@ with connect(url + "/register_device") as d, connect(url + "/connect_client") as
     c.send('{"message_type":"connect","device_id":"cvd-1"}'); c.recv(); c.recv()
     print("ready", flush=True)
     sys.stdin.readline()
-    worst = 0.0
     for _ in range(100):
-        began = time.monotonic()
-        c.send('{"message_type":"forward","payload":1}'); d.recv(timeout=10)
-        d.send('{"message_type":"forward","client_id":1,"payload":1}'); c.recv(timeout=10)
-        worst = max(worst, time.monotonic() - began)
-    print(time.monotonic(), worst, flush=True)
+        c.send('{"message_type":"forward","payload":1}'); d.recv(timeout=20)
+        d.send('{"message_type":"forward","client_id":1,"payload":1}'); c.recv(timeout=20)
+    print("done", flush=True)
 """
 
 
 def test_relay_continues_while_gil_is_held() -> None:
+    """The process of the pair ends without `done` if no message is relayed: its receives time out."""
     libc = ctypes.PyDLL(None)  # Calls without releasing the GIL.
     with SignalingServer() as server:
         pair = subprocess.Popen(
-            [sys.executable, "-c", CONVERSE, server.url.replace("http", "ws"), str(Path(__file__).parent)],
+            [sys.executable, "-c", CONVERSE, server.url.replace("http", "ws")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -436,16 +423,13 @@ def test_relay_continues_while_gil_is_held() -> None:
         assert pair.stdin is not None
         assert pair.stdout is not None
         assert pair.stdout.readline() == "ready\n"
-        began = time.monotonic()
         pair.stdin.write("go\n")
         pair.stdin.flush()
-        libc.usleep(2_000_000)
-        released = time.monotonic()
-        ended, worst = map(float, pair.stdout.readline().split())
-        assert pair.wait(PATIENCE) == 0
-    assert released - began >= 2
-    # One clock for all processes: the hundred round trips were over before Python let go.
-    assert ended < released, f"it took until {ended - released:.3f} s after the GIL was released; worst {worst:.3f} s"
+        answer = ctypes.create_string_buffer(100)
+        length = libc.read(pair.stdout.fileno(), answer, 100)
+        pair.communicate(timeout=PATIENCE)
+    assert answer.raw[:length] == b"done\n"
+    assert pair.returncode == 0
 
 
 CROWD = """
@@ -477,10 +461,7 @@ def test_memory_is_returned_after_disconnects() -> None:
             assert crowd.stdout.readline() == "here\n"
             grown = resident_kib(server.pid) - before
             assert grown > 2_000, "900 devices take some memory"
-        deadline = time.monotonic() + PATIENCE
-        while resident_kib(server.pid) - before > grown / 2 and time.monotonic() < deadline:
-            os.sched_yield()
-        assert resident_kib(server.pid) - before < grown / 2
+        wait_until(lambda: resident_kib(server.pid) - before < grown / 2)
 
 
 @contextmanager

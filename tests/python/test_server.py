@@ -209,19 +209,17 @@ def test_set_ice_servers_accepts_turn_rest_and_hook(server: SignalingServer, pee
 
 
 def test_turn_credentials_are_renewed_on_connected_device() -> None:
-    from peers import peers_of
-
-    with SignalingServer(ice_servers=TurnRest("turn:t.lab", secret="s", ttl=2)) as server, peers_of(server) as peers:
+    turn = TurnRest("turn:t.lab", secret="s", ttl=600)
+    with SignalingServer(ice_servers=turn) as server, server.clock.frozen() as clock, peers_of(server) as peers:
         device = peers.device()
         client = peers.client()
+        clock.advance(301)
         (renewed,) = device.receive()["ice_servers"]
         assert renewed["urls"] == ["turn:t.lab"]
         assert_relays(client, device)
 
 
 def test_on_duplicate_replace_and_unbounded_device_wait() -> None:
-    from peers import peers_of
-
     with (
         SignalingServer(on_duplicate="replace", device_wait_timeout=None) as server,
         peers_of(server) as peers,
@@ -304,8 +302,6 @@ def test_many_servers_in_one_process() -> None:
 
 
 def test_relay_with_several_workers() -> None:
-    from peers import peers_of
-
     with SignalingServer(workers=3) as server, peers_of(server) as peers:
         for number in range(5):
             device, client = peers.device(f"cvd-{number}"), peers.client(f"cvd-{number}")
@@ -313,8 +309,6 @@ def test_relay_with_several_workers() -> None:
 
 
 def test_registrations_and_departures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    from peers import peers_of
-
     caplog.set_level("INFO", logger="cuttlefish_signaling")
     with SignalingServer() as server, peers_of(server) as peers:
         peers.device('cvd"\u202e')

@@ -34,12 +34,8 @@ def fingerprint(file: Path) -> str:
     return openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", str(file)).strip().partition("=")[2]
 
 
-def port_of(served: ServeProcess) -> int:
-    return int(served.devices.split(":")[2].split("/")[0])
-
-
 def printed_lines(served: ServeProcess) -> dict[str, str]:
-    """What it prints behind its URLs: key and value of each line."""
+    """The lines after the URLs, by their key."""
     assert served.process.stdout is not None
     served.process.send_signal(signal.SIGTERM)
     lines = served.process.stdout.read().splitlines()
@@ -53,7 +49,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 def run(
     *arguments: str, full_disk: bool = False, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`serve`, which is to end by itself."""
+    """Runs `serve` until it exits."""
     return subprocess.run(
         [sys.executable, "-m", "cuttlefish_signaling", "serve", "--port", "0", *arguments],
         capture_output=True,
@@ -66,18 +62,18 @@ def run(
 
 
 def forbid_file_growth() -> None:
-    """As a disk that is full: each write to a file fails, for every user and on every file system."""
+    """Makes each write to a file fail, as on a full disk, for every user and on every file system."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-# What it prints -------------------------------------------------------------------------------------------------------
+# Output --------------------------------------------------------------------------------------------------------------
 
 
 def test_serve_sends_authority_and_prints_fingerprints(tmp_path: Path) -> None:
     with serve("--state-dir", str(tmp_path / "state")) as served:
-        assert verify_code(port_of(served)) == 19
+        assert verify_code(served.port) == 19
         authority = tmp_path / "state" / "authority.pem"
-        assert verify_code(port_of(served), "-CAfile", str(authority), "-verify_hostname", socket.gethostname()) == 0
+        assert verify_code(served.port, "-CAfile", str(authority), "-verify_hostname", socket.gethostname()) == 0
         lines = printed_lines(served)
     assert list(lines) == ["people", "certificate", "authority"]
     assert lines["certificate"] == f"SHA-256 {fingerprint(tmp_path / 'state' / 'server.pem')}"
@@ -89,7 +85,7 @@ def test_fingerprint_of_given_certificate_is_printed(tmp_path: Path) -> None:
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=lab")
     openssl("req", "-x509", *new, "-out", str(certificate), "-keyout", str(key))
     with serve("--tls-cert", str(certificate), "--tls-key", str(key)) as served:
-        assert verify_code(port_of(served)) == 18  # A self-signed certificate alone.
+        assert verify_code(served.port) == 18  # A self-signed certificate alone.
         lines = printed_lines(served)
     assert lines["certificate"] == f"SHA-256 {fingerprint(certificate)}"
     assert "authority" not in lines
@@ -97,7 +93,7 @@ def test_fingerprint_of_given_certificate_is_printed(tmp_path: Path) -> None:
         assert list(printed_lines(served)) == ["people"]
 
 
-# What is kept ---------------------------------------------------------------------------------------------------------
+# Files ---------------------------------------------------------------------------------------------------------------
 
 
 def test_authority_is_kept_across_restarts(tmp_path: Path) -> None:
@@ -112,7 +108,7 @@ def test_authority_is_kept_across_restarts(tmp_path: Path) -> None:
             with connect(served.devices, ssl=trusting) as device:
                 device.send('{"message_type":"register","device_id":"cvd-1"}')
                 assert "config" in str(device.recv(timeout=PATIENCE))
-            url = f"https://localhost:{port_of(served)}/devices"
+            url = f"https://localhost:{served.port}/devices"
             with urllib.request.urlopen(url, timeout=PATIENCE, context=trusting) as answer:
                 assert answer.status == 200
             status, log = served.ends()
@@ -171,8 +167,8 @@ def test_changed_names_are_logged(tmp_path: Path) -> None:
         (("--allow-host", "signal.lab"), True),
     ]:
         with serve(*state, *arguments) as served:
-            assert verify_code(port_of(served), "-CAfile", str(tmp_path / "state" / "authority.pem")) == 0
-            assert verify_code(port_of(served), "-verify_hostname", arguments[-1]) == 19
+            assert verify_code(served.port, "-CAfile", str(tmp_path / "state" / "authority.pem")) == 0
+            assert verify_code(served.port, "-verify_hostname", arguments[-1]) == 19
             lines = printed_lines(served)
             log = served.process.communicate(timeout=PATIENCE)[1]
         assert "WARNING the names of the server have changed: its certificate was for localhost, " in log
@@ -195,7 +191,7 @@ def test_failed_start_changes_no_file(tmp_path: Path) -> None:
     assert contents(state) == before
 
 
-# What goes wrong ------------------------------------------------------------------------------------------------------
+# Failures -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -231,7 +227,7 @@ def test_unusable_default_directory_is_warning(tmp_path: Path) -> None:
     (home / "authority.key").write_text("garbage")
     before = contents(home)
     with serve(environment={"XDG_STATE_HOME": str(tmp_path)}) as served:
-        assert verify_code(port_of(served)) == 19
+        assert verify_code(served.port) == 19
         lines = printed_lines(served)
         log = served.process.communicate(timeout=PATIENCE)[1]
     assert lines["authority"].endswith(" in memory")
@@ -268,7 +264,7 @@ def test_full_disk_in_default_directory_is_warning(tmp_path: Path) -> None:
     script = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); runpy.run_module"
     program = (sys.executable, "-B", "-c", f"{script}('cuttlefish_signaling', run_name='__main__')")
     with serve(program=program, environment={"XDG_STATE_HOME": str(tmp_path)}) as served:
-        assert verify_code(port_of(served)) == 19
+        assert verify_code(served.port) == 19
         lines = printed_lines(served)
         log = served.process.communicate(timeout=PATIENCE)[1]
     assert lines["authority"].endswith(" in memory")

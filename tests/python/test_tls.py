@@ -1,4 +1,4 @@
-"""TLS: certificates made and read, and what clients need to trust them."""
+"""TLS: certificates, their verification by clients, and handshakes that fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from cuttlefish_signaling import Limits, SignalingServer, Tls, TlsError
 
 from openssl_command import verify_code
-from peers import PATIENCE, Peers, assert_relays, peers_of
+from peers import OPERATOR_SUBPROTOCOL, PATIENCE, Peers, assert_relays, peers_of, unverified_context
 
 
 def made_elsewhere(kind: str = "ec", container: str = "pkcs8") -> tuple[bytes, bytes]:
@@ -86,7 +86,7 @@ def test_certificate_is_valid_for_given_names() -> None:
 
 
 def test_self_signed_certificate_passes_strict_verification() -> None:
-    """Python 3.13 verifies by RFC 5280 to the letter unless told otherwise."""
+    """Python 3.13 verifies strictly by RFC 5280 by default."""
     tls = Tls.self_signed()
     context = tls.client_context()
     context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -139,31 +139,27 @@ def test_tls_versions_and_alpn_http_1_1(version: ssl.TLSVersion) -> None:
 
 def test_device_without_verification_registers() -> None:
     with SignalingServer(tls=Tls.self_signed(names=["elsewhere"])) as server, peers_of(server) as peers:
-        careless = ssl.create_default_context()
-        careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-        device = peers.connect(server.device_url, ssl=careless, subprotocols=["webrtc-operator"])
-        device.send({"message_type": "register", "device_id": "cvd-1"})
-        assert device.receive()["message_type"] == "config"
+        peers.device(ssl=unverified_context(), subprotocols=OPERATOR_SUBPROTOCOL)
 
 
 def test_stalled_handshakes_time_out() -> None:
     tls = Tls.self_signed()
     limits = Limits(tls_handshake_timeout=0.3)
-    with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers:
-        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
-        chatter = socket.create_connection(("127.0.0.1", server.port))
-        chatter.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        device, client = peers.device(), peers.client()
-        assert_relays(client, device)
+    with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers, ExitStack() as stack:
+        with server.clock.frozen():  # The pair may take longer than 0.3 s.
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) for _ in range(50)
+            ]
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            device, client = peers.device(), peers.client()
         for one in silent:
-            one.settimeout(PATIENCE)
             assert one.recv(1) == b""
-            one.close()
-        chatter.close()
+        assert_relays(client, device)
 
 
 def assert_pair_relays(peers: Peers) -> None:
-    """An honest pair comes and works."""
+    """A new pair connects and relays."""
     device = peers.device()
     assert_relays(peers.client(), device)
 
@@ -178,7 +174,7 @@ def client_hello(tls: Tls) -> bytes:
 
 
 def test_1000_slow_handshakes_do_not_block_new_peers() -> None:
-    """Half a `ClientHello`, a whole one and then nothing, or nothing at all: over the cap the oldest goes."""
+    """Half a `ClientHello`, a whole one, or nothing: over the cap, the oldest connection is closed."""
     tls = Tls.self_signed()
     hello = client_hello(tls)
     limits = Limits(max_opening=100, tls_handshake_timeout=60)
@@ -193,15 +189,16 @@ def test_1000_slow_handshakes_do_not_block_new_peers() -> None:
 def test_silence_after_handshake_closes_connection() -> None:
     tls = Tls.self_signed()
     with SignalingServer(tls=tls, limits=Limits(request_head_timeout=0.3)) as server, peers_of(server) as peers:
-        raw = socket.create_connection(("127.0.0.1", server.port))
-        with tls.client_context().wrap_socket(raw, server_hostname="localhost") as silent:
-            silent.settimeout(PATIENCE)
+        with server.clock.frozen():  # The pair may take longer than 0.3 s.
+            device, client = peers.device(), peers.client()
+        plain = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+        with tls.client_context().wrap_socket(plain, server_hostname="localhost") as silent:
             assert silent.recv(1) == b""
-        assert_pair_relays(peers)
+        assert_relays(client, device)
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    "sent",
     [
         b"\x00" * 600,
         b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
@@ -211,13 +208,13 @@ def test_silence_after_handshake_closes_connection() -> None:
         b"\x17\x03\x03\x00\x10" + b"x" * 16,
         b"\x80\x2e\x01\x00\x02" + b"\x00" * 41,
     ],
-    ids=["zeros", "too long", "a length that lies", "empty records", "an alert", "data before keys", "SSL 2"],
+    ids=["zeros", "record too long", "wrong length", "empty records", "alert", "data before keys", "SSL 2"],
 )
-def test_invalid_handshake_closes_only_its_connection(garbage: bytes) -> None:
+def test_invalid_handshake_closes_only_its_connection(sent: bytes) -> None:
     with SignalingServer(tls=Tls.self_signed()) as server, peers_of(server) as peers:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as raw:
             try:
-                raw.sendall(garbage)
+                raw.sendall(sent)
                 while raw.recv(1000):
                     pass  # An alert.
             except ConnectionError:
@@ -229,9 +226,9 @@ def test_invalid_handshake_closes_only_its_connection(garbage: bytes) -> None:
 @pytest.mark.parametrize(
     ("certificate", "key", "said"),
     [
-        (b"rubbish", b"rubbish", "no certificate"),
+        (b"invalid", b"invalid", "no certificate"),
         (b"", b"", "no certificate"),
-        (made_elsewhere()[0], b"rubbish", "private key is not valid PEM"),
+        (made_elsewhere()[0], b"invalid", "private key is not valid PEM"),
         (made_elsewhere()[0], made_elsewhere()[1], "do not belong together"),
         (made_elsewhere("rsa")[0], made_elsewhere("ec")[1], "do not belong together"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", made_elsewhere()[1], "cannot be used"),
