@@ -50,7 +50,7 @@ def wstest() -> Path:
 
 
 def run(program: Path, echo: str, tls: bool) -> list[str]:
-    """One run; returns what is wrong."""
+    """Runs the suite once; returns the failures."""
     name = "tls" if tls else "plain"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Ends processes without stopping their server, in every way there is: none may hang, crash or lose its exit status.
+"""Ends processes without stopping their server, in seven ways: none may hang, crash or lose its exit status.
 
     python tests/exits.py --times 100 /path/to/python ...
 
@@ -25,7 +25,7 @@ async def ice(ctx):
     return []
 
 def serve():
-    """A server at work: hooks of both kinds have run, peers are there, one hook hangs, somebody waits."""
+    """A server at work: hooks of both kinds have run, peers are connected, one hook hangs, and one thread waits."""
     hung = threading.Event()
     def info(info, ctx):
         if ctx.client.query:
@@ -68,23 +68,23 @@ assert ready.wait(20)
 WAIT = "server, peers = serve()\nprint('ready', flush=True)\nserver.wait_for_device('never', timeout=None)\n"
 
 AT_ONCE = "server = SignalingServer().start()\npeer = register(server.port, 'a')\n"
-"""The core has its first log record for Python when Python ends: who is called to fetch it must not come too late."""
+"""The core has its first log record while Python ends: the event thread must not start too late."""
 
 WAYS: dict[str, tuple[str, int, str]] = {
-    # Its code, its exit status, what its output has to say.
+    # The code, the exit status, and a part of the output.
     "sys.exit": ("kept = serve()\nsys.exit(3)\n", 3, ""),
     "exception": ("kept = serve()\nraise KeyError('mine')\n", 1, "KeyError: 'mine'"),
     "SIGINT": (WAIT, -signal.SIGINT, "KeyboardInterrupt"),
     "SIGTERM": (WAIT, -signal.SIGTERM, ""),
     "daemon thread": (IN_A_DAEMON, 0, ""),
-    "first letter": (AT_ONCE, 0, ""),
+    "first event": (AT_ONCE, 0, ""),
     "pytest -x": (PYTEST, 1, "1 failed"),
 }
 CRASHES = ("Fatal Python error", "panicked", "Segmentation", "Exception ignored", "after interpreter shutdown")
 
 
 def end(python: str, way: str, folder: str) -> str | None:
-    """Starts a process and ends it this way; returns what was wrong."""
+    """Starts a process and ends it this way; returns the failure."""
     code, status, said = WAYS[way]
     file = Path(folder) / f"test_{way.translate(str.maketrans(' .-', '___'))}.py"
     if way == "pytest -x":
@@ -101,7 +101,7 @@ def end(python: str, way: str, folder: str) -> str | None:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-        # A shell has what it starts in the background ignore it.
+        # A shell makes background processes ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None

@@ -1,8 +1,8 @@
 """Many devices at once, then ten minutes of churn and faults: `make soak`, or `tests/soak.py --minutes 1 --pairs 200`.
 
-The server lives in a process of its own. First devices are held, and each has to answer a client. Then pairs of fake
-peers come, converse through faults, and go, politely or not. In the end the ledger is exact, descriptors and threads
-are what they were, and the slope of memory is told.
+The server runs in a process of its own. First, devices are held, and each has to answer a client. Then pairs of peers
+connect, relay through faults, and disconnect, with or without a close frame. At the end the ledger has to balance,
+descriptors and threads have to be as before, and the slope of memory is printed.
 """
 
 from __future__ import annotations
@@ -113,19 +113,19 @@ async def register(server: Server, name: str) -> ClientConnection:
 
 
 async def answers(server: Server, name: str, device: ClientConnection) -> bool:
-    """Whether a client reaches it, and it the client."""
+    """Whether a client reaches the device, and the device the client."""
     async with connect(server.client_url, close_timeout=1, proxy=None, compression=None) as client:
         await client.send(json.dumps({"message_type": "connect", "device_id": name}))
         await client.recv()
         await client.recv()
         await client.send(json.dumps({"message_type": "forward", "payload": name}))
-        heard = json.loads(await asyncio.wait_for(device.recv(), 60))
-        await device.send(json.dumps({**heard, "message_type": "forward"}))
+        received = json.loads(await asyncio.wait_for(device.recv(), 60))
+        await device.send(json.dumps({**received, "message_type": "forward"}))
         return bool(json.loads(await asyncio.wait_for(client.recv(), 60))["payload"] == name)
 
 
 async def hold(server: Server, devices: int) -> dict[str, float]:
-    """Holds so many devices at once, all of which have to answer."""
+    """Holds this many devices at once, all of which have to answer."""
     before = server.footprint()["kib"]
     held = {}
     for first in range(0, devices, 100):
@@ -181,7 +181,7 @@ def main() -> int:
     server.process.wait(30)
     wrong = []
     if not stats["balances"] or stats["connections"]:
-        wrong.append("the books do not balance, or somebody is still there")
+        wrong.append("the ledger does not balance, or a peer is still connected")
     if stats["panics"]:
         wrong.append("a connection panicked")
     if after["descriptors"] > before["descriptors"] or after["threads"] > before["threads"]:

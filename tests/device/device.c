@@ -6,17 +6,17 @@
 //
 //     connected              the WebSocket is open, and `register` is queued
 //     config TEXT            a config message
-//     peer N new|old         a message came from client N, for which there was no peer, or one
+//     peer N new|old         a message of client N arrived; its peer was created, or existed
 //     message N PAYLOAD      that message; the device answers {"type":"answer","echo":PAYLOAD}
-//     gone N                 client_disconnected; the peer is removed
+//     gone N                 `client_disconnected` arrived; the peer is removed
 //     error TEXT             {"error":TEXT}, which schedules a reconnect
-//     broken MESSAGE         a message of no known type, which schedules a reconnect
+//     broken MESSAGE         a message of unknown type, which schedules a reconnect
 //     dropped N              N bytes of a message that is fragmented, binary or longer than the receive buffer
 //     pong                   the server answered a ping
 //     closed CODE REASON     the connection ended, which schedules a reconnect; 1006 without a close frame
-//     failed REASON          no connection, which doubles the delay and schedules a reconnect
+//     failed REASON          the connection failed, which doubles the delay and schedules a reconnect
 //     reconnect in MS        the timer is set
-//     lost                   the timer was set already: the device never connects again, and exits with LOST
+//     lost                   the timer was set already: the device never reconnects, and exits with LOST
 //
 // Its standard input takes commands, one line each: `forward N JSON`, `say TEXT` (sent as it is) and `quit`; end of file
 // means `quit`. A text that is not written when its connection ends is not sent on the next one.
@@ -70,7 +70,7 @@ static struct {
     size_t peer_count;
 } device = {.first_delay = 1000, .validity = {.secs_since_valid_ping = 3, .secs_since_valid_hangup = 10}};
 
-// JSON: the server sends valid, compact JSON (docs/protocol.md 2.9), so it is enough to know where a value ends.
+// JSON: the server sends valid, compact JSON (docs/protocol.md 2.9), so it is enough to find the end of a value.
 
 static const char *value_end(const char *at, const char *end) {
     int depth = 0;
@@ -109,7 +109,7 @@ static bool is(struct slice value, const char *json) {
     return value.length == strlen(json) && memcmp(value.at, json, value.length) == 0;
 }
 
-// Texts that wait until the connection takes them.
+// Texts that are queued until the connection is writable.
 
 __attribute__((format(printf, 1, 2))) static void queue(const char *format, ...) {
     va_list arguments, again;

@@ -37,7 +37,7 @@ class BareClient:
 
 
 class LongPollClient:
-    """`/polled_connections`, long or short."""
+    """`/polled_connections`, with long polls unless `wait` is 0."""
 
     def __init__(self, peers: Peers, device_id: str, wait: float = 10) -> None:
         self.server, self.wait, self.start = peers.server, wait, 0

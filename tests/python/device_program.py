@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import signal
-import ssl
 import subprocess
 import sys
 import threading
@@ -19,17 +18,17 @@ from typing import Any, TypeVar
 import pytest
 from websockets.sync.client import connect
 
-from peers import PATIENCE, WebSocketPeer
+from peers import PATIENCE, WebSocketPeer, unverified_context
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "target/device/device"
 RECONNECT_MS = 50
 LOST = 3
-"""Exit status of a device that never connects again."""
+"""The exit status of a device that never reconnects."""
 
 
 def build() -> None:
-    """Builds the program where it is missing or older than its source; a test fails where that fails."""
+    """Builds the program if it is missing or older than its source. The test fails if the build fails."""
     target = str(PROGRAM.relative_to(ROOT))
     made = subprocess.run(["make", "--silent", target], cwd=ROOT, capture_output=True, text=True, check=False)
     if made.returncode:
@@ -51,12 +50,12 @@ class Process:
 
     @property
     def running(self) -> subprocess.Popen[str]:
-        """The process, which has to be there."""
+        """The process, which has to be started."""
         assert self.process is not None, "not started"
         return self.process
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay, and nothing answers."""
+        """SIGSTOP: its connections stay open, and it answers nothing."""
         self.running.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -69,15 +68,15 @@ class Process:
         self.running.wait(PATIENCE)
 
     def __enter__(self: ProcessT) -> ProcessT:
-        """Itself."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it, frozen or not."""
+        """Ends the process, also if it is frozen."""
         if self.process is not None:
             self.kill()
             for stream in (self.process.stdin, self.process.stdout):
-                with suppress(BrokenPipeError):  # A command that the process did not live to read.
+                with suppress(BrokenPipeError):  # The process ended before it read a command.
                     if stream is not None:
                         stream.close()
 
@@ -95,7 +94,7 @@ class Server(Process):
         self.start()
 
     def start(self) -> None:
-        """Starts it; returns when it listens."""
+        """Starts the server; returns when it listens."""
         command = [sys.executable, "-m", "cuttlefish_signaling", "serve", "--port", self._port, *self._arguments]
         with self._log.open("a") as log:
             process = self._spawn(command, stderr=log, env=self._environment)
@@ -106,17 +105,15 @@ class Server(Process):
         self._port = self.device_url.rpartition(":")[2].partition("/")[0]
 
     def stop(self) -> None:
-        """SIGTERM: each peer hears a close 1001."""
+        """SIGTERM: each peer is closed with 1001."""
         self.running.terminate()
         assert self.running.wait(PATIENCE) == 0, self._log.read_text()
 
     @contextmanager
     def client(self, device_id: str) -> Iterator[WebSocketPeer]:
-        """A client of this device, which got its config and its device info."""
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        """A client of this device that has received its config and its device info."""
         url = self.device_url.replace("/register_device", "/connect_client")
-        with connect(url, ssl=context, open_timeout=PATIENCE, close_timeout=PATIENCE) as socket:
+        with connect(url, ssl=unverified_context(), open_timeout=PATIENCE, close_timeout=PATIENCE) as socket:
             client = WebSocketPeer(socket)
             client.send({"message_type": "connect", "device_id": device_id})
             assert client.receive()["message_type"] == "config"
@@ -149,7 +146,7 @@ class Device(Process):
         self._events.put(None)
 
     def __exit__(self, *_: object) -> None:
-        """Ends it; nothing is left to read."""
+        """Ends the process, and reads all of its output."""
         self.kill()
         self._reader.join(PATIENCE)
         super().__exit__()
@@ -161,7 +158,7 @@ class Device(Process):
         return event
 
     def until(self, *beginnings: str) -> None:
-        """Reads on, for each of these in turn, until an event begins with it. A device that gets lost is an error."""
+        """For each of these in turn, reads events until one begins with it. A lost device is an error."""
         for beginning in beginnings:
             deadline = time.monotonic() + PATIENCE
             while not (event := self._next(deadline - time.monotonic())).startswith(beginning):
@@ -171,7 +168,7 @@ class Device(Process):
         try:
             event = self._events.get(timeout=max(timeout, 0))
         except queue.Empty:
-            raise AssertionError(f"waited in vain: {self.seen}") from None
+            raise AssertionError(f"no event within {timeout:.0f} s: {self.seen}") from None
         assert event is not None, f"the device ended: {self.seen}"
         self.seen.append(event)
         return event
@@ -186,25 +183,25 @@ class Device(Process):
             self.running.stdin.write(f"{line}\n")
             self.running.stdin.flush()
         except BrokenPipeError:
-            while True:  # Until the last of its events, which is an error.
+            while True:  # Reads all events; the end of the process is an error.
                 self._next(PATIENCE)
 
     def forward(self, client_id: int, payload: Any) -> None:
-        """Has it forward this to a client."""
+        """Makes the device forward this to a client."""
         self._command(f"forward {client_id} {json.dumps(payload)}")
 
     def say(self, text: str) -> None:
-        """Has it send this text."""
+        """Makes the device send this text."""
         self._command(f"say {text}")
 
     def quit(self) -> None:
-        """Has it leave, without a word, and waits until it has."""
+        """Makes the device exit without a close frame, and waits for that."""
         self._command("quit")
         assert self.ends() == 0, self.seen
 
 
 def registered(server: Server, device_id: str = "cvd-1", **options: int) -> Device:
-    """A device that has registered at the first attempt."""
+    """A device that has registered on the first attempt."""
     device = Device(server.device_url, device_id, **options)
     assert device.event() == "connected"
     assert device.event().startswith("config ")
@@ -212,7 +209,7 @@ def registered(server: Server, device_id: str = "cvd-1", **options: int) -> Devi
 
 
 def assert_relays(client: WebSocketPeer, device: Device, peer: str = "new|old") -> int:
-    """A payload goes to the device and comes back, and nothing else happens; another one comes on command. The id."""
+    """Relays a payload to the device and back, and another one on command. Returns the client id."""
     client.send({"message_type": "forward", "payload": {"type": "request-offer"}})
     kind, client_id, known = device.event().split()
     assert kind == "peer" and known in peer.split("|"), device.seen

@@ -1,4 +1,4 @@
-"""Peers for tests, on the `websockets` library: an implementation that is not ours."""
+"""Peers for tests, on the `websockets` library, which is independent of the server."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class WebSocketPeer:
         raise AssertionError(f"expected a close, received {message!r}")
 
     def close(self) -> None:
-        """Closes."""
+        """Closes the connection."""
         self.socket.close()
 
 
@@ -109,7 +109,7 @@ class SeqpacketPeer:
         return self.socket.recv(1 << 20).decode()
 
     def close(self) -> None:
-        """Closes."""
+        """Closes the connection."""
         self.socket.close()
 
 

@@ -1,11 +1,11 @@
-"""Real devices on a server that restarts, is killed, gets duplicates and has hooks that fail, in a random order.
+"""Devices with profiles on a server with restarts, kills, duplicates and failing hooks, in random order.
 
     python tests/python/survival.py --failures 200
     python tests/python/survival.py --failures 20 --seed 7    # the same order again
 
-Beside the failures there are messages that the server must not answer with an error. After each event the devices it
-concerns have come back, once, and the others have kept their connections. All of them relay in both directions. None
-has heard an error, and none is lost.
+Beside the failures there are messages that the server must not answer with an error. After each event, each device that
+it concerns has reconnected once, and the others have kept their connections. All of them relay in both directions. No
+device has received an error, and no device is lost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def kill(world: World) -> list[FakeDevice]:
 
 @contextmanager
 def stalled_device(world: World) -> Iterator[None]:
-    """One of them reads nothing meanwhile, every other time."""
+    """Every other time, one device reads nothing meanwhile."""
     device, hangs = world.device(), world.random.random() < 0.5
     if hangs:
         device.stall()
@@ -68,7 +68,7 @@ def duplicate_of_live_holder(world: World) -> list[FakeDevice]:
         newcomer.start()
     except PeerRefusedError as error:
         refused = error
-    assert refused is not None, f"{newcomer} was let in"
+    assert refused is not None, f"{newcomer} has registered"
     assert (refused.code, refused.error) == (1008, text if profile is None else None), refused
     assert newcomer.close_reason == text
     return []
@@ -90,16 +90,16 @@ def replacement(world: World) -> list[FakeDevice]:
     with FakeDevice(world.url, device.device_id, timeout=PATIENCE) as newcomer:
         if is_frozen:
             device.resume()
-        # The device comes back, and replaces it in turn.
+        # The device reconnects, and replaces the newcomer.
         assert newcomer.wait_closed(PATIENCE) == 1008
         assert newcomer.errors == [f"Device replaced: {device.device_id}"]
     return [device]
 
 
 def hook_trouble(trouble: str) -> Callable[[World], list[FakeDevice]]:
-    """All devices have to come in while a hook fails."""
+    """All devices have to register while a hook fails."""
 
-    def meet(world: World) -> list[FakeDevice]:
+    def register_all(world: World) -> list[FakeDevice]:
         hook = world.random.choice(["authorize", "ice_servers"])
         world.forget_calls()
         world.set_trouble(f"{hook} {trouble}")
@@ -114,7 +114,7 @@ def hook_trouble(trouble: str) -> Callable[[World], list[FakeDevice]]:
         world.set_trouble("")
         return world.devices
 
-    return meet
+    return register_all
 
 
 def forwards_to_unknown_clients(world: World) -> list[FakeDevice]:
@@ -144,7 +144,7 @@ def flood_of_unknown_types(world: World) -> list[FakeDevice]:
 
 def invalid_message(world: World) -> list[FakeDevice]:
     device = world.device()
-    wrong: list[str | bytes] = [
+    invalid: list[str | bytes] = [
         b"\0",
         "{",
         "[]",
@@ -152,7 +152,7 @@ def invalid_message(world: World) -> list[FakeDevice]:
         '{"message_type":"forward","client_id":"1","payload":1}',
         '{"message_type":"forward","client_id":1}',
     ]
-    device.send_raw(world.random.choice(wrong))
+    device.send_raw(world.random.choice(invalid))
     return [device]
 
 
@@ -164,7 +164,7 @@ def oversized_message(world: World) -> list[FakeDevice]:
 
 
 def oversized_messages_of_client(world: World) -> list[FakeDevice]:
-    """The client hears of one that is too large for the device. One that is too large for the server ends it."""
+    """A message too large for the device is answered with an error; one too large for the server closes the client."""
     device = world.device()
     client = world.client_of(device)
     client.send("x" * LARGEST_FOR_A_DEVICE)
@@ -179,7 +179,7 @@ def oversized_messages_of_client(world: World) -> list[FakeDevice]:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens, and what server it takes."""
+    """An event, and the kind of server that it needs."""
 
     happen: Callable[[World], list[FakeDevice]]
     kind: str | None = None
@@ -203,15 +203,15 @@ MESSAGES = {
     "forwards to unknown clients": Event(forwards_to_unknown_clients),
     "unknown types": Event(unknown_types),
     "flood of unknown types": Event(flood_of_unknown_types),
-    "wrong message": Event(invalid_message),
-    "too large a message": Event(oversized_message),
-    "too large messages of a client": Event(oversized_messages_of_client),
+    "invalid message": Event(invalid_message),
+    "oversized message": Event(oversized_message),
+    "oversized messages of a client": Event(oversized_messages_of_client),
 }
 """Messages that the server does not relay."""
 
 
 def order_of(failures: int, chance: random.Random) -> list[str]:
-    """So many failures, and half as many messages: each kind of them, as far as there is room, and then any."""
+    """A random order of failures, and half as many messages. Each kind occurs if there is room for it."""
     order: list[str] = []
     for count, kinds in ((failures, list(FAILURES)), (failures // 2, list(MESSAGES))):
         order += chance.sample(kinds, min(count, len(kinds)))
@@ -220,8 +220,8 @@ def order_of(failures: int, chance: random.Random) -> list[str]:
     return order
 
 
-def go_through(world: World, event: Event) -> None:
-    """One event, and how the devices are afterwards."""
+def run_event(world: World, event: Event) -> None:
+    """Runs one event, and checks the devices afterwards."""
     kind = "process" if isinstance(world.server, Process) else "in process"
     if event.kind not in (None, kind) or event.on_duplicate not in (None, world.on_duplicate):
 
@@ -229,19 +229,19 @@ def go_through(world: World, event: Event) -> None:
             world.restart(event.kind or kind, event.on_duplicate)
             return world.devices
 
-        go_through(world, Event(prepare))
+        run_event(world, Event(prepare))
     before = {device.device_id: device.reconnects for device in world.devices}
     concerned = event.happen(world)
     for device in concerned:
         device.wait_reconnected(before[device.device_id] + 1, PATIENCE)
     world.settle(concerned)
     for device in world.devices:
-        came_back = device.reconnects - before[device.device_id]
-        assert came_back == (device in concerned), f"{device} has come back {came_back} times"
+        reconnected = device.reconnects - before[device.device_id]
+        assert reconnected == (device in concerned), f"{device} has reconnected {reconnected} times"
 
 
 def survive(failures: int, seed: int, say: Callable[[str], Any] = print, order: list[str] | None = None) -> None:
-    """Goes through so many failures, or through this order. Raises AssertionError, which names the seed."""
+    """Runs this many failures, or this order. Raises AssertionError, which names the seed."""
     events = FAILURES | MESSAGES
     with tempfile.TemporaryDirectory() as folder:
         at = "the start"
@@ -251,7 +251,7 @@ def survive(failures: int, seed: int, say: Callable[[str], Any] = print, order: 
                 for number, name in enumerate(order or order_of(failures, world.random), 1):
                     at = f"event {number}, {name}"
                     began = time.monotonic()
-                    go_through(world, events[name])
+                    run_event(world, events[name])
                     say(f"{number:4} {name}: {time.monotonic() - began:.2f} s")
         except Exception as error:
             log = Path(folder, "log")

@@ -1,4 +1,4 @@
-"""Hooks for tests/python/survival.py, which says in files of a folder which of them is to fail, and how."""
+"""Hooks for tests/python/survival.py. A file names the hook that has to fail, and the kind of failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "SURVIVAL_FOLDER"
 
 
 class Hooks:
-    """Clients are let in. Devices meet the trouble that the file `trouble` names: `HOOK raises|refuses|hangs`."""
+    """Admits clients. For devices, a hook fails as the file `trouble` says: `HOOK raises|refuses|hangs`."""
 
     def __init__(self) -> None:
         self._folder = Path(os.environ[FOLDER])
@@ -26,22 +26,22 @@ class Hooks:
         self._calls.close()
 
     async def authorize(self, ctx: AuthorizeContext) -> None:
-        """Asked before the upgrade."""
+        """Called before the upgrade."""
         if ctx.role == "device":
-            await self._meet("authorize")
+            await self._fail_if_named("authorize")
 
     async def ice_servers(self, ctx: IceContext) -> list[Any]:
-        """Asked when the device has registered."""
+        """Called when the device has sent `register`."""
         if ctx.role == "device":
-            await self._meet("ice_servers")
+            await self._fail_if_named("ice_servers")
         return []
 
-    async def _meet(self, hook: str) -> None:
+    async def _fail_if_named(self, hook: str) -> None:
         asked, _, trouble = (self._folder / "trouble").read_text().partition(" ")
         if asked != hook:
             return
         try:
-            # The other end waits for some of these, and takes no more.
+            # The test reads only as many of these as it needs.
             self._calls.sendto(trouble.encode(), socket.MSG_DONTWAIT, str(self._folder / "calls"))
         except OSError:
             pass

@@ -1,4 +1,4 @@
-"""A server of either kind, real devices on it, and a client beside each: for tests/python/survival.py."""
+"""A server of either kind, devices on it, and a client of each: for tests/python/survival.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DUPLICATES: tuple[Policy, ...] = ("reject", "replace")
 
 
 def free_port() -> int:
-    """A port that no connection gets by chance while the server is away: one below those that the system gives out."""
+    """A port below the ephemeral range, so that no connection takes it while the server is down."""
     least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.SystemRandom().randrange(10_000, max(least, 12_000))
@@ -61,7 +61,7 @@ class Process:
         self._end(signal.SIGKILL)
 
     def abandon(self) -> None:
-        """Ends it, whatever its state."""
+        """Ends it in any state."""
         if self.process.returncode is None:
             self.kill()
 
@@ -88,17 +88,17 @@ class InProcess:
         ).start()
 
     def stop(self) -> None:
-        """Stops; at rest, each forward has come to one of its ends."""
+        """Stops. At rest, each forward has one outcome."""
         self.server.stop()
         assert self.server.stats().balances, self.server.stats()
 
     def abandon(self) -> None:
-        """Ends it, whatever its state."""
+        """Ends it in any state."""
         self.server.stop(timeout=0)
 
 
 class World:
-    """A server, devices on it, and a client beside each."""
+    """A server, devices on it, and a client of each."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
@@ -146,7 +146,7 @@ class World:
 
     @property
     def url(self) -> str:
-        """Where the server is, whenever it is there."""
+        """The URL of the server, which is the same after each restart."""
         return f"http://127.0.0.1:{self.port}"
 
     # The server -------------------------------------------------------------------------------------------------------
@@ -159,30 +159,30 @@ class World:
             self.server = InProcess(self.port, self.on_duplicate, self._hooks)
 
     def restart(self, kind: str | None = None, on_duplicate: Policy | None = None) -> None:
-        """Stops the server, and starts one of either kind, or of this."""
+        """Stops the server, and starts one of this kind, or of a random one."""
         assert self.server is not None
         self.server.stop()
         self._start(kind, on_duplicate)
 
     def kill(self) -> None:
-        """SIGKILL, and another one in its place."""
+        """Kills the server with SIGKILL, and starts another one."""
         assert isinstance(self.server, Process)
         self.server.kill()
         self._start()
 
     def in_process(self) -> SignalingServer:
-        """The server, which is in this process."""
+        """The server, which has to be in this process."""
         assert isinstance(self.server, InProcess)
         return self.server.server
 
     def set_trouble(self, trouble: str) -> None:
-        """Tells the hooks which of them is to fail, and how."""
+        """Names the hook that has to fail, and the kind of failure."""
         new = self.folder / "trouble.new"
         new.write_text(trouble)
         new.rename(self.folder / "trouble")
 
     def forget_calls(self) -> None:
-        """Calls of hooks that failed before are of no interest."""
+        """Discards the calls of hooks that failed before."""
         self.calls.setblocking(False)
         with suppress(BlockingIOError):
             while True:
@@ -192,15 +192,15 @@ class World:
     # Devices and clients ----------------------------------------------------------------------------------------------
 
     def device(self) -> FakeDevice:
-        """Any of them."""
+        """A random device."""
         return self.random.choice(self.devices)
 
     def client_of(self, device: FakeDevice) -> FakeClient:
-        """The client beside it."""
+        """The client of this device."""
         return self.clients[device.device_id]
 
     def settle(self, concerned: Iterable[FakeDevice]) -> None:
-        """The devices concerned get new clients, since the server has closed theirs; then all of them relay."""
+        """The devices concerned get new clients, since the server has closed theirs. Then all devices relay."""
         self._check()
         for device in concerned:
             if (old := self.clients.get(device.device_id)) is not None:
@@ -209,29 +209,29 @@ class World:
             self.clients[device.device_id] = FakeClient(self.url, device.device_id, timeout=PATIENCE).start()
         for device in self.devices:
             self._relay(device)
-            self._forget_peers_of_before(device)
+            self._remove_earlier_peers(device)
         self._check()
 
     def _check(self) -> None:
         for device in self.devices:
             assert device.is_open, device
             assert not device.is_lost, device.lost_reason
-            assert device.errors == [], f"{device} heard {device.errors}"
+            assert device.errors == [], f"{device} received {device.errors}"
             assert device.extra_connections == 0, f"{device} has opened {device.extra_connections} connections too many"
-            assert device.collisions == [], f"{device} handed peers of before to the clients {device.collisions}"
+            assert device.collisions == [], f"{device} gave peers of earlier clients to the clients {device.collisions}"
 
     def _relay(self, device: FakeDevice) -> None:
         self._texts += 1
         client, there, back = self.client_of(device), f"there-{self._texts}", f"back-{self._texts}"
         client.send({"type": there})
-        heard = device.recv(PATIENCE, type=there, check_type=False)
-        assert heard.client_id is not None
-        self._numbers[device.device_id] = heard.client_id
-        heard.reply({"type": back})
+        received = device.recv(PATIENCE, type=there, check_type=False)
+        assert received.client_id is not None
+        self._numbers[device.device_id] = received.client_id
+        received.reply({"type": back})
         client.recv(PATIENCE, type=back, check_type=False)
 
-    def _forget_peers_of_before(self, device: FakeDevice) -> None:
-        """A real device still speaks to clients of before, and forgets them when it hears that they are gone."""
+    def _remove_earlier_peers(self, device: FakeDevice) -> None:
+        """A real device still sends to earlier clients. It removes a peer on `client_disconnected`."""
         for client_id in device.clients:
             if client_id != self._numbers[device.device_id]:
                 device.send({"type": "ice-candidate"}, client_id)
@@ -239,6 +239,6 @@ class World:
         assert device.clients == [self._numbers[device.device_id]]
 
     def wait_client_disconnected(self, device: FakeDevice, client_id: int) -> None:
-        """Waits for `client_disconnected`; those of other clients come first."""
+        """Waits for the `client_disconnected` of this client, and skips those of others."""
         while device.recv(PATIENCE, message_type="client_disconnected").client_id != client_id:
             pass

@@ -121,7 +121,7 @@ def test_page_of_foreign_origin_is_refused(page: Page) -> None:
 
 
 def test_page_sends_token_as_subprotocol(page: Page) -> None:
-    """A browser's WebSocket can set no header."""
+    """The `WebSocket` of a browser cannot set header fields."""
     tokens = StaticTokens({"s3cret": "alice"}, roles=["client"])
     with (
         SignalingServer(authorize=tokens, allowed_origins=[origin(page)]) as server,

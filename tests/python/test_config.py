@@ -1,4 +1,4 @@
-"""Settings that make no sense are specific exceptions, at once, and nothing is left running."""
+"""Invalid settings raise specific exceptions at once, and leave nothing running."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import pickle
 import socket
 import threading
+import urllib.request
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from cuttlefish_signaling import (
 
 
 @pytest.mark.parametrize(
-    ("settings", "setting", "what"),
+    ("settings", "setting", "text"),
     [
         ({"port": 70000}, "port", "between 0 and 65535, got 70000"),
         ({"port": -1}, "port", "between"),
@@ -75,12 +76,12 @@ from cuttlefish_signaling import (
         ({"keepalive": None}, "keepalive", "must be Keepalive"),
     ],
 )
-def test_invalid_setting_is_named(settings: dict[str, Any], setting: str, what: str) -> None:
+def test_invalid_setting_is_named(settings: dict[str, Any], setting: str, text: str) -> None:
     threads = threading.active_count()
     with pytest.raises(ConfigError) as caught:
         SignalingServer(**settings).start()
     assert caught.value.setting == setting
-    assert what in caught.value.what
+    assert text in caught.value.what
     assert str(caught.value) == f"{setting}: {caught.value.what}"
     assert isinstance(caught.value, ValueError)
     assert threading.active_count() == threads
@@ -114,8 +115,6 @@ def test_invalid_ice_servers_at_run_time_keep_current_ones() -> None:
     with SignalingServer(ice_servers=[IceServer("stun:old")]) as server:
         with pytest.raises(ConfigError, match="unknown ICE scheme"):
             server.set_ice_servers([IceServer("x:y")])
-        import urllib.request
-
         with urllib.request.urlopen(f"{server.url}/infra_config", timeout=20) as answer:
             assert json.load(answer) == {"message_type": "config", "ice_servers": [{"urls": ["stun:old"]}]}
 
@@ -166,7 +165,7 @@ def test_turn_credentials_match_coturn() -> None:
     assert stun == {"urls": ["stun:s.lab"]}
     password = base64.b64encode(hmac.new(b"s3cret", b"1000600:lab", hashlib.sha1).digest()).decode()
     assert relay == {"urls": ["turn:t.lab:3478", "turns:t.lab:5349"], "username": "1000600:lab", "credential": password}
-    # A fixed pair, so that the test does not only compare two implementations.
+    # A fixed value, since the line above only compares two implementations.
     assert password == "e2THXFCoygDvqH5QhaRdAcyImRQ="
 
 

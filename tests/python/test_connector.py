@@ -1,4 +1,4 @@
-"""`server_connector.js` in a real browser, against a page that uses the contract as Cuttlefish's does."""
+"""`server_connector.js` in a real browser, on a page that uses it as Cuttlefish's own page does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGES = Path(__file__).with_name("pages")
 WITHOUT_WEBSOCKET = {
     "websocket": "",
     "no-websocket": "delete window.WebSocket;",
-    # A proxy in between that knows no upgrades.
+    # A proxy that does not forward upgrades.
     "websocket-fails": """
         window.WebSocket = class extends EventTarget {
           constructor() {
@@ -72,7 +72,7 @@ def outcome(page: Page, expression: str) -> Any:
 
 
 def received(page: Page, count: int) -> Any:
-    """What the page has heard, once it is so much."""
+    """The messages that the page has received, when there are this many."""
     page.wait_for_function("(count) => heard.length >= count", arg=count)
     return page.evaluate("() => heard.splice(0)")
 
@@ -88,7 +88,7 @@ def test_messages_pass_in_order_in_both_directions(page: Page) -> None:
         assert found["deviceInfo"] == {"n": [1]}
         assert found["infraConfig"]["ice_servers"] == [{"urls": ["stun:s.lab"]}]
         page.evaluate("() => connector.expectMessagesSoon(5000)")
-        # All at once: they arrive in order.
+        # Sent at the same time, received in order.
         sent = page.evaluate("() => Promise.all(Array.from({length: 20}, (_, n) => send({type: 'n', n})))")
         assert sent == [{"value": None}] * 20
         assert [device.recv(PATIENCE).payload["n"] for _ in range(20)] == list(range(20))
@@ -111,7 +111,7 @@ def test_connect_waits_for_device(page: Page) -> None:
 def test_connect_to_unknown_device_is_error(page: Page) -> None:
     with SignalingServer(assets_dir=PAGES) as server:
         load(page, server)
-        assert "Device not found" in outcome(page, "connect('nobody')")["error"]
+        assert "Device not found" in outcome(page, "connect('unknown')")["error"]
         assert "Device not found" in page.evaluate("() => send(1)")["error"]
         with FakeDevice(server, "cvd-1", info="here"):
             assert outcome(page, "connect()")["value"]["deviceInfo"] == "here"
@@ -142,8 +142,8 @@ def test_reconnects_when_device_returns(page: Page) -> None:
         load(page, server)
         with FakeDevice(server, "cvd-1") as device:
             assert "value" in outcome(page, "connect()")
-            device.send("last words", 1)
-            assert received(page, 1) == ["last words"]
+            device.send("last", 1)
+            assert received(page, 1) == ["last"]
         page.wait_for_function("() => states.includes('reconnecting')")
         assert page.evaluate("() => send(1)") == {"error": "Device disconnected"}
         with FakeDevice(server, "cvd-1") as device:
@@ -161,18 +161,18 @@ def test_reconnects_after_server_restart(page: Page) -> None:
             assert "value" in outcome(page, "connect()")
             port = server.port
             server.stop()
-            page.evaluate("() => { window.sent = send('while it was away') }")
+            page.evaluate("() => { window.sent = send('sent while down') }")
             with SignalingServer(assets_dir=PAGES, port=port) as server:
                 if page.evaluate("() => 'WebSocket' in window && String(WebSocket).includes('native')"):
                     assert "value" in page.evaluate("() => sent")
                 else:
-                    # A request that failed may have arrived: only the page can know whether to say it again.
-                    again = "async () => !(await sent).error || !(await send('while it was away')).error"
+                    # A request that failed may have arrived: only the page knows whether to repeat it.
+                    again = "async () => !(await sent).error || !(await send('sent while down')).error"
                     page.wait_for_function(again)
-                assert device.recv(PATIENCE).payload == "while it was away"
+                assert device.recv(PATIENCE).payload == "sent while down"
                 device.wait_reconnected(1, PATIENCE)
-                device.send("still here", server.clients()[0].client_id)
-                assert received(page, 1) == ["still here"]
+                device.send("after restart", server.clients()[0].client_id)
+                assert received(page, 1) == ["after restart"]
 
 
 def test_disconnect_client_closes_connector(plain_page: Page) -> None:
@@ -194,7 +194,7 @@ def test_close_ends_connection(plain_page: Page) -> None:
 
 
 def test_polls_pause_when_server_ignores_wait(browser: Browser) -> None:
-    """Google's own: it answers at once, whether there is something or not."""
+    """The operator of Cuttlefish answers at once, also without messages."""
     asked: list[str] = []
     for page in open_page(browser, WITHOUT_WEBSOCKET["no-websocket"]):
 
@@ -211,7 +211,7 @@ def test_polls_pause_when_server_ignores_wait(browser: Browser) -> None:
                 device.send(n, 1)
                 assert received(page, 1) == [n]
             assert all("&wait=" in url for url in asked)
-            assert len(asked) < 100, "it does not poll without a pause"
+            assert len(asked) < 100, "polls without a pause"
 
 
 def test_device_id_is_read_from_url(plain_page: Page) -> None:

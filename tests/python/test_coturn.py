@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("turnserver"), reason="coturn i
 
 @pytest.fixture
 def turn(tmp_path: Path) -> Iterator[str]:
-    """The URL of a coturn of our own, on loopback."""
+    """The URL of a coturn on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def turn(tmp_path: Path) -> Iterator[str]:
 
 
 def answers_binding_request(port: int) -> bool:
-    """Asks for a binding (RFC 8489, 5) until there is an answer."""
+    """Sends binding requests (RFC 8489, section 5) until one is answered."""
     request = struct.pack("!HHI12s", 0x0001, 0, 0x2112A442, os.urandom(12))
     with socket.socket(type=socket.SOCK_DGRAM) as asker:
         asker.settimeout(0.1)
@@ -61,9 +61,9 @@ def answers_binding_request(port: int) -> bool:
 
 
 def relayed_candidates(server: SignalingServer) -> list[str]:
-    """The relayed addresses that peers have told each other of."""
-    told = [str(entry.payload) for entry in server.journal.messages(type="ice-candidate")]
-    return [candidate for candidate in told if "typ relay" in candidate]
+    """The relayed candidates in the journal."""
+    payloads = [str(entry.payload) for entry in server.journal.messages(type="ice-candidate")]
+    return [candidate for candidate in payloads if "typ relay" in candidate]
 
 
 async def session(turn: str, secret: str) -> list[str]:

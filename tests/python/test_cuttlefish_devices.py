@@ -71,7 +71,7 @@ def test_server_stop_closes_device_without_error() -> None:
 
 
 def test_forwards_to_unknown_clients_do_not_count_as_errors() -> None:
-    """The peers of a real device outlive a restart of the server: it forwards for all clients of before."""
+    """The peers of a real device outlive a restart of the server: the device forwards to all earlier clients."""
     with registered(limits=Limits(error_burst=1, error_per_second=1)) as (server, _, device):
         for client_id in range(1, 50):
             device.send({"message_type": "forward", "client_id": client_id, "payload": {}})

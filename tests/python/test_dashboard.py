@@ -1,4 +1,4 @@
-"""The page for people, in a real browser: devices live, a conversation, and media from a real WebRTC device."""
+"""The dashboard in a real browser: live devices, a conversation, and media of a real WebRTC device."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import http.client
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
 from cuttlefish_signaling.webrtc import WebRtcDevice
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, SeqpacketPeer
+from http_requests import open_response, request
+from peers import PATIENCE, SeqpacketPeer, wait_until
 
 XSS = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`</script>'
 
@@ -33,17 +33,17 @@ def run(test: Any) -> None:
 
 
 @asynccontextmanager
-async def open_dashboard(server: SignalingServer, may_complain: str = "$^", **options: Any) -> AsyncIterator[Page]:
-    """The page, loaded; at the end it has complained of nothing else than that, and asked nobody but the server.
+async def open_dashboard(server: SignalingServer, allowed_errors: str = "$^", **options: Any) -> AsyncIterator[Page]:
+    """The page, loaded. At the end it must have logged only these errors, and requested only URLs of the server.
 
-    The browser itself complains of requests that are refused.
+    The browser logs an error for each request that is refused.
     """
-    home, complaints = server.url, list[str]()
+    home, errors = server.url, list[str]()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = await browser.new_page(**options)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         try:
@@ -51,7 +51,7 @@ async def open_dashboard(server: SignalingServer, may_complain: str = "$^", **op
             yield page
         finally:
             await browser.close()
-        assert [complaint for complaint in complaints if not re.search(may_complain, complaint)] == []
+        assert [error for error in errors if not re.search(allowed_errors, error)] == []
         assert [url for url in asked if not url.startswith((home, "about:"))] == []
 
 
@@ -109,7 +109,7 @@ def test_conversation_is_shown_live() -> None:
                     with server.faults.drop(type="answer", device="cvd-1"):
                         await client.send({"type": "answer"})
                         await server.journal.expect_async(type="answer")
-                    await device.send("to nobody", 77)
+                    await device.send("to unknown", 77)
                 await expect(lines.filter(has_text="client_disconnected")).to_have_count(1)
                 kinds = await page.locator("#conversation b").all_inner_texts()
                 assert kinds[:2] == ["register", "config"], kinds
@@ -139,7 +139,7 @@ def test_viewer_shows_video_and_data_channel() -> None:
                 await expect(facts).to_contain_text("127.0.0.1")
                 await expect(facts).to_contain_text("320×240")
                 shades = await page.locator("video").evaluate(SHADES)
-                assert len(set(shades)) > 3, f"the picture does not move: {shades}"
+                assert len(set(shades)) > 3, f"the picture does not change: {shades}"
                 await expect(page.locator("#send")).to_be_enabled()
                 await page.locator("#line").fill("hello device")
                 await page.keyboard.press("Enter")
@@ -153,7 +153,7 @@ def test_viewer_shows_video_and_data_channel() -> None:
                 await expect(page.locator("#stage")).to_be_hidden()
                 left = await device.recv(PATIENCE, message_type="client_disconnected")
                 assert left.client_id == 1
-                # And once more: what there was before leaves nothing behind.
+                # The second session shows nothing of the first.
                 await page.get_by_role("button", name="Connect").click()
                 await expect(page.locator("#viewer-state")).to_have_text("connected")
                 await expect(page.locator("#said li")).to_have_count(0)
@@ -326,7 +326,7 @@ def test_token_login_limits_visible_devices() -> None:
                     await page.get_by_role("button", name="Connect").click()
                     await expect(page.locator("#viewer-state")).to_have_text("connected")
                     assert [client.identity for client in server.clients()] == ["alice"]
-                    # What is not granted is as if it were not there, whoever asks for it by name.
+                    # A device that is not granted looks like one that is not registered.
                     await page.evaluate("() => { location.hash = '#bob-1' }")
                     await expect(page.locator("#device-state")).to_have_text("not registered")
                     await expect(page.locator("#info")).to_be_empty()
@@ -338,15 +338,11 @@ def test_token_login_limits_visible_devices() -> None:
 # Without a browser ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def events(server: SignalingServer, query: str = "", **headers: str) -> Iterator[Any]:
-    """The answer to a page that watches."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    connection.request("GET", f"/dashboard/events{query}", headers=headers)
-    try:
-        yield connection.getresponse()
-    finally:
-        connection.close()
+def events(
+    server: SignalingServer, query: str = "", **headers: str
+) -> AbstractContextManager[http.client.HTTPResponse]:
+    """The response to a page that opens the event stream."""
+    return open_response(server, "GET", f"/dashboard/events{query}", headers=headers)
 
 
 def next_event(answer: Any) -> tuple[str, Any]:
@@ -354,6 +350,12 @@ def next_event(answer: Any) -> tuple[str, Any]:
     data = json.loads(answer.readline().decode().removeprefix("data: "))
     assert answer.readline() == b"\n"
     return name, data
+
+
+def may_watch(server: SignalingServer) -> bool:
+    """Opens an event stream, and reads its first event."""
+    with events(server) as answer:
+        return answer.status == 200 and next_event(answer)[0] == "overview"
 
 
 def test_viewers_are_limited_by_max_viewers() -> None:
@@ -365,14 +367,8 @@ def test_viewers_are_limited_by_max_viewers() -> None:
                 with events(server) as three:
                     assert (three.status, json.load(three)) == (503, {"error": "Too many viewers"})
                 assert server.stats().turned_away == 1
-            # A seat is free once it is noticed that somebody has left it: with the second of two pictures.
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                with events(server) as again:
-                    if again.status == 200:
-                        assert next_event(again)[0] == "overview"
-                        break
-                assert time.monotonic() < deadline, "the seat never became free"
+            # A place is free when the server has noticed the disconnect, which takes two updates.
+            wait_until(lambda: may_watch(server))
 
 
 def test_open_event_stream_does_not_delay_stop() -> None:
@@ -406,19 +402,16 @@ def test_event_stream_checks_authorize_and_origin() -> None:
 
 def test_content_security_policy_is_strict() -> None:
     with SignalingServer(dashboard=True) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-        connection.request("GET", "/")
-        answer = connection.getresponse()
+        answer = request(server, "GET", "/")
         policy = answer.headers["content-security-policy"]
         assert answer.status == 200
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
         assert "require-trusted-types-for 'script'" in policy
-        body = answer.read().decode()
+        body = answer.body.decode()
         assert "http://" not in body
         assert "https://" not in body
-        connection.close()
 
 
 def test_page_describes_each_incident() -> None:

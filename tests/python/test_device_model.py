@@ -1,4 +1,4 @@
-"""The device on libwebsockets behaves as legacy devices were observed to: tried on servers that follow a script."""
+"""The device on libwebsockets behaves as legacy devices were observed to, on servers that follow a script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program() -> None:
 
 @contextmanager
 def scripted(script: Callable[[ServerConnection], None]) -> Iterator[str]:
-    """The URL of a server that runs this for each device that has said `register`, and then waits until it leaves."""
+    """The URL of a server that runs this for each device after `register`, and then waits for the close."""
 
     def handler(connection: ServerConnection) -> None:
         try:
@@ -108,14 +108,14 @@ def test_close_alone_reconnects() -> None:
         connection.send(CONFIG)
         if left:
             code = left.pop(0)
-            connection.close(code, f"said {code}")
+            connection.close(code, f"close {code}")
 
     with scripted(script) as url, Device(url) as device:
         for code in codes:
             assert device.event() == "connected"
             assert device.event() == f"config {CONFIG}"
-            # libwebsockets 4.1 takes 1013 for an illegal code, and says 1002 for it.
-            assert device.event() in (f"closed {code} said {code}", f"closed 1002 said {code}")
+            # libwebsockets 4.1 treats 1013 as an illegal code, and reports 1002.
+            assert device.event() in (f"closed {code} close {code}", f"closed 1002 close {code}")
             assert device.event() == f"reconnect in {RECONNECT_MS}"
         device.until("config")
 

@@ -1,4 +1,4 @@
-"""Takes a device on libwebsockets through its life with the server: nothing ends it for good."""
+"""A device on libwebsockets on this server: it reconnects after each failure, and is never lost."""
 
 from __future__ import annotations
 

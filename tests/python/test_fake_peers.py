@@ -1,4 +1,4 @@
-"""The fake peers: they do what real ones do, and say what went wrong."""
+"""Fake peers: sessions, errors, scripts, and cassettes."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def test_fake_device_sends_headers_of_real_device(profile: Profile) -> None:
 
 
 def test_device_disconnects_from_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every 3 s and after 10 s, as real ones; here sooner. A client does not ping, as no browser does."""
+    """A device pings every 3 s and disconnects after 10 s; here both are shorter. A client sends no pings."""
     assert (AsyncFakeDevice._ping_interval, AsyncFakeDevice._ping_timeout) == (3.0, 10.0)
     assert AsyncFakeClient._ping_interval is None
     monkeypatch.setattr(AsyncFakeDevice, "_ping_interval", 0.01)
     monkeypatch.setattr(AsyncFakeDevice, "_ping_timeout", 0.05)
 
-    def welcome_and_fall_silent() -> None:
+    def upgrade_and_fall_silent() -> None:
         with listener.accept()[0] as accepted:
             key = re.search(rb"Sec-WebSocket-Key: (\S+)", accepted.recv(4096))
             assert key is not None
@@ -137,7 +137,7 @@ def test_device_disconnects_from_silent_server(monkeypatch: pytest.MonkeyPatch) 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        thread = threading.Thread(target=welcome_and_fall_silent)
+        thread = threading.Thread(target=upgrade_and_fall_silent)
         thread.start()
         with FakeDevice(f"ws://127.0.0.1:{listener.getsockname()[1]}") as device:
             assert device.wait_closed(PATIENCE) is None
@@ -150,7 +150,7 @@ def test_device_receives_pong(server: SignalingServer, monkeypatch: pytest.Monke
     with FakeDevice(server) as device:
         socket = device._peer._socket
         assert socket is not None
-        # `websockets` measures it from a pong.
+        # `websockets` measures the latency from a pong.
         deadline = threading.Event()
         for _ in range(2000):
             if socket.latency > 0:
@@ -312,7 +312,7 @@ def test_scripted_replies(server: SignalingServer) -> None:
             {"type": "answer", "n": 5},
             {"type": "done"},
         ]
-        assert [device.recv().type for _ in range(4)] == ["a", "c", "d", "e"], "they are in the inbox as well"
+        assert [device.recv().type for _ in range(4)] == ["a", "c", "d", "e"], "the messages are in the inbox as well"
 
 
 def test_script_exception_is_raised_in_test(server: SignalingServer) -> None:
@@ -357,7 +357,7 @@ def test_peers_leave_no_thread(server: SignalingServer) -> None:
 
 
 def test_sync_peers_work_in_running_event_loop(server: SignalingServer) -> None:
-    """The synchronous ones have a loop of their own: they work where there is another."""
+    """Synchronous peers have an event loop of their own."""
 
     async def main() -> None:
         with FakeDevice(server) as device, FakeClient(server) as client:
@@ -441,7 +441,7 @@ def test_cassette_is_saved_and_replayed(server: SignalingServer, recorded: Casse
         with FakeClient(server, "cvd-2") as client:
             assert client.device_info == {"displays": ["real"]}
             client.send({"type": "request-offer"})
-            # The first client took the place of the first one; this is the second, with another number than it had.
+            # The first client was matched to the first of the cassette. This is the second, with another id.
             assert client.recv().payload == {"type": "offer", "sdp": "for two"}
         with FakeClient(server, "cvd-2") as third:
             third.send({"type": "request-offer"})

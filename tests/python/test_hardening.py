@@ -1,4 +1,4 @@
-"""Hostile peers and careless operators, from Python: caps, rates, tokens, hosts and origins, what is logged."""
+"""Hostile peers and unsafe settings: limits, rates, tokens, hosts, origins, and logs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from cuttlefish_signaling import (
 )
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
+from http_requests import request
 from peers import PATIENCE, Peers, assert_relays, peers_of
 
 
@@ -55,7 +56,7 @@ def server() -> Iterator[SignalingServer]:
 
 
 def upgrade_status(server: SignalingServer, url: str, **options: Any) -> int:
-    """The HTTP status of an upgrade: 101 if it was let in."""
+    """The HTTP status of an upgrade, 101 if it is accepted."""
     try:
         with connect(url, open_timeout=PATIENCE, **options):
             return 101
@@ -70,7 +71,7 @@ def test_tokens_in_header_or_subprotocol() -> None:
             device.recv(timeout=PATIENCE)
             assert server.wait_for_device("cvd-1").identity == {"name": "alice"}
         with connect(server.client_url, subprotocols=["webrtc-operator", "bearer.0ther"]) as client:  # type: ignore[list-item]
-            assert client.subprotocol == "webrtc-operator", "the token is not said back"
+            assert client.subprotocol == "webrtc-operator", "the token is not in the response"
         for header in ("bearer s3cret", "BEARER  s3cret "):
             assert upgrade_status(server, server.client_url, additional_headers={"Authorization": header}) == 101
         for header in (
@@ -125,7 +126,7 @@ def test_invalid_tokens_are_config_errors(make: Any, words: str) -> None:
 
 
 def issue_certificate(name: str, issuer: Any = None) -> tuple[Any, bytes, bytes]:
-    """A certificate: an authority, or one of it. Returns what to sign with, and certificate and key as PEM."""
+    """A certificate of an authority, or one that it issued. Returns the issuer, and certificate and key as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "lab")]
@@ -172,11 +173,11 @@ def test_client_certificates_are_verified(tmp_path: Path) -> None:
             with pytest.raises(SignalingError):
                 FakeDevice(server, tls=wrong).start()
         assert server.devices() == []
-    # Whoever asks for certificates has asked who they are.
+    # Client certificates are authentication: no `authorize` is needed.
     with SignalingServer(host="0.0.0.0", tls=tls):
         pass
     with pytest.raises(TlsError, match="no certificate .* in the PEM of the authority of clients"):
-        Tls.self_signed(client_ca=b"rubbish")
+        Tls.self_signed(client_ca=b"invalid")
     with pytest.raises(TlsError, match="cannot read the authority of clients"):
         Tls.self_signed(client_ca=tmp_path / "none.pem")
 
@@ -185,12 +186,8 @@ def test_client_certificates_are_verified(tmp_path: Path) -> None:
 
 
 def answer(server: SignalingServer, path: str = "/devices", **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    found = answer.status, json.loads(answer.read())
-    connection.close()
-    return found
+    response = request(server, "GET", path, None, None, **headers)
+    return response.status, response.json
 
 
 def test_allowed_hosts_and_origins() -> None:
@@ -279,7 +276,7 @@ def test_limits_are_enforced() -> None:
 
 def test_peer_strings_are_escaped_in_log(server: SignalingServer, caplog: pytest.LogCaptureFixture) -> None:
     evil = "\x1b[2J\r\nINFO device 'good' registered\u2028\x00"
-    # An id has no control characters. Characters that change the direction of writing are none of these.
+    # An id has no control characters; U+202E, which changes the direction of writing, is not one.
     name = "cvd\u202e-1"
     with caplog.at_level(logging.INFO, logger="cuttlefish_signaling"):
         with FakeDevice(server, name), FakeClient(server, name):
@@ -309,7 +306,7 @@ with SignalingServer() as server:
 
 
 def test_accept_recovers_from_descriptor_exhaustion() -> None:
-    """The server spins not, says it once a second, and goes on when there are descriptors again."""
+    """The server logs once a second, does not spin, and accepts again when there are descriptors."""
     process = subprocess.Popen(
         [sys.executable, "-c", HUNGRY, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -359,8 +356,8 @@ def test_cli_raises_descriptor_limit() -> None:
 
 def test_5000_connects_do_not_disturb_established_pair(server: SignalingServer) -> None:
     with peers_of(server) as peers:
-        device = peers.device("honest")
-        client = peers.client("honest")
+        device = peers.device("established")
+        client = peers.client("established")
         for _ in range(5000):
             socket.create_connection(("127.0.0.1", server.port), PATIENCE).close()
         assert_relays(client, device)
@@ -382,9 +379,9 @@ HOSTILE = [
 
 
 def test_200_hostile_messages_do_not_disturb_established_pair(peers: Peers) -> None:
-    """Each ends its sender, or is answered; an honest pair goes on."""
+    """Each is answered, or closes its sender. An established pair keeps relaying."""
     assert len(HOSTILE) >= 200
-    device, client = peers.device("honest"), peers.client("honest")
+    device, client = peers.device("established"), peers.client("established")
     for number, row in enumerate(HOSTILE):
         with connect(peers.server.device_url, close_timeout=1) as hostile:
             hostile.send(row, text=True)

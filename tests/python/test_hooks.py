@@ -150,7 +150,7 @@ def test_grant_hides_other_devices(way: Any) -> None:
         assert json.load(urllib.request.urlopen(listing)) == ["blue-1", "red-1"]
         assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
         heard = {}
-        for name in ("blue-1", "blue-2"):  # One that is there, one that is not.
+        for name in ("blue-1", "blue-2"):  # One is registered, one is not.
             client = peers.pending_client(name, "?team=red")
             heard[name] = [client.receive(), client.receive(), client.wait_closed()]
         assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]

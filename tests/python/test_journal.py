@@ -274,7 +274,7 @@ def test_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, c
     entries = [json.loads(line) for line in lines]
     assert [entry["message_type"] for entry in entries] == [entry.message_type for entry in server.journal.entries()]
     assert entries[5]["payload"]["type"] == "offer"
-    assert '"payload": {"type":"answer","n":0.10}}' in lines[6], "as it was written"
+    assert '"payload": {"type":"answer","n":0.10}}' in lines[6], "the payload is byte-identical"
     assert json.loads(entries[0]["text"])["device_id"] == "cvd-1"
     assert entries[0]["direction"] == "device->server"
 
@@ -316,7 +316,7 @@ def test_invalid_filter_error_lists_filters(server: SignalingServer, device: Fak
         journal.messages(where=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout: must be a number of seconds"):
         journal.expect("offer", timeout="5")  # type: ignore[arg-type]
-    # A type of one's own is none of that, nor one that was seen, or is meant.
+    # A type unlike the known ones is allowed, and so is one that was seen, and any with check_type=False.
     assert journal.messages("bugreport") == []
     assert journal.messages("ofer", check_type=False) == []
     client.send({"type": "offers"})

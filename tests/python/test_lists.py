@@ -1,8 +1,7 @@
-"""`GET /devices` and the list of the page for people by docs/protocol.md 5.3: filters, groups, formats."""
+"""`GET /devices` and the list of the dashboard by docs/protocol.md 5.3: filters, groups, formats."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import urllib.parse
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer
 
-from http_requests import request_json
-from peers import PATIENCE, Peers, SeqpacketPeer, peers_of
+from http_requests import open_response, request_json
+from peers import Peers, SeqpacketPeer, peers_of
 
 
 def test_empty_filter_matches_all(server: SignalingServer, peers: Peers) -> None:
@@ -58,20 +57,20 @@ def test_group_is_read_from_device_info(server: SignalingServer, peers: Peers, i
 def test_pre_registered_group_overrides_device_info(tmp_path: Path) -> None:
     control = tmp_path / "control"
     with SignalingServer(control_socket=control) as server, peers_of(server) as peers:
-        announcer = SeqpacketPeer(control)
-        for device_id, group in (("a", "announced"), ("b", "")):
+        control_peer = SeqpacketPeer(control)
+        for device_id, group in (("a", "pre-registered"), ("b", "")):
             devices = [{"id": device_id, "name": "", "adb_port": 0}]
-            announcer.send({"message_type": "pre-register", "group_name": group, "owner": "", "devices": devices})
-            assert announcer.receive()[0]["status"] == "accepted"
+            control_peer.send({"message_type": "pre-register", "group_name": group, "owner": "", "devices": devices})
+            assert control_peer.receive()[0]["status"] == "accepted"
             peers.device(device_id, {"group_id": "own"})
-            assert announcer.receive()["status"] == "registered"
+            assert control_peer.receive()["status"] == "registered"
         groups = {entry["device_id"]: entry["group_name"] for entry in request_json(server, "/devices")[1]}
-        assert groups == {"a": "announced", "b": "own"}
-        announcer.close()
+        assert groups == {"a": "pre-registered", "b": "own"}
+        control_peer.close()
 
 
 def test_listing_hides_group_when_filter_hook_is_set() -> None:
-    """A list does not call the hook for each device: it shows announced groups, and nothing of device info."""
+    """A listing does not call the hook for each device. It shows pre-registered groups, and nothing of device info."""
     groups = []
 
     def hide(info: Any, ctx: Any) -> Any:
@@ -86,22 +85,17 @@ def test_listing_hides_group_when_filter_hook_is_set() -> None:
             peers.device("a", {"group_id": "secret"})
             assert request_json(server, "/devices")[1][0]["group_name"] == ""
             assert request_json(server, "/devices?groupId=secret") == (200, [])
-            assert request_json(server, "/devices/a")[1]["group_name"] == shown, "what the hook has let through"
-            assert server.devices()[0].group_name == "secret", "the server's owner sees all of it"
+            assert request_json(server, "/devices/a")[1]["group_name"] == shown, "the result of the hook"
+            assert server.devices()[0].group_name == "secret", "the Python API is not filtered"
     assert groups == ["secret"]
 
 
 def overview(server: SignalingServer, query: str) -> Any:
-    """The first list of devices that the page for people is told."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-    try:
-        connection.request("GET", f"/dashboard/events?{query}")
-        answer = connection.getresponse()
+    """The first list of devices on the event stream of the dashboard."""
+    with open_response(server, "GET", f"/dashboard/events?{query}") as answer:
         while not (line := answer.readline()).startswith(b"data: "):
             pass
-        return [(row["device_id"], row["group_name"]) for row in json.loads(line[len(b"data: ") :])["devices"]]
-    finally:
-        connection.close()
+    return [(row["device_id"], row["group_name"]) for row in json.loads(line[len(b"data: ") :])["devices"]]
 
 
 def test_dashboard_shows_same_groups() -> None:

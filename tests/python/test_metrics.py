@@ -30,7 +30,7 @@ INCIDENTS = (
 
 
 def scrape(server: SignalingServer) -> dict[str, float]:
-    """Samples by name and labels; the text has to be what Prometheus reads."""
+    """Samples by name and labels. The text has to have the format of Prometheus."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=PATIENCE) as answer:
         assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         lines = answer.read().decode().splitlines()
@@ -56,19 +56,21 @@ def test_metrics_count_connections_and_forwards() -> None:
         device.send({"message_type": "forward", "client_id": 7, "payload": 1})
         assert "error" in device.receive()
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{server.url}/devices/nobody%2F1", timeout=PATIENCE)
+            urllib.request.urlopen(f"{server.url}/devices/unknown%2F1", timeout=PATIENCE)
         for path in ("nonsense", "polled_connections/x/messages"):
             with pytest.raises(urllib.error.HTTPError):
                 urllib.request.urlopen(f"{server.url}/{path}", timeout=PATIENCE)
-        told = scrape(server)
+        samples = scrape(server)
         stats = server.stats()
-    assert (told["connections"], told["devices"], told["clients"], told["waiting_clients"]) == (2, 1, 1, 0)
-    assert told["forwards_accepted_total"] == stats.accepted == 3
+    assert (samples["connections"], samples["devices"], samples["clients"], samples["waiting_clients"]) == (2, 1, 1, 0)
+    assert samples["forwards_accepted_total"] == stats.accepted == 3
     for outcome, count in {"delivered": 2, "refused": 1, "gone": 0, "dropped": 0}.items():
-        assert told[f'forwards_total{{outcome="{outcome}"}}'] == count
-    kinds = {name for name in told if name.startswith("incidents_total")}
+        assert samples[f'forwards_total{{outcome="{outcome}"}}'] == count
+    kinds = {name for name in samples if name.startswith("incidents_total")}
     assert kinds == {f'incidents_total{{kind="{kind}"}}' for kind in INCIDENTS}
-    requests = {name.removeprefix("http_requests_total"): told[name] for name in told if name.startswith("http_re")}
+    requests = {
+        name.removeprefix("http_requests_total"): samples[name] for name in samples if name.startswith("http_re")
+    }
     assert requests == {
         '{endpoint="/register_device",status="1xx"}': 1,
         '{endpoint="/connect_client",status="1xx"}': 1,
@@ -76,7 +78,7 @@ def test_metrics_count_connections_and_forwards() -> None:
         '{endpoint="/polled_connections/{id}/messages",status="4xx"}': 1,
         '{endpoint="other",status="4xx"}': 1,
     }
-    assert told["start_time_seconds"] > 1.7e9
+    assert samples["start_time_seconds"] > 1.7e9
 
 
 def test_metrics_require_authorization() -> None:

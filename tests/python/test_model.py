@@ -1,4 +1,4 @@
-"""Peers that come, speak and go in any order, against a model that knows what each must hear (hypothesis)."""
+"""Peers connect, send and disconnect in any order, against a model of the messages they must receive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from cuttlefish_signaling import SignalingServer
 
-from peers import PATIENCE
+from peers import PATIENCE, wait_until
 
 PAYLOADS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -24,7 +24,7 @@ IDS = st.sampled_from(["cvd-1", "cvd-2", '\u00fc " \\ /', "x" * 256])
 
 
 class Peer:
-    """A connected peer, and what it has yet to hear."""
+    """A connected peer, and the messages that it must still receive."""
 
     def __init__(self, url: str) -> None:
         self.socket: ClientConnection = connect(url, open_timeout=PATIENCE, close_timeout=PATIENCE).__enter__()
@@ -34,12 +34,12 @@ class Peer:
         self.socket.send(json.dumps(message))
 
     def receive_expected(self) -> None:
-        """What it must hear, in order."""
+        """Receives the expected messages, in order."""
         while self.expected:
             assert json.loads(self.socket.recv(timeout=PATIENCE)) == self.expected.popleft()
 
     def assert_nothing_more(self) -> None:
-        """All of it has been heard: the answer to nonsense is the next thing."""
+        """Receives the expected messages, and after them only the answer to an unknown message."""
         self.receive_expected()
         self.send({"message_type": "?"})
         assert json.loads(self.socket.recv(timeout=PATIENCE)) == {"error": "Unknown message type: ?"}
@@ -68,7 +68,7 @@ CONFIG = {"message_type": "config", "ice_servers": []}
 
 
 class Signaling(RuleBasedStateMachine):
-    """One server, and everybody on it."""
+    """One server, and its peers."""
 
     devices = Bundle("devices")
     clients = Bundle("clients")
@@ -77,7 +77,7 @@ class Signaling(RuleBasedStateMachine):
         super().__init__()
         self.server = SignalingServer().start()
         self.registered: dict[str, Device] = {}
-        self.everybody: list[Peer] = []
+        self.connected: list[Peer] = []
         self.last_ids: dict[str, int] = {}
 
     @rule(target=devices, device_id=IDS, info=PAYLOADS)
@@ -85,7 +85,7 @@ class Signaling(RuleBasedStateMachine):
         device = Device(self.server.device_url, device_id)
         device.send({"message_type": "register", "device_id": device_id, "device_info": info})
         if device_id in self.registered:
-            # Its holder is alive.
+            # The holder answers the probe.
             device.expected.append({"error": f"Device already registered: {device_id}"})
             device.receive_expected()
             device.socket.close()
@@ -95,7 +95,7 @@ class Signaling(RuleBasedStateMachine):
         device.last = self.last_ids.get(device_id, 0)
         device.info = info  # type: ignore[attr-defined]
         self.registered[device_id] = device
-        self.everybody.append(device)
+        self.connected.append(device)
         return device
 
     @rule(target=clients, device=devices)
@@ -115,12 +115,12 @@ class Signaling(RuleBasedStateMachine):
         current.last += 1
         client.number = current.last
         current.clients[client.number] = client
-        self.everybody.append(client)
+        self.connected.append(client)
         return client
 
     @rule(client=clients, payload=PAYLOADS)
     def forward_to_device(self, client: Client, payload: Any) -> None:
-        if client not in self.everybody:
+        if client not in self.connected:
             return
         client.send({"message_type": "forward", "payload": payload})
         client.device.expected.append({"message_type": "client_msg", "client_id": client.number, "payload": payload})
@@ -128,7 +128,7 @@ class Signaling(RuleBasedStateMachine):
 
     @rule(device=devices, number=st.integers(1, 6), payload=PAYLOADS)
     def forward_to_client(self, device: Device, number: int, payload: Any) -> None:
-        if device not in self.everybody:
+        if device not in self.connected:
             return
         device.send({"message_type": "forward", "client_id": number, "payload": payload})
         if (client := device.clients.get(number)) is not None:
@@ -143,30 +143,29 @@ class Signaling(RuleBasedStateMachine):
 
     @rule(client=consumes(clients))
     def client_disconnects(self, client: Client) -> None:
-        if client not in self.everybody:
+        if client not in self.connected:
             return
         client.socket.close()
-        self.everybody.remove(client)
+        self.connected.remove(client)
         del client.device.clients[client.number]
         client.device.expected.append({"message_type": "client_disconnected", "client_id": client.number})
         client.device.receive_expected()
 
     @rule(device=consumes(devices))
     def device_disconnects(self, device: Device) -> None:
-        if device not in self.everybody:
+        if device not in self.connected:
             return
         device.socket.close()
-        self.everybody.remove(device)
+        self.connected.remove(device)
         for client in device.clients.values():
             client.expected.append({"error": "Device disconnected"})
             client.receive_expected()
             client.socket.close()
-            self.everybody.remove(client)
-        # It is out of the table before its clients are told; without clients, nobody tells.
+            self.connected.remove(client)
+        # Without clients, no message shows that the device has been unregistered.
         del self.registered[device.id]
         self.last_ids[device.id] = device.last
-        while any(listed.device_id == device.id for listed in self.server.devices()):
-            pass
+        wait_until(lambda: all(listed.device_id != device.id for listed in self.server.devices()))
 
     @invariant()
     def listed_peers_match_model(self) -> None:
@@ -175,9 +174,9 @@ class Signaling(RuleBasedStateMachine):
         assert {(client.device_id, client.client_id) for client in self.server.clients()} == known
 
     def teardown(self) -> None:
-        for peer in self.everybody:
+        for peer in self.connected:
             peer.assert_nothing_more()
-        for peer in self.everybody:
+        for peer in self.connected:
             peer.socket.close()
         self.server.stop()
         stats = self.server.stats()

@@ -1,4 +1,4 @@
-"""Clients that poll: waiting, acknowledging, timing out, limits and errors (docs/protocol.md 5.3)."""
+"""Polled clients: long polls, acknowledgement, timeouts, limits and errors (docs/protocol.md 5.3)."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_oversized_polled_forwards_are_413(tmp_path: Path) -> None:
 
 
 def test_polled_forward_to_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:
-    """The bytes around the payload depend on the number of the client (docs/protocol.md 2.8)."""
+    """The bytes around the payload depend on the client id (docs/protocol.md 2.8)."""
     with both_sockets(tmp_path) as (server, peers, _path):
         device = peers.device("remote", INFO)
         client = LongPollClient(peers, "remote")

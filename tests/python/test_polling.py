@@ -1,8 +1,7 @@
-"""Clients that poll, in today's words and in the reference's, by docs/protocol.md 5.3."""
+"""Acknowledgement and errors of polled clients, in today's dialect and in the reference's (docs/protocol.md 5.3)."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from cuttlefish_signaling import SignalingServer
 
 from http_requests import request, request_json
+from peers import wait_until
 from polled import PolledClient, polled_client, send_forwards
 
 UNKNOWN = {"error": "Error: Unknown connection ID", "type": "error"}
@@ -29,7 +29,7 @@ def test_later_start_acknowledges_and_earlier_start_is_410() -> None:
         assert client.get("start=0") == (410, gone)
         assert client.get("start=1&count=0") == (410, gone.replace("start=0", "start=1"))
         assert client.get("start=2") == (200, [2, 3, 4])
-        assert client.get() == (200, [2, 3, 4]), "no start is the first that there is"
+        assert client.get() == (200, [2, 3, 4]), "the default start is the first pending message"
         assert client.get("start=3&count=0") == (200, []), (
             "no message is asked for, and those before 3 are acknowledged"
         )
@@ -93,7 +93,7 @@ def test_head_neither_fetches_nor_acknowledges() -> None:
         send_forwards(device, 7, 8)
         client.wait_pending(7, 8)
         assert request(server, "HEAD", f"{client.path}/messages?start=1&wait=20")[2] == b""
-        assert request(server, "HEAD", f"{client.path}/messages?start=2&wait=20")[0] == 200, "nor does it wait"
+        assert request(server, "HEAD", f"{client.path}/messages?start=2&wait=20")[0] == 200, "HEAD does not wait"
         assert server.stats().delivered == 0
         assert client.get("start=0") == (200, [7, 8])
         assert client.get("start=1") == (200, [8])
@@ -111,7 +111,7 @@ def test_pending_messages_are_fetched_before_404_when_device_left() -> None:
             found += payloads
         assert found == [0, 1, 2, 3, 4]
         assert client.get("start=5&wait=10") == (404, "Device disconnected")
-        assert client.get() == (404, "Device disconnected"), "all was fetched"
+        assert client.get() == (404, "Device disconnected"), "all messages have been fetched"
         assert client.get("start=9") == (404, "Device disconnected")
         assert request_json(server, f"{client.path}/:forward", {"payload": 1}) == (
             404,
@@ -122,9 +122,9 @@ def test_pending_messages_are_fetched_before_404_when_device_left() -> None:
 
 
 def wait_device_left(server: SignalingServer, client: PolledClient) -> None:
-    """Returns once the connection knows that its device has left."""
-    while request_json(server, f"{client.path}/:forward", {"payload": 0}) != (404, {"error": "Device disconnected"}):
-        os.sched_yield()
+    """Returns when the connection has been closed because its device left."""
+    left = (404, {"error": "Device disconnected"})
+    wait_until(lambda: request_json(server, f"{client.path}/:forward", {"payload": 0}) == left)
 
 
 def test_poll_without_start_is_404_once_all_is_fetched() -> None:
@@ -164,12 +164,10 @@ def test_last_messages_are_refetchable_until_polled_timeout() -> None:
             clock.advance(20)
             assert client.get("start=0") == (200, [0, 1])
             assert client.get("start=1") == (200, [1])
-            assert client.get("start=0") == (404, "Device disconnected"), "acknowledged, and nothing is left to come"
+            assert client.get("start=0") == (404, "Device disconnected"), "acknowledged, and no more can follow"
             clock.advance(20)
-            # Asking again does not keep it alive: it is forgotten, in a moment.
-            while (answer := client.get("start=1")) == (200, [1]):
-                os.sched_yield()
-            assert answer == (404, "Unknown connection")
+            # Fetching again does not extend the timeout.
+            wait_until(lambda: client.get("start=1") == (404, "Unknown connection"))
 
 
 # The reference's polling ---------------------------------------------------------------------------------------------
@@ -182,7 +180,7 @@ def test_forward_returns_pending_messages() -> None:
         body = {"connection_id": client.id, "payload": "up"}
         assert request_json(server, "/forward", body) == (200, [{"type": "offer"}, None, 1.5])
         assert device.receive() == {"message_type": "client_msg", "client_id": 1, "payload": "up"}
-        assert request_json(server, "/forward", body) == (200, []), "acknowledged as they went out"
+        assert request_json(server, "/forward", body) == (200, []), "acknowledged when they were sent"
         assert request_json(server, "/poll_messages", {"connection_id": client.id}) == (200, [])
         assert client.get("start=2") == (
             410,
@@ -192,7 +190,7 @@ def test_forward_returns_pending_messages() -> None:
         send_forwards(device, "next")
         assert client.get("start=3&wait=10") == (200, ["next"])
         assert request_json(server, f"{client.path}/:forward", {"payload": "down"}) == (200, "ok"), (
-            "today's stays as it is"
+            "today's dialect does not return them"
         )
         assert [device.receive()["payload"] for _ in range(2)] == ["up", "down"]
         stats = server.stats()

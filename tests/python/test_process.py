@@ -1,4 +1,4 @@
-"""Living in someone's process: nothing is left behind, nothing hangs, nothing needs the interpreter."""
+"""The server in a process: threads, descriptors, memory, exits, signals, forks, and the GIL."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from peers import PATIENCE, assert_returns, interruptible, peers_of, wait_until
 
 
 def threads() -> set[str]:
-    """The threads of this process, Python's or not."""
+    """The threads of this process, of Python and others."""
     return set(os.listdir("/proc/self/task"))
 
 
 def leaked_threads(before: set[str]) -> set[str]:
     """Threads that were started since, and do not end.
 
-    `join()`, Python's and Rust's, returns a moment before the kernel takes the thread out of its list: a bare
-    `threading.Thread` is seen there afterwards more often than not. A thread that was not joined stays.
+    `join()`, Python's and Rust's, returns before the kernel removes the thread from its list: a plain
+    `threading.Thread` is often listed after `join()`. A thread that was not joined stays.
     """
     deadline = time.monotonic() + PATIENCE
     while (extra := threads() - before) and time.monotonic() < deadline:
@@ -55,7 +55,7 @@ def script(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def resident_kib(process: int | str = "self") -> int:
-    """Without what is mapped from files, which comes when code is run first."""
+    """Anonymous memory: pages of files are mapped when code runs first."""
     with open(f"/proc/{process}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
@@ -80,7 +80,7 @@ def test_1000_start_stop_rounds_leak_nothing() -> None:
     gc.collect()
     assert leaked_threads(before) == set()
     assert descriptors() == open_before
-    # Once the allocator is warm: less than a KiB for each of the last 500 rounds, where one that leaks has tens.
+    # The last 500 rounds take less than a KiB each; a leak takes tens of KiB.
     assert resident_kib() - memory[2] < 500, [*memory, resident_kib()]
     for port in ports[-20:]:
         with socket.socket() as probe:
@@ -98,7 +98,7 @@ def test_start_stop_rounds_with_hooks_leak_nothing() -> None:
         await asyncio.sleep(0)
         return []
 
-    # What tests before this one have left to the collector is not to go in the middle.
+    # Objects of earlier tests must not be collected meanwhile.
     gc.collect()
     before, open_before = threads(), descriptors()
     for _ in range(20):
@@ -291,7 +291,7 @@ def test_sigint_interrupts_each_wait(wait: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     while process.poll() is None:
-        # Until it has got as far as the wait, the signal may come a moment early; what counts is that it ends.
+        # A signal may come before the wait has begun: it is sent again until the process ends.
         process.send_signal(signal.SIGINT)
         try:
             process.wait(0.5)
@@ -322,7 +322,7 @@ def test_forked_child_gets_error_and_parent_continues() -> None:
         assert "not running" in repr(server)
         with SignalingServer() as mine:
             assert mine.devices() == []
-        sys.exit(7)     # The whole way out, atexit included.
+        sys.exit(7)     # A full exit, with atexit functions.
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7, status
     assert server.devices() == []
@@ -454,7 +454,7 @@ with SignalingServer() as server:
 
 
 def test_memory_is_returned_after_disconnects() -> None:
-    with companion(SERVER) as server:  # A process of its own: what other tests have left free would hide the growth.
+    with companion(SERVER) as server:  # A process of its own: memory that other tests have freed would hide the growth.
         port = server.stdout.readline().strip()
         before = resident_kib(server.pid)
         with companion(CROWD, port, str(Path(__file__).parents[1])) as crowd:
@@ -466,7 +466,7 @@ def test_memory_is_returned_after_disconnects() -> None:
 
 @contextmanager
 def companion(program: str, *arguments: str) -> Iterator[Any]:
-    """A program in an interpreter of its own, which ends by the line that it is given in the end."""
+    """A program in an interpreter of its own, which ends when it reads a line."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

@@ -27,13 +27,13 @@ PROFILES: list[Literal["legacy", "current"]] = ["legacy", "current"]
 
 
 class Operator:
-    """A server that admits every device, and then says what the test tells it to say."""
+    """A server that accepts each device, and then sends the messages of the test."""
 
     def __init__(self) -> None:
         self._arrived: queue.Queue[ServerConnection] = queue.Queue()
         self.names: list[str] = []
         self.refusals = 0
-        """How many requests are still to be refused before the upgrade."""
+        """The number of requests that are still refused before the upgrade."""
         self.closes_at_once = False
         """Whether it sends an error and a close to each device from now on."""
         self._server = serve(self._handle, "127.0.0.1", 0, process_request=self._admit, compression=None)
@@ -53,7 +53,7 @@ class Operator:
             connection.send('{"message_type":"config","ice_servers":[]}')
             self._arrived.put(connection)
             if self.closes_at_once:
-                tell(connection, "Device already registered", 1008)
+                send_error_and_close(connection, "Device already registered", 1008)
             while True:
                 connection.recv()
         except ConnectionClosed:
@@ -69,8 +69,8 @@ class Operator:
         self._thread.join()
 
 
-def tell(connection: ServerConnection, error: str, code: int) -> None:
-    """An error, and a close behind it: a server that does not know what real devices make of that."""
+def send_error_and_close(connection: ServerConnection, error: str, code: int) -> None:
+    """Sends an error, then a close frame, as servers do that do not know real devices."""
     connection.send(json.dumps({"error": error}))
     connection.close(code, error)
 
@@ -86,7 +86,7 @@ def operator() -> Iterator[Operator]:
 def test_device_reconnects_after_each_close(operator: Operator, profile: Literal["legacy", "current"]) -> None:
     with FakeDevice(operator.url, profile=profile, backoff=BACKOFF) as device:
         for times in (1, 2, 3):
-            operator.next().close(1008, "sent away")
+            operator.next().close(1008, "closed by test")
             device.wait_reconnected(times, PATIENCE)
         assert (device.reconnects, device.extra_connections, device.is_lost) == (3, 0, False)
         with pytest.raises(WaitTimeoutError, match="for reconnect 4; reconnects so far: 3"):
@@ -116,7 +116,7 @@ def test_backoff_doubles_on_failure_and_resets_on_close(operator: Operator, monk
 
 def test_error_then_close_loses_legacy_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
-        tell(operator.next(), "Internal error", 1011)
+        send_error_and_close(operator.next(), "Internal error", 1011)
         assert device.wait_closed(PATIENCE) == 1011
         assert device.is_lost
         assert device.lost_reason == (
@@ -133,7 +133,7 @@ def test_error_then_close_loses_legacy_device(operator: Operator) -> None:
             with pytest.raises(DeviceLostError, match="is lost: it had the error 'Internal error'") as lost:
                 wait()
             assert (lost.value.error, lost.value.code) == ("Internal error", 1011)
-        # A device that comes back in more time than the lost one would have taken.
+        # This device waits longer before it reconnects than the lost one would.
         with FakeDevice(operator.url, "cvd-2", profile="legacy", backoff=5 * BACKOFF) as other:
             operator.next().close()
             other.wait_reconnected(1, PATIENCE)
@@ -145,7 +145,7 @@ def test_lost_device_can_be_started_again(operator: Operator) -> None:
     for _ in range(2):
         with device:
             assert not device.is_lost
-            tell(operator.next(), "Internal error", 1011)
+            send_error_and_close(operator.next(), "Internal error", 1011)
             device.wait_closed(PATIENCE)
             assert device.is_lost
 
@@ -175,7 +175,7 @@ def test_error_alone_opens_second_connection_of_legacy_device(operator: Operator
 def test_repeated_error_and_close_multiply_connections_of_current_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
         operator.closes_at_once = True
-        tell(operator.next(), "Device already registered: cvd-1", 1008)
+        send_error_and_close(operator.next(), "Device already registered: cvd-1", 1008)
         for _ in range(10 * MAX_RECONNECTS):
             operator.next()
             assert len(device._peer._connections) + len(device._peer._scheduled) <= MAX_RECONNECTS
@@ -185,11 +185,11 @@ def test_repeated_error_and_close_multiply_connections_of_current_device(operato
 
 def test_error_then_close_opens_two_connections_of_current_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
-        tell(operator.next(), "Internal error", 1011)
+        send_error_and_close(operator.next(), "Internal error", 1011)
         first, second = operator.next(), operator.next()
         device.wait_reconnected(2, PATIENCE)
         assert device.extra_connections == 1
-        # It speaks on the one that is left.
+        # The device uses the connection that is left.
         second.close()
         operator.next()
         first.close()
@@ -218,7 +218,7 @@ def test_unknown_message_breaks_connection(
 @pytest.mark.parametrize("profile", PROFILES)
 def test_tolerant_device_ignores_errors(operator: Operator, profile: Literal["legacy", "current"]) -> None:
     with FakeDevice(operator.url, profile=profile, backoff=BACKOFF, tolerant=True) as device:
-        tell(operator.next(), "Internal error", 1011)
+        send_error_and_close(operator.next(), "Internal error", 1011)
         operator.next().send("{")
         device.wait_reconnected(1, PATIENCE)
         assert device.recv(message_type="broken").text == "{"
@@ -230,7 +230,7 @@ def test_device_without_profile_does_not_reconnect(operator: Operator) -> None:
         connection = operator.next()
         connection.send('{"error":"Forward failed: Unknown client 9"}')
         assert device.recv(message_type="error").error == "Forward failed: Unknown client 9"
-        tell(connection, "Internal error", 1011)
+        send_error_and_close(connection, "Internal error", 1011)
         assert device.wait_closed(PATIENCE) == 1011
         with pytest.raises(PeerClosedError, match=r"closed \[1011\]"):
             device.recv(None)
@@ -256,7 +256,7 @@ def test_stalled_device_reconnects_on_resume(operator: Operator) -> None:
 
 
 def test_device_reconnects_after_server_restart() -> None:
-    """The server may listen on another port afterwards: the fake device asks it where."""
+    """The server may listen on another port after a restart: the fake device reads its URL again."""
     with SignalingServer() as server:
         for profile in PROFILES:
             with FakeDevice(server, profile=profile, backoff=BACKOFF) as device:
@@ -303,7 +303,7 @@ def test_device_keeps_clients_that_left_while_disconnected() -> None:
             server.disconnect_device("cvd-1")
             device.wait_reconnected(1, PATIENCE)
         assert device.clients == [1]
-        device.send("to a client of before", 1)
+        device.send("to an earlier client", 1)
         assert device.recv(message_type="client_disconnected").client_id == 1
         assert device.clients == []
 
@@ -338,7 +338,7 @@ def test_async_device_reconnects_and_is_lost(operator: Operator) -> None:
             await asyncio.to_thread(connection.close)
             await device.wait_reconnected(1, PATIENCE)
             connection = await asyncio.to_thread(operator.next)
-            await asyncio.to_thread(tell, connection, "Internal error", 1011)
+            await asyncio.to_thread(send_error_and_close, connection, "Internal error", 1011)
             with pytest.raises(DeviceLostError):
                 async for _ in device:
                     pass

@@ -1,4 +1,4 @@
-"""The Python in the README and the guides is run as it stands, and the commands they name exist."""
+"""The Python snippets of the README and of docs/ run, and the commands, targets and files that they name exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAILS = "def test_that_fails("
 
 
 def run(snippet: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs it as a test or as a script, whichever it is."""
+    """Runs a snippet as a test or as a script."""
     file = folder / "test_snippet.py"
     file.write_text(snippet, encoding="utf-8")
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if "def test_" in snippet else ["-W", "ignore"]
@@ -45,10 +45,10 @@ def test_each_document_has_snippets() -> None:
 )
 def test_snippet(document: str, number: int, snippet: str, tmp_path: Path) -> None:
     if FAILS in snippet:
-        return  # Looked at below.
+        return  # test_failure_output_matches_guide runs it.
     done = run(snippet, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    # What a comment behind a print() promises is what it prints.
+    # The comment after a print() is its output.
     promised = [re.sub(r"^b'(.*)'$", r"\1", text) for text in re.findall(r"print\(.*\)  # (.*)", snippet)]
     for text in promised:
         assert text in done.stdout, done.stdout

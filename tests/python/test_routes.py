@@ -1,4 +1,4 @@
-"""Every route: errors are JSON whatever the method, and paths are matched decoded (docs/protocol.md 5.3)."""
+"""Routes: errors are JSON for each method, and paths are matched decoded (docs/protocol.md 5.3)."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_websocket_paths_are_matched_decoded(server: SignalingServer, peers: Pee
 
 
 def test_authorize_sees_decoded_path() -> None:
-    """A hook that goes by the path is not walked around by another spelling of it."""
+    """Another spelling of a path does not bypass a hook that checks the path."""
 
     def no_lists(ctx: Any) -> None:
         if ctx.path == "/devices":

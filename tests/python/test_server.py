@@ -1,4 +1,4 @@
-"""`SignalingServer`: starting, asking, waiting, disconnecting, stopping."""
+"""`SignalingServer`: start, queries, waits, disconnects, and stop."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_disconnect_device(server: SignalingServer, peers: Peers) -> None:
     assert device.wait_closed() == 1008
     assert client.receive() == {"error": "Device disconnected"}
     assert client.wait_closed() == 1000
-    assert server.disconnect_device("nobody") is False
+    assert server.disconnect_device("unknown") is False
 
 
 def test_disconnect_client(server: SignalingServer, peers: Peers) -> None:
@@ -190,11 +190,11 @@ def test_disconnect_client(server: SignalingServer, peers: Peers) -> None:
 def test_set_ice_servers_updates_devices_and_new_peers(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     server.set_ice_servers([IceServer("stun:new.lab")])
-    told = {"message_type": "config", "ice_servers": [{"urls": ["stun:new.lab"]}]}
-    assert device.receive() == told
+    config = {"message_type": "config", "ice_servers": [{"urls": ["stun:new.lab"]}]}
+    assert device.receive() == config
     late = peers.pending_client()
-    assert late.receive() == told
-    assert_relays(client, device)  # The client that is connected was told nothing.
+    assert late.receive() == config
+    assert_relays(client, device)  # The connected client is sent nothing.
 
 
 def test_set_ice_servers_accepts_turn_rest_and_hook(server: SignalingServer, peers: Peers) -> None:
@@ -267,7 +267,7 @@ def test_stop_closes_with_1001(server: SignalingServer, peers: Peers) -> None:
     device, client = peers.device(), peers.client()
     assert server.stop() is True
     assert client.wait_closed() == 1001
-    # The device may hear first that its client has left.
+    # The device may receive `client_disconnected` first.
     while True:
         try:
             assert device.receive()["message_type"] == "client_disconnected"
@@ -326,7 +326,7 @@ def test_serve_forever_async_ends_on_stop_and_cancel() -> None:
         serving = asyncio.create_task(server.serve_forever_async())
         while not server.is_running:
             await asyncio.sleep(0)
-        # It serves: somebody can still come, which takes several turns of the loop.
+        # A device can still register, which takes several turns of the loop.
         from websockets.asyncio.client import connect
 
         async with connect(server.device_url) as device:
@@ -364,8 +364,8 @@ def test_log_records_have_their_own_text(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.INFO, "cuttlefish_signaling"), SignalingServer() as server, peers_of(server) as peers:
         for name in names:
             peers.device(name)
-    told = [record.getMessage() for record in caplog.records if " registered from " in record.getMessage()]
-    assert [text.split(" registered")[0] for text in told] == [f'device "{name}"' for name in names]
+    messages = [record.getMessage() for record in caplog.records if " registered from " in record.getMessage()]
+    assert [text.split(" registered")[0] for text in messages] == [f'device "{name}"' for name in names]
 
 
 def test_accepted_sockets_have_tcp_nodelay(server: SignalingServer) -> None:
@@ -381,11 +381,11 @@ def test_accepted_sockets_have_tcp_nodelay(server: SignalingServer) -> None:
 
 
 def is_accepted(descriptor: int, client: tuple[str, int]) -> bool:
-    """Whether it is the other end of the client's connection: the server is in this process."""
+    """Whether this is the server's end of the client's connection: the server is in this process."""
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False
         with socket.socket(fileno=os.dup(descriptor)) as found:
             return bool(found.getpeername() == client)
     except OSError:
-        return False  # Gone meanwhile, or connected to nobody.
+        return False  # Closed meanwhile, or not connected.

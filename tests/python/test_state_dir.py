@@ -1,4 +1,4 @@
-"""The certificate that `serve` and `Tls.kept_in` keep on disk, and what OpenSSL says of it."""
+"""The certificate that `serve` and `Tls.kept_in` keep on disk, and its verification by OpenSSL."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_file_readable_by_others_exits_1(state: Path, name: str) -> None:
 def test_unusable_default_directory_is_warning(tmp_path: Path) -> None:
     home = tmp_path / "cuttlefish-signaling"
     Tls.kept_in(home)
-    (home / "authority.key").write_text("garbage")
+    (home / "authority.key").write_text("invalid")
     before = contents(home)
     with serve(environment={"XDG_STATE_HOME": str(tmp_path)}) as served:
         assert verify_code(served.port) == 19

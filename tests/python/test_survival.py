@@ -1,4 +1,4 @@
-"""Real devices survive their whole life with this server: 20 failures here, 200 in `make soak`."""
+"""Devices with profiles survive failures of this server: 20 here, 200 in `make soak`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_devices_survive_20_failures() -> None:
 
 
 def test_device_without_subprotocol_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server knows a real device by the sub-protocol that it offers. These are real, and offer none."""
+    """The server recognises Cuttlefish's own devices by the subprotocol that they offer. These offer none."""
     monkeypatch.setattr(_device, "SUBPROTOCOLS", ())
     with pytest.raises(AssertionError, match=rf"^seed {SEED}, event 1, disconnect_device: .*(is lost|heard)"):
         survive(1, SEED, order=["disconnect_device"])

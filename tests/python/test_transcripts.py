@@ -23,7 +23,7 @@ LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
 
 
 COLUMNS = ("others", "cuttlefish")
-"""Devices that hear errors, and Cuttlefish's own, which offer the sub-protocol and hear none."""
+"""Devices that receive errors, and Cuttlefish's own, which offer the subprotocol and receive none."""
 
 
 def cases() -> list[Any]:
@@ -52,20 +52,20 @@ def test_transcripts_are_found() -> None:
 def test_transcript(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
     settings = dict(case.get("settings", {}))
     limits = {name: settings.pop(name) for name in LIMITS if name in settings}
-    doors = {"device": tmp_path / "device", "control": tmp_path / "control"}
+    paths = {"device": tmp_path / "device", "control": tmp_path / "control"}
     server = SignalingServer(
-        limits=Limits(**limits), device_socket=doors["device"], control_socket=doors["control"], **settings
+        limits=Limits(**limits), device_socket=paths["device"], control_socket=paths["control"], **settings
     )
-    asyncio.run(asyncio.wait_for(Run(server, doors, column).run(lines), 60))
+    asyncio.run(asyncio.wait_for(Run(server, paths, column).run(lines), 60))
 
 
 class Run:
     """One case, on one server."""
 
-    def __init__(self, server: SignalingServer, doors: dict[str, Path], column: str) -> None:
+    def __init__(self, server: SignalingServer, paths: dict[str, Path], column: str) -> None:
         self.server = server
         self.offers = [Subprotocol("webrtc-operator")] if column == "cuttlefish" else None
-        self.doors = doors
+        self.paths = paths
         self.sockets: dict[str, ClientConnection] = {}
         self.packets: dict[str, SeqpacketPeer] = {}
 
@@ -79,12 +79,12 @@ class Run:
                         raise AssertionError(f"{place}: {type(error).__name__}: {error}\n{line}") from error
                 for peer, socket in self.sockets.items():
                     if socket.transport.is_reading():
-                        assert await self.unheard(socket) == [], f"{peer} heard more than it should"
+                        assert await self.unread(socket) == [], f"{peer} received more than it should"
             finally:
                 for socket in self.sockets.values():
                     socket.transport.abort()
         for peer, packets in self.packets.items():
-            assert packets.receive() is None, f"{peer} heard more than it should"
+            assert packets.receive() is None, f"{peer} received more than it should"
             packets.close()
         stats = self.server.stats()
         assert stats.accepted == stats.delivered + stats.refused + stats.gone
@@ -92,12 +92,12 @@ class Run:
 
     async def act(self, line: dict[str, Any]) -> None:
         if "after" in line:
-            return  # The next line takes as long.
+            return  # The server takes this long before the next line.
         peer = line["peer"]
         (verb,) = line.keys() - {"peer", "of", "over", "pad", "nest", "only", "reason"}
         value = line[verb]
         if verb == "opens" and line.get("over") == "packets":
-            self.packets[peer] = SeqpacketPeer(self.doors[value])
+            self.packets[peer] = SeqpacketPeer(self.paths[value])
             return
         if peer in self.packets:
             await self.act_on_packets(peer, verb, value, line)
@@ -112,25 +112,25 @@ class Run:
             return
         socket = self.sockets[peer]
         if verb == "says":
-            await self.say(socket, compact(value))
+            await self.send(socket, compact(value))
         elif verb == "says_text":
-            await self.say(socket, expand(value, line))
+            await self.send(socket, expand(value, line))
         elif verb == "says_binary":
-            await self.say(socket, value.encode())
+            await self.send(socket, value.encode())
         elif verb == "hears":
-            assert json.loads(await self.hear(socket)) == value
+            assert json.loads(await self.receive(socket)) == value
         elif verb == "hears_text":
-            assert await self.hear(socket) == expand(value, line)
+            assert await self.receive(socket) == expand(value, line)
         elif verb == "closes":
             with pytest.raises(ConnectionClosed) as closed:
-                await self.hear(socket)
+                await self.receive(socket)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == value
             if "reason" in line:
                 assert closed.value.rcvd.reason == line["reason"][:123]
             del self.sockets[peer]
         elif verb == "leaves":
-            assert await self.unheard(socket) == []
+            assert await self.unread(socket) == []
             connections = self.server.stats().connections
             if value == "drop":
                 socket.transport.abort()
@@ -144,7 +144,7 @@ class Run:
             raise AssertionError(f"not understood: {line}")
 
     async def act_on_packets(self, peer: str, verb: str, value: Any, line: dict[str, Any]) -> None:
-        # Waits on another thread: peers of this one have pings to answer.
+        # Waits on another thread: the peers on this one have to answer pings.
         packets = self.packets[peer]
         if verb == "says":
             packets.send(compact(value).encode())
@@ -165,26 +165,26 @@ class Run:
         else:
             raise AssertionError(f"not understood: {line}")
 
-    async def say(self, socket: ClientConnection, message: str | bytes) -> None:
+    async def send(self, socket: ClientConnection, message: str | bytes) -> None:
         try:
             await socket.send(message)
         except ConnectionClosed:
-            pass  # The server has hung up; what it said is still to be heard.
+            pass  # The server has closed; its last messages are still to be read.
 
-    async def hear(self, socket: ClientConnection) -> str:
+    async def receive(self, socket: ClientConnection) -> str:
         message = await asyncio.wait_for(socket.recv(), PATIENCE)
         assert isinstance(message, str)
         return message
 
-    async def unheard(self, socket: ClientConnection) -> list[Any]:
-        """What came that nobody asked for: after a ping there and back, all that is to come has come."""
+    async def unread(self, socket: ClientConnection) -> list[Any]:
+        """The messages that have not been read. After a pong, all of them have arrived."""
         await asyncio.wait_for(await socket.ping(), PATIENCE)
-        heard = []
+        received = []
         while True:
             try:
-                heard.append(await asyncio.wait_for(socket.recv(), 0.001))
+                received.append(await asyncio.wait_for(socket.recv(), 0.001))
             except asyncio.TimeoutError:
-                return heard
+                return received
 
 
 def compact(value: Any) -> str:
@@ -197,14 +197,14 @@ def expand(text: str, line: dict[str, Any]) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """The server runs on a thread of its own: looks again whenever it may have gone on."""
+    """Waits for a condition that a thread of the server makes true."""
     async with asyncio.timeout(PATIENCE) if hasattr(asyncio, "timeout") else _Patience():
         while not condition():
             await asyncio.sleep(0)
 
 
 class _Patience:
-    """For Python 3.10, where pytest's own timeout has to do."""
+    """No timeout, for Python 3.10: that of pytest applies."""
 
     async def __aenter__(self) -> None: ...
 

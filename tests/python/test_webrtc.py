@@ -1,4 +1,4 @@
-"""The main job on real input: real WebRTC peers negotiate through this server. The example is the test's subject."""
+"""Real WebRTC peers negotiate through this server, by examples/webrtc_session.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(example: ModuleType, outcome: Any, device_info: Any) -> None:
     assert len(outcome.frames) == 5
     assert {(frame.width, frame.height) for frame in outcome.frames} == {(320, 240)}
     shades = [bytes(frame.planes[0])[0] for frame in outcome.frames]
-    assert len(set(shades)) > 1, f"the picture does not move: {shades}"
+    assert len(set(shades)) > 1, f"the picture does not change: {shades}"
 
 
 def test_plain_session(example: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Media through the server, in three lines; and what is said when there is none."""
+"""Media through the server, and the errors without media."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_video_and_data_channel(secure: bool) -> None:
             async with WebRtcDevice(server) as device, WebRtcClient(server) as client:
                 frames = await client.frames(5)
                 assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
-                assert len({bytes(frame.planes[0])[0] for frame in frames}) > 1, "the picture moves"
+                assert len({bytes(frame.planes[0])[0] for frame in frames}) > 1, "the picture changes"
                 await client.send_data("hello")
                 heard = await device.recv_data()
                 assert (heard.data, heard.label, heard.client_id) == ("hello", "device-control", 1)
@@ -34,7 +34,7 @@ def test_video_and_data_channel(secure: bool) -> None:
 
     original = aioice.ice.get_host_addresses
     run(main())
-    assert aioice.ice.get_host_addresses is original, "others' ICE is as it was"
+    assert aioice.ice.get_host_addresses is original, "ICE of other code is unchanged"
 
 
 def test_two_clients_and_custom_video() -> None:
@@ -71,7 +71,7 @@ def test_errors_without_media() -> None:
 
 
 def test_media_survives_lost_candidates() -> None:
-    """Enough of them come by the other way."""
+    """The candidates of the other direction are enough."""
 
     async def main() -> None:
         async with SignalingServer(journal=True) as server, WebRtcDevice(server):
@@ -84,7 +84,7 @@ def test_media_survives_lost_candidates() -> None:
 
 
 def test_media_survives_restart_and_reused_client_id_gets_none() -> None:
-    """The old client and the device go on without the server. A new client with its number is handed the old peer."""
+    """The old client and the device continue without the server. A new client with its id gets the old peer."""
 
     async def main() -> None:
         async with SignalingServer() as server:
@@ -101,7 +101,7 @@ def test_media_survives_restart_and_reused_client_id_gets_none() -> None:
                     assert (device.collisions, device.is_lost) == ([1], False)
                     async with WebRtcClient(server) as third:
                         assert await third.frames(1)
-                    # It left, and the old client's peer went with its number.
+                    # The second client disconnected, and the peer of its id was removed: that of the old client.
                     with pytest.raises(ConfigError, match="client 1 has no media"):
                         await device.send_data("x", 1)
 

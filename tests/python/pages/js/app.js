@@ -1,4 +1,4 @@
-// What Cuttlefish's page does with its server: everything through this module, and what it finds out on `window`.
+// Uses the server through its connector, as Cuttlefish's page does. The results are on `window`.
 import { createConnector, createParentController, deviceId } from './server_connector.js';
 
 window.heard = [];
