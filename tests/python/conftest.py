@@ -24,6 +24,7 @@ STATE = tempfile.TemporaryDirectory(prefix="cuttlefish-signaling-")
 """The state directory of `serve` in the tests, which is not in the home of the user."""
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ.pop("STATE_DIRECTORY", None)
+os.environ.pop("CUTTLEFISH_SIGNALING_URL", None)
 
 
 @pytest.fixture(autouse=True)
