@@ -23,6 +23,8 @@ from cuttlefish_signaling.testing._device import MAX_RECONNECTS
 
 PATIENCE = 20.0
 BACKOFF = 0.01
+LONG_BACKOFF = 0.1
+"""For tests in which another message has to arrive before the reconnect."""
 PROFILES: list[Literal["legacy", "current"]] = ["legacy", "current"]
 
 
@@ -70,9 +72,15 @@ class Operator:
 
 
 def send_error_and_close(connection: ServerConnection, error: str, code: int) -> None:
-    """Sends an error, then a close frame, as servers do that do not know real devices."""
-    connection.send(json.dumps({"error": error}))
-    connection.close(code, error)
+    """Sends an error and a close frame, as servers do that do not know real devices.
+
+    Both are sent by one write: the device receives the close frame before it can reconnect because of the error.
+    """
+    with connection.protocol_mutex:
+        connection.protocol.send_text(json.dumps({"error": error}).encode())
+        connection.protocol.send_close(code, error)
+        connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
+    connection.close()
 
 
 @pytest.fixture
@@ -115,7 +123,7 @@ def test_backoff_doubles_on_failure_and_resets_on_close(operator: Operator, monk
 
 
 def test_error_then_close_loses_legacy_device(operator: Operator) -> None:
-    with FakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
+    with FakeDevice(operator.url, profile="legacy", backoff=LONG_BACKOFF) as device:
         send_error_and_close(operator.next(), "Internal error", 1011)
         assert device.wait_closed(PATIENCE) == 1011
         assert device.is_lost
@@ -134,14 +142,14 @@ def test_error_then_close_loses_legacy_device(operator: Operator) -> None:
                 wait()
             assert (lost.value.error, lost.value.code) == ("Internal error", 1011)
         # This device waits longer before it reconnects than the lost one would.
-        with FakeDevice(operator.url, "cvd-2", profile="legacy", backoff=5 * BACKOFF) as other:
+        with FakeDevice(operator.url, "cvd-2", profile="legacy", backoff=2 * LONG_BACKOFF) as other:
             operator.next().close()
             other.wait_reconnected(1, PATIENCE)
         assert operator.names == ["cvd-1", "cvd-2", "cvd-2"]
 
 
 def test_lost_device_can_be_started_again(operator: Operator) -> None:
-    device = FakeDevice(operator.url, profile="legacy", backoff=BACKOFF)
+    device = FakeDevice(operator.url, profile="legacy", backoff=LONG_BACKOFF)
     for _ in range(2):
         with device:
             assert not device.is_lost
@@ -184,7 +192,7 @@ def test_repeated_error_and_close_multiply_connections_of_current_device(operato
 
 
 def test_error_then_close_opens_two_connections_of_current_device(operator: Operator) -> None:
-    with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
+    with FakeDevice(operator.url, profile="current", backoff=LONG_BACKOFF) as device:
         send_error_and_close(operator.next(), "Internal error", 1011)
         first, second = operator.next(), operator.next()
         device.wait_reconnected(2, PATIENCE)
@@ -333,7 +341,7 @@ def test_replay_continues_after_reconnect() -> None:
 
 def test_async_device_reconnects_and_is_lost(operator: Operator) -> None:
     async def main() -> None:
-        async with AsyncFakeDevice(operator.url, profile="legacy", backoff=BACKOFF) as device:
+        async with AsyncFakeDevice(operator.url, profile="legacy", backoff=LONG_BACKOFF) as device:
             connection = await asyncio.to_thread(operator.next)
             await asyncio.to_thread(connection.close)
             await device.wait_reconnected(1, PATIENCE)
