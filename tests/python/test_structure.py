@@ -176,7 +176,7 @@ def test_functions_are_short() -> None:
 # The table of lazy names ----------------------------------------------------------------------------------------------
 
 
-def test_lazy_table_is_what_type_checkers_see() -> None:
+def test_lazy_table_matches_imports_for_type_checkers() -> None:
     statements = [node for node in ast.walk(parsed(ROOT)["__init__"]) if isinstance(node, ast.ImportFrom)]
     seen = {alias.name: str(node.module) for node in statements for alias in node.names if node.level}
     assert seen.pop("require_main") == "_interpreter", "the one import that is not for a type checker"
