@@ -62,7 +62,7 @@ async def plain() -> Outcome:
 
 
 async def with_hooks() -> Outcome:
-    """Runs a session over TLS with hooks: clients need a token and do not see the adb port; ICE servers for each peer."""
+    """Runs a session over TLS with hooks: clients need a token and get no adb port, and each peer has ICE servers."""
 
     def authorize(ctx: AuthorizeContext) -> str | None:
         if ctx.role == "client" and ctx.query.get("token") != "letmein":

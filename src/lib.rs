@@ -18,7 +18,7 @@
 //!
 //! | layer | module | contents |
 //! |---|---|---|
-//! | 7 | `bindings` (feature `python`) | the Python extension module; the only one that names pyo3 |
+//! | 7 | `bindings` (feature `python`) | the Python extension module; the only layer with Python in it |
 //! | 6 | [`server`] | listener, TLS, HTTP, WebSocket, local sockets, timers |
 //! | 5 | [`access`] | connection limits, origin policy, hooks |
 //! | 4 | [`config`] | settings and their checks, certificates, TURN credentials, rates |

@@ -33,7 +33,7 @@ fn paths() -> Vec<(String, Vec<Step>)> {
 
 fn step(is_woken: bool, line: &str) -> Step {
     let (file, name) = line.split_once(' ').unwrap();
-    let folder = if file.ends_with(".py") { "python/cuttlefish_signaling" } else { "src" };
+    let folder = if Path::new(file).extension() == Some("py".as_ref()) { "python/cuttlefish_signaling" } else { "src" };
     let name = name.trim().replace("::", ".");
     let (owner, function) = match name.rsplit_once('.') {
         Some((owner, function)) => (Some(owner.to_owned()), function.to_owned()),

@@ -17,7 +17,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let Some(name) = function_name(line.trim_start()) else { continue };
         let ends = |other: &&str| other.starts_with(&format!("{}}}", " ".repeat(indent)));
         let is_short = line.ends_with(';') || line.ends_with('}');
-        if let (false, Some(length)) = (is_short, lines[at..].iter().position(|other| ends(&other))) {
+        if let (false, Some(length)) = (is_short, lines[at..].iter().position(ends)) {
             found.push((name, length + 1));
         }
     }

@@ -39,7 +39,7 @@ def test_stale_socket_file_is_replaced_and_live_one_is_not(tmp_path: Path) -> No
     left.close()
     with SignalingServer(device_socket=path):
         _device = register_local_device(path)
-        with pytest.raises(BindError, match=r"can not listen on .*operator: Address already in use"):
+        with pytest.raises(BindError, match=r"cannot listen on .*operator: Address already in use"):
             SignalingServer(device_socket=path).start()
         assert path.exists()
     path.write_text("mine")

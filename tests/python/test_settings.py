@@ -193,7 +193,7 @@ def test_file_has_a_table_of_each_group(group: str, tmp_path: FilePath) -> None:
         (["--device-socket", "/" + "x" * 100], "device_socket: '/x"),
         (["--workers", "0"], "workers: must be between 1 and 1024, got 0"),
         (["--hook-timeout", "0"], "hook_timeout: must be a number of seconds, more than 0, got 0.0"),
-        (["--no-tls", "--assets-dir", "/nowhere/at/all"], "assets_dir: /nowhere/at/all is no directory"),
+        (["--no-tls", "--assets-dir", "/nowhere/at/all"], "assets_dir: /nowhere/at/all is not a directory"),
     ],
 )
 def test_flags_reach_the_keywords(arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
