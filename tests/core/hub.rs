@@ -306,3 +306,17 @@ fn devices_and_clients_are_listed_in_order() {
     let ids: Vec<_> = (0..8).map(|_| next_id(&hub, &device)).collect();
     assert_eq!(device.clients().iter().map(|client| client.id.get()).collect::<Vec<_>>(), ids);
 }
+
+#[test]
+fn forward_to_a_device_that_has_left_is_gone() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let device = register(&hub, "x", None);
+    let peer = Arc::new(Peer::anonymous(Role::Client));
+    let client = hub.attach(&device, device.info.clone(), &peer, &outbox(), 100).unwrap().unwrap();
+    hub.unregister(&device);
+    drain(&device.outbox);
+    let relay = Relay::new(None, 0);
+    relay.to_device(&device, &client, "1", std::time::Instant::now()).unwrap();
+    assert_eq!((relay.ledger().read().accepted, relay.ledger().read().gone), (1, 1));
+    assert!(drain(&device.outbox).is_empty());
+}

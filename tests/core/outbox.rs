@@ -100,10 +100,11 @@ fn every_push_and_signal_wakes_the_draining_task() {
     let cx = Context::from_waker(&waker);
     let outbox = outbox(10, 1000);
     let probe = std::cell::RefCell::new(None);
-    let events: [&dyn Fn(); 6] = [
+    let events: [&dyn Fn(); 7] = [
         &|| outbox.push(text("1")),
         &|| outbox.push_forward(text("2"), true).unwrap(),
         &|| outbox.wake_session(),
+        &|| outbox.wake_session_and_notify(mpsc::channel().0),
         &|| outbox.ping(),
         &|| drop(probe.replace(Some(outbox.probe()))),
         &|| outbox.close(None, End::Drop),
@@ -243,4 +244,15 @@ fn bounds_are_inclusive() {
     outbox.push_forward(text("23"), true).unwrap();
     assert!(!outbox.is_closed());
     assert_eq!(outbox.push_forward(text(""), true), Err(Closed));
+}
+
+#[test]
+fn drain_drops_the_waker() {
+    let woken = Arc::new(Woken::default());
+    let outbox = outbox(10, 1000);
+    let waker = Waker::from(Arc::clone(&woken));
+    assert_eq!(outbox.poll_next(&Context::from_waker(&waker), true), Poll::Pending);
+    drop(waker);
+    outbox.drain();
+    assert_eq!(Arc::strong_count(&woken), 1, "a waker keeps the runtime's descriptors open");
 }
