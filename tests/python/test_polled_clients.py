@@ -202,6 +202,16 @@ def test_polled_connect_wait_is_bounded() -> None:
         )
 
 
+@pytest.mark.parametrize("path", ["/polled_connections", "/connect"])
+def test_connection_ids_are_128_random_bits(tmp_path: Path, path: str) -> None:
+    with both_sockets(tmp_path) as (server, _peers, socket_path):
+        _device = register_local_device(socket_path)
+        ids = [int(request_json(server, path, {"device_id": DEVICE_ID})[1]["connection_id"], 16) for _ in range(64)]
+    # Each of the 128 bits is set in some ids and clear in others. A constant bit passes once in 2**63 runs.
+    assert [sum(number >> bit & 1 for number in ids) in range(1, 64) for bit in range(128)] == [True] * 128
+    assert all(number < 1 << 128 for number in ids)
+
+
 def test_refused_polled_connect_takes_no_slot(tmp_path: Path) -> None:
     with both_sockets(tmp_path, limits=Limits(max_polled=2)) as (server, peers, path):
         device = register_local_device(path)
