@@ -102,7 +102,7 @@ def test_delayed_forwards_are_overtaken_by_others(
         device.send({"type": "answer"}, 1)
         assert client.recv().type == "answer"
         clock.advance(0.14)
-        with pytest.raises(WaitTimeoutError, match="nothing came"):
+        with pytest.raises(WaitTimeoutError, match="the inbox is empty"):
             client.recv(0.05)
         clock.advance(0.11)
         assert [client.recv().payload["n"] for _ in range(5)] == list(range(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,30 @@ PATHS = {
     "/forward": "POST",
     "/poll_messages": "POST",
 }
+
+
+ROUTES = Path(__file__).parents[2] / "src" / "server" / "http"
+COUNTED_AS_OTHER = {"/healthz", "/readyz"}
+"""Paths without a counter of their own in `GET /metrics`."""
+
+
+def test_every_route_is_in_paths() -> None:
+    """A new route is tested with each method, and has a counter."""
+    routes = {
+        route for source in ROUTES.rglob("*.rs") for route in re.findall(r'\.route\("([^"]+)"', source.read_text())
+    }
+    examples = {re.sub(r"\{\*\w+\}", "y", route).replace("{id}", "x") for route in routes - {"/echo"}}
+    assert len(examples) > 10
+    assert sorted(examples - set(PATHS)) == []
+
+
+def test_every_path_has_counter() -> None:
+    with SignalingServer(dashboard=True, proxy_device_files=True) as server:
+        for path in set(PATHS) - COUNTED_AS_OTHER:
+            request(server, "BREW", path)
+        metrics = request(server, "GET", "/metrics").body.decode()
+    assert 'endpoint="/polled_connections"' in metrics
+    assert 'endpoint="other"' not in metrics
 
 
 def assert_is_error(path: str, method: str, status: int, headers: http.client.HTTPMessage, body: bytes) -> None:

@@ -104,7 +104,7 @@ def test_core_reads_no_other_setting() -> None:
 @pytest.mark.parametrize("row", [row for row in BOUNDED if row.kind.least > 1], ids=lambda row: row.path)  # type: ignore[attr-defined]
 def test_core_refuses_less_than_the_least(row: Setting) -> None:
     assert isinstance(row.kind, Integer)
-    with pytest.raises(ConfigError, match=f"^{row.path}: {row.kind.least - 1} is less than {row.kind.least}$"):
+    with pytest.raises(ConfigError, match=f"^{row.path}: must be at least {row.kind.least}, got {row.kind.least - 1}$"):
         _native.Server(native(**{row.path: row.kind.least - 1}), [])
 
 
