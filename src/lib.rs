@@ -68,7 +68,7 @@ pub mod protocol;
 pub mod server;
 mod sync;
 
-pub use self::core::{client_ids, hub, outbox, peer, preregistration as preregistrations, relay, session};
+pub use self::core::{client_ids, driver, hub, outbox, peer, preregistration as preregistrations, relay, session};
 pub use access::{connection_limits as gate, hooks, origin_policy as policy};
 pub use config::{certificates, error, rate, state_dir, tls, turn};
 pub use observe::{faults, incidents, journal, ledger};

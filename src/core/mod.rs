@@ -2,6 +2,7 @@
 
 pub mod client_ids;
 pub mod device;
+pub mod driver;
 pub mod hub;
 pub mod outbox;
 pub mod peer;

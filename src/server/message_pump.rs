@@ -152,11 +152,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
                 if !self.driver.spend(Sent::Message, now) || !self.driver.spend(Sent::Bytes(bytes), now) {
                     return true;
                 }
-                if self.driver.session.holds_texts() {
-                    self.driver.hold(text);
-                } else {
-                    self.driver.feed(&text, now);
-                }
+                self.driver.feed(&text, now);
             }
             Incoming::Invalid(refusal) => self.driver.session.disconnect(&refusal),
             Incoming::TooBig => {

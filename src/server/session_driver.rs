@@ -1,19 +1,20 @@
-//! Drives the session of one peer, independent of the transport.
+//! Drives the session of one peer for a transport: settings and hooks answer its questions, and rate limits apply.
 //!
-//! The driver owns the session, its pending question, the texts that wait for the answer, and the peer's rate limits.
-//! The transport's task reads and writes texts.
+//! The rules are in [`core::driver`](crate::core::driver). This module adds the shared state of the server, the pending
+//! answer and the peer's rate limits. The transport's task reads and writes texts.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
+use crate::core::driver::{Driver, Edge};
 use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
-use crate::core::session::{Answer, Context, Session, Step};
+use crate::core::session::{Answer, Context, Question, Session, Step};
 use crate::observe::incidents::Incident;
+use crate::protocol::refusal::Refusal;
 use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
 use crate::server::throttle::{Sent, Throttle};
@@ -26,16 +27,43 @@ pub(super) struct SessionDriver<P> {
     pub(super) peer: Arc<Peer>,
     /// The queue of messages to the peer.
     pub(super) outbox: Arc<Outbox>,
-    /// The session.
-    pub(super) session: P,
+    /// The session, and the texts that wait for its answer.
+    pub(super) session: Driver<P>,
     /// The pending answer to the session's question.
-    question: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// Texts that wait while [`Session::holds_texts`].
-    held: VecDeque<String>,
-    /// The size of `held` in bytes.
-    held_bytes: usize,
+    question: Option<PendingAnswer>,
     /// The peer's rate limits.
     throttle: Throttle,
+}
+
+/// An answer that a hook or a probe still owes.
+type PendingAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// The parts of a [`SessionDriver`] that the session needs.
+struct ServerEdge<'a> {
+    shared: &'a Arc<Shared>,
+    peer: &'a Arc<Peer>,
+    question: &'a mut Option<PendingAnswer>,
+    throttle: &'a mut Throttle,
+}
+
+impl Edge for ServerEdge<'_> {
+    fn ask(&mut self, question: Question) -> Option<Answer> {
+        match self.shared.resolve(question, self.peer) {
+            Resolved::Ready(answer) => Some(answer),
+            Resolved::Pending(answer) => {
+                *self.question = Some(answer);
+                None
+            }
+        }
+    }
+
+    fn count_error(&mut self, withheld: Option<&Refusal>, now: Instant) -> Option<Refusal> {
+        if let Some(refusal) = withheld {
+            self.shared.incidents.count(Incident::ErrorWithheld);
+            tracing::info!("no error is sent to {} {}: {:?}", self.peer.role.as_str(), self.peer, refusal.text());
+        }
+        self.throttle.spend(&self.shared.config.limits, Sent::Error, now).err()
+    }
 }
 
 impl<P: Session> SessionDriver<P> {
@@ -44,33 +72,23 @@ impl<P: Session> SessionDriver<P> {
         Self {
             peer: Arc::clone(&context.peer),
             outbox: Arc::clone(&context.outbox),
-            session,
+            session: Driver::new(session),
             question: None,
-            held: VecDeque::new(),
-            held_bytes: 0,
             throttle: Throttle::new(&shared.config.limits, now),
             shared,
         }
     }
 
-    /// Handles a step: counts an error, or resolves a question. An answer that is ready is fed back at once.
-    pub(super) fn take(&mut self, mut step: Step, now: Instant) {
-        if let Step::Withheld(refusal) = &step {
-            self.shared.incidents.count(Incident::ErrorWithheld);
-            tracing::info!("no error is sent to {} {}: {:?}", self.peer.role.as_str(), self.peer, refusal.text());
-        }
-        if matches!(step, Step::Refused | Step::Withheld(_)) {
-            self.spend(Sent::Error, now);
-        }
-        while let Step::Ask(question) = step {
-            match self.shared.resolve(question, &self.peer) {
-                Resolved::Ready(answer) => step = self.session.on_answer(answer, now),
-                Resolved::Pending(answer) => {
-                    self.question = Some(answer);
-                    return;
-                }
-            }
-        }
+    /// Splits the driver into the session and its edge.
+    fn split(&mut self) -> (&mut Driver<P>, ServerEdge<'_>) {
+        let Self { shared, peer, session, question, throttle, .. } = self;
+        (session, ServerEdge { shared, peer, question, throttle })
+    }
+
+    /// Handles a step: counts an error, or resolves a question.
+    pub(super) fn take(&mut self, step: Step, now: Instant) {
+        let (session, mut edge) = self.split();
+        session.handle_step(step, now, &mut edge);
     }
 
     /// Counts an input against the rate limits. Returns false if the peer exceeds them; the session is then closed.
@@ -82,16 +100,10 @@ impl<P: Session> SessionDriver<P> {
         false
     }
 
-    /// Feeds the session a text.
+    /// Feeds the session a text, or queues it while the session waits for an answer.
     pub(super) fn feed(&mut self, text: &str, now: Instant) {
-        let step = self.session.on_text(text, now);
-        self.take(step, now);
-    }
-
-    /// Queues a text while [`Session::holds_texts`].
-    pub(super) fn hold(&mut self, text: String) {
-        self.held_bytes += text.len();
-        self.held.push_back(text);
+        let (session, mut edge) = self.split();
+        session.handle_text(text, now, &mut edge);
     }
 
     /// Whether the queue of held texts is full. The transport must then stop reading (backpressure).
@@ -100,7 +112,7 @@ impl<P: Session> SessionDriver<P> {
     /// hook's timeout.
     pub(super) fn holds_enough(&self) -> bool {
         let limits = &self.shared.config.limits;
-        self.held.len() >= limits.outbox_messages || self.held_bytes >= limits.outbox_bytes
+        self.session.holds_enough(limits.outbox_messages, limits.outbox_bytes)
     }
 
     /// Whether a question is pending.
@@ -113,13 +125,8 @@ impl<P: Session> SessionDriver<P> {
         let Some(question) = &mut self.question else { return false };
         let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
         self.question = None;
-        let step = self.session.on_answer(answer, now);
-        self.take(step, now);
-        while !self.session.holds_texts() {
-            let Some(text) = self.held.pop_front() else { break };
-            self.held_bytes -= text.len();
-            self.feed(&text, now);
-        }
+        let (session, mut edge) = self.split();
+        session.handle_answer(answer, now, &mut edge);
         true
     }
 
@@ -142,7 +149,7 @@ impl<P: Session> SessionDriver<P> {
 
     /// Lets the session recheck the state it waits for.
     pub(super) fn recheck(&mut self, now: Instant) {
-        let step = self.session.on_recheck(now);
-        self.take(step, now);
+        let (session, mut edge) = self.split();
+        session.handle_recheck(now, &mut edge);
     }
 }

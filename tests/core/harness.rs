@@ -6,6 +6,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
+use cuttlefish_signaling::driver::{Driver, Edge};
 use cuttlefish_signaling::hub::{ConnectionId, Device, Hub};
 use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::journal::{Journal, JournalObserver, PeerJournal};
@@ -44,15 +45,47 @@ pub struct Harness {
 }
 
 pub struct Actor {
-    pub session: Box<dyn Session>,
+    pub session: Box<Driver<dyn Session>>,
     pub outbox: Arc<Outbox>,
     pub heard: VecDeque<String>,
     pub ended: Option<End>,
-    pub question: Option<Question>,
-    probe: Option<(Arc<Device>, oneshot::Receiver<()>, Instant)>,
-    held: VecDeque<String>,
+    probe: Option<Probe>,
     connection_id: Option<ConnectionId>,
     frozen: bool,
+}
+
+/// The holder of an id, its answer to the ping, and the time of the ping.
+type Probe = (Arc<Device>, oneshot::Receiver<()>, Instant);
+
+/// Answers questions as the server does without hooks.
+struct TestEdge<'a> {
+    ice: Option<&'a IceServers>,
+    hold_device_info: bool,
+    now: Instant,
+    probe: &'a mut Option<Probe>,
+}
+
+impl Edge for TestEdge<'_> {
+    fn ask(&mut self, question: Question) -> Option<Answer> {
+        match question {
+            Question::Config { .. } => Some(match self.ice {
+                Some(ice) => Answer::Config(ice.config(), None),
+                None => Answer::Refused(Refusal::HookFailed),
+            }),
+            Question::DeviceInfo(_) if self.hold_device_info => None,
+            Question::DeviceInfo(device) => Some(Answer::DeviceInfo(device.info.clone())),
+            Question::Alive(holder) => {
+                let probe = holder.outbox.probe();
+                *self.probe = Some((holder, probe, self.now));
+                None
+            }
+        }
+    }
+
+    /// The harness has no rate limits.
+    fn count_error(&mut self, _: Option<&Refusal>, _: Instant) -> Option<Refusal> {
+        None
+    }
 }
 
 /// A journal clock that stands at second 1.
@@ -144,19 +177,25 @@ impl Harness {
 
     fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
-            session: Box::new(session),
+            session: Box::new(Driver::new(session)),
             connection_id: Some(self.hub.add_connection(&outbox)),
             outbox,
             heard: VecDeque::new(),
             ended: None,
-            question: None,
             probe: None,
-            held: VecDeque::new(),
             frozen: false,
         };
         assert!(self.peers.insert(name.to_owned(), actor).is_none(), "{name} is there already");
-        self.take(name, first);
+        self.drive(name, |session, now, edge| session.handle_step(first, now, edge));
         self.settle();
+    }
+
+    /// Calls the driver of a peer.
+    fn drive(&mut self, name: &str, call: impl FnOnce(&mut Driver<dyn Session>, Instant, &mut TestEdge<'_>)) {
+        let (now, hold_device_info) = (self.now, self.hold_device_info);
+        let peer = self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
+        let Actor { session, probe, .. } = peer;
+        call(session, now, &mut TestEdge { ice: self.ice.as_ref(), hold_device_info, now, probe });
     }
 
     pub fn peer(&mut self, name: &str) -> &mut Actor {
@@ -164,19 +203,12 @@ impl Harness {
     }
 
     pub fn says(&mut self, name: &str, text: &str) {
-        let now = self.now;
-        let peer = self.peer(name);
-        if peer.session.holds_texts() {
-            peer.held.push_back(text.to_owned());
-            return;
-        }
-        let step = peer.session.on_text(text, now);
-        self.take(name, step);
+        self.drive(name, |session, now, edge| session.handle_text(text, now, edge));
         self.settle();
     }
 
     pub fn says_binary(&mut self, name: &str) {
-        self.peer(name).session.on_binary();
+        self.peer(name).session.handle_binary();
         self.settle();
     }
 
@@ -197,10 +229,8 @@ impl Harness {
         self.now += time;
         let now = self.now;
         for name in self.names() {
-            let peer = self.peer(&name);
-            if peer.session.deadline().is_some_and(|deadline| deadline <= now) {
-                let step = peer.session.on_recheck(now);
-                self.take(&name, step);
+            if self.peer(&name).session.deadline().is_some_and(|deadline| deadline <= now) {
+                self.drive(&name, |session, now, edge| session.handle_recheck(now, edge));
             }
         }
         self.settle();
@@ -217,41 +247,12 @@ impl Harness {
 
     /// Answers a pending question.
     pub fn answers(&mut self, name: &str, answer: Answer) {
-        let now = self.now;
-        let peer = self.peer(name);
-        peer.question = None;
-        let step = peer.session.on_answer(answer, now);
-        self.take(name, step);
+        self.drive(name, |session, now, edge| session.handle_answer(answer, now, edge));
         self.settle();
     }
 
     fn names(&self) -> Vec<String> {
         self.peers.keys().cloned().collect()
-    }
-
-    fn take(&mut self, name: &str, mut step: Step) {
-        let now = self.now;
-        while let Step::Ask(question) = step {
-            let (ice, hold) = (self.ice.clone(), self.hold_device_info);
-            let peer = self.peer(name);
-            let answer = match question {
-                Question::Config { .. } => match ice {
-                    Some(ice) => Answer::Config(ice.config(), None),
-                    None => Answer::Refused(Refusal::HookFailed),
-                },
-                Question::DeviceInfo(_) if hold => {
-                    peer.question = Some(question);
-                    return;
-                }
-                Question::DeviceInfo(device) => Answer::DeviceInfo(device.info.clone()),
-                Question::Alive(holder) => {
-                    let probe = holder.outbox.probe();
-                    peer.probe = Some((holder, probe, now));
-                    return;
-                }
-            };
-            step = peer.session.on_answer(answer, now);
-        }
     }
 
     /// Releases the forwards whose hold by a fault ends now; returns when the next ones are due.
@@ -261,7 +262,7 @@ impl Harness {
         next
     }
 
-    /// Drains outboxes, answers probes and feeds held texts until nothing changes, as the transports do.
+    /// Drains outboxes and answers probes until nothing changes, as the transports do.
     pub fn settle(&mut self) {
         while self.names().iter().any(|name| self.turn(name)) {}
     }
@@ -279,19 +280,12 @@ impl Harness {
             };
             match alive {
                 Some(alive) => {
-                    let step = peer.session.on_answer(Answer::Alive { holder, alive }, now);
-                    self.take(name, step);
+                    let answer = Answer::Alive { holder, alive };
+                    self.drive(name, |session, now, edge| session.handle_answer(answer, now, edge));
                     return true;
                 }
                 None => peer.probe = Some((holder, probe, asked)),
             }
-        }
-        if !peer.session.holds_texts()
-            && let Some(text) = peer.held.pop_front()
-        {
-            let step = peer.session.on_text(&text, now);
-            self.take(name, step);
-            return true;
         }
         if peer.frozen || peer.ended.is_some() {
             return false;
@@ -305,8 +299,7 @@ impl Harness {
             }
             Outgoing::Ping => peer.outbox.alive(),
             Outgoing::Recheck => {
-                let step = peer.session.on_recheck(now);
-                self.take(name, step);
+                self.drive(name, |session, now, edge| session.handle_recheck(now, edge));
             }
             Outgoing::Closing => peer.session.leave(),
             Outgoing::End(end) => {

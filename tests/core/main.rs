@@ -18,6 +18,7 @@ mod client_ids;
 mod connection_limits;
 mod control;
 mod dependencies;
+mod driver;
 mod faults;
 mod grants;
 mod harness;

@@ -87,7 +87,7 @@ where
                 }
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
-                self.driver.session.on_binary();
+                self.driver.session.handle_binary();
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) => {}
         }
@@ -98,15 +98,14 @@ where
         if self.phase != Phase::Open {
             return;
         }
-        if self.driver.session.holds_texts() {
-            self.driver.hold(text.to_owned());
-        } else if self.first_bytes.is_some() && text.len() > self.driver.shared.config.limits.max_first_message {
+        let is_first = self.first_bytes.is_some() && !self.driver.session.holds_texts();
+        if is_first && text.len() > self.driver.shared.config.limits.max_first_message {
             self.close_misbehaving(End::message_too_big());
-        } else {
-            self.driver.feed(text, now);
-            if self.driver.session.is_introduced() {
-                self.first_bytes = None;
-            }
+            return;
+        }
+        self.driver.feed(text, now);
+        if is_first && self.driver.session.is_introduced() {
+            self.first_bytes = None;
         }
     }
 
