@@ -49,12 +49,12 @@ from raw import PATIENCE, Raw, connect, register
 
 port, readers, handshakes, hooks = int(sys.argv[1]), 500, 1000, 50      # There are 32 threads for hooks.
 flooder = register(port, "flooder")
-flooder.hear()
+flooder.receive()
 slow = []
 for _ in range(readers):
     client = connect(port, "flooder")
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.hear(), client.hear()
+    client.receive(), client.receive()
     slow.append(client)
 
 def opening():
@@ -65,7 +65,7 @@ def opening():
 # Much for a client that reads nothing, though socket buffers hold most of it.
 for _ in range(8):
     for client in range(1, readers + 1):
-        flooder.say(message_type="forward", client_id=client, payload="x" * 30_000)
+        flooder.send(message_type="forward", client_id=client, payload="x" * 30_000)
     time.sleep(1)                               # One peer may send 16 MiB a second.
 half = [opening() for _ in range(handshakes)]
 hanging = [connect(port, "flooder", "/connect_client?hang") for _ in range(hooks)]
@@ -75,9 +75,9 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
     # Nearly a thousand forwards a second for readers that take 50 a second in all, and a hundred bytes a second of
     # request heads. A connection that was dropped opens again.
     turn += 1
-    flooder.say(message_type="forward", client_id=1 + turn % readers, payload="x" * 1000)
+    flooder.send(message_type="forward", client_id=1 + turn % readers, payload="x" * 1000)
     if turn % 20 == 0:
-        slow[turn // 20 % readers].hear()
+        slow[turn // 20 % readers].receive()
     if turn % 10 == 0:
         at = turn // 10 % handshakes
         try:
@@ -116,10 +116,10 @@ def percentile_99(device: Raw, client: Raw, seconds: float) -> float:
     took = []
     until = time.monotonic() + seconds
     while (began := time.monotonic()) < until:
-        client.say(message_type="forward", payload=1)
-        device.hear()
-        device.say(message_type="forward", client_id=1, payload=1)
-        client.hear()
+        client.send(message_type="forward", payload=1)
+        device.receive()
+        device.send(message_type="forward", client_id=1, payload=1)
+        client.receive()
         took.append((time.monotonic() - began) * 1e6)
     return quantiles(took, n=100)[98]
 
@@ -134,9 +134,9 @@ def main() -> int:
     port = int(line(server))
     pinned(1)
     device = register(port, "honest")
-    device.hear()
+    device.receive()
     client = connect(port, "honest")
-    client.hear(), client.hear()
+    client.receive(), client.receive()
     quiet, besieged = [], []
     for _ in range(options.turns):
         quiet.append(percentile_99(device, client, options.seconds))

@@ -65,11 +65,11 @@ class Raw:
         self._reader.close()
         self.socket.close()
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends a message."""
         self.socket.sendall(frame(json.dumps(message).encode()))
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Waits for the next message; pings are answered on the way."""
         while True:
             first, length = self._reader.read(2)
@@ -85,12 +85,12 @@ class Raw:
 def register(port: int, device_id: str, **options: Any) -> Raw:
     """A device that has sent `register`."""
     device = Raw(port, "/register_device", **options)
-    device.say(message_type="register", device_id=device_id, device_info=1)
+    device.send(message_type="register", device_id=device_id, device_info=1)
     return device
 
 
 def connect(port: int, device_id: str, path: str = "/connect_client", **options: Any) -> Raw:
     """A client that has sent `connect`."""
     client = Raw(port, path, **options)
-    client.say(message_type="connect", device_id=device_id)
+    client.send(message_type="connect", device_id=device_id)
     return client

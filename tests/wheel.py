@@ -57,14 +57,14 @@ for tls in (None, Tls.self_signed()):
     with SignalingServer(tls=tls, ice_servers=ice, filter_device_info=lambda info, ctx: [info]) as server:
         context = server.tls and server.tls.client_context()
         device = register(server.port, "a", tls=context)
-        assert device.hear()["ice_servers"] == [{"urls": ["stun:device"]}]
+        assert device.receive()["ice_servers"] == [{"urls": ["stun:device"]}]
         client = connect(server.port, "a", tls=context)
-        assert client.hear()["ice_servers"] == [{"urls": ["stun:client"]}]
-        assert client.hear() == {"message_type": "device_info", "device_info": [1]}
-        client.say(message_type="forward", payload=2)
-        assert device.hear() == {"message_type": "client_msg", "client_id": 1, "payload": 2}
-        device.say(message_type="forward", client_id=1, payload=3)
-        assert client.hear() == {"message_type": "device_msg", "payload": 3}
+        assert client.receive()["ice_servers"] == [{"urls": ["stun:client"]}]
+        assert client.receive() == {"message_type": "device_info", "device_info": [1]}
+        client.send(message_type="forward", payload=2)
+        assert device.receive() == {"message_type": "client_msg", "client_id": 1, "payload": 2}
+        device.send(message_type="forward", client_id=1, payload=3)
+        assert client.receive() == {"message_type": "device_msg", "payload": 3}
         assert server.wait_for_client("a").client_id == 1
 
 async def main():

@@ -66,7 +66,7 @@ class Fault:
         self._narrow = narrow
         self._filters = _filters(narrow)
         self._id: int | None = None
-        self._tally = (0, 0, 0)
+        self._stats = (0, 0, 0)
 
     def arm(self) -> Self:
         """Arms the fault behind those that are armed, from the next forward on. Its counters begin at 0.
@@ -85,7 +85,7 @@ class Fault:
                 f"{self!r}: device {device!r} is not registered (registered: {there}); "
                 "register the device first, or pass absent_ok=True"
             )
-        self._tally = (0, 0, 0)
+        self._stats = (0, 0, 0)
         self._id = self._native.arm(self._effect, *self._numbers, **self._filters)
         return self
 
@@ -93,8 +93,8 @@ class Fault:
         """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed."""
         if self._id is None:
             return
-        self._tally, self._id = self._native.disarm(self._id) or self._tally, None
-        if overran := self._tally[2]:
+        self._stats, self._id = self._native.disarm(self._id) or self._stats, None
+        if overran := self._stats[2]:
             text = f"{self!r} let {overran} forwards pass: it already held as many as Limits.held_by_faults allows"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
@@ -108,8 +108,8 @@ class Fault:
 
     def _counted(self) -> tuple[int, int, int]:
         if self._id is not None:
-            self._tally = self._native.tally(self._id) or self._tally
-        return self._tally
+            self._stats = self._native.stats(self._id) or self._stats
+        return self._stats
 
     @property
     def armed(self) -> bool:

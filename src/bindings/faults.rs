@@ -62,8 +62,8 @@ impl Faults {
     }
 
     /// Returns the statistics of a rule; `None` if it is not armed.
-    fn tally(&self, py: Python<'_>, id: u64) -> PyResult<Option<StatsTuple>> {
-        detached(py, || self.0.fault_tally(id).map(stats_tuple))
+    fn stats(&self, py: Python<'_>, id: u64) -> PyResult<Option<StatsTuple>> {
+        detached(py, || self.0.fault_stats(id).map(stats_tuple))
     }
 
     /// Seeds the random numbers of all faults.

@@ -153,7 +153,7 @@ impl Device {
 
     /// Sends the device `client_disconnected` for a client that has left, each time it forwards to it (docs/protocol.md
     /// 4.1.20).
-    pub fn tell_left(&self, id: ClientId) {
+    pub fn notify_left(&self, id: ClientId) {
         self.outbox.push(outbound::client_disconnected(id));
     }
 
@@ -167,7 +167,7 @@ impl Device {
         // A closed outbox means that the client is leaving. `detach` tells the device so; if the client was detached
         // before, the device is told again (docs/protocol.md 4.1.20).
         if !self.detach(client) {
-            self.tell_left(client.id);
+            self.notify_left(client.id);
         }
         Forwarded::Gone
     }

@@ -115,7 +115,7 @@ impl Relay {
             }
             Found::Left => {
                 record_undelivered(Outcome::Gone);
-                device.tell_left(id);
+                device.notify_left(id);
                 self.ledger.count_gone(1);
             }
             Found::Never => {
@@ -242,8 +242,8 @@ impl Relay {
     }
 
     /// Returns the counters of a fault; `None` if it is not armed.
-    pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
-        self.faults.lock().tally(id)
+    pub fn fault_stats(&self, id: RuleId) -> Option<FaultStats> {
+        self.faults.lock().stats(id)
     }
 
     /// Sets the seed of random choices, for faults that are armed from now on.

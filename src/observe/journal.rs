@@ -291,12 +291,12 @@ impl PeerJournal {
     }
 
     /// Records a message of the peer. `message_type` is its type, or empty if it has none.
-    pub fn heard(&self, text: &str, message_type: &str) {
+    pub fn received(&self, text: &str, message_type: &str) {
         self.write(Direction::from(self.role), Kind::Message, message_type, text.to_owned().into());
     }
 
     /// Records a message of the server.
-    pub fn said(&self, text: &Text) {
+    pub fn sent(&self, text: &Text) {
         self.write(Direction::to(self.role), Kind::Message, outbound::type_of(text), text.clone());
     }
 

@@ -176,8 +176,8 @@ impl Running {
     }
 
     /// The statistics of a fault. `None` if it is not armed.
-    pub fn fault_tally(&self, id: RuleId) -> Option<FaultStats> {
-        self.shared.relay.tally(id)
+    pub fn fault_stats(&self, id: RuleId) -> Option<FaultStats> {
+        self.shared.relay.fault_stats(id)
     }
 
     /// Sets the seed of faults that are armed from now on. The default is 0.

@@ -45,9 +45,9 @@ fn sends(harness: &mut Harness, numbers: std::ops::Range<u32>) {
 }
 
 fn disarm(harness: &mut Harness, id: RuleId) -> FaultStats {
-    let tally = harness.relay.disarm(id, harness.now).unwrap();
+    let stats = harness.relay.disarm(id, harness.now).unwrap();
     harness.settle();
-    tally
+    stats
 }
 
 #[test]
@@ -264,12 +264,12 @@ fn rules_apply_in_the_order_they_were_armed() {
     harness.relay.arm(rule(Effect::Duplicate));
     let drop = harness.relay.arm(Rule { nth: Some(2), ..rule(Effect::Drop) });
     sends(&mut harness, 0..2);
-    assert_eq!(harness.relay.tally(drop), Some(FaultStats::default()));
+    assert_eq!(harness.relay.fault_stats(drop), Some(FaultStats::default()));
     harness.now += ms(10);
     harness.releases();
     assert_eq!(numbers(&mut harness), [0, 1, 1]);
-    assert_eq!(harness.relay.tally(drop), Some(FaultStats { matched: 4, hits: 1, overran: 0 }));
-    assert_eq!(harness.relay.tally(99), None);
+    assert_eq!(harness.relay.fault_stats(drop), Some(FaultStats { matched: 4, hits: 1, overran: 0 }));
+    assert_eq!(harness.relay.fault_stats(99), None);
     assert_eq!(harness.relay.disarm(99, harness.now), None);
 }
 
@@ -284,7 +284,7 @@ fn held_forwards_are_bounded_and_counted_as_gone_on_abandon() {
     let id = harness.relay.arm(rule(Effect::Stall(None)));
     sends(&mut harness, 0..5);
     assert_eq!(numbers(&mut harness), [2, 3, 4], "held are two, the others go on at once");
-    assert_eq!(harness.relay.tally(id), Some(FaultStats { matched: 5, hits: 5, overran: 3 }));
+    assert_eq!(harness.relay.fault_stats(id), Some(FaultStats { matched: 5, hits: 5, overran: 3 }));
     harness.relay.abandon();
     assert_eq!((harness.balance().delivered, harness.balance().gone), (3, 2));
     assert!(harness.balance().balances());

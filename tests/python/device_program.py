@@ -190,7 +190,7 @@ class Device(Process):
         """Makes the device forward this to a client."""
         self._command(f"forward {client_id} {json.dumps(payload)}")
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Makes the device send this text."""
         self._command(f"say {text}")
 

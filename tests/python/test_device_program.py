@@ -179,8 +179,8 @@ def test_forward_to_unknown_client_is_answered_with_client_disconnected(server: 
 
 def test_unknown_message_type_keeps_connection(server: Server) -> None:
     with registered(server, "types") as device, server.client("types") as client:
-        device.say('{"message_type":"greet"}')
-        device.say('{"message_type":"connect","device_id":"types"}')
+        device.send('{"message_type":"greet"}')
+        device.send('{"message_type":"connect","device_id":"types"}')
         assert_relays(client, device)
 
 
@@ -200,7 +200,7 @@ REFUSED = [
 def test_device_returns_after_each_refusal(server: Server) -> None:
     with registered(server, "refused") as device:
         for text, closed in REFUSED:
-            device.say(text)
+            device.send(text)
             assert device.event().startswith(f"closed {closed}"), text
             assert device.event() == f"reconnect in {RECONNECT_MS}"
             assert device.event() == "connected"

@@ -202,5 +202,5 @@ def test_raw_socket_connects_as_client(server: SignalingServer, peers: Peers) ->
     peers.device("cvd-1", 7)
     headers = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Host": "127.0.0.1"}
     with raw.connect(server.port, "cvd-1", "/connect_client?x=y", headers=headers) as client:
-        assert client.hear() == {"message_type": "config", "ice_servers": []}
-        assert client.hear() == {"message_type": "device_info", "device_info": 7}
+        assert client.receive() == {"message_type": "config", "ice_servers": []}
+        assert client.receive() == {"message_type": "device_info", "device_info": 7}

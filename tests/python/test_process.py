@@ -438,7 +438,7 @@ CROWD = """
     from raw import register
     crowd = [register(int(sys.argv[1]), f"cvd-{number}") for number in range(900)]
     for device in crowd:
-        device.hear()
+        device.receive()
     print("here", flush=True)
     sys.stdin.readline()
 """

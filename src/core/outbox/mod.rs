@@ -113,7 +113,7 @@ impl Outbox {
         let recorded = self.peer_journal.is_some().then(|| text.clone());
         let _closed = self.enqueue(text, false, || {
             if let Some(text) = &recorded {
-                self.record(|peer_journal| peer_journal.said(text));
+                self.record(|peer_journal| peer_journal.sent(text));
             }
             true
         });
@@ -176,7 +176,7 @@ impl Outbox {
             return;
         }
         if let Some(text) = last {
-            self.record(|peer_journal| peer_journal.said(&text));
+            self.record(|peer_journal| peer_journal.sent(&text));
             state.queue.push(text, false);
         }
         self.record(|peer_journal| peer_journal.ended(end.to_string()));

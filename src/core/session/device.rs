@@ -134,7 +134,7 @@ impl DeviceSession {
                     // The WebRTC peers of a Cuttlefish device outlive a restart of the server, so it forwards to
                     // clients of before (docs/protocol.md 4.1.19).
                     Err(Refusal::UnknownClient(id)) if !self.context.outbox.says_errors() => {
-                        registered.device.tell_left(id);
+                        registered.device.notify_left(id);
                         return Step::Done;
                     }
                     Err(refusal) => return self.refuse(refusal),

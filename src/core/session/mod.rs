@@ -138,7 +138,7 @@ impl Context {
         if let Some(id) = device {
             peer_journal.concerns(id);
         }
-        peer_journal.heard(text, message_type);
+        peer_journal.received(text, message_type);
     }
 }
 

@@ -127,7 +127,7 @@ impl<C: Clone> Faults<C> {
     }
 
     /// Returns the counters of a rule; `None` if it is not armed.
-    pub fn tally(&self, id: RuleId) -> Option<FaultStats> {
+    pub fn stats(&self, id: RuleId) -> Option<FaultStats> {
         self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.stats)
     }
 

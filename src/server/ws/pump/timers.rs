@@ -61,7 +61,7 @@ where
     fn on_deadline(&mut self, now: Instant) {
         if self.phase != Phase::Open || self.close_by.is_some() {
             tracing::debug!(
-                "dropping {} {}: it took too long to say goodbye",
+                "dropping {} {}: no closing handshake in time",
                 self.driver.peer.role.as_str(),
                 self.driver.peer
             );
