@@ -112,7 +112,7 @@ def make(root: Path, name: str, mirror: str | None) -> None:
 
 def prepare(root: Path, built: Path) -> None:
     """Copies the wheel, the scripts that use it, and pytest into a folder of the root."""
-    work = root / "opt" / "work"
+    work = root / "opt" / "trial"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for file in (built, HERE / "raw.py", HERE / "exits.py"):
@@ -126,13 +126,13 @@ def prepare(root: Path, built: Path) -> None:
 
 def use(root: Path, interpreter: str, built: Path) -> str:
     """Installs the wheel for one interpreter of the root, uses it, ends processes; returns the output."""
-    python = "/opt/work/venv/bin/python"
+    python = "/opt/trial/venv/bin/python"
     install = [python, "-m", "pip", "install", "--quiet", "--no-index"]
-    inside(root, interpreter, "-m", "venv", "--clear", "/opt/work/venv")
-    inside(root, *install, "--no-deps", f"/opt/work/{built.name}")
-    used = inside(root, "sh", "-c", f'cd /opt/work && rm -f refused && {python} use.py "$(cat sub.py)"').strip()
-    inside(root, *install, "--find-links", "/opt/work/pip", "pytest")
-    inside(root, python, "/opt/work/exits.py", "--times", "1", python)
+    inside(root, interpreter, "-m", "venv", "--clear", "/opt/trial/venv")
+    inside(root, *install, "--no-deps", f"/opt/trial/{built.name}")
+    used = inside(root, "sh", "-c", f'cd /opt/trial && rm -f refused && {python} use.py "$(cat sub.py)"').strip()
+    inside(root, *install, "--find-links", "/opt/trial/pip", "pytest")
+    inside(root, python, "/opt/trial/exits.py", "--times", "1", python)
     return used
 
 

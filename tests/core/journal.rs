@@ -45,7 +45,7 @@ fn session_is_recorded_in_order() {
     harness.leaves("c");
     harness.forwards_to("d", 1, "1");
     harness.says("d", r#"{"message_type":"dance"}"#);
-    harness.says("d", "rubbish");
+    harness.says("d", "invalid");
     assert_eq!(
         lines(&harness),
         [
@@ -72,8 +72,8 @@ fn session_is_recorded_in_order() {
     let offer = &entries(&harness, &Filter { payload_type: Some("offer".into()), ..Filter::default() })[0];
     assert_eq!(offer.payload(), Some(r#"{ "sdp": "…", "type" : "offer" }"#));
     assert_eq!((offer.number, offer.at), (7, 1.0));
-    let rubbish = &entries(&harness, &Filter::default())[15];
-    assert_eq!((rubbish.text.as_str(), rubbish.payload()), ("rubbish", None));
+    let invalid = &entries(&harness, &Filter::default())[15];
+    assert_eq!((invalid.text.as_str(), invalid.payload()), ("invalid", None));
 }
 
 #[test]
