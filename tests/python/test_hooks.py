@@ -16,7 +16,6 @@ from cuttlefish_signaling import (
     AuthorizeContext,
     ConfigError,
     FilterContext,
-    Grant,
     HookResultError,
     HookTimeoutError,
     IceContext,
@@ -24,23 +23,10 @@ from cuttlefish_signaling import (
     Limits,
     Refused,
     SignalingServer,
-    StaticTokens,
-    Tls,
 )
 
+from hook_kinds import both
 from peers import PATIENCE, assert_relays, peers_of, wait_until
-
-
-def as_async(hook: Any) -> Any:
-    async def wrapped(*arguments: Any) -> Any:
-        await asyncio.sleep(0)
-        return hook(*arguments)
-
-    return wrapped
-
-
-both = pytest.mark.parametrize("way", [lambda hook: hook, as_async], ids=["def", "async def"])
-
 
 # filter_device_info --------------------------------------------------------------------------------------------------
 
@@ -135,56 +121,6 @@ def test_invalid_ice_servers_result_names_entry(result: Any, named: str) -> None
         assert isinstance(failure.error, ConfigError)
         with pytest.raises(ConfigError, match=named):
             raise failure.error
-
-
-@both
-def test_grant_hides_other_devices(way: Any) -> None:
-    def by_team(ctx: AuthorizeContext) -> Grant | str:
-        team = ctx.query.get("team")
-        return Grant({"team": team}, devices=[f"{team}-*"]) if team else "operator"
-
-    with SignalingServer(authorize=way(by_team)) as server, peers_of(server) as peers:
-        for name in ("red-1", "blue-1"):
-            peers.device(name, name)
-        listing = f"{server.url}/devices?format=ids"
-        assert json.load(urllib.request.urlopen(listing)) == ["blue-1", "red-1"]
-        assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
-        heard = {}
-        for name in ("blue-1", "blue-2"):  # One is registered, one is not.
-            client = peers.pending_client(name, "?team=red")
-            heard[name] = [client.receive(), client.receive(), client.wait_closed()]
-        assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]
-        client = peers.pending_client("red-1", "?team=red")
-        assert [client.receive()["message_type"], client.receive()["device_info"]] == ["config", "red-1"]
-        assert server.clients("red-1")[0].identity == {"team": "red"}
-        device = peers.connect(f"{server.device_url}?team=red")
-        device.send({"message_type": "register", "device_id": "blue-1"})
-        assert device.receive() == {"error": "Not authorized"}
-
-
-def test_token_may_map_to_grant() -> None:
-    tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"])}, roles=["http"])
-    with SignalingServer(authorize=tokens) as server, peers_of(server) as peers:
-        for name in ("alice-1", "bob-1"):
-            peers.device(name)
-        request = urllib.request.Request(f"{server.url}/devices?format=ids", headers={"Authorization": "Bearer s3cret"})
-        assert json.load(urllib.request.urlopen(request)) == ["alice-1"]
-
-
-@pytest.mark.parametrize(
-    ("devices", "words"),
-    [
-        ("alice-*", "must be a list of strings, got 'alice-\\*'"),
-        ([1], "must be a list of strings, got 1 in it"),
-        ([None], "must be a list of strings, got None in it"),
-        ([""], "'' is empty or has spaces around it"),
-        (["alice-1 "], "'alice-1 ' is empty or has spaces around it"),
-        (7, "must be a list of strings, got 7"),
-    ],
-)
-def test_invalid_grant_is_config_error(devices: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"Grant\.devices: {words}"):
-        Grant("alice", devices=devices)
 
 
 @pytest.mark.parametrize(
@@ -419,83 +355,3 @@ def test_established_pair_relays_while_other_hook_hangs() -> None:
             assert device.receive() == {"message_type": "client_msg", "client_id": 2, "payload": "later"}
     finally:
         release.set()
-
-
-# Where they run ------------------------------------------------------------------------------------------------------
-
-
-def test_async_hook_runs_on_loop_that_started_server() -> None:
-    loops: list[Any] = []
-
-    async def ice(ctx: IceContext) -> list[Any]:
-        loops.append(asyncio.get_running_loop())
-        return []
-
-    async def main() -> None:
-        from websockets.asyncio.client import connect
-
-        async with SignalingServer(ice_servers=ice) as server, connect(server.device_url) as device:
-            await device.send('{"message_type":"register","device_id":"cvd-1"}')
-            assert json.loads(await device.recv())["ice_servers"] == []
-            assert loops == [asyncio.get_running_loop()]
-
-    asyncio.run(asyncio.wait_for(main(), PATIENCE))
-
-
-def test_async_hook_without_loop_runs_on_hook_loop() -> None:
-    threads: list[str] = []
-
-    async def ice(ctx: IceContext) -> list[Any]:
-        threads.append(threading.current_thread().name)
-        return []
-
-    with SignalingServer(ice_servers=ice) as server, peers_of(server) as peers:
-        peers.device("a")
-        peers.device("b")
-    assert threads == ["cuttlefish-hook-loop"] * 2
-
-
-def test_async_hooks_run_concurrently() -> None:
-    """With one hook thread: a coroutine that waits does not block it."""
-    arrived: list[IceContext] = []
-    all_arrived = asyncio.Event()
-
-    async def ice(ctx: IceContext) -> list[Any]:
-        arrived.append(ctx)
-        if len(arrived) == 20:
-            all_arrived.set()
-        await all_arrived.wait()
-        return []
-
-    limits = Limits(hook_threads=1)
-    with SignalingServer(ice_servers=ice, limits=limits) as server, peers_of(server) as peers:
-        devices = [peers.connect(server.device_url) for _ in range(20)]
-        for number, device in enumerate(devices):
-            device.send({"message_type": "register", "device_id": f"cvd-{number}"})
-        for device in devices:
-            assert device.receive()["message_type"] == "config"
-
-
-def test_hooks_over_tls() -> None:
-    with (
-        SignalingServer(
-            tls=Tls.self_signed(), authorize=lambda ctx: "me", filter_device_info=lambda i, c: c.client.identity
-        ) as server,
-        peers_of(server) as peers,
-    ):
-        peers.device()
-        client = peers.pending_client()
-        client.receive()
-        assert client.receive() == {"message_type": "device_info", "device_info": "me"}
-
-
-def test_hook_may_stop_server() -> None:
-    def stop(ctx: IceContext) -> Any:
-        server.stop()
-        return []
-
-    server = SignalingServer(ice_servers=stop).start()
-    with peers_of(server) as peers:
-        device = peers.pending_device()
-        assert device.wait_closed() == 1001
-    assert not server.is_running

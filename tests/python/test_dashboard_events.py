@@ -1,0 +1,99 @@
+"""The events of the dashboard, without a browser."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from test_metrics import INCIDENTS
+
+from cuttlefish_signaling import Limits, Refused, SignalingServer
+
+from http_requests import open_response, request
+from peers import wait_until
+
+
+def events(
+    server: SignalingServer, query: str = "", **headers: str
+) -> AbstractContextManager[http.client.HTTPResponse]:
+    """The response to a page that opens the event stream."""
+    return open_response(server, "GET", f"/dashboard/events{query}", headers=headers)
+
+
+def next_event(answer: Any) -> tuple[str, Any]:
+    name = answer.readline().decode().removeprefix("event: ").strip()
+    data = json.loads(answer.readline().decode().removeprefix("data: "))
+    assert answer.readline() == b"\n"
+    return name, data
+
+
+def may_watch(server: SignalingServer) -> bool:
+    """Opens an event stream, and reads its first event."""
+    with events(server) as answer:
+        return answer.status == 200 and next_event(answer)[0] == "overview"
+
+
+def test_viewers_are_limited_by_max_viewers() -> None:
+    with SignalingServer(dashboard=True, limits=Limits(max_viewers=2)) as server:
+        with events(server) as one:
+            assert next_event(one)[0] == "overview"
+            with events(server) as two:
+                assert next_event(two)[0] == "overview"
+                with events(server) as three:
+                    assert (three.status, json.load(three)) == (503, {"error": "Too many viewers"})
+                assert server.stats().turned_away == 1
+            # A place is free when the server has noticed the disconnect, which takes two updates.
+            wait_until(lambda: may_watch(server))
+
+
+def test_open_event_stream_does_not_delay_stop() -> None:
+    with SignalingServer(dashboard=True) as server, events(server) as answer:
+        next_event(answer)
+        assert server.stop()
+        assert answer.read() == b""
+
+
+def test_event_stream_follows_query() -> None:
+    with SignalingServer(dashboard=True, journal=True) as server:
+        with events(server, "?search=%FF&device=%FF&device=cvd-1&x=y") as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert answer.headers["cache-control"] == "no-store"
+            name, overview = next_event(answer)
+            assert (name, overview["matching"], overview["server"]["journal"]) == ("overview", 0, True)
+            name, device = next_event(answer)
+            assert (name, device) == ("device", {"device_id": "cvd-1", "since": None, "client_count": 0, "clients": []})
+
+
+def test_event_stream_checks_authorize_and_origin() -> None:
+    def authorize(context: Any) -> None:
+        raise Refused("not you")
+
+    with SignalingServer(dashboard=True, authorize=authorize) as server:
+        with events(server) as answer:
+            assert (answer.status, json.load(answer)) == (403, {"error": "not you"})
+        with events(server, Origin="https://elsewhere.example") as answer:
+            assert (answer.status, json.load(answer)["error"]) == (403, "Origin not allowed: https://elsewhere.example")
+
+
+def test_content_security_policy_is_strict() -> None:
+    with SignalingServer(dashboard=True) as server:
+        answer = request(server, "GET", "/")
+        policy = answer.headers["content-security-policy"]
+        assert answer.status == 200
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "require-trusted-types-for 'script'" in policy
+        body = answer.body.decode()
+        assert "http://" not in body
+        assert "https://" not in body
+
+
+def test_page_describes_each_incident() -> None:
+    health = (Path(__file__).parents[2] / "web" / "dashboard" / "health.js").read_text(encoding="utf-8")
+    known = re.findall(r"^  (\w+): '", health, re.MULTILINE)
+    assert tuple(known) == INCIDENTS

@@ -1,0 +1,71 @@
+"""Grants: devices that a client may see, and those that do not exist for it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import (
+    AuthorizeContext,
+    ConfigError,
+    Grant,
+    SignalingServer,
+    StaticTokens,
+)
+
+from hook_kinds import both
+from peers import peers_of
+
+
+@both
+def test_grant_hides_other_devices(way: Any) -> None:
+    def by_team(ctx: AuthorizeContext) -> Grant | str:
+        team = ctx.query.get("team")
+        return Grant({"team": team}, devices=[f"{team}-*"]) if team else "operator"
+
+    with SignalingServer(authorize=way(by_team)) as server, peers_of(server) as peers:
+        for name in ("red-1", "blue-1"):
+            peers.device(name, name)
+        listing = f"{server.url}/devices?format=ids"
+        assert json.load(urllib.request.urlopen(listing)) == ["blue-1", "red-1"]
+        assert json.load(urllib.request.urlopen(f"{listing}&team=red")) == ["red-1"]
+        heard = {}
+        for name in ("blue-1", "blue-2"):  # One is registered, one is not.
+            client = peers.pending_client(name, "?team=red")
+            heard[name] = [client.receive(), client.receive(), client.wait_closed()]
+        assert json.loads(json.dumps(heard["blue-1"]).replace("blue-1", "blue-2")) == heard["blue-2"]
+        client = peers.pending_client("red-1", "?team=red")
+        assert [client.receive()["message_type"], client.receive()["device_info"]] == ["config", "red-1"]
+        assert server.clients("red-1")[0].identity == {"team": "red"}
+        device = peers.connect(f"{server.device_url}?team=red")
+        device.send({"message_type": "register", "device_id": "blue-1"})
+        assert device.receive() == {"error": "Not authorized"}
+
+
+def test_token_may_map_to_grant() -> None:
+    tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"])}, roles=["http"])
+    with SignalingServer(authorize=tokens) as server, peers_of(server) as peers:
+        for name in ("alice-1", "bob-1"):
+            peers.device(name)
+        request = urllib.request.Request(f"{server.url}/devices?format=ids", headers={"Authorization": "Bearer s3cret"})
+        assert json.load(urllib.request.urlopen(request)) == ["alice-1"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        ("alice-*", "must be a list of strings, got 'alice-\\*'"),
+        ([1], "must be a list of strings, got 1 in it"),
+        ([None], "must be a list of strings, got None in it"),
+        ([""], "'' is empty or has spaces around it"),
+        (["alice-1 "], "'alice-1 ' is empty or has spaces around it"),
+        (7, "must be a list of strings, got 7"),
+    ],
+)
+def test_invalid_grant_is_config_error(devices: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Grant\.devices: {words}"):
+        Grant("alice", devices=devices)
