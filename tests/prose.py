@@ -50,7 +50,7 @@ BEGINNINGS = {
     r"(?:Who|Whose|Whom)\b(?![^.?!]*\?)": "the role as the subject",
     r"What\b(?![^.?!]*\?)": "the noun: the message, the setting, the time",
 }
-"""What a sentence may not begin with, unless it is a question."""
+"""Words that a sentence may not begin with, unless it is a question."""
 
 SUFFIXES = {".rs", ".py", ".pyi", ".md", ".js", ".toml", ".c", ".sh"}
 SKIPPED = re.compile(r"^(?:CHANGELOG\.md|Cargo\.lock|fuzz/Cargo\.lock|LICENSE|tests/prose\.py)$|^fuzz/seeds/")

@@ -2,9 +2,9 @@
 
     python tests/root.py --suite bullseye dist/*.whl
 
-debootstrap makes the root in target/root/. The wheel needs CPython 3.10: where the release has an older one, a newer
-one is built in the root from the sources of the next release of the distribution, which takes some minutes, once. Needs
-root and debootstrap.
+debootstrap makes the root in a folder of target. The wheel needs CPython 3.10: where the release has an older one, a
+newer one is built in the root from the sources of the next release of the distribution, which takes some minutes, once.
+Needs root and debootstrap.
 """
 
 from __future__ import annotations
