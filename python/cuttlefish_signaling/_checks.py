@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from . import _native
 from .errors import ConfigError
 
 MAX_SECONDS = 10**9
@@ -21,10 +22,8 @@ def names(setting: str, value: Any) -> tuple[str, ...]:
             raise ConfigError(setting, f"must be a list of strings, got {name!r} in it")
         if not name or name != name.strip():
             raise ConfigError(setting, f"{name!r} is empty or has spaces around it; write it without")
-        if setting == "allowed_hosts" and ("/" in name or (":" in name and not name.startswith("["))):
-            raise ConfigError(setting, f"{name!r} is not a host name; write it without scheme and port")
-        if setting == "allowed_origins" and name != "*" and name != "null" and "://" not in name:
-            raise ConfigError(setting, f"{name!r} is not an origin; write it with its scheme, like https://panel.lab")
+        if setting in ("allowed_hosts", "allowed_origins") and (fault := _native.allowance_fault(setting, name)):
+            raise ConfigError(setting, f"{name!r} {fault}")
     return found
 
 

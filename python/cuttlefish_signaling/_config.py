@@ -51,8 +51,9 @@ class Settings:
         # All are checked, `limits` and `keepalive` themselves before their fields.
         checked = [(row, row.kind.check(row.path, value)) for row, value in values]
         native = {row.path: value for row, value in checked if row.is_core}
-        # Requests may name the server by the name that it is bound to.
-        native["allowed_hosts"].insert(0, given["host"])
+        # Requests may name the server by the name that it is bound to. Addresses are allowed anyway.
+        if _native.allowance_fault("allowed_hosts", given["host"]) is None:
+            native["allowed_hosts"].insert(0, given["host"])
         return cls(native=native, **{item.name: given[item.name] for item in fields(cls) if item.name != "native"})
 
 

@@ -55,10 +55,10 @@ class SignalingServer(Lifecycle):
         limits: Bounds on the resources that peers may use.
         keepalive: When a silent connection is closed.
         allowed_hosts: Names in `Host` by which the server may be reached, besides IP addresses, `localhost`, `host` and
-            the names of a self-signed certificate. `*`: any name. Other names are refused, because DNS rebinding needs
-            them.
-        allowed_origins: Origins whose pages may use the server, besides its own, like `https://panel.lab`. `*`: any
-            origin.
+            the names of a self-signed certificate. `*.lab`: each name below `lab`. `*`: any name. Other names are
+            refused, because DNS rebinding needs them.
+        allowed_origins: Origins whose pages may use the server, besides its own, like `https://panel.lab`.
+            `https://*.lab`: the origins of each name below `lab`. `*`: any origin.
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
         dashboard: Whether there is a dashboard page at `/`: devices, conversations, a viewer.
         assets_dir: A directory whose files are served besides the endpoints: the web client of a Cuttlefish host

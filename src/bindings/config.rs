@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use super::error::config_error;
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
+use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
 use crate::config::rate::Rate;
 use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
@@ -62,6 +63,15 @@ impl<'py> Settings<'_, 'py> {
 
     fn seconds(&self, name: &str) -> PyResult<Duration> {
         self.optional_seconds(name)?.ok_or_else(|| self.error(name, "must be a number of seconds, got None"))
+    }
+}
+
+/// The reason why no request can match a value of `allowed_hosts` or of `allowed_origins`, or None.
+#[pyfunction]
+pub(super) fn allowance_fault(setting: &str, text: &str) -> Option<String> {
+    match setting {
+        "allowed_hosts" => AllowedHost::parse(text).err(),
+        _ => AllowedOrigin::parse(text).err(),
     }
 }
 

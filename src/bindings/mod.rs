@@ -30,6 +30,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::config::allowance_fault;
+    #[pymodule_export]
     use super::default_settings::default_settings;
     #[pymodule_export]
     use super::faults::{Clock, Faults};

@@ -2,6 +2,7 @@
 //!
 //! [`Config::validate`] names the first invalid setting. This module starts nothing.
 
+pub mod allowances;
 pub mod certificates;
 pub mod error;
 pub mod rate;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
 use crate::config::error::ConfigError;
 use crate::config::rate::Rate;
 use crate::config::tls::Tls;
@@ -74,11 +76,11 @@ pub struct Config {
     pub limits: Limits,
     /// When the server drops a silent connection.
     pub keepalive: Keepalive,
-    /// Host names that a `Host` header may have, beside IP addresses and `localhost`. Default none. `*` permits every
-    /// name, and thereby DNS rebinding.
+    /// Host names that a `Host` header may have, beside IP addresses and `localhost`: `signal.lab`, or `*.lab` for each
+    /// name below `lab`. Default none. `*` permits every name, and thereby DNS rebinding.
     pub allowed_hosts: Vec<String>,
-    /// Origins whose pages may use the server, beside the server's own: `https://panel.lab`. Default none. `*` permits
-    /// every origin.
+    /// Origins whose pages may use the server, beside the server's own: `https://panel.lab`, or `https://*.lab`.
+    /// Default none. `*` permits every origin.
     pub allowed_origins: Vec<String>,
     /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
@@ -272,6 +274,8 @@ impl Config {
             return Err(ConfigError::new("workers", format!("must be at most 1024, got {}", self.workers)));
         }
         above_zero("hook_timeout", Some(self.hook_timeout))?;
+        parse_each("allowed_hosts", &self.allowed_hosts, AllowedHost::parse)?;
+        parse_each("allowed_origins", &self.allowed_origins, AllowedOrigin::parse)?;
         self.limits.validate_timeouts()?;
         above_zero("keepalive.timeout", Some(self.keepalive.timeout))?;
         if let Some(directory) = &self.assets_dir

@@ -8,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
 use crate::access::connection_limits::Permit;
+use crate::access::origin_policy::Scheme;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
 
@@ -30,6 +31,8 @@ pub(super) struct Upgrade {
 pub(super) struct ConnectInfo {
     /// The address of the sender.
     pub(super) address: SocketAddr,
+    /// The scheme of the listener: whether the connection is TLS.
+    pub(super) scheme: Scheme,
     /// The subject of the sender's TLS client certificate.
     pub(super) certificate: Option<Arc<str>>,
     /// The slot in which an endpoint stores an accepted upgrade.

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
+use crate::access::origin_policy::Scheme;
 use crate::config::tls::subject_of;
 use crate::server::http::service::Service;
 use crate::server::shared::Shared;
@@ -48,7 +49,7 @@ impl Connection {
         // Each branch is boxed by itself: a TLS handshake needs many times the memory of a request.
         let opening: Opening = match tls {
             Some(tls) => Box::pin(self.speak_tls(stream, tls)),
-            None => Box::pin(self.speak_http(stream, None)),
+            None => Box::pin(self.speak_http(stream, Scheme::Http, None)),
         };
         ConnectionTask::begin(shared, permit, opening)
     }
@@ -56,7 +57,7 @@ impl Connection {
     /// Returns the same task for an in-memory connection.
     pub(super) fn run_in_memory(self, stream: DuplexStream) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
-        ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, None)))
+        ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, Scheme::Http, None)))
     }
 
     /// Performs the TLS handshake with a timeout, then serves HTTP.
@@ -72,7 +73,7 @@ impl Connection {
             Some(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let certificate = shown.and_then(subject_of).map(Arc::from);
-                return self.speak_http(stream, certificate).await;
+                return self.speak_http(stream, Scheme::Https, certificate).await;
             }
             Some(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
             None => tracing::debug!("TLS handshake with {} took too long", self.address),
@@ -81,13 +82,13 @@ impl Connection {
     }
 
     /// Serves HTTP until an endpoint accepts an upgrade. Returns the future that serves the WebSocket.
-    async fn speak_http<S>(self, stream: S, certificate: Option<Arc<str>>) -> Option<BoxFuture>
+    async fn speak_http<S>(self, stream: S, scheme: Scheme, certificate: Option<Arc<str>>) -> Option<BoxFuture>
     where
         S: Transport,
     {
         let Self { shared, service, address, permit } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let connect_info = ConnectInfo { address, certificate, upgrade: Arc::clone(&upgrade), permit };
+        let connect_info = ConnectInfo { address, scheme, certificate, upgrade: Arc::clone(&upgrade), permit };
         answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, device, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {

@@ -249,7 +249,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
         relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
-        policy: Policy::new(&config),
+        policy: Policy::new(&config)?,
         preregistrations: Arc::default(),
         requests: RequestCounts::default(),
         started: clock.unix_now(),

@@ -120,6 +120,27 @@ def test_page_of_foreign_origin_is_refused(page: Page) -> None:
         assert server.stats().foreign == 5
 
 
+@pytest.mark.parametrize("tag", ["img", "iframe"])
+def test_image_of_other_site_is_refused(page: Page, tag: str) -> None:
+    """Neither has an `Origin`. Each would hold the slot of a viewer for as long as the page is open."""
+    with SignalingServer(dashboard=True) as server:
+        url = server.url.replace("127.0.0.1", "localhost") + "/dashboard/events"
+        page.evaluate(
+            """([tag, url]) => new Promise((done) => {
+              const element = document.createElement(tag);
+              element.onload = element.onerror = done;
+              element.src = url;
+              document.body.append(element);
+            })""",
+            [tag, url],
+        )
+        assert server.stats().foreign == 1
+        # The user may follow a link from the other site to the page.
+        page.goto(server.url.replace("127.0.0.1", "localhost") + "/")
+        assert page.title()
+        page.go_back()
+
+
 def test_page_sends_token_as_subprotocol(page: Page) -> None:
     """The `WebSocket` of a browser cannot set header fields."""
     tokens = StaticTokens({"s3cret": "alice"}, roles=["client"])

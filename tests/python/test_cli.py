@@ -225,7 +225,7 @@ BAD = [
     (["--state-dir", "/nowhere", "--tls-cert", "/nowhere", "--tls-key", "/x"], "state-dir: contradicts tls-cert and"),
     (["--print-ca", "--no-tls"], "print-ca: contradicts no-tls"),
     (["--print-ca", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "print-ca: contradicts tls-cert and tls-key"),
-    (["--allow-host", "ex\u00e4mple.lab"], "allow-host: 'ex\u00e4mple.lab' is no DNS name"),
+    (["--allow-host", "ex\u00e4mple.lab"], "allowed_hosts: 'ex\u00e4mple.lab' has letters that are not ASCII"),
     (["--hooks", "nowhere:x"], "hooks: cannot load nowhere:x"),
     (["--hooks", "json:nothing"], "there is no 'nothing' in json"),
     (["--hooks", "json"], "has none of authorize, filter_device_info, ice_servers"),

@@ -77,6 +77,9 @@ def test_event_stream_checks_authorize_and_origin() -> None:
             assert (answer.status, json.load(answer)) == (403, {"error": "not you"})
         with events(server, Origin="https://elsewhere.example") as answer:
             assert (answer.status, json.load(answer)["error"]) == (403, "Origin not allowed: https://elsewhere.example")
+        for mode in ("no-cors", "navigate"):
+            with events(server, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}) as answer:
+                assert (answer.status, json.load(answer)["error"]) == (403, "Pages of other sites are not allowed")
 
 
 def test_content_security_policy_is_strict() -> None:

@@ -64,6 +64,57 @@ fn oversized_message_is_closed_with_1009_while_the_peer_still_sends() {
     });
 }
 
+/// Lists may have several lines and several members (RFC 9110, 5.3).
+#[test]
+fn upgrade_headers_are_lists() {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    for (lines, status) in [
+        ("Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: websocket", "101"),
+        ("Connection: ,keep-alive ,\tUPGRADE,\r\nUpgrade: websocket", "101"),
+        ("Connection: Upgrade\r\nUpgrade: h2c, WebSocket", "101"),
+        ("Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket", "101"),
+        ("Connection: Upgrade\r\nUpgrade: h2c", "400"),
+        ("Connection: Upgrade\r\nUpgrade: websocket/1", "400"),
+        ("Connection: keep-alive\r\nUpgrade: websocket", "400"),
+        ("Connection: Upgrades\r\nUpgrade: websocket", "400"),
+        ("Connection: Upgrade", "426"),
+    ] {
+        let request =
+            format!("GET /connect_client HTTP/1.1\r\nHost: localhost\r\n{lines}\r\nSec-WebSocket-Version: 13");
+        let answer = block_on(answer(&format!("{request}\r\n{key}\r\n\r\n")));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
+    }
+    for faulty in [
+        "Sec-WebSocket-Version: 13".to_owned(),
+        format!("Sec-WebSocket-Version: 8\r\n{key}"),
+        format!("Sec-WebSocket-Version: 13\r\n{key}\r\n{key}"),
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25j".to_owned(),
+    ] {
+        let request = "GET /connect_client HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket";
+        let answer = block_on(answer(&format!("{request}\r\n{faulty}\r\n\r\n")));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{faulty}: {answer}");
+        assert!(answer.contains("sec-websocket-version: 13\r\n"), "{faulty}: {answer}");
+    }
+}
+
+#[test]
+fn host_is_needed_in_http_1_1_only() {
+    for (request, status) in [
+        ("GET /healthz HTTP/1.1\r\n", "400"),
+        ("GET /healthz HTTP/1.0\r\n", "200"),
+        ("GET http://localhost/healthz HTTP/1.1\r\n", "400"),
+        // The host of an absolute target counts, instead of `Host` (RFC 9112, 3.2.2).
+        ("GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n", "200"),
+        ("GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n", "403"),
+        ("GET http://localhost/devices HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\n", "403"),
+        ("GET http://localhost@evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n", "403"),
+        ("CONNECT evil.example:80 HTTP/1.1\r\nHost: localhost\r\n", "403"),
+    ] {
+        let answer = block_on(answer(&format!("{request}\r\n")));
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+    }
+}
+
 #[test]
 fn http_errors_are_json() {
     for (line, status) in [

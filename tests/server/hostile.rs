@@ -308,6 +308,14 @@ fn foreign_origin_and_host_are_refused_on_every_path() {
             ("/unknown", "Host: evil.example", "403", "Host not allowed: evil.example"),
             ("/register_device", "Host: evil.example:80", "403", "Host not allowed: evil.example:80"),
             ("/healthz", "Host: localhost\r\nHost: evil.example", "400", "More than one Host"),
+            ("/healthz", "X-Host: localhost", "400", "Host is missing"),
+            ("http://evil.example/healthz", "Host: localhost", "403", "Host not allowed: evil.example"),
+            (
+                "/devices",
+                "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors",
+                "403",
+                "Pages of other sites are not allowed",
+            ),
         ];
         for (path, headers, status, words) in cases {
             let request = upgrade(path).replace("Host: localhost", headers);
@@ -316,7 +324,7 @@ fn foreign_origin_and_host_are_refused_on_every_path() {
             assert!(response.ends_with(&format!(r#"{{"error":"{words}"}}"#)), "{response}");
             assert!(!response.to_lowercase().contains("access-control"), "{response}");
         }
-        assert_eq!(server.incidents().of(Incident::Foreign), 5);
+        assert_eq!(server.incidents().of(Incident::Foreign), 8);
         assert_healthy(&server).await;
     });
 }

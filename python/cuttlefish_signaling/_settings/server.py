@@ -228,7 +228,7 @@ SERVER = (
         "Names in `Host` by which the server may be reached, besides IP addresses, `localhost`, `host` and the names "
         "of a self-signed certificate.",
         "Other names are refused, because DNS rebinding needs them.",
-        special=(("`*`", "any name"),),
+        special=(("`*.lab`", "each name below `lab`"), ("`*`", "any name")),
         flag=Flag("allow-host", "a name by which the server may be reached, besides IP addresses", metavar="NAME"),
     ),
     Setting(
@@ -236,7 +236,10 @@ SERVER = (
         Strings(),
         (),
         "Origins whose pages may use the server, besides its own, like `https://panel.lab`.",
-        special=(("`*`", "any origin"),),
+        special=(
+            ("`https://*.lab`", "the origins of each name below `lab`"),
+            ("`*`", "any origin"),
+        ),
         flag=Flag("allow-origin", "an origin whose pages may use the server", metavar="ORIGIN"),
     ),
     Setting(

@@ -1,8 +1,9 @@
-//! Extractors of endpoints: the id in the path, and a mark for requests that take long.
+//! Parts of requests: the id in the path, the members of a header, and a mark for requests that take long.
 
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::response::Response;
 use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 
 use super::respond::error;
@@ -20,6 +21,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
             .map_err(|_| error(StatusCode::BAD_REQUEST, "The id in the path is no UTF-8"))?;
         Ok(Self(id))
     }
+}
+
+/// The members of a header that is a list, over all of its lines (RFC 9110, 5.6.1).
+pub(in crate::server) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty())
 }
 
 /// A request that may take long: a poll that waits, or a stream of events.

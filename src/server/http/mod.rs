@@ -8,6 +8,7 @@ mod devices;
 mod extract;
 mod files;
 pub(in crate::server) mod metrics;
+mod origin;
 mod path;
 pub(in crate::server) mod polled;
 mod polling;

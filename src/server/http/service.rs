@@ -2,22 +2,17 @@
 //!
 //! Peers with a WebSocket come through these two endpoints, which skip the cost of routing (docs/performance.md).
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header;
-use hyper::{Request, StatusCode};
 use tower_service::Service as _;
 
-use super::respond::error;
-use super::{path, reference, respond, router, upgrade};
-use crate::access::origin_policy::Foreign;
+use super::{origin, path, reference, respond, router, upgrade};
 use crate::core::peer::Role;
-use crate::observe::incidents::Incident;
 use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
@@ -66,7 +61,7 @@ impl Service {
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let is_reference = reference::is_path(request.uri().path());
-        let mut response = match foreign(shared, &request, connect_info.address) {
+        let mut response = match origin::refusal(shared, &request, &connect_info) {
             Some(refused) => refused,
             None => self.answer_admitted(shared, connect_info, request).await,
         };
@@ -95,21 +90,4 @@ impl Service {
             (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
         }
     }
-}
-
-/// The refusal of a request whose `Host` or `Origin` is not allowed.
-fn foreign<B>(shared: &Shared, request: &hyper::Request<B>, address: SocketAddr) -> Option<Response> {
-    let texts = |name| request.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let (hosts, origins): (Vec<_>, Vec<_>) = (texts(header::HOST).collect(), texts(header::ORIGIN).collect());
-    let (hosts, origins): (Vec<_>, Vec<_>) =
-        (hosts.iter().map(|h| &**h).collect(), origins.iter().map(|o| &**o).collect());
-    let foreign = shared.policy.check(request.uri().path(), &hosts, &origins).err()?;
-    shared.incidents.count(Incident::Foreign);
-    let (status, what, hint) = match foreign {
-        Foreign::Host(host) => (StatusCode::FORBIDDEN, format!("Host not allowed: {host}"), "allowed_hosts"),
-        Foreign::Origin(origin) => (StatusCode::FORBIDDEN, format!("Origin not allowed: {origin}"), "allowed_origins"),
-        Foreign::Ambiguous => (StatusCode::BAD_REQUEST, "More than one Host".into(), "one Host"),
-    };
-    tracing::info!("refused a request of {address}: {what:?}; if it is welcome, see {hint}");
-    Some(error(status, &what))
 }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, StatusCode};
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use hyper::{Method, StatusCode, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::auth::Caller;
+use super::extract::members;
 use super::respond::{error, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
@@ -76,23 +79,54 @@ fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Err(response);
     }
-    let mut response = create_response_with_body(request, Body::empty).map_err(|bad| {
-        let mut response = error(StatusCode::BAD_REQUEST, &format!("Bad WebSocket upgrade: {bad}"));
+    let accept = accept_key(request).map_err(|fault| {
+        let mut response = error(StatusCode::BAD_REQUEST, &format!("Bad WebSocket upgrade: {fault}"));
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         response
     })?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend([
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ]);
     if offers_subprotocol(request.headers()) {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     Ok(response)
 }
 
+/// The `Sec-WebSocket-Accept` to a valid upgrade request, or its fault (RFC 6455, 4.2.1).
+///
+/// `Connection` and `Upgrade` are lists: over several lines, or with other members (RFC 9110, 5.3).
+fn accept_key<B>(request: &hyper::Request<B>) -> Result<HeaderValue, &'static str> {
+    let headers = request.headers();
+    let has = |name, member: &str| members(headers, name).any(|found| found.eq_ignore_ascii_case(member));
+    let only = |name| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+    };
+    if request.version() < Version::HTTP_11 {
+        return Err("it needs HTTP/1.1");
+    }
+    if !has(&header::CONNECTION, "upgrade") {
+        return Err("Connection does not have upgrade in it");
+    }
+    if !has(&header::UPGRADE, "websocket") {
+        return Err("Upgrade does not have websocket in it");
+    }
+    if only(&header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
+        return Err("Sec-WebSocket-Version is not 13");
+    }
+    let key = only(&header::SEC_WEBSOCKET_KEY).unwrap_or_default();
+    if !STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
+        return Err("Sec-WebSocket-Key is not 16 bytes in Base64");
+    }
+    HeaderValue::try_from(derive_accept_key(key)).map_err(|_| "Sec-WebSocket-Key is not 16 bytes in Base64")
+}
+
 /// Whether a request offers [`SUBPROTOCOL`].
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    offers
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|o| o.trim() == SUBPROTOCOL)
+    members(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == SUBPROTOCOL)
 }

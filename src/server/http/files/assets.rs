@@ -20,6 +20,7 @@ use tower_service::Service;
 
 use crate::core::peer::Role;
 use crate::server::http::auth::Caller;
+use crate::server::http::extract::members;
 use crate::server::http::respond::error;
 use crate::server::shared::Shared;
 
@@ -88,8 +89,7 @@ fn tag_of(text: &str) -> HeaderValue {
 impl Embedded {
     /// Responds with the file, or with 304 if the client has it (RFC 9110, 13.1.2).
     pub(in crate::server) fn answer(&self, headers: &HeaderMap) -> Response {
-        let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+        let known = members(headers, &header::IF_NONE_MATCH).map(|tag| tag.trim_start_matches("W/"));
         let fresh = known.into_iter().any(|tag| tag == "*" || tag.as_bytes() == self.tag.as_bytes());
         let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.text) });
         let headers = response.headers_mut();

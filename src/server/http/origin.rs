@@ -1,0 +1,80 @@
+//! Reads the parts of a request that the origin policy judges, and refuses requests of foreign pages.
+
+use std::borrow::Cow;
+
+use axum::response::Response;
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, StatusCode, Version};
+
+use super::respond::error;
+use crate::access::origin_policy::{Facts, Foreign};
+use crate::observe::incidents::Incident;
+use crate::server::connect_info::ConnectInfo;
+use crate::server::shared::Shared;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// The refusal of a request whose `Host`, `Origin` or `Sec-Fetch-Site` is not allowed.
+pub(super) fn refusal<B>(shared: &Shared, request: &Request<B>, connect_info: &ConnectInfo) -> Option<Response> {
+    let (status, reason, hint) = match judge(shared, request, connect_info) {
+        Ok(()) => return None,
+        Err(Refused::Malformed(what)) => (StatusCode::BAD_REQUEST, what.into(), "RFC 9112, 3.2"),
+        Err(Refused::Foreign(foreign)) => {
+            let (what, hint) = match foreign {
+                Foreign::Host(host) => (format!("Host not allowed: {host}"), "allowed_hosts"),
+                Foreign::Origin(origin) => (format!("Origin not allowed: {origin}"), "allowed_origins"),
+                Foreign::CrossSite => ("Pages of other sites are not allowed".into(), "allowed_origins"),
+            };
+            (StatusCode::FORBIDDEN, what, hint)
+        }
+    };
+    shared.incidents.count(Incident::Foreign);
+    tracing::info!("refused a request of {}: {reason:?}; if it is welcome, see {hint}", connect_info.address);
+    Some(error(status, &reason))
+}
+
+/// The reason for a refusal.
+enum Refused {
+    /// The request does not name its host as RFC 9112 demands.
+    Malformed(&'static str),
+    /// The policy does not allow it.
+    Foreign(Foreign),
+}
+
+/// Asks the policy about a request.
+fn judge<B>(shared: &Shared, request: &Request<B>, connect_info: &ConnectInfo) -> Result<(), Refused> {
+    let headers = request.headers();
+    let host = host_of(request).map_err(Refused::Malformed)?;
+    let origins: Vec<_> = texts(headers, &header::ORIGIN).collect();
+    let origins: Vec<_> = origins.iter().map(|origin| &**origin).collect();
+    let navigates = texts(headers, &SEC_FETCH_MODE).any(|mode| mode == "navigate");
+    let facts = Facts {
+        path: request.uri().path(),
+        scheme: connect_info.scheme,
+        host: host.as_deref(),
+        origins: &origins,
+        is_cross_site: texts(headers, &SEC_FETCH_SITE).any(|site| site.eq_ignore_ascii_case("cross-site")),
+        is_navigation: navigates && request.method() == Method::GET,
+    };
+    shared.policy.check(&facts).map_err(Refused::Foreign)
+}
+
+/// The host and port that a request names: of an absolute target, which counts instead of `Host` (RFC 9112, 3.2.2),
+/// otherwise of `Host`. HTTP/1.0 needs no `Host`.
+fn host_of<B>(request: &Request<B>) -> Result<Option<Cow<'_, str>>, &'static str> {
+    let mut hosts = texts(request.headers(), &header::HOST);
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("More than one Host");
+    }
+    if host.is_none() && request.version() > Version::HTTP_10 {
+        return Err("Host is missing");
+    }
+    Ok(request.uri().authority().map(|authority| authority.as_str().into()).or(host))
+}
+
+/// The values of a header, one for each line.
+fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {
+    headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
