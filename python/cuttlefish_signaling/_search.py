@@ -109,7 +109,7 @@ class Search:
             which = f"number {len(self._found) + 1}, with {missing}"
             lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come"]
             lines += [f"  found: #{entry.number} {entry}" for entry in self._found]
-        lines += self._nearest(missing)
+        lines += self._nearest(missing) + self._ends()
         if forgotten := self._native.forgotten:
             lines.append(f"the journal has forgotten its first {forgotten} entries (Limits.journal_entries)")
         return ExpectationError("\n".join([*lines, self._picture()]))
@@ -132,6 +132,16 @@ class Search:
             *(f"  #{entry.number} {entry}: {', '.join(reasons)}" for _, entry, reasons in misses[:MAX_MISSES]),
         ]
 
+    def _ends(self) -> list[str]:
+        """The connections that the server ended for another reason than that their peers or itself left, newest last.
+
+        Such a close often explains a missing message.
+        """
+        ends = [entry for entry in Query().find(self._native, self._begin, closed=True) if _is_unusual(entry)]
+        if not ends:
+            return []
+        return ["the server closed:", *(f"  #{entry.number} {entry}" for entry in ends[-MAX_MISSES:])]
+
     def _picture(self) -> str:
         """The end of the transcript."""
         lines = _transcript.as_text(Query().find(self._native, closed=None)).splitlines()
@@ -143,3 +153,8 @@ class Search:
 def _short(entry: Entry, length: int = 200) -> str:
     text = entry.payload_json or entry.text
     return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _is_unusual(end: Entry) -> bool:
+    """Whether the server ended the connection, with another code than 1000 and 1001."""
+    return end.direction.startswith("server") and not end.text.startswith(("1000", "1001"))

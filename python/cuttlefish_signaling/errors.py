@@ -90,21 +90,29 @@ class UnreachableError(SignalingError, ConnectionError):
 
 
 class PeerRefusedError(SignalingError, ConnectionError):
-    """The server refused a fake peer. `error` is the error that it sent, `code` the close code, or None."""
+    """The server refused a fake peer. `error` is the error that it sent, or None.
 
-    def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
+    `code` and `reason` are those of the close frame; None and empty without one.
+    """
+
+    def __init__(self, message: str, *, error: str | None = None, code: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.error = error
         self.code = code
+        self.reason = reason
 
 
 class PeerClosedError(SignalingError, ConnectionError):
-    """A fake peer's connection is closed. `code` is the close code, or None; `error` is the last error."""
+    """A fake peer's connection is closed. `error` is the server's last error, or None.
 
-    def __init__(self, message: str, *, error: str | None = None, code: int | None = None) -> None:
+    `code` and `reason` are those of the close frame; None and empty without one.
+    """
+
+    def __init__(self, message: str, *, error: str | None = None, code: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.error = error
         self.code = code
+        self.reason = reason
 
 
 class DeviceLostError(PeerClosedError):

@@ -201,6 +201,10 @@ class WebRtcClient(MediaPeer, AsyncFakeClient):
 
         await wait_until(check, media.changed, self._timeout, failure)
 
+    def _on_end(self) -> None:
+        if self._media is not None:
+            self._media.changed.set()
+
     def _progress(self) -> str:
         pc = self._media.pc if self._media else None
         return (

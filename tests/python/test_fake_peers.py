@@ -246,7 +246,7 @@ def test_drop_sends_no_close_frame(server: SignalingServer) -> None:
     with FakeDevice(server) as device, FakeClient(server) as client:
         client.drop()
         assert device.recv(message_type="client_disconnected").client_id == 1
-        with pytest.raises(PeerClosedError, match="not started"):
+        with pytest.raises(PeerClosedError, match="ended without a close frame"):
             client.recv()
 
 

@@ -7,8 +7,8 @@ import asyncio
 import aioice.ice
 import pytest
 
-from cuttlefish_signaling import ConfigError, PeerRefusedError, SignalingServer, Tls, WaitTimeoutError
-from cuttlefish_signaling.testing import FakeDevice
+from cuttlefish_signaling import ConfigError, PeerClosedError, PeerRefusedError, SignalingServer, Tls, WaitTimeoutError
+from cuttlefish_signaling.testing import AsyncFakeDevice, FakeDevice
 from cuttlefish_signaling.webrtc import TestPattern, WebRtcClient, WebRtcDevice
 
 
@@ -104,5 +104,18 @@ def test_media_survives_restart_and_reused_client_id_gets_none() -> None:
                     # The second client disconnected, and the peer of its id was removed: that of the old client.
                     with pytest.raises(ConfigError, match="client 1 has no media"):
                         await device.send_data("x", 1)
+
+    run(main())
+
+
+def test_wait_for_media_raises_close_of_signaling() -> None:
+    async def main() -> None:
+        async with SignalingServer() as server, AsyncFakeDevice(server) as device:
+            starting = asyncio.ensure_future(WebRtcClient(server, timeout=50).start())
+            await device.recv(type="request-offer")
+            await device.close()
+            with pytest.raises(PeerClosedError, match=r"cannot connect media: .*\[1000\]") as closed:
+                await starting
+            assert (closed.value.code, closed.value.error) == (1000, "Device disconnected")
 
     run(main())

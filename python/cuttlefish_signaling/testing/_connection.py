@@ -18,6 +18,34 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from ..errors import PeerRefusedError, UnreachableError, WaitTimeoutError
 from ._endpoint import error_of
 
+CLOSE_TIMEOUT = 1.0
+"""Seconds from a close frame to the end of the TCP connection."""
+
+ORDINARY = (1000, 1001)
+"""Close codes of a connection that did its work."""
+
+
+class Connection(ClientConnection):
+    """A connection that ends within `CLOSE_TIMEOUT` of the server's close frame.
+
+    A server that has closed may read nothing any more. A send that waits for it would otherwise wait for as long as the
+    server keeps the TCP connection open.
+    """
+
+    _abort: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Handles bytes of the server."""
+        super().data_received(data)
+        if self.protocol.close_rcvd is not None and self._abort is None:
+            self._abort = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handles the end of the TCP connection."""
+        if self._abort is not None:
+            self._abort.cancel()
+        super().connection_lost(exc)
+
 
 async def open_connection(
     name: str,
@@ -43,9 +71,10 @@ async def open_connection(
             compression=None,
             ping_interval=None,
             open_timeout=timeout,
-            close_timeout=1,
+            close_timeout=CLOSE_TIMEOUT,
             max_size=None,
             proxy=None,
+            create_connection=Connection,
         )
     except InvalidStatus as refused:
         error = error_of(refused.response.body)
@@ -83,6 +112,18 @@ def reset(connection: ClientConnection) -> None:
     connection.transport.abort()
 
 
-def close_code_of(connection: ClientConnection) -> int | None:
-    """The close code; None after a close without close frame, for which `websockets` has 1006."""
-    return None if connection.close_code == 1006 else connection.close_code
+def end_of(connection: ClientConnection) -> tuple[int | None, str]:
+    """The code and the reason of the server's close frame; None and an empty text without one.
+
+    Both are known as soon as the close frame is there, before the TCP connection ends.
+    """
+    closed = connection.protocol.close_rcvd
+    return (None, "") if closed is None else (closed.code, closed.reason)
+
+
+def how_ended(connection: ClientConnection) -> str:
+    """How a connection ended, for the text of an error."""
+    code, reason = end_of(connection)
+    if code is not None:
+        return f"the connection was closed [{code}] {reason!r}"
+    return "the connection ended without a close frame"

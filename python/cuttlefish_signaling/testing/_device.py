@@ -291,7 +291,7 @@ class AsyncFakeDevice(AsyncPeer):
         if self.lost_reason is None:
             return super()._closed(what)
         error = self.errors[-1] if self.errors else None
-        return DeviceLostError(self.lost_reason, error=error, code=self.close_code)
+        return DeviceLostError(self.lost_reason, error=error, code=self.close_code, reason=self.close_reason)
 
     async def send(self, payload: Any, client_id: int | None = None) -> None:
         """Forwards a payload (any JSON value) to a client. `client_id` is optional with one client.

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from .._checks import check_seconds
 from .._filters import check_type as check_payload_type
 from ..errors import DeviceLostError, NotRunningError, PeerClosedError, PeerRefusedError, SignalingError
-from ._connection import close_code_of, keep_alive, open_connection, reset
+from ._connection import CLOSE_TIMEOUT, ORDINARY, end_of, how_ended, keep_alive, open_connection, reset
 from ._endpoint import Endpoint, endpoint
 from ._inbox import Inbox, parse_message
-from ._message import FORWARDS, AsyncMessage, Message, Reply
-from ._script import Script, payloads
+from ._message import FORWARDS, AsyncMessage, Message
+from ._script import ScriptedPeer
 from ._wait import wait_until
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncPeer:
+class AsyncPeer(ScriptedPeer):
     """A fake peer: `AsyncFakeDevice` or `AsyncFakeClient`. It belongs to the event loop that starts it."""
 
     _path: str
@@ -53,14 +54,14 @@ class AsyncPeer:
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._inbox = Inbox()
-        self._changed = asyncio.Event()  # Set when a waiting method has to check its condition again.
+        super().__init__()
         self._socket: ClientConnection | None = None  # The connection to send on; after the end, the last one.
         self._connections: list[ClientConnection] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._script = Script()
         self._closing = False
         self._stalled = False
         self._ended = False
+        self._last_end = ""  # How the last connection ended, for the texts of errors.
         self.errors: list[str] = []
         """The errors that the server sent, in order."""
         self.config: Mapping[str, Any] | None = None
@@ -89,11 +90,13 @@ class AsyncPeer:
 
     async def _connect(self) -> None:
         # A peer can be started again after a close, on another event loop.
-        self._changed = asyncio.Event()
+        self._reset_replies()
         self._closing = self._stalled = False
+        self._socket, self._last_end = None, ""
         self._inbox.clear()
         self.errors.clear()
         await self._open()
+        self._replying = self._spawn(self._make_replies())
         await self._handshake()
 
     async def _handshake(self) -> None:
@@ -134,20 +137,28 @@ class AsyncPeer:
         """The header `Origin` of the request."""
         return None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """Closes the connection with a close frame. A second call does nothing.
 
-        Raises the exception of a function that was given to `on()`.
+        Waits up to 1 s for replies that are being made. Raises the exception of a function that was given to `on()`.
         """
         self._closing = True
         await asyncio.gather(*(self._close_connection(connection) for connection in self._connections))
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._finish(), CLOSE_TIMEOUT)
         await self._end_tasks()
         self._script.raise_error()
+
+    async def _finish(self) -> None:
+        """Waits until each message that came before the end has been read, and has its reply."""
+        await self._wait_until(lambda: not self._connections or None, None, lambda: "")
+        await self._finish_replies()
 
     async def _close_connection(self, connection: ClientConnection, code: int = 1000, reason: str = "") -> None:
         if self._stalled:
@@ -200,7 +211,7 @@ class AsyncPeer:
     @property
     def is_open(self) -> bool:
         """Whether the peer is connected."""
-        return self._socket is not None and self._socket.state.name == "OPEN"
+        return self._socket is not None and self._socket.state is State.OPEN
 
     def _connection(self) -> ClientConnection:
         if self._socket is None or not self.is_open:
@@ -211,13 +222,11 @@ class AsyncPeer:
         """The error for a peer that has no connection; `what` says what it cannot do."""
         error = self.errors[-1] if self.errors else None
         if self._socket is None:
-            how = "no connection has been opened"
-        elif self.close_code is None:
-            how = "the connection ended without a close frame"
-        else:
-            how = f"the connection was closed [{self.close_code}] {self.close_reason!r}"
+            return PeerClosedError(f"{self._name} {what}: no connection has been opened", error=error)
+        code, reason = end_of(self._socket)
         last = f"; the server's last error: {error!r}" if error else ""
-        return PeerClosedError(f"{self._name} {what}: {how}{last}", error=error, code=self.close_code)
+        how = how_ended(self._socket)
+        return PeerClosedError(f"{self._name} {what}: {how}{last}", error=error, code=code, reason=reason)
 
     # Receiving --------------------------------------------------------------------------------------------------------
 
@@ -230,12 +239,17 @@ class AsyncPeer:
             pass
         finally:
             self._connections.remove(connection)
+            self._last_end = how_ended(connection)
             if self._connections:
                 self._socket = self._connections[-1]
             else:
-                self.close_code, self.close_reason = close_code_of(connection), connection.close_reason or ""
+                self.close_code, self.close_reason = end_of(connection)
             self._ended = self._closing or not self._reconnects_after(connection)
             self._changed.set()
+            self._on_end()
+
+    def _on_end(self) -> None:
+        """Called when a connection has ended, for waits on other events than `_changed`."""
 
     def _reconnects_after(self, connection: ClientConnection) -> bool:
         """Schedules a reconnect after the end of a connection that this side did not close, if the peer does that."""
@@ -250,8 +264,7 @@ class AsyncPeer:
         self._inbox.append(message)
         self._changed.set()
         await self._update_connections(message, connection)
-        await self._on_message(message)
-        await self._send_reply(message, self._script.reply_to(message))
+        self._unanswered.put_nowait(message)
 
     def _parse(self, text: str) -> Message:
         message_type, fields = parse_message(text)
@@ -264,9 +277,6 @@ class AsyncPeer:
 
     async def _update_connections(self, message: Message, connection: ClientConnection) -> None:
         """Registers, closes or schedules connections as the real peer does for this message."""
-
-    async def _on_message(self, message: Message) -> None:
-        """Reacts to the message as the real peer does."""
 
     async def recv(
         self,
@@ -308,7 +318,12 @@ class AsyncPeer:
 
     async def _wait_until(self, check: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
         __tracebackhide__ = True
-        return await wait_until(check, self._changed, timeout, lambda: f"{self._name} {failure()}")
+        return await wait_until(check, self._changed, timeout, lambda: f"{self._name} {failure()}{self._state()}")
+
+    def _state(self) -> str:
+        """The reason why a wait may have been in vain, for its error text: the last close, or `stall()`."""
+        ended = f"; {self._last_end}{', then it connected again' if self.is_open else ''}" if self._last_end else ""
+        return f"{ended}; it is stalled, so it reads nothing" if self._stalled else ended
 
     async def wait_closed(self, timeout: float | None = 5.0) -> int | None:
         """Waits until the connection is closed. Returns the close code; None if there was no close frame.
@@ -323,58 +338,42 @@ class AsyncPeer:
             timeout,
             lambda: f"waited {timeout:g} s for its connection to close; it is still open; {self._inbox.summary()}",
         )
-        return close_code_of(connection)
+        return end_of(connection)[0]
 
     async def __aiter__(self) -> AsyncIterator[AsyncMessage]:
-        """The messages that the other peer sends, until the connection is closed. Waits 5 s for each."""
+        """The messages that the other peer sends. Waits 5 s for each.
+
+        Ends when the peer is closed, or the server closes with 1000 or 1001. Raises PeerClosedError after another end.
+        """
         while True:
             try:
                 yield await self.recv()
-            except DeviceLostError:
+            except PeerClosedError as closed:
+                if self._is_ordinary(closed):
+                    return
                 raise
-            except PeerClosedError:
-                return
+
+    def _is_ordinary(self, closed: PeerClosedError) -> bool:
+        """Whether the end of the connection is that of a session that did its work."""
+        return not isinstance(closed, DeviceLostError) and (self._closing or closed.code in ORDINARY)
 
     # Sending ----------------------------------------------------------------------------------------------------------
 
     async def send_raw(self, data: str | bytes) -> None:
-        """Sends a text or binary message unchanged, also one that the protocol forbids. Raises PeerClosedError."""
-        try:
-            await self._connection().send(data)
-        except ConnectionClosed:
-            raise self._closed("cannot send") from None
+        """Sends a text or binary message unchanged, also one that the protocol forbids.
+
+        Waits while the server does not read (backpressure). Raises PeerClosedError, also if the connection is closed
+        meanwhile.
+        """
+        connection = self._connection()
+        with suppress(ConnectionClosed):
+            await connection.send(data)
+            if connection.state is State.OPEN:
+                return
+        raise self._closed("cannot send")
 
     async def _send_message(self, **message: Any) -> None:
         await self.send_raw(json.dumps(message, ensure_ascii=False))
-
-    async def _reply(self, message: Message, payload: Any) -> None:
-        """Forwards a payload to the sender of the message."""
-        raise NotImplementedError
-
-    def on(self, type: str, *, reply_with: Reply) -> Self:
-        """Replies to each payload of this type from now on.
-
-        Args:
-            type: The payload's `"type"`.
-            reply_with: A payload, a list of payloads, or a function of the `Message`, `def` or `async def`, that
-                returns one of these or None. `recv()` and `close()` raise its exceptions.
-        """
-        self._script.add(type, reply_with)
-        return self
-
-    async def _send_reply(self, message: Message, reply: Reply) -> None:
-        try:
-            for payload in await payloads(reply, message):
-                await self._reply(message, payload)
-        except PeerClosedError:
-            pass  # There is no receiver any more; the next `recv()` reports that.
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        """Keeps an exception, for the next `recv()` or `close()` to raise."""
-        self._script.fail(error)
-        self._changed.set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"
@@ -383,5 +382,7 @@ class AsyncPeer:
 def refused_by_server(peer: AsyncPeer, what: str) -> SignalingError:
     """The error for a peer that the server closed during its handshake."""
     error = peer.errors[-1] if peer.errors else None
-    how = error or f"closed [{peer.close_code}] {peer.close_reason!r}"
-    return PeerRefusedError(f"{peer._name}: the server refused to {what}: {how}", error=error, code=peer.close_code)
+    code, reason = (None, "") if peer._socket is None else end_of(peer._socket)
+    how = error or f"closed [{code}] {reason!r}"
+    text = f"{peer._name}: the server refused to {what}: {how}"
+    return PeerRefusedError(text, error=error, code=code, reason=reason)

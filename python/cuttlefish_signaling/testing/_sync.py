@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import ConfigError, DeviceLostError, PeerClosedError
+from ..errors import ConfigError, PeerClosedError
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, Profile
@@ -61,6 +61,8 @@ class Peer(Generic[P]):
         __tracebackhide__ = True
         if not self._started:
             coroutine.close()
+            if self._peer._socket is not None:
+                raise self._peer._closed("is closed")
             raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or call start()")
         return shared_loop.run(coroutine)
 
@@ -156,10 +158,10 @@ class Peer(Generic[P]):
         while True:
             try:
                 yield self.recv()
-            except DeviceLostError:
+            except PeerClosedError as closed:
+                if self._peer._is_ordinary(closed):
+                    return
                 raise
-            except PeerClosedError:
-                return
 
     @documented_by(AsyncPeer.wait_closed)
     def wait_closed(self, timeout: float | None = 5.0) -> int | None:
