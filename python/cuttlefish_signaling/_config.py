@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from . import _native
 from ._checks import check_seconds as check_seconds
 from ._limits import Limits
+from ._listen import Listener
 from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
 from ._native import TurnRest
 from ._settings import GROUPS, KEYWORDS
@@ -29,12 +30,16 @@ IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceHoo
 """A list, time-limited TURN credentials, or a hook that is called for each peer."""
 
 
+_DEFAULTS = {row.name: row.default for row in KEYWORDS}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The checked settings of a server: those that Python reads, and `native`, which the Rust core reads."""
 
     host: str
     port: int
+    listen: tuple[Listener, ...]
     tls: Tls | None
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
@@ -51,10 +56,24 @@ class Settings:
         # All are checked, `limits` and `keepalive` themselves before their fields.
         checked = [(row, row.kind.check(row.path, value)) for row, value in values]
         native = {row.path: value for row, value in checked if row.is_core}
-        # Requests may name the server by the name that it is bound to. Addresses are allowed anyway.
-        if _native.allowance_fault("allowed_hosts", given["host"]) is None:
-            native["allowed_hosts"].insert(0, given["host"])
-        return cls(native=native, **{item.name: given[item.name] for item in fields(cls) if item.name != "native"})
+        listen = tuple(native["listen"])
+        if listen and (other := [name for name in ("host", "port") if given[name] != _DEFAULTS[name]]):
+            raise ConfigError("listen", f"contradicts {' and '.join(other)}: it has all addresses and ports")
+        # Requests may name the server by the names that it is bound to. Addresses are allowed anyway.
+        bound = [one.place for one in listen if one.scheme != "unix"] if listen else [given["host"]]
+        native["allowed_hosts"][:0] = [name for name in bound if _native.allowance_fault("allowed_hosts", name) is None]
+        same = {item.name: given[item.name] for item in fields(cls) if item.name not in ("native", "listen")}
+        return cls(native=native, listen=listen, **same)
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the settings for the core, with addresses in the place of host names. Raises BindError."""
+        listen = [
+            one if one.scheme == "unix" else one._replace(place=resolve("listen", one.place, one.number))
+            for one in self.listen
+        ]
+        # The core reads `host` in either case.
+        host = self.host if listen else resolve("host", self.host, self.port)
+        return {**self.native, "listen": listen, "host": host}
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ def ice_json(servers: Any) -> str:
     return text
 
 
-def resolve(host: str, port: int) -> str:
+def resolve(setting: str, host: str, port: int) -> str:
     """Returns the IP address of a host name. Raises BindError."""
     import socket
 
@@ -96,5 +115,5 @@ def resolve(host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         number = getattr(error, "errno", None)
-        raise BindError(number, f"host: {host!r} is not an address and not a known name: {error}") from error
+        raise BindError(number, f"{setting}: {host!r} is not an address and not a known name: {error}") from error
     return str(found[0][4][0])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
-from ._config import IceSource, Settings, resolve
+from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
 from ._models import Client, Device
@@ -37,7 +37,7 @@ class Run:
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
         if ice.hook is not None:
             names.append("ice_servers")
-        native = {**settings.native, "host": resolve(settings.host, settings.port), "ice_servers": ice.native}
+        native = {**settings.resolved(), "ice_servers": ice.native}
         self.hooks = HookRunner(settings, ice.hook, loop)
         self.native = _native.Server(native, names)
         self.events = EventThread(self.hooks, self.native)

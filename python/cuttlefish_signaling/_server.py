@@ -12,10 +12,13 @@ from ._hooks import HookFailure
 from ._journal import Journal
 from ._lifecycle import Lifecycle
 from ._limits import Keepalive, Limits
+from ._listen import Listener, url, urls
 from ._models import Client, Device, Stats
 from ._tls import Tls
 from .errors import ConfigError, JournalOffError
 from .faults import Faults
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class SignalingServer(Lifecycle):
@@ -27,6 +30,9 @@ class SignalingServer(Lifecycle):
     Args:
         host: Address or name to listen on. By default other machines cannot reach the server.
         port: Port to listen on. 0: the system chooses a free port, and `port` has its number.
+        listen: All addresses to listen on, in the place of `host` and `port`. They share their devices and clients.
+            `https` needs a certificate. The file of a `unix` socket has the mode, 0660 by default, and its peers count
+            as peers of this machine. (): `host` and `port` count.
         device_socket: Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is
             made with mode 0770. A socket without a server is replaced. None: no such socket.
         control_socket: Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.
@@ -81,6 +87,7 @@ class SignalingServer(Lifecycle):
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        listen: Iterable[str] = (),
         device_socket: str | os.PathLike[str] | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,
@@ -109,24 +116,35 @@ class SignalingServer(Lifecycle):
         super().__init__(Settings.of(given), IceSource.of(ice_servers))
 
     def __repr__(self) -> str:
-        return f"<SignalingServer {self._url('http', '') if self.is_running else 'not running'}>"
+        return f"<SignalingServer {' '.join(self._reprs()) if self.is_running else 'not running'}>"
 
     # Addresses -------------------------------------------------------------------------------------------------------
 
     @property
     def host(self) -> str:
-        """The address that the server listens on."""
-        return self._running().native.address[0]
+        """The address that the server listens on: that of its first listener with a port."""
+        return self._first().place
 
     @property
     def port(self) -> int:
-        """The port that the server listens on."""
-        return self._running().native.address[1]
+        """The port that the server listens on: that of its first listener with a port."""
+        return self._first().number
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:43210`, or `https:`. For a server on all addresses it has the loopback address."""
+        """`http://127.0.0.1:43210`, or `https:`. For a server on all addresses it has the loopback address.
+
+        It is that of the first listener with a port. `urls` has all.
+        """
         return self._url("http", "")
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of all listeners, like `https://192.168.7.2:1443` and `unix:/run/signaling.sock`.
+
+        A listener on all addresses has one URL for each address of the machine, loopback last.
+        """
+        return urls(self._running().native.listeners)
 
     @property
     def device_url(self) -> str:
@@ -139,16 +157,27 @@ class SignalingServer(Lifecycle):
         return self._url("ws", "/connect_client")
 
     def _url(self, scheme: str, path: str) -> str:
-        host, port = self._reachable_host(), self.port
-        return f"{scheme}{'s' if self._settings.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+        return url(scheme + "s" * self._first().is_tls, self._reachable_host(), self.port) + path
+
+    def _first(self) -> Listener:
+        """The first listener with a port."""
+        for listener in map(Listener._make, self._running().native.listeners):
+            if listener.scheme != "unix":
+                return listener
+        raise ConfigError("listen", "has no address with a port, so the server is reached at its `urls` only")
+
+    def _reprs(self) -> list[str]:
+        """The listeners, with loopback for all addresses."""
+        listeners = map(Listener._make, self._running().native.listeners)
+        return [one._replace(place=_LOOPBACK.get(one.place, one.place)).url for one in listeners]
 
     def _reachable_host(self) -> str:
         host = self.host
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return _LOOPBACK.get(host, host)
 
     @property
     def tls(self) -> Tls | None:
-        """The certificate, which has a context for clients; None for plain http."""
+        """The certificate, which has a context for clients; None if no listener is https."""
         return self._settings.tls
 
     # Peers ----------------------------------------------------------------------------------------------------------
@@ -304,7 +333,7 @@ class SignalingServer(Lifecycle):
             f"--webrtc_sig_server_addr={host or self._reachable_host()}",
             f"--webrtc_sig_server_port={self.port}",
             "--webrtc_sig_server_path=/register_device",
-            f"--webrtc_sig_server_secure={'true' if self.tls else 'false'}",
+            f"--webrtc_sig_server_secure={'true' if self._first().is_tls else 'false'}",
             "--verify_sig_server_certificate=false",
             f"--webrtc_device_id={device_id}",
         ]

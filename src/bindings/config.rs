@@ -7,10 +7,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::error::config_error;
+use super::listen::{ListenTuple, listener};
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
 use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
+use crate::config::listen::Listen;
 use crate::config::rate::Rate;
 use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
@@ -88,6 +90,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
     Ok(Config {
         host: host(from)?,
         port: from.number("port")?,
+        listen: listen(from)?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
         tls,
@@ -117,6 +120,15 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
 fn host(from: &Settings<'_, '_>) -> PyResult<IpAddr> {
     let host: String = from.raw("host")?.extract()?;
     host.parse().map_err(|_| from.error("host", format!("must be an IP address, got {host:?}")))
+}
+
+fn listen(from: &Settings<'_, '_>) -> PyResult<Vec<Listen>> {
+    let raw: Vec<ListenTuple> = from.raw("listen")?.extract()?;
+    let convert = |tuple: ListenTuple| {
+        let shown = format!("{tuple:?}");
+        listener(tuple).ok_or_else(|| from.error("listen", format!("{shown} is not a listener")))
+    };
+    raw.into_iter().map(convert).collect()
 }
 
 fn rate(from: &Settings<'_, '_>, what: &str) -> PyResult<Rate> {

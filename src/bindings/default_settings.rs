@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE};
+use super::listen::listener_tuple;
 use crate::config::rate::Rate;
 use crate::config::{Config, IceSource, Keepalive, Limits};
 
@@ -30,6 +31,7 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     };
     settings.set_item("host", defaults.host.to_string())?;
     settings.set_item("port", defaults.port)?;
+    settings.set_item("listen", defaults.listen.iter().map(listener_tuple).collect::<Vec<_>>())?;
     settings.set_item("device_socket", defaults.device_socket.as_deref())?;
     settings.set_item("control_socket", defaults.control_socket.as_deref())?;
     settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;

@@ -23,8 +23,9 @@ pub(super) fn start_error(py: Python<'_>, error: &Error) -> PyErr {
         Error::Config(error) => config_error(py, error),
         Error::Tls(what) => exception(py, "TlsError", ("tls", what)),
         Error::StateDir { path, what } => exception(py, "StateDirError", (path.display().to_string(), what)),
-        Error::Bind { address, source } => bind_error(py, &format!("host, port: cannot listen on {address}"), source),
-        Error::BindLocal { path, source } => bind_error(py, &format!("cannot listen on {}", path.display()), source),
+        Error::Bind { setting, address, source } => {
+            bind_error(py, &format!("{setting}: cannot listen on {address}"), source)
+        }
         Error::Runtime(_) => exception(py, "InternalError", (error.to_string(),)),
     }
 }

@@ -14,6 +14,7 @@ mod event_queue;
 mod faults;
 mod hooks;
 mod journal;
+mod listen;
 mod log_batch;
 mod logging;
 mod memory;
@@ -39,6 +40,8 @@ mod _native {
     use super::hooks::Job;
     #[pymodule_export]
     use super::journal::Journal;
+    #[pymodule_export]
+    use super::listen::machine_addresses;
     #[pymodule_export]
     use super::server::Server;
     #[pymodule_export]

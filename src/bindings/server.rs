@@ -1,6 +1,5 @@
 //! `_native.Server`: one running server, with its own runtime and thread.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -18,6 +17,7 @@ use super::event_queue::{EventQueue, Queue};
 use super::faults::{Clock, Faults};
 use super::hooks::{Hooked, Job, PyHooks};
 use super::journal::Journal;
+use super::listen::{ListenTuple, listener_tuple};
 use super::log_batch::{DEBUG, INFO, WARNING};
 use super::logging::QueueSubscriber;
 use super::memory::PeakCounter;
@@ -85,11 +85,10 @@ impl Server {
         })
     }
 
-    /// The IP address and port of the listening socket.
+    /// The listeners: scheme, IP address and port; or `unix`, path and mode.
     #[getter]
-    fn address(&self) -> (String, u16) {
-        let address: SocketAddr = self.running.local_addr();
-        (address.ip().to_string(), address.port())
+    fn listeners(&self) -> Vec<ListenTuple> {
+        self.running.addresses().iter().map(listener_tuple).collect()
     }
 
     /// The id of the process that started the server.

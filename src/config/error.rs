@@ -2,7 +2,6 @@
 //! [`crate::protocol::refusal`]s.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A setting has an invalid value.
@@ -39,19 +38,13 @@ pub enum Error {
         /// The reason and the fix.
         what: String,
     },
-    /// The address is in use, or not an address of this machine.
-    #[error("cannot listen on {address}: {source}")]
+    /// The address is in use, or not an address of this machine, or a socket cannot be created at the path.
+    #[error("{setting}: cannot listen on {address}: {source}")]
     Bind {
-        /// The address of the listening socket.
-        address: SocketAddr,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// A local socket cannot be created at this path.
-    #[error("cannot listen on {path}: {source}")]
-    BindLocal {
-        /// The path of the socket.
-        path: PathBuf,
+        /// The setting that has the address: `host, port`, `listen`, `device_socket` or `control_socket`.
+        setting: &'static str,
+        /// The address or the path, as the setting has it.
+        address: String,
         /// The error of the system.
         source: io::Error,
     },

@@ -5,17 +5,19 @@
 pub mod allowances;
 pub mod certificates;
 pub mod error;
+pub mod listen;
 pub mod rate;
 pub mod state_dir;
 pub mod tls;
 pub mod turn;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
 use crate::config::error::ConfigError;
+use crate::config::listen::Listen;
 use crate::config::rate::Rate;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
@@ -54,6 +56,9 @@ pub struct Config {
     pub host: IpAddr,
     /// The port to listen on. Default 0: the system picks a free port.
     pub port: u16,
+    /// All addresses to listen on, in the place of `host` and `port`. Default none: `host` and `port` count. Those for
+    /// TLS need `tls`.
+    pub listen: Vec<Listen>,
     /// The path of the local socket for devices (docs/protocol.md 5.1). Default none.
     pub device_socket: Option<PathBuf>,
     /// The path of the local socket for pre-registrations (docs/protocol.md 5.2). Default none.
@@ -238,6 +243,7 @@ impl Default for Config {
         Self {
             host: IpAddr::from([127, 0, 0, 1]),
             port: 0,
+            listen: Vec::new(),
             device_socket: None,
             control_socket: None,
             tls: None,
@@ -268,6 +274,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names the first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        listen::validate(&self.listeners(), self.tls.is_some())?;
+        let sockets =
+            [("device_socket", self.device_socket.as_ref()), ("control_socket", self.control_socket.as_ref())];
+        listen::validate_paths(sockets, &self.listen)?;
         self.limits.validate_sizes()?;
         at_least("workers", self.workers, 1)?;
         if self.workers > 1024 {
@@ -285,6 +295,15 @@ impl Config {
         }
         above_zero("limits.first_message_timeout", self.limits.first_message_timeout)?;
         above_zero("keepalive.interval", self.keepalive.interval)
+    }
+
+    /// The addresses to listen on: `listen`, or the one of `host`, `port` and `tls`.
+    pub fn listeners(&self) -> Vec<Listen> {
+        if !self.listen.is_empty() {
+            return self.listen.clone();
+        }
+        let address = SocketAddr::new(self.host, self.port);
+        vec![if self.tls.is_some() { Listen::Https(address) } else { Listen::Http(address) }]
     }
 
     /// The settings that sessions use.

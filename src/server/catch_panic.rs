@@ -51,6 +51,6 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
 }
 
 /// Returns the address as the log names it.
-fn peer_name(address: Option<SocketAddr>) -> String {
+pub(super) fn peer_name(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "a local peer".into(), |address| address.to_string())
 }

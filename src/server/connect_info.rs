@@ -29,8 +29,8 @@ pub(super) struct Upgrade {
 /// Information about the connection. It travels in the extensions of each request.
 #[derive(Clone)]
 pub(super) struct ConnectInfo {
-    /// The address of the sender.
-    pub(super) address: SocketAddr,
+    /// The address of the sender; `None` on a Unix socket.
+    pub(super) address: Option<SocketAddr>,
     /// The scheme of the listener: whether the connection is TLS.
     pub(super) scheme: Scheme,
     /// The subject of the sender's TLS client certificate.

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,6 +19,7 @@ use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
 use crate::config::tls::subject_of;
+use crate::server::catch_panic::peer_name;
 use crate::server::http::service::Service;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
@@ -31,15 +32,15 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     /// Answers the requests of this connection.
     service: Service,
-    /// The peer's address.
-    address: SocketAddr,
+    /// The peer's address; `None` on a Unix socket.
+    address: Option<SocketAddr>,
     /// The place of this connection among those that the limits allow.
     permit: Arc<Permit>,
 }
 
 impl Connection {
     /// Creates the connection. It does no I/O.
-    pub(super) fn new(shared: Arc<Shared>, service: Service, address: SocketAddr, permit: Permit) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, service: Service, address: Option<SocketAddr>, permit: Permit) -> Self {
         Self { shared, service, address, permit: Arc::new(permit) }
     }
 
@@ -54,8 +55,8 @@ impl Connection {
         ConnectionTask::begin(shared, permit, opening)
     }
 
-    /// Returns the same task for an in-memory connection.
-    pub(super) fn run_in_memory(self, stream: DuplexStream) -> ConnectionTask {
+    /// Returns the same task for a connection in memory or over a Unix socket, which has no TLS.
+    pub(super) fn run_plain(self, stream: impl Transport) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
         ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, Scheme::Http, None)))
     }
@@ -75,8 +76,8 @@ impl Connection {
                 let certificate = shown.and_then(subject_of).map(Arc::from);
                 return self.speak_http(stream, Scheme::Https, certificate).await;
             }
-            Some(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", self.address),
-            None => tracing::debug!("TLS handshake with {} took too long", self.address),
+            Some(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", peer_name(self.address)),
+            None => tracing::debug!("TLS handshake with {} took too long", peer_name(self.address)),
         }
         None
     }
@@ -92,7 +93,7 @@ impl Connection {
         answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, device, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
-            tracing::error!("an upgraded connection of {address} came back as another type");
+            tracing::error!("an upgraded connection of {} came back as another type", peer_name(address));
             return None;
         };
         Some(open::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device, agreed_at))
@@ -182,7 +183,7 @@ where
         }
     };
     if let Err(error) = &outcome {
-        tracing::debug!("HTTP with {} ended: {error}", connect_info.address);
+        tracing::debug!("HTTP with {} ended: {error}", peer_name(connect_info.address));
     }
     let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
     if let (true, Some(parts)) = (answered, connection.into_parts()) {

@@ -1,26 +1,164 @@
-//! The listening socket and its accept loop.
+//! The listening sockets and their accept loops.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection;
 use super::http::service::Routes;
 use super::shared::Shared;
+use super::socket_file::SocketFile;
 use crate::access::hooks::Hooks;
 use crate::config::Config;
+use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 
 /// Connections that the kernel queues until the server accepts them.
 const BACKLOG: i32 = 4096;
 
-/// Creates the listening socket. It needs no runtime.
-pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A socket that listens and accepts no connections yet.
+pub(super) struct Listener {
+    /// The socket.
+    socket: ListeningSocket,
+    /// Its address, with the port that the system has chosen.
+    pub(super) address: Listen,
+}
+
+/// A listening socket.
+enum ListeningSocket {
+    /// For TCP.
+    Tcp(std::net::TcpListener),
+    /// For Unix stream sockets.
+    Unix(SocketFile),
+}
+
+impl Listener {
+    /// Listens. It needs no runtime.
+    pub(super) fn bind(listen: &Listen) -> io::Result<Self> {
+        let tcp = |address: &SocketAddr| {
+            let socket = listen_on(*address)?;
+            Ok::<_, io::Error>((socket.local_addr()?, ListeningSocket::Tcp(socket)))
+        };
+        Ok(match listen {
+            Listen::Http(address) => {
+                let (address, socket) = tcp(address)?;
+                Self { socket, address: Listen::Http(address) }
+            }
+            Listen::Https(address) => {
+                let (address, socket) = tcp(address)?;
+                Self { socket, address: Listen::Https(address) }
+            }
+            Listen::Unix { path, mode } => {
+                let socket = SocketFile::bind(path, Type::STREAM, *mode, BACKLOG)?;
+                Self { socket: ListeningSocket::Unix(socket), address: listen.clone() }
+            }
+        })
+    }
+
+    /// Accepts connections and spawns a task for each, until the server stops.
+    pub(super) async fn accept(self, shared: Arc<Shared>, routes: Routes) {
+        if is_exposed(&self.address, &shared.config, &*shared.hooks) {
+            tracing::warn!(
+                "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
+                self.address
+            );
+        }
+        let tls = shared.config.tls.as_ref().filter(|_| self.address.is_tls());
+        let tls = tls.map(|tls| TlsAcceptor::from(tls.server_config()));
+        let listener = match Acceptor::watch(self.socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!("cannot watch the listening socket: {error}"),
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shared.stopping.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    backoff.pause = Duration::ZERO;
+                    serve(&shared, &routes, stream, address, tls.as_ref());
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => tokio::select! {
+                    () = shared.stopping.cancelled() => return,
+                    () = shared.timers.sleep(backoff.next(&error)) => {}
+                },
+            }
+        }
+    }
+}
+
+/// A listening socket that the runtime watches.
+enum Acceptor {
+    /// For TCP.
+    Tcp(TcpListener),
+    /// For Unix stream sockets. The file is removed with it.
+    Unix(UnixListener, #[allow(dead_code, reason = "its drop removes the file")] SocketFile),
+}
+
+/// An accepted connection.
+enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Acceptor {
+    /// Registers the socket with the current runtime.
+    fn watch(socket: ListeningSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListeningSocket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            ListeningSocket::Unix(file) => {
+                let socket = OwnedFd::from(file.socket.try_clone()?);
+                Self::Unix(UnixListener::from_std(socket.into())?, file)
+            }
+        })
+    }
+
+    /// Accepts one connection. A peer on a Unix socket has no address.
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                (Stream::Tcp(stream), Some(address))
+            }
+            Self::Unix(listener, _) => (Stream::Unix(listener.accept().await?.0), None),
+        })
+    }
+}
+
+/// Spawns the task of one connection.
+fn serve(
+    shared: &Arc<Shared>,
+    routes: &Routes,
+    stream: Stream,
+    address: Option<SocketAddr>,
+    tls: Option<&TlsAcceptor>,
+) {
+    // The limits count connections over a Unix socket as loopback connections.
+    let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical());
+    let permit = shared.limiter.acquire(ip, Instant::now());
+    let service = routes.service(permit.turned_away);
+    let connection = connection::Connection::new(Arc::clone(shared), service, address, permit);
+    let task = match stream {
+        Stream::Tcp(stream) => connection.run(stream, tls.cloned()),
+        Stream::Unix(stream) => connection.run_plain(stream),
+    };
+    shared.spawn(task, address);
+}
+
+/// Creates the listening socket for TCP.
+fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // `SO_REUSEADDR` allows a port that another server has just left. A port that another socket listens on stays
     // taken.
@@ -34,43 +172,6 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
-}
-
-/// Accepts connections and spawns a task for each, until the server stops.
-pub(super) async fn accept(shared: Arc<Shared>, routes: Routes, listener: std::net::TcpListener) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!("cannot watch the listening socket: {error}"),
-    };
-    if is_exposed(&shared.config, &*shared.hooks) {
-        tracing::warn!(
-            "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
-            shared.config.host
-        );
-    }
-    let tls = shared.config.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
-    let mut backoff = Backoff::default();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shared.stopping.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                backoff.pause = Duration::ZERO;
-                let permit = shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
-                let service = routes.service(permit.turned_away);
-                let connection = connection::Connection::new(Arc::clone(&shared), service, address, permit);
-                shared.spawn(connection.run(stream, tls.clone()), Some(address));
-            }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => tokio::select! {
-                () = shared.stopping.cancelled() => return,
-                () = shared.timers.sleep(backoff.next(&error)) => {}
-            },
-        }
-    }
 }
 
 /// The pause between failed attempts to accept.
@@ -102,8 +203,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Whether other machines can reach the server without authentication.
-pub(super) fn is_exposed(config: &Config, hooks: &dyn Hooks) -> bool {
-    let asks = hooks.authenticates() || config.tls.as_ref().is_some_and(Tls::asks_clients);
-    !config.host.is_loopback() && !asks
+/// Whether other machines can reach this listener without authentication.
+pub(super) fn is_exposed(listener: &Listen, config: &Config, hooks: &dyn Hooks) -> bool {
+    let certificates = listener.is_tls() && config.tls.as_ref().is_some_and(Tls::asks_clients);
+    !listener.is_local() && !hooks.authenticates() && !certificates
 }

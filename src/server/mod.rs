@@ -15,6 +15,7 @@ mod resolver;
 mod seqpacket;
 mod session_driver;
 mod shared;
+mod socket_file;
 mod throttle;
 mod time;
 mod ws;
@@ -35,7 +36,7 @@ pub use self::time::clock::Clock;
 use self::events::LoggingObserver;
 use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
-use self::listener::{accept, is_exposed, listen};
+use self::listener::{Listener, is_exposed};
 use self::seqpacket::{SeqpacketListener, SocketKind};
 use self::shared::Shared;
 use self::time::timers::Timers;
@@ -43,6 +44,7 @@ use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
 use crate::config::error::{ConfigError, Error};
+use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
 use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::End;
@@ -57,12 +59,10 @@ use crate::observe::request_counts::RequestCounts;
 pub struct Server {
     /// The state that all connections share.
     shared: Arc<Shared>,
-    /// The listening TCP socket.
-    listener: std::net::TcpListener,
-    /// The local sockets.
+    /// The listening sockets for HTTP and WebSocket.
+    listeners: Vec<Listener>,
+    /// The local sockets of devices.
     local: Vec<SeqpacketListener>,
-    /// The address that the server listens on.
-    address: SocketAddr,
 }
 
 /// A handle to a server that accepts connections. Clones refer to the same server.
@@ -72,40 +72,60 @@ pub struct Running {
     shared: Arc<Shared>,
     /// The HTTP routes, for connections in memory.
     routes: Routes,
-    /// The address that the server listens on.
-    address: SocketAddr,
+    /// The addresses that the server listens on.
+    addresses: Arc<[Listen]>,
 }
 
 impl Server {
     /// Checks the settings and listens. It needs no runtime.
     ///
     /// # Errors
-    /// [`Error::Config`] for invalid settings; [`Error::Bind`] and [`Error::BindLocal`] if the server cannot listen;
-    /// [`Error::Runtime`] if the system has no descriptor left for the timer.
+    /// [`Error::Config`] for invalid settings; [`Error::Bind`] if the server cannot listen; [`Error::Runtime`] if the
+    /// system has no descriptor left for the timer.
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
-        if is_exposed(&config, &*hooks) && !config.allow_unauthenticated {
+        let requested = config.listeners();
+        let setting = if config.listen.is_empty() { ("host", "host, port") } else { ("listen", "listen") };
+        let exposed = requested.iter().find(|listener| is_exposed(listener, &config, &*hooks));
+        if let Some(listener) = exposed.filter(|_| !config.allow_unauthenticated) {
+            let shown = if config.listen.is_empty() { config.host.to_string() } else { listener.to_string() };
             let what = format!(
-                "{} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
-                 allow_unauthenticated if that is meant",
-                config.host
+                "{shown} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
+                 allow_unauthenticated if that is meant"
             );
-            return Err(ConfigError::new("host", what).into());
+            return Err(ConfigError::new(setting.0, what).into());
         }
-        let requested = SocketAddr::new(config.host, config.port);
-        let bind_error = |source| Error::Bind { address: requested, source };
-        let listener = listen(requested).map_err(bind_error)?;
-        let address = listener.local_addr().map_err(bind_error)?;
-        let sockets = [(SocketKind::Devices, &config.device_socket), (SocketKind::Control, &config.control_socket)];
-        let sockets = sockets.into_iter().filter_map(|(kind, path)| Some((kind, path.as_deref()?)));
-        let local = sockets.map(|(kind, path)| SeqpacketListener::bind(kind, path)).collect::<Result<_, _>>()?;
+        let listeners = requested.iter().map(|listen| {
+            let address = listen.tcp().filter(|_| config.listen.is_empty());
+            let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
+            Listener::bind(listen).map_err(|source| Error::Bind { setting: setting.1, address: shown, source })
+        });
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        let sockets = [
+            ("device_socket", SocketKind::Devices, &config.device_socket),
+            ("control_socket", SocketKind::Control, &config.control_socket),
+        ];
+        let sockets = sockets.into_iter().filter_map(|(setting, kind, path)| Some((setting, kind, path.as_deref()?)));
+        let local = sockets.map(|(setting, kind, path)| {
+            let error = |source| Error::Bind { setting, address: path.display().to_string(), source };
+            SeqpacketListener::bind(kind, path).map_err(error)
+        });
+        let local = local.collect::<Result<_, _>>()?;
         let shared = share(config, hooks, observer)?;
-        Ok(Self { shared: Arc::new(shared), listener, local, address })
+        Ok(Self { shared: Arc::new(shared), listeners, local })
     }
 
-    /// The address that the server listens on.
+    /// The addresses that the server listens on, with the ports that the system has chosen, in the order of the setting.
+    pub fn addresses(&self) -> impl Iterator<Item = &Listen> {
+        self.listeners.iter().map(|listener| &listener.address)
+    }
+
+    /// The address of the first TCP listener.
+    ///
+    /// # Panics
+    /// If all listeners are Unix sockets.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_tcp(self.addresses())
     }
 
     /// Starts to accept connections, on the current tokio runtime.
@@ -113,22 +133,33 @@ impl Server {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
-        let Self { shared, listener, local, address } = self;
+        let Self { shared, listeners, local } = self;
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(fault_timer::release_when_due(Arc::clone(&shared)));
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let routes = Routes::default();
-        shared.tasks.spawn(accept(Arc::clone(&shared), routes.clone(), listener));
-        Running { shared, routes, address }
+        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+        for listener in listeners {
+            shared.tasks.spawn(listener.accept(Arc::clone(&shared), routes.clone()));
+        }
+        Running { shared, routes, addresses }
     }
 }
 
 impl Running {
-    /// The address that the server listens on.
+    /// The addresses that the server listens on, in the order of the setting.
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// The address of the first TCP listener.
+    ///
+    /// # Panics
+    /// If all listeners are Unix sockets.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_tcp(self.addresses.iter())
     }
 
     /// Serves one more connection, in memory: without TLS, and with the limits of a connection from loopback.
@@ -141,8 +172,8 @@ impl Running {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let permit = self.shared.limiter.acquire(address.ip(), Instant::now());
         let service = self.routes.service(permit.turned_away);
-        let connection = connection::Connection::new(Arc::clone(&self.shared), service, address, permit);
-        self.shared.spawn(connection.run_in_memory(stream), Some(address))
+        let connection = connection::Connection::new(Arc::clone(&self.shared), service, Some(address), permit);
+        self.shared.spawn(connection.run_plain(stream), Some(address))
     }
 
     /// The registered devices and their clients.
@@ -228,6 +259,12 @@ impl Running {
         self.shared.relay.abandon();
         in_time
     }
+}
+
+/// The address of the first TCP listener.
+#[allow(clippy::expect_used, reason = "documented as a panic; `addresses` is the function without one")]
+fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr {
+    addresses.find_map(Listen::tcp).expect("no listener uses TCP: see `addresses`")
 }
 
 /// Creates the state that all connections share.

@@ -3,19 +3,16 @@
 //!
 //! File permissions decide which processes may connect: the socket belongs to the server's user and group, mode 0770.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{SockRef, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
-use crate::config::error::Error;
 use crate::core::outbox::End;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
@@ -23,6 +20,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
 use crate::server::message_pump::{Incoming, MessagePump, MessageTransport};
 use crate::server::shared::Shared;
+use crate::server::socket_file::SocketFile;
 use crate::server::ws::open::BoxFuture;
 
 /// Mode of the socket file: owner and group may connect, as with the current operator (docs/protocol.md 5.1.1).
@@ -44,44 +42,22 @@ pub(super) enum SocketKind {
 pub(super) struct SeqpacketListener {
     /// The purpose of the socket.
     kind: SocketKind,
-    /// The path of the socket file.
-    path: PathBuf,
-    /// The listening socket.
-    socket: Socket,
-    /// Device and inode of the file. A file that has replaced it is left alone.
-    file: (u64, u64),
+    /// The listening socket and its file.
+    socket: SocketFile,
 }
 
 impl SeqpacketListener {
     /// Listens on `path`. The file of a server that is gone is replaced.
-    pub(super) fn bind(kind: SocketKind, path: &Path) -> Result<Self, Error> {
-        let error = |source| Error::BindLocal { path: path.to_owned(), source };
-        make_room(path).map_err(error)?;
-        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(error)?;
-        // The socket gets a temporary name until it has its mode and listens, so no client connects too early.
-        let unfinished = unfinished(path);
-        drop(fs::remove_file(&unfinished));
-        let made = (|| {
-            socket.bind(&SockAddr::unix(&unfinished)?)?;
-            fs::set_permissions(&unfinished, fs::Permissions::from_mode(MODE))?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            let file = fs::symlink_metadata(&unfinished)?;
-            fs::rename(&unfinished, path)?;
-            Ok((file.dev(), file.ino()))
-        })();
-        if made.is_err() {
-            drop(fs::remove_file(&unfinished));
-        }
-        Ok(Self { kind, path: path.to_owned(), socket, file: made.map_err(error)? })
+    pub(super) fn bind(kind: SocketKind, path: &Path) -> io::Result<Self> {
+        Ok(Self { kind, socket: SocketFile::bind(path, Type::SEQPACKET, MODE, BACKLOG)? })
     }
 
     /// Accepts connections until the server stops.
     pub(super) async fn accept(self, shared: Arc<Shared>) {
-        let listening = self.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
+        let listening = self.socket.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
         let mut listener = match listening {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!("cannot watch {}: {error}", self.path.display()),
+            Err(error) => return tracing::error!("cannot watch {}: {error}", self.socket.path.display()),
         };
         loop {
             let accepted = tokio::select! {
@@ -92,7 +68,7 @@ impl SeqpacketListener {
             match accepted {
                 Ok(socket) => serve(&shared, self.kind, socket),
                 Err(error) => {
-                    tracing::warn!("cannot accept on {}, trying again: {error}", self.path.display());
+                    tracing::warn!("cannot accept on {}, trying again: {error}", self.socket.path.display());
                     tokio::select! {
                         () = shared.stopping.cancelled() => return,
                         () = shared.timers.sleep(Duration::from_secs(1)) => {}
@@ -101,43 +77,6 @@ impl SeqpacketListener {
             }
         }
     }
-}
-
-impl Drop for SeqpacketListener {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if ours {
-            drop(fs::remove_file(&self.path));
-        }
-    }
-}
-
-/// Checks that `path` is free: no file is there but a socket on which no process listens.
-fn make_room(path: &Path) -> io::Result<()> {
-    let there = match fs::symlink_metadata(path) {
-        Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !there.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
-    }
-    let caller = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-    // Non-blocking: a server that is too busy to accept is alive as well.
-    caller.set_nonblocking(true)?;
-    match caller.connect(&SockAddr::unix(path)?) {
-        // The old server is gone. The later rename replaces its socket file.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        // Another process listens, whichever socket type it uses.
-        Ok(()) | Err(_) => Err(io::Error::from(io::ErrorKind::AddrInUse)),
-    }
-}
-
-/// The temporary name of a socket file.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
 }
 
 /// Serves one accepted connection in a task of its own.

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["access"],
     &["server::time"],
-    &["server::events", "server::catch_panic", "server::throttle"],
+    &["server::events", "server::catch_panic", "server::socket_file", "server::throttle"],
     &["server::shared", "server::fault_timer", "server::resolver"],
     &["server::session_driver"],
     &["server::ws", "server::message_pump"],

@@ -28,6 +28,7 @@ mod imports;
 mod inbound;
 mod journal;
 mod layers;
+mod listen;
 mod model;
 mod origin_policy;
 mod outbox;

@@ -207,7 +207,6 @@ def test_log_format_json() -> None:
 BAD = [
     (["--port", "70000"], "port: must be between 0 and 65535"),
     (["--port", "x"], "--port: 'x' makes no sense"),
-    (["--host", "192.0.2.1", "--allow-unauthenticated"], "host, port: cannot listen on 192.0.2.1"),
     (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines"),
     (["--allow-host", "http://lab"], "allowed_hosts: 'http://lab' is not a host name"),
     (["--allow-origin", "panel.lab"], "allowed_origins: 'panel.lab' is not an origin"),
@@ -220,7 +219,7 @@ BAD = [
     (["--ice-servers", "@/nowhere"], "ice-servers: cannot read /nowhere"),
     (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "tls: cannot read the certificate"),
     (["--tls-cert", "/nowhere"], "tls-key: is missing"),
-    (["--no-tls", "--tls-cert", "/nowhere"], "no-tls: contradicts"),
+    (["--no-tls", "--tls-cert", "/nowhere"], "tls-cert: contradicts no-tls"),
     (["--no-tls", "--state-dir", "/nowhere"], "state-dir: contradicts no-tls"),
     (["--state-dir", "/nowhere", "--tls-cert", "/nowhere", "--tls-key", "/x"], "state-dir: contradicts tls-cert and"),
     (["--print-ca", "--no-tls"], "print-ca: contradicts no-tls"),

@@ -75,7 +75,7 @@ def test_serve_sends_authority_and_prints_fingerprints(tmp_path: Path) -> None:
         authority = tmp_path / "state" / "authority.pem"
         assert verify_code(served.port, "-CAfile", str(authority), "-verify_hostname", socket.gethostname()) == 0
         lines = printed_lines(served)
-    assert list(lines) == ["people", "certificate", "authority"]
+    assert list(lines) == ["people", "listening", "certificate", "authority"]
     assert lines["certificate"] == f"SHA-256 {fingerprint(tmp_path / 'state' / 'server.pem')}"
     assert lines["authority"] == f"SHA-256 {fingerprint(authority)} in {authority}"
 
@@ -90,7 +90,7 @@ def test_fingerprint_of_given_certificate_is_printed(tmp_path: Path) -> None:
     assert lines["certificate"] == f"SHA-256 {fingerprint(certificate)}"
     assert "authority" not in lines
     with serve("--no-tls") as served:
-        assert list(printed_lines(served)) == ["people"]
+        assert list(printed_lines(served)) == ["people", "listening"]
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_failed_start_changes_no_file(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         failed = run("--state-dir", str(state), "--allow-host", "signal.lab", "--port", port)
-    assert failed.returncode == 2
+    assert failed.returncode == 1
     assert "Address already in use" in failed.stderr
     assert failed.stderr.count("\n") == 1
     assert contents(state) == before

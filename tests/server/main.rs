@@ -16,6 +16,7 @@ mod dial;
 mod handshake;
 mod hostile;
 mod keepalive;
+mod listeners;
 mod packets;
 mod pressure;
 mod raw_peer;

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from .._checks import check_integer, check_seconds, names
+from .._listen import Listener
 from .._tls import Tls
 from ..errors import ConfigError
 
@@ -191,6 +192,17 @@ class Strings(Kind):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(place, f"must be a list of strings, got {value!r}")
         return value
+
+
+class Listeners(Strings):
+    """A list of listeners, of which a flag has one."""
+
+    def __init__(self) -> None:
+        super().__init__(values="a list of `http://HOST:PORT`, `https://HOST:PORT` and `unix:PATH?mode=0660`")
+
+    def check(self, setting: str, value: Any) -> list[Any]:
+        """Returns the listeners as tuples."""
+        return [Listener.parse(setting, text, most=MAX_SOCKET_PATH) for text in names(setting, value)]
 
 
 class Json(Kind):

@@ -13,6 +13,7 @@ from .kinds import (
     Integer,
     Json,
     Kind,
+    Listeners,
     Path,
     Seconds,
     Strings,
@@ -42,6 +43,22 @@ SERVER = (
         "Port to listen on.",
         special=(("0", "the system chooses a free port, and `port` has its number"),),
         flag=Flag("port", "port to listen on; 0 is a free one", 8443),
+    ),
+    Setting(
+        "listen",
+        Listeners(),
+        (),
+        "All addresses to listen on, in the place of `host` and `port`. They share their devices and clients. `https` "
+        "needs a certificate. The file of a `unix` socket has the mode, 0660 by default, and its peers count as "
+        "peers of this machine.",
+        special=(("()", "`host` and `port` count"),),
+        on_command_line="It also replaces `--no-tls`.",
+        flag=Flag(
+            "listen",
+            "an address to listen on, in the place of --host, --port and --no-tls: http://HOST:PORT, "
+            "https://HOST:PORT or unix:PATH?mode=0660",
+            metavar="URL",
+        ),
     ),
     Setting(
         "no_tls",

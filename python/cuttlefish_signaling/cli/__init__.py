@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from .._settings import FLAGS
-from ..errors import SignalingError, StateDirError
+from ..errors import BindError, SignalingError, StateDirError
 from .flags import PROGRAM, parser
 from .serve import serve
 
@@ -16,11 +16,11 @@ __all__ = ["FLAGS", "main", "parser"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status.
 
-    0, or 1 where the state directory cannot be used, or 2 where a setting or the address cannot.
+    0, or 1 where the server cannot start (an address, the state directory), or 2 where a setting is wrong.
     """
     parsed = parser().parse_args(arguments)
     try:
         return serve(parsed)
     except SignalingError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, StateDirError) else 2
+        return 1 if isinstance(error, StateDirError | BindError) else 2

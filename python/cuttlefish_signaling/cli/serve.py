@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import json
 import os
 from collections.abc import Callable
@@ -12,11 +11,12 @@ from typing import Any
 from .. import IceServer, SignalingServer, TurnRest
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
-from ..errors import ConfigError
+from ..errors import BindError, ConfigError
 from .hooks import load_hooks
+from .listeners import is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
 from .process import raise_descriptor_limit, stop_signals
-from .sources import settings
+from .sources import Found, settings
 from .systemd import notify
 from .tls import authority_pem, certificate, fingerprints
 
@@ -27,18 +27,20 @@ DRAIN_TIMEOUT = 10.0
 def serve(arguments: argparse.Namespace) -> int:
     """Runs the server until SIGINT or SIGTERM. Returns the exit status; raises SignalingError."""
     found = settings(arguments, dict(os.environ))
+    listeners(found)
     with logging_to_stderr(found["log_level"], found["log_format"]) as logger, stop_signals() as wait_for_signal:
         if arguments.print_ca:
             print(authority_pem(found), end="", flush=True)
             return 0
         running, save_certificate = server(found)
         raise_descriptor_limit()
-        running.start()
+        try:
+            running.start()
+        except BindError as error:
+            raise BindError(error.errno, with_flags(error, found)) from None
         try:
             save_certificate()
-            people = f"\npeople: {running.url}/" if _wants_dashboard(found) else ""
-            shown = f"\n{fingerprints(running.tls)}" if running.tls else ""
-            print(f"devices: {running.device_url}\nclients: {running.client_url}{people}{shown}", flush=True)
+            print("\n".join(_addresses(running, found)), flush=True)
             notify("READY=1")
             wait_for_signal()
             logger.info("stopping")
@@ -48,7 +50,18 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def server(found: dict[str, Any]) -> tuple[SignalingServer, Callable[[], None]]:
+def _addresses(running: SignalingServer, found: Found) -> list[str]:
+    """Returns the lines that tell where the server is reached."""
+    lines = []
+    if any(listener.scheme != "unix" for listener in listeners(found)):
+        lines += [f"devices: {running.device_url}", f"clients: {running.client_url}"]
+        if _wants_dashboard(found):
+            lines.append(f"people: {running.url}/")
+    lines += [f"listening: {url}" for url in running.urls]
+    return lines + ([fingerprints(running.tls)] if running.tls else [])
+
+
+def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
     """Returns the server of these settings, and a function that writes and logs a new certificate after its start.
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
@@ -63,6 +76,7 @@ def server(found: dict[str, Any]) -> tuple[SignalingServer, Callable[[], None]]:
     running = SignalingServer(
         **{
             **_same(found),
+            **keywords(found),
             **hooks,
             "tls": tls,
             "dashboard": _wants_dashboard(found),
@@ -74,7 +88,7 @@ def server(found: dict[str, Any]) -> tuple[SignalingServer, Callable[[], None]]:
     return running, save_certificate
 
 
-def _same(found: dict[str, Any]) -> dict[str, Any]:
+def _same(found: Found) -> dict[str, Any]:
     """Returns the keyword arguments that are the values of flags."""
     same = {}
     for row in KEYWORDS:
@@ -85,16 +99,13 @@ def _same(found: dict[str, Any]) -> dict[str, Any]:
     return same
 
 
-def _wants_dashboard(found: dict[str, Any]) -> bool:
+def _wants_dashboard(found: Found) -> bool:
     if found["dashboard"] != "auto":
         return bool(found["dashboard"] == "on")
-    try:
-        return ipaddress.ip_address(found["host"]).is_loopback
-    except ValueError:
-        return bool(found["host"] == "localhost")
+    return is_reached_from_here_only(found)
 
 
-def _ice_servers(found: dict[str, Any]) -> Any:
+def _ice_servers(found: Found) -> Any:
     stun, turn, secret, given = found["stun"] or [], found["turn"] or [], found["turn_secret"], found["ice_servers"]
     if turn or secret:
         if not (turn and secret):

@@ -14,23 +14,36 @@ from .._settings import ENVIRONMENT, FLAGS, GROUPS, Flag
 from ..errors import ConfigError
 
 
-def settings(arguments: argparse.Namespace, environment: dict[str, str]) -> dict[str, Any]:
+class Found(dict[str, Any]):
+    """The settings by their keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[str, str] = {}
+        """The flag, variable or place in a file of each setting that was given; defaults are missing."""
+
+    def origin(self, key: str) -> str:
+        """The flag, variable or place in a file that has a setting; the flag for a default."""
+        return self.origins.get(key) or f"--{key.replace('_', '-')}"
+
+
+def settings(arguments: argparse.Namespace, environment: dict[str, str]) -> Found:
     """Returns the settings by their keys. Raises ConfigError, which names the flag, variable or file."""
     path = arguments.config or environment.get(f"{ENVIRONMENT}CONFIG")
     file = _read_file(path) if path else {}
     tables = {name: file.pop(name, {}) for name in GROUPS}
-    found: dict[str, Any] = {
-        "limits": Limits(**_from_table("limits", tables["limits"])),
-        "keepalive": Keepalive(**_from_table("keepalive", tables["keepalive"])),
-    }
+    found = Found()
+    found["limits"] = Limits(**_from_table("limits", tables["limits"]))
+    found["keepalive"] = Keepalive(**_from_table("keepalive", tables["keepalive"]))
     for flag in FLAGS:
         from_file = file.pop(flag.key, None)
         if (given := getattr(arguments, flag.key)) is not None:
-            found[flag.key] = given
+            found[flag.key], found.origins[flag.key] = given, f"--{flag.name}"
         elif (text := environment.get(flag.variable)) is not None:
-            found[flag.key] = _from_environment(flag, text)
+            found[flag.key], found.origins[flag.key] = _from_environment(flag, text), flag.variable
         elif from_file is not None:
-            found[flag.key] = flag.kind.read(f"{path}: {flag.key}", from_file)
+            place = f"{path}: {flag.key}"
+            found[flag.key], found.origins[flag.key] = flag.kind.read(place, from_file), place
         else:
             found[flag.key] = flag.default
     if file:

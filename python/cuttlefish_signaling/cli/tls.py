@@ -6,26 +6,26 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from .. import _native
 from .._checks import names as checked_names
 from .._tls import DEFAULT_NAMES, Tls, authority_kept_in, prepare
 from ..errors import ConfigError, StateDirError
+from .listeners import hosts_for_tls, listeners
+from .sources import Found
 
-EVERY_ADDRESS = ("0.0.0.0", "::")
 
-
-def certificate(found: dict[str, Any]) -> tuple[Tls | None, Callable[[], None]]:
+def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
     """Returns the certificate of these settings, and a function that writes and logs its new files.
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
-    if found["no_tls"]:
+    if not any(one.is_tls for one in listeners(found)):
+        why = "listen: no URL in it is https" if found["listen"] else "no-tls"
         if found["tls_cert"] or found["tls_key"]:
-            raise ConfigError("no-tls", "contradicts tls-cert and tls-key")
+            raise ConfigError("tls-cert", f"contradicts {why}")
         if found["state_dir"]:
-            raise ConfigError("state-dir", "contradicts no-tls: there is no certificate to keep")
+            raise ConfigError("state-dir", f"contradicts {why}: there is no certificate to keep")
         return None, _nothing
     chain, key = found["tls_cert"], found["tls_key"]
     if chain and key:
@@ -47,10 +47,11 @@ def certificate(found: dict[str, Any]) -> tuple[Tls | None, Callable[[], None]]:
     return tls, lambda: _save_or_warn(tls, save)
 
 
-def authority_pem(found: dict[str, Any]) -> str:
+def authority_pem(found: Found) -> str:
     """Returns the output of `--print-ca`. Raises ConfigError, or StateDirError where the state directory fails."""
-    if found["no_tls"]:
-        raise ConfigError("print-ca", "contradicts no-tls: there is no certificate")
+    if not any(one.is_tls for one in listeners(found)):
+        why = "listen: no URL in it is https" if found["listen"] else "no-tls: there is no certificate"
+        raise ConfigError("print-ca", f"contradicts {why}")
     if found["tls_cert"] or found["tls_key"]:
         raise ConfigError(
             "print-ca", "contradicts tls-cert and tls-key: the authority is the one that has signed there"
@@ -80,10 +81,10 @@ def default_directory(environment: Mapping[str, str]) -> str:
     return path
 
 
-def _names(found: dict[str, Any]) -> list[str]:
+def _names(found: Found) -> list[str]:
     """Returns the names of a certificate that is made here: of this machine, and of `--allow-host`."""
-    host = found["host"].partition("%")[0]  # A certificate has addresses without the interface.
-    implied = [name for name in (host, socket.gethostname()) if name not in EVERY_ADDRESS]
+    hosts = [host.partition("%")[0] for host in hosts_for_tls(found)]  # A certificate has no interface in addresses.
+    implied = [*hosts, socket.gethostname()]
     names = [*DEFAULT_NAMES, *filter(_native.Tls.is_name, implied)]
     for name in checked_names("allowed_hosts", found["allow_host"] or ()):
         if name == "*":

@@ -25,6 +25,8 @@ def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> t
     """The WebSocket URL of an endpoint, and the TLS context for it."""
     if not isinstance(server, str):
         url = server.device_url if path == "/register_device" else server.client_url
+        if not url.startswith("wss:"):
+            return url, None  # The certificate is that of another listener.
         own = server.tls.client_context() if tls is None and server.tls is not None else None
         return url, tls or own or getattr(server, "ssl_context", None)
     scheme, separator, rest = server.partition("://")

@@ -38,7 +38,7 @@ impl Caller {
     ) -> Self {
         let mut peer = Peer::anonymous(role);
         if let Some(connect_info) = connect_info {
-            peer.address = Some(connect_info.address);
+            peer.address = connect_info.address;
             peer.certificate.clone_from(&connect_info.certificate);
         }
         Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }

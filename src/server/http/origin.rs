@@ -9,6 +9,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use super::respond::error;
 use crate::access::origin_policy::{Facts, Foreign};
 use crate::observe::incidents::Incident;
+use crate::server::catch_panic::peer_name;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
@@ -30,7 +31,10 @@ pub(super) fn refusal<B>(shared: &Shared, request: &Request<B>, connect_info: &C
         }
     };
     shared.incidents.count(Incident::Foreign);
-    tracing::info!("refused a request of {}: {reason:?}; if it is welcome, see {hint}", connect_info.address);
+    tracing::info!(
+        "refused a request of {}: {reason:?}; if it is welcome, see {hint}",
+        peer_name(connect_info.address)
+    );
     Some(error(status, &reason))
 }
 

@@ -1,10 +1,10 @@
-//! The byte streams that a WebSocket runs on: TCP, TLS over TCP, and a pipe in memory for tests.
+//! The byte streams that a WebSocket runs on: TCP, TLS over TCP, Unix sockets, and a pipe in memory for tests.
 
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// A byte stream below a WebSocket.
@@ -33,6 +33,13 @@ impl Transport for TlsStream<TcpStream> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }
+}
+
+impl Transport for UnixStream {
+    const SENDS_CLOSE_NOTIFY: bool = false;
+
+    /// A Unix socket has no RST. The kernel reports a close with unread data as a reset by itself.
+    fn reset_on_close(&self) {}
 }
 
 impl Transport for DuplexStream {
