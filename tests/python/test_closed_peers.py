@@ -200,6 +200,22 @@ def test_reply_that_never_ends_hides_no_close(kind: Any, stuck: StuckServer) -> 
     asyncio.run(main())
 
 
+@kinds
+def test_send_raises_error_of_server_before_it_is_read(kind: Any, stuck: StuckServer) -> None:
+    async def main() -> None:
+        peer = kind(stuck.url)
+        await call(peer.start)
+        stuck.send(0x81, b'{"error":"because"}')
+        stuck.close()
+        await until(lambda: not peer.is_open)
+        with pytest.raises(PeerClosedError, match="the server's last error: 'because'") as closed:
+            await call(peer.send, 1, *arguments_of(peer))
+        assert closed.value.error == "because"
+        await call(peer.close)
+
+    asyncio.run(main())
+
+
 def test_iteration_raises_unusual_close(stuck: StuckServer) -> None:
     with FakeClient(stuck.url) as client:
         stuck.close()
@@ -243,7 +259,7 @@ def test_reconnecting_device_says_last_close(server: SignalingServer, profile: A
         device.send_raw(b"\x00")
         assert device.wait_closed() == 1003
         how = r"the connection was closed \[1003\] 'Received a binary message'"
-        with pytest.raises(PeerClosedError, match=f"is not connected: {how}") as closed:
+        with pytest.raises(PeerClosedError, match=f"cannot send: {how}") as closed:
             device.send(1, 1)
         assert (closed.value.code, closed.value.reason) == (1003, "Received a binary message")
         for wait in (device.recv, lambda timeout: device.wait_reconnected(1, timeout)):

@@ -111,7 +111,7 @@ def test_media_survives_restart_and_reused_client_id_gets_none() -> None:
 def test_wait_for_media_raises_close_of_signaling() -> None:
     async def main() -> None:
         async with SignalingServer() as server, AsyncFakeDevice(server) as device:
-            starting = asyncio.ensure_future(WebRtcClient(server, timeout=50).start())
+            starting = asyncio.ensure_future(WebRtcClient(server, timeout=600).start())
             await device.recv(type="request-offer")
             await device.close()
             with pytest.raises(PeerClosedError, match=r"cannot connect media: .*\[1000\]") as closed:

@@ -16,7 +16,14 @@ from websockets.protocol import State
 
 from .._checks import check_seconds
 from .._filters import check_type as check_payload_type
-from ..errors import DeviceLostError, NotRunningError, PeerClosedError, PeerRefusedError, SignalingError
+from ..errors import (
+    DeviceLostError,
+    NotRunningError,
+    PeerClosedError,
+    PeerRefusedError,
+    SignalingError,
+    WaitTimeoutError,
+)
 from ._connection import CLOSE_TIMEOUT, ORDINARY, end_of, how_ended, keep_alive, open_connection, reset
 from ._endpoint import Endpoint, endpoint
 from ._inbox import Inbox, parse_message
@@ -365,11 +372,15 @@ class AsyncPeer(ScriptedPeer):
         Waits while the server does not read (backpressure). Raises PeerClosedError, also if the connection is closed
         meanwhile.
         """
-        connection = self._connection()
-        with suppress(ConnectionClosed):
-            await connection.send(data)
-            if connection.state is State.OPEN:
-                return
+        connection = self._socket
+        if connection is not None:
+            with suppress(ConnectionClosed):
+                await connection.send(data)
+                if connection.state is State.OPEN:
+                    return
+            # The error that the server sent before the close frame may be unread yet.
+            with suppress(WaitTimeoutError):
+                await self._wait_until(lambda: connection not in self._connections or None, CLOSE_TIMEOUT, lambda: "")
         raise self._closed("cannot send")
 
     async def _send_message(self, **message: Any) -> None:
