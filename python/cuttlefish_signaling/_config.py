@@ -97,7 +97,7 @@ class IceSource:
 def ice_json(servers: Any) -> str:
     """Returns the JSON of a list of `IceServer`s or dictionaries. Raises ConfigError, which names the entry."""
     if isinstance(servers, str | bytes | dict | IceServer) or not isinstance(servers, Iterable):
-        raise ConfigError("ice_servers", f"expected a list of IceServer, got {servers!r}")
+        raise ConfigError("ice_servers", f"expected a list of IceServer, got a value of type {type(servers).__name__}")
     entries = [entry._json() if isinstance(entry, IceServer) else entry for entry in servers]
     try:
         text = json.dumps(entries, allow_nan=False)

@@ -58,8 +58,8 @@ class Peer:
     path: str
     """The path of its request, as routes match it: `%3A` and other characters that a path may contain are decoded,
     `%2F` stays."""
-    query_string: str
-    """The query of its request, without `?`."""
+    query_string: str = field(repr=False)
+    """The query of its request, without `?`. `repr` leaves it out, since it may have a token."""
     headers: Headers
     """The headers of its request."""
     certificate: str | None

@@ -10,7 +10,7 @@ pub use crate::protocol::Role;
 use crate::protocol::{DeviceId, MAX_DEVICE_MESSAGE};
 
 /// HTTP request that started a connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Request {
     /// Path, as received.
     pub path: String,
@@ -18,6 +18,13 @@ pub struct Request {
     pub query: String,
     /// Header names in lower case with their values, in order. Bytes that are not UTF-8 are replaced.
     pub headers: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Request {
+    /// Leaves out the query and the values of headers, since both may have tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Facts about one peer.

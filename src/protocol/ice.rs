@@ -36,9 +36,16 @@ impl IceError {
 }
 
 /// List of ICE servers, rendered once as a `config` message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IceServers {
     config: Text,
+}
+
+impl std::fmt::Debug for IceServers {
+    /// Leaves out the servers, since they have credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceServers").finish_non_exhaustive()
+    }
 }
 
 impl Default for IceServers {
@@ -170,7 +177,9 @@ fn scheme_of(url: &str) -> &str {
 
 fn check_url(url: &str) -> Result<(), String> {
     let fail = |what: &str| {
-        Err(format!("{what} in {url:?}; expected stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp]"))
+        // Credentials do not belong into a URL, and an error must not show them.
+        let shown = url.rsplit_once('@').map_or_else(|| format!("{url:?}"), |(_, host)| format!("…@{host}"));
+        Err(format!("{what} in {shown}; expected stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp]"))
     };
     let Some((scheme, rest)) = url.split_once(':') else { return fail("no scheme") };
     let relay = match scheme {

@@ -40,7 +40,7 @@ from cuttlefish_signaling import (
         ({"tls": "cert.pem"}, "tls", "must be a Tls or None"),
         ({"filter_device_info": 5}, "filter_device_info", "must be callable, got 5"),
         ({"authorize": "me"}, "authorize", "must be callable"),
-        ({"ice_servers": 5}, "ice_servers", "expected a list of IceServer, got 5"),
+        ({"ice_servers": 5}, "ice_servers", "expected a list of IceServer, got a value of type int"),
         ({"ice_servers": "stun:x"}, "ice_servers", "expected a list"),
         ({"ice_servers": IceServer("stun:x")}, "ice_servers", "expected a list"),
         ({"ice_servers": [IceServer("ftp:x")]}, "ice_servers[0].urls[0]", 'unknown ICE scheme in "ftp:x"'),

@@ -205,8 +205,18 @@ class Listeners(Strings):
         return [Listener.parse(setting, text, most=MAX_SOCKET_PATH) for text in names(setting, value)]
 
 
-class Json(Kind):
-    """JSON text. A TOML file may have the list itself."""
+class Secret(Kind):
+    """A text that errors do not show."""
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the text."""
+        if not isinstance(value, str):
+            raise ConfigError(place, f"must be a text, got a value of type {type(value).__name__}")
+        return value
+
+
+class Json(Secret):
+    """JSON text, which may have credentials. A TOML file may have the list itself."""
 
     def read(self, place: str, value: Any) -> Any:
         """Returns the text."""

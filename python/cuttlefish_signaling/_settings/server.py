@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._limits import Keepalive, Limits
+from .ice import ICE, TEXT
 from .kinds import (
     MAX_SOCKET_PATH,
     Address,
@@ -11,8 +12,6 @@ from .kinds import (
     Group,
     Hook,
     Integer,
-    Json,
-    Kind,
     Listeners,
     Path,
     Seconds,
@@ -21,7 +20,6 @@ from .kinds import (
 )
 from .row import Flag, Setting
 
-TEXT = Kind("str | None", "a text, or None")
 STATE_DIR = (
     "the first of `$STATE_DIRECTORY`, which systemd sets, `$XDG_STATE_HOME/cuttlefish-signaling` and "
     "`~/.local/state/cuttlefish-signaling`"
@@ -123,56 +121,7 @@ SERVER = (
         special=(("None", "no such socket"),),
         flag=Flag("control-socket", "a local socket on which devices are announced", metavar="PATH"),
     ),
-    Setting(
-        "stun",
-        Strings("list[str]", "a list of `stun:` and `stuns:` URLs"),
-        (),
-        "STUN servers in `config`.",
-        group="serve",
-        flag=Flag("stun", "a STUN server for peers", metavar="URL"),
-    ),
-    Setting(
-        "turn",
-        Strings("list[str]", "a list of `turn:` and `turns:` URLs"),
-        (),
-        "URLs of the TURN server in `config`. They need `turn_secret`.",
-        group="serve",
-        flag=Flag("turn", "a URL of the TURN server for peers; needs --turn-secret", metavar="URL"),
-    ),
-    Setting(
-        "turn_secret",
-        TEXT,
-        None,
-        "The secret that the TURN server and this server share (coturn: `static-auth-secret`). Credentials are made "
-        "from it for each peer.",
-        group="serve",
-        flag=Flag(
-            "turn-secret", "the secret shared with the TURN server (coturn: static-auth-secret)", metavar="SECRET"
-        ),
-    ),
-    Setting(
-        "turn_ttl",
-        Seconds(),
-        3600.0,
-        "Time for which TURN credentials are valid. Devices get new ones after half of it.",
-        group="serve",
-        flag=Flag("turn-ttl", "seconds for which TURN credentials are valid", 3600.0, "SECONDS"),
-    ),
-    Setting(
-        "ice_servers",
-        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, or a function"),
-        (),
-        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a function that "
-        "is called with an `IceContext` for each peer.",
-        "By default no peer contacts a public STUN server.",
-        on_command_line="JSON, or `@` and the name of a file with JSON.",
-        flag=Flag(
-            "ice-servers",
-            "ICE servers as a JSON list of RTCIceServer",
-            metavar="JSON|@FILE",
-            kind=Json("str", "a JSON list of RTCIceServer, or `@FILE`"),
-        ),
-    ),
+    *ICE,
     Setting(
         "filter_device_info",
         Hook("FilterDeviceInfo | None"),
@@ -274,6 +223,18 @@ SERVER = (
         "`ice_servers`. Without `:OBJECT` it is the file or the module.",
         group="serve",
         flag=Flag("hooks", "hooks, from a Python file or module", metavar="FILE_OR_MODULE:OBJECT"),
+    ),
+    Setting(
+        "token_file",
+        TEXT,
+        None,
+        "File of tokens, as an `authorize` hook. Each line has a token, its identity, and patterns of the device ids "
+        "that it may use; the last two may be missing.",
+        special=(("None", "no token is asked for"),),
+        group="serve",
+        flag=Flag(
+            "token-file", "tokens that peers need: lines of TOKEN [IDENTITY [DEVICE_PATTERN ...]]", metavar="FILE"
+        ),
     ),
     Setting(
         "hook_timeout",

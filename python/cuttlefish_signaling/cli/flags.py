@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -20,7 +20,7 @@ examples:
       the authority of that certificate, for browsers and other clients that verify it
   cuttlefish-signaling serve --host 0.0.0.0 --allow-host signal.lab --hooks farm.py:hooks --stun stun:stun.lab:3478
   cuttlefish-signaling serve --no-tls --port 8080 --device-wait-timeout 30
-  cuttlefish-signaling serve --turn turn:turn.lab:3478 --turn-secret "$SECRET"
+  cuttlefish-signaling serve --turn turn:turn.lab:3478 --turn-secret-file turn.secret --token-file tokens
   cuttlefish-signaling serve --hooks farm.py:hooks --log-format json
 
 --hooks names an object with any of authorize, filter_device_info and ice_servers, as functions or methods, def or
@@ -30,6 +30,16 @@ async def. A FILE.toml for --config has the names of the flags with underscores,
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit status 2."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parses all arguments. An error names unknown flags without their values, which may be secrets."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(flags) or 'a value without a flag'}")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and exits."""
@@ -47,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
         description="Runs the server until SIGINT or SIGTERM. Then it closes its connections and exits with status 0.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # The error of an ambiguous flag would quote its value, and a new flag would change the meaning of a short one.
+        allow_abbrev=False,
     )
     serve.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
     serve.add_argument(

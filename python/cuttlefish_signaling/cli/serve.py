@@ -16,6 +16,7 @@ from .hooks import load_hooks
 from .listeners import is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
 from .process import raise_descriptor_limit, stop_signals
+from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify
 from .tls import authority_pem, certificate, fingerprints
@@ -29,6 +30,7 @@ def serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
     listeners(found)
     with logging_to_stderr(found["log_level"], found["log_format"]) as logger, stop_signals() as wait_for_signal:
+        hide_arguments([arguments.turn_secret, arguments.ice_servers])
         if arguments.print_ca:
             print(authority_pem(found), end="", flush=True)
             return 0
@@ -71,6 +73,10 @@ def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
         hooks["ice_servers"] = _ice_servers(found)
     elif given := [key.replace("_", "-") for key in ("stun", "turn", "ice_servers") if found[key]]:
         raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
+    if found["token_file"]:
+        if hooks.get("authorize") is not None:
+            raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts token-file")
+        hooks["authorize"] = read_tokens("token-file", found["token_file"])
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certificate(found)
     running = SignalingServer(
@@ -105,8 +111,18 @@ def _wants_dashboard(found: Found) -> bool:
     return is_reached_from_here_only(found)
 
 
+def _turn_secret(found: Found) -> str | None:
+    secret: str | None = found["turn_secret"]
+    if not found["turn_secret_file"]:
+        return secret
+    if secret is not None:
+        raise ConfigError("turn-secret-file", "contradicts turn-secret: give one of them")
+    return read_secret("turn-secret-file", found["turn_secret_file"])
+
+
 def _ice_servers(found: Found) -> Any:
-    stun, turn, secret, given = found["stun"] or [], found["turn"] or [], found["turn_secret"], found["ice_servers"]
+    stun, turn, given = found["stun"] or [], found["turn"] or [], found["ice_servers"]
+    secret = _turn_secret(found)
     if turn or secret:
         if not (turn and secret):
             missing, there = ("turn", "turn-secret") if secret else ("turn-secret", "turn")

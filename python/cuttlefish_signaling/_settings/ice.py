@@ -1,0 +1,72 @@
+"""The rows of ICE servers."""
+
+from __future__ import annotations
+
+from .kinds import Json, Kind, Seconds, Secret, Strings
+from .row import Flag, Setting
+
+TEXT = Kind("str | None", "a text, or None")
+
+ICE = (
+    Setting(
+        "stun",
+        Strings("list[str]", "a list of `stun:` and `stuns:` URLs"),
+        (),
+        "STUN servers in `config`.",
+        group="serve",
+        flag=Flag("stun", "a STUN server for peers", metavar="URL"),
+    ),
+    Setting(
+        "turn",
+        Strings("list[str]", "a list of `turn:` and `turns:` URLs"),
+        (),
+        "URLs of the TURN server in `config`. They need `turn_secret`.",
+        group="serve",
+        flag=Flag("turn", "a URL of the TURN server for peers; needs --turn-secret", metavar="URL"),
+    ),
+    Setting(
+        "turn_secret",
+        Secret("str | None", "a text, or None"),
+        None,
+        "The secret that the TURN server and this server share (coturn: `static-auth-secret`). Credentials are made "
+        "from it for each peer.",
+        group="serve",
+        flag=Flag(
+            "turn-secret",
+            "the secret shared with the TURN server (coturn: static-auth-secret); better in a file",
+            metavar="SECRET",
+        ),
+    ),
+    Setting(
+        "turn_secret_file",
+        TEXT,
+        None,
+        "File with one line, the `turn_secret`.",
+        "Every user of the machine can list the arguments of a process until the process has overwritten them.",
+        group="serve",
+        flag=Flag("turn-secret-file", "file with that secret", metavar="FILE"),
+    ),
+    Setting(
+        "turn_ttl",
+        Seconds(),
+        3600.0,
+        "Time for which TURN credentials are valid. Devices get new ones after half of it.",
+        group="serve",
+        flag=Flag("turn-ttl", "seconds for which TURN credentials are valid", 3600.0, "SECONDS"),
+    ),
+    Setting(
+        "ice_servers",
+        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, or a function"),
+        (),
+        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a function that "
+        "is called with an `IceContext` for each peer.",
+        "By default no peer contacts a public STUN server.",
+        on_command_line="JSON, or `@` and the name of a file with JSON.",
+        flag=Flag(
+            "ice-servers",
+            "ICE servers as a JSON list of RTCIceServer",
+            metavar="JSON|@FILE",
+            kind=Json("str", "a JSON list of RTCIceServer, or `@FILE`"),
+        ),
+    ),
+)
