@@ -35,9 +35,9 @@ fn core(round_trips: usize) {
     let (mut device, mut client) = (harness.device("cvd-1"), harness.client("cvd-1"));
     let (there, back) = (client_forward(&payload(PAYLOAD)), device_forward(&payload(PAYLOAD)));
     for _ in 0..round_trips {
-        harness.says(&mut client, &there);
+        client.says(&there);
         assert!(device.hears().is_some());
-        harness.says(&mut device, &back);
+        device.says(&back);
         assert!(client.hears().is_some());
     }
 }

@@ -34,7 +34,7 @@
 //! 3. `src/core/hub.rs` ([`hub`]): the registry of devices and connections.
 //! 4. `src/core/relay.rs` ([`relay`]): the path of a forward, with ledger, journal and faults.
 //! 5. `src/core/outbox/mod.rs` ([`outbox`]): the bounded queue of one peer.
-//! 6. `src/server/ws/pump/mod.rs`: the task that serves one WebSocket.
+//! 6. `src/core/driver/mod.rs` ([`driver`]): one connection, from its first input to its end.
 //!
 //! # Example
 //!

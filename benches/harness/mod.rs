@@ -7,12 +7,14 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Instant;
 
 use cuttlefish_signaling::Config;
+use cuttlefish_signaling::driver::{Driver, Edge, Output};
 use cuttlefish_signaling::hub::Hub;
-use cuttlefish_signaling::outbox::{Outbox, Outgoing};
+use cuttlefish_signaling::outbox::Outbox;
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{IceServers, Text};
+use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
-use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Session, Step};
+use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Session};
 
 pub struct Harness {
     pub hub: Arc<Hub>,
@@ -20,10 +22,31 @@ pub struct Harness {
     now: Instant,
 }
 
-/// A session and its outbox.
-pub struct Party<S> {
-    pub session: S,
-    pub outbox: Arc<Outbox>,
+/// A connection: its driver, which the harness serves as a transport does.
+pub struct Party<S: Session> {
+    driver: Driver<S>,
+    edge: InstantEdge,
+}
+
+/// Answers all questions at once, at a time that stands still.
+struct InstantEdge(Instant);
+
+impl Edge for InstantEdge {
+    fn now(&mut self) -> Instant {
+        self.0
+    }
+
+    fn ask(&mut self, question: Question) -> Option<Answer> {
+        Some(match question {
+            Question::Config { .. } => Answer::Config(IceServers::default().config(), None),
+            Question::DeviceInfo(device) => Answer::DeviceInfo(device.info.clone()),
+            Question::Alive(holder) => Answer::Alive { holder, alive: true },
+        })
+    }
+
+    fn count_error(&mut self, _: Option<&Refusal>) -> Option<Refusal> {
+        None
+    }
 }
 
 impl Harness {
@@ -45,47 +68,49 @@ impl Harness {
         }
     }
 
+    fn party<S: Session>(&self, session: S) -> Party<S> {
+        Party { driver: Driver::new(session, true, self.now), edge: InstantEdge(self.now) }
+    }
+
     /// Creates a device that has registered.
     pub fn device(&self, id: &str) -> Party<DeviceSession> {
-        let context = self.context(Role::Device);
-        let outbox = Arc::clone(&context.outbox);
-        let mut party = Party { session: DeviceSession::new(context, self.now), outbox };
-        self.says(&mut party, &format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{}}}}"#));
+        let mut party = self.party(DeviceSession::new(self.context(Role::Device), self.now));
+        party.says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{}}}}"#));
         assert!(party.hears().is_some(), "a config");
         party
     }
 
     /// Creates a client that has got its device info.
     pub fn client(&self, id: &str) -> Party<ClientSession> {
-        let context = self.context(Role::Client);
-        let outbox = Arc::clone(&context.outbox);
-        let mut party = Party { session: ClientSession::new(context, self.now), outbox };
-        self.says(&mut party, &format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#));
+        let mut party = self.party(ClientSession::new(self.context(Role::Client), self.now));
+        party.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#));
         assert!(party.hears().is_some() && party.hears().is_some(), "a config and a device info");
         party
     }
-
-    /// Passes a text to a session, and answers its questions.
-    pub fn says<S: Session>(&self, party: &mut Party<S>, text: &str) {
-        let mut step = party.session.on_text(text, self.now);
-        while let Step::Ask(question) = step {
-            let answer = match question {
-                Question::Config { .. } => Answer::Config(IceServers::default().config(), None),
-                Question::DeviceInfo(device) => Answer::DeviceInfo(device.info.clone()),
-                Question::Alive(holder) => Answer::Alive { holder, alive: true },
-            };
-            step = party.session.on_answer(answer, self.now);
-        }
-    }
 }
 
-impl<S> Party<S> {
-    /// Takes the next message from the outbox.
-    pub fn hears(&self) -> Option<Text> {
-        match self.outbox.poll_next(&TaskContext::from_waker(Waker::noop()), true) {
-            Poll::Ready(Outgoing::Message { text, .. }) => Some(text),
+impl<S: Session> Party<S> {
+    /// Handles a text of the peer.
+    pub fn says(&mut self, text: &str) {
+        assert!(self.driver.wants_read());
+        self.driver.handle_input(self.edge.0);
+        self.driver.handle_text(text, &mut self.edge);
+    }
+
+    /// Takes the next message to the peer.
+    pub fn hears(&mut self) -> Option<Text> {
+        let cx = TaskContext::from_waker(Waker::noop());
+        match self.driver.poll_output(&cx, true, &mut self.edge) {
+            Poll::Ready(Output::Text(text)) => {
+                self.driver.on_flushed();
+                Some(text)
+            }
             _ => None,
         }
+    }
+
+    pub fn outbox(&self) -> &Outbox {
+        self.driver.outbox()
     }
 }
 

@@ -315,6 +315,13 @@ impl Config {
             max_devices: self.limits.max_devices,
             max_device_id: self.limits.max_device_id,
             max_clients_per_device: self.limits.max_clients_per_device,
+            write_timeout: self.limits.write_timeout,
+            close_timeout: self.limits.close_timeout,
+            goodbye_timeout: self.limits.goodbye_timeout,
+            ping_interval: self.keepalive.interval,
+            pong_timeout: self.keepalive.timeout,
+            max_held_messages: self.limits.outbox_messages,
+            max_held_bytes: self.limits.outbox_bytes,
         }
     }
 

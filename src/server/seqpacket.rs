@@ -94,17 +94,14 @@ fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
         peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);
     }
     let context = shared.context(peer);
-    let transport = PacketTransport::new(Arc::clone(shared), socket);
+    let transport = PacketTransport::new(socket, shared.config.limits.max_message_size);
     let (now, ours) = (shared.clock.now(), Arc::clone(shared));
     let pump: BoxFuture = match kind {
         SocketKind::Devices => {
-            let session = DeviceSession::over_packets(context.clone(), now);
-            Box::pin(MessagePump::new(ours, &context, session, Step::Done, transport))
+            let session = DeviceSession::over_packets(context, now);
+            Box::pin(MessagePump::new(ours, session, Step::Done, transport))
         }
-        SocketKind::Control => {
-            let session = ControlSession::new(context.clone());
-            Box::pin(MessagePump::new(ours, &context, session, Step::Done, transport))
-        }
+        SocketKind::Control => Box::pin(MessagePump::new(ours, ControlSession::new(context), Step::Done, transport)),
     };
     let ours = Arc::clone(shared);
     let counted = async move {
@@ -125,8 +122,6 @@ fn max_packet(socket: &UnixSeqpacket) -> usize {
 
 /// A message transport over packets, each of which is one text.
 struct PacketTransport {
-    /// The state that all connections share.
-    shared: Arc<Shared>,
     /// The connected socket.
     socket: UnixSeqpacket,
     /// Receives one packet, so it has the size of the largest message. Only pages that a packet touches use memory.
@@ -135,13 +130,14 @@ struct PacketTransport {
 
 impl PacketTransport {
     /// Creates the transport and its receive buffer.
-    fn new(shared: Arc<Shared>, socket: UnixSeqpacket) -> Self {
-        let buffer = vec![0; shared.config.limits.max_message_size];
-        Self { shared, socket, buffer }
+    fn new(socket: UnixSeqpacket, max_message_size: usize) -> Self {
+        Self { socket, buffer: vec![0; max_message_size] }
     }
 }
 
 impl MessageTransport for PacketTransport {
+    const COUNTS_FORWARDS: bool = false;
+
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.buffer) else { return Poll::Pending };
         Poll::Ready(match received {
@@ -154,11 +150,8 @@ impl MessageTransport for PacketTransport {
         })
     }
 
-    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>> {
-        let Poll::Ready(sent) = self.socket.poll_send(cx, text.as_str().as_bytes()) else { return Poll::Pending };
-        sent?;
-        self.shared.relay.ledger().count_delivered(u64::from(forward));
-        Poll::Ready(Ok(()))
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, _: bool) -> Poll<io::Result<()>> {
+        self.socket.poll_send(cx, text.as_bytes()).map_ok(|_| ())
     }
 
     /// The transport has no close frame: dropping the socket is the end.

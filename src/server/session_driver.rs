@@ -1,7 +1,7 @@
-//! Drives the session of one peer for a transport: settings and hooks answer its questions, and rate limits apply.
+//! The server's side of a [`Driver`]: settings and hooks answer its questions, and rate limits apply.
 //!
 //! The rules are in [`core::driver`](crate::core::driver). This module adds the shared state of the server, the pending
-//! answer and the peer's rate limits. The transport's task reads and writes texts.
+//! answer, the clock and the peer's rate limits. The transport's task reads and writes texts.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,147 +9,173 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
-use crate::core::driver::{Driver, Edge};
-use crate::core::outbox::{End, Outbox};
+use crate::core::driver::{Driver, Edge, Expired, Output};
+use crate::core::outbox::End;
 use crate::core::peer::Peer;
-use crate::core::session::{Answer, Context, Question, Session, Step};
+use crate::core::session::{Answer, Question, Session, Step};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
 use crate::server::throttle::{Sent, Throttle};
+use crate::server::time::timers::Timer;
 
-/// Drives one session.
-pub(super) struct SessionDriver<P> {
+/// Drives one connection.
+pub(super) struct SessionDriver<P: Session> {
+    /// The driver of the session.
+    pub(super) driver: Driver<P>,
+    /// The parts that answer it.
+    pub(super) edge: ServerEdge,
+    /// Wakes the task at the next deadline.
+    timer: Timer,
+}
+
+/// The side of a [`SessionDriver`] that the session needs.
+pub(super) struct ServerEdge {
     /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
     /// The peer of the session.
     pub(super) peer: Arc<Peer>,
-    /// The queue of messages to the peer.
-    pub(super) outbox: Arc<Outbox>,
-    /// The session, and the texts that wait for its answer.
-    pub(super) session: Driver<P>,
     /// The pending answer to the session's question.
     question: Option<PendingAnswer>,
     /// The peer's rate limits.
     throttle: Throttle,
+    /// The time of this poll, once it was needed.
+    now: Option<Instant>,
 }
 
 /// An answer that a hook or a probe still owes.
 type PendingAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// The parts of a [`SessionDriver`] that the session needs.
-struct ServerEdge<'a> {
-    shared: &'a Arc<Shared>,
-    peer: &'a Arc<Peer>,
-    question: &'a mut Option<PendingAnswer>,
-    throttle: &'a mut Throttle,
-}
+impl Edge for ServerEdge {
+    /// A poll that only writes does not read the clock.
+    fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(|| self.shared.clock.now())
+    }
 
-impl Edge for ServerEdge<'_> {
     fn ask(&mut self, question: Question) -> Option<Answer> {
-        match self.shared.resolve(question, self.peer) {
+        match self.shared.resolve(question, &self.peer) {
             Resolved::Ready(answer) => Some(answer),
             Resolved::Pending(answer) => {
-                *self.question = Some(answer);
+                self.question = Some(answer);
                 None
             }
         }
     }
 
-    fn count_error(&mut self, withheld: Option<&Refusal>, now: Instant) -> Option<Refusal> {
+    fn count_error(&mut self, withheld: Option<&Refusal>) -> Option<Refusal> {
         if let Some(refusal) = withheld {
             self.shared.incidents.count(Incident::ErrorWithheld);
-            tracing::info!("no error is sent to {} {}: {:?}", self.peer.role.as_str(), self.peer, refusal.text());
+            tracing::info!("no error is sent to {self}: {:?}", refusal.text());
         }
+        let now = self.now();
         self.throttle.spend(&self.shared.config.limits, Sent::Error, now).err()
     }
 }
 
+/// Formats the peer for the log: `client 127.0.0.1:1234`.
+impl std::fmt::Display for ServerEdge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.peer.role.as_str(), self.peer)
+    }
+}
+
 impl<P: Session> SessionDriver<P> {
-    /// Creates a driver without a pending question.
-    pub(super) fn new(shared: Arc<Shared>, context: &Context, session: P, now: Instant) -> Self {
-        Self {
-            peer: Arc::clone(&context.peer),
-            outbox: Arc::clone(&context.outbox),
-            session: Driver::new(session),
+    /// Registers the connection in the hub.
+    pub(super) fn new(shared: Arc<Shared>, session: P, has_pings: bool, now: Instant) -> Self {
+        let edge = ServerEdge {
+            peer: Arc::clone(&session.context().peer),
             question: None,
             throttle: Throttle::new(&shared.config.limits, now),
+            now: None,
             shared,
-        }
+        };
+        Self { driver: Driver::new(session, has_pings, now), timer: Timer::new(&edge.shared.timers), edge }
     }
 
-    /// Splits the driver into the session and its edge.
-    fn split(&mut self) -> (&mut Driver<P>, ServerEdge<'_>) {
-        let Self { shared, peer, session, question, throttle, .. } = self;
-        (session, ServerEdge { shared, peer, question, throttle })
+    /// Begins a poll of the task: its time is read again when it is needed.
+    pub(super) fn begin_poll(&mut self) {
+        self.edge.now = None;
     }
 
     /// Handles a step: counts an error, or resolves a question.
-    pub(super) fn take(&mut self, step: Step, now: Instant) {
-        let (session, mut edge) = self.split();
-        session.handle_step(step, now, &mut edge);
+    pub(super) fn handle_step(&mut self, step: Step) {
+        self.driver.handle_step(step, &mut self.edge);
     }
 
     /// Counts an input against the rate limits. Returns false if the peer exceeds them; the session is then closed.
-    pub(super) fn spend(&mut self, sent: Sent, now: Instant) -> bool {
-        let Err(refusal) = self.throttle.spend(&self.shared.config.limits, sent, now) else { return true };
-        if !self.outbox.is_closed() {
-            self.session.disconnect(&refusal);
+    pub(super) fn spend(&mut self, sent: Sent) -> bool {
+        let now = self.edge.now();
+        let Err(refusal) = self.edge.throttle.spend(&self.edge.shared.config.limits, sent, now) else { return true };
+        self.driver.refuse(&refusal);
+        false
+    }
+
+    /// Handles a text of the peer.
+    pub(super) fn feed(&mut self, text: &str) {
+        self.driver.handle_text(text, &mut self.edge);
+    }
+
+    /// Polls the pending question. Returns true if it was answered.
+    pub(super) fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(question) = &mut self.edge.question else { return false };
+        let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
+        self.edge.question = None;
+        self.driver.handle_answer(answer, &mut self.edge);
+        true
+    }
+
+    /// Polls the next output. The end of the connection is logged; the ordinary ends 1000 and 1001 are not.
+    pub(super) fn poll_output(&mut self, cx: &TaskContext<'_>, room: bool) -> Poll<Output> {
+        let output = self.driver.poll_output(cx, room, &mut self.edge);
+        if let Poll::Ready(Output::End(End::Close { code, reason })) = &output
+            && !matches!(code, 1000 | 1001)
+        {
+            tracing::info!("closing {}: {reason:?} [{code}]", self.edge);
+        }
+        output
+    }
+
+    /// Handles an expired deadline, or sets the timer to the earlier one of the driver's and `transport`. Returns true
+    /// if the driver's has expired.
+    ///
+    /// Input only moves a deadline to a later time. The timer then stays as it is, and is set again after it has fired.
+    pub(super) fn check_deadlines(&mut self, cx: &mut TaskContext<'_>, transport: Option<Instant>) -> bool {
+        let Some(due) = [self.driver.poll_timeout(), transport].into_iter().flatten().min() else { return false };
+        let real = self.edge.shared.clock.real(due);
+        if real.is_some_and(|real| self.timer.fires_by(real)) {
+            return false;
+        }
+        if due <= self.edge.now() {
+            return self.handle_timeout();
+        }
+        // No time is known while the clock is frozen. The change of the clock will wake the task.
+        if let Some(real) = real {
+            self.timer.set(real, cx.waker());
         }
         false
     }
 
-    /// Feeds the session a text, or queues it while the session waits for an answer.
-    pub(super) fn feed(&mut self, text: &str, now: Instant) {
-        let (session, mut edge) = self.split();
-        session.handle_text(text, now, &mut edge);
+    /// Handles the deadline that has expired. Returns whether one has.
+    fn handle_timeout(&mut self) -> bool {
+        let expired = self.driver.handle_timeout(&mut self.edge);
+        match expired {
+            Some(Expired::Close) => tracing::debug!("dropping {}: no closing handshake in time", self.edge),
+            Some(Expired::Pong) => tracing::info!("dropping {}: no pong", self.edge),
+            _ => {}
+        }
+        expired.is_some()
     }
 
-    /// Whether the queue of held texts is full. The transport must then stop reading (backpressure).
-    ///
-    /// Pings are not read either in that time, an exception to docs/protocol.md 3.12. It ends at the latest with the
-    /// hook's timeout.
-    pub(super) fn holds_enough(&self) -> bool {
-        let limits = &self.shared.config.limits;
-        self.session.holds_enough(limits.outbox_messages, limits.outbox_bytes)
-    }
-
-    /// Whether a question is pending.
-    pub(super) fn is_asking(&self) -> bool {
-        self.question.is_some()
-    }
-
-    /// Polls the pending question. Returns true if it was answered.
-    pub(super) fn poll_answer(&mut self, cx: &mut TaskContext<'_>, now: Instant) -> bool {
-        let Some(question) = &mut self.question else { return false };
-        let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
-        self.question = None;
-        let (session, mut edge) = self.split();
-        session.handle_answer(answer, now, &mut edge);
-        true
-    }
-
-    /// Lets the session leave, because the outbox has closed. An overflow counts as an incident.
-    pub(super) fn on_closing(&mut self) {
-        self.session.leave();
-        if self.outbox.has_overflowed() {
-            self.shared.incidents.count(Incident::SlowConsumer);
+    /// Ends the connection if the server's time for closing handshakes is over.
+    pub(super) fn abort_if_over(&mut self) {
+        if self.edge.shared.over.is_cancelled() {
+            self.driver.abort();
         }
     }
 
-    /// Logs the close code and reason. The ordinary ends 1000 and 1001 are not logged.
-    pub(super) fn log_end(&self, end: &End) {
-        if let End::Close { code, reason } = end
-            && !matches!(code, 1000 | 1001)
-        {
-            tracing::info!("closing {} {}: {reason:?} [{code}]", self.peer.role.as_str(), self.peer);
-        }
-    }
-
-    /// Lets the session recheck the state it waits for.
-    pub(super) fn recheck(&mut self, now: Instant) {
-        let (session, mut edge) = self.split();
-        session.handle_recheck(now, &mut edge);
+    /// Logs that the transport has failed.
+    pub(super) fn log_loss(&self, error: &dyn std::fmt::Display) {
+        tracing::debug!("lost {}: {error}", self.edge);
     }
 }

@@ -1,21 +1,29 @@
-//! The driver: questions, held texts, errors, and the end. The session is a script.
+//! The driver of a connection: questions, texts that wait, errors, the end, deadlines, and the books.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use cuttlefish_signaling::driver::{Driver, Edge};
-use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds};
-use cuttlefish_signaling::protocol::DeviceId;
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::driver::{Closed, Driver, Edge, Expired, Output, Phase};
+use cuttlefish_signaling::hub::Hub;
+use cuttlefish_signaling::incidents::Incident;
+use cuttlefish_signaling::outbox::{End, Outbox};
+use cuttlefish_signaling::peer::{Peer, Role};
+use cuttlefish_signaling::protocol::{DeviceId, Text};
 use cuttlefish_signaling::refusal::Refusal;
-use cuttlefish_signaling::session::{Answer, Question, Session, Step};
+use cuttlefish_signaling::relay::Relay;
+use cuttlefish_signaling::session::{Answer, Context, Question, Session, Step};
 
 /// A session that asks a question on `ask`, is refused on `bad` and `withheld`, and records all calls.
 struct Scripted {
-    outbox: Outbox,
+    context: Context,
     asking: bool,
+    deadline: Option<Instant>,
     log: Vec<String>,
 }
 
-impl Session for &mut Scripted {
+impl Session for Scripted {
     fn on_text(&mut self, text: &str, _: Instant) -> Step {
         self.log.push(text.to_owned());
         match text {
@@ -40,12 +48,13 @@ impl Session for &mut Scripted {
     }
 
     fn on_recheck(&mut self, _: Instant) -> Step {
+        self.deadline = None;
         self.log.push("recheck".into());
         Step::Refused
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        self.deadline
     }
 
     fn leave(&mut self) {
@@ -54,11 +63,11 @@ impl Session for &mut Scripted {
 
     fn disconnect(&mut self, refusal: &Refusal) {
         self.log.push(format!("disconnect {}", refusal.text()));
-        self.outbox.close(None, End::Drop);
+        self.context.outbox.close(None, End::close(1008, "scripted"));
     }
 
-    fn outbox(&self) -> &Outbox {
-        &self.outbox
+    fn context(&self) -> &Context {
+        &self.context
     }
 
     fn is_introduced(&self) -> bool {
@@ -66,9 +75,9 @@ impl Session for &mut Scripted {
     }
 }
 
-/// An edge that answers at once or never, and ends the peer from the n-th error on.
-#[derive(Default)]
+/// An edge that answers at once or never, and ends the peer from the n-th error on. Its clock is a number.
 struct ScriptedEdge {
+    now: Instant,
     answers: bool,
     errors: usize,
     withheld: usize,
@@ -76,89 +85,254 @@ struct ScriptedEdge {
 }
 
 impl Edge for ScriptedEdge {
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
     fn ask(&mut self, _: Question) -> Option<Answer> {
         self.answers.then_some(Answer::Refused(Refusal::HookFailed))
     }
 
-    fn count_error(&mut self, withheld: Option<&Refusal>, _: Instant) -> Option<Refusal> {
+    fn count_error(&mut self, withheld: Option<&Refusal>) -> Option<Refusal> {
         self.errors += 1;
         self.withheld += usize::from(withheld.is_some());
         (self.errors > self.allowed).then_some(Refusal::Binary)
     }
 }
 
-/// Runs texts through a driver, then calls `end`. Returns the calls of the session, the outbox and the edge.
-fn run(edge: ScriptedEdge, texts: &[&str], end: impl FnOnce(&mut Driver<&mut Scripted>, &mut ScriptedEdge)) -> Run {
-    let outbox = Outbox::new(OutboxBounds { messages: 10, bytes: 1000 });
-    let (mut scripted, mut edge) = (Scripted { outbox, asking: false, log: Vec::new() }, edge);
-    let mut driver = Driver::new(&mut scripted);
-    for text in texts {
-        driver.handle_text(text, Instant::now(), &mut edge);
-    }
-    end(&mut driver, &mut edge);
-    Run { log: scripted.log, edge }
-}
-
-struct Run {
-    log: Vec<String>,
+/// A driver, its edge, and the parts of the server that they change.
+struct Rig {
+    driver: Driver<Scripted>,
     edge: ScriptedEdge,
+    context: Context,
 }
 
-fn answer() -> Answer {
-    Answer::Refused(Refusal::HookFailed)
+impl Rig {
+    fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let context = Context {
+            hub: Arc::new(Hub::new(Arc::new(()), 10, || 1)),
+            relay: Arc::new(Relay::new(None, 10)),
+            incidents: Arc::default(),
+            preregistrations: Arc::default(),
+            rules: Arc::new(config.rules()),
+            outbox: Arc::new(Outbox::new(config.outbox_bounds())),
+            peer: Arc::new(Peer::anonymous(Role::Client)),
+        };
+        let now = Instant::now();
+        let session = scripted(&context);
+        let edge = ScriptedEdge { now, answers: false, errors: 0, withheld: 0, allowed: 9 };
+        Self { driver: Driver::new(session, true, now), edge, context }
+    }
+
+    fn says(&mut self, texts: &[&str]) {
+        for text in texts {
+            self.driver.handle_text(text, &mut self.edge);
+        }
+    }
+
+    fn answers(&mut self) {
+        self.driver.handle_answer(Answer::Refused(Refusal::HookFailed), &mut self.edge);
+    }
+
+    fn log(&self) -> &[String] {
+        &self.driver.session().log
+    }
+
+    fn output(&mut self, room: bool) -> Poll<Output> {
+        self.driver.poll_output(&TaskContext::from_waker(Waker::noop()), room, &mut self.edge)
+    }
+
+    fn after(&mut self, time: Duration) -> Option<Expired> {
+        self.edge.now += time;
+        self.driver.handle_timeout(&mut self.edge)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.driver.poll_timeout().map(|due| due.saturating_duration_since(self.edge.now))
+    }
+
+    /// Queues a forward for the peer, as the relay does.
+    fn forward(&self, text: &str) {
+        self.context.relay.ledger().count_accepted();
+        self.context.outbox.push_forward(Text::from(text.to_owned()), true).unwrap();
+    }
 }
+
+fn scripted(context: &Context) -> Scripted {
+    Scripted { context: context.clone(), asking: false, deadline: None, log: Vec::new() }
+}
+
+const S: fn(u64) -> Duration = Duration::from_secs;
 
 #[test]
 fn immediate_answer_goes_back_before_the_next_text() {
-    let edge = ScriptedEdge { answers: true, ..ScriptedEdge::default() };
-    assert_eq!(run(edge, &["ask", "1"], |_, _| ()).log, ["ask", "answer", "1"]);
+    let mut rig = Rig::new();
+    rig.edge.answers = true;
+    rig.says(&["ask", "1"]);
+    assert_eq!(rig.log(), ["ask", "answer", "1"]);
 }
 
 #[test]
 fn texts_wait_for_a_pending_answer_and_follow_it_in_order() {
-    let run = run(ScriptedEdge::default(), &["ask", "1", "2"], |driver, edge| {
-        assert!(driver.holds_texts());
-        driver.handle_answer(answer(), Instant::now(), edge);
-        assert!(!driver.holds_texts());
-    });
-    assert_eq!(run.log, ["ask", "answer", "1", "2"]);
+    let mut rig = Rig::new();
+    rig.says(&["ask", "1", "2"]);
+    assert_eq!(rig.log(), ["ask"]);
+    rig.answers();
+    assert_eq!(rig.log(), ["ask", "answer", "1", "2"]);
 }
 
 #[test]
 fn held_text_that_asks_makes_the_rest_wait_again() {
-    let run = run(ScriptedEdge::default(), &["ask", "1", "ask", "2"], |driver, edge| {
-        driver.handle_answer(answer(), Instant::now(), edge);
-        assert!(driver.holds_texts());
-        assert!(driver.holds_enough(1, 1000), "one text still waits");
-        assert!(!driver.holds_enough(2, 2), "its size is 1 byte");
-    });
-    assert_eq!(run.log, ["ask", "answer", "1", "ask"]);
-}
-
-#[test]
-fn held_texts_are_full_by_number_or_by_bytes() {
-    run(ScriptedEdge::default(), &["ask", "123", "45"], |driver, edge| {
-        assert!(driver.holds_enough(2, 1000));
-        assert!(!driver.holds_enough(3, 1000));
-        assert!(driver.holds_enough(3, 5));
-        assert!(!driver.holds_enough(3, 6));
-        driver.handle_answer(answer(), Instant::now(), edge);
-        assert!(!driver.holds_enough(1, 1));
-    });
+    let mut rig = Rig::new();
+    rig.says(&["ask", "1", "ask", "2"]);
+    rig.answers();
+    assert_eq!(rig.log(), ["ask", "answer", "1", "ask"]);
+    rig.answers();
+    assert_eq!(rig.log(), ["ask", "answer", "1", "ask", "answer", "2"]);
 }
 
 #[test]
 fn errors_are_counted_withheld_ones_included() {
-    let edge = ScriptedEdge { allowed: 9, ..ScriptedEdge::default() };
-    let run = run(edge, &["bad", "good", "withheld"], |driver, edge| driver.handle_recheck(Instant::now(), edge));
-    assert_eq!((run.edge.errors, run.edge.withheld), (3, 1));
-    assert_eq!(run.log, ["bad", "good", "withheld", "recheck"]);
+    let mut rig = Rig::new();
+    rig.says(&["bad", "good", "withheld"]);
+    assert_eq!((rig.edge.errors, rig.edge.withheld), (2, 1));
 }
 
 #[test]
 fn too_many_errors_disconnect_the_peer_once() {
-    let edge = ScriptedEdge { allowed: 1, ..ScriptedEdge::default() };
-    let run = run(edge, &["bad", "bad", "bad"], |driver, _| driver.leave());
+    let mut rig = Rig::new();
+    rig.edge.allowed = 1;
+    rig.says(&["bad", "bad", "bad"]);
     let disconnect = format!("disconnect {}", Refusal::Binary.text());
-    assert_eq!(run.log, ["bad", "bad", &disconnect, "bad", "leave"]);
+    assert_eq!(rig.log(), ["bad", "bad", &disconnect, "bad"]);
+}
+
+#[test]
+fn close_flushes_then_waits_for_the_peers_close_frame() {
+    let mut rig = Rig::new();
+    rig.forward("1");
+    rig.driver.refuse(&Refusal::Binary);
+    assert_eq!(rig.output(false), Poll::Ready(Output::Progress), "the session leaves although there is no room");
+    assert_eq!(rig.log(), [&format!("disconnect {}", Refusal::Binary.text()), "leave"]);
+    assert_eq!((rig.output(false), rig.left()), (Poll::Pending, Some(S(5))));
+    assert_eq!(rig.output(true), Poll::Ready(Output::Text(Text::from("1".to_owned()))));
+    assert_eq!(rig.output(true), Poll::Ready(Output::End(End::close(1008, "scripted"))));
+    assert!(matches!(rig.driver.phase(), Phase::Closing(_)));
+    rig.driver.on_flushed();
+    assert_eq!(rig.context.relay.ledger().read().delivered, 1);
+    assert_eq!(rig.after(S(4)), None);
+    rig.driver.handle_close_complete();
+    assert!(matches!(rig.driver.phase(), Phase::ShuttingDown(_)));
+    assert_eq!(rig.after(S(1)), Some(Expired::Close), "one deadline for all of the end");
+    assert_eq!(rig.driver.phase(), Phase::Done);
+}
+
+#[test]
+fn stop_shortens_the_wait_for_the_peers_close_frame() {
+    let mut rig = Rig::new();
+    rig.driver.handle_close_frame(&mut rig.edge);
+    assert_eq!(rig.left(), Some(S(5)));
+    rig.edge.now += S(1);
+    rig.driver.shorten_close(&mut rig.edge);
+    assert_eq!(rig.left(), Some(Duration::from_millis(250)));
+    rig.edge.now += Duration::from_millis(100);
+    rig.driver.shorten_close(&mut rig.edge);
+    assert_eq!(rig.left(), Some(Duration::from_millis(150)), "only once");
+}
+
+#[test]
+fn fin_and_reset_end_the_session_at_once() {
+    for (closed, done) in [(Closed::Fin, false), (Closed::Reset, true)] {
+        let mut rig = Rig::new();
+        rig.driver.handle_closed(closed, &mut rig.edge);
+        assert_eq!((rig.log(), rig.driver.phase() == Phase::Done), (&["leave".to_owned()][..], done));
+    }
+}
+
+#[test]
+fn violation_closes_and_counts_once() {
+    let mut rig = Rig::new();
+    rig.driver.handle_violation(End::message_too_big());
+    rig.driver.handle_violation(End::message_too_big());
+    assert_eq!(rig.context.incidents.of(Incident::Misbehaved), 1);
+    assert!(rig.context.outbox.is_closed());
+}
+
+#[test]
+fn peer_that_takes_nothing_for_write_timeout_is_a_slow_consumer() {
+    let mut rig = Rig::new();
+    rig.forward("1");
+    assert!(matches!(rig.output(true), Poll::Ready(Output::Text(_))));
+    rig.driver.on_blocked(&mut rig.edge);
+    rig.edge.now += S(9);
+    rig.driver.handle_input(rig.edge.now);
+    rig.driver.on_blocked(&mut rig.edge);
+    assert_eq!(rig.left(), Some(S(1)), "the time runs from the first call");
+    rig.driver.on_bytes_written(1);
+    rig.driver.on_blocked(&mut rig.edge);
+    assert_eq!(rig.left(), Some(S(10)), "a byte is progress");
+    rig.driver.handle_input(rig.edge.now + S(5));
+    assert_eq!(rig.after(S(10)), Some(Expired::Write));
+    assert_eq!(rig.output(false), Poll::Ready(Output::Progress));
+    assert_eq!(rig.context.incidents.of(Incident::SlowConsumer), 1);
+    drop(rig.driver);
+    let ledger = rig.context.relay.ledger().read();
+    assert!(ledger.balances() && ledger.gone == 1, "{ledger:?}");
+}
+
+#[test]
+fn silent_peer_is_pinged_then_dropped() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.left(), Some(S(10)));
+    assert_eq!(rig.after(S(10)), Some(Expired::Ping));
+    assert_eq!(rig.output(true), Poll::Ready(Output::Ping));
+    assert_eq!(rig.left(), Some(S(5)));
+    rig.driver.handle_input(rig.edge.now);
+    assert_eq!(rig.left(), Some(S(10)), "any input is an answer");
+    assert_eq!((rig.after(S(10)), rig.after(S(5))), (Some(Expired::Ping), Some(Expired::Pong)));
+    assert_eq!((rig.driver.phase(), rig.context.incidents.of(Incident::Silent)), (Phase::Done, 1));
+    assert_eq!(rig.log(), ["leave"]);
+}
+
+#[test]
+fn session_deadline_rechecks_and_counts_its_error() {
+    let rig = Rig::new();
+    let session = Scripted { deadline: Some(rig.edge.now + S(1)), ..scripted(&rig.context) };
+    let mut rig = Rig { driver: Driver::new(session, true, rig.edge.now), ..rig };
+    assert_eq!((rig.after(S(0)), rig.after(S(1))), (None, Some(Expired::Session)));
+    assert_eq!((rig.log(), rig.edge.errors), (&["recheck".to_owned()][..], 1));
+}
+
+#[test]
+fn pong_and_transports_without_pings_answer_probes() {
+    let (mut rig, other) = (Rig::new(), Rig::new());
+    let mut probe = rig.context.outbox.probe();
+    assert_eq!(rig.output(true), Poll::Ready(Output::Ping));
+    assert!(probe.try_recv().is_err());
+    rig.driver.handle_pong();
+    assert_eq!(probe.try_recv(), Ok(()));
+    let mut rig = Rig { driver: Driver::new(scripted(&other.context), false, rig.edge.now), ..other };
+    let mut probe = rig.context.outbox.probe();
+    assert_eq!((rig.output(true), rig.left()), (Poll::Pending, None));
+    assert_eq!(probe.try_recv(), Ok(()));
+}
+
+#[test]
+fn waiters_are_released_when_nothing_is_left_to_do_and_on_drop() {
+    let mut rig = Rig::new();
+    let done = rig.context.hub.wake_all_sessions();
+    let pending = std::sync::mpsc::TryRecvError::Empty;
+    assert_eq!(rig.output(false), Poll::Ready(Output::Progress));
+    assert_eq!(done.try_recv(), Err(pending));
+    rig.driver.on_pending();
+    assert!(done.try_recv().is_err_and(|error| error != pending));
+    let done = rig.context.hub.wake_all_sessions();
+    assert_eq!(done.try_recv(), Err(pending));
+    drop(rig.driver);
+    assert!(done.try_recv().is_err_and(|error| error != pending));
+    assert_eq!(rig.context.hub.connections(), 0);
 }

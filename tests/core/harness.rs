@@ -6,12 +6,12 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
-use cuttlefish_signaling::driver::{Driver, Edge};
-use cuttlefish_signaling::hub::{ConnectionId, Device, Hub};
+use cuttlefish_signaling::driver::{Closed, Driver, Edge, Output, Phase};
+use cuttlefish_signaling::hub::{Device, Hub};
 use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::journal::{Journal, JournalObserver, PeerJournal};
 use cuttlefish_signaling::ledger::LedgerReading;
-use cuttlefish_signaling::outbox::{End, Outbox, Outgoing};
+use cuttlefish_signaling::outbox::{End, Outbox};
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
 use cuttlefish_signaling::preregistrations::PreRegistrations;
 use cuttlefish_signaling::protocol::{DeviceId, IceServers};
@@ -45,12 +45,11 @@ pub struct Harness {
 }
 
 pub struct Actor {
-    pub session: Box<Driver<dyn Session>>,
+    pub driver: Box<Driver<dyn Session>>,
     pub outbox: Arc<Outbox>,
     pub heard: VecDeque<String>,
     pub ended: Option<End>,
     probe: Option<Probe>,
-    connection_id: Option<ConnectionId>,
     frozen: bool,
 }
 
@@ -66,6 +65,10 @@ struct TestEdge<'a> {
 }
 
 impl Edge for TestEdge<'_> {
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
     fn ask(&mut self, question: Question) -> Option<Answer> {
         match question {
             Question::Config { .. } => Some(match self.ice {
@@ -83,7 +86,7 @@ impl Edge for TestEdge<'_> {
     }
 
     /// The harness has no rate limits.
-    fn count_error(&mut self, _: Option<&Refusal>, _: Instant) -> Option<Refusal> {
+    fn count_error(&mut self, _: Option<&Refusal>) -> Option<Refusal> {
         None
     }
 }
@@ -177,8 +180,7 @@ impl Harness {
 
     fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
-            session: Box::new(Driver::new(session)),
-            connection_id: Some(self.hub.add_connection(&outbox)),
+            driver: Box::new(Driver::new(session, true, self.now)),
             outbox,
             heard: VecDeque::new(),
             ended: None,
@@ -186,16 +188,16 @@ impl Harness {
             frozen: false,
         };
         assert!(self.peers.insert(name.to_owned(), actor).is_none(), "{name} is there already");
-        self.drive(name, |session, now, edge| session.handle_step(first, now, edge));
+        self.drive(name, |driver, edge| driver.handle_step(first, edge));
         self.settle();
     }
 
     /// Calls the driver of a peer.
-    fn drive(&mut self, name: &str, call: impl FnOnce(&mut Driver<dyn Session>, Instant, &mut TestEdge<'_>)) {
+    fn drive<T>(&mut self, name: &str, call: impl FnOnce(&mut Driver<dyn Session>, &mut TestEdge<'_>) -> T) -> T {
         let (now, hold_device_info) = (self.now, self.hold_device_info);
         let peer = self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
-        let Actor { session, probe, .. } = peer;
-        call(session, now, &mut TestEdge { ice: self.ice.as_ref(), hold_device_info, now, probe });
+        let Actor { driver, probe, .. } = peer;
+        call(driver, &mut TestEdge { ice: self.ice.as_ref(), hold_device_info, now, probe })
     }
 
     pub fn peer(&mut self, name: &str) -> &mut Actor {
@@ -203,12 +205,15 @@ impl Harness {
     }
 
     pub fn says(&mut self, name: &str, text: &str) {
-        self.drive(name, |session, now, edge| session.handle_text(text, now, edge));
+        self.drive(name, |driver, edge| {
+            driver.handle_input(edge.now());
+            driver.handle_text(text, edge);
+        });
         self.settle();
     }
 
     pub fn says_binary(&mut self, name: &str) {
-        self.peer(name).session.handle_binary();
+        self.peer(name).driver.handle_binary();
         self.settle();
     }
 
@@ -217,22 +222,13 @@ impl Harness {
     }
 
     pub fn leaves(&mut self, name: &str) {
-        let mut peer = self.peers.remove(name).unwrap();
-        peer.session.leave();
-        let lost = peer.outbox.drain();
-        self.relay.ledger().count_gone(lost);
-        self.hub.remove_connection(peer.connection_id.take().unwrap());
+        self.drive(name, |driver, edge| driver.handle_closed(Closed::Reset, edge));
+        drop(self.peers.remove(name));
         self.settle();
     }
 
     pub fn after(&mut self, time: Duration) {
         self.now += time;
-        let now = self.now;
-        for name in self.names() {
-            if self.peer(&name).session.deadline().is_some_and(|deadline| deadline <= now) {
-                self.drive(&name, |session, now, edge| session.handle_recheck(now, edge));
-            }
-        }
         self.settle();
     }
 
@@ -247,7 +243,7 @@ impl Harness {
 
     /// Answers a pending question.
     pub fn answers(&mut self, name: &str, answer: Answer) {
-        self.drive(name, |session, now, edge| session.handle_answer(answer, now, edge));
+        self.drive(name, |driver, edge| driver.handle_answer(answer, edge));
         self.settle();
     }
 
@@ -270,7 +266,6 @@ impl Harness {
     fn turn(&mut self, name: &str) -> bool {
         let now = self.now;
         let probe_timeout = self.config.limits.probe_timeout;
-        let relay = Arc::clone(&self.relay);
         let peer = self.peer(name);
         if let Some((holder, mut probe, asked)) = peer.probe.take() {
             let alive = match probe.try_recv() {
@@ -281,30 +276,32 @@ impl Harness {
             match alive {
                 Some(alive) => {
                     let answer = Answer::Alive { holder, alive };
-                    self.drive(name, |session, now, edge| session.handle_answer(answer, now, edge));
+                    self.drive(name, |driver, edge| driver.handle_answer(answer, edge));
                     return true;
                 }
                 None => peer.probe = Some((holder, probe, asked)),
             }
         }
-        if peer.frozen || peer.ended.is_some() {
+        let room = !peer.frozen;
+        if matches!(peer.driver.phase(), Phase::Closing(_) | Phase::Done) {
             return false;
         }
         let cx = TaskContext::from_waker(Waker::noop());
-        let Poll::Ready(outgoing) = peer.outbox.poll_next(&cx, true) else { return false };
-        match outgoing {
-            Outgoing::Message { text, forward } => {
-                relay.ledger().count_delivered(u64::from(forward));
+        let Poll::Ready(output) = self.drive(name, |driver, edge| driver.poll_output(&cx, room, edge)) else {
+            return self.drive(name, |driver, edge| driver.handle_timeout(edge)).is_some();
+        };
+        let peer = self.peer(name);
+        match output {
+            Output::Text(text) => {
                 peer.heard.push_back(text.as_str().to_owned());
+                peer.driver.on_flushed();
             }
-            Outgoing::Ping => peer.outbox.alive(),
-            Outgoing::Recheck => {
-                self.drive(name, |session, now, edge| session.handle_recheck(now, edge));
+            Output::Ping => {
+                peer.driver.handle_input(now);
+                peer.driver.handle_pong();
             }
-            Outgoing::Closing => peer.session.leave(),
-            Outgoing::End(end) => {
-                peer.ended = Some(end);
-            }
+            Output::Progress => {}
+            Output::End(end) => peer.ended = Some(end),
         }
         true
     }

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::core::hub::{Client, Device};
-use crate::core::outbox::Outbox;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
 
@@ -226,8 +225,8 @@ impl Session for ClientSession {
         !matches!(self.state, State::New { .. })
     }
 
-    fn outbox(&self) -> &Outbox {
-        &self.context.outbox
+    fn context(&self) -> &Context {
+        &self.context
     }
 }
 

@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
-use crate::core::outbox::Outbox;
 use crate::core::preregistration::{DeviceMetadata, NO_METADATA, PreRegisterError};
 use crate::protocol::control::{self, ControlMessage, PreRegister};
 use crate::protocol::refusal::Refusal;
@@ -107,8 +106,8 @@ impl Session for ControlSession {
         true
     }
 
-    fn outbox(&self) -> &Outbox {
-        &self.context.outbox
+    fn context(&self) -> &Context {
+        &self.context
     }
 }
 

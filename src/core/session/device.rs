@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
 use crate::core::hub::Device;
-use crate::core::outbox::Outbox;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
 
@@ -258,8 +257,8 @@ impl Session for DeviceSession {
         !matches!(self.state, State::New { .. })
     }
 
-    fn outbox(&self) -> &Outbox {
-        &self.context.outbox
+    fn context(&self) -> &Context {
+        &self.context
     }
 }
 

@@ -102,6 +102,20 @@ pub struct Rules {
     pub max_device_id: usize,
     /// Greatest number of clients of one device.
     pub max_clients_per_device: usize,
+    /// Time that a peer may take nothing of what is written to it (docs/protocol.md 4.3.10).
+    pub write_timeout: Duration,
+    /// Time to flush the outbox and complete the closing handshake.
+    pub close_timeout: Duration,
+    /// Time for the peer's close frame when the server stops.
+    pub goodbye_timeout: Duration,
+    /// Silence after which a peer is pinged; `None` sends no pings.
+    pub ping_interval: Option<Duration>,
+    /// Time for the answer to a ping.
+    pub pong_timeout: Duration,
+    /// Texts that wait for the answer to a question. Above it, the peer is not read.
+    pub max_held_messages: usize,
+    /// Bytes of these texts.
+    pub max_held_bytes: usize,
 }
 
 /// Shared state and peer of a session.
@@ -169,8 +183,8 @@ pub trait Session: Send {
     /// Refuses the peer, with a refusal that closes the connection.
     fn disconnect(&mut self, refusal: &Refusal);
 
-    /// Returns the queue of messages to the peer.
-    fn outbox(&self) -> &Outbox;
+    /// Returns the shared state and the peer.
+    fn context(&self) -> &Context;
 
     /// Handles a binary message of the peer: closes the connection (docs/protocol.md 4.3.5).
     fn on_binary(&mut self) {

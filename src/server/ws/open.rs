@@ -59,13 +59,13 @@ where
     }
     let context = shared.context(peer);
     if let Some(device) = device {
-        let (session, first) = ClientSession::of_device(context.clone(), device, now);
-        let mut pump = Pump::new(shared, socket, &context, session, now);
-        pump.begin(first, now);
+        let (session, first) = ClientSession::of_device(context, device, now);
+        let mut pump = Pump::new(shared, socket, session, now);
+        pump.begin(first);
         return Box::pin(pump);
     }
     match context.peer.role {
-        Role::Device => Box::pin(Pump::new(shared, socket, &context.clone(), DeviceSession::new(context, now), now)),
-        _ => Box::pin(Pump::new(shared, socket, &context.clone(), ClientSession::new(context, now), now)),
+        Role::Device => Box::pin(Pump::new(shared, socket, DeviceSession::new(context, now), now)),
+        _ => Box::pin(Pump::new(shared, socket, ClientSession::new(context, now), now)),
     }
 }

@@ -72,9 +72,9 @@ pub(in crate::server) async fn connect(
         arrived: Notify::new(),
     });
     let registration = polled.register(&id, &connection, shared.config.limits.max_polled)?;
-    let (session, first) = ClientSession::of_device(context.clone(), device.clone(), shared.clock.now());
-    let pump = MessagePump::new(Arc::clone(shared), &context, session, first, PolledTransport(Arc::clone(&connection)));
     let address = context.peer.address;
+    let (session, first) = ClientSession::of_device(context, device.clone(), shared.clock.now());
+    let pump = MessagePump::new(Arc::clone(shared), session, first, PolledTransport(Arc::clone(&connection)));
     drop(shared.spawn(Box::pin(run(pump, registration)), address));
     // A client that disconnects before the device info has left.
     let mut cancel = CancelOnDrop(Some(Arc::clone(&connection)));

@@ -14,6 +14,8 @@ use crate::server::message_pump::{Incoming, MessageTransport};
 pub(in crate::server) struct PolledTransport(pub(in crate::server) Arc<PolledConnection>);
 
 impl MessageTransport for PolledTransport {
+    const COUNTS_FORWARDS: bool = true;
+
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let mut state = self.0.state.lock();
         if let Some(text) = state.incoming.pop_front() {

@@ -2,15 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
 
 use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use super::{Phase, Pump};
+use super::Pump;
+use crate::core::driver::{Closed, Edge, Phase};
 use crate::core::outbox::End;
 use crate::core::session::Session;
-use crate::observe::incidents::Incident;
 use crate::server::throttle::Sent;
 use crate::server::ws::close::ReadFailure;
 use crate::server::ws::io_buffer::IoBuffer;
@@ -27,31 +26,29 @@ where
 {
     /// Reads from the socket. Returns true if there may be more to do.
     pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
-        if self.read_closed || matches!(self.phase, Phase::ShuttingDown(_)) {
+        let before = self.session.driver.phase();
+        if self.read_closed || matches!(before, Phase::ShuttingDown(_)) {
             return self.drain_input(cx);
         }
-        let before = self.phase;
         for _ in 0..READ_BURST {
-            if self.phase == Phase::Done || self.read_closed {
+            if self.read_closed || self.session.driver.phase() == Phase::Done {
                 return true;
             }
-            if self.driver.holds_enough() {
+            if !self.session.driver.wants_read() {
                 return false;
             }
             let next = self.socket.poll_read(cx, buffer);
             let bytes_read = self.socket.take_bytes_read();
             if bytes_read > 0 {
                 self.count_first_bytes(bytes_read);
-                let now = self.now();
-                self.driver.spend(Sent::Bytes(bytes_read), now);
+                self.session.spend(Sent::Bytes(bytes_read));
             }
-            let Poll::Ready(next) = next else { return self.phase != before };
+            let Poll::Ready(next) = next else { return self.session.driver.phase() != before };
             match next {
                 Some(Ok(received)) => self.on_received(&received),
                 Some(Err(error)) => self.on_read_error(&error),
                 None => {
-                    self.driver.session.leave();
-                    self.phase = Phase::ShuttingDown(self.now() + self.driver.shared.config.limits.close_timeout);
+                    self.session.driver.handle_closed(Closed::Fin, &mut self.session.edge);
                     return true;
                 }
             }
@@ -61,50 +58,46 @@ where
 
     /// Handles one input.
     fn on_received(&mut self, received: &Received<'_>) {
-        let now = self.now();
-        self.last_received = now;
-        self.pinged_at = None;
+        let now = self.session.edge.now();
+        self.session.driver.handle_input(now);
         let sent = match received {
             Received::Message(Message::Close(_)) => None,
             Received::Message(Message::Ping(_)) => Some(Sent::Ping),
             // Pongs count as messages: other peers can make the server ping this one often.
             _ => Some(Sent::Message),
         };
-        if sent.is_some_and(|sent| !self.driver.spend(sent, now)) {
+        if sent.is_some_and(|sent| !self.session.spend(sent)) {
             return;
         }
         match received {
-            Received::Text(text) => self.on_text(text, now),
-            Received::Message(Message::Text(text)) => self.on_text(text, now),
+            Received::Text(text) => self.on_text(text),
+            Received::Message(Message::Text(text)) => self.on_text(text),
             // tungstenite has queued the pong. It goes out with the next flush.
             Received::Message(Message::Ping(_)) => self.dirty = true,
-            Received::Message(Message::Pong(_)) => self.driver.outbox.alive(),
+            Received::Message(Message::Pong(_)) => self.session.driver.handle_pong(),
             Received::Message(Message::Close(_)) => {
-                self.driver.session.leave();
                 self.dirty = true;
-                if self.phase == Phase::Open {
-                    self.phase = Phase::Closing(now + self.driver.shared.config.limits.close_timeout);
-                }
+                self.session.driver.handle_close_frame(&mut self.session.edge);
             }
-            Received::Message(Message::Binary(_) | Message::Frame(_)) if self.phase == Phase::Open => {
-                self.driver.session.handle_binary();
+            Received::Message(Message::Binary(_) | Message::Frame(_)) if self.session.driver.is_open() => {
+                self.session.driver.handle_binary();
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) => {}
         }
     }
 
     /// Passes a text to the session, or queues it while the session waits for an answer.
-    fn on_text(&mut self, text: &str, now: Instant) {
-        if self.phase != Phase::Open {
+    fn on_text(&mut self, text: &str) {
+        if !self.session.driver.is_open() {
             return;
         }
-        let is_first = self.first_bytes.is_some() && !self.driver.session.holds_texts();
-        if is_first && text.len() > self.driver.shared.config.limits.max_first_message {
-            self.close_misbehaving(End::message_too_big());
+        let is_first = self.first_bytes.is_some() && !self.session.driver.session().holds_texts();
+        if is_first && text.len() > self.session.edge.shared.config.limits.max_first_message {
+            self.session.driver.handle_violation(End::message_too_big());
             return;
         }
-        self.driver.feed(text, now);
-        if is_first && self.driver.session.is_introduced() {
+        self.session.feed(text);
+        if is_first && self.session.driver.session().is_introduced() {
             self.first_bytes = None;
         }
     }
@@ -114,8 +107,8 @@ where
         self.read_closed = true;
         match ReadFailure::of(error) {
             ReadFailure::Lost => self.on_transport_error(error),
-            ReadFailure::Close(end) => self.close_misbehaving(end),
-            ReadFailure::Refuse(refusal) => self.driver.session.disconnect(&refusal),
+            ReadFailure::Close(end) => self.session.driver.handle_violation(end),
+            ReadFailure::Refuse(refusal) => self.session.driver.refuse(&refusal),
         }
     }
 
@@ -123,16 +116,16 @@ where
     ///
     /// Closing a socket with unread input resets the connection, and the peer would lose the close frame.
     fn drain_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let Phase::ShuttingDown(_) = self.phase else { return false };
+        let Phase::ShuttingDown(_) = self.session.driver.phase() else { return false };
         // Both close frames were exchanged, so no input is left. Dropping the transport closes it.
         if !self.read_closed && !S::SENDS_CLOSE_NOTIFY {
-            self.phase = Phase::Done;
+            self.session.driver.abort();
             return true;
         }
         match Pin::new(self.socket.transport()).poll_shutdown(cx) {
             Poll::Ready(Ok(())) if self.read_closed => {}
             Poll::Ready(_) => {
-                self.phase = Phase::Done;
+                self.session.driver.abort();
                 return true;
             }
             Poll::Pending => return false,
@@ -142,7 +135,7 @@ where
         match Pin::new(self.socket.transport()).poll_read(cx, &mut scratch) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if !scratch.filled().is_empty() => {}
-            Poll::Ready(_) => self.phase = Phase::Done,
+            Poll::Ready(_) => self.session.driver.abort(),
         }
         true
     }
@@ -153,16 +146,8 @@ where
     fn count_first_bytes(&mut self, bytes_read: u32) {
         let Some(first) = &mut self.first_bytes else { return };
         *first = first.saturating_add(bytes_read as usize);
-        if *first > self.driver.shared.config.limits.max_first_message * 2 {
-            self.close_misbehaving(End::message_too_big());
-        }
-    }
-
-    /// Closes the connection for a violation of RFC 6455 or of a size limit. The close code names it.
-    fn close_misbehaving(&mut self, end: End) {
-        if !self.driver.outbox.is_closed() {
-            self.driver.shared.incidents.count(Incident::Misbehaved);
-            self.driver.outbox.close(None, end);
+        if *first > self.session.edge.shared.config.limits.max_first_message * 2 {
+            self.session.driver.handle_violation(End::message_too_big());
         }
     }
 }

@@ -1,0 +1,190 @@
+//! The end of a connection, and the deadlines that lead to it.
+
+use std::time::Instant;
+
+use super::{Driver, Edge};
+use crate::core::outbox::End;
+use crate::core::session::Session;
+use crate::observe::incidents::Incident;
+use crate::protocol::refusal::Refusal;
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Texts go both ways.
+    Open,
+    /// The outbox has closed. Its messages are written until the deadline.
+    Flushing(Instant),
+    /// A close frame was sent or received. The transport flushes the rest, and waits for the other close frame until
+    /// the deadline.
+    Closing(Instant),
+    /// Everything is sent. The transport shuts down until the deadline.
+    ShuttingDown(Instant),
+    /// The transport is dropped.
+    Done,
+}
+
+/// The way in which a peer or its transport ended the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The peer sends nothing more, and may still read.
+    Fin,
+    /// The transport is lost.
+    Reset,
+}
+
+/// The deadline that [`Driver::handle_timeout`] has handled. Those that end the connection are worth a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// The closing handshake took longer than `close_timeout`.
+    Close,
+    /// The peer has taken nothing for `write_timeout`.
+    Write,
+    /// The peer has not answered a ping.
+    Pong,
+    /// The session has rechecked its state.
+    Session,
+    /// A ping is due.
+    Ping,
+}
+
+impl<P: Session + ?Sized> Driver<P> {
+    /// Returns how far the end of the connection has come.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns whether texts are still handled: no close frame was sent or received.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Flushing(_))
+    }
+
+    /// Refuses the peer, with a refusal that closes the connection. A connection that ends already keeps its reason.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        if !self.outbox().is_closed() {
+            self.session.disconnect(refusal);
+        }
+    }
+
+    /// Closes the connection for a violation of the transport's rules or of a size limit. The close code names it.
+    pub fn handle_violation(&mut self, end: End) {
+        let context = self.session.context();
+        if !context.outbox.is_closed() {
+            context.incidents.count(Incident::Misbehaved);
+            context.outbox.close(None, end);
+        }
+    }
+
+    /// Handles the peer's close frame.
+    pub fn handle_close_frame(&mut self, edge: &mut impl Edge) {
+        self.session.leave();
+        if self.is_open() {
+            self.phase = Phase::Closing(self.close_by(edge));
+        }
+    }
+
+    /// Handles the end of the input. The session leaves at once; messages that wait for the peer are dropped.
+    pub fn handle_closed(&mut self, closed: Closed, edge: &mut impl Edge) {
+        self.session.leave();
+        self.phase = match closed {
+            Closed::Fin => Phase::ShuttingDown(self.close_by(edge)),
+            Closed::Reset => Phase::Done,
+        };
+    }
+
+    /// Drops a peer that has sent nothing for too long.
+    pub fn handle_silence(&mut self) {
+        self.session.context().incidents.count(Incident::Silent);
+        self.session.leave();
+        self.phase = Phase::Done;
+    }
+
+    /// Ends without a closing handshake, since the server's time for it is over.
+    pub fn abort(&mut self) {
+        self.session.leave();
+        self.phase = Phase::Done;
+    }
+
+    /// Shortens the wait for the peer's close frame, since the server stops. Only the first call has an effect.
+    pub fn shorten_close(&mut self, edge: &mut impl Edge) {
+        if let Phase::Closing(deadline) = self.phase
+            && !std::mem::replace(&mut self.close_shortened, true)
+        {
+            self.phase = Phase::Closing(deadline.min(edge.now() + self.session.context().rules.goodbye_timeout));
+        }
+    }
+
+    /// Notes that both close frames are exchanged, or will not come: only the transport has to shut down.
+    pub fn handle_close_complete(&mut self) {
+        if let Phase::Closing(deadline) = self.phase {
+            self.phase = Phase::ShuttingDown(deadline);
+        }
+    }
+
+    /// Returns the deadline of the end, which begins now unless it has begun.
+    pub(super) fn close_by(&self, edge: &mut impl Edge) -> Instant {
+        match self.phase {
+            Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => deadline,
+            Phase::Open | Phase::Done => edge.now() + self.session.context().rules.close_timeout,
+        }
+    }
+
+    // Deadlines -------------------------------------------------------------------------------------------------------
+
+    /// Returns the time of the next [`Driver::handle_timeout`]. Input moves it to a later time only.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Done => None,
+            Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => Some(deadline),
+            Phase::Open => {
+                [self.ping_deadline(), self.session.deadline(), self.write_deadline()].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Returns when the next ping is due, or the answer to the last one.
+    fn ping_deadline(&self) -> Option<Instant> {
+        let rules = &self.session.context().rules;
+        if !self.has_pings {
+            return None;
+        }
+        match self.pinged_at {
+            Some(at) => at.checked_add(rules.pong_timeout),
+            None => rules.ping_interval.and_then(|interval| self.last_received.checked_add(interval)),
+        }
+    }
+
+    /// Returns the deadline of a peer that takes nothing (docs/protocol.md 4.3.10).
+    fn write_deadline(&self) -> Option<Instant> {
+        self.stuck_since?.checked_add(self.session.context().rules.write_timeout)
+    }
+
+    /// Handles the deadline that has expired; `None` if none has.
+    pub fn handle_timeout(&mut self, edge: &mut impl Edge) -> Option<Expired> {
+        let now = edge.now();
+        let expired = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if !expired(self.poll_timeout()) {
+            return None;
+        }
+        if self.phase != Phase::Open {
+            self.phase = Phase::Done;
+            return Some(Expired::Close);
+        }
+        if expired(self.write_deadline()) {
+            self.outbox().close_slow();
+            return Some(Expired::Write);
+        }
+        if expired(self.session.deadline()) {
+            self.handle_recheck(edge);
+            return Some(Expired::Session);
+        }
+        if self.pinged_at.is_some() {
+            self.handle_silence();
+            return Some(Expired::Pong);
+        }
+        // Through the outbox, because a ping needs room in the transport.
+        self.outbox().ping();
+        self.pinged_at = Some(now);
+        Some(Expired::Ping)
+    }
+}

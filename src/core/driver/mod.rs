@@ -1,0 +1,195 @@
+//! Drives the connection of one peer, without I/O: its session, the end, the deadlines, pings, and the books.
+//!
+//! All transports share this type: a WebSocket, local sockets, polled clients, and tests and benchmarks without
+//! sockets. A transport reads, writes and wakes; the driver decides. The names follow sans-I/O crates such as
+//! `quinn-proto`:
+//!
+//! - Input goes into `handle_*`. Before each input, the transport asks [`Driver::wants_read`].
+//! - [`Driver::poll_output`] returns the next thing to write. The transport reports its progress with
+//!   [`Driver::on_bytes_written`], [`Driver::on_flushed`] and [`Driver::on_blocked`].
+//! - [`Driver::poll_timeout`] tells when to call [`Driver::handle_timeout`].
+//! - [`Driver::on_pending`] ends a poll in which nothing is left to do.
+//! - [`Driver::phase`] tells how far the end of the connection has come. At [`Phase::Done`] the transport drops both.
+//!
+//! The pending answer to a question, such as a hook, stays with the [`Edge`]. So does the clock, which is read only when
+//! a time is needed.
+//!
+//! Creating a driver registers the connection in the hub. Dropping it, a panic of its task included, ends the session,
+//! settles the ledger and removes the connection.
+
+mod end;
+mod output;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub use self::end::{Closed, Expired, Phase};
+pub use self::output::Output;
+use crate::core::hub::ConnectionId;
+use crate::core::outbox::Outbox;
+use crate::core::session::{Answer, Question, Session, Step};
+use crate::protocol::refusal::Refusal;
+
+/// The caller's side of a driver: tells the time, answers questions, and counts errors.
+pub trait Edge {
+    /// Returns the time of this poll. The edge reads the clock at the first call of a poll only.
+    fn now(&mut self) -> Instant;
+
+    /// Answers a question. Without an answer now, the caller passes it to [`Driver::handle_answer`] later.
+    fn ask(&mut self, question: Question) -> Option<Answer>;
+
+    /// Counts a text that was an error of the peer. `withheld` is the refusal that the peer was not sent
+    /// (docs/protocol.md 4.1.4).
+    ///
+    /// Returns the refusal that ends the connection, if the peer has made too many errors.
+    fn count_error(&mut self, withheld: Option<&Refusal>) -> Option<Refusal>;
+}
+
+/// Drives one connection.
+pub struct Driver<P: Session + ?Sized> {
+    /// Registration in the hub.
+    connection_id: ConnectionId,
+    /// How far the end of the connection has come.
+    phase: Phase,
+    /// Time of the last input.
+    last_received: Instant,
+    /// Time of the ping that has no answer yet.
+    pinged_at: Option<Instant>,
+    /// Time since which the transport has taken nothing of what is written to it.
+    stuck_since: Option<Instant>,
+    /// Forwards that were handed out and are not flushed.
+    unflushed: u64,
+    /// Whether the transport has pings.
+    has_pings: bool,
+    /// Whether the session has rechecked, so that [`Outbox::rechecked`] is due.
+    rechecking: bool,
+    /// Whether the wait for the peer's close frame was shortened, since the server stops.
+    close_shortened: bool,
+    /// Texts that wait while [`Session::holds_texts`].
+    held: VecDeque<String>,
+    /// Size of `held` in bytes.
+    held_bytes: usize,
+    /// The session.
+    session: P,
+}
+
+impl<P: Session> Driver<P> {
+    /// Registers the connection in the hub, before its first message is read.
+    ///
+    /// With `has_pings`, a peer that answers no ping is dropped. Without, an open connection counts as alive.
+    pub fn new(session: P, has_pings: bool, now: Instant) -> Self {
+        let context = session.context();
+        Self {
+            connection_id: context.hub.add_connection(&context.outbox),
+            phase: Phase::Open,
+            last_received: now,
+            pinged_at: None,
+            stuck_since: None,
+            unflushed: 0,
+            has_pings,
+            rechecking: false,
+            close_shortened: false,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            session,
+        }
+    }
+}
+
+impl<P: Session + ?Sized> Driver<P> {
+    /// Returns the session.
+    pub fn session(&self) -> &P {
+        &self.session
+    }
+
+    /// Returns the queue of messages to the peer.
+    pub fn outbox(&self) -> &Outbox {
+        &self.session.context().outbox
+    }
+
+    // Input -----------------------------------------------------------------------------------------------------------
+
+    /// Returns whether the transport may read the next input. If not, it leaves its socket unread (backpressure).
+    ///
+    /// Pings are not read either in that time, an exception to docs/protocol.md 3.12.
+    pub fn wants_read(&self) -> bool {
+        let rules = &self.session.context().rules;
+        // Once texts are not handled any more, input is read up to the peer's close frame, and discarded.
+        !self.is_open() || (self.held.len() < rules.max_held_messages && self.held_bytes < rules.max_held_bytes)
+    }
+
+    /// Handles a step of the session: counts an error, or asks the question.
+    ///
+    /// An answer that is there at once goes back to the session. A session whose request named its device starts with
+    /// a step.
+    pub fn handle_step(&mut self, mut step: Step, edge: &mut impl Edge) {
+        let too_many_errors = match &step {
+            Step::Refused => edge.count_error(None),
+            Step::Withheld(refusal) => edge.count_error(Some(refusal)),
+            Step::Done | Step::Ask(_) => None,
+        };
+        if let Some(refusal) = too_many_errors {
+            self.refuse(&refusal);
+        }
+        while let Step::Ask(question) = step {
+            let Some(answer) = edge.ask(question) else { return };
+            step = self.session.on_answer(answer, edge.now());
+        }
+    }
+
+    /// Handles a text of the peer. It waits while [`Session::holds_texts`].
+    pub fn handle_text(&mut self, text: &str, edge: &mut impl Edge) {
+        if self.session.holds_texts() {
+            self.held_bytes += text.len();
+            self.held.push_back(text.to_owned());
+            return;
+        }
+        let step = self.session.on_text(text, edge.now());
+        self.handle_step(step, edge);
+    }
+
+    /// Handles the answer to the last question, then the texts that waited for it.
+    pub fn handle_answer(&mut self, answer: Answer, edge: &mut impl Edge) {
+        let step = self.session.on_answer(answer, edge.now());
+        self.handle_step(step, edge);
+        while !self.session.holds_texts() {
+            let Some(text) = self.held.pop_front() else { break };
+            self.held_bytes -= text.len();
+            self.handle_text(&text, edge);
+        }
+    }
+
+    /// Notes that the peer has sent something, whatever it is: it is alive.
+    pub fn handle_input(&mut self, now: Instant) {
+        self.last_received = now;
+        self.pinged_at = None;
+    }
+
+    /// Handles a pong: answers the probes of the peer.
+    pub fn handle_pong(&mut self) {
+        self.outbox().alive();
+    }
+
+    /// Handles a binary message: closes the connection (docs/protocol.md 4.3.5).
+    pub fn handle_binary(&mut self) {
+        self.session.on_binary();
+    }
+
+    /// Lets the session check the state that it waits for.
+    fn handle_recheck(&mut self, edge: &mut impl Edge) {
+        let step = self.session.on_recheck(edge.now());
+        self.handle_step(step, edge);
+    }
+}
+
+impl<P: Session + ?Sized> Drop for Driver<P> {
+    /// Ends the session, settles the ledger and leaves the hub, however the task ends.
+    fn drop(&mut self) {
+        self.session.leave();
+        let context = self.session.context();
+        context.relay.ledger().count_gone(context.outbox.drain() + self.unflushed);
+        context.hub.remove_connection(self.connection_id);
+        // Last, so that a waiter finds the ledger settled and the connection gone.
+        context.outbox.rechecked();
+    }
+}

@@ -1,0 +1,116 @@
+//! The output of a driver, and the transport's progress with it.
+
+use std::task::{Context, Poll, ready};
+
+use super::{Driver, Edge, Phase};
+use crate::core::outbox::{End, Outgoing};
+use crate::core::session::Session;
+use crate::observe::incidents::Incident;
+use crate::protocol::Text;
+
+/// The next thing that a transport does for its driver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write this text.
+    Text(Text),
+    /// Send a ping, and call [`Driver::handle_pong`] on the pong.
+    Ping,
+    /// The session was called, and may have asked a question or closed its outbox. Poll again.
+    Progress,
+    /// End the connection: with a close frame where the transport has one, or by dropping or resetting it. The phase is
+    /// [`Phase::Closing`] after a close frame, and [`Phase::Done`] otherwise. This is the last output.
+    End(End),
+}
+
+impl<P: Session + ?Sized> Driver<P> {
+    /// Returns the next output, or stores the waker if there is none.
+    ///
+    /// `room` says whether the transport could write a message now. Without room there is only
+    /// [`Output::Progress`].
+    pub fn poll_output(&mut self, cx: &Context<'_>, room: bool, edge: &mut impl Edge) -> Poll<Output> {
+        loop {
+            if !self.is_open() {
+                // Keeps the waker in the outbox, so that the server's stop wakes the task.
+                while self.outbox().poll_next(cx, false).is_ready() {
+                    self.rechecking = true;
+                }
+                return Poll::Pending;
+            }
+            return Poll::Ready(match ready!(self.outbox().poll_next(cx, room)) {
+                Outgoing::Message { text, forward } => {
+                    self.unflushed += u64::from(forward);
+                    Output::Text(text)
+                }
+                Outgoing::Ping if self.has_pings => Output::Ping,
+                // An open connection without pings counts as alive.
+                Outgoing::Ping => {
+                    self.outbox().alive();
+                    continue;
+                }
+                Outgoing::Recheck => {
+                    self.rechecking = true;
+                    self.handle_recheck(edge);
+                    Output::Progress
+                }
+                Outgoing::Closing => {
+                    self.on_outbox_closed(edge);
+                    Output::Progress
+                }
+                Outgoing::End(end) => {
+                    self.phase = match end {
+                        End::Close { .. } => Phase::Closing(self.close_by(edge)),
+                        End::Drop | End::Reset => Phase::Done,
+                    };
+                    Output::End(end)
+                }
+            });
+        }
+    }
+
+    /// Lets the session leave, because the outbox has closed. A slow consumer counts as an incident.
+    fn on_outbox_closed(&mut self, edge: &mut impl Edge) {
+        self.session.leave();
+        let context = self.session.context();
+        if context.outbox.has_overflowed() {
+            context.incidents.count(Incident::SlowConsumer);
+        }
+        self.phase = Phase::Flushing(self.close_by(edge));
+    }
+
+    /// Notes that the transport has taken bytes of the output. Any byte is progress (docs/protocol.md 2.7.3).
+    pub fn on_bytes_written(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.stuck_since = None;
+        }
+    }
+
+    /// Notes that the transport has taken all output so far: the ledger counts its forwards as delivered.
+    pub fn on_flushed(&mut self) {
+        self.stuck_since = None;
+        if self.unflushed > 0 {
+            self.session.context().relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
+        }
+    }
+
+    /// Notes that the transport does not take the rest of the output now. From the first such call on,
+    /// `write_timeout` runs, until bytes are written.
+    pub fn on_blocked(&mut self, edge: &mut impl Edge) {
+        if self.stuck_since.is_none() {
+            self.stuck_since = Some(edge.now());
+        }
+    }
+
+    /// Takes over the account of the forwards that were handed out: the transport counts them in the ledger itself.
+    ///
+    /// A polled client keeps messages, and counts them when they are fetched.
+    pub fn take_unflushed(&mut self) -> u64 {
+        std::mem::take(&mut self.unflushed)
+    }
+
+    /// Notes that nothing is left to do in this poll. Threads that wait for a recheck of this peer go on.
+    pub fn on_pending(&mut self) {
+        if std::mem::take(&mut self.rechecking) {
+            self.outbox().rechecked();
+        }
+    }
+}
