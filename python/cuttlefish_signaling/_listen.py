@@ -45,6 +45,8 @@ class Listener(NamedTuple):
         if scheme not in ("http", "https") or found is None:
             missing = " (the port is missing)" if scheme in ("http", "https") and ":" not in rest[2:] else ""
             raise ConfigError(setting, f"{text!r} is not a listener{missing}: {_FORMS}")
+        if found[1].startswith("[") and not _is_ipv6(found[1].strip("[]")):
+            raise ConfigError(setting, f"{text!r} has no IPv6 address in brackets: {_FORMS}")
         port = int(found[2])
         if port > 65535:
             raise ConfigError(setting, f"{text!r} has the port {port}; ports are between 0 and 65535")
@@ -61,6 +63,16 @@ class Listener(NamedTuple):
         if mark and mode is None:
             raise ConfigError(setting, f"{text!r} has {query!r} after its path; write ?mode=0660, three octal digits")
         return cls("unix", path, int(mode[1], 8) if mode else UNIX_MODE)
+
+
+def _is_ipv6(text: str) -> bool:
+    import socket
+
+    try:
+        socket.inet_pton(socket.AF_INET6, text.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def url(scheme: str, host: str, port: int) -> str:

@@ -55,6 +55,8 @@ def test_text_is_read(text: str, expected: tuple[str, str, int]) -> None:
         ("https://[::1]", "is not a listener"),
         ("http://:80", "is not a listener"),
         ("http://::1:80", "is not a listener"),
+        ("http://[127.0.0.1]:80", "has no IPv6 address in brackets"),
+        ("http://[lab]:80", "has no IPv6 address in brackets"),
         ("http://user@lab:80", "is not a listener"),
         ("http://lab:80/path", "is not a listener"),
         ("http://lab:80?x", "is not a listener"),

@@ -120,7 +120,7 @@ def test_turn_secret_is_read_from_file(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("s3cret\n")
     with serve("--no-tls", "--turn", "turn:t.lab", "--turn-secret-file", str(file)) as served:
-        (turn,) = register(served.devices)["ice_servers"]  # type: ignore[misc]
+        turn: dict[str, str] = register(served.devices)["ice_servers"][0]  # type: ignore[index]
     expected = json.loads(
         TurnRest("turn:t.lab", secret="s3cret").config(now=float(turn["username"].split(":")[0]) - 3600)
     )

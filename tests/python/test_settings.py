@@ -144,7 +144,7 @@ def test_each_keyword_has_a_flag() -> None:
 
 def test_each_flag_is_an_option_with_its_help() -> None:
     arguments = parser().parse_args(["serve"])
-    assert set(vars(arguments)) == {flag.key for flag in FLAGS} | {"command", "config", "print_ca"}
+    assert set(vars(arguments)) == {flag.key for flag in FLAGS} | {"command", "config", "dry_run", "print_ca"}
     assert len({flag.name for flag in FLAGS}) == len(FLAGS)
     assert all(flag.help and flag.kind.annotation for flag in FLAGS)
 

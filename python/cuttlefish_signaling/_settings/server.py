@@ -5,122 +5,20 @@ from __future__ import annotations
 from .._limits import Keepalive, Limits
 from .ice import ICE, TEXT
 from .kinds import (
-    MAX_SOCKET_PATH,
-    Address,
-    Certificate,
     Choice,
     Group,
     Hook,
     Integer,
-    Listeners,
     Path,
     Seconds,
     Strings,
     Switch,
 )
+from .network import NETWORK
 from .row import Flag, Setting
 
-STATE_DIR = (
-    "the first of `$STATE_DIRECTORY`, which systemd sets, `$XDG_STATE_HOME/cuttlefish-signaling` and "
-    "`~/.local/state/cuttlefish-signaling`"
-)
-
 SERVER = (
-    Setting(
-        "host",
-        Address(),
-        "127.0.0.1",
-        "Address or name to listen on.",
-        "By default other machines cannot reach the server.",
-        flag=Flag("host", "address to listen on", "127.0.0.1"),
-    ),
-    Setting(
-        "port",
-        Integer(0, 65535),
-        0,
-        "Port to listen on.",
-        special=(("0", "the system chooses a free port, and `port` has its number"),),
-        flag=Flag("port", "port to listen on; 0 is a free one", 8443),
-    ),
-    Setting(
-        "listen",
-        Listeners(),
-        (),
-        "All addresses to listen on, in the place of `host` and `port`. They share their devices and clients. `https` "
-        "needs a certificate. The file of a `unix` socket has the mode, 0660 by default, and its peers count as "
-        "peers of this machine.",
-        special=(("()", "`host` and `port` count"),),
-        on_command_line="It also replaces `--no-tls`.",
-        flag=Flag(
-            "listen",
-            "an address to listen on, in the place of --host, --port and --no-tls: http://HOST:PORT, "
-            "https://HOST:PORT or unix:PATH?mode=0660",
-            metavar="URL",
-        ),
-    ),
-    Setting(
-        "no_tls",
-        Switch(),
-        False,
-        "Whether to serve plain ws and http instead of wss and https.",
-        group="serve",
-        flag=Flag("no-tls", "plain ws and http instead of wss and https", False),
-    ),
-    Setting(
-        "tls_cert",
-        TEXT,
-        None,
-        "File with the certificate chain, PEM. It needs `tls_key`.",
-        special=(("None", "the server makes a certificate"),),
-        group="serve",
-        flag=Flag("tls-cert", "certificate chain, PEM; without one the server makes a certificate", metavar="FILE"),
-    ),
-    Setting(
-        "tls_key",
-        TEXT,
-        None,
-        "File with the private key of `tls_cert`, PEM.",
-        group="serve",
-        flag=Flag("tls-key", "its private key, PEM", metavar="FILE"),
-    ),
-    Setting(
-        "state_dir",
-        TEXT,
-        None,
-        "Directory that keeps the certificate that the server makes, with its authority.",
-        special=(("None", STATE_DIR),),
-        group="serve",
-        flag=Flag(
-            "state-dir",
-            "directory that keeps the server's certificate, with its authority; by default systemd's $STATE_DIRECTORY, "
-            "or $XDG_STATE_HOME/cuttlefish-signaling, or ~/.local/state/cuttlefish-signaling",
-            metavar="DIR",
-        ),
-    ),
-    Setting(
-        "tls",
-        Certificate(),
-        None,
-        "Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`.",
-        special=(("None", "plain http and ws"),),
-    ),
-    Setting(
-        "device_socket",
-        Path(MAX_SOCKET_PATH),
-        None,
-        "Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is made with "
-        "mode 0770. A socket without a server is replaced.",
-        special=(("None", "no such socket"),),
-        flag=Flag("device-socket", "a local socket for devices of today's Cuttlefish", metavar="PATH"),
-    ),
-    Setting(
-        "control_socket",
-        Path(MAX_SOCKET_PATH),
-        None,
-        "Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.",
-        special=(("None", "no such socket"),),
-        flag=Flag("control-socket", "a local socket on which devices are announced", metavar="PATH"),
-    ),
+    *NETWORK,
     *ICE,
     Setting(
         "filter_device_info",

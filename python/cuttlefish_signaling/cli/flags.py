@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--print-ca", action="store_true", help="print the authority of the server's own certificate, PEM, and exit"
     )
+    serve.add_argument(
+        "--dry-run", action="store_true", help="print the settings that were given and where they come from, and exit"
+    )
     for flag in FLAGS:
         _add(serve, flag)
     return top

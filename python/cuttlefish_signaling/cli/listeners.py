@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 
 from .._listen import EVERY_ADDRESS, Listener
@@ -46,6 +47,8 @@ def with_flags(error: BindError, found: Found) -> str:
     keys = settings.split(", ")
     if not separator or not all(key in found for key in keys):
         return str(error)
+    if error.errno == errno.EADDRINUSE and found["operator"]:
+        what += "; end the operator that uses it: systemctl stop cuttlefish-operator"
     given = [key for key in keys if key in found.origins]
     return f"{', '.join(found.origin(key) for key in given or keys)}: {what}"
 

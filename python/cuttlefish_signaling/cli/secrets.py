@@ -44,7 +44,8 @@ def _overwrite(secrets: set[bytes]) -> bool:
             left = file.read().split(b"\0")
     except (ImportError, OSError, ValueError, IndexError):
         return False
-    return not any(argument.endswith(secret) for argument in left for secret in secrets if secret.strip(b"x"))
+    kept = [secret for secret in secrets if secret.strip(b"x")]
+    return not any(argument == secret or argument.endswith(b"=" + secret) for argument in left for secret in kept)
 
 
 def read_secret(flag: str, path: str) -> str:

@@ -15,6 +15,8 @@ from ..errors import BindError, ConfigError
 from .hooks import load_hooks
 from .listeners import is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
+from .operator import apply_preset
+from .outcome import settings_as_toml
 from .process import raise_descriptor_limit, stop_signals
 from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
@@ -28,9 +30,15 @@ DRAIN_TIMEOUT = 10.0
 def serve(arguments: argparse.Namespace) -> int:
     """Runs the server until SIGINT or SIGTERM. Returns the exit status; raises SignalingError."""
     found = settings(arguments, dict(os.environ))
+    notices = apply_preset(found)
     listeners(found)
     with logging_to_stderr(found["log_level"], found["log_format"]) as logger, stop_signals() as wait_for_signal:
         hide_arguments([arguments.turn_secret, arguments.ice_servers])
+        for notice in notices:
+            logger.warning("%s", notice)
+        if arguments.dry_run:
+            print("".join(f"{line}\n" for line in settings_as_toml(found)), end="", flush=True)
+            return 0
         if arguments.print_ca:
             print(authority_pem(found), end="", flush=True)
             return 0
