@@ -101,7 +101,7 @@ def apply_preset(found: Found) -> list[str]:
     preset("control_socket", f"{RUN_DIRECTORY}/operator_control")
     preset("proxy_device_files", True)
     preset("client_ids", "unique")
-    # The operator asks nobody either.
+    # The operator does not authenticate peers either.
     preset("allow_unauthenticated", True)
     if os.path.isfile(f"{PAGE_DIRECTORY}/index.html"):
         preset("assets_dir", PAGE_DIRECTORY)
