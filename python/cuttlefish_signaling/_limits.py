@@ -26,8 +26,21 @@ class Limits:
     """New connections per second, and at once. Beyond it requests are answered with 503. It is twice the number that
     one core can open."""
     max_opening: int = 1_024
-    """Connections that have not sent a complete request yet. Beyond it the oldest one is closed. Real peers take
+    """Connections that have not sent a complete request yet. Beyond it a connection that has been silent for
+    `opening_silence` is closed; if there is none, new connections wait until they are accepted. Real peers take
     milliseconds."""
+    opening_silence: float = 3.0
+    """Silence after which a connection that has not sent a complete request may be closed for another one. A lost
+    segment is sent again within that time."""
+    max_handshakes: int = 64
+    """TLS handshakes at a time. Further ones wait, in the order of their arrival. They keep the processor busy, and
+    those that have begun are soon done."""
+    handshake_turn: float = 0.1
+    """Time after which the next TLS handshake begins beside one that is not done. Slow peers hold up no others."""
+    max_device_socket_connections: int = 16_384
+    """Connections to the device socket at a time. Further ones are closed."""
+    max_control_connections: int = 256
+    """Connections to the control socket at a time. Further ones are closed. Each start of devices holds one."""
     max_devices: int = 16_384
     """Devices at a time. Beyond it requests are answered with 503."""
     max_device_id: int = 256

@@ -1,16 +1,18 @@
 //! Counts connections against their limits: in total, per address, per second, and before their first request.
 //!
-//! Loopback is exempt from the limit per address, since all local peers share that address. This module opens and
-//! closes no socket.
+//! Loopback is exempt from the limit per address, since all local peers share that address. Connections to the local
+//! sockets have limits of their own. This module opens and closes no socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::access::address::counted;
 use crate::config::Limits;
 use crate::config::rate::{Bucket, Rate};
 use crate::observe::incidents::{Incident, Incidents};
@@ -18,11 +20,18 @@ use crate::observe::incidents::{Incident, Incidents};
 /// The `Retry-After` of a connection that was turned away, in seconds.
 pub const RETRY_AFTER: u64 = 1;
 
+/// [`Activity::waits_since`] while the server does not wait for the peer.
+const BUSY: u64 = u64::MAX;
+
 /// The connection limits of one server.
 pub struct ConnectionLimiter {
     limits: Limits,
     incidents: Arc<Incidents>,
+    /// The time from which [`Activity::waits_since`] counts.
+    start: Instant,
     state: Mutex<State>,
+    /// Notified each time that a connection stops to be an opening one.
+    freed: Notify,
 }
 
 struct State {
@@ -30,34 +39,128 @@ struct State {
     by_address: HashMap<IpAddr, usize>,
     arrivals: Bucket,
     /// Connections before their upgrade or first request, the oldest first.
-    opening: BTreeMap<u64, Arc<Notify>>,
+    opening: BTreeMap<u64, Arc<Activity>>,
     last: u64,
+    /// No opening connection has been silent for long enough before this time.
+    none_silent_before: Instant,
+    /// Connections to the device socket and to the control socket.
+    local: [usize; 2],
+}
+
+/// The last sign of life of an opening connection.
+struct Activity {
+    /// The address by which the limits count the peer.
+    address: IpAddr,
+    /// Since when the server waits for the peer, in nanoseconds since the limiter's start, or [`BUSY`].
+    waits_since: AtomicU64,
+    /// Notified when the connection has to make room for another.
+    evicted: Notify,
 }
 
 /// The permit of one connection. Drop releases it.
 pub struct Permit {
     limiter: Arc<ConnectionLimiter>,
-    address: IpAddr,
     number: u64,
-    /// Notified when the connection has to make room for another.
-    evicted: Arc<Notify>,
+    activity: Arc<Activity>,
     /// The reason to answer the connection with 503 and nothing else.
     pub turned_away: Option<&'static str>,
+}
+
+/// A local socket, whose connections count apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// The device socket.
+    Devices,
+    /// The control socket.
+    Control,
+}
+
+/// The permit of one connection to a local socket. Drop releases it.
+pub struct LocalPermit {
+    limiter: Arc<ConnectionLimiter>,
+    local: Local,
 }
 
 impl ConnectionLimiter {
     /// Creates a limiter without connections.
     pub fn new(limits: Limits, incidents: Arc<Incidents>, now: Instant) -> Arc<Self> {
-        let arrivals = Bucket::full(arrival_rate(&limits), now);
-        let state = State { total: 0, by_address: HashMap::new(), arrivals, opening: BTreeMap::new(), last: 0 };
-        Arc::new(Self { limits, incidents, state: Mutex::new(state) })
+        let state = State {
+            total: 0,
+            by_address: HashMap::new(),
+            arrivals: Bucket::full(arrival_rate(&limits), now),
+            opening: BTreeMap::new(),
+            last: 0,
+            none_silent_before: now,
+            local: [0; 2],
+        };
+        Arc::new(Self { limits, incidents, start: now, state: Mutex::new(state), freed: Notify::new() })
+    }
+
+    /// Makes room for one more opening connection. `Some` if there is none: the time at which to try again, unless
+    /// [`Self::freed`] resolves before.
+    ///
+    /// At `max_opening` a connection that has been silent for `opening_silence` is evicted: of the address that has the
+    /// most of them, the oldest. A connection that is not silent keeps its place: it is an honest one that the server
+    /// has not served yet, or soon becomes silent.
+    pub fn make_room(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        if state.opening.len() < self.limits.max_opening {
+            return None;
+        }
+        if now < state.none_silent_before {
+            return Some(state.none_silent_before);
+        }
+        let Some(number) = self.silent_connection(&mut state, now) else { return Some(state.none_silent_before) };
+        if let Some(activity) = state.opening.remove(&number) {
+            activity.evicted.notify_one();
+            self.incidents.count(Incident::OpeningCut);
+        }
+        None
+    }
+
+    /// Waits until a connection stops to be an opening one.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// The number of the connection to evict. If there is none, this sets [`State::none_silent_before`].
+    fn silent_connection(&self, state: &mut State, now: Instant) -> Option<u64> {
+        let silence = self.limits.opening_silence;
+        let mut silent: HashMap<IpAddr, (usize, u64)> = HashMap::new();
+        let mut next = silence;
+        for (&number, activity) in &state.opening {
+            let Some(waited) = self.waited(activity, now) else { continue };
+            if waited >= silence {
+                // The connections are sorted by age, so the first of an address is its oldest.
+                silent.entry(activity.address).or_insert((0, number)).0 += 1;
+            } else {
+                next = next.min(silence.saturating_sub(waited));
+            }
+        }
+        let busiest = silent.into_values().max_by_key(|&(count, oldest)| (count, std::cmp::Reverse(oldest)));
+        if busiest.is_none() {
+            state.none_silent_before = now + next;
+        }
+        busiest.map(|(_, oldest)| oldest)
+    }
+
+    /// How long the server has waited for the peer. `None` if the peer waits for the server.
+    fn waited(&self, activity: &Activity, now: Instant) -> Option<Duration> {
+        let since = activity.waits_since.load(Relaxed);
+        let now = now.saturating_duration_since(self.start);
+        (since != BUSY).then(|| now.saturating_sub(Duration::from_nanos(since)))
+    }
+
+    /// A time as [`Activity::waits_since`] has it.
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(BUSY - 1)
     }
 
     /// Counts a new connection, and decides whether it is turned away.
     ///
-    /// In both cases the connection is opening until [`Permit::opened`] or drop. If too many connections are opening,
-    /// this evicts the oldest: an honest connection opens in milliseconds.
+    /// In both cases the connection is opening until [`Permit::opened`] or drop.
     pub fn acquire(self: &Arc<Self>, address: IpAddr, now: Instant) -> Permit {
+        let address = counted(address);
         let mut state = self.state.lock();
         let turned_away = self.no_room(&mut state, address, now);
         if turned_away.is_some() {
@@ -68,15 +171,10 @@ impl ConnectionLimiter {
         }
         state.last += 1;
         let number = state.last;
-        let evicted = Arc::new(Notify::new());
-        state.opening.insert(number, Arc::clone(&evicted));
-        if state.opening.len() > self.limits.max_opening
-            && let Some((_, oldest)) = state.opening.pop_first()
-        {
-            oldest.notify_one();
-            self.incidents.count(Incident::OpeningCut);
-        }
-        Permit { limiter: Arc::clone(self), address, number, evicted, turned_away }
+        let waits_since = AtomicU64::new(self.nanoseconds(now));
+        let activity = Arc::new(Activity { address, waits_since, evicted: Notify::new() });
+        state.opening.insert(number, Arc::clone(&activity));
+        Permit { limiter: Arc::clone(self), number, activity, turned_away }
     }
 
     fn no_room(&self, state: &mut State, address: IpAddr, now: Instant) -> Option<&'static str> {
@@ -92,6 +190,24 @@ impl ConnectionLimiter {
         }
         None
     }
+
+    /// Counts a new connection to a local socket. `None` if its limit is reached.
+    ///
+    /// Only the limit of the socket applies: connections over the network take no place from it.
+    pub fn acquire_local(self: &Arc<Self>, local: Local) -> Option<LocalPermit> {
+        let limit = match local {
+            Local::Devices => self.limits.max_device_socket_connections,
+            Local::Control => self.limits.max_control_connections,
+        };
+        let mut state = self.state.lock();
+        let count = &mut state.local[local as usize];
+        if *count >= limit {
+            self.incidents.count(Incident::TurnedAway);
+            return None;
+        }
+        *count += 1;
+        Some(LocalPermit { limiter: Arc::clone(self), local })
+    }
 }
 
 fn arrival_rate(limits: &Limits) -> Rate {
@@ -100,29 +216,66 @@ fn arrival_rate(limits: &Limits) -> Rate {
 
 impl Permit {
     /// Marks the connection as open: its first request has been read.
+    ///
+    /// A connection that is turned away stays an opening one until it ends: no other limit counts it.
     pub fn opened(&self) {
-        self.limiter.state.lock().opening.remove(&self.number);
+        if self.turned_away.is_some() {
+            return;
+        }
+        self.limiter.stop_opening(&mut self.limiter.state.lock(), self.number);
+    }
+
+    /// Notes that the peer has sent or taken bytes.
+    pub fn heard(&self, now: Instant) {
+        if self.activity.waits_since.load(Relaxed) != BUSY {
+            self.waits(now);
+        }
+    }
+
+    /// Notes that the peer waits for the server. A peer that waits is not silent.
+    pub fn busy(&self) {
+        self.activity.waits_since.store(BUSY, Relaxed);
+    }
+
+    /// Notes that the server waits for the peer from now on.
+    pub fn waits(&self, now: Instant) {
+        self.activity.waits_since.store(self.limiter.nanoseconds(now), Relaxed);
     }
 
     /// Waits until the connection has to make room for another.
     pub async fn evicted(&self) {
-        self.evicted.notified().await;
+        self.activity.evicted.notified().await;
+    }
+}
+
+impl ConnectionLimiter {
+    /// Removes a connection from the opening ones.
+    fn stop_opening(&self, state: &mut State, number: u64) {
+        if state.opening.remove(&number).is_some() {
+            self.freed.notify_one();
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.limiter.state.lock();
-        state.opening.remove(&self.number);
+        self.limiter.stop_opening(&mut state, self.number);
         if self.turned_away.is_some() {
             return;
         }
         state.total -= 1;
-        if let Some(count) = state.by_address.get_mut(&self.address) {
+        if let Some(count) = state.by_address.get_mut(&self.activity.address) {
             *count -= 1;
             if *count == 0 {
-                state.by_address.remove(&self.address);
+                state.by_address.remove(&self.activity.address);
             }
         }
+    }
+}
+
+impl Drop for LocalPermit {
+    fn drop(&mut self) {
+        self.limiter.state.lock().local[self.local as usize] -= 1;
     }
 }

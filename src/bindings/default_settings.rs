@@ -62,6 +62,9 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("max_connections", limits.max_connections),
         ("max_connections_per_address", limits.max_connections_per_address),
         ("max_opening", limits.max_opening),
+        ("max_handshakes", limits.max_handshakes),
+        ("max_device_socket_connections", limits.max_device_socket_connections),
+        ("max_control_connections", limits.max_control_connections),
         ("max_devices", limits.max_devices),
         ("max_device_id", limits.max_device_id),
         ("max_clients_per_device", limits.max_clients_per_device),
@@ -78,7 +81,13 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     for (name, number) in numbers {
         settings.set_item(format!("limits.{name}"), number)?;
     }
+    times(settings, limits)
+}
+
+fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     let times = [
+        ("opening_silence", Some(limits.opening_silence)),
+        ("handshake_turn", Some(limits.handshake_turn)),
         ("write_timeout", Some(limits.write_timeout)),
         ("first_message_timeout", limits.first_message_timeout),
         ("request_head_timeout", Some(limits.request_head_timeout)),

@@ -9,6 +9,9 @@ use crate::config::error::ConfigError;
 use crate::config::turn;
 use crate::protocol::{IceServer, IceServers};
 
+/// The last time for which credentials are made, in seconds since 1970: a later one would not fit a number of seconds.
+const LAST_TIME: Duration = Duration::from_secs(1 << 40);
+
 /// Time-limited TURN credentials (coturn's `use-auth-secret`).
 #[pyclass(frozen, name = "TurnRest", module = "cuttlefish_signaling")]
 pub(super) struct TurnRest(pub(super) turn::TurnRest);
@@ -49,7 +52,8 @@ impl TurnRest {
         let now = match now {
             None => SystemTime::now(),
             Some(now) => {
-                Duration::try_from_secs_f64(now).map_or(SystemTime::UNIX_EPOCH, |now| SystemTime::UNIX_EPOCH + now)
+                let since = Duration::try_from_secs_f64(now).unwrap_or_default().min(LAST_TIME);
+                SystemTime::UNIX_EPOCH + since
             }
         };
         match self.0.credentials(now) {

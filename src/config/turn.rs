@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
+use crate::config::bounds::at_most;
 use crate::config::error::ConfigError;
 use crate::protocol::{IceError, IceServer, IceServers};
 
@@ -36,7 +37,7 @@ impl TurnRest {
     ///
     /// # Errors
     /// [`ConfigError`] if a URL does not begin with `turn:` or `turns:`, if the secret is empty, or if `ttl` is below one
-    /// second.
+    /// second or above [`MAX_TIME`](super::bounds::MAX_TIME).
     pub fn new(
         urls: Vec<String>,
         secret: String,
@@ -50,6 +51,7 @@ impl TurnRest {
         if ttl < Duration::from_secs(1) {
             return Err(ConfigError::new("TurnRest.ttl", format!("must be at least 1 second, got {ttl:?}")));
         }
+        at_most("TurnRest.ttl", Some(ttl))?;
         if let Some(url) = urls.iter().find(|url| !url.starts_with("turn:") && !url.starts_with("turns:")) {
             return Err(ConfigError::new("TurnRest.urls", format!("{url:?} must begin with turn: or turns:")));
         }

@@ -37,6 +37,6 @@ pub(super) struct ConnectInfo {
     pub(super) certificate: Option<Arc<str>>,
     /// The slot in which an endpoint stores an accepted upgrade.
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
-    /// The connection's permit. A request that may legitimately take long marks it as opened.
+    /// The connection's permit.
     pub(super) permit: Arc<Permit>,
 }

@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
@@ -21,10 +24,14 @@ use crate::access::origin_policy::Scheme;
 use crate::config::tls::subject_of;
 use crate::server::catch_panic::peer_name;
 use crate::server::http::service::Service;
+use crate::server::peer_stream::PeerStream;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
 use crate::server::ws::open::{self, BoxFuture};
 use crate::server::ws::transport::Transport;
+
+/// A TCP connection after its TLS handshake.
+type TlsTransport = TlsStream<PeerStream<TcpStream>>;
 
 /// An accepted connection that has not been served yet.
 pub(super) struct Connection {
@@ -47,6 +54,7 @@ impl Connection {
     /// Returns the task that serves the connection until it ends or the server terminates it.
     pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
+        let stream = PeerStream::new(stream, &shared, &permit);
         // Each branch is boxed by itself: a TLS handshake needs many times the memory of a request.
         let opening: Opening = match tls {
             Some(tls) => Box::pin(self.speak_tls(stream, tls)),
@@ -56,19 +64,21 @@ impl Connection {
     }
 
     /// Returns the same task for a connection in memory or over a Unix socket, which has no TLS.
-    pub(super) fn run_plain(self, stream: impl Transport) -> ConnectionTask {
+    pub(super) fn run_plain<S>(self, stream: S) -> ConnectionTask
+    where
+        PeerStream<S>: Transport,
+    {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
+        let stream = PeerStream::new(stream, &shared, &permit);
         ConnectionTask::begin(shared, permit, Box::pin(self.speak_http(stream, Scheme::Http, None)))
     }
 
-    /// Performs the TLS handshake with a timeout, then serves HTTP.
-    async fn speak_tls(self, stream: TcpStream, tls: TlsAcceptor) -> Option<BoxFuture> {
-        let limit = self.shared.config.limits.tls_handshake_timeout;
-        let handshake = self.shared.timers.timeout(limit, tls.accept(stream));
+    /// Performs the TLS handshake, then serves HTTP.
+    async fn speak_tls(self, stream: PeerStream<TcpStream>, tls: TlsAcceptor) -> Option<BoxFuture> {
         let outcome = tokio::select! {
             biased;
             () = self.shared.stopping.cancelled() => return None,
-            outcome = handshake => outcome,
+            outcome = self.shake_hands(stream, tls) => outcome,
         };
         match outcome {
             Some(Ok(stream)) => {
@@ -80,6 +90,27 @@ impl Connection {
             None => tracing::debug!("TLS handshake with {} took too long", peer_name(self.address)),
         }
         None
+    }
+
+    /// Waits for the first bytes and for a turn, then performs the TLS handshake. `None` if the peer takes too long.
+    ///
+    /// The timeout begins with the turn: the time in which the server is busy with other handshakes does not count. A
+    /// handshake that outlasts its turn goes on beside the next ones, so slow peers hold up no other.
+    async fn shake_hands(&self, stream: PeerStream<TcpStream>, tls: TlsAcceptor) -> Option<io::Result<TlsTransport>> {
+        let (timers, limits) = (&self.shared.timers, &self.shared.config.limits);
+        if let Err(error) = timers.timeout(limits.tls_handshake_timeout, stream.inner().readable()).await? {
+            return Some(Err(error));
+        }
+        self.permit.busy();
+        let turn = self.shared.handshakes.acquire().await;
+        self.permit.waits(Instant::now());
+        let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, tls.accept(stream)));
+        tokio::select! {
+            biased;
+            outcome = &mut handshake => return outcome,
+            () = timers.sleep(limits.handshake_turn) => drop(turn),
+        }
+        handshake.await
     }
 
     /// Serves HTTP until an endpoint accepts an upgrade. Returns the future that serves the WebSocket.
@@ -96,7 +127,9 @@ impl Connection {
             tracing::error!("an upgraded connection of {} came back as another type", peer_name(address));
             return None;
         };
-        Some(open::open(shared, parts.io.into_inner(), &parts.read_buf, peer, device, agreed_at))
+        let mut stream = parts.io.into_inner();
+        stream.upgraded();
+        Some(open::open(shared, stream, &parts.read_buf, peer, device, agreed_at))
     }
 }
 
@@ -111,7 +144,7 @@ pub(super) struct ConnectionTask {
     /// The current stage.
     stage: Stage,
     /// The place of this connection among those that the limits allow.
-    permit: Arc<Permit>,
+    _permit: Arc<Permit>,
 }
 
 /// The stage of a connection.
@@ -133,7 +166,7 @@ impl ConnectionTask {
                 opened = shared.unless_over(open) => opened.flatten(),
             }
         });
-        Self { stage: Stage::Opening(opening), permit }
+        Self { stage: Stage::Opening(opening), _permit: permit }
     }
 }
 
@@ -146,7 +179,6 @@ impl Future for ConnectionTask {
                 Stage::Opening(opening) => {
                     let Some(pump) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
                     self.stage = Stage::Open(pump);
-                    self.permit.opened();
                 }
                 Stage::Open(pump) => return pump.as_mut().poll(cx),
             }
@@ -161,6 +193,7 @@ where
 {
     let service = service_fn(|request| {
         let connect_info = connect_info.clone();
+        connect_info.permit.opened();
         async move { Ok::<_, Infallible>(service.answer(shared, connect_info, request).await) }
     });
     let limits = &shared.config.limits;

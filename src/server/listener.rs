@@ -10,10 +10,11 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection;
+use super::connection::Connection;
 use super::http::service::Routes;
 use super::shared::Shared;
 use super::socket_file::SocketFile;
+use crate::access::connection_limits::Permit;
 use crate::access::hooks::Hooks;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -85,7 +86,11 @@ impl Listener {
             match accepted {
                 Ok((stream, address)) => {
                     backoff.pause = Duration::ZERO;
-                    serve(&shared, &routes, stream, address, tls.as_ref());
+                    // Until there is room, further connections wait in the kernel's backlog.
+                    let Some(permit) = permit(&shared, address).await else { return };
+                    let service = routes.service(permit.turned_away);
+                    let connection = Connection::new(Arc::clone(&shared), service, address, permit);
+                    serve(&shared, connection, stream, address, tls.as_ref());
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => tokio::select! {
@@ -140,16 +145,11 @@ impl Acceptor {
 /// Spawns the task of one connection.
 fn serve(
     shared: &Arc<Shared>,
-    routes: &Routes,
+    connection: Connection,
     stream: Stream,
     address: Option<SocketAddr>,
     tls: Option<&TlsAcceptor>,
 ) {
-    // The limits count connections over a Unix socket as loopback connections.
-    let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical());
-    let permit = shared.limiter.acquire(ip, Instant::now());
-    let service = routes.service(permit.turned_away);
-    let connection = connection::Connection::new(Arc::clone(shared), service, address, permit);
     let task = match stream {
         Stream::Tcp(stream) => connection.run(stream, tls.cloned()),
         Stream::Unix(stream) => connection.run_plain(stream),
@@ -172,6 +172,22 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Waits until one more connection may be opening, and counts it. `None` if the server stops.
+async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> {
+    let limiter = if address.is_some() { &shared.limiter } else { &shared.unix_limiter };
+    // The limit per address exempts a Unix socket as it exempts loopback.
+    let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+    while let Some(retry_at) = limiter.make_room(Instant::now()) {
+        tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return None,
+            () = limiter.freed() => {}
+            () = shared.timers.sleep_until(retry_at) => {}
+        }
+    }
+    Some(limiter.acquire(ip, Instant::now()))
 }
 
 /// The pause between failed attempts to accept.

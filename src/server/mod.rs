@@ -11,6 +11,7 @@ mod fault_timer;
 mod http;
 mod listener;
 mod message_pump;
+mod peer_stream;
 mod resolver;
 mod seqpacket;
 mod session_driver;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use tokio::io::DuplexStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -286,12 +288,14 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
         relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+        unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         policy: Policy::new(&config)?,
         preregistrations: Arc::default(),
         requests: RequestCounts::default(),
         started: clock.unix_now(),
         clock,
         timers,
+        handshakes: Semaphore::new(config.limits.max_handshakes),
         tasks: TaskTracker::new(),
         timekeeping: TaskTracker::new(),
         incidents,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
+use crate::access::connection_limits::Local;
 use crate::core::outbox::End;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
@@ -36,6 +37,16 @@ pub(super) enum SocketKind {
     Devices,
     /// The control socket, on which devices are pre-registered.
     Control,
+}
+
+impl SocketKind {
+    /// The name of the socket for the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Devices => "device socket",
+            Self::Control => "control socket",
+        }
+    }
 }
 
 /// A listening local socket. Its file is removed when it is dropped.
@@ -81,12 +92,10 @@ impl SeqpacketListener {
 
 /// Serves one accepted connection in a task of its own.
 fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
-    // The limits count local connections as loopback connections.
-    let permit = shared.limiter.acquire(std::net::Ipv4Addr::LOCALHOST.into(), Instant::now());
-    if let Some(why) = permit.turned_away {
-        return tracing::info!("turned a local connection away: {why}");
-    }
-    permit.opened();
+    let local = if kind == SocketKind::Devices { Local::Devices } else { Local::Control };
+    let Some(permit) = shared.limiter.acquire_local(local) else {
+        return tracing::info!("turned away a connection to the {}: too many", kind.name());
+    };
     let role = if kind == SocketKind::Devices { Role::Device } else { Role::Http };
     let mut peer = Peer::anonymous(role);
     if kind == SocketKind::Devices {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,6 +61,10 @@ pub(crate) struct Shared {
     pub(super) timekeeping: TaskTracker,
     /// The limits on connections, which hand out permits.
     pub(super) limiter: Arc<ConnectionLimiter>,
+    /// The same limits, for connections to HTTP listeners on Unix sockets: a storm over TCP takes no place from them.
+    pub(super) unix_limiter: Arc<ConnectionLimiter>,
+    /// The turns of TLS handshakes, given in the order of arrival.
+    pub(super) handshakes: Semaphore,
     /// Decides which `Host` and `Origin` headers are allowed.
     pub(super) policy: Policy,
     /// The source of ICE servers, which can be replaced while the server runs.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+/// Further temporary names that are tried, if a name is taken.
+const ATTEMPTS: usize = 8;
+
 /// A listening Unix socket. Its file is removed when it is dropped.
 pub(super) struct SocketFile {
     /// The listening socket, which does not block.
@@ -23,10 +26,8 @@ impl SocketFile {
         make_room(path, kind)?;
         let socket = Socket::new(Domain::UNIX, kind, None)?;
         // The socket gets a temporary name until it has its mode and listens, so no client connects too early.
-        let unfinished = unfinished(path);
-        drop(fs::remove_file(&unfinished));
+        let unfinished = bind_beside(&socket, path)?;
         let bound = (|| {
-            socket.bind(&SockAddr::unix(&unfinished)?)?;
             fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))?;
             socket.listen(backlog)?;
             socket.set_nonblocking(true)?;
@@ -71,9 +72,19 @@ fn make_room(path: &Path, kind: Type) -> io::Result<()> {
     }
 }
 
-/// The temporary name of a socket file.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
+/// Binds the socket to a temporary name beside `path`, and returns that name.
+///
+/// No file beside the socket is touched: `bind` fails for a name that exists, whichever file has it.
+fn bind_beside(socket: &Socket, path: &Path) -> io::Result<PathBuf> {
+    let mut attempts = 0..ATTEMPTS;
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{:08x}", fastrand::u32(..)));
+        let unfinished = path.with_file_name(name);
+        match socket.bind(&SockAddr::unix(&unfinished)?) {
+            Ok(()) => return Ok(unfinished),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts.next().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["server::time"],
     &["server::events", "server::catch_panic", "server::socket_file", "server::throttle"],
     &["server::shared", "server::fault_timer", "server::resolver"],
-    &["server::session_driver"],
+    &["server::session_driver", "server::peer_stream"],
     &["server::ws", "server::message_pump"],
     &["server::connect_info"],
     &["server::http", "server::seqpacket"],

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import BindError, ConfigError, SignalingServer
+from cuttlefish_signaling import BindError, ConfigError, Limits, SignalingServer
 
 from client_kinds import DEVICE_ID, INFO, EnvelopedClient, both_sockets, register_local_device
-from http_requests import request_json
+from http_requests import request, request_json
 from peers import PATIENCE, SeqpacketPeer, wait_until
 
 # The device socket ---------------------------------------------------------------------------------------------------
@@ -48,6 +49,35 @@ def test_stale_socket_file_is_replaced_and_live_one_is_not(tmp_path: Path) -> No
     assert path.read_text() == "mine"
     with pytest.raises(BindError, match="No such file"):
         SignalingServer(device_socket=tmp_path / "nowhere" / "operator").start()
+
+
+def test_files_beside_socket_are_not_touched(tmp_path: Path) -> None:
+    """Also those that look like a temporary file of this process, and sockets that a killed process left."""
+    path = tmp_path / "operator"
+    beside = [tmp_path / f"operator{suffix}" for suffix in (f".{os.getpid()}", ".1", ".tmp", "~", ".00000000")]
+    for file in beside:
+        file.write_text(file.name)
+    left = tmp_path / "operator.left"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bound:
+        bound.bind(str(left))
+    for _ in range(2):
+        with SignalingServer(device_socket=path, control_socket=tmp_path / "control"):
+            assert stat.S_ISSOCK(path.lstat().st_mode)
+        assert sorted(tmp_path.iterdir()) == sorted([*beside, left])
+    assert [file.read_text() for file in beside] == [file.name for file in beside]
+
+
+def test_local_sockets_count_apart_from_network(tmp_path: Path) -> None:
+    limits = Limits(max_connections=1, new_per_second=1, max_device_socket_connections=1, max_control_connections=1)
+    devices, control = tmp_path / "devices", tmp_path / "control"
+    with SignalingServer(device_socket=devices, control_socket=control, limits=limits) as server, ExitStack() as stack:
+        stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        _device, first = register_local_device(devices), SeqpacketPeer(control)
+        assert pre_register(first, {"id": "a"})[0]["status"] == "accepted"
+        assert [SeqpacketPeer(path).receive() for path in (devices, control)] == [None, None]
+        assert server.stats().turned_away == 2
+        # A full server answers these two over the network.
+        assert [request(server, "GET", path).status for path in ("/healthz", "/metrics", "/devices")] == [200, 200, 503]
 
 
 def test_foreign_file_at_socket_path_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import cuttlefish_signaling
 from cuttlefish_signaling import ConfigError, Keepalive, Limits, SignalingServer, _native
+from cuttlefish_signaling._checks import MAX_SECONDS
 from cuttlefish_signaling._config import Settings
 from cuttlefish_signaling._settings import FLAGS, GROUPS, KEYWORDS, SETTINGS, Flag, Setting
 from cuttlefish_signaling._settings.kinds import Choice, Integer, Seconds, Strings, Switch
@@ -106,6 +107,30 @@ def test_core_refuses_less_than_the_least(row: Setting) -> None:
     assert isinstance(row.kind, Integer)
     with pytest.raises(ConfigError, match=f"^{row.path}: must be at least {row.kind.least}, got {row.kind.least - 1}$"):
         _native.Server(native(**{row.path: row.kind.least - 1}), [])
+
+
+@pytest.mark.parametrize("row", [row for row in BOUNDED if row.path != "port"], ids=lambda row: row.path)
+def test_core_refuses_more_than_the_most(row: Setting) -> None:
+    assert isinstance(row.kind, Integer)
+    with pytest.raises(ConfigError, match=f"^{row.path}: (must be at most {row.kind.most}|[0-9]+ is out of range)"):
+        _native.Server(native(**{row.path: row.kind.most + 1}), [])
+
+
+@pytest.mark.parametrize("row", TIMES, ids=lambda row: row.path)
+def test_core_refuses_times_that_the_table_refuses(row: Setting) -> None:
+    for value in (MAX_SECONDS * 1.001, 1e18, 1e300):
+        with pytest.raises(ConfigError, match=f"^{row.path}: must be "):
+            _native.Server(native(**{row.path: value}), [])
+        with pytest.raises(ConfigError, match=f"^{row.path}: must be "):
+            row.kind.check(row.path, value)
+
+
+def test_each_number_has_an_upper_limit() -> None:
+    for row in SETTINGS:
+        if row.kind.annotation in ("int", "float", "float | None"):
+            assert isinstance(row.kind, Integer | Seconds), row.path
+            is_rate = row.name.endswith(("_per_second", "_burst"))
+            assert isinstance(row.kind, Seconds) or row.kind.most <= (2**32 - 1 if is_rate else 2**30), row.path
 
 
 @pytest.mark.parametrize("row", TIMES, ids=lambda row: row.path)

@@ -174,10 +174,10 @@ def client_hello(tls: Tls) -> bytes:
 
 
 def test_1000_slow_handshakes_do_not_block_new_peers() -> None:
-    """Half a `ClientHello`, a whole one, or nothing: over the cap, the oldest connection is closed."""
+    """Half a `ClientHello`, a whole one, or nothing: over the cap, the silent ones are closed."""
     tls = Tls.self_signed()
     hello = client_hello(tls)
-    limits = Limits(max_opening=100, tls_handshake_timeout=60)
+    limits = Limits(max_opening=100, opening_silence=0.02, tls_handshake_timeout=60)
     with SignalingServer(tls=tls, limits=limits) as server, peers_of(server) as peers, ExitStack() as stack:
         for number in range(1000):
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))

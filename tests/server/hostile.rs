@@ -60,7 +60,7 @@ fn connection_over_the_limit_gets_503_with_retry_after() {
         let address = server.local_addr();
         let first = Dialed::open(address, "/register_device").await;
         let second = Dialed::open(address, "/connect_client").await;
-        for path in ["/register_device", "/connect_client", "/devices", "/healthz", "/unknown"] {
+        for path in ["/register_device", "/connect_client", "/devices", "/readyz", "/unknown"] {
             let response = answer(address, &upgrade(path)).await.to_lowercase();
             assert!(response.starts_with("http/1.1 503 "), "{response}");
             assert!(
@@ -70,6 +70,10 @@ fn connection_over_the_limit_gets_503_with_retry_after() {
             assert!(response.ends_with(r#"{"error":"too many connections"}"#), "{response}");
         }
         assert_eq!(server.incidents().of(Incident::TurnedAway), 5);
+        for path in ["/healthz", "/metrics"] {
+            let response = answer(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            assert!(response.starts_with("HTTP/1.1 200 ") && response.contains("connection: close\r\n"), "{response}");
+        }
         drop((first, second));
         while server.hub().connections() > 0 {
             tokio::task::yield_now().await;
@@ -81,7 +85,8 @@ fn connection_over_the_limit_gets_503_with_retry_after() {
 #[test]
 fn slow_handshakes_do_not_block_new_connections() {
     block_on(async {
-        let server = limited(Limits { max_opening: 100, ..Limits::default() });
+        let opening_silence = Duration::from_millis(20);
+        let server = limited(Limits { max_opening: 100, opening_silence, ..Limits::default() });
         let mut slow = Vec::new();
         for _ in 0..1000 {
             let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();

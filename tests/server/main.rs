@@ -24,6 +24,7 @@ mod seeds;
 mod seqpacket;
 mod session_driver;
 mod stopping;
+mod storms;
 mod tls;
 mod transcripts;
 mod ws_stream;

@@ -86,7 +86,8 @@ impl RawPeer<DuplexStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawPeer<S> {
-    async fn open(mut stream: S, path: &str) -> Self {
+    /// Upgrades a connection.
+    pub async fn open(mut stream: S, path: &str) -> Self {
         stream.write_all(upgrade(path).as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {

@@ -55,7 +55,7 @@ class Integer(Kind):
     toml = (int, float)
 
     def __init__(self, least: int, most: int, unit: str = "") -> None:
-        end = {2**40: "2^40", 2**32 - 1: "2^32-1"}.get(most, str(most))
+        end = {2**20: "2^20", 2**24: "2^24", 2**26: "2^26", 2**30: "2^30", 2**32 - 1: "2^32-1"}.get(most, str(most))
         super().__init__("int", f"{least} to {end}{unit and f' {unit}'}")
         self.least = least
         self.most = most
@@ -76,7 +76,7 @@ class Seconds(Kind):
     toml = (int, float)
 
     def __init__(self, *, optional: bool = False, zero: bool = False) -> None:
-        least = "0 or more" if zero else "more than 0"
+        least = "0 to 10^9" if zero else "more than 0, at most 10^9"
         super().__init__("float | None" if optional else "float", f"seconds, {least}{', or None' * optional}")
         self.optional = optional
         self.zero = zero

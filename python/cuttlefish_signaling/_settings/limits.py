@@ -5,7 +5,11 @@ from __future__ import annotations
 from .kinds import Integer, Kind, Seconds
 from .row import Setting
 
-MOST = 2**40
+MOST = 2**20
+"""The most connections, peers or messages."""
+MOST_OF_A_MESSAGE = 64 * 2**20
+MOST_KEPT = 2**30
+"""The most bytes of messages that the server keeps at one place."""
 MOST_A_SECOND = 2**32 - 1
 KIB = 1024
 MIB = 1024 * 1024
@@ -16,12 +20,12 @@ def _limit(name: str, kind: Kind, default: float | None, text: str, reason: str 
     return Setting(name, kind, default, text, reason, special, group="limits", is_core=name != "hook_threads")
 
 
-def _count(least: int = 1) -> Integer:
-    return Integer(least, MOST)
+def _count(most: int = MOST) -> Integer:
+    return Integer(1, most)
 
 
-def _bytes(least: int = 1) -> Integer:
-    return Integer(least, MOST, "bytes")
+def _bytes(least: int, most: int) -> Integer:
+    return Integer(least, most, "bytes")
 
 
 _RATE = Integer(1, MOST_A_SECOND, "a second")
@@ -30,7 +34,7 @@ _BURST = Integer(1, MOST_A_SECOND)
 LIMITS = (
     _limit(
         "max_message_size",
-        _bytes(128),
+        _bytes(128, MOST_OF_A_MESSAGE),
         256 * KIB,
         "The size of a message, with all its fragments. A peer that sends a larger one is closed [1009].",
         "It is four times the size that a device can be sent, so that the client gets an error for a forward that is "
@@ -38,7 +42,7 @@ LIMITS = (
     ),
     _limit(
         "max_first_message",
-        _bytes(128),
+        _bytes(128, MOST_OF_A_MESSAGE),
         64 * KIB,
         "The size of a message from a peer that has not registered or connected yet. A peer that sends a larger one is "
         "closed [1009].",
@@ -69,13 +73,48 @@ LIMITS = (
         "max_opening",
         _count(),
         1_024,
-        "Connections that have not sent a complete request yet. Beyond it the oldest one is closed.",
+        "Connections that have not sent a complete request yet. Beyond it a connection that has been silent for "
+        "`opening_silence` is closed; if there is none, new connections wait until they are accepted.",
         "Real peers take milliseconds.",
+    ),
+    _limit(
+        "opening_silence",
+        Seconds(),
+        3.0,
+        "Silence after which a connection that has not sent a complete request may be closed for another one.",
+        "A lost segment is sent again within that time.",
+    ),
+    _limit(
+        "max_handshakes",
+        _count(),
+        64,
+        "TLS handshakes at a time. Further ones wait, in the order of their arrival.",
+        "They keep the processor busy, and those that have begun are soon done.",
+    ),
+    _limit(
+        "handshake_turn",
+        Seconds(),
+        0.1,
+        "Time after which the next TLS handshake begins beside one that is not done.",
+        "Slow peers hold up no others.",
+    ),
+    _limit(
+        "max_device_socket_connections",
+        _count(),
+        16_384,
+        "Connections to the device socket at a time. Further ones are closed.",
+    ),
+    _limit(
+        "max_control_connections",
+        _count(),
+        256,
+        "Connections to the control socket at a time. Further ones are closed.",
+        "Each start of devices holds one.",
     ),
     _limit("max_devices", _count(), 16_384, "Devices at a time. Beyond it requests are answered with 503."),
     _limit(
         "max_device_id",
-        _bytes(),
+        _bytes(1, 64 * KIB),
         256,
         "The length of a device id, and of the names of a pre-registration. A device with a longer id is refused "
         "[1008].",
@@ -132,7 +171,7 @@ LIMITS = (
     ),
     _limit(
         "outbox_bytes",
-        _bytes(64 * KIB),
+        _bytes(64 * KIB, MOST_KEPT),
         1 * MIB,
         "Bytes of messages that may wait to be written to one peer. With more the peer is closed [1013].",
     ),
@@ -143,8 +182,8 @@ LIMITS = (
         "Time for a peer to register or connect.",
     ),
     _limit("request_head_timeout", Seconds(), 5.0, "Time for a peer to send the head of a request."),
-    _limit("max_headers", _count(), 64, "Headers of a request.", "Browsers send about 20."),
-    _limit("max_request_head", _bytes(8 * KIB), 16 * KIB, "The size of the head of a request."),
+    _limit("max_headers", _count(4096), 64, "Headers of a request.", "Browsers send about 20."),
+    _limit("max_request_head", _bytes(8 * KIB, 1 * MIB), 16 * KIB, "The size of the head of a request."),
     _limit("tls_handshake_timeout", Seconds(), 5.0, "Time for a TLS handshake."),
     _limit(
         "probe_timeout",
@@ -161,12 +200,12 @@ LIMITS = (
     ),
     _limit(
         "journal_entries",
-        _count(),
+        _count(2**24),
         10_000,
         "Entries that a journal keeps. Beyond it the oldest entries are dropped.",
         "Room for hundreds of sessions.",
     ),
-    _limit("journal_bytes", _bytes(), 16 * MIB, "Bytes of messages that a journal keeps."),
+    _limit("journal_bytes", _bytes(1, MOST_KEPT), 16 * MIB, "Bytes of messages that a journal keeps."),
     _limit(
         "held_by_faults",
         _count(),
@@ -208,7 +247,7 @@ LIMITS = (
     ),
     _limit(
         "hook_threads",
-        _count(),
+        _count(1024),
         32,
         "Threads that run `def` hooks. They are started when they are needed; calls that find no free thread wait, and "
         "`hook_timeout` includes the wait.",

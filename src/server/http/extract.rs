@@ -1,13 +1,12 @@
-//! Parts of requests: the id in the path, the members of a header, and a mark for requests that take long.
+//! Parts of requests: the id in the path, and the members of a header.
 
-use axum::extract::{FromRequestParts, Path, Request};
+use axum::extract::{FromRequestParts, Path};
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 
 use super::respond::error;
-use crate::server::connect_info::ConnectInfo;
 
 /// The id in the path, decoded.
 pub(in crate::server) struct PathId(pub(in crate::server) String);
@@ -27,21 +26,4 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 pub(in crate::server) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty())
-}
-
-/// A request that may take long: a poll that waits, or a stream of events.
-pub(in crate::server) struct LongRequest(Option<ConnectInfo>);
-
-impl LongRequest {
-    /// Reads the connection of a request.
-    pub(in crate::server) fn of(request: &Request) -> Self {
-        Self(request.extensions().get::<ConnectInfo>().cloned())
-    }
-
-    /// Marks the connection as opened, so that newer connections do not evict it.
-    pub(in crate::server) fn mark_opened(&self) {
-        if let Some(connect_info) = &self.0 {
-            connect_info.permit.opened();
-        }
-    }
 }

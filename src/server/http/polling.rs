@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use hyper::{Method, StatusCode};
 
 use super::auth::Caller;
-use super::extract::{LongRequest, PathId};
+use super::extract::PathId;
 use super::respond::{error, json, status_of, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
@@ -178,13 +178,12 @@ async fn messages(
 ) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let (long_request, is_head) = (LongRequest::of(&request), *request.method() == Method::HEAD);
+        let is_head = *request.method() == Method::HEAD;
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
         caller.authorize(&shared).await?;
         let mut query = parse_query(&query)?;
         let connection = find(&polled, Dialect::Current, &id)?;
-        long_request.mark_opened();
         query.wait = query.wait.min(shared.config.limits.polled_timeout);
         // HEAD has no body, so it must not mark a message as delivered.
         let messages = if is_head { connection.peek(&query) } else { connection.fetch(&query).await };

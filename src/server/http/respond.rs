@@ -9,9 +9,8 @@ use crate::access::connection_limits::RETRY_AFTER;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{Text, outbound};
 
-/// The response to every request of a connection that exceeds the limits.
-pub(in crate::server) fn turned_away(why: &str) -> Response {
-    let mut response = too_many(why);
+/// The last response of a connection: it exceeds the limits.
+pub(in crate::server) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -23,7 +23,7 @@ pub(in crate::server) enum Service {
     /// The connection is within the limits.
     Open(Routes),
     /// The connection exceeds the limits; the text names the limit.
-    Full(&'static str),
+    Full(Routes, &'static str),
 }
 
 /// The router, built on the first request that needs it.
@@ -35,7 +35,10 @@ pub(in crate::server) struct Routes(Arc<OnceLock<Router>>);
 impl Routes {
     /// The service of a connection. `turned_away` names the limit that the connection exceeds.
     pub(in crate::server) fn service(&self, turned_away: Option<&'static str>) -> Service {
-        turned_away.map_or_else(|| Service::Open(self.clone()), Service::Full)
+        match turned_away {
+            None => Service::Open(self.clone()),
+            Some(why) => Service::Full(self.clone(), why),
+        }
     }
 
     /// Answers through the router.
@@ -80,7 +83,11 @@ impl Service {
         request: Request<Incoming>,
     ) -> Response {
         match (self, request.uri().path()) {
-            (Self::Full(why), _) => respond::turned_away(why),
+            // The metrics of a server that is full tell the reason, and a restart would not help it.
+            (Self::Full(routes, _), "/metrics" | "/healthz") => {
+                respond::closing(routes.answer(shared, connect_info, request).await)
+            }
+            (Self::Full(_, why), _) => respond::closing(respond::too_many(why)),
             (Self::Open(_), "/register_device") => {
                 upgrade::upgrade(shared, Role::Device, None, connect_info, request).await
             }

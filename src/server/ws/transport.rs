@@ -7,43 +7,64 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::server::peer_stream::PeerStream;
+
 /// A byte stream below a WebSocket.
 pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the transport sends an alert before it closes. If not, dropping it is enough.
     const SENDS_CLOSE_NOTIFY: bool;
 
+    /// Stops watching the transport: the deadlines of the WebSocket apply from now on.
+    fn upgraded(&mut self);
+
     /// Makes the drop send a RST and discard unsent data.
     fn reset_on_close(&self);
 }
 
-impl Transport for TcpStream {
+impl Transport for PeerStream<TcpStream> {
     const SENDS_CLOSE_NOTIFY: bool = false;
 
+    fn upgraded(&mut self) {
+        self.upgraded();
+    }
+
     fn reset_on_close(&self) {
-        if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
+        if let Err(error) = SockRef::from(self.inner()).set_linger(Some(Duration::ZERO)) {
             tracing::warn!("a connection cannot be reset, and ends as others do: {error}");
         }
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for TlsStream<PeerStream<TcpStream>> {
     /// The alert `close_notify` (RFC 8446, 6.1).
     const SENDS_CLOSE_NOTIFY: bool = true;
+
+    fn upgraded(&mut self) {
+        self.get_mut().0.upgraded();
+    }
 
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }
 }
 
-impl Transport for UnixStream {
+impl Transport for PeerStream<UnixStream> {
     const SENDS_CLOSE_NOTIFY: bool = false;
+
+    fn upgraded(&mut self) {
+        self.upgraded();
+    }
 
     /// A Unix socket has no RST. The kernel reports a close with unread data as a reset by itself.
     fn reset_on_close(&self) {}
 }
 
-impl Transport for DuplexStream {
+impl Transport for PeerStream<DuplexStream> {
     const SENDS_CLOSE_NOTIFY: bool = false;
+
+    fn upgraded(&mut self) {
+        self.upgraded();
+    }
 
     fn reset_on_close(&self) {}
 }

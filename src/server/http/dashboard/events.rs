@@ -23,7 +23,6 @@ use super::snapshot::{Snapshot, View};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::http::auth::Caller;
-use crate::server::http::extract::LongRequest;
 use crate::server::http::respond::too_many;
 use crate::server::shared::Shared;
 
@@ -71,7 +70,6 @@ async fn events(
 ) -> Response {
     let view = View::of_query(request.uri().query().unwrap_or_default());
     let caller = Caller::of(&shared, Role::Http, &request);
-    let long_request = LongRequest::of(&request);
     drop(request);
     let peer = match caller.authorize(&shared).await {
         Ok(peer) => peer,
@@ -81,7 +79,6 @@ async fn events(
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many viewers");
     };
-    long_request.mark_opened();
     let (events, receiver) = mpsc::channel(1);
     let snapshot = Snapshot::new(Arc::clone(&shared), peer.grant, view);
     shared.tasks.spawn(send_updates(Arc::clone(&shared), slot, snapshot, events));

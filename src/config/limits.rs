@@ -1,0 +1,191 @@
+//! Bounds on resources that peers use, and the range of each.
+
+use std::time::Duration;
+
+use crate::config::bounds::{MAX_COUNT, MAX_KEPT, MAX_MESSAGE, above_zero, within};
+use crate::config::error::ConfigError;
+use crate::config::rate::Rate;
+use crate::protocol::MAX_DEVICE_MESSAGE;
+
+/// Bounds on resources that peers use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message that the server accepts, in bytes of text, fragments added up. Default 256 KiB: four times
+    /// what fits one frame of a WebSocket device (docs/protocol.md 2.8), so that a forward that does not fit is answered
+    /// with an error and its sender stays connected. A device on the device socket can receive up to this size
+    /// (docs/protocol.md 5.1.6).
+    pub max_message_size: usize,
+    /// The largest message before a peer has registered or connected, in bytes. Default 64 KiB: a `register` or
+    /// `connect` needs no more, and memory for unknown peers stays bounded.
+    pub max_first_message: usize,
+    /// Concurrent connections. Default 16,384: ten thousand devices and their clients. An idle connection takes 4 KiB.
+    pub max_connections: usize,
+    /// Concurrent connections from one address. Loopback is exempt. Default 512: a lab behind one address.
+    pub max_connections_per_address: usize,
+    /// New connections per second, and in one burst. Default 30,000: twice what one core can open.
+    pub new_per_second: u32,
+    /// Connections before their first complete request. At it, the server drops one that has been silent for
+    /// `opening_silence`, of the address with the most of them; if there is none, it accepts no further connection until
+    /// one has opened. Default 1,024: an honest connection opens in milliseconds.
+    pub max_opening: usize,
+    /// The silence after which a connection without a complete request may be dropped for another. Default 3 s: a lost
+    /// segment is sent again within that time.
+    pub opening_silence: Duration,
+    /// TLS handshakes at a time; further ones wait, in the order of arrival. Default 64: enough to keep the processor
+    /// busy, and few enough that those begun are done soon.
+    pub max_handshakes: usize,
+    /// The time after which the next TLS handshake begins beside one that is not done. Default 100 ms: slow peers hold up
+    /// no others.
+    pub handshake_turn: Duration,
+    /// Connections to the device socket. Default 16,384.
+    pub max_device_socket_connections: usize,
+    /// Connections to the control socket. Default 256: each start of devices holds one.
+    pub max_control_connections: usize,
+    /// Registered devices. Default 16,384.
+    pub max_devices: usize,
+    /// The longest device id, in bytes. It also bounds the names in a pre-registration. Default 256
+    /// (docs/protocol.md 4.1.10).
+    pub max_device_id: usize,
+    /// Concurrent clients of one device. Default 1,024.
+    pub max_clients_per_device: usize,
+    /// Messages from one peer. Default 10,000 per second, a burst of 20,000: no session needs as many, and one peer
+    /// cannot take a whole core.
+    pub messages: Rate,
+    /// Bytes from one peer, counted on the network. Default 16 MiB per second, a burst of 32 MiB.
+    pub bytes: Rate,
+    /// Errors after which a peer stays connected. Default 20 per second, a burst of 100.
+    pub errors: Rate,
+    /// Pings and pongs from one peer. Default 20 per second, a burst of 100: a real device pings every 3 s.
+    pub pings: Rate,
+    /// How long a peer may accept no byte of the data that waits for it. Default 10 s; then it is closed with 1013
+    /// (docs/protocol.md 4.3.10).
+    pub write_timeout: Duration,
+    /// Messages in the outbox of one peer. Default 256: a session needs a few dozen.
+    pub outbox_messages: usize,
+    /// Bytes in the outbox of one peer. Default 1 MiB.
+    pub outbox_bytes: usize,
+    /// How long a peer may take to register or connect after the upgrade (docs/protocol.md 4.3.8). Default 10 s; `None`
+    /// waits forever.
+    pub first_message_timeout: Option<Duration>,
+    /// How long a peer may take to send a request head. Default 5 s.
+    pub request_head_timeout: Duration,
+    /// Headers of a request. Default 64: browsers send about 20.
+    pub max_headers: usize,
+    /// Size of a request head, in bytes, at least 8192. Default 16 KiB.
+    pub max_request_head: usize,
+    /// How long a TLS handshake may take. Default 5 s.
+    pub tls_handshake_timeout: Duration,
+    /// How long the holder of an id may take to answer the ping when another device wants the id. Default 2 s
+    /// (docs/protocol.md 4.1.13): a device registers again 1 s after it lost its connection.
+    pub probe_timeout: Duration,
+    /// Time allowed to flush queued messages and complete the closing handshake. Default 5 s.
+    pub close_timeout: Duration,
+    /// Entries in the journal. Default 10,000: hundreds of sessions.
+    pub journal_entries: usize,
+    /// Bytes of messages in the journal. Default 16 MiB.
+    pub journal_bytes: usize,
+    /// Forwards that faults hold back. Further ones are relayed at once. Default 10,000.
+    pub held_by_faults: usize,
+    /// How long a polled client may send no poll; then it has left (docs/protocol.md 5.3.30). Default 30 s. It also bounds
+    /// how long the server holds one of its requests.
+    pub polled_timeout: Duration,
+    /// Concurrent polled clients. Default 1,024: each may hold twice the bytes of an outbox.
+    pub max_polled: usize,
+    /// Dashboards that receive live events. Default 32: each gets the changes four times a second.
+    pub max_viewers: usize,
+    /// How long a device's own web server may take to answer, and to send each part of its answer. Default 10 s.
+    pub proxy_timeout: Duration,
+    /// How long a peer may take to answer the close frame of a server that stops. Default 250 ms: `stop()` waits for it.
+    pub goodbye_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_size: 256 * 1024,
+            max_first_message: 64 * 1024,
+            max_connections: 16_384,
+            max_connections_per_address: 512,
+            new_per_second: 30_000,
+            max_opening: 1_024,
+            opening_silence: Duration::from_secs(3),
+            max_handshakes: 64,
+            handshake_turn: Duration::from_millis(100),
+            max_device_socket_connections: 16_384,
+            max_control_connections: 256,
+            max_devices: 16_384,
+            max_device_id: 256,
+            max_clients_per_device: 1_024,
+            messages: Rate { per_second: 10_000, burst: 20_000 },
+            bytes: Rate { per_second: 16 * 1024 * 1024, burst: 32 * 1024 * 1024 },
+            errors: Rate { per_second: 20, burst: 100 },
+            pings: Rate { per_second: 20, burst: 100 },
+            write_timeout: Duration::from_secs(10),
+            outbox_messages: 256,
+            outbox_bytes: 1024 * 1024,
+            first_message_timeout: Some(Duration::from_secs(10)),
+            request_head_timeout: Duration::from_secs(5),
+            max_headers: 64,
+            max_request_head: 16 * 1024,
+            tls_handshake_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(5),
+            journal_entries: 10_000,
+            journal_bytes: 16 * 1024 * 1024,
+            held_by_faults: 10_000,
+            polled_timeout: Duration::from_secs(30),
+            max_polled: 1_024,
+            max_viewers: 32,
+            proxy_timeout: Duration::from_secs(10),
+            goodbye_timeout: Duration::from_millis(250),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
+        for (setting, value, least, most) in [
+            ("limits.max_message_size", self.max_message_size, 128, MAX_MESSAGE),
+            ("limits.max_first_message", self.max_first_message, 128, MAX_MESSAGE),
+            ("limits.outbox_messages", self.outbox_messages, 1, MAX_COUNT),
+            ("limits.outbox_bytes", self.outbox_bytes, MAX_DEVICE_MESSAGE, MAX_KEPT),
+            ("limits.max_headers", self.max_headers, 1, 4096),
+            ("limits.max_request_head", self.max_request_head, 8192, 1 << 20),
+            ("limits.max_connections", self.max_connections, 1, MAX_COUNT),
+            ("limits.max_connections_per_address", self.max_connections_per_address, 1, MAX_COUNT),
+            ("limits.max_opening", self.max_opening, 1, MAX_COUNT),
+            ("limits.max_handshakes", self.max_handshakes, 1, MAX_COUNT),
+            ("limits.max_device_socket_connections", self.max_device_socket_connections, 1, MAX_COUNT),
+            ("limits.max_control_connections", self.max_control_connections, 1, MAX_COUNT),
+            ("limits.max_devices", self.max_devices, 1, MAX_COUNT),
+            ("limits.max_device_id", self.max_device_id, 1, MAX_DEVICE_MESSAGE),
+            ("limits.max_clients_per_device", self.max_clients_per_device, 1, MAX_COUNT),
+            ("limits.max_polled", self.max_polled, 1, MAX_COUNT),
+            ("limits.max_viewers", self.max_viewers, 1, MAX_COUNT),
+            ("limits.journal_entries", self.journal_entries, 1, 1 << 24),
+            ("limits.journal_bytes", self.journal_bytes, 1, MAX_KEPT),
+            ("limits.held_by_faults", self.held_by_faults, 1, MAX_COUNT),
+        ] {
+            within(setting, value, least, most)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn validate_timeouts(&self) -> Result<(), ConfigError> {
+        for (setting, timeout) in [
+            ("limits.opening_silence", self.opening_silence),
+            ("limits.handshake_turn", self.handshake_turn),
+            ("limits.request_head_timeout", self.request_head_timeout),
+            ("limits.tls_handshake_timeout", self.tls_handshake_timeout),
+            ("limits.probe_timeout", self.probe_timeout),
+            ("limits.close_timeout", self.close_timeout),
+            ("limits.write_timeout", self.write_timeout),
+            ("limits.goodbye_timeout", self.goodbye_timeout),
+            ("limits.polled_timeout", self.polled_timeout),
+            ("limits.proxy_timeout", self.proxy_timeout),
+        ] {
+            above_zero(setting, Some(timeout))?;
+        }
+        Ok(())
+    }
+}
