@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # The build needs the first group; the second is for those that package or change it.
 NEEDED = ("Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md", "LICENSE", "scripts/rust_backend.py", "src/lib.rs")
 NEEDED += ("python/cuttlefish_signaling/py.typed", "web/server_connector.js")
-NEEDED += ("CHANGELOG.md", "SECURITY.md", "Makefile", "tests/python/conftest.py", "deploy/cuttlefish-signaling.service")
+NEEDED += ("CHANGELOG.md", "SECURITY.md", "Makefile", "tests/python/conftest.py", "deploy/cuttlefish-operator.service")
 UNWANTED = (".git", ".venv", "target", "dist")
 
 RUST = {

@@ -68,6 +68,7 @@ def test_preset_without_a_file(tmp_path: Path) -> None:
         "listen": ["http://127.0.0.1:1080", "https://127.0.0.1:1443"],
         "device_socket": "/run/cuttlefish/operator",
         "control_socket": "/run/cuttlefish/operator_control",
+        "log_file": "/run/cuttlefish/operator.log",
         "proxy_device_files": True,
         "client_ids": "unique",
         "allow_unauthenticated": True,
@@ -249,8 +250,9 @@ def test_operator_serves_both_ports_and_both_sockets(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "cuttlefish_signaling", "serve", "--operator"]
     command += [f"--operator-defaults={tmp_path}/defaults", f"--device-socket={tmp_path}/operator"]
+    log_file = tmp_path / "operator.log"
     process = subprocess.Popen(
-        [*command, f"--control-socket={tmp_path}/operator_control"],
+        [*command, f"--log-file={log_file}", f"--control-socket={tmp_path}/operator_control"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -278,13 +280,14 @@ def test_operator_serves_both_ports_and_both_sockets(tmp_path: Path) -> None:
             _, log = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
     assert f"WARNING {tmp_path}/defaults, line 3: 'operator_colour=blue' is not understood" in log
+    assert log_file.read_text() == log
 
 
 def test_port_of_a_running_operator_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (tmp_path / "defaults").write_text(f"operator_http_port={port}\n")
-        assert main(["serve", "--operator", f"--operator-defaults={tmp_path}/defaults"]) == 1
+        assert main(["serve", "--operator", f"--operator-defaults={tmp_path}/defaults", "--log-file="]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(
         f"cuttlefish-signaling: error: --operator, with {tmp_path}/defaults: cannot listen on http:"

@@ -1,4 +1,4 @@
-"""The command line: `cuttlefish-signaling serve`, which is also `python -m cuttlefish_signaling serve`."""
+"""The command line: `cuttlefish-signaling`, which is also `python -m cuttlefish_signaling`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from .._settings import FLAGS
 from ..errors import BindError, SignalingError, StateDirError
 from .flags import PROGRAM, parser
+from .install import install, uninstall
 from .serve import serve
 
 __all__ = ["FLAGS", "main", "parser"]
+
+
+COMMANDS = {"serve": serve, "install-operator": install, "uninstall-operator": uninstall}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = parser().parse_args(arguments)
     try:
-        return serve(parsed)
+        return COMMANDS[parsed.command](parsed)
     except SignalingError as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, StateDirError | BindError) else 2

@@ -69,7 +69,27 @@ def parser() -> argparse.ArgumentParser:
     )
     for flag in FLAGS:
         _add(serve, flag)
+    _add_installers(commands)
     return top
+
+
+def _add_installers(commands: Any) -> None:
+    for name, doing in (("install-operator", "puts"), ("uninstall-operator", "removes")):
+        command = commands.add_parser(
+            name,
+            help=f"{doing[:-1]} a systemd unit in the place of the operator's",
+            description=f"{doing.capitalize()} the systemd unit of a server in the place of a host's operator.",
+        )
+        command.add_argument("--root", default="/", metavar="DIR", help="the root of the system; default /")
+        command.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
+        command.add_argument("--force", action="store_true", help="also where the unit was changed or is another one")
+        if name == "install-operator":
+            command.add_argument(
+                "--command",
+                metavar="PATH",
+                dest="program",
+                help="the path of cuttlefish-signaling, within the root; default: where this one is installed",
+            )
 
 
 def _add(serve: argparse.ArgumentParser, flag: Flag) -> None:

@@ -6,6 +6,9 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+
+from ..errors import ConfigError
 
 
 class TextFormatter(logging.Formatter):
@@ -36,19 +39,31 @@ class JsonFormatter(logging.Formatter):
 
 
 @contextmanager
-def logging_to_stderr(level: str, form: str) -> Iterator[logging.Logger]:
-    """Logs to stderr until the context ends."""
-    handler = logging.StreamHandler()
+def logging_to_stderr(level: str, form: str, file: str | None = None, size: int = 0) -> Iterator[logging.Logger]:
+    """Logs to stderr until the context ends, and to a file. Raises ConfigError where it cannot be written.
+
+    A file of `size` bytes is renamed to FILE.1, which replaces the one before.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if file:
+        try:
+            handlers.append(RotatingFileHandler(file, maxBytes=size, backupCount=1, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError("log-file", f"cannot write {file}: {error.strerror}") from None
     text = TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
-    handler.setFormatter(JsonFormatter() if form == "json" else text)
     logger = logging.getLogger("cuttlefish_signaling")
     before = logger.level, logger.propagate
-    logger.addHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter() if form == "json" else text)
+        logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
     try:
         yield logger
     finally:
-        logger.removeHandler(handler)
+        for handler in handlers:
+            logger.removeHandler(handler)
+        for handler in handlers[1:]:
+            handler.close()
         logger.setLevel(before[0])
         logger.propagate = before[1]

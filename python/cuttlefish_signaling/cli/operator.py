@@ -99,6 +99,8 @@ def apply_preset(found: Found) -> list[str]:
             preset(key, path)
     preset("device_socket", f"{RUN_DIRECTORY}/operator")
     preset("control_socket", f"{RUN_DIRECTORY}/operator_control")
+    # The web server of the host serves this file.
+    preset("log_file", f"{RUN_DIRECTORY}/operator.log")
     preset("proxy_device_files", True)
     preset("client_ids", "unique")
     # The operator does not authenticate peers either.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import IceServer, SignalingServer, TurnRest
@@ -32,7 +34,8 @@ def serve(arguments: argparse.Namespace) -> int:
     found = settings(arguments, dict(os.environ))
     notices = apply_preset(found)
     listeners(found)
-    with logging_to_stderr(found["log_level"], found["log_format"]) as logger, stop_signals() as wait_for_signal:
+    serves = not (arguments.dry_run or arguments.print_ca)
+    with _logging(found, serves=serves) as logger, stop_signals() as wait_for_signal:
         hide_arguments([arguments.turn_secret, arguments.ice_servers])
         for notice in notices:
             logger.warning("%s", notice)
@@ -58,6 +61,11 @@ def serve(arguments: argparse.Namespace) -> int:
         finally:
             running.stop()
     return 0
+
+
+def _logging(found: Found, *, serves: bool) -> AbstractContextManager[logging.Logger]:
+    file = found["log_file"] if serves else None
+    return logging_to_stderr(found["log_level"], found["log_format"], file, found["log_file_size"])
 
 
 def _addresses(running: SignalingServer, found: Found) -> list[str]:
