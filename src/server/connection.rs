@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,8 +22,9 @@ use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
 use crate::config::tls::subject_of;
+use crate::observe::request_counts::RequestCounts;
 use crate::server::catch_panic::peer_name;
-use crate::server::http::service::Service;
+use crate::server::http::service::{self, Service};
 use crate::server::peer_stream::PeerStream;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
@@ -218,19 +219,27 @@ where
     if let Err(error) = &outcome {
         tracing::debug!("HTTP with {} ended: {error}", peer_name(connect_info.address));
     }
+    let is_http2 = outcome.as_ref().is_err_and(hyper::Error::is_parse_version_h2);
     let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
         tokio::select! {
             () = shared.stopping.cancelled() => {}
-            _ = shared.timers.timeout(limits.close_timeout, read_out(parts.io.into_inner())) => {}
+            _ = shared.timers.timeout(limits.close_timeout, end(shared, parts.io.into_inner(), is_http2)) => {}
         }
     }
 }
 
 /// Reads and discards input until the peer closes.
 ///
-/// Closing a socket with unread input resets the connection. The peer would lose the answer that names its mistake.
-async fn read_out(mut stream: impl AsyncRead + Unpin) {
+/// Closing a socket with unread input resets the connection. The peer would lose the answer that names its mistake. A
+/// client that speaks HTTP/2 without negotiation (RFC 9113, 3.3) has no answer yet, and would wait for one.
+async fn end(shared: &Shared, mut stream: impl AsyncRead + AsyncWrite + Unpin, is_http2: bool) {
+    if is_http2 {
+        shared.requests.count(RequestCounts::endpoint_of("*"), 505);
+        if stream.write_all(service::HTTP2_REFUSAL.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+            return;
+        }
+    }
     let mut scratch = [0; 1024];
     while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
 }

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
-from cuttlefish_signaling import Refused, SignalingServer
+from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens, TurnRest
 
-from http_requests import request, request_json
-from peers import Peers
+from http_requests import open_response, request, request_json
+from peers import Peers, peers_of
 from polled import polled_client, send_forwards
 
 # Errors, on every path -----------------------------------------------------------------------------------------------
@@ -85,7 +86,63 @@ def test_wrong_method_is_json_405(path: str) -> None:
                 continue
             status, headers, body = request(server, method, path)
             assert status == 405, (method, path)
+            assert PATHS[path] in headers["allow"].split(","), (method, path)
+            assert method not in headers["allow"].split(","), (method, path)
             assert_is_error(path, method, status, headers, body)
+
+
+CACHED = {"/js/server_connector.js": "no-cache", "/dashboard/main.js": "no-cache", "/": "no-cache"}
+"""Answers that a browser may keep: the server's own page and scripts, which are the same for all."""
+
+
+def assert_has_common_headers(path: str, headers: http.client.HTTPMessage) -> None:
+    assert headers.get_all("cache-control") == [CACHED.get(path, "no-store")], path
+    assert headers.get_all("x-content-type-options") == ["nosniff"], path
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/", "/nowhere", "/%zz"])
+def test_every_answer_has_common_headers(path: str) -> None:
+    """No cache keeps an answer, no browser guesses its type, and HEAD promises no other length than GET."""
+    with SignalingServer(dashboard=True, proxy_device_files=True) as server:
+        for headers in ({}, {"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+            with open_response(server, PATHS.get(path, "GET"), path, b"{}", headers) as got:
+                assert_has_common_headers(path if got.status == 200 else "", got.headers)
+        with open_response(server, "HEAD", path) as head, open_response(server, "GET", path) as get:
+            if head.status == 405:
+                return
+            assert head.status == get.status
+            assert_has_common_headers(path if head.status == 200 else "", head.headers)
+            if path != "/dashboard/events":
+                assert head.headers.get("content-length", "none") in ("none", str(len(get.read())))
+
+
+def test_turned_away_answer_has_common_headers() -> None:
+    with SignalingServer(limits=Limits(max_connections=1)) as server, connect(server.device_url):
+        answer = request(server, "GET", "/devices")
+        assert answer.status == 503
+        assert_has_common_headers("", answer.headers)
+
+
+@pytest.mark.parametrize("path", ["/infra_config", "/connect", "/polled_connections/ID/messages"])
+def test_credentials_and_messages_are_not_kept_by_caches(path: str) -> None:
+    turn = TurnRest("turn:t", secret="s")
+    with SignalingServer(ice_servers=turn) as server, peers_of(server) as peers:
+        peers.device("cvd-1")
+        body = b'{"device_id":"cvd-1"}'
+        connection = request(server, "POST", "/connect", body)
+        path = path.replace("ID", connection.json["connection_id"])
+        answer = request(server, "POST", path, body) if path == "/connect" else request(server, "GET", path)
+        assert answer.status == 200
+        assert_has_common_headers("", answer.headers)
+
+
+def test_metrics_are_refused_to_limited_grant() -> None:
+    """They are of all devices, and this peer must not find out about those of others."""
+    tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"]), "all": "scraper"})
+    with SignalingServer(authorize=tokens) as server:
+        refused = request(server, "GET", "/metrics", Authorization="Bearer s3cret")
+        assert (refused.status, refused.error) == (403, "Not authorized: the metrics are of all devices")
+        assert request(server, "GET", "/metrics", Authorization="Bearer all").status == 200
 
 
 @pytest.mark.parametrize("assets", [False, True])

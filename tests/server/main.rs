@@ -20,6 +20,7 @@ mod listeners;
 mod packets;
 mod pressure;
 mod raw_peer;
+mod requests;
 mod seeds;
 mod seqpacket;
 mod session_driver;

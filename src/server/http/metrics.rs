@@ -6,23 +6,36 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 
 use super::auth::Caller;
+use super::respond::{LengthChanges, error};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::shared::Shared;
+
+/// The error for a peer whose grant covers some devices only.
+const LIMITED: &str = "Not authorized: the metrics are of all devices";
 
 /// `GET /metrics`.
 pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
-    if let Err(refused) = caller.authorize(&shared).await {
-        return refused;
+    match caller.authorize(&shared).await {
+        // The numbers are of all devices.
+        Ok(peer) if peer.grant.devices.is_some() => {
+            shared.incidents.count(Incident::Unauthorized);
+            return error(StatusCode::FORBIDDEN, LIMITED);
+        }
+        Ok(_) => {}
+        Err(refused) => return refused,
     }
     let mut response = Response::new(Body::from(render(&shared)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // The next answer counts this one.
+    response.extensions_mut().insert(LengthChanges);
     response
 }
 

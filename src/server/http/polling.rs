@@ -12,6 +12,7 @@ use axum::extract::{FromRef, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
+use hyper::body::Body as _;
 use hyper::{Method, StatusCode};
 
 use super::auth::Caller;
@@ -272,6 +273,10 @@ fn parse(body: &str) -> Result<PollBody<'_>, Response> {
 /// Reads the body of a request, within the size of a message and the timeout of a request head.
 async fn read_body(shared: &Shared, request: Request) -> Result<String, Response> {
     let limits = &shared.config.limits;
+    // From the head, before the body is asked for: a client that expects `100 Continue` need not send it.
+    if request.body().size_hint().lower() > limits.max_message_size as u64 {
+        return Err(too_large(limits.max_message_size));
+    }
     let whole = collect(request.into_body(), limits.max_message_size);
     let body = shared.timers.timeout(limits.request_head_timeout, whole).await;
     let body = body.ok_or_else(|| error(StatusCode::REQUEST_TIMEOUT, "The body took too long"))??;
@@ -284,11 +289,16 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Response> {
     while let Some(part) = stream.next().await {
         let part = part.map_err(|_| error(StatusCode::BAD_REQUEST, "The body broke off"))?;
         if whole.len() + part.len() > limit {
-            return Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("Body too large: at most {limit} bytes")));
+            return Err(too_large(limit));
         }
         whole.extend_from_slice(&part);
     }
     Ok(whole)
+}
+
+/// 413 with the largest size.
+fn too_large(limit: usize) -> Response {
+    error(StatusCode::PAYLOAD_TOO_LARGE, &format!("Body too large: at most {limit} bytes"))
 }
 
 /// Responds with the payloads of messages.

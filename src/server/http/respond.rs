@@ -1,9 +1,9 @@
-//! Responses: JSON bodies, and the status of each refusal (docs/protocol.md 5.3).
+//! Responses: JSON bodies, the status of each refusal (docs/protocol.md 5.3), and the headers of all of them.
 
 use axum::body::Body;
 use axum::response::Response;
-use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
+use hyper::{Method, StatusCode};
 
 use crate::access::connection_limits::RETRY_AFTER;
 use crate::protocol::refusal::Refusal;
@@ -31,6 +31,34 @@ pub(in crate::server) fn too_many(why: &str) -> Response {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
     response
+}
+
+/// 405 with the methods that are allowed (RFC 9110, 15.5.6).
+pub(in crate::server) fn method_not_allowed(allowed: &'static str, reason: &str) -> Response {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, reason);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A mark in the extensions of a response whose length the request itself has changed.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct LengthChanges;
+
+/// Sets the headers that every answer needs. Each answer passes here, whichever endpoint made it.
+///
+/// An answer may have TURN credentials or the messages of one client, so no cache may keep it, unless its endpoint says
+/// something else. A browser must not guess the type of a content. HEAD tells the length that GET would have, or none
+/// (RFC 9110, 8.6).
+pub(in crate::server) fn finish(method: &Method, response: &mut Response) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if *method == Method::HEAD && response.extensions().get::<LengthChanges>().is_some() {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
 }
 
 /// The body of an error, in the extensions of its response. [`reference`](super::reference) adds a field to it.

@@ -17,6 +17,12 @@ use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
+/// The answer to the preface of HTTP/2 (RFC 9110, 15.6.6; docs/protocol.md 3.2). hyper has no answer to it.
+pub(in crate::server) const HTTP2_REFUSAL: &str = "HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    content-type: application/json\r\ncontent-length: 44\r\ncache-control: no-store\r\n\
+    x-content-type-options: nosniff\r\nconnection: close\r\n\r\n\
+    {\"error\":\"This server speaks HTTP/1.1 only\"}";
+
 /// Answers the requests of one connection.
 #[derive(Clone)]
 pub(in crate::server) enum Service {
@@ -63,6 +69,7 @@ impl Service {
     ) -> Response {
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
+        let method = request.method().clone();
         let is_reference = reference::is_path(request.uri().path());
         let mut response = match origin::refusal(shared, &request, &connect_info) {
             Some(refused) => refused,
@@ -71,6 +78,7 @@ impl Service {
         if is_reference {
             response = reference::with_type(response);
         }
+        respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());
         response
     }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::auth::Caller;
 use super::extract::members;
-use super::respond::{error, too_many};
+use super::respond::{error, method_not_allowed, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::protocol::DeviceId;
@@ -72,7 +72,7 @@ pub(in crate::server) async fn upgrade<B>(
 /// The 101 to a valid upgrade request, or the error of an invalid one (RFC 6455, 4.2).
 fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
     if request.method() != Method::GET {
-        return Err(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed; this is a WebSocket endpoint"));
+        return Err(method_not_allowed("GET", "Method not allowed; this is a WebSocket endpoint"));
     }
     if !request.headers().contains_key(header::UPGRADE) {
         let mut response = error(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint");

@@ -21,7 +21,7 @@ use tower_service::Service;
 use crate::core::peer::Role;
 use crate::server::http::auth::Caller;
 use crate::server::http::extract::members;
-use crate::server::http::respond::error;
+use crate::server::http::respond::{error, method_not_allowed};
 use crate::server::shared::Shared;
 
 /// The dashboard's Content-Security-Policy: resources of this server only.
@@ -30,8 +30,10 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// Browsers must not guess the content type.
-const NO_SNIFFING: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// The caching of files that `authorize` admits to: by the browser alone, which asks each time whether they have
+/// changed.
+pub(super) const PRIVATE: (HeaderName, HeaderValue) =
+    (header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
 /// A file of `web/`, embedded in the binary.
 pub(in crate::server) struct Embedded {
@@ -96,7 +98,7 @@ impl Embedded {
         headers.insert(header::ETAG, self.tag.clone());
         // Clients may store the file but must revalidate it, so that a newer server takes effect at once.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.extend([NO_SNIFFING, (header::CONTENT_TYPE, HeaderValue::from_static(self.kind))]);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
         if self.kind.starts_with("text/html") {
             headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -139,9 +141,7 @@ pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, r
     if found.status() == StatusCode::NOT_FOUND {
         return found;
     }
-    let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
-    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
-    refused
+    method_not_allowed("GET,HEAD", "Method not allowed")
 }
 
 /// Responds with a file of the directory.
@@ -169,6 +169,6 @@ async fn file_of(directory: &Path, method: Method, uri: &Uri, headers: HeaderMap
         return refused;
     }
     let mut response = response.map(Body::new);
-    response.headers_mut().extend([NO_SNIFFING]);
+    response.headers_mut().extend([PRIVATE]);
     response
 }
