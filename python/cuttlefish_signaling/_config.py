@@ -51,11 +51,11 @@ class Settings:
     @classmethod
     def of(cls, given: dict[str, Any]) -> Settings:
         """Checks the keyword arguments of `SignalingServer`. Raises ConfigError, which names the setting."""
-        values = [(row, given[row.name]) for row in KEYWORDS]
-        values += [(row, getattr(given[name], row.name, None)) for name, rows in GROUPS.items() for row in rows]
         # All are checked, `limits` and `keepalive` themselves before their fields.
-        checked = [(row, row.kind.check(row.path, value)) for row, value in values]
+        checked = [(row, row.kind.check(row.path, given[row.name])) for row in KEYWORDS]
         native = {row.path: value for row, value in checked if row.is_core}
+        for name in GROUPS:
+            native.update(_checked_group(name, given[name]))
         listen = tuple(native["listen"])
         if listen and (other := [name for name in ("host", "port") if given[name] != _DEFAULTS[name]]):
             raise ConfigError("listen", f"contradicts {' and '.join(other)}: it has all addresses and ports")
@@ -74,6 +74,23 @@ class Settings:
         # The core reads `host` in either case.
         host = self.host if listen else resolve("host", self.host, self.port)
         return {**self.native, "listen": listen, "host": host}
+
+
+_checked_groups: dict[str, tuple[Any, dict[str, Any]]] = {}
+"""The `Limits` and the `Keepalive` that were checked last, and their values for the core."""
+
+
+def _checked_group(name: str, group: Any) -> dict[str, Any]:
+    """Checks `limits` or `keepalive`, and returns the values for the core.
+
+    Most servers share the default objects, which cannot change: they are checked once. To check all fields takes a
+    quarter of the time of a start and stop.
+    """
+    known = _checked_groups.get(name)
+    if known is None or known[0] is not group:
+        checked = [(row, row.kind.check(row.path, getattr(group, row.name, None))) for row in GROUPS[name]]
+        known = _checked_groups[name] = (group, {row.path: value for row, value in checked if row.is_core})
+    return known[1]
 
 
 @dataclass(frozen=True)

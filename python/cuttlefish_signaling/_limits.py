@@ -109,7 +109,11 @@ class Limits:
     """Time for a peer to answer the close frame of a server that stops. `stop()` waits for it."""
     hook_threads: int = 32
     """Threads that run `def` hooks. They are started when they are needed; calls that find no free thread wait, and
-    `hook_timeout` includes the wait."""
+    `hook_timeout` includes the wait. A `def` hook that hangs keeps its thread forever, also when its time is over; use
+    `async def` for a hook that may hang."""
+    hook_queue: int = 4_096
+    """Calls of hooks that wait for a free thread. Beyond it a call fails at once. `def` hooks of 50 ms on 32 threads
+    answer 3,200 calls within `hook_timeout`; a call whose peer has left or whose time is over does not wait."""
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class Stats:
     dropped: int
     """Forwards that an armed fault dropped."""
     hook_failures: int
-    """Hooks that raised, timed out or returned an invalid result."""
+    """Hooks that raised, timed out, were not called in time or returned an invalid result."""
     turned_away: int = 0
     """Connections answered with 503: too many in total, too many from one address, or too many per second."""
     openings_cut: int = 0
@@ -266,6 +266,8 @@ class Stats:
     """Peers dropped because they did not answer a ping."""
     errors_withheld: int = 0
     """Errors not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
+    hooks_not_called: int = 0
+    """Hook calls that failed because no hook thread was free in time, or too many calls waited for one."""
     panics: int = 0
     """Connections ended by a bug in the server."""
 

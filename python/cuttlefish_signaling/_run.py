@@ -13,13 +13,13 @@ from . import _native
 from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
+from ._log import log
 from ._models import Client, Device
+from ._pause import wait_event
 from .errors import ForkedError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
-
-logger = logging.getLogger("cuttlefish_signaling")
 
 T = TypeVar("T")
 
@@ -38,15 +38,22 @@ class Run:
         if ice.hook is not None:
             names.append("ice_servers")
         native = {**settings.resolved(), "ice_servers": ice.native}
-        self.hooks = HookRunner(settings, ice.hook, loop)
-        self.native = _native.Server(native, names)
-        self.events = EventThread(self.hooks, self.native)
+        self._events = _native.Events(settings.limits.hook_queue, settings.limits.hook_threads)
+        self.hooks = HookRunner(settings, ice.hook, loop, self._events)
+        # Before the server, so that its thread starts while the server binds.
+        self.events = EventThread(self.hooks, self._events)
+        try:
+            self.native = _native.Server(native, names, self._events)
+        except BaseException:
+            self._events.close()
+            self.events.close(THREAD_TIMEOUT)
+            raise
         try:
             if names:
-                self.hooks.start(self.native)
+                self.hooks.start()
         except BaseException:
             # No thread could be started, so the server cannot run.
-            self.native.stop(0.0)
+            self.stop(0.0)
             raise
 
     def stop(self, timeout: float) -> bool:
@@ -55,7 +62,7 @@ class Run:
         hanging = self.hooks.close(THREAD_TIMEOUT)
         self.events.close(THREAD_TIMEOUT)
         if hanging:
-            logger.warning("stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
+            log(logging.WARNING, "stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
         return in_time
 
     def check_process(self) -> None:
@@ -109,7 +116,7 @@ class Run:
 
         moved = asyncio.Event()
         key = self.events.subscribe(asyncio.get_running_loop(), moved.set)
-        self.native.watch(True)
+        self._events.watch(True)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             while True:
@@ -120,12 +127,9 @@ class Run:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise failure()
-                try:
-                    await asyncio.wait_for(moved.wait(), left)
-                except asyncio.TimeoutError:
-                    pass
+                await wait_event(moved, left)
         finally:
-            self.native.watch(False)
+            self._events.watch(False)
             self.events.unsubscribe(key)
 
     async def until_stopped(self) -> None:

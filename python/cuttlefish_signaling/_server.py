@@ -260,7 +260,7 @@ class SignalingServer(Lifecycle):
         """
         ice, run = IceSource.of(ice_servers), self._running()
         if ice.hook is not None:
-            run.hooks.set_ice_hook(run.native, ice.hook)
+            run.hooks.set_ice_hook(ice.hook)
         run.native.set_ice_servers(ice.native)
         self._ice = ice
 

@@ -261,11 +261,15 @@ class WebRtcClient(MediaPeer, AsyncFakeClient):
             while len(frames) < count:
                 frames.append(await self._frames.get())
 
+        # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes in the turn of the last frame.
+        collecting = asyncio.ensure_future(collect())
         try:
-            await asyncio.wait_for(collect(), timeout)
-        except asyncio.TimeoutError:
+            await asyncio.wait([collecting], timeout=timeout)
+        finally:
+            collecting.cancel()
+        if len(frames) < count:
             received = f"received {len(frames)}; {self._progress()}"
-            raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {received}") from None
+            raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {received}")
         return frames
 
     async def send_data(self, data: str | bytes, *, label: str = CONTROL, timeout: float | None = 5.0) -> None:

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::core::hub::Device;
@@ -25,10 +26,49 @@ pub enum HookError {
     },
     /// The hook raised, timed out or returned an invalid value. Its implementation has written the log.
     Failed,
+    /// The hook was never called, since nothing was free to call it. Its implementation has written the log.
+    NotCalled,
 }
 
 /// The pending result of a hook.
-pub type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T, HookError>> + Send>>;
+pub struct HookFuture<T> {
+    /// Resolves to the result.
+    result: Pin<Box<dyn Future<Output = Result<T, HookError>> + Send>>,
+    /// The number of the call.
+    call: u64,
+}
+
+impl<T> HookFuture<T> {
+    /// Creates the result of a call without a number.
+    pub fn new(result: impl Future<Output = Result<T, HookError>> + Send + 'static) -> Self {
+        Self { result: Box::pin(result), call: 0 }
+    }
+
+    /// Sets the number by which [`Hooks::timed_out`] knows the call.
+    #[must_use]
+    pub fn numbered(self, call: u64) -> Self {
+        Self { call, ..self }
+    }
+
+    /// Returns the number of the call; 0 if it has none.
+    pub fn call(&self) -> u64 {
+        self.call
+    }
+}
+
+impl<T> Future for HookFuture<T> {
+    type Output = Result<T, HookError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.result.as_mut().poll(cx)
+    }
+}
+
+impl<T> std::fmt::Debug for HookFuture<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookFuture").field("call", &self.call).finish_non_exhaustive()
+    }
+}
 
 /// The arguments of [`Hooks::ice_servers`].
 #[derive(Debug, Clone)]
@@ -89,9 +129,19 @@ pub trait Hooks: Send + Sync + 'static {
         None
     }
 
-    /// Called when a hook has exceeded its deadline. The server has dropped its future.
-    fn timed_out(&self, hook: &'static str, _peer: &str, deadline: Duration) {
+    /// Called when a call has exceeded its deadline. The server drops its future afterwards.
+    ///
+    /// Returns [`HookError::NotCalled`] if the hook has not been called yet, else [`HookError::Failed`].
+    fn timed_out(&self, hook: &'static str, _call: u64, _peer: &str, deadline: Duration) -> HookError {
         tracing::error!("hook {hook} gave no answer within {deadline:?}");
+        HookError::Failed
+    }
+
+    /// Returns why no hook can be called at present. `None`: nothing is known that prevents it.
+    ///
+    /// The server is not ready meanwhile (`GET /readyz`).
+    fn blocked(&self) -> Option<String> {
+        None
     }
 }
 

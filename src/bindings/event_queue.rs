@@ -1,71 +1,28 @@
-//! Queues from Rust to Python. Rust pushes and never waits; threads that Python started take the items.
+//! The queue from Rust to Python, one for each server. Rust pushes and never waits; threads that Python started take.
 //!
-//! The number of log records is bounded here. Of the other events, each connection causes at most one at a time.
+//! The event thread takes log records and other events, and hook threads take the calls of hooks. All of it is bounded:
+//! records and unanswered calls here, calls by the settings. Of the other events, each connection causes at most one at a
+//! time.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::hook_calls::{Bounds, HookCalls};
+use super::job::{Job, Unanswered};
 use super::log_batch::Records;
 use super::log_batch::WARNING;
 use super::memory::give_back;
 
-/// The most log records that wait for Python. Further ones are counted and dropped.
+/// The most log records that wait for Python, and the most unanswered calls. Further ones are counted and dropped.
 const MAX_RECORDS: usize = 10_000;
 
-/// A queue on which Python threads block.
-pub(super) struct Queue<T> {
-    state: Mutex<State<T>>,
-    filled: Condvar,
-    idle: AtomicUsize,
-}
+/// How long log records are batched before delivery: each delivery needs the interpreter's lock.
+const GATHERING: Duration = Duration::from_millis(5);
 
-struct State<T> {
-    items: VecDeque<T>,
-    closed: bool,
-}
-
-impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
-        let state = State { items: VecDeque::new(), closed: false };
-        Self { state: Mutex::new(state), filled: Condvar::new(), idle: AtomicUsize::new(0) }
-    }
-
-    /// Pushes an item. Returns false if the queue is closed.
-    pub(super) fn put(&self, item: T) -> bool {
-        let mut state = self.state.lock();
-        if !state.closed {
-            state.items.push_back(item);
-            self.filled.notify_one();
-        }
-        !state.closed
-    }
-
-    /// Blocks until there is an item. Returns `None` if the queue is closed.
-    pub(super) fn take(&self) -> Option<T> {
-        let mut state = self.state.lock();
-        self.idle.fetch_add(1, Ordering::AcqRel);
-        self.filled.wait_while(&mut state, |state| state.items.is_empty() && !state.closed);
-        self.idle.fetch_sub(1, Ordering::AcqRel);
-        if state.closed { None } else { state.items.pop_front() }
-    }
-
-    /// The number of waiting threads, minus the number of items.
-    pub(super) fn spare(&self) -> usize {
-        let state = self.state.lock();
-        self.idle.load(Ordering::Acquire).saturating_sub(state.items.len())
-    }
-
-    /// Closes the queue: drops the items, and wakes all waiting threads.
-    pub(super) fn close(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        state.items.clear();
-        self.filled.notify_all();
-    }
-}
+/// How long a join waits for a thread beyond its deadline.
+pub(super) const SLACK: Duration = Duration::from_secs(5);
 
 /// A batch of events for the event thread.
 #[derive(Default)]
@@ -75,59 +32,49 @@ pub(super) struct Events {
     pub(super) dropped: u64,
     /// Peers have connected or left, and a coroutine waits for that.
     pub(super) changed: bool,
-    /// Hook calls that timed out: hook, peer, deadline in seconds.
-    pub(super) timeouts: Vec<(&'static str, String, f64)>,
-    /// Keys of jobs whose caller no longer waits.
+    /// Hook calls without an answer.
+    pub(super) unanswered: Vec<Unanswered>,
+    /// Unanswered calls dropped above [`MAX_RECORDS`].
+    pub(super) unanswered_dropped: u64,
+    /// Numbers of calls whose peer no longer waits.
     pub(super) abandoned: Vec<u64>,
     /// Many peers have left, and their memory has not been returned to the system yet.
     many_left: bool,
 }
 
-/// Starts the event thread without waiting for it. Returns false if that failed.
-type Call = Box<dyn Fn() -> bool + Send>;
-
-/// The event queue of one server. One thread, the event thread, collects from it.
+/// The event queue of one server.
 pub(super) struct EventQueue {
-    state: Mutex<QueueState>,
-    filled: Condvar,
+    state: Mutex<State>,
+    /// Wakes the event thread.
+    event: Condvar,
+    /// Wakes a hook thread.
+    call: Condvar,
     /// The number of coroutines that wait for changes.
     watchers: AtomicUsize,
 }
 
-#[derive(Default)]
-struct QueueState {
+struct State {
     batch: Events,
-    /// Starts the event thread on the first event; `None` once it is started.
-    on_first: Option<Call>,
+    calls: HookCalls<Job>,
     /// The batch contains an event that must be delivered at once.
     urgent: bool,
-    /// Every record of the last batch was below the logger's level.
-    unwanted: bool,
+    /// [`EventQueue::wait_first`] has to return, although there is no event.
+    parks: bool,
     closed: bool,
 }
 
 impl EventQueue {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), watchers: AtomicUsize::new(0) }
-    }
-
-    /// Sets the function that the first event calls. Until then no thread needs to wait for events.
-    pub(super) fn on_first(&self, call: Call) {
-        let mut state = self.state.lock();
-        if !state.closed {
-            state.on_first = Some(call);
-            if !state.batch.is_empty() {
-                self.tell(&mut state);
-            }
-        }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let calls = HookCalls::new(bounds);
+        let state = State { batch: Events::default(), calls, urgent: false, parks: true, closed: false };
+        Self { state: Mutex::new(state), event: Condvar::new(), call: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
 
     /// Adds an event for immediate delivery.
-    pub(super) fn push(&self, write: impl FnOnce(&mut Events)) {
-        let mut state = self.state.lock();
+    fn push(&self, state: &mut State, write: impl FnOnce(&mut Events)) {
         write(&mut state.batch);
         state.urgent = true;
-        self.tell(&mut state);
+        self.event.notify_one();
     }
 
     /// Adds a log record, if there is room. Warnings and errors are delivered at once.
@@ -143,22 +90,21 @@ impl EventQueue {
         let is_warning = level >= WARNING;
         state.urgent |= is_warning;
         if is_first || is_warning {
-            self.tell(&mut state);
+            self.event.notify_one();
         }
     }
 
     /// Adds the event that peers have connected or left, if a coroutine waits for it.
     pub(super) fn mark_changed(&self) {
         if self.watchers.load(Ordering::Acquire) > 0 {
-            self.push(|batch| batch.changed = true);
+            self.push(&mut self.state.lock(), |batch| batch.changed = true);
         }
     }
 
     /// Adds the event that memory of peers can be returned to the system.
     pub(super) fn many_left(&self) {
-        let mut state = self.state.lock();
-        state.batch.many_left = true;
-        self.tell(&mut state);
+        self.state.lock().batch.many_left = true;
+        self.event.notify_one();
     }
 
     /// Counts one more coroutine that waits for changes, or one less.
@@ -170,15 +116,29 @@ impl EventQueue {
         }
     }
 
+    // The event thread ------------------------------------------------------------------------------------------------
+
+    /// Blocks until there are events. Returns false if there are none, and [`Self::end_parking`] was called.
+    pub(super) fn wait_first(&self) -> bool {
+        let mut state = self.state.lock();
+        self.event.wait_while(&mut state, |state| state.batch.is_empty() && state.parks && !state.closed);
+        !state.batch.is_empty()
+    }
+
+    /// Ends [`Self::wait_first`]. Events that come later are left to [`Self::collect`].
+    pub(super) fn end_parking(&self) {
+        self.state.lock().parks = false;
+        self.event.notify_all();
+    }
+
     /// Blocks until there are events, and takes them all. Returns `None` if the queue is closed and empty.
     ///
-    /// Without an urgent event it waits a little for more, and longer if the last batch was [`Self::unwanted`]: each
-    /// delivery needs the interpreter's lock. It also returns memory to the system, so that no other thread has to.
+    /// Without an urgent event it waits a little for more. It also returns memory to the system, so that no other thread
+    /// has to.
     pub(super) fn collect(&self) -> Option<Events> {
         let mut state = self.state.lock();
-        self.filled.wait_while(&mut state, |state| state.batch.is_empty() && !state.closed);
-        let gathering = if state.unwanted { GATHERING_UNWANTED } else { GATHERING };
-        self.filled.wait_while_for(&mut state, |state| !state.urgent && !state.closed, gathering);
+        self.event.wait_while(&mut state, |state| state.batch.is_empty() && !state.closed);
+        self.event.wait_while_for(&mut state, |state| !state.urgent && !state.closed, GATHERING);
         state.urgent = false;
         let batch = std::mem::take(&mut state.batch);
         drop(state);
@@ -188,25 +148,105 @@ impl EventQueue {
         if batch.is_empty() { None } else { Some(batch) }
     }
 
-    /// Stores whether every record of the last batch was below the logger's level.
-    pub(super) fn unwanted(&self, unwanted: bool) {
-        self.state.lock().unwanted = unwanted;
+    // Hook threads ----------------------------------------------------------------------------------------------------
+
+    /// Adds a call. If there is no room, it is dropped, and reported as unanswered. A closed queue drops it.
+    pub(super) fn add_call(&self, job: Job, describe: impl FnOnce(&Job) -> Unanswered) -> Added {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Added::Closed;
+        }
+        let unanswered = describe(&job);
+        match state.calls.add(unanswered.key, job) {
+            Ok(()) => {
+                self.call.notify_one();
+                Added::Waits
+            }
+            Err(reason) => {
+                self.report(&mut state, Unanswered { not_called: Some(reason), ..unanswered });
+                Added::Full
+            }
+        }
     }
 
-    /// Closes the queue: the event thread ends after the batch that waits.
+    /// Blocks until there is a call, and takes it. `finished` is the call that the thread has taken before.
+    ///
+    /// Returns `None` if the queue is closed.
+    pub(super) fn take_call(&self, finished: Option<u64>) -> Option<Job> {
+        let mut state = self.state.lock();
+        if let Some(key) = finished {
+            state.calls.returned(key);
+        }
+        state.calls.set_idle(true);
+        self.call.wait_while(&mut state, |state| state.calls.none_waits() && !state.closed);
+        state.calls.set_idle(false);
+        if state.closed { None } else { state.calls.take(|job| (job.hook, job.device_id.clone())) }
+    }
+
+    /// The number of waiting threads, minus the number of waiting calls.
+    pub(super) fn spare_threads(&self) -> usize {
+        self.state.lock().calls.spare()
+    }
+
+    /// Reports that a call has exceeded its deadline. Returns whether a thread has taken the call.
+    pub(super) fn timed_out(&self, unanswered: Unanswered) -> bool {
+        let mut state = self.state.lock();
+        let waiting = state.calls.remove_waiting(unanswered.key);
+        let not_called = waiting.as_ref().map(|_| format!("no hook thread was free: {}", state.calls.busy()));
+        let device_id = match &waiting {
+            Some(job) => job.device_id.clone(),
+            None => state.calls.device_of(unanswered.key),
+        };
+        self.report(&mut state, Unanswered { device_id, not_called, ..unanswered });
+        waiting.is_none()
+    }
+
+    /// Removes a call whose peer no longer waits, or reports it to Python if a thread has taken it.
+    pub(super) fn abandon(&self, key: u64) {
+        let mut state = self.state.lock();
+        if state.calls.remove_waiting(key).is_none() {
+            state.calls.give_up(key);
+            self.push(&mut state, |batch| batch.abandoned.push(key));
+        }
+    }
+
+    /// Returns why no hook can be called.
+    pub(super) fn blocked(&self) -> Option<String> {
+        self.state.lock().calls.blocked()
+    }
+
+    fn report(&self, state: &mut State, unanswered: Unanswered) {
+        self.push(state, |batch| {
+            if batch.unanswered.len() < MAX_RECORDS {
+                batch.unanswered.push(unanswered);
+            } else {
+                batch.unanswered_dropped += 1;
+            }
+        });
+    }
+
+    /// Closes the queue: drops the waiting calls, and the threads end. The event thread takes the last batch before.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.on_first = None;
-        self.filled.notify_all();
+        // Dropped without the lock: their peers are told.
+        let waiting = state.calls.clear();
+        drop(state);
+        drop(waiting);
+        self.event.notify_all();
+        self.call.notify_all();
     }
+}
 
-    fn tell(&self, state: &mut QueueState) {
-        self.filled.notify_one();
-        if state.on_first.as_ref().is_some_and(|call| call()) {
-            state.on_first = None;
-        }
-    }
+/// The outcome of [`EventQueue::add_call`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    /// The call waits for a thread.
+    Waits,
+    /// There is no room for it.
+    Full,
+    /// The server has stopped.
+    Closed,
 }
 
 impl Events {
@@ -214,17 +254,8 @@ impl Events {
         self.records.is_empty()
             && self.dropped == 0
             && !self.changed
-            && self.timeouts.is_empty()
+            && self.unanswered.is_empty()
             && self.abandoned.is_empty()
             && !self.many_left
     }
 }
-
-/// How long log records are batched before delivery.
-const GATHERING: Duration = Duration::from_millis(5);
-
-/// The same after a batch below the logger's level. Such records are still delivered, since the level may change.
-const GATHERING_UNWANTED: Duration = Duration::from_millis(50);
-
-/// How long a join waits for a thread beyond its deadline.
-pub(super) const SLACK: Duration = Duration::from_secs(5);

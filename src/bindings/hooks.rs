@@ -1,21 +1,20 @@
-//! Hooks written in Python. Each call becomes a [`Job`] in a queue.
+//! Hooks written in Python. Each call becomes a [`Job`] in the event queue.
 //!
 //! A Python thread takes the job, calls the user's function and settles the job with the result.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
-use super::convert::{MetadataTuple, metadata_tuple, unix};
-use super::event_queue::{EventQueue, Queue};
+use super::convert::unix;
+use super::event_queue::{Added, EventQueue};
+use super::job::{Job, PeerFacts, Reply, Unanswered};
 use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion};
 use crate::core::hub::Device;
-use crate::core::peer::{Grant, Peer, Request, Role};
+use crate::core::peer::{Grant, Peer, Role};
 use crate::protocol::{IceServers, outbound};
 
 /// The hooks that the user has given.
@@ -29,132 +28,12 @@ pub(super) struct Hooked {
 /// The hooks of one server, on the side of Rust.
 pub(super) struct PyHooks {
     pub(super) hooked: Hooked,
-    pub(super) jobs: Arc<Queue<Job>>,
     pub(super) events: Arc<EventQueue>,
     pub(super) last_key: AtomicU64,
 }
 
-/// The result as JSON text; for `authorize` also the patterns of the device ids that a grant covers.
-type Reply = Result<(Option<String>, Option<Vec<String>>), HookError>;
-
-/// A call of a hook.
-///
-/// `settle`, `refuse` or `fail` completes it. Only the first of these calls has an effect.
-#[pyclass(frozen, module = "cuttlefish_signaling._native")]
-pub(super) struct Job {
-    /// Identifies the job within its server.
-    #[pyo3(get)]
-    key: u64,
-    /// `authorize`, `ice_servers` or `filter_device_info`.
-    #[pyo3(get)]
-    hook: &'static str,
-    /// `device`, `client` or `http`.
-    #[pyo3(get)]
-    role: &'static str,
-    /// The id of the device, if it is known.
-    #[pyo3(get)]
-    device_id: Option<String>,
-    /// For the filter: the device info as JSON text.
-    #[pyo3(get)]
-    info: Option<String>,
-    /// For the filter: the device.
-    device: Option<Arc<Device>>,
-    peer: PeerFacts,
-    reply: Mutex<Option<oneshot::Sender<Reply>>>,
-}
-
-struct PeerFacts {
-    role: Role,
-    address: Option<SocketAddr>,
-    since: f64,
-    request: Request,
-    certificate: Option<Arc<str>>,
-    identity: Option<Arc<str>>,
-}
-
-/// The arguments of Python's `Peer`: role, address, port, since, path, query, headers, certificate, identity as JSON.
-type PeerTuple<'a> = (
-    &'static str,
-    Option<String>,
-    Option<u16>,
-    f64,
-    &'a str,
-    &'a str,
-    &'a [(String, String)],
-    Option<&'a str>,
-    Option<&'a str>,
-);
-
-#[pymethods]
-impl Job {
-    /// The peer for which the hook is called.
-    #[getter]
-    fn peer(&self) -> PeerTuple<'_> {
-        let PeerFacts { role, address, since, request, certificate, identity } = &self.peer;
-        (
-            role.as_str(),
-            address.map(|address| address.ip().to_string()),
-            address.map(|address| address.port()),
-            *since,
-            &request.path,
-            &request.query,
-            &request.headers,
-            certificate.as_deref(),
-            identity.as_deref(),
-        )
-    }
-
-    /// The metadata of the device: group, owner, name, adb port.
-    #[getter]
-    fn place(&self) -> MetadataTuple {
-        self.device.as_deref().map(metadata_tuple).unwrap_or_default()
-    }
-
-    /// Whether the server still waits for the result.
-    #[getter]
-    fn wanted(&self) -> bool {
-        self.reply.lock().as_ref().is_some_and(|reply| !reply.is_closed())
-    }
-
-    /// Completes the job with a result as JSON text, and with the patterns of device ids that a grant covers.
-    #[pyo3(signature = (json, devices=None))]
-    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>) {
-        self.answer(Ok((json, devices)));
-    }
-
-    /// Completes the job with a refusal. The peer gets `reason`, if there is one.
-    fn refuse(&self, reason: Option<String>, status: u16) {
-        self.answer(Err(HookError::Refused { reason, status }));
-    }
-
-    /// Completes the job with a failure.
-    fn fail(&self) {
-        self.answer(Err(HookError::Failed));
-    }
-}
-
-impl Job {
-    fn answer(&self, answer: Reply) {
-        if let Some(reply) = self.reply.lock().take() {
-            let _not_awaited = reply.send(answer);
-        }
-    }
-}
-
-impl PeerFacts {
-    fn of(peer: &Peer) -> Self {
-        Self {
-            role: peer.role,
-            address: peer.address,
-            since: unix(peer.since),
-            request: peer.request.as_deref().cloned().unwrap_or_default(),
-            certificate: peer.certificate.clone(),
-            identity: peer.grant.identity.clone(),
-        }
-    }
-}
-
-/// Waits for the result of a job. Drop before the result tells Python, so that it cancels the coroutine.
+/// Waits for the result of a job. A drop before the result takes the job out of the queue, or tells Python to cancel the
+/// coroutine.
 struct Wait {
     key: u64,
     events: Arc<EventQueue>,
@@ -173,10 +52,15 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if !self.answered {
-            self.events.push(|batch| batch.abandoned.push(self.key));
+            // First: Python looks whether the job is wanted after it has stored the coroutine.
+            self.answer.close();
+            self.events.abandon(self.key);
         }
     }
 }
+
+/// A result that is not known yet.
+type Pending = HookFuture<(Option<String>, Option<Vec<String>>)>;
 
 impl PyHooks {
     fn ask(
@@ -186,15 +70,21 @@ impl PyHooks {
         role: Role,
         device_id: Option<String>,
         device: Option<&Arc<Device>>,
-    ) -> Wait {
+    ) -> Pending {
         let key = self.last_key.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let reply = Mutex::new(Some(reply));
         let info = device.map(|device| outbound::info_of(&device.info).to_owned());
         let device = device.cloned();
-        // A closed queue drops the job, so that the wait fails at once.
-        self.jobs.put(Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply });
-        Wait { key, events: Arc::clone(&self.events), answer, answered: false }
+        let job = Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply };
+        match self.events.add_call(job, Job::unanswered) {
+            Added::Waits => {
+                let wait = Wait { key, events: Arc::clone(&self.events), answer, answered: false };
+                HookFuture::new(wait.reply()).numbered(key)
+            }
+            Added::Full => HookFuture::new(async { Err(HookError::NotCalled) }),
+            Added::Closed => HookFuture::new(async { Err(HookError::Failed) }),
+        }
     }
 }
 
@@ -224,25 +114,29 @@ impl Hooks for PyHooks {
             certificate: request.certificate.clone(),
             identity: None,
         };
-        let wait = self.ask("authorize", peer, request.role, None, None);
-        Some(Box::pin(async move {
-            let (identity, devices) = wait.reply().await?;
+        let pending = self.ask("authorize", peer, request.role, None, None);
+        let call = pending.call();
+        let grant = async move {
+            let (identity, devices) = pending.await?;
             let identity = identity.map(Arc::from);
             Ok(match devices {
                 Some(patterns) => Grant::of(identity, &patterns),
                 None => Grant { identity, devices: None },
             })
-        }))
+        };
+        Some(HookFuture::new(grant).numbered(call))
     }
 
     fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         let device_id = question.device_id.as_ref().map(ToString::to_string);
-        let wait = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
-        Some(Box::pin(async move {
-            let json = wait.reply().await?.0.unwrap_or_default();
+        let pending = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
+        let call = pending.call();
+        let servers = async move {
+            let json = pending.await?.0.unwrap_or_default();
             // Python has validated the list, and has reported an error to the user.
             IceServers::from_json(&json).map_err(|_| HookError::Failed)
-        }))
+        };
+        Some(HookFuture::new(servers).numbered(call))
     }
 
     fn filter_device_info(&self, device: &Arc<Device>, client: &Arc<Peer>) -> Option<HookFuture<String>> {
@@ -250,12 +144,19 @@ impl Hooks for PyHooks {
             return None;
         }
         let device_id = Some(device.id.to_string());
-        let wait = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(device));
-        Some(Box::pin(async move { Ok(wait.reply().await?.0.unwrap_or_default()) }))
+        let pending = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(device));
+        let call = pending.call();
+        Some(HookFuture::new(async move { Ok(pending.await?.0.unwrap_or_default()) }).numbered(call))
     }
 
-    fn timed_out(&self, hook: &'static str, peer: &str, deadline: Duration) {
-        let timeout = (hook, peer.to_owned(), deadline.as_secs_f64());
-        self.events.push(|batch| batch.timeouts.push(timeout));
+    fn timed_out(&self, hook: &'static str, call: u64, peer: &str, deadline: Duration) -> HookError {
+        let deadline = Some(deadline.as_secs_f64());
+        let peer = peer.to_owned();
+        let unanswered = Unanswered { hook, device_id: None, peer, deadline, key: call, not_called: None };
+        if self.events.timed_out(unanswered) { HookError::Failed } else { HookError::NotCalled }
+    }
+
+    fn blocked(&self) -> Option<String> {
+        self.events.blocked()
     }
 }

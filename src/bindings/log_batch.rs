@@ -31,16 +31,13 @@ impl Records {
         self.ends.is_empty()
     }
 
-    /// Returns the records whose level is wanted.
-    pub(super) fn of_levels(&self, is_wanted: impl Fn(u8) -> bool) -> Vec<(u8, &str)> {
+    /// Returns the records with their levels.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, &str)> {
         let mut begin = 0;
-        let mut found = Vec::new();
-        for &(level, end) in &self.ends {
-            if is_wanted(level) {
-                found.push((level, self.text.get(begin..end).unwrap_or_default()));
-            }
+        self.ends.iter().map(move |&(level, end)| {
+            let text = self.text.get(begin..end).unwrap_or_default();
             begin = end;
-        }
-        found
+            (level, text)
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The Python bindings, and the only folder that names pyo3. They extract, detach, call and convert; they decide nothing.
 //!
-//! The runtime never calls into Python. Threads that Python started take hook jobs ([`hooks`]), log records and other
-//! events ([`event_queue`]). So no runtime thread attaches to the interpreter or drops a Python object, which could hang
+//! Rust never calls into Python. Threads that Python started take hook jobs ([`job`]), log records and other events from
+//! one queue ([`event_queue`]). So no runtime thread attaches to the interpreter or drops a Python object, which could hang
 //! or crash at interpreter exit (see ARCHITECTURE.md).
 
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 extracts arguments by value")]
@@ -11,8 +11,11 @@ mod convert;
 mod default_settings;
 mod error;
 mod event_queue;
+mod events;
 mod faults;
+mod hook_calls;
 mod hooks;
+mod job;
 mod journal;
 mod listen;
 mod log_batch;
@@ -35,9 +38,11 @@ mod _native {
     #[pymodule_export]
     use super::default_settings::default_settings;
     #[pymodule_export]
+    use super::events::Events;
+    #[pymodule_export]
     use super::faults::{Clock, Faults};
     #[pymodule_export]
-    use super::hooks::Job;
+    use super::job::Job;
     #[pymodule_export]
     use super::journal::Journal;
     #[pymodule_export]

@@ -2,23 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 use tracing::Dispatch;
 
 use super::config::{config, ice_source};
 use super::convert::{ClientTuple, DeviceTuple, client_tuple, device_tuple};
 use super::error::{config_error, detached, forked, not_running, start_error};
-use super::event_queue::{EventQueue, Queue};
+use super::event_queue::EventQueue;
+use super::events::Events;
 use super::faults::{Clock, Faults};
-use super::hooks::{Hooked, Job, PyHooks};
+use super::hooks::{Hooked, PyHooks};
 use super::journal::Journal;
 use super::listen::{ListenTuple, listener_tuple};
-use super::log_batch::{DEBUG, INFO, WARNING};
 use super::logging::QueueSubscriber;
 use super::memory::PeakCounter;
 use super::observer::HubObserver;
@@ -37,10 +36,7 @@ use crate::server;
 pub(super) struct Server {
     running: server::Running,
     hooks: Arc<PyHooks>,
-    jobs: Arc<Queue<Job>>,
     events: Arc<EventQueue>,
-    /// The thread that calls Python once to start the event thread.
-    caller: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
     /// The server's thread; `stop` takes it.
     thread: Mutex<Option<Thread>>,
     /// The id of the process that started the server, and has its threads.
@@ -51,21 +47,21 @@ pub(super) struct Server {
 impl Server {
     /// Binds and serves. `hooks` contains the names of the hooks that the user has given.
     #[new]
-    fn start(py: Python<'_>, settings: &Bound<'_, PyDict>, hooks: Vec<String>) -> PyResult<Self> {
+    fn start(
+        py: Python<'_>,
+        settings: &Bound<'_, PyDict>,
+        hooks: Vec<String>,
+        events: &Bound<'_, Events>,
+    ) -> PyResult<Self> {
         let config = config(settings)?;
-        let (jobs, events) = (Arc::new(Queue::new()), Arc::new(EventQueue::new()));
+        let events = Arc::clone(&events.get().0);
         let has = |name: &str| hooks.iter().any(|hook| hook == name);
         let hooked = Hooked {
             authorize: has("authorize"),
             filter_device_info: has("filter_device_info"),
             ice_servers: AtomicBool::new(has("ice_servers")),
         };
-        let hooks = Arc::new(PyHooks {
-            hooked,
-            jobs: Arc::clone(&jobs),
-            events: Arc::clone(&events),
-            last_key: AtomicU64::new(0),
-        });
+        let hooks = Arc::new(PyHooks { hooked, events: Arc::clone(&events), last_key: AtomicU64::new(1) });
         let asked = Arc::clone(&hooks);
         let started = detached(py, || {
             let workers = config.workers;
@@ -74,15 +70,7 @@ impl Server {
             spawn(bound, workers, Dispatch::new(QueueSubscriber(Arc::clone(&events))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
-        Ok(Self {
-            running,
-            hooks: asked,
-            jobs,
-            events,
-            caller: Arc::default(),
-            thread: Mutex::new(Some(thread)),
-            process: std::process::id(),
-        })
+        Ok(Self { running, hooks: asked, events, thread: Mutex::new(Some(thread)), process: std::process::id() })
     }
 
     /// The listeners: scheme, IP address and port; or `unix`, path and mode.
@@ -107,14 +95,12 @@ impl Server {
         })?;
         let Some(thread) = self.thread.lock().take() else { return Ok(true) };
         detached(py, || {
+            // The thread that waits for the first event ends meanwhile.
+            self.events.end_parking();
             let in_time = thread.stop(deadline);
-            self.jobs.close();
             // Wakes callers that wait for a peer: no peer connects any more.
             self.running.changes().mark();
             self.events.close();
-            if let Some(caller) = self.caller.lock().take() {
-                let _panicked = caller.join();
-            }
             in_time
         })
     }
@@ -219,59 +205,6 @@ impl Server {
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
         detached(py, || self.running.changes().wait(seen, timeout))
     }
-
-    /// Counts one more coroutine that waits for changes, or one less.
-    fn watch(&self, more: bool) {
-        self.events.watch(more);
-    }
-
-    /// Blocks until there is a hook job. Returns `None` when the server has stopped. Called by hook threads.
-    fn next_job(&self, py: Python<'_>) -> PyResult<Option<Job>> {
-        detached(py, || self.jobs.take())
-    }
-
-    /// The number of hook threads that wait, minus the number of jobs in the queue.
-    #[getter]
-    fn spare_hook_threads(&self) -> usize {
-        self.jobs.spare()
-    }
-
-    /// Calls `collector` on a new thread when the first event is pushed. `collector` starts the event thread.
-    fn on_first_event(&self, collector: Py<PyAny>) {
-        let (caller, collector) = (Arc::clone(&self.caller), Arc::new(collector));
-        self.events.on_first(Box::new(move || {
-            let collector = Arc::clone(&collector);
-            let call = move || {
-                Python::try_attach(|py| collector.call0(py).map_err(|error| error.write_unraisable(py, None)));
-            };
-            let spawned = thread::Builder::new().name("cuttlefish-caller".into()).spawn(call);
-            let has_spawned = spawned.is_ok();
-            *caller.lock() = spawned.ok();
-            has_spawned
-        }));
-    }
-
-    /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
-    ///
-    /// The tuple contains log records, the number of dropped records, changed, hook timeouts, and keys of abandoned jobs.
-    /// Records of a level for which `is_wanted(level)` is false are left out, except errors.
-    fn next_events<'py>(
-        &self,
-        py: Python<'py>,
-        is_wanted: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(batch) = detached(py, || self.events.collect())? else { return Ok(None) };
-        let mut unwanted = Vec::new();
-        for level in [DEBUG, INFO, WARNING] {
-            if !is_wanted.call1((level,))?.is_truthy()? {
-                unwanted.push(level);
-            }
-        }
-        let records = batch.records.of_levels(|level| !unwanted.contains(&level));
-        self.events.unwanted(records.is_empty());
-        let events = (records, batch.dropped, batch.changed, batch.timeouts, batch.abandoned);
-        events.into_pyobject(py).map(Some)
-    }
 }
 
 impl Server {
@@ -294,7 +227,6 @@ impl Drop for Server {
         let Some(thread) = self.thread.lock().take() else { return };
         if self.process == std::process::id() {
             thread.stop_without_waiting();
-            self.jobs.close();
             self.events.close();
         } else {
             // After a fork: the thread belongs to the parent process.

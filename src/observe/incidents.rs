@@ -25,13 +25,15 @@ pub enum Incident {
     Silent,
     /// A Cuttlefish device broke a rule, and got neither an error nor a close (docs/protocol.md 4.1.4).
     ErrorWithheld,
+    /// A hook was not called: no thread was free in time, or too many calls waited for one.
+    HookNotCalled,
     /// The task of a connection panicked, which is a bug.
     Panic,
 }
 
 impl Incident {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TurnedAway,
         Self::OpeningCut,
         Self::Foreign,
@@ -41,6 +43,7 @@ impl Incident {
         Self::SlowConsumer,
         Self::Silent,
         Self::ErrorWithheld,
+        Self::HookNotCalled,
         Self::Panic,
     ];
 
@@ -88,6 +91,7 @@ impl Incident {
             Self::SlowConsumer => "slow_consumers",
             Self::Silent => "silent",
             Self::ErrorWithheld => "errors_withheld",
+            Self::HookNotCalled => "hooks_not_called",
             Self::Panic => "panics",
         }
     }

@@ -4,12 +4,14 @@ use serde_json::value::RawValue;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::access::hooks::{HookError, HookFuture, IceQuestion};
+use crate::access::hooks::{HookError, HookFuture, Hooks, IceQuestion};
 use crate::config::IceSource;
 use crate::core::hub::Device;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, Question};
+use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, IceServers, Text, outbound};
 use crate::server::shared::Shared;
@@ -26,10 +28,20 @@ pub(super) enum Resolved {
 pub(super) enum ResolvedIce {
     /// The servers, and how long their credentials are valid.
     Ready(IceServers, Option<std::time::Duration>),
-    /// The hook's future.
-    Pending(HookFuture<IceServers>),
+    /// The call of the hook.
+    Pending(HookCall<IceServers>),
     /// No credentials could be made; the reason is in the log.
     Failed,
+}
+
+/// A call of a hook. Its time has begun before the hook was called.
+pub(super) struct HookCall<T> {
+    /// The name of the hook.
+    hook: &'static str,
+    /// The time at which the call has failed; `None` is never.
+    due: Option<Instant>,
+    /// The pending result.
+    result: HookFuture<T>,
 }
 
 impl Shared {
@@ -40,9 +52,9 @@ impl Shared {
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
             Question::Alive(holder) => {
                 let shared = Arc::clone(self);
+                let due = self.clock.now().checked_add(self.config.limits.probe_timeout);
                 Resolved::Pending(Box::pin(async move {
-                    let limit = shared.config.limits.probe_timeout;
-                    let alive = matches!(shared.clock.timeout(limit, holder.outbox.probe()).await, Some(Ok(())));
+                    let alive = matches!(shared.clock.timeout_at(due, holder.outbox.probe()).await, Some(Ok(())));
                     Answer::Alive { holder, alive }
                 }))
             }
@@ -54,10 +66,10 @@ impl Shared {
         match self.ice_servers_for(peer, role, device_id) {
             ResolvedIce::Ready(servers, good_for) => Resolved::Ready(Answer::Config(servers.config(), good_for)),
             ResolvedIce::Failed => Resolved::Ready(Answer::Refused(Refusal::HookFailed)),
-            ResolvedIce::Pending(future) => {
+            ResolvedIce::Pending(call) => {
                 let (shared, peer) = (Arc::clone(self), peer.to_string());
                 Resolved::Pending(Box::pin(async move {
-                    match shared.decide("ice_servers", &peer, future).await {
+                    match shared.decide(call, &peer).await {
                         Ok(servers) => Answer::Config(servers.config(), None),
                         Err(refusal) => Answer::Refused(refusal),
                     }
@@ -79,8 +91,8 @@ impl Shared {
             },
             IceSource::Hook => {
                 let question = IceQuestion { peer: Arc::clone(peer), role, device_id };
-                match self.hooks.ice_servers(&question) {
-                    Some(future) => ResolvedIce::Pending(future),
+                match self.call_hook("ice_servers", |hooks| hooks.ice_servers(&question)) {
+                    Some(call) => ResolvedIce::Pending(call),
                     None => ResolvedIce::Ready(IceServers::default(), None),
                 }
             }
@@ -89,12 +101,13 @@ impl Shared {
 
     /// Answers [`Question::DeviceInfo`], through the hook `filter_device_info` if there is one.
     pub(super) fn device_info_for(self: &Arc<Self>, client: &Arc<Peer>, device: &Arc<Device>) -> Resolved {
-        let Some(future) = self.hooks.filter_device_info(device, client) else {
+        let call = self.call_hook("filter_device_info", |hooks| hooks.filter_device_info(device, client));
+        let Some(call) = call else {
             return Resolved::Ready(Answer::DeviceInfo(device.info.clone()));
         };
         let (shared, peer) = (Arc::clone(self), client.to_string());
         Resolved::Pending(Box::pin(async move {
-            let filtered = shared.decide("filter_device_info", &peer, future).await;
+            let filtered = shared.decide(call, &peer).await;
             match filtered.and_then(|json| device_info(&json)) {
                 Ok(message) => Answer::DeviceInfo(message),
                 Err(refusal) => Answer::Refused(refusal),
@@ -103,25 +116,34 @@ impl Shared {
     }
 
     /// Waits for a hook on behalf of a connected peer. An error becomes the refusal that the peer gets.
-    async fn decide<T>(&self, hook: &'static str, peer: &str, future: HookFuture<T>) -> Result<T, Refusal> {
-        self.wait_for_hook(hook, peer, future).await.map_err(|error| match error {
+    async fn decide<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, Refusal> {
+        self.wait_for_hook(call, peer).await.map_err(|error| match error {
             HookError::Refused { reason, .. } => Refusal::NotAuthorized(reason),
-            HookError::Failed => Refusal::HookFailed,
+            HookError::Failed | HookError::NotCalled => Refusal::HookFailed,
         })
     }
 
-    /// Waits for a hook. A hook that exceeds the timeout counts as failed.
-    pub(super) async fn wait_for_hook<T>(
+    /// Calls a hook. `None` if there is no such hook.
+    pub(super) fn call_hook<T>(
         &self,
         hook: &'static str,
-        peer: &str,
-        future: HookFuture<T>,
-    ) -> Result<T, HookError> {
-        let deadline = self.config.hook_timeout;
-        self.clock.timeout(deadline, future).await.unwrap_or_else(|| {
-            self.hooks.timed_out(hook, peer, deadline);
-            Err(HookError::Failed)
-        })
+        call: impl FnOnce(&dyn Hooks) -> Option<HookFuture<T>>,
+    ) -> Option<HookCall<T>> {
+        // Read first: the hook may begin at once on another thread, where a test then moves the clock.
+        let due = self.clock.now().checked_add(self.config.hook_timeout);
+        call(&*self.hooks).map(|result| HookCall { hook, due, result })
+    }
+
+    /// Waits for a hook. A hook that exceeds the timeout counts as failed.
+    pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, HookError> {
+        let HookCall { hook, due, mut result } = call;
+        let answer = self.clock.timeout_at(due, &mut result).await;
+        let answer =
+            answer.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, self.config.hook_timeout)));
+        if matches!(answer, Err(HookError::NotCalled)) {
+            self.incidents.count(Incident::HookNotCalled);
+        }
+        answer
     }
 }
 

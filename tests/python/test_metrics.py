@@ -24,6 +24,7 @@ INCIDENTS = (
     "too_fast",
     "slow_consumers",
     "errors_withheld",
+    "hooks_not_called",
     "silent",
     "panics",
 )

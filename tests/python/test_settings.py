@@ -87,18 +87,23 @@ def test_defaults_of_the_core_are_the_table() -> None:
         assert type(defaults[path]) is type(value) or path == "ice_servers", path
 
 
+def serve(settings: dict[str, Any]) -> _native.Server:
+    """A server of the core without hooks."""
+    return _native.Server(settings, [], _native.Events(1, 1))
+
+
 @pytest.mark.parametrize("path", CORE)
 def test_core_reads_each_setting(path: str) -> None:
     settings = native()
     del settings[path]
     with pytest.raises(ConfigError, match=f"^{path}: is missing$"):
-        _native.Server(settings, [])
+        serve(settings)
 
 
 def test_core_reads_no_other_setting() -> None:
     settings = native()
     assert set(settings) == set(CORE)
-    server = _native.Server(settings, [])
+    server = serve(settings)
     assert server.stop(1)
 
 
@@ -106,21 +111,21 @@ def test_core_reads_no_other_setting() -> None:
 def test_core_refuses_less_than_the_least(row: Setting) -> None:
     assert isinstance(row.kind, Integer)
     with pytest.raises(ConfigError, match=f"^{row.path}: must be at least {row.kind.least}, got {row.kind.least - 1}$"):
-        _native.Server(native(**{row.path: row.kind.least - 1}), [])
+        serve(native(**{row.path: row.kind.least - 1}))
 
 
 @pytest.mark.parametrize("row", [row for row in BOUNDED if row.path != "port"], ids=lambda row: row.path)
 def test_core_refuses_more_than_the_most(row: Setting) -> None:
     assert isinstance(row.kind, Integer)
     with pytest.raises(ConfigError, match=f"^{row.path}: (must be at most {row.kind.most}|[0-9]+ is out of range)"):
-        _native.Server(native(**{row.path: row.kind.most + 1}), [])
+        serve(native(**{row.path: row.kind.most + 1}))
 
 
 @pytest.mark.parametrize("row", TIMES, ids=lambda row: row.path)
 def test_core_refuses_times_that_the_table_refuses(row: Setting) -> None:
     for value in (MAX_SECONDS * 1.001, 1e18, 1e300):
         with pytest.raises(ConfigError, match=f"^{row.path}: must be "):
-            _native.Server(native(**{row.path: value}), [])
+            serve(native(**{row.path: value}))
         with pytest.raises(ConfigError, match=f"^{row.path}: must be "):
             row.kind.check(row.path, value)
 
@@ -138,18 +143,18 @@ def test_core_refuses_the_zero_and_the_none_that_the_table_refuses(row: Setting)
     assert isinstance(row.kind, Seconds)
     for value, is_allowed in ((0.0, row.kind.zero), (None, row.kind.optional)):
         if is_allowed:
-            assert _native.Server(native(**{row.path: value}), []).stop(1)
+            assert serve(native(**{row.path: value})).stop(1)
         else:
             with pytest.raises(ConfigError, match=f"^{row.path}: "):
-                _native.Server(native(**{row.path: value}), [])
+                serve(native(**{row.path: value}))
 
 
 @pytest.mark.parametrize("row", [row for row in CORE.values() if row.kind.choices], ids=lambda row: row.path)
 def test_core_takes_each_choice_and_no_other(row: Setting) -> None:
     for choice in row.kind.choices:
-        assert _native.Server(native(**{row.path: choice}), []).stop(1)
+        assert serve(native(**{row.path: choice})).stop(1)
     with pytest.raises(ConfigError, match=f'^{row.path}: "other" is not a choice$'):
-        _native.Server(native(**{row.path: "other"}), [])
+        serve(native(**{row.path: "other"}))
 
 
 @pytest.mark.parametrize("end", ["least", "most"])
@@ -157,7 +162,7 @@ def test_core_takes_both_ends_of_all_ranges(end: str) -> None:
     # The port of `most` may be taken, and `workers` are threads.
     ends = {row.path: getattr(row.kind, end) for row in BOUNDED if row.path not in ("port", "workers")}
     assert len(ends) > 20
-    assert _native.Server(native(**ends), []).stop(1)
+    assert serve(native(**ends)).stop(1)
 
 
 # The command line -----------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ async fn assert_healthy(server: &Running) {
 }
 
 /// The answer to a request, up to the end of the connection.
-async fn answer(address: SocketAddr, request: &str) -> String {
+pub async fn answer(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -251,7 +251,7 @@ impl Hooks for PanicsOnBadIds {
     fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
         let id = question.device_id.as_ref().map(ToString::to_string);
         assert!(id.as_deref() != Some("bad"), "on purpose");
-        Some(Box::pin(async move {
+        Some(HookFuture::new(async move {
             assert!(id.as_deref() != Some("worse"), "on purpose, later");
             Ok(IceServers::default())
         }))
@@ -282,7 +282,7 @@ impl Hooks for AllowsAll {
     }
 
     fn authorize(&self, _: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
-        Some(Box::pin(async { Ok(Grant::default()) }))
+        Some(HookFuture::new(async { Ok(Grant::default()) }))
     }
 }
 

@@ -1,17 +1,19 @@
 //! The session driver: input of a peer while a hook is pending.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cuttlefish_signaling::hooks::{HookFuture, Hooks};
+use cuttlefish_signaling::hooks::{AuthorizeRequest, HookFuture, Hooks, IceQuestion};
 use cuttlefish_signaling::hub::Device;
-use cuttlefish_signaling::peer::Peer;
+use cuttlefish_signaling::peer::{Grant, Peer, Role};
+use cuttlefish_signaling::protocol::IceServers;
 use cuttlefish_signaling::rate::Rate;
-use cuttlefish_signaling::{Config, Limits};
+use cuttlefish_signaling::{Config, IceSource, Limits, Running};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::dial::{Dialed, block_on, serve_with, with_timeout};
+use crate::hostile::answer;
 use crate::raw_peer::{RawPeer, text};
 
 const CONNECT: &str = r#"{"message_type":"connect","device_id":"x"}"#;
@@ -21,7 +23,7 @@ struct NeverDecides;
 
 impl Hooks for NeverDecides {
     fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
-        Some(Box::pin(std::future::pending()))
+        Some(HookFuture::new(std::future::pending()))
     }
 }
 
@@ -56,7 +58,7 @@ struct DecidesWhenNotified(Arc<Notify>);
 impl Hooks for DecidesWhenNotified {
     fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
         let decide = Arc::clone(&self.0);
-        Some(Box::pin(async move {
+        Some(HookFuture::new(async move {
             decide.notified().await;
             Ok("{}".into())
         }))
@@ -88,5 +90,60 @@ fn input_read_during_a_pending_hook_is_kept_intact() {
         for payload in 1..=40 {
             device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{payload}}}"#)).await;
         }
+    });
+}
+
+/// Each hook moves the clock past its own deadline when it is called for the path or the device that it is meant for,
+/// and never decides.
+#[derive(Default)]
+struct MovesClock(OnceLock<Arc<Running>>);
+
+impl MovesClock {
+    fn hang<T: Send + 'static>(&self) -> HookFuture<T> {
+        self.0.get().unwrap().clock().advance(Config::default().hook_timeout);
+        HookFuture::new(std::future::pending())
+    }
+}
+
+impl Hooks for MovesClock {
+    fn wants_requests(&self) -> bool {
+        true
+    }
+
+    fn authorize(&self, request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
+        (request.role == Role::Http).then(|| self.hang())
+    }
+
+    fn ice_servers(&self, question: &IceQuestion) -> Option<HookFuture<IceServers>> {
+        if question.role == Role::Device && question.device_id.as_ref().unwrap().as_str() == "ice" {
+            return Some(self.hang());
+        }
+        None
+    }
+
+    fn filter_device_info(&self, _: &Arc<Device>, _: &Arc<Peer>) -> Option<HookFuture<String>> {
+        Some(self.hang())
+    }
+}
+
+/// The clock moves between the call of the hook and the first poll of its future: on another thread this is a race.
+#[test]
+fn time_of_a_hook_begins_before_it_is_called() {
+    block_on(async {
+        let hooks = Arc::new(MovesClock::default());
+        let server = serve_with(Config { ice: IceSource::Hook, ..Config::default() }, Arc::clone(&hooks) as _);
+        hooks.0.set(Arc::clone(&server)).ok().unwrap();
+        server.clock().freeze();
+        let address = server.local_addr();
+        let mut device = Dialed::open(address, "/register_device").await;
+        device.says(r#"{"message_type":"register","device_id":"ice"}"#).await;
+        device.hears(r#"{"error":"Internal error"}"#).await;
+        let _device = Dialed::device(address, "x").await;
+        let mut client = Dialed::open(address, "/connect_client").await;
+        client.says(CONNECT).await;
+        client.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        client.hears(r#"{"error":"Internal error"}"#).await;
+        let response = answer(address, "GET /devices HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
     });
 }

@@ -15,9 +15,13 @@ KIB = 1024
 MIB = 1024 * 1024
 
 
+HOOKS = ("hook_threads", "hook_queue")
+"""The bounds on calls of hooks. The bindings read them, and the core has none."""
+
+
 def _limit(name: str, kind: Kind, default: float | None, text: str, reason: str = "") -> Setting:
     special = (("None", "no limit"),) if kind.annotation == "float | None" else ()
-    return Setting(name, kind, default, text, reason, special, group="limits", is_core=name != "hook_threads")
+    return Setting(name, kind, default, text, reason, special, group="limits", is_core=name not in HOOKS)
 
 
 def _count(most: int = MOST) -> Integer:
@@ -251,6 +255,16 @@ LIMITS = (
         32,
         "Threads that run `def` hooks. They are started when they are needed; calls that find no free thread wait, and "
         "`hook_timeout` includes the wait.",
+        "A `def` hook that hangs keeps its thread forever, also when its time is over; use `async def` for a hook that "
+        "may hang.",
+    ),
+    _limit(
+        "hook_queue",
+        _count(),
+        4_096,
+        "Calls of hooks that wait for a free thread. Beyond it a call fails at once.",
+        "`def` hooks of 50 ms on 32 threads answer 3,200 calls within `hook_timeout`; a call whose peer has left or "
+        "whose time is over does not wait.",
     ),
 )
 

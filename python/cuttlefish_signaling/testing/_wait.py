@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from .._checks import check_seconds
+from .._pause import wait_event
 from ..errors import WaitTimeoutError
 
 T = TypeVar("T")
@@ -29,6 +29,5 @@ async def wait_until(
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:
             raise WaitTimeoutError(failure())
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(changed.wait(), left)
+        await wait_event(changed, left)
     return found

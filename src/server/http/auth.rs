@@ -49,10 +49,10 @@ impl Caller {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
         let certificate = peer.certificate.clone();
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
-        let future = shared.hooks.authorize(&request);
+        let call = shared.call_hook("authorize", |hooks| hooks.authorize(&request));
         peer.request = Some(Box::new(request.request));
-        let Some(future) = future else { return Ok(peer) };
-        match shared.wait_for_hook("authorize", &peer.to_string(), future).await {
+        let Some(call) = call else { return Ok(peer) };
+        match shared.wait_for_hook(call, &peer.to_string()).await {
             Ok(grant) => {
                 peer.grant = grant;
                 Ok(peer)

@@ -168,7 +168,7 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
     let servers = match shared.ice_servers_for(&peer, Role::Client, None) {
         ResolvedIce::Ready(servers, _) => Ok(servers),
         ResolvedIce::Failed => Err(HookError::Failed),
-        ResolvedIce::Pending(future) => shared.wait_for_hook("ice_servers", &peer.to_string(), future).await,
+        ResolvedIce::Pending(call) => shared.wait_for_hook(call, &peer.to_string()).await,
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),

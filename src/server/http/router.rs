@@ -48,10 +48,13 @@ async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade_here(&shared, Role::Http, None, request).await
 }
 
-/// Whether the server accepts connections. It does not once it stops.
+/// Whether the server accepts connections, and can call its hooks. It does not accept any once it stops.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.is_cancelled() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
+    }
+    if let Some(reason) = shared.hooks.blocked() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, &reason);
     }
     json(StatusCode::OK, r#"{"status":"ready"}"#.into())
 }

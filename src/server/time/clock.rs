@@ -152,9 +152,13 @@ impl Clock {
         }
     }
 
-    /// Waits for a future until the timeout expires. `None` if it expired.
-    pub async fn timeout<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-        let due = self.now().checked_add(limit);
+    /// Waits for a future until the timeout expires, which begins with this call. `None` if it expired.
+    pub fn timeout<T>(&self, limit: Duration, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        self.timeout_at(self.now().checked_add(limit), future)
+    }
+
+    /// Waits for a future until the clock shows `due`; `None` is forever. Returns `None` if that came first.
+    pub async fn timeout_at<T>(&self, due: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
         let expired = async {
             match due {
                 Some(due) => self.sleep_until(due).await,

@@ -1,0 +1,143 @@
+"""Coroutines of hooks: each runs as a task of an event loop, and is cancelled when its result is no longer needed."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from .errors import HookError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from . import _native
+
+
+class HookCoroutine:
+    """The coroutine that a hook returned for one job.
+
+    Args:
+        job: The job.
+        awaitable: The coroutine, or another awaitable.
+        loop: The event loop that runs it.
+        settle: Settles the job with the result.
+        done: Is called at the end with the exception, or None.
+    """
+
+    def __init__(
+        self,
+        job: _native.Job,
+        awaitable: Awaitable[Any],
+        loop: asyncio.AbstractEventLoop,
+        settle: Callable[[_native.Job, Any], None],
+        done: Callable[[_native.Job, BaseException | None], None],
+    ) -> None:
+        self._job, self._awaitable, self._loop = job, awaitable, loop
+        self._settle, self._done = settle, done
+        self._task: asyncio.Task[None] | None = None
+        self._has_started = False
+        self._is_given_up = False
+
+    def start(self) -> None:
+        """Runs it on the loop, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._begin)
+        except RuntimeError as error:  # The loop is closed.
+            self._close()
+            raise HookError(
+                "the event loop that started the server is closed; stop the server before the loop closes"
+            ) from error
+
+    def cancel(self) -> None:
+        """Cancels it, from any thread: its result is no longer needed."""
+        self._is_given_up = True
+        try:
+            self._loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:
+            pass  # The loop is closed, and runs nothing any more.
+
+    @property
+    def device_id(self) -> str | None:
+        """The device concerned, if it is known."""
+        return self._job.device_id
+
+    @property
+    def delay(self) -> str | None:
+        """Why it has not started yet; None if it has."""
+        if self._has_started:
+            return None
+        if self._loop.is_running():
+            return "its event loop is busy, and has not started the coroutine of the hook"
+        return "the event loop that started the server does not run, so the coroutine of the hook has not started"
+
+    def _begin(self) -> None:
+        if self._is_given_up:
+            self._close()
+            self._done(self._job, None)
+            return
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._end)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _close(self) -> None:
+        if inspect.iscoroutine(self._awaitable):
+            self._awaitable.close()
+
+    async def _run(self) -> None:
+        self._has_started = True
+        try:
+            self._settle(self._job, await self._awaitable)
+        except SystemExit as error:
+            # It would end the loop, on which other coroutines run.
+            raise HookError(f"hook {self._job.hook} raised SystemExit") from error
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not self._has_started:
+            self._close()
+        if not task.cancelled():
+            self._done(self._job, task.exception())
+        elif self._is_given_up:
+            self._done(self._job, None)
+        else:
+            what = f"hook {self._job.hook} raised CancelledError, or its task was cancelled by another than the server"
+            self._done(self._job, HookError(what))
+
+
+class LoopThread:
+    """An event loop on its own thread, for `async def` hooks of a server that was started without an event loop."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="cuttlefish-hook-loop", daemon=True)
+        try:
+            self.thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def _run(self) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        finally:
+            self.loop.close()
+
+    def stop(self) -> None:
+        """Stops the loop, and cancels its tasks."""
+        try:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        except RuntimeError:
+            pass  # The loop is closed already.

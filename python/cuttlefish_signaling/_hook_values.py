@@ -1,0 +1,48 @@
+"""The arguments and the results of hooks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ._config import ice_json
+from ._models import AuthorizeContext, FilterContext, Grant, IceContext, Peer
+from .errors import HookResultError
+
+if TYPE_CHECKING:
+    from . import _native
+
+
+def arguments(job: _native.Job) -> tuple[Any, ...]:
+    """Returns the arguments for the hook of a job."""
+    peer = Peer._of(job.peer)
+    if job.hook == "authorize":
+        return (AuthorizeContext(job.role, peer),)
+    if job.hook == "ice_servers":
+        return (IceContext(job.role, job.device_id, peer),)
+    return json.loads(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
+
+
+def settle(job: _native.Job, result: Any) -> None:
+    """Settles a job with the result of its hook. Raises HookResultError or ConfigError if the result is invalid."""
+    if job.hook == "authorize" and isinstance(result, Grant):
+        devices = None if result.devices is None else list(result.devices)
+        job.settle(_json_of(job.hook, result.identity), devices)
+    else:
+        job.settle(_json_of(job.hook, result))
+
+
+def _json_of(hook: str, result: Any) -> str | None:
+    if hook == "ice_servers":
+        return ice_json(result)
+    if hook == "authorize":
+        if result is None:
+            return None
+        if isinstance(result, bool):
+            raise HookResultError(
+                f"authorize returned {result}; raise Refused(...) to refuse the peer, or return an identity or None"
+            )
+    try:
+        return json.dumps(result, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HookResultError(f"{hook} returned a value that cannot be written as JSON: {error}") from error

@@ -1,0 +1,73 @@
+//! `_native.Events`: the event queue of one server, on the side of Python.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::error::detached;
+use super::event_queue::EventQueue;
+use super::hook_calls::Bounds;
+use super::job::{Job, Unanswered};
+
+/// The event queue of one server. It is made before the server, so that its thread starts while the server binds.
+#[pyclass(frozen, module = "cuttlefish_signaling._native")]
+pub(super) struct Events(pub(super) Arc<EventQueue>);
+
+/// hook, device id, peer, deadline in seconds, number of the call, why it was not called.
+type UnansweredTuple = (&'static str, Option<String>, String, Option<f64>, u64, Option<String>);
+
+#[pymethods]
+impl Events {
+    /// Creates a queue for this many waiting hook calls, whose server has this many hook threads.
+    #[new]
+    fn new(hook_queue: usize, hook_threads: usize) -> Self {
+        Self(Arc::new(EventQueue::new(Bounds { waiting: hook_queue, threads: hook_threads })))
+    }
+
+    /// Blocks until there is an event. Returns false if none comes before the server stops. Called by the first thread.
+    fn wait_first(&self, py: Python<'_>) -> PyResult<bool> {
+        detached(py, || self.0.wait_first())
+    }
+
+    /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
+    ///
+    /// The tuple contains log records, the number of dropped records, changed, unanswered hook calls, the number of
+    /// further ones, and numbers of abandoned calls.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(batch) = detached(py, || self.0.collect())? else { return Ok(None) };
+        let records: Vec<_> = batch.records.iter().collect();
+        let unanswered: Vec<_> = batch.unanswered.into_iter().map(unanswered_tuple).collect();
+        let rest = (batch.unanswered_dropped, batch.abandoned);
+        (records, batch.dropped, batch.changed, unanswered, rest.0, rest.1).into_pyobject(py).map(Some)
+    }
+
+    /// Blocks until there is a hook call. Returns `None` when the server has stopped. Called by hook threads.
+    ///
+    /// `finished` is the number of the call that the thread has taken before.
+    #[pyo3(signature = (finished=None))]
+    fn next_job(&self, py: Python<'_>, finished: Option<u64>) -> PyResult<Option<Job>> {
+        detached(py, || self.0.take_call(finished))
+    }
+
+    /// The number of hook threads that wait, minus the number of calls that wait for one.
+    #[getter]
+    fn spare_hook_threads(&self) -> usize {
+        self.0.spare_threads()
+    }
+
+    /// Counts one more coroutine that waits for changes, or one less.
+    fn watch(&self, more: bool) {
+        self.0.watch(more);
+    }
+
+    /// Ends the threads. The event thread takes the last events before.
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn unanswered_tuple(call: Unanswered) -> UnansweredTuple {
+    let Unanswered { hook, device_id, peer, deadline, key, not_called } = call;
+    (hook, device_id, peer, deadline, key, not_called)
+}

@@ -1,0 +1,150 @@
+"""The event thread: log records and changes reach the program, whatever its logging does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling._pause import wait_event
+
+from peers import PATIENCE, peers_of, wait_until
+
+LOGGER = logging.getLogger("cuttlefish_signaling")
+
+
+class Raises(logging.Handler):
+    """A filter and a handler that raise for each record."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise self.error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self.error
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The exceptions that are reported as those that end a thread."""
+    caught: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: caught.append(arguments.exc_value))
+    level = LOGGER.level
+    LOGGER.setLevel(logging.INFO)
+    yield caught
+    LOGGER.setLevel(level)
+    LOGGER.filters.clear()
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, Raises)]:
+        LOGGER.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", [KeyError("mine"), SystemExit(3)], ids=["exception", "SystemExit"])
+@pytest.mark.parametrize("place", ["filter", "handler"])
+def test_raising_log_filter_or_handler_does_not_end_event_thread(
+    place: str, error: BaseException, reported: list[Any]
+) -> None:
+    async def main() -> None:
+        with SignalingServer() as server, peers_of(server) as peers:
+            await asyncio.to_thread(peers.device, "first")
+            await asyncio.to_thread(wait_until, lambda: reported)
+            waiting = asyncio.create_task(server.wait_for_device_async("second", timeout=None))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(peers.device, "second")
+            assert (await asyncio.wait_for(waiting, PATIENCE)).device_id == "second"
+
+    LOGGER.addFilter(Raises(error)) if place == "filter" else LOGGER.addHandler(Raises(error))
+    asyncio.run(main())
+    assert set(reported) == {error}
+
+
+def test_raising_log_filter_does_not_end_hook_threads(reported: list[Any]) -> None:
+    LOGGER.addFilter(Raises(KeyError("mine")))
+    with SignalingServer(ice_servers=lambda ctx: 1 / 0) as server, peers_of(server) as peers:
+        for number in range(5):
+            assert peers.pending_device(f"cvd-{number}").receive() == {"error": "Internal error"}
+        assert server.stats().hook_failures == 5
+
+
+def test_each_record_is_filtered_by_the_level_of_its_moment(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    is_enabled = LOGGER.isEnabledFor
+
+    def is_enabled_for(level: int) -> bool:
+        enabled = is_enabled(level)
+        judged.append(level)
+        return enabled
+
+    monkeypatch.setattr(LOGGER, "isEnabledFor", is_enabled_for)
+    with SignalingServer() as server, peers_of(server) as peers:
+        with caplog.at_level(logging.WARNING, "cuttlefish_signaling"):
+            peers.device("unseen")
+            wait_until(lambda: logging.INFO in judged)
+        with caplog.at_level(logging.INFO, "cuttlefish_signaling"):
+            peers.device("noticed")
+            wait_until(lambda: "noticed" in caplog.text)
+    assert "unseen" not in caplog.text
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_cancel_in_turn_of_event_is_not_lost(turns: int) -> None:
+    """`asyncio.wait_for` of Python 3.10 and 3.11 loses it: its coroutine goes on."""
+
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(wait_event(event, PATIENCE))
+        await asyncio.sleep(0)
+        event.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_running = waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled() == was_running
+
+    asyncio.run(main())
+
+
+def test_records_of_the_stop_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "cuttlefish_signaling"):
+        with SignalingServer() as server, peers_of(server) as peers:
+            device = peers.device()
+            server.stop()
+            assert device.wait_closed() == 1001
+            assert 'device "cvd-1" left' in caplog.text
+
+
+def test_event_thread_has_a_name_and_leaves_no_trace() -> None:
+    before = set(threading.enumerate())
+    with SignalingServer() as server, peers_of(server) as peers:
+        peers.device()
+        wait_until(lambda: "cuttlefish-events" in {thread.name for thread in threading.enumerate()})
+    assert {thread for thread in threading.enumerate() if "cuttlefish" in thread.name} <= before
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("Dummy")]
+
+
+def test_handler_may_stop_server() -> None:
+    class Stops(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "registered" in record.getMessage():
+                server.stop()
+
+    handler, level = Stops(), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        server = SignalingServer().start()
+        with peers_of(server) as peers:
+            assert peers.device().wait_closed() == 1001
+        wait_until(lambda: not server.is_running)
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
