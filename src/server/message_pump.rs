@@ -1,16 +1,15 @@
-//! The task that carries whole texts between a session and a message transport (packets, polling).
+//! The task that carries whole texts between a session and a local socket.
 //!
-//! A message transport has no frames, no pings and no closing handshake. A WebSocket has all three, so it has a task of
-//! its own, the pump in [`ws`](crate::server::ws).
+//! Its transport has no frames, no pings and no closing handshake. A WebSocket has all three, so it has a task of its
+//! own, the pump in [`ws`](crate::server::ws).
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
 
-use crate::core::driver::{Closed, Edge, Output, Phase};
+use crate::core::driver::{Closed, Output, Phase};
 use crate::core::outbox::End;
 use crate::core::session::{Session, Step};
 use crate::protocol::Text;
@@ -36,20 +35,11 @@ pub(super) enum Incoming {
 
 /// A transport of whole messages.
 pub(super) trait MessageTransport: Send + Unpin {
-    /// Whether the transport keeps messages and counts forwards in the ledger itself, when the peer fetches them.
-    const COUNTS_FORWARDS: bool;
-
     /// Polls for the next input.
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming>;
 
-    /// Polls to send a message. `forward` says whether it carries a peer's forward.
-    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, forward: bool) -> Poll<io::Result<()>>;
-
-    /// Ends the transport. No message follows.
-    fn end(&mut self, end: &End);
-
-    /// The time at which a silent peer counts as gone; `None` if the transport itself notices.
-    fn deadline(&self) -> Option<Instant>;
+    /// Polls to send a message.
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text) -> Poll<io::Result<()>>;
 }
 
 /// The task of one peer.
@@ -58,8 +48,8 @@ pub(super) struct MessagePump<W: MessageTransport, P: Session + Unpin> {
     session: SessionDriver<P>,
     /// Carries the messages.
     transport: W,
-    /// The message that the transport has no room for, and whether it is a forward.
-    pending: Option<(Text, bool)>,
+    /// The message that the transport has no room for.
+    pending: Option<Text>,
 }
 
 impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
@@ -83,12 +73,9 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             let Poll::Ready(output) = self.session.poll_output(cx, self.pending.is_none()) else { break };
             busy = true;
             match output {
-                Output::Text(text) => {
-                    let forward = W::COUNTS_FORWARDS && self.session.driver.take_unflushed() > 0;
-                    self.pending = Some((text, forward));
-                }
-                Output::Ping | Output::Progress => {}
-                Output::End(end) => self.transport.end(&end),
+                Output::Text(text) => self.pending = Some(text),
+                // The transport has no close frame: dropping the socket is the end.
+                Output::Ping | Output::Progress | Output::End(_) => {}
             }
         }
         busy
@@ -96,8 +83,8 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
 
     /// Sends the pending message, if the transport has room for it.
     fn send_pending(&mut self, cx: &mut TaskContext<'_>) -> io::Result<()> {
-        let Some((text, forward)) = &self.pending else { return Ok(()) };
-        match self.transport.poll_send(cx, text, *forward) {
+        let Some(text) = &self.pending else { return Ok(()) };
+        match self.transport.poll_send(cx, text) {
             Poll::Ready(sent) => {
                 sent?;
                 self.pending = None;
@@ -131,25 +118,12 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
 
     /// Handles an expired deadline, or sets the timer to the next one. Returns true if it made progress.
     fn check_deadlines(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let peer_deadline = self.transport.deadline().filter(|_| self.session.driver.phase() == Phase::Open);
-        if self.session.check_deadlines(cx, peer_deadline) {
-            if self.session.driver.outbox().has_overflowed() {
-                self.drop_pending();
-            }
-            return true;
+        let expired = self.session.check_deadlines(cx, None);
+        // A slow consumer gets nothing more. The driver counts the message as gone.
+        if expired && self.session.driver.outbox().has_overflowed() {
+            self.pending = None;
         }
-        let is_silent = peer_deadline.is_some_and(|deadline| deadline <= self.session.edge.now());
-        if is_silent {
-            tracing::debug!("gave up {}", self.session.edge);
-            self.session.driver.handle_silence();
-        }
-        is_silent
-    }
-
-    /// Drops the message that the transport has no room for.
-    fn drop_pending(&mut self) {
-        let gone = self.pending.take().is_some_and(|(_, forward)| forward);
-        self.session.edge.shared.relay.ledger().count_gone(u64::from(gone));
+        expired
     }
 
     /// Whether the connection has ended: without a closing handshake, nothing follows the last message.
@@ -179,11 +153,5 @@ impl<W: MessageTransport, P: Session + Unpin> Future for MessagePump<W, P> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-impl<W: MessageTransport, P: Session + Unpin> Drop for MessagePump<W, P> {
-    fn drop(&mut self) {
-        self.drop_pending();
     }
 }

@@ -8,13 +8,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{SockRef, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::access::connection_limits::Local;
-use crate::core::outbox::End;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
 use crate::protocol::refusal::Refusal;
@@ -145,8 +144,6 @@ impl PacketTransport {
 }
 
 impl MessageTransport for PacketTransport {
-    const COUNTS_FORWARDS: bool = false;
-
     fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Incoming> {
         let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.buffer) else { return Poll::Pending };
         Poll::Ready(match received {
@@ -159,15 +156,7 @@ impl MessageTransport for PacketTransport {
         })
     }
 
-    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text, _: bool) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>, text: &Text) -> Poll<io::Result<()>> {
         self.socket.poll_send(cx, text.as_bytes()).map_ok(|_| ())
-    }
-
-    /// The transport has no close frame: dropping the socket is the end.
-    fn end(&mut self, _: &End) {}
-
-    /// A peer that is gone needs no timeout: the kernel closes its socket.
-    fn deadline(&self) -> Option<Instant> {
-        None
     }
 }

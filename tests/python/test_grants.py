@@ -18,6 +18,7 @@ from cuttlefish_signaling import (
 )
 
 from hook_kinds import both
+from http_requests import request, request_json
 from peers import peers_of
 
 
@@ -69,3 +70,30 @@ def test_token_may_map_to_grant() -> None:
 def test_invalid_grant_is_config_error(devices: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"Grant\.devices: {words}"):
         Grant("alice", devices=devices)
+
+
+@both
+def test_polled_connection_belongs_to_the_identity_that_opened_it(way: Any) -> None:
+    def by_query(ctx: AuthorizeContext) -> Grant | None:
+        name = ctx.query.get("as")
+        return Grant({"name": name}, devices=["cvd-*"]) if name else None
+
+    with SignalingServer(authorize=way(by_query)) as server, peers_of(server) as peers:
+        device = peers.device()
+        status, answer = request_json(server, "/polled_connections?as=alice", {"device_id": "cvd-1"})
+        assert status == 200
+        number = answer["connection_id"]
+        device.send({"message_type": "forward", "client_id": 1, "payload": "for alice"})
+        body = {"connection_id": number, "payload": "up"}
+        current = (404, {"error": "Unknown connection"})
+        reference = (401, {"error": "Error: Unknown connection ID", "type": "error"})
+        for query in ("", "?as=mallory"):
+            assert request_json(server, f"/polled_connections/{number}/:forward{query}", body) == current
+            assert request_json(server, f"/polled_connections/{number}/messages{query}") == current
+            assert request(server, "HEAD", f"/polled_connections/{number}/messages{query}").status == 404
+            for path in ("/forward", "/poll_messages"):
+                assert request_json(server, f"{path}{query}", body) == reference
+        assert server.stats().accepted == 1, "no forward of another identity"
+        assert request_json(server, f"/polled_connections/{number}/:forward?as=alice", body) == (200, "ok")
+        assert device.receive()["payload"] == "up"
+        assert request_json(server, "/poll_messages?as=alice", body) == (200, ["for alice"])

@@ -13,6 +13,7 @@ from cuttlefish_signaling import Limits, SignalingServer
 from client_kinds import DEVICE_ID, INFO, LongPollClient, both_sockets, register_local_device
 from http_requests import request_json
 from peers import PATIENCE, assert_returns, wait_until
+from polled import polled_client, send_forwards
 
 
 def test_messages_are_kept_until_acknowledged(tmp_path: Path) -> None:
@@ -155,6 +156,70 @@ def test_oversized_polled_forwards_are_413(tmp_path: Path) -> None:
         assert (status, answer) == (413, {"error": "Body too large: at most 262144 bytes"})
         client.send("x" * 200_000)
         assert len(device.receive()["payload"]) == 200_000
+
+
+def test_polled_forward_is_judged_before_its_answer() -> None:
+    with polled_client(journal=True) as (server, device, client):
+        for payload in (1, "x" * 65_536, 2):
+            status, _ = request_json(server, f"{client.path}/:forward", {"payload": payload})
+            stats = server.stats()
+            assert (status, stats.accepted, stats.refused) in [(200, 1, 0), (413, 2, 1), (200, 3, 1)], payload
+        assert [device.receive()["payload"] for _ in range(2)] == [1, 2]
+        forwards = server.journal.messages(direction="client->device")
+        assert [entry.outcome for entry in forwards] == ["passed", "refused", "passed"]
+        (told,) = server.journal.messages(direction="server->client", message_type="error")
+        assert told.error is not None
+        assert told.error.startswith("Forward failed: Message too large: 65592 bytes for the device")
+
+
+def test_refused_polled_forwards_count_as_errors() -> None:
+    with polled_client(limits=Limits(error_burst=3, error_per_second=1)) as (server, device, client):
+        with server.clock.frozen():
+            for _ in range(4):
+                status, _ = request_json(server, f"{client.path}/:forward", {"payload": "x" * 65_536})
+                assert status == 413
+            assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+            assert client.get() == (404, "Too many errors: at most 1 a second")
+        assert server.stats().too_fast == 1
+
+
+KEPT, WAITING = ["x" * 10_000] * 7, ["y" * 10_000] * 2
+"""The messages that a polled connection keeps with `outbox_bytes=65_536`, and some that wait in the outbox."""
+
+
+def send_more_than_is_kept(server: SignalingServer, device: Any, client: Any) -> None:
+    send_forwards(device, *KEPT[:3])
+    client.wait_pending(*KEPT[:3])
+    send_forwards(device, *KEPT[3:])
+    client.wait_pending(*KEPT)
+    send_forwards(device, *WAITING)
+    wait_until(lambda: server.stats().accepted == len(KEPT) + len(WAITING))
+
+
+def test_polled_client_without_higher_start_is_slow_after_polled_timeout() -> None:
+    with polled_client(limits=Limits(outbox_bytes=65_536)) as (server, device, client):
+        with server.clock.frozen() as clock:
+            send_more_than_is_kept(server, device, client)
+            for seconds in (20, 9):
+                clock.advance(seconds)
+                assert client.get("start=0") == (200, KEPT), "a request is not progress, and keeps the client"
+            clock.advance(1)
+            assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
+            assert client.get("start=0") == (200, KEPT), "messages that were kept can be fetched"
+            assert client.get(f"start={len(KEPT)}") == (404, "Slow consumer")
+        stats = server.stats()
+        assert (stats.slow_consumers, stats.silent) == (1, 0)
+
+
+def test_higher_start_is_progress_of_polled_client() -> None:
+    with polled_client(limits=Limits(outbox_bytes=65_536)) as (server, device, client):
+        with server.clock.frozen() as clock:
+            send_more_than_is_kept(server, device, client)
+            for start in (0, 1):
+                assert client.get(f"start={start}&count=1")[0] == 200
+                clock.advance(20)
+            assert client.get("start=2") == (200, KEPT[2:] + WAITING)
+        assert server.stats().slow_consumers == 0
 
 
 def test_polled_forward_to_websocket_device_may_fill_one_frame(tmp_path: Path) -> None:

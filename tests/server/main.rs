@@ -18,6 +18,7 @@ mod hostile;
 mod keepalive;
 mod listeners;
 mod packets;
+mod polled;
 mod pressure;
 mod raw_peer;
 mod requests;

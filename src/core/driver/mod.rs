@@ -27,7 +27,7 @@ pub use self::end::{Closed, Expired, Phase};
 pub use self::output::Output;
 use crate::core::hub::ConnectionId;
 use crate::core::outbox::Outbox;
-use crate::core::session::{Answer, Question, Session, Step};
+use crate::core::session::{Answer, ClientSession, Question, Session, Step};
 use crate::protocol::refusal::Refusal;
 
 /// The caller's side of a driver: tells the time, answers questions, and counts errors.
@@ -179,6 +179,22 @@ impl<P: Session + ?Sized> Driver<P> {
     fn handle_recheck(&mut self, edge: &mut impl Edge) {
         let step = self.session.on_recheck(edge.now());
         self.handle_step(step, edge);
+    }
+}
+
+impl Driver<ClientSession> {
+    /// Handles a payload of a polled client, which is connected to its device.
+    ///
+    /// # Errors
+    /// The refusal, which the answer to the client's request carries. It counts as an error of the peer.
+    pub fn handle_payload(&mut self, payload: &str, edge: &mut impl Edge) -> Result<(), Refusal> {
+        let outcome = self.session.forward(payload, edge.now());
+        if outcome.is_err()
+            && let Some(too_many_errors) = edge.count_error(None)
+        {
+            self.refuse(&too_many_errors);
+        }
+        outcome
     }
 }
 

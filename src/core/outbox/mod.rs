@@ -275,6 +275,11 @@ impl Outbox {
         self.state.lock().overflowed
     }
 
+    /// Returns whether messages wait.
+    pub fn has_messages(&self) -> bool {
+        !self.state.lock().queue.is_empty()
+    }
+
     /// Returns whether it is closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().end.is_some()

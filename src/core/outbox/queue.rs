@@ -27,6 +27,10 @@ impl Queue {
         self.messages.len() < bounds.messages && self.bytes + text.len() <= bounds.bytes
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     pub(super) fn push(&mut self, text: Text, forward: bool) {
         self.bytes += text.len();
         self.messages.push_back((text, forward));

@@ -108,6 +108,18 @@ impl ClientSession {
         Step::Done
     }
 
+    /// Forwards a payload of a polled client. The answer to its request carries the refusal.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConnected`], and those of [`Relay::to_device`](crate::core::relay::Relay::to_device).
+    pub fn forward(&mut self, payload: &str, now: Instant) -> Result<(), Refusal> {
+        let outcome = match &self.state {
+            State::Connected { device, client } => self.context.relay.to_device(device, client, payload, now),
+            _ => Err(Refusal::NotConnected),
+        };
+        outcome.inspect_err(|refusal| self.context.record_refusal(refusal))
+    }
+
     fn on_forward(&mut self, text: &str, payload: Option<&str>, now: Instant) -> Step {
         let refusal = match (&self.state, payload) {
             (State::Connected { device, client }, Some(payload)) => {

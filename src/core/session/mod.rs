@@ -140,10 +140,22 @@ pub struct Context {
 impl Context {
     /// Refuses a message of the peer, and counts the incident.
     fn refuse(&self, refusal: &Refusal) {
+        self.count(refusal);
+        self.outbox.refuse(refusal);
+    }
+
+    /// Counts and records a refusal that the answer to a request carries.
+    fn record_refusal(&self, refusal: &Refusal) {
+        self.count(refusal);
+        if let Some(peer_journal) = self.outbox.peer_journal() {
+            peer_journal.sent(&refusal.message());
+        }
+    }
+
+    fn count(&self, refusal: &Refusal) {
         if let Some(incident) = Incident::of(refusal) {
             self.incidents.count(incident);
         }
-        self.outbox.refuse(refusal);
     }
 
     /// Records a message of the peer, if there is a journal. `device` is the id that it registers as, or connects to.

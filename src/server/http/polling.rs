@@ -18,7 +18,7 @@ use hyper::{Method, StatusCode};
 use super::auth::Caller;
 use super::extract::PathId;
 use super::respond::{error, json, status_of, too_many};
-use crate::core::peer::Role;
+use crate::core::peer::{Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{PollBody, Text, outbound};
@@ -156,17 +156,16 @@ async fn forward(
     id: Option<String>,
     request: Request,
 ) -> Result<Arc<PolledConnection>, Response> {
-    Caller::of(shared, Role::Client, &request).authorize(shared).await?;
+    let caller = Caller::of(shared, Role::Client, &request).authorize(shared).await?;
     let body = read_body(shared, request).await?;
     let body = parse(&body)?;
     let id = id.as_deref().or(body.connection_id.as_deref());
     let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
-    let connection = find(polled, dialect, id)?;
+    let connection = find(polled, dialect, id, &caller)?;
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
-    connection.check_size(payload).map_err(|refusal| error(StatusCode::PAYLOAD_TOO_LARGE, &refusal.text()))?;
-    connection.push(payload.to_owned()).map_err(|failure| poll_error(dialect, failure, &connection))?;
+    connection.forward(payload).map_err(|failure| poll_error(dialect, failure, &connection))?;
     Ok(connection)
 }
 
@@ -182,9 +181,9 @@ async fn messages(
         let is_head = *request.method() == Method::HEAD;
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
-        caller.authorize(&shared).await?;
+        let caller = caller.authorize(&shared).await?;
         let mut query = parse_query(&query)?;
-        let connection = find(&polled, Dialect::Current, &id)?;
+        let connection = find(&polled, Dialect::Current, &id, &caller)?;
         query.wait = query.wait.min(shared.config.limits.polled_timeout);
         // HEAD has no body, so it must not mark a message as delivered.
         let messages = if is_head { connection.peek(&query) } else { connection.fetch(&query).await };
@@ -201,12 +200,12 @@ async fn poll_as_reference(
     request: Request,
 ) -> Response {
     let poll = async {
-        Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
+        let caller = Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
         let body = read_body(&shared, request).await?;
         let body = parse(&body)?;
         let id = body.connection_id.as_deref();
         let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
-        let connection = find(&polled, Dialect::Reference, id)?;
+        let connection = find(&polled, Dialect::Reference, id, &caller)?;
         let messages = connection.take_all().map_err(|failure| poll_error(Dialect::Reference, failure, &connection))?;
         Ok(payloads(&messages))
     };
@@ -244,17 +243,17 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-/// Finds a connection by its id.
-fn find(polled: &Polled, dialect: Dialect, id: &str) -> Result<Arc<PolledConnection>, Response> {
+/// Finds a connection by its id. To another identity than the one that opened it, it does not exist.
+fn find(polled: &Polled, dialect: Dialect, id: &str, caller: &Peer) -> Result<Arc<PolledConnection>, Response> {
     let (status, text) = dialect.unknown();
-    polled.find(id).ok_or_else(|| error(status, text))
+    polled.find(id).filter(|found| found.belongs_to(caller)).ok_or_else(|| error(status, text))
 }
 
 /// The response to a failed poll or forward. The reference server's text precedes the reason of the end.
 fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnection) -> Response {
     let (status, unknown) = dialect.unknown();
     match (failure, dialect, connection.end_reason()) {
-        (PollError::Full, ..) => too_many("Too many messages at once"),
+        (PollError::Refused(refusal), ..) => error(status_of(&refusal), &refusal.text()),
         (PollError::Acknowledged { start, first }, ..) => {
             let text = format!("start={start}: messages before {first} are gone, a later start has acknowledged them");
             error(StatusCode::GONE, &text)

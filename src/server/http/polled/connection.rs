@@ -1,63 +1,67 @@
-//! One polled client: the payloads that it sent, and the messages that wait for it.
+//! One polled client: its session, and the messages that wait for it.
+//!
+//! Requests lock the connection and call the session themselves. The task in [`keeper`](super::keeper) does what no
+//! request does: it polls answers of hooks, keeps deadlines, and ends the session.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::kept::{KeptMessages, PollError, PollQuery};
-use crate::core::outbox::Outbox;
-use crate::protocol::refusal::Refusal;
+use crate::core::driver::{Edge, Output, Phase as DriverPhase};
+use crate::core::outbox::{Outbox, OutboxBounds};
+use crate::core::peer::Peer;
+use crate::core::session::ClientSession;
 use crate::protocol::{DeviceId, Text, outbound};
+use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
+use crate::server::throttle::Sent;
 
-/// The maximum size of a `client_msg` without its payload, in bytes: with a client id of ten digits.
-const MAX_ENVELOPE: usize = r#"{"message_type":"client_msg","client_id":2147483647,"payload":}"#.len();
+/// Rounds in one poll, before the task yields to others.
+const ROUNDS: usize = 64;
 
-/// The state between the requests of one polled client and its session.
+/// The state between the requests of one polled client.
 pub(in crate::server) struct PolledConnection {
     /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
+    /// The client that opened the connection.
+    pub(super) peer: Arc<Peer>,
     /// The device that the client is connected to.
     pub(super) device: DeviceId,
-    /// The queue of messages to the client, which the message pump drains.
+    /// The queue of messages to the client.
     pub(super) outbox: Arc<Outbox>,
     /// The mutable state.
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
     /// Notified of new messages and of the end.
-    pub(super) arrived: Notify,
+    arrived: Notify,
 }
 
 /// The mutable state of a polled connection.
-#[derive(Default)]
-pub(super) struct State {
-    /// Payloads that the session has not read yet.
-    pub(super) incoming: VecDeque<String>,
-    /// The size of `incoming` in bytes.
-    pub(super) incoming_bytes: usize,
+struct State {
+    /// Drives the session, until it is over.
+    session: Option<SessionDriver<ClientSession>>,
     /// Messages that the client has not acknowledged.
-    pub(super) kept: KeptMessages,
+    kept: KeptMessages,
+    /// The bounds of `kept`. The outbox holds further messages.
+    bounds: OutboxBounds,
     /// Requests that wait now.
-    pub(super) waiting: usize,
+    waiting: usize,
     /// The time of the last request.
-    pub(super) last_seen: Option<Instant>,
-    /// The HTTP client disconnected before the connection was established.
-    pub(super) cancelled: bool,
+    last_seen: Instant,
     /// The current phase.
-    pub(super) phase: Phase,
-    /// The waker of the message pump.
-    pub(super) waker: Option<Waker>,
+    phase: Phase,
+    /// Wakes the keeper for this connection.
+    waker: Option<Waker>,
 }
 
 /// The phase of a polled connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Phase {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
     /// The client has no device info yet, and does not know the connection id.
-    #[default]
     Opening,
     /// The connection is in use.
     Open,
@@ -90,47 +94,56 @@ impl Drop for PendingPoll<'_> {
         state.waiting -= 1;
         // Once the session is over, only a request that fetched new messages extends the lifetime.
         if state.phase != Phase::Ended || state.kept.unsent() > self.unsent {
-            state.last_seen = Some(self.connection.shared.clock.now());
+            state.last_seen = self.connection.shared.clock.now();
         }
-        state.wake();
     }
 }
 
 impl PolledConnection {
-    /// Checks that a payload fits a message to the device. If the device has gone, the session reports it.
-    ///
-    /// # Errors
-    /// [`Refusal::ForwardTooLarge`].
-    pub(in crate::server) fn check_size(&self, payload: &str) -> Result<(), Refusal> {
-        let Some(device) = self.shared.hub.device(&self.device) else { return Ok(()) };
-        let limit = device.peer.max_message;
-        if payload.len() + MAX_ENVELOPE <= limit {
-            return Ok(());
-        }
-        let Some(client) = device.client_with(&self.outbox) else { return Ok(()) };
-        let size = outbound::client_msg(client.id, payload).len();
-        if size > limit { Err(Refusal::ForwardTooLarge { size, limit }) } else { Ok(()) }
+    /// Creates a connection without a session.
+    pub(super) fn new(shared: &Arc<Shared>, peer: Arc<Peer>, outbox: Arc<Outbox>, device: DeviceId) -> Self {
+        let state = State {
+            session: None,
+            kept: KeptMessages::default(),
+            bounds: shared.config.outbox_bounds(),
+            waiting: 0,
+            last_seen: shared.clock.now(),
+            phase: Phase::Opening,
+            waker: None,
+        };
+        Self { shared: Arc::clone(shared), peer, device, outbox, state: Mutex::new(state), arrived: Notify::new() }
     }
 
-    /// Queues a payload of the client for the session.
+    /// Adds the session. The keeper runs it from now on.
+    pub(super) fn begin(&self, session: SessionDriver<ClientSession>) {
+        self.state.lock().session = Some(session);
+    }
+
+    // Requests --------------------------------------------------------------------------------------------------------
+
+    /// Returns whether the connection belongs to the sender of a request.
+    ///
+    /// The connection id alone is not enough where `authorize` tells identities apart.
+    pub(in crate::server) fn belongs_to(&self, caller: &Peer) -> bool {
+        self.peer.grant.identity == caller.grant.identity && caller.grant.covers(&self.device)
+    }
+
+    /// Lets the session forward a payload of the client to the device.
     ///
     /// # Errors
-    /// [`PollError::Full`] if the queue is full, [`PollError::Gone`] if the connection is not open.
-    pub(in crate::server) fn push(&self, payload: String) -> Result<(), PollError> {
-        let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+    /// [`PollError::Refused`] if the session refuses it, [`PollError::Gone`] if the connection is not open.
+    pub(in crate::server) fn forward(&self, payload: &str) -> Result<(), PollError> {
+        let mut state = self.refreshed();
+        if state.phase != Phase::Open || self.outbox.is_closed() {
             return Err(PollError::Gone);
         }
-        let limits = &self.shared.config.limits;
-        if state.incoming.len() >= limits.outbox_messages || state.incoming_bytes + payload.len() > limits.outbox_bytes
-        {
-            return Err(PollError::Full);
+        state.last_seen = self.shared.clock.now();
+        let session = state.session.as_mut().ok_or(PollError::Gone)?;
+        let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        if !session.spend(Sent::Message) || !session.spend(Sent::Bytes(bytes)) {
+            return Err(PollError::Gone);
         }
-        state.incoming_bytes += payload.len();
-        state.last_seen = Some(self.shared.clock.now());
-        state.incoming.push_back(payload);
-        state.wake();
-        Ok(())
+        session.driver.handle_payload(payload, &mut session.edge).map_err(PollError::Refused)
     }
 
     /// Fetches messages from `start` on, and acknowledges those before it. Waits if there are none.
@@ -157,7 +170,7 @@ impl PolledConnection {
 
     /// Fetches without waiting. `None` if the query has to wait.
     fn try_fetch(&self, query: &PollQuery) -> Option<Result<Vec<Text>, PollError>> {
-        let mut state = self.state.lock();
+        let mut state = self.refreshed();
         let start = match state.start_of(query) {
             Ok(start) => start,
             Err(error) => return Some(Err(error)),
@@ -165,30 +178,28 @@ impl PolledConnection {
         if start > state.kept.end() {
             return Some(Ok(Vec::new()));
         }
-        state.kept.acknowledge(start, self.shared.relay.ledger());
+        self.acknowledge(&mut state, start);
         let found = state.kept.send(query.count, self.shared.relay.ledger());
-        state.wake();
         (!found.is_empty() || query.count == 0).then_some(Ok(found))
     }
 
-    /// The messages that [`PolledConnection::fetch`] would return now. It changes nothing.
+    /// The messages that [`PolledConnection::fetch`] would return now. It acknowledges nothing.
     pub(in crate::server) fn peek(&self, query: &PollQuery) -> Result<Vec<Text>, PollError> {
-        let state = self.state.lock();
+        let state = self.refreshed();
         let start = state.start_of(query)?;
         Ok(state.kept.from(start, query.count).cloned().collect())
     }
 
     /// Fetches and acknowledges all messages, as `/poll_messages` does (docs/protocol.md 5.3.21).
     pub(in crate::server) fn take_all(&self) -> Result<Vec<Text>, PollError> {
-        let mut state = self.state.lock();
+        let mut state = self.refreshed();
         if state.phase == Phase::Closed || (state.phase == Phase::Ended && state.kept.is_empty()) {
             return Err(PollError::Gone);
         }
-        state.last_seen = Some(self.shared.clock.now());
+        state.last_seen = self.shared.clock.now();
         let found = state.kept.send(usize::MAX, self.shared.relay.ledger());
         let end = state.kept.end();
-        state.kept.acknowledge(end, self.shared.relay.ledger());
-        state.wake();
+        self.acknowledge(&mut state, end);
         Ok(found)
     }
 
@@ -198,7 +209,7 @@ impl PolledConnection {
         loop {
             let arrived = self.arrived.notified();
             {
-                let mut state = self.state.lock();
+                let mut state = self.refreshed();
                 if state.phase != Phase::Opening {
                     return None;
                 }
@@ -217,34 +228,105 @@ impl PolledConnection {
         self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed)
     }
 
-    /// The session is over. If the client does not know the id yet, nothing can be fetched.
-    pub(super) fn end(&self) {
+    /// Locks the state, and brings it up to date: it has the messages of the outbox, as far as there is room.
+    fn refreshed(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        state.phase = match state.phase {
-            Phase::Opening | Phase::Closed => Phase::Closed,
-            Phase::Open | Phase::Ended => Phase::Ended,
-        };
-        drop(state);
-        self.arrived.notify_waiters();
+        self.refresh(&mut state);
+        state
     }
 
-    /// The time that the client has left before it counts as gone. `None` if there is none.
-    pub(super) fn time_left(&self, now: Instant) -> Option<Duration> {
-        let due = self.due()?;
+    /// Brings the state up to date. The waker of the outbox stays the keeper's.
+    fn refresh(&self, state: &mut State) {
+        let Some(waker) = state.waker.clone() else { return };
+        if let Some(session) = &mut state.session {
+            session.begin_poll();
+        }
+        if state.receive(&TaskContext::from_waker(&waker)) {
+            // The keeper does the rest: answers, deadlines, and the notice that the session has rechecked.
+            waker.wake();
+            state.end_if_over();
+            self.arrived.notify_waiters();
+        }
+    }
+
+    /// Removes the messages before `start`. A higher `start` is progress, and makes room.
+    fn acknowledge(&self, state: &mut State, start: u64) {
+        if state.kept.acknowledge(start, self.shared.relay.ledger()) {
+            if let Some(session) = &mut state.session {
+                session.driver.on_bytes_written(1);
+            }
+            self.refresh(state);
+        }
+    }
+
+    // The keeper ------------------------------------------------------------------------------------------------------
+
+    /// Runs the session. Ready when it is over.
+    pub(super) fn poll_session(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        let mut arrived = false;
+        for round in 0..=ROUNDS {
+            let due = self.due(&state);
+            let Some(session) = &mut state.session else { break };
+            if round == 0 {
+                session.begin_poll();
+            }
+            let answered = session.poll_answer(cx);
+            let expired = session.check_deadlines(cx, due) || give_up(session, due);
+            let received = state.receive(cx);
+            arrived |= received;
+            state.end_if_over();
+            if round == ROUNDS {
+                cx.waker().wake_by_ref();
+            } else if !(answered || expired || received) {
+                if let Some(session) = &mut state.session {
+                    session.driver.on_pending();
+                }
+                break;
+            }
+        }
+        let over = state.session.is_none();
+        drop(state);
+        if arrived || over {
+            self.arrived.notify_waiters();
+        }
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ends a connection whose HTTP client disconnected before it got the connection id.
+    pub(super) fn cancel(&self) {
+        let mut state = self.state.lock();
+        if let Some(session) = &mut state.session {
+            session.driver.abort();
+        }
+        state.end_if_over();
+        if let Some(waker) = &state.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The time that the client has left to fetch the rest, once the session is over. `None` if there is none.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let due = self.due(&state).filter(|_| state.phase != Phase::Closed)?;
+        let now = self.shared.clock.now();
         (due > now).then(|| due - now)
     }
 
     /// The time at which the client counts as gone (docs/protocol.md 5.3.30). A request that waits counts as just
     /// arrived.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let state = self.state.lock();
-        let seen = if state.waiting > 0 { self.shared.clock.now() } else { state.last_seen? };
+    fn due(&self, state: &State) -> Option<Instant> {
+        let seen = if state.waiting > 0 { self.shared.clock.now() } else { state.last_seen };
         seen.checked_add(self.shared.config.limits.polled_timeout)
     }
 
     /// Ends the connection and settles the ledger.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
+        state.session = None;
         state.phase = Phase::Closed;
         state.kept.close(self.shared.relay.ledger());
         drop(state);
@@ -261,10 +343,49 @@ impl State {
         self.kept.start_of(query, self.phase == Phase::Ended)
     }
 
-    /// Wakes the message pump.
-    pub(super) fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+    /// Moves messages from the outbox to those kept, as far as there is room. Returns true if it made progress.
+    fn receive(&mut self, cx: &TaskContext<'_>) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let mut busy = false;
+        while session.driver.is_open() {
+            // The end needs no room.
+            let room = self.kept.has_room(self.bounds) || !session.driver.outbox().has_messages();
+            let Poll::Ready(output) = session.poll_output(cx, room) else { break };
+            busy = true;
+            let Output::Text(text) = output else { continue };
+            let forward = session.driver.take_unflushed() > 0;
+            // An error ends the connection. The answer to the next request reports it, not a message.
+            if outbound::type_of(&text) != "error" {
+                self.kept.push(text, forward);
+            }
         }
+        if self.kept.has_room(self.bounds) || !session.driver.outbox().has_messages() {
+            session.driver.on_flushed();
+        } else {
+            session.driver.on_blocked(&mut session.edge);
+        }
+        busy
     }
+
+    /// Ends the session if it is over. If the client does not know the id yet, nothing can be fetched.
+    fn end_if_over(&mut self) {
+        if self.session.as_ref().is_none_or(|session| session.driver.is_open()) {
+            return;
+        }
+        self.session = None;
+        self.phase = match self.phase {
+            Phase::Opening | Phase::Closed => Phase::Closed,
+            Phase::Open | Phase::Ended => Phase::Ended,
+        };
+    }
+}
+
+/// Drops a client that has sent no request for too long. Returns whether it did.
+fn give_up(session: &mut SessionDriver<ClientSession>, due: Option<Instant>) -> bool {
+    let is_silent = session.driver.phase() == DriverPhase::Open && due.is_some_and(|due| due <= session.edge.now());
+    if is_silent {
+        tracing::debug!("gave up {}", session.edge);
+        session.driver.handle_silence();
+    }
+    is_silent
 }

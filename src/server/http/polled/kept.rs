@@ -5,11 +5,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::core::outbox::OutboxBounds;
 use crate::observe::ledger::Ledger;
 use crate::protocol::Text;
+use crate::protocol::refusal::Refusal;
 
 /// The reason why a fetch or a forward failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) enum PollError {
     /// The connection has ended, and all its messages were fetched.
     Gone,
@@ -20,8 +22,8 @@ pub(in crate::server) enum PollError {
         /// The number of the first message that is kept.
         first: u64,
     },
-    /// The queue of payloads for the session is full.
-    Full,
+    /// The session has refused the forward. The connection stays open.
+    Refused(Refusal),
 }
 
 /// The query of a poll.
@@ -53,9 +55,9 @@ impl KeptMessages {
         self.messages.is_empty()
     }
 
-    /// The number of messages, and their size in bytes.
-    pub(in crate::server) fn size(&self) -> (usize, usize) {
-        (self.messages.len(), self.bytes)
+    /// Returns whether the bounds are not reached. One message may exceed them.
+    pub(in crate::server) fn has_room(&self, bounds: OutboxBounds) -> bool {
+        self.messages.len() < bounds.messages && self.bytes < bounds.bytes
     }
 
     /// The number of the first message that no answer has contained yet.
@@ -115,7 +117,9 @@ impl KeptMessages {
     }
 
     /// Removes the messages before `start`. A forward that was never fetched counts as gone: the client skipped it.
-    pub(in crate::server) fn acknowledge(&mut self, start: u64, ledger: &Ledger) {
+    /// Returns whether there were any.
+    pub(in crate::server) fn acknowledge(&mut self, start: u64, ledger: &Ledger) -> bool {
+        let first = self.first;
         while self.first < start
             && let Some((text, unsent)) = self.messages.pop_front()
         {
@@ -123,6 +127,7 @@ impl KeptMessages {
             self.bytes -= text.len();
             self.first += 1;
         }
+        self.first > first
     }
 
     /// Removes all messages. Forwards that were never fetched count as gone.
