@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cuttlefish_signaling.cli import main, unit
+from cuttlefish_signaling import ConfigError
+from cuttlefish_signaling.cli import install, main, unit
 from cuttlefish_signaling.cli.serve import DRAIN_TIMEOUT
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,7 +136,10 @@ def test_host_without_the_packages_is_told(
         ("/opt/a b/x", "'/opt/a b/x' is not an absolute path of plain characters"),
         ("/opt/%h/x", "is not an absolute path of plain characters"),
         ("/opt/x\nExecStartPre=+/bin/rm", "is not an absolute path of plain characters"),
-        ("/home/me/venv/bin/cuttlefish-signaling", "is in a directory that services do not see; install it below /opt"),
+        (
+            "/home/me/venv/bin/cuttlefish-signaling",
+            "is in a directory that services do not see",
+        ),
         ("/tmp/x", "is in a directory that services do not see"),
         ("/opt/nowhere", "is not a program; install the package there"),
     ],
@@ -146,6 +150,21 @@ def test_command_that_the_unit_could_not_run_is_refused(
     status, _, said = run(capsys, "install-operator", "--root", str(root), "--command", command)
     assert status == 2 and error in said.replace("\\n", "\n")
     assert not path_in(root).exists()
+
+
+def test_interpreter_in_a_home_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of pyenv: the script is below /opt, and its Python is not."""
+    monkeypatch.setattr(install, "HIDDEN", (str(tmp_path / "home"),))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "python").write_text("")
+    (tmp_path / "python").symlink_to(tmp_path / "home" / "python")
+    script = tmp_path / "script"
+    script.write_text(f"#!{tmp_path}/python -I\n")
+    script.chmod(0o755)
+    with pytest.raises(ConfigError, match=f"^--command: {tmp_path}/home/python is in a directory that services do not"):
+        install._command(Path("/"), str(script))
+    script.write_text("#!/bin/sh\n")
+    assert install._command(Path("/"), str(script)) == str(script)
 
 
 def test_root_that_is_no_directory_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

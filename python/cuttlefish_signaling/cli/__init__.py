@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from .._settings import FLAGS
 from ..errors import BindError, SignalingError, StateDirError
 from .flags import PROGRAM, parser
-from .install import install, uninstall
+from .install import install_operator, uninstall_operator
 from .serve import serve
 
 __all__ = ["FLAGS", "main", "parser"]
 
 
-COMMANDS = {"serve": serve, "install-operator": install, "uninstall-operator": uninstall}
+COMMANDS = {"serve": serve, "install-operator": install_operator, "uninstall-operator": uninstall_operator}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

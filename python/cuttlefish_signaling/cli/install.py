@@ -17,7 +17,7 @@ HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 """Directories that the unit does not see (ProtectHome=, PrivateTmp=)."""
 
 
-def install(arguments: argparse.Namespace) -> int:
+def install_operator(arguments: argparse.Namespace) -> int:
     """Writes the unit. Raises ConfigError where the host lacks something, or a file is not to be overwritten."""
     root = _root(arguments.root)
     text = unit(_command(root, arguments.program))
@@ -38,7 +38,7 @@ def install(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def uninstall(arguments: argparse.Namespace) -> int:
+def uninstall_operator(arguments: argparse.Namespace) -> int:
     """Removes the unit. Raises ConfigError where it is a file of another origin or was changed."""
     path = _root(arguments.root) / UNIT_DIRECTORY / NAME
     text = _read(path)
@@ -73,15 +73,32 @@ def _command(root: Path, given: str | None) -> str:
     command = given or os.path.join(os.path.dirname(sys.executable), "cuttlefish-signaling")
     if not is_safe(command):
         raise ConfigError("--command", f"{command!r} is not an absolute path of plain characters")
-    if command.startswith(HIDDEN):
-        raise ConfigError(
-            "--command", f"{command} is in a directory that services do not see; install it below /opt or /usr/local"
-        )
+    _check_visible(command)
     found = root / command.lstrip("/")
     # A link in another root may lead to a path of that root.
     if not (found.is_symlink() if root != Path("/") and found.is_symlink() else os.access(found, os.X_OK)):
         raise ConfigError("--command", f"{found} is not a program; install the package there, or name its command")
+    if root.resolve() == Path("/"):
+        _check_visible(str(found.resolve()))
+        _check_visible(_interpreter(found))
     return command
+
+
+def _check_visible(path: str) -> None:
+    if path.startswith(HIDDEN):
+        raise ConfigError(
+            "--command",
+            f"{path} is in a directory that services do not see; install the package with the system's Python, "
+            "below /opt or /usr/local",
+        )
+
+
+def _interpreter(program: Path) -> str:
+    """Returns the interpreter that the first line of a script names, with its links followed; empty for a binary."""
+    with open(program, "rb") as file:
+        line = file.readline(4096)
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    return os.path.realpath(words[0]) if words else ""
 
 
 def _check_accounts(root: Path) -> None:

@@ -49,7 +49,7 @@ LimitNOFILE=65536
 UMask=0022
 
 # The server needs sockets (AF_NETLINK: the machine's addresses), its log, and no other access to the machine.
-ReadWritePaths=/run/cuttlefish
+ReadWritePaths=-/run/cuttlefish
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 CapabilityBoundingSet=
 DevicePolicy=closed
