@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         StateDirError,
         TlsError,
         UnreachableError,
+        UnsupportedError,
         WaitTimeoutError,
     )
     from .faults import Fault, Faults
@@ -110,6 +111,7 @@ __all__ = [
     "TlsError",
     "TurnRest",
     "UnreachableError",
+    "UnsupportedError",
     "WaitTimeoutError",
     "__version__",
 ]
@@ -160,6 +162,7 @@ _LAZY = {
     "TlsError": "errors",
     "TurnRest": "_native",
     "UnreachableError": "errors",
+    "UnsupportedError": "errors",
     "WaitTimeoutError": "errors",
     "__version__": "_native",
 }

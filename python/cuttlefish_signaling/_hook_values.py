@@ -20,7 +20,30 @@ def arguments(job: _native.Job) -> tuple[Any, ...]:
         return (AuthorizeContext(job.role, peer),)
     if job.hook == "ice_servers":
         return (IceContext(job.role, job.device_id, peer),)
-    return json.loads(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
+    return _parse(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
+
+
+def _parse(info: str) -> Any:
+    """Parses device info. A whole number with more digits than `int` takes becomes a float."""
+    try:
+        return json.loads(info)
+    except ValueError:
+        return json.loads(info, parse_int=_int_or_float)
+
+
+def _int_or_float(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:  # See `sys.set_int_max_str_digits`.
+        return float(digits)
+
+
+def _is_unchanged(info: str, result: Any) -> bool:
+    """Whether a filter returned what it was given: both are the same JSON."""
+    try:
+        return json.dumps(result) == json.dumps(_parse(info))
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def settle(job: _native.Job, result: Any) -> None:
@@ -28,6 +51,9 @@ def settle(job: _native.Job, result: Any) -> None:
     if job.hook == "authorize" and isinstance(result, Grant):
         devices = None if result.devices is None else list(result.devices)
         job.settle(_json_of(job.hook, result.identity), devices)
+    elif job.info is not None and _is_unchanged(job.info, result):
+        # Not written anew: numbers like 1e999, and names that stand twice, would be lost.
+        job.settle(job.info)
     else:
         job.settle(_json_of(job.hook, result))
 

@@ -141,7 +141,8 @@ class HookRunner:
             self.failures.append(failure)
             self.failure_count += 1
         text = "hook %s failed for %s: %s"
-        log(logging.ERROR, text, failure.hook, failure.peer, failure.error, error=failure.error)
+        reason = str(failure.error) or repr(failure.error)
+        log(logging.ERROR, text, failure.hook, failure.peer, reason, error=failure.error)
 
     # Threads ---------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ._checks import check_seconds
 from ._config import IceSource, Settings
-from ._run import THREAD_TIMEOUT, Run, in_thread
+from ._run import Run, in_thread
+from ._threads import require_threads
 from .errors import NotRunningError
 
 if TYPE_CHECKING:
@@ -27,32 +28,44 @@ class Lifecycle:
     def __init__(self, settings: Settings, ice: IceSource) -> None:
         self._settings = settings
         self._ice = ice
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._stopped.set()
+        self._lock = threading.RLock()  # A signal handler may call `stop` in a thread that holds it.
         self._run: Run | None = None
         self._last_run: Run | None = None
 
     def start(self) -> Self:
         """Starts the server. It listens when this returns. A server that was stopped can be started again.
 
+        If another thread is stopping the server, this waits until it has stopped.
+
         Raises:
             BindError: The address is in use, not local, or not permitted.
             NotRunningError: The server is running already.
+            UnsupportedError: gevent or eventlet has replaced the threads of this process.
         """
         self._start(None)
         return self
 
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        require_threads()
+        while not self._start_unless_stopping(loop):
+            assert self._last_run is not None
+            self._last_run.wait_stopped()
+        _stop_at_exit(self)
+
+    def _start_unless_stopping(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         with self._lock:
             if self._run is not None and self._run.native.is_running:
                 raise NotRunningError("the server is running already")
+            if self._last_run is not None and self._last_run.is_stopping:
+                return False
             self._run = self._last_run = Run(self._settings, self._ice, loop)
-            self._stopped.clear()
-        _stop_at_exit(self)
+            return True
 
     def stop(self, *, timeout: float | None = None) -> bool:
-        """Closes the port, closes every peer [1001], and waits until all are gone. A second call does nothing.
+        """Closes the port, closes every peer [1001], and waits until all are gone.
+
+        A second call waits for the first one, and returns its outcome. In a signal handler that interrupts the first
+        one it returns False at once.
 
         Args:
             timeout: Seconds for the closing handshakes; default `stop_timeout`. Then the connections are dropped.
@@ -67,16 +80,14 @@ class Lifecycle:
         """
         allowed = self._settings.stop_timeout if timeout is None else timeout
         check_seconds("timeout", allowed)
+        run = self._last_run
+        return True if run is None else self._stop_run(run, allowed)
+
+    def _stop_run(self, run: Run, timeout: float) -> bool:
         with self._lock:
-            run, self._run = self._run, None
-        if run is None:
-            # Another thread may be stopping it.
-            self._stopped.wait(self._settings.stop_timeout + THREAD_TIMEOUT)
-            return True
-        try:
-            return run.stop(allowed)
-        finally:
-            self._stopped.set()
+            if self._run is run:
+                self._run = None
+        return run.stop(timeout)
 
     async def stop_async(self, *, timeout: float | None = None) -> bool:
         """Does `stop()`, while the event loop runs."""
@@ -86,26 +97,34 @@ class Lifecycle:
         """Blocks until the server is stopped; Ctrl-C stops it cleanly. Starts it if it is not running."""
         if self._run is None:
             self.start()
+        run = self._latest()
         try:
-            while not self._stopped.wait(3600):
-                pass
+            run.wait_stopped()
         except KeyboardInterrupt:
             pass
         finally:
-            self.stop()
+            # Another thread may have started the server again.
+            self._stop_run(run, self._settings.stop_timeout)
 
     async def serve_forever_async(self) -> None:
         """`serve_forever()` for an event loop: waits until the server is stopped, and stops it when cancelled."""
         import asyncio
 
         if self._run is None:
-            self._start(asyncio.get_running_loop())
+            await self._start_async(asyncio.get_running_loop())
+        run = self._latest()
         try:
-            await self._running().until_stopped()
+            await run.until_stopped()
         except NotRunningError:
             pass
         finally:
-            await self.stop_async()
+            await in_thread(lambda: self._stop_run(run, self._settings.stop_timeout))
+
+    async def _start_async(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._last_run is not None and self._last_run.is_stopping:
+            # Peers on this loop may have to answer their close frames.
+            await in_thread(self._last_run.wait_stopped)
+        self._start(loop)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SignalingServer cannot be copied or sent to another process; send server.url")
@@ -121,7 +140,7 @@ class Lifecycle:
     async def __aenter__(self) -> Self:
         import asyncio
 
-        self._start(asyncio.get_running_loop())
+        await self._start_async(asyncio.get_running_loop())
         return self
 
     async def __aexit__(

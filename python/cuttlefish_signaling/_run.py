@@ -16,7 +16,7 @@ from ._hooks import HookRunner
 from ._log import log
 from ._models import Client, Device
 from ._pause import wait_event
-from .errors import ForkedError, WaitTimeoutError
+from .errors import ForkedError, NotRunningError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +34,10 @@ class Run:
     """A server that runs or has run. After the stop, its methods raise `NotRunningError`, which the core raises."""
 
     def __init__(self, settings: Settings, ice: IceSource, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._lock = threading.RLock()  # A signal handler may call `stop` in a thread that holds it.
+        self._stopper: int | None = None  # The thread that stops the server, or has stopped it.
+        self._stopped = threading.Event()
+        self._stopped_in_time = False
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
         if ice.hook is not None:
             names.append("ice_servers")
@@ -57,7 +61,38 @@ class Run:
             raise
 
     def stop(self, timeout: float) -> bool:
-        """Stops the server. Returns whether each peer completed the closing handshake in time."""
+        """Stops the server. Returns whether each peer completed the closing handshake in time.
+
+        Only the first call does that. The others wait for it, and return its outcome.
+        """
+        self.check_process()
+        with self._lock:
+            is_first = self._stopper is None
+            if is_first:
+                self._stopper = threading.get_ident()
+        if not is_first:
+            if self._stopper == threading.get_ident() and not self._stopped.is_set():
+                return False  # A signal handler has interrupted the first call, which cannot go on meanwhile.
+            self.wait_stopped()
+            return self._stopped_in_time
+        try:
+            self._stopped_in_time = self._stop(timeout)
+            return self._stopped_in_time
+        finally:
+            self._stopped.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a thread of this process is stopping the server."""
+        return self._stopper is not None and not self._stopped.is_set() and self.native.process == os.getpid()
+
+    def wait_stopped(self) -> None:
+        """Waits until the server has stopped. Raises NotRunningError in the thread that is stopping it."""
+        if self._stopper == threading.get_ident() and not self._stopped.is_set():
+            raise NotRunningError("the server is stopping in this thread: start it when stop() has returned")
+        self._stopped.wait()
+
+    def _stop(self, timeout: float) -> bool:
         in_time = self.native.stop(timeout)
         hanging = self.hooks.close(THREAD_TIMEOUT)
         self.events.close(THREAD_TIMEOUT)

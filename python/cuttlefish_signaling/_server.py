@@ -43,8 +43,9 @@ class SignalingServer(Lifecycle):
             function that is called with an `IceContext` for each peer. By default no peer contacts a public STUN
             server.
         filter_device_info: `hook(info, FilterContext)`, which returns the part of the device info that this client may
-            see. It is called for each client, and its result is sent to that client only. None: each client gets the
-            device info as the device sent it, byte for byte.
+            see. It is called for each client, and its result is sent to that client only. A result that equals the info
+            is sent as the device sent it, byte for byte. None: each client gets the device info as the device sent it,
+            byte for byte.
         authorize: `hook(AuthorizeContext)`, which returns an identity (any JSON value), a `Grant` or None, or raises
             `Refused`. It is called for each request except `GET /healthz`, `GET /readyz` and the server's own page and
             scripts, which are the same for all. None: all peers are accepted.
@@ -57,7 +58,8 @@ class SignalingServer(Lifecycle):
             The peers of a real device outlive a restart of the server, and must not get the id of another client.
         hook_timeout: Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or
             returns invalid data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer
-            is affected. A real device disconnects after 10 s.
+            is affected. A `def` hook that hangs keeps its thread: use `async def` for a hook that may hang. A real
+            device disconnects after 10 s.
         limits: Bounds on the resources that peers may use.
         keepalive: When a silent connection is closed.
         allowed_hosts: Names in `Host` by which the server may be reached, besides IP addresses, `localhost`, `host` and

@@ -49,6 +49,10 @@ class NotRunningError(SignalingError, RuntimeError):
     """The server has not been started, or has stopped, perhaps during a wait."""
 
 
+class UnsupportedError(SignalingError, RuntimeError):
+    """The server cannot run in this process, because gevent or eventlet has replaced its threads."""
+
+
 class ForkedError(SignalingError, RuntimeError):
     """The process is a fork of the process that started the server. A fork does not have the server's threads."""
 

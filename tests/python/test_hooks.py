@@ -64,6 +64,44 @@ def test_device_info_without_filter_is_byte_identical() -> None:
 
 
 @both
+@pytest.mark.parametrize(
+    "info",
+    ['{"b": 0.10,"a":1E2}', '{"x":1e999}', "1" * 5000, '{"a":1,"a":2}', "[-0.0, 1.0, 1]", '"\\u00e9"', "null"],
+    ids=lambda info: info if len(info) < 40 else "5,000 digits",
+)
+def test_result_of_filter_that_changes_nothing_is_byte_identical(way: Any, info: str) -> None:
+    with SignalingServer(filter_device_info=way(lambda info, ctx: info)) as server, peers_of(server) as peers:
+        device = peers.connect(server.device_url)
+        device.socket.send(f'{{"message_type":"register","device_id":"a","device_info":{info}}}')
+        device.receive()
+        client = peers.pending_client("a")
+        client.receive()
+        assert client.socket.recv() == f'{{"message_type":"device_info","device_info":{info}}}'
+
+
+@pytest.mark.parametrize(("given", "result"), [("1", True), ("1", 1.0), ('{"a":1}', {}), ("[1,2]", [2, 1])])
+def test_result_of_filter_that_equals_device_info_in_python_only_is_sent(given: str, result: Any) -> None:
+    with SignalingServer(filter_device_info=lambda info, ctx: result) as server, peers_of(server) as peers:
+        peers.device("a", json.loads(given))
+        client = peers.pending_client("a")
+        client.receive()
+        sent = json.dumps(result, separators=(",", ":"))
+        assert client.socket.recv() == f'{{"message_type":"device_info","device_info":{sent}}}'
+
+
+def test_filter_may_change_its_argument() -> None:
+    def show(info: Any, ctx: FilterContext) -> Any:
+        info["seen"] = True
+        return info
+
+    with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
+        peers.device("a", {"x": 1})
+        client = peers.pending_client("a")
+        client.receive()
+        assert client.receive()["device_info"] == {"x": 1, "seen": True}
+
+
+@both
 def test_filter_may_refuse_client(way: Any) -> None:
     def refuse(info: Any, ctx: FilterContext) -> Any:
         raise Refused("this device is booked")

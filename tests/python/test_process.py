@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling import Limits, SignalingServer
 
 import raw
 from peers import PATIENCE, assert_returns, peers_of, wait_until
@@ -178,6 +178,63 @@ def test_concurrent_stops_return() -> None:
         stopper.join(PATIENCE)
         assert not stopper.is_alive()
     assert not server.is_running
+
+
+def test_later_stop_waits_for_first_and_returns_its_outcome() -> None:
+    """The peer does not answer its close frame, so the first `stop` returns False after its timeout."""
+    server = SignalingServer(limits=Limits(goodbye_timeout=30, close_timeout=30)).start()
+    with raw.Raw(server.port, "/register_device"):
+        outcomes: list[bool] = []
+        stoppers = [threading.Thread(target=lambda: outcomes.append(server.stop(timeout=0.5))) for _ in range(8)]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join(PATIENCE)
+    assert outcomes == [False] * 8
+    assert server.stop() is False
+    with server:
+        assert server.stop() is True
+    assert server.stop() is True
+
+
+def test_start_waits_for_stop_of_another_thread() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = SignalingServer(port=port, limits=Limits(goodbye_timeout=30, close_timeout=30)).start()
+    with raw.Raw(server.port, "/register_device"):
+        stopper = threading.Thread(target=lambda: server.stop(timeout=0.5))
+        stopper.start()
+        wait_until(lambda: not server.is_running)
+        serving = threading.Thread(target=server.serve_forever)
+        server.start()
+        serving.start()
+        stopper.join(PATIENCE)
+        assert server.is_running, "the stop ended its own run only"
+        assert server.port == port
+        server.stop()
+        serving.join(PATIENCE)
+        assert not serving.is_alive()
+
+
+def test_signal_handler_may_stop_during_stop() -> None:
+    body = """
+    import signal
+    from cuttlefish_signaling import Limits, SignalingServer
+    from raw import Raw
+    outcomes = []
+    signal.signal(signal.SIGALRM, lambda *_: outcomes.append(server.stop()))
+    server = SignalingServer(limits=Limits(goodbye_timeout=30, close_timeout=30)).start()
+    with Raw(server.port, "/register_device"):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        outcomes.append(server.stop(timeout=0.6))
+    assert outcomes == [False, False], outcomes
+    """
+    program = textwrap.dedent(body)
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, env={**os.environ, "PYTHONPATH": str(Path(raw.__file__).parent)}
+    )
+    assert done.returncode == 0
 
 
 def test_garbage_collected_server_stops() -> None:

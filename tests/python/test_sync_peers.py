@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from cuttlefish_signaling import (
+    ConfigError,
     PeerClosedError,
     SignalingServer,
 )
@@ -27,6 +30,40 @@ def test_peers_leave_no_thread(server: SignalingServer) -> None:
         with FakeDevice(server), FakeClient(server):
             assert any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
         assert not any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "send": lambda device: device.send(1, 1),
+    "recv": lambda device: device.recv(),
+    "close": lambda device: device.close(),
+    "drop": lambda device: device.drop(),
+    "wait_closed": lambda device: device.wait_closed(),
+    "stall": lambda device: device.stall(),
+    "start": lambda device: device.start(),
+    "iterate": lambda device: list(device),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+def test_peer_used_in_its_own_on_raises_instead_of_deadlock(server: SignalingServer, use: str, is_async: bool) -> None:
+    """Its event loop would wait for itself. The exception comes out of `recv()`, and the peer stays usable."""
+
+    def reply(message: object) -> object:
+        return USES[use](device)
+
+    async def reply_async(message: object) -> object:
+        return USES[use](device)
+
+    with FakeDevice(server) as device, FakeClient(server) as client:
+        device.on("offer", reply_with=reply_async if is_async else reply)
+        client.send({"type": "offer"})
+        with pytest.raises(ConfigError, match=r"cannot be used in a function given to on\(\).*return the payload"):
+            device.recv(type="never")
+        assert device.recv().type == "offer"
+        device.send("still here")
+        assert client.recv().payload == "still here"
+    assert not any(thread.name == "cuttlefish-fake-peers" for thread in threading.enumerate())
 
 
 def test_sync_peers_work_in_running_event_loop(server: SignalingServer) -> None:

@@ -25,7 +25,8 @@ SERVER = (
         Hook("FilterDeviceInfo | None"),
         None,
         "`hook(info, FilterContext)`, which returns the part of the device info that this client may see. It is called "
-        "for each client, and its result is sent to that client only.",
+        "for each client, and its result is sent to that client only. A result that equals the info is sent as the "
+        "device sent it, byte for byte.",
         special=(("None", "each client gets the device info as the device sent it, byte for byte"),),
         is_core=False,
     ),
@@ -139,7 +140,8 @@ SERVER = (
         Seconds(),
         5.0,
         "Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or returns invalid "
-        "data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer is affected.",
+        "data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer is affected. "
+        "A `def` hook that hangs keeps its thread: use `async def` for a hook that may hang.",
         "A real device disconnects after 10 s.",
         flag=Flag("hook-timeout", "seconds in which a hook must return", 5.0, "SECONDS"),
     ),

@@ -59,6 +59,9 @@ class Peer(Generic[P]):
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         __tracebackhide__ = True
+        if shared_loop.is_current:
+            coroutine.close()
+            self._refuse_on_loop()
         if not self._started:
             coroutine.close()
             if self._peer._socket is not None:
@@ -66,8 +69,15 @@ class Peer(Generic[P]):
             raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or call start()")
         return shared_loop.run(coroutine)
 
+    def _refuse_on_loop(self) -> None:
+        """Raises ConfigError on the thread of the event loop, which would wait for itself."""
+        if shared_loop.is_current:
+            what = "cannot be used in a function given to on(), which runs on the event loop of the fake peers"
+            raise ConfigError(self._peer._name, f"{what}: return the payload instead, or use the Async peers")
+
     @documented_by(AsyncPeer.start)
     def start(self) -> Self:
+        self._refuse_on_loop()
         shared_loop.acquire()
         self._started = True
         try:
@@ -86,6 +96,7 @@ class Peer(Generic[P]):
     def close(self) -> None:
         if not self._started:
             return
+        self._refuse_on_loop()
         try:
             self._run(self._peer.close())
         finally:
@@ -93,6 +104,7 @@ class Peer(Generic[P]):
 
     @documented_by(AsyncPeer.drop)
     def drop(self) -> None:
+        self._refuse_on_loop()
         try:
             self._run(self._peer.drop())
         finally:
