@@ -102,7 +102,7 @@ impl Server {
             let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
             Listener::bind(listen).map_err(|source| Error::Bind { setting: setting.1, address: shown, source })
         });
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let sockets = [
             ("device_socket", SocketKind::Devices, &config.device_socket),
             ("control_socket", SocketKind::Control, &config.control_socket),
@@ -113,7 +113,8 @@ impl Server {
             SeqpacketListener::bind(kind, path).map_err(error)
         });
         let local = local.collect::<Result<_, _>>()?;
-        let shared = share(config, hooks, observer)?;
+        let mut shared = share(config, hooks, observer)?;
+        shared.own_ports = listeners.iter().filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
         Ok(Self { shared: Arc::new(shared), listeners, local })
     }
 
@@ -291,6 +292,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         policy: Policy::new(&config)?,
         preregistrations: Arc::default(),
+        own_ports: Vec::new(),
         requests: RequestCounts::default(),
         started: clock.unix_now(),
         clock,

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) incidents: Arc<Incidents>,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
+    /// The TCP ports that the server listens on. No request or connection to a port of a device goes there.
+    pub(crate) own_ports: Vec<u16>,
     /// Counts HTTP requests by endpoint and class of status.
     pub(crate) requests: RequestCounts,
     /// The time at which the server was bound, in seconds since 1970.

@@ -2,6 +2,8 @@
 //!
 //! It is off by default, because it lets clients reach a local port.
 
+#![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,9 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::assets;
+use super::device_target::behind_files;
+use crate::core::hub::Device;
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::http::auth::Caller;
+use crate::server::http::extract::members;
 use crate::server::http::path::OriginalTarget;
 use crate::server::http::respond::error;
 use crate::server::shared::Shared;
@@ -35,17 +40,25 @@ const FORWARDED_HEADERS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// Response headers that the browser does not get: they concern one connection (RFC 9110, 7.6.1) or the whole origin.
-const STRIPPED_HEADERS: [HeaderName; 8] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::TRAILER,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::SET_COOKIE,
-    header::STRICT_TRANSPORT_SECURITY,
-    HeaderName::from_static("keep-alive"),
+/// Response headers that the browser gets: they describe the content.
+///
+/// All others concern one connection (RFC 9110, 7.6.1) or the whole origin, which is that of this server: cookies,
+/// credentials, caches, service workers, redirects. Caching is decided here.
+const PASSED_HEADERS: [HeaderName; 10] = [
+    header::ACCEPT_RANGES,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_SECURITY_POLICY,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::LAST_MODIFIED,
 ];
+
+/// The name of this server in `Via` (RFC 9110, 7.6.3).
+const VIA: &str = "1.1 cuttlefish-signaling";
 
 /// The path that the server answers itself.
 const CONNECTOR: &str = "js/server_connector.js";
@@ -71,7 +84,7 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     let Some(device) = shared.hub.device(&id).filter(|_| peer.grant.covers(&id)) else {
         return Err(error(StatusCode::NOT_FOUND, "Device not found"));
     };
-    let Some(port) = device.port else { return Err(error(StatusCode::NOT_FOUND, "This device has no files")) };
+    let port = port_of(shared, &device, &parts.headers)?;
     if path == CONNECTOR {
         return Ok(assets::server_connector().answer(&parts.headers));
     }
@@ -80,6 +93,10 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     let limit = shared.config.limits.proxy_timeout;
     let fetched = shared.timers.timeout(limit, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
+        Some(Ok(response)) if response.status().is_informational() => {
+            tracing::info!("the web server of device {id:?} on port {port} answered {}", response.status());
+            return Err(error(StatusCode::BAD_GATEWAY, "The device's web server gives no final answer"));
+        }
         Some(Ok(response)) => response,
         Some(Err(why)) => {
             tracing::info!("the web server of device {id:?} on port {port} cannot be reached: {why}");
@@ -87,25 +104,39 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         }
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
-    let (mut head, body) = response.into_parts();
-    for name in STRIPPED_HEADERS {
-        head.headers.remove(name);
-    }
-    Ok(Response::from_parts(head, Body::from_stream(with_timeout(Arc::clone(shared), Body::new(body)))))
+    Ok(passed(shared, response))
 }
 
-/// The part of the target behind `/devices/{id}/files`, as it was sent, with its query.
-fn behind_files(uri: &Uri) -> Option<Uri> {
-    let whole = uri.path_and_query()?.as_str();
-    let (slash, _) = whole.match_indices('/').nth(3)?;
-    let rest = whole.get(slash..)?;
-    // The device's web server must not get a path that it might resolve to a parent directory.
-    let path = rest.split('?').next().unwrap_or_default();
-    let is_dot_segment = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    if path.split(['/', '\\']).any(is_dot_segment) || path.to_ascii_lowercase().contains("%5c") {
-        return None;
+/// The response as the browser gets it.
+fn passed(shared: &Arc<Shared>, response: hyper::Response<hyper::body::Incoming>) -> Response {
+    let (head, body) = response.into_parts();
+    let mut response = Response::new(Body::from_stream(with_timeout(Arc::clone(shared), Body::new(body))));
+    *response.status_mut() = head.status;
+    copy(&PASSED_HEADERS, &head.headers, response.headers_mut());
+    response.headers_mut().extend([assets::PRIVATE]);
+    response
+}
+
+/// The port of the device's web server. `Err` is the response to a request that must not go there.
+fn port_of(shared: &Shared, device: &Device, headers: &HeaderMap) -> Result<u16, Response> {
+    let Some(port) = device.port else { return Err(error(StatusCode::NOT_FOUND, "This device has no files")) };
+    if shared.own_ports.contains(&port) {
+        return Err(error(StatusCode::BAD_GATEWAY, "The device names a port of this server"));
     }
-    rest.parse().ok()
+    // Through the port of another server, a request could come back here without end.
+    if members(headers, &header::VIA).any(|via| via.eq_ignore_ascii_case(VIA)) {
+        return Err(error(StatusCode::LOOP_DETECTED, "The request has passed a signaling server already"));
+    }
+    Ok(port)
+}
+
+/// Copies these headers.
+fn copy(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
+    for name in names {
+        for value in from.get_all(name) {
+            to.append(name, value.clone());
+        }
+    }
 }
 
 /// Requests the target from the device's web server.
@@ -121,12 +152,9 @@ async fn fetch(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = hyper::Request::new(Body::empty());
     (*request.method_mut(), *request.uri_mut()) = (method, target);
-    for name in FORWARDED_HEADERS {
-        for value in headers.get_all(&name) {
-            request.headers_mut().append(&name, value.clone());
-        }
-    }
+    copy(&FORWARDED_HEADERS, headers, request.headers_mut());
     request.headers_mut().insert(header::HOST, HeaderValue::try_from(address.to_string())?);
+    request.headers_mut().insert(header::VIA, HeaderValue::from_static(VIA));
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     // The connection ends with the body. The server stops only after that.
     let over = shared.over.clone();

@@ -2,3 +2,4 @@
 
 pub(in crate::server) mod assets;
 pub(in crate::server) mod device_files;
+mod device_target;
