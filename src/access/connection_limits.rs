@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::access::address::counted;
 use crate::config::Limits;
 use crate::config::rate::{Bucket, Rate};
+use crate::core::address::counted;
 use crate::observe::incidents::{Incident, Incidents};
 
 /// The `Retry-After` of a connection that was turned away, in seconds.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
 
 use super::client_ids::GivenIds;
 use super::outbox::Outbox;
+use super::party;
 use super::peer::Peer;
 use super::preregistration::{DeviceMetadata, NO_METADATA};
 use crate::protocol::refusal::Refusal;
@@ -109,6 +110,7 @@ impl Device {
     ///
     /// # Errors
     /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
+    /// - [`Refusal::TooManyClientsOf`] if a party of the client has its share of them.
     /// - [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration.
     pub(super) fn attach(
         &self,
@@ -123,6 +125,10 @@ impl Device {
         }
         if clients.present.len() >= max_clients {
             return Err(Refusal::TooManyClients(self.id.clone()));
+        }
+        let present = clients.present.values().map(|client| &*client.peer);
+        if let Some(party) = party::without_room(peer, present, max_clients) {
+            return Err(Refusal::TooManyClientsOf(self.id.clone(), party));
         }
         let id = clients.ids.give().ok_or(Refusal::ClientIdsExhausted)?;
         let client = Arc::new(Client {

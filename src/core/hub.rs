@@ -252,6 +252,7 @@ impl Hub {
     ///
     /// # Errors
     /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
+    /// - [`Refusal::TooManyClientsOf`] if a party of the client has its share of them.
     /// - [`Refusal::ClientIdsExhausted`] if the device has no client id left.
     pub fn attach(
         &self,

@@ -1,10 +1,12 @@
 //! State and rules without I/O: registry, sessions, outboxes, and the path of a forward.
 
+pub mod address;
 pub mod client_ids;
 pub mod device;
 pub mod driver;
 pub mod hub;
 pub mod outbox;
+pub mod party;
 pub mod peer;
 pub mod preregistration;
 pub mod relay;

@@ -51,7 +51,7 @@ impl Incident {
     pub fn of(refusal: &Refusal) -> Option<Self> {
         Some(match refusal {
             Refusal::NotAuthorized(_) => Self::Unauthorized,
-            Refusal::TooManyDevices | Refusal::TooManyClients(_) => Self::TurnedAway,
+            Refusal::TooManyDevices | Refusal::TooManyClients(_) | Refusal::TooManyClientsOf(..) => Self::TurnedAway,
             Refusal::TooFast { .. } => Self::TooFast,
             Refusal::InvalidJson
             | Refusal::InvalidFormat

@@ -82,6 +82,8 @@ pub enum Refusal {
     TooManyDevices,
     /// The device has as many clients as `max_clients_per_device` allows.
     TooManyClients(DeviceId),
+    /// One party has as many clients of the device as its share of `max_clients_per_device` allows.
+    TooManyClientsOf(DeviceId, Party),
     /// The peer sends faster than its rate limit allows.
     TooFast {
         /// Unit: messages, bytes, errors or pings.
@@ -91,6 +93,31 @@ pub enum Refusal {
     },
     /// The device has no client id left: 2^31-1 were given out (docs/protocol.md 2.5).
     ClientIdsExhausted,
+}
+
+/// Beginning of an error before a quoted device id.
+const TOO_MANY_CLIENTS: &str = "Connection failed: Too many clients of device '";
+
+/// A party that may hold a share of a limit only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// An address; an IPv6 address counts by its /64.
+    Address,
+    /// An identity that `authorize` named.
+    Identity,
+    /// An HTTP connection, over which several polled clients may come.
+    Connection,
+}
+
+impl Party {
+    /// Returns the rest of an error behind a quoted id.
+    const fn after_quote(self) -> &'static str {
+        match self {
+            Self::Address => "' from one address",
+            Self::Identity => "' with one identity",
+            Self::Connection => "' over one HTTP connection",
+        }
+    }
 }
 
 impl Refusal {
@@ -119,9 +146,8 @@ impl Refusal {
             Self::DeviceDisconnected => "Device disconnected",
             Self::ClientIdsExhausted => "Connection failed: Device has no client ids left",
             Self::TooManyDevices => "Registration failed: Too many devices",
-            Self::TooManyClients(id) => {
-                return echo("Connection failed: Too many clients of device '", id.as_str(), "'");
-            }
+            Self::TooManyClients(id) => return echo(TOO_MANY_CLIENTS, id.as_str(), "'"),
+            Self::TooManyClientsOf(id, party) => return echo(TOO_MANY_CLIENTS, id.as_str(), party.after_quote()),
             Self::TooFast { what, per_second } => {
                 return Cow::Owned(format!("Too many {what}: at most {per_second} a second"));
             }
@@ -152,7 +178,7 @@ impl Refusal {
             Self::Binary => Some(1003),
             Self::InvalidJson => Some(1007),
             Self::HookFailed => Some(1011),
-            Self::TooManyDevices | Self::TooManyClients(_) => Some(1013),
+            Self::TooManyDevices | Self::TooManyClients(_) | Self::TooManyClientsOf(..) => Some(1013),
             _ => Some(1008),
         }
     }

@@ -7,8 +7,8 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::Limits;
-use cuttlefish_signaling::access::address::counted;
 use cuttlefish_signaling::access::connection_limits::{ConnectionLimiter, Local, Permit};
+use cuttlefish_signaling::core::address::counted;
 use cuttlefish_signaling::incidents::{Incident, Incidents};
 use proptest::prelude::*;
 

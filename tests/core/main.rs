@@ -32,6 +32,7 @@ mod listen;
 mod model;
 mod origin_policy;
 mod outbox;
+mod party;
 mod payload;
 mod preregistration;
 mod properties;

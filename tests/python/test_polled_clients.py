@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import Limits, SignalingServer
+from cuttlefish_signaling import AuthorizeContext, Limits, SignalingServer
 
 from client_kinds import DEVICE_ID, INFO, LongPollClient, both_sockets, register_local_device
 from http_requests import request_json
-from peers import PATIENCE, assert_returns, wait_until
+from peers import PATIENCE, assert_returns, peers_of, wait_until
 from polled import polled_client, send_forwards
 
 
@@ -243,6 +246,56 @@ def test_polled_connections_are_limited_by_max_polled(tmp_path: Path) -> None:
         assert request_json(server, "/polled_connections", {"device_id": DEVICE_ID}) == (503, full)
         assert request_json(server, "/connect", {"device_id": DEVICE_ID}) == (503, {**full, "type": "error"})
         assert server.stats().turned_away == 2
+
+
+def connect_over(connection: http.client.HTTPConnection, path: str = "/polled_connections") -> tuple[int, str]:
+    """Status, and the error if there is one."""
+    connection.request("POST", path, json.dumps({"device_id": "cvd-1"}))
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    return response.status, answer.get("error", "")
+
+
+def by_query(ctx: AuthorizeContext) -> str | None:
+    return ctx.query.get("as")
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        (Limits(max_polled=4), "Too many polled connections"),
+        (Limits(max_clients_per_device=4), "Connection failed: Too many clients of device 'cvd-1'"),
+    ],
+    ids=["polled connections", "clients of a device"],
+)
+def test_one_party_holds_half_of_the_places(limits: Limits, what: str) -> None:
+    with SignalingServer(limits=limits, authorize=by_query) as server, peers_of(server) as peers:
+        peers.device()
+        one, two, three = (http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(3))
+        with closing(one), closing(two), closing(three):
+            for _ in range(2):
+                assert connect_over(one, "/polled_connections?as=alice") == (200, "")
+            assert connect_over(one) == (503, f"{what} over one HTTP connection")
+            assert connect_over(two, "/polled_connections?as=alice") == (503, f"{what} with one identity")
+            assert connect_over(two, "/polled_connections?as=bob") == (200, "")
+            assert connect_over(two) == (200, ""), "without identity"
+            assert connect_over(three) == (503, what), "all places are taken"
+        assert server.stats().turned_away == 3
+
+
+def test_one_identity_holds_half_of_the_places_over_websockets() -> None:
+    limits = Limits(max_clients_per_device=4)
+    with SignalingServer(limits=limits, authorize=by_query) as server, peers_of(server) as peers:
+        peers.device()
+        held = [peers.pending_client("cvd-1", "?as=alice") for _ in range(2)]
+        assert [client.receive()["message_type"] for client in held for _ in range(2)] == ["config", "device_info"] * 2
+        refused = peers.pending_client("cvd-1", "?as=alice")
+        assert refused.receive()["message_type"] == "config"
+        error = "Connection failed: Too many clients of device 'cvd-1' with one identity"
+        assert refused.receive() == {"error": error}
+        assert refused.wait_close_frame() == (1013, error)
+        for _ in range(2):
+            peers.client()
 
 
 def test_polled_connect_waits_for_device(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ LIMITS = (
         _count(),
         1_024,
         "Clients of one device at a time. One more client is closed [1013].",
+        "One address (except loopback), one identity and one HTTP connection hold at most half of them.",
     ),
     _limit(
         "message_per_second",

@@ -236,7 +236,7 @@ SERVER = (
     ),
     Setting(
         "log_file_size",
-        Integer(4096, 2**40, "bytes"),
+        Integer(4096, 2**30, "bytes"),
         8 * 1024 * 1024,
         "The size at which `log_file` is renamed to `FILE.1`, which replaces the one before.",
         "The log of a Cuttlefish host is in memory, in /run.",

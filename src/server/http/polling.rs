@@ -18,6 +18,7 @@ use hyper::{Method, StatusCode};
 use super::auth::Caller;
 use super::extract::PathId;
 use super::respond::{error, json, status_of, too_many};
+use crate::core::party::Party;
 use crate::core::peer::{Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
@@ -110,9 +111,14 @@ async fn connect(
     let (id, info) = polled::connect(shared, polled, peer, device).await.map_err(|refused| match refused {
         ConnectError::Refused(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
         ConnectError::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
-        ConnectError::Full => {
+        ConnectError::Full(party) => {
             shared.incidents.count(Incident::TurnedAway);
-            too_many("Too many polled connections")
+            too_many(match party {
+                None => "Too many polled connections",
+                Some(Party::Address) => "Too many polled connections from one address",
+                Some(Party::Identity) => "Too many polled connections with one identity",
+                Some(Party::Connection) => "Too many polled connections over one HTTP connection",
+            })
         }
         ConnectError::Failed => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     })?;

@@ -22,7 +22,9 @@ pub(in crate::server) fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::NotAuthorized(_) => StatusCode::FORBIDDEN,
         Refusal::ForwardTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::HookFailed => StatusCode::INTERNAL_SERVER_ERROR,
-        Refusal::TooManyClients(_) | Refusal::ClientIdsExhausted => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::TooManyClients(_) | Refusal::TooManyClientsOf(..) | Refusal::ClientIdsExhausted => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::BAD_REQUEST,
     }
 }

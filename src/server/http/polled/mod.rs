@@ -16,6 +16,7 @@ pub(in crate::server) use self::connection::PolledConnection;
 pub(in crate::server) use self::kept::{PollError, PollQuery};
 use self::registry::Full;
 pub(crate) use self::registry::Polled;
+use crate::core::party::Party;
 use crate::core::peer::Peer;
 use crate::core::session::{ClientSession, Rules};
 use crate::protocol::refusal::Refusal;
@@ -39,7 +40,7 @@ pub(in crate::server) async fn connect(
     let (peer, outbox) = (Arc::clone(&context.peer), Arc::clone(&context.outbox));
     let connection = Arc::new(PolledConnection::new(shared, peer, outbox, device.clone()));
     let registered = polled.register(&id, &connection, shared.config.limits.max_polled);
-    let registration = registered.map_err(|Full| ConnectError::Full)?;
+    let registration = registered.map_err(|Full(party)| ConnectError::Full(party))?;
     let now = shared.clock.now();
     let (session, first) = ClientSession::of_device(context, device.clone(), now);
     let mut session = SessionDriver::new(Arc::clone(shared), session, false, now);
@@ -67,8 +68,8 @@ pub(in crate::server) enum ConnectError {
     Refused(Refusal),
     /// The server stops.
     Stopping,
-    /// There are too many polled connections.
-    Full,
+    /// There are too many polled connections: in all, or of one party.
+    Full(Option<Party>),
     /// The system's random source failed, or a bug ended the session.
     Failed,
 }

@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::connection::PolledConnection;
+use crate::core::party::{Party, without_room};
 use crate::server::catch_panic::CatchPanic;
 
 /// The work of the keeper for one connection.
 pub(super) type Work = CatchPanic<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// There are too many polled connections.
-pub(super) struct Full;
+/// There are too many polled connections: in all, or of one party.
+pub(super) struct Full(pub(super) Option<Party>);
 
 /// The polled connections of one server.
 #[derive(Default)]
@@ -36,7 +37,7 @@ impl Polled {
         self.0.lock().connections.get(id).cloned()
     }
 
-    /// Registers a connection, unless there are `limit` already.
+    /// Registers a connection, unless there are `limit` already, or a party of its client has its share of them.
     pub(super) fn register(
         self: &Arc<Self>,
         id: &str,
@@ -45,7 +46,11 @@ impl Polled {
     ) -> Result<Registration, Full> {
         let mut registry = self.0.lock();
         if registry.connections.len() >= limit {
-            return Err(Full);
+            return Err(Full(None));
+        }
+        let others = registry.connections.values().map(|connection| &*connection.peer);
+        if let Some(party) = without_room(&connection.peer, others, limit) {
+            return Err(Full(Some(party)));
         }
         registry.connections.insert(id.to_owned(), Arc::clone(connection));
         drop(registry);
