@@ -47,8 +47,8 @@ class Limits:
     """The length of a device id, and of the names of a pre-registration. A device with a longer id is refused
     [1008]."""
     max_clients_per_device: int = 1_024
-    """Clients of one device at a time. One more client is closed [1013]. One address (except loopback), one identity and
-    one HTTP connection hold at most half of them."""
+    """Clients of one device at a time. One more client is closed [1013]. One address (except loopback), one identity
+    and one HTTP connection hold at most half of them."""
     message_per_second: int = 10_000
     """Messages that one peer may send per second. A peer that sends more is closed [1008]. No session comes near it,
     and one peer cannot use up a core."""
