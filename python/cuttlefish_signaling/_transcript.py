@@ -100,8 +100,15 @@ def _escape(text: str) -> str:
 
 
 def as_jsonl(entries: Sequence[Entry]) -> str:
-    """Returns one JSON object a line for each entry. A payload stays as its sender wrote it."""
-    return "".join(_json_line(entry) + "\n" for entry in entries)
+    """Returns one JSON object a line for each entry. A payload stays as its sender wrote it.
+
+    Except for three characters that many readers of lines take for the end of a line. In JSON they are in strings only,
+    and are written as escapes.
+    """
+    return "".join(_json_line(entry).translate(_LINE_BREAKS) + "\n" for entry in entries)
+
+
+_LINE_BREAKS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 def _json_line(entry: Entry) -> str:

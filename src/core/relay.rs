@@ -136,7 +136,9 @@ impl Relay {
         let mut faults = self.faults.lock();
         let due = faults.next_due();
         let Verdict { actions, hit_by } = faults.judge(forward, now);
-        let lost = actions.iter().any(|action| matches!(action, Action::Lose(forward) if !forward.copy));
+        // The verdict may also decide on forwards that a rule has released because of this one.
+        let is_this = |forward: &Forward<Delivery>| !forward.copy && Arc::ptr_eq(&forward.delivery.entry, &entry);
+        let lost = actions.iter().any(|action| matches!(action, Action::Lose(forward) if is_this(forward)));
         let outcome = if lost { Outcome::Dropped } else { Outcome::Passed };
         let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
         // Recorded before it is delivered, so that its answer has a later entry.
@@ -275,7 +277,10 @@ impl Relay {
     /// A waker would keep the descriptors of the runtime open.
     pub fn abandon(&self) {
         *self.waker.lock() = None;
-        self.ledger.count_gone(self.faults.lock().abandon());
+        for forward in self.faults.lock().abandon() {
+            self.ledger.count_gone(1);
+            self.settle(&forward, Outcome::Gone);
+        }
     }
 
     fn wake(&self) {

@@ -1,8 +1,12 @@
-//! The relay: the ledger and the journal, where a fault drops one of two copies.
+//! The relay: the ledger and the journal, where faults drop copies or decide on several forwards at once.
+
+use std::time::Duration;
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::faults::{Effect, Rule};
 use cuttlefish_signaling::journal::{Filter, Outcome};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use crate::actors::client_msg;
 use crate::harness::Harness;
@@ -52,4 +56,62 @@ fn forward_with_both_copies_dropped_is_counted_once() {
     assert!(harness.all_heard("d").is_empty());
     let ledger = harness.balance();
     assert_eq!((ledger.accepted, ledger.delivered, ledger.dropped), (1, 0, 1));
+}
+
+/// A rule that holds back or drops.
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let effect = prop_oneof![
+        3 => Just(Effect::Drop),
+        3 => (1usize..5).prop_map(|window| Effect::Reorder { window, hold: Duration::from_millis(50) }),
+        1 => Just(Effect::Stall(None)),
+        1 => Just(Effect::Delay { by: Duration::from_millis(20), jitter: Duration::from_millis(10) }),
+        1 => Just(Effect::Truncate(0.9)),
+    ];
+    (effect, proptest::option::of(1u64..6), proptest::option::of(1u64..4), 0.3..1.0f64)
+        .prop_map(|(effect, nth, times, probability)| Rule { probability, times, ..rule(effect, nth) })
+}
+
+proptest! {
+    /// The entry of a forward tells whether its receiver got it, whichever rules decide on several at once.
+    #[test]
+    fn outcome_in_the_journal_is_what_the_receiver_got(
+        rules in vec(any_rule(), 1..5),
+        steps in vec(0u8..4, 1..30),
+        ends in any::<bool>(),
+    ) {
+        let mut harness = Harness::new(Config { journal: true, ..Config::default() });
+        harness.registers("d", "x");
+        harness.connects("c", "x");
+        harness.all_heard("d");
+        let armed: Vec<_> = rules.into_iter().map(|rule| harness.relay.arm(rule)).collect();
+        let mut sent = 0;
+        for step in steps {
+            if step == 0 {
+                harness.now += Duration::from_millis(25);
+                harness.releases();
+            } else {
+                // A payload longer than what `truncate` cuts off.
+                harness.forwards("c", &format!(r#""{sent:04}{}""#, "x".repeat(40)));
+                sent += 1;
+            }
+        }
+        if ends {
+            harness.relay.abandon();
+        } else {
+            for id in armed {
+                harness.relay.disarm(id, harness.now);
+            }
+        }
+        harness.settle();
+        let heard = harness.all_heard("d");
+        let got = |number: usize| heard.iter().any(|text| text.contains(&format!("{number:04}x")));
+        let outcomes = outcomes(&harness);
+        prop_assert_eq!(outcomes.len(), sent);
+        for (number, outcome) in outcomes.iter().enumerate() {
+            prop_assert_eq!(*outcome == Outcome::Passed, got(number), "{}: {:?}", number, outcome);
+        }
+        let counted = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count() as u64;
+        let ledger = harness.balance();
+        prop_assert_eq!((counted(Outcome::Dropped), counted(Outcome::Gone)), (ledger.dropped, ledger.gone));
+    }
 }

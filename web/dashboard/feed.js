@@ -73,7 +73,8 @@ async function* eventsOf(body) {
     const whole = (text + part.value).split('\n\n');
     text = whole.pop();
     for (const event of whole) {
-      const [, name, data] = event.match(/^event: (.*)\ndata: (.*)$/) ?? [];
+      // `s`: data may have U+2028 and U+2029, which are line breaks to a regular expression, but not in JSON or here.
+      const [, name, data] = event.match(/^event: (.*?)\ndata: (.*)$/s) ?? [];
       if (name) yield { name, data: JSON.parse(data) };
     }
   }

@@ -160,12 +160,12 @@ impl<C: Clone> Faults<C> {
         self.rules.iter().filter_map(|armed| armed.held.front()?.due).min()
     }
 
-    /// Discards all held forwards. Returns how many of them the ledger counts, which excludes copies.
+    /// Discards all held forwards. Returns those that the ledger counts, which excludes copies.
     ///
     /// The relay calls it when all connections have ended.
-    pub fn abandon(&mut self) -> u64 {
+    pub fn abandon(&mut self) -> Vec<Forward<C>> {
         let held = self.rules.iter_mut().flat_map(|armed| armed.held.drain(..));
-        held.filter(|held| !held.forward.copy).count() as u64
+        held.map(|held| held.forward).filter(|forward| !forward.copy).collect()
     }
 
     /// Passes a forward through the rules after rule `from`.
