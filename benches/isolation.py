@@ -1,9 +1,14 @@
-"""Measures an honest pair under a siege: 500 clients that read slowly, 1,000 open handshakes, and hooks that hang.
+"""Measures an honest pair under two sieges: of peers, and of readers over HTTP.
 
     python benches/isolation.py
 
+The siege of peers has 500 clients that read slowly, 1,000 open handshakes, and hooks that hang. The siege of readers has
+four that fetch `GET /devices` without a pause, a scraper of `GET /metrics` and 32 dashboards, at a server with 6,000
+devices.
+
 Quiet phases and sieges alternate in one run. The figure is the honest pair's 99th percentile under siege, divided by
-its quiet value. The server has its own core if there are two; the pair and the siege share the other one.
+its quiet value. The server has its own core if there are two; the pair and the siege share the other one. The readers
+give way to the pair there: the figure is about the server.
 """
 
 from __future__ import annotations
@@ -33,13 +38,77 @@ def info(info, ctx):
     return info
 
 # No connection is dropped for a missing pong: the siege has to last.
-with SignalingServer(filter_device_info=info, keepalive=Keepalive(interval=None)) as server:
+hooks = {"filter_device_info": info} if "hooks" in sys.argv else {"dashboard": True}
+with SignalingServer(**hooks, keepalive=Keepalive(interval=None)) as server:
     print(server.port, flush=True)
     for line in sys.stdin:
         over.set()                              # Ends the hooks of this siege. Those of the next one hang again.
         over = threading.Event()
         stats = server.stats()
         print(json.dumps({**vars(stats), "balances": stats.balances, "hooks": len(server.hook_errors)}), flush=True)
+"""
+
+CROWD = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+from raw import register
+
+port, count = int(sys.argv[1]), int(sys.argv[3])
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+devices = [register(port, f"cvd-{number}") for number in range(count)]
+for device in devices:
+    device.receive()
+print("registered", flush=True)
+sys.stdin.read()
+"""
+
+READERS = """
+import os, selectors, select, socket, sys, threading, time
+sys.path.insert(0, sys.argv[2])
+from raw import PATIENCE, request_head
+
+port, over, counts = int(sys.argv[1]), threading.Event(), {}
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+def opened(path):
+    raw = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    raw.sendall(request_head(path, {}))
+    return raw
+
+def fetch(path, pause):
+    raw, buffer = opened(path), bytearray(65536)
+    while not over.is_set():
+        head = raw.recv(65536)
+        while b"\\r\\n\\r\\n" not in head:
+            head += raw.recv(65536)
+        head, _, body = head.partition(b"\\r\\n\\r\\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        left = int(head.lower().partition(b"content-length: ")[2].split()[0]) - len(body)
+        while left > 0:
+            left -= raw.recv_into(buffer)
+        counts[path] = counts.get(path, 0) + 1
+        over.wait(pause)
+        raw.sendall(request_head(path, {}))
+
+def watch(viewers):
+    ready, buffer = selectors.DefaultSelector(), bytearray(65536)
+    for _ in range(viewers):
+        ready.register(opened("/dashboard/events"), selectors.EVENT_READ)
+    while not over.is_set():
+        for key, _ in ready.select(0.1):
+            counts["bytes of events"] = counts.get("bytes of events", 0) + key.fileobj.recv_into(buffer)
+
+threads = [threading.Thread(target=fetch, args=("/devices", 0)) for _ in range(4)]
+threads += [threading.Thread(target=fetch, args=("/metrics", 0.1)), threading.Thread(target=watch, args=(32,))]
+for thread in threads:
+    thread.start()
+print("besieged", flush=True)
+sys.stdin.readline()
+over.set()
+for thread in threads:
+    thread.join()
+print(counts, flush=True)
 """
 
 SIEGE = """
@@ -124,15 +193,15 @@ def percentile_99(device: Raw, client: Raw, seconds: float) -> float:
     return quantiles(took, n=100)[98]
 
 
-def main() -> int:
-    """Returns the exit status: 1 if the siege more than doubles the 99th percentile."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each turn, quiet and besieged (%(default)s)")
-    options = parser.parse_args()
-    server = start(SERVER, core=0)
+def measured(siege: str, options: argparse.Namespace) -> float:
+    """Measures one siege. Returns the ratio of the 99th percentiles."""
+    tests = str(Path(__file__).parents[1] / "tests")
+    server = start(SERVER, "hooks" if siege == "peers" else "lists", core=0)
     port = int(line(server))
-    pinned(1)
+    crowd = None
+    if siege == "readers":
+        crowd = start(CROWD, str(port), tests, str(options.devices), core=1)
+        assert line(crowd) == "registered"
     device = register(port, "honest")
     device.receive()
     client = connect(port, "honest")
@@ -140,21 +209,36 @@ def main() -> int:
     quiet, besieged = [], []
     for _ in range(options.turns):
         quiet.append(percentile_99(device, client, options.seconds))
-        siege = start(SIEGE, str(port), str(Path(__file__).parents[1] / "tests"), core=1)
-        assert line(siege) == "besieged"
+        attackers = start(SIEGE if siege == "peers" else READERS, str(port), tests, core=1)
+        assert line(attackers) == "besieged"
         besieged.append(percentile_99(device, client, options.seconds))
-        siege.communicate("enough\n", timeout=60)
+        told, _ = attackers.communicate("enough\n", timeout=60)
+        assert attackers.returncode == 0
         assert server.stdin is not None
         server.stdin.write("over\n")
         server.stdin.flush()
         stats = line(server)
-    print(stats)
-    server.communicate(timeout=60)
+    print(siege, stats, told.strip())
+    for process in filter(None, (crowd, server)):
+        process.communicate(timeout=60)
     middle = options.turns // 2
     ratio = sorted(besieged)[middle] / sorted(quiet)[middle]
-    told = {"quiet": [round(us) for us in quiet], "besieged": [round(us) for us in besieged], "ratio": round(ratio, 2)}
-    print(json.dumps(told))
-    return 1 if ratio > 2 else 0
+    figures = {"quiet": [round(us) for us in quiet], "besieged": [round(us) for us in besieged]}
+    print(json.dumps({"siege": siege, **figures, "ratio": round(ratio, 2)}), flush=True)
+    return ratio
+
+
+def main() -> int:
+    """Returns the exit status: 1 if a siege more than doubles the 99th percentile."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each turn, quiet and besieged (%(default)s)")
+    parser.add_argument("--devices", type=int, default=6000, help="beside the readers (%(default)s)")
+    parser.add_argument("--siege", choices=["peers", "readers"], action="append", help="by default both")
+    options = parser.parse_args()
+    pinned(1)
+    ratios = [measured(siege, options) for siege in options.siege or ["peers", "readers"]]
+    return 1 if max(ratios) > 2 else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use cuttlefish_signaling::faults::{Effect, Rule};
-use cuttlefish_signaling::hub::{Client, Device, Hub};
+use cuttlefish_signaling::hub::{Client, Device, Hub, Waiter};
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
@@ -185,12 +185,13 @@ fn device_info_precedes_any_device_msg() {
 fn waiting_client_finds_its_device_or_is_woken() {
     under_all_schedules(|| {
         let (hub, waiter) = (hub(), outbox());
+        let waiting = Waiter { peer: Arc::new(Peer::anonymous(Role::Client)), outbox: Arc::clone(&waiter) };
         let registering = {
             let hub = Arc::clone(&hub);
             thread::spawn(move || register(&hub, &device("x"), None))
         };
         let found = block_on(poll_fn(|cx| {
-            if let Some(device) = hub.device_or_wait(&DeviceId::new("x"), &waiter) {
+            if let Some(device) = hub.device_or_wait(&DeviceId::new("x"), &waiting) {
                 return Poll::Ready(device);
             }
             match waiter.poll_next(cx, true) {
@@ -202,7 +203,7 @@ fn waiting_client_finds_its_device_or_is_woken() {
         assert_eq!(found.id.as_str(), "x");
         assert!(registering.join().unwrap());
         hub.stop_waiting(&found.id, &waiter);
-        assert_eq!(hub.waiting(), 0);
+        assert_eq!(hub.waiting_count(), 0);
     });
 }
 

@@ -115,7 +115,7 @@ fn converse(data: &[u8]) {
     }
     assert!(harness.balance().balances(), "{:?}", harness.balance());
     assert!(harness.hub.devices().is_empty());
-    assert_eq!((harness.hub.connections(), harness.hub.waiting()), (0, 0));
+    assert_eq!((harness.hub.connections(), harness.hub.waiting_count()), (0, 0));
 }
 
 /// Checks that ICE servers from a hook are refused, or make a valid `config` whose `urls` are arrays of strings.

@@ -104,6 +104,23 @@ class Limits:
     max_viewers: int = 32
     """Open dashboard pages at a time. Beyond it requests are answered with 503. Each page is sent the changes four
     times a second."""
+    max_viewers_per_address: int = 16
+    """Open dashboard pages at a time from one address, except loopback; of IPv6, from one subnet of 64 bits. Beyond it
+    requests are answered with 503. One address does not take all of them."""
+    viewer_bytes: int = 1024 * 1024
+    """Bytes of one event for a dashboard page. Rows beyond it are left out. A page that does not read has at most two
+    updates waiting."""
+    request_per_second: int = 1_000
+    """HTTP requests per second of one connection. Beyond it requests are answered with 429. A client that waits for
+    each answer does not come near it."""
+    request_burst: int = 2_000
+    """HTTP requests that one connection may send at once."""
+    address_request_per_second: int = 2_000
+    """HTTP requests per second from one address, except loopback; of IPv6, from one subnet of 64 bits. Upgrades to a
+    WebSocket, `GET /healthz` and `GET /readyz` do not count. Beyond it requests are answered with 429. Room for a lab
+    behind one address, with hundreds of polling clients."""
+    address_request_burst: int = 4_000
+    """HTTP requests that one address may send at once."""
     proxy_timeout: float = 10.0
     """Time for a device's own web server to begin its answer, and between two parts of it."""
     goodbye_timeout: float = 0.25

@@ -14,7 +14,7 @@ use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
-use crate::config::{Config, DevicesFormat, IceSource, Keepalive, Limits};
+use crate::config::{Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 
@@ -173,9 +173,19 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         held_by_faults: from.number("limits.held_by_faults")?,
         polled_timeout: from.seconds("limits.polled_timeout")?,
         max_polled: from.number("limits.max_polled")?,
-        max_viewers: from.number("limits.max_viewers")?,
+        http: http_limits(from)?,
         proxy_timeout: from.seconds("limits.proxy_timeout")?,
         goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
+    })
+}
+
+fn http_limits(from: &Settings<'_, '_>) -> PyResult<HttpLimits> {
+    Ok(HttpLimits {
+        max_viewers: from.number("limits.max_viewers")?,
+        max_viewers_per_address: from.number("limits.max_viewers_per_address")?,
+        viewer_bytes: from.number("limits.viewer_bytes")?,
+        requests: rate(from, "request")?,
+        address_requests: rate(from, "address_request")?,
     })
 }
 

@@ -76,7 +76,9 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("journal_bytes", limits.journal_bytes),
         ("held_by_faults", limits.held_by_faults),
         ("max_polled", limits.max_polled),
-        ("max_viewers", limits.max_viewers),
+        ("max_viewers", limits.http.max_viewers),
+        ("max_viewers_per_address", limits.http.max_viewers_per_address),
+        ("viewer_bytes", limits.http.viewer_bytes),
     ];
     for (name, number) in numbers {
         settings.set_item(format!("limits.{name}"), number)?;
@@ -106,8 +108,14 @@ fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
 
 fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     settings.set_item("limits.new_per_second", limits.new_per_second)?;
-    let rates =
-        [("message", limits.messages), ("byte", limits.bytes), ("error", limits.errors), ("ping", limits.pings)];
+    let rates = [
+        ("message", limits.messages),
+        ("byte", limits.bytes),
+        ("error", limits.errors),
+        ("ping", limits.pings),
+        ("request", limits.http.requests),
+        ("address_request", limits.http.address_requests),
+    ];
     for (name, Rate { per_second, burst }) in rates {
         settings.set_item(format!("limits.{name}_per_second"), per_second)?;
         settings.set_item(format!("limits.{name}_burst"), burst)?;

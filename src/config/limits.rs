@@ -91,12 +91,43 @@ pub struct Limits {
     pub polled_timeout: Duration,
     /// Concurrent polled clients. Default 1,024: each may hold twice the bytes of an outbox.
     pub max_polled: usize,
-    /// Dashboards that receive live events. Default 32: each gets the changes four times a second.
-    pub max_viewers: usize,
+    /// Bounds on the use of HTTP.
+    pub http: HttpLimits,
     /// How long a device's own web server may take to answer, and to send each part of its answer. Default 10 s.
     pub proxy_timeout: Duration,
     /// How long a peer may take to answer the close frame of a server that stops. Default 250 ms: `stop()` waits for it.
     pub goodbye_timeout: Duration,
+}
+
+/// Bounds on HTTP requests and dashboards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Dashboards that receive live events. Default 32: each gets the changes four times a second.
+    pub max_viewers: usize,
+    /// Dashboards of one address that receive live events. Loopback is exempt. Default 16: one address does not take
+    /// all of them.
+    pub max_viewers_per_address: usize,
+    /// Bytes of one event for a dashboard, at least 64 KiB; rows beyond it are left out. Default 1 MiB. A page that does
+    /// not read has at most two updates waiting.
+    pub viewer_bytes: usize,
+    /// HTTP requests of one connection. Default 1,000 per second, a burst of 2,000: a client that waits for each answer
+    /// does not come near it.
+    pub requests: Rate,
+    /// HTTP requests of one address. Loopback is exempt, and so are upgrades and health checks. Default 2,000 per
+    /// second, a burst of 4,000: a lab behind one address, with hundreds of polling clients.
+    pub address_requests: Rate,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            max_viewers: 32,
+            max_viewers_per_address: 16,
+            viewer_bytes: 1024 * 1024,
+            requests: Rate { per_second: 1_000, burst: 2_000 },
+            address_requests: Rate { per_second: 2_000, burst: 4_000 },
+        }
+    }
 }
 
 impl Default for Limits {
@@ -135,7 +166,7 @@ impl Default for Limits {
             held_by_faults: 10_000,
             polled_timeout: Duration::from_secs(30),
             max_polled: 1_024,
-            max_viewers: 32,
+            http: HttpLimits::default(),
             proxy_timeout: Duration::from_secs(10),
             goodbye_timeout: Duration::from_millis(250),
         }
@@ -161,7 +192,9 @@ impl Limits {
             ("limits.max_device_id", self.max_device_id, 1, MAX_DEVICE_MESSAGE),
             ("limits.max_clients_per_device", self.max_clients_per_device, 1, MAX_COUNT),
             ("limits.max_polled", self.max_polled, 1, MAX_COUNT),
-            ("limits.max_viewers", self.max_viewers, 1, MAX_COUNT),
+            ("limits.max_viewers", self.http.max_viewers, 1, MAX_COUNT),
+            ("limits.max_viewers_per_address", self.http.max_viewers_per_address, 1, MAX_COUNT),
+            ("limits.viewer_bytes", self.http.viewer_bytes, MAX_DEVICE_MESSAGE, MAX_KEPT),
             ("limits.journal_entries", self.journal_entries, 1, 1 << 24),
             ("limits.journal_bytes", self.journal_bytes, 1, MAX_KEPT),
             ("limits.held_by_faults", self.held_by_faults, 1, MAX_COUNT),

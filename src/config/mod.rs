@@ -15,7 +15,7 @@ pub mod tls;
 pub mod turn;
 
 pub use self::keepalive::Keepalive;
-pub use self::limits::Limits;
+pub use self::limits::{HttpLimits, Limits};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -24,6 +24,11 @@ impl Bucket {
         Self { left: f64::from(rate.burst), at: now }
     }
 
+    /// Whether nothing of it is used at this time.
+    pub fn is_full(&self, rate: Rate, now: Instant) -> bool {
+        self.clone().take(f64::from(rate.burst), rate, now)
+    }
+
     /// Takes `amount` tokens. Returns false, and takes none, if the bucket has fewer.
     pub fn take(&mut self, amount: f64, rate: Rate, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.at).as_secs_f64();

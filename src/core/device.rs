@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64 as Counter, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64 as Counter, AtomicUsize, Ordering::Relaxed};
 
 use super::client_ids::GivenIds;
 use super::outbox::Outbox;
@@ -10,7 +10,7 @@ use super::party;
 use super::peer::Peer;
 use super::preregistration::{DeviceMetadata, NO_METADATA};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientId, DeviceId, Text, outbound};
+use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// One registration of a device. It ends with its connection; a device that registers again gets a new one.
@@ -30,12 +30,16 @@ pub struct Device {
     pub port: Option<u16>,
     /// Forwards between it and its clients.
     pub traffic: Traffic,
+    /// Group in its device info, if there is one.
+    own_group: Option<Arc<str>>,
     clients: Mutex<Clients>,
 }
 
 #[derive(Debug, Default)]
 struct Clients {
     present: HashMap<ClientId, Arc<Client>>,
+    /// Number of clients of all devices of the hub. It changes with `present`, under the same lock.
+    total: Arc<AtomicUsize>,
     ids: GivenIds,
     gone: bool,
 }
@@ -95,7 +99,21 @@ impl Device {
     /// Creates a device that is not registered yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
         let (metadata, port, traffic) = (None, None, Traffic::default());
-        Self { id, peer, outbox, info, metadata, port, traffic, clients: Mutex::default() }
+        let own_group = payload::group_id_of(outbound::info_of(&info)).filter(|group| !group.is_empty()).map(Arc::from);
+        Self { id, peer, outbox, info, metadata, port, traffic, own_group, clients: Mutex::default() }
+    }
+
+    /// Returns the group in its device info, read once; `None` if there is none.
+    pub fn own_group(&self) -> Option<&Arc<str>> {
+        self.own_group.as_ref()
+    }
+
+    /// Returns its group, of the pre-registration or of the device info; empty without one (docs/protocol.md 5.3.4).
+    pub fn group(&self) -> &str {
+        match &*self.metadata().group_name {
+            "" => self.own_group.as_deref().unwrap_or_default(),
+            announced => announced,
+        }
     }
 
     /// Returns its metadata; empty metadata if it was not pre-registered.
@@ -145,6 +163,7 @@ impl Device {
         // If the outbox is closed, the client's session ends and detaches the client.
         outbox.push(info);
         clients.present.insert(id, Arc::clone(&client));
+        clients.total.fetch_add(1, Relaxed);
         Ok(Some(client))
     }
 
@@ -195,6 +214,7 @@ impl Device {
             if clients.present.remove(&client.id).is_none() {
                 return false;
             }
+            clients.total.fetch_sub(1, Relaxed);
             // Under the lock: as soon as it is released, a forward of the device may be answered with
             // `client_disconnected`.
             client.attached.store(false, Ordering::Release);
@@ -203,9 +223,12 @@ impl Device {
         true
     }
 
-    /// Starts the client ids of this registration at `first`, or after `before`, whichever is larger.
-    pub(super) fn begin_ids(&self, before: u32, first: u32) {
-        self.clients.lock().ids = GivenIds::begin(before, first);
+    /// Starts the client ids of this registration at `first`, or after `before`, whichever is larger. `total` counts its
+    /// clients from now on.
+    pub(super) fn begin(&self, before: u32, first: u32, total: &Arc<AtomicUsize>) {
+        let mut clients = self.clients.lock();
+        clients.ids = GivenIds::begin(before, first);
+        clients.total = Arc::clone(total);
     }
 
     /// Returns the number of its clients.
@@ -231,6 +254,7 @@ impl Device {
         let mut clients = self.clients.lock();
         clients.gone = true;
         let left: Vec<_> = std::mem::take(&mut clients.present).into_values().collect();
+        clients.total.fetch_sub(left.len(), Relaxed);
         for client in &left {
             client.attached.store(false, Ordering::Release);
         }

@@ -10,10 +10,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
 use super::client_ids::LastIds;
 pub use super::device::{Client, Device, Forwarded, Found, Traffic};
+pub use super::device_list::{Chunk, DeviceList};
+pub use super::waiting::Waiter;
+use super::waiting::Waiting;
 use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
 use crate::protocol::refusal::Refusal;
@@ -44,6 +48,10 @@ pub struct Hub {
     state: Mutex<State>,
     /// Incremented when the ICE servers change, so that a session can tell whether its own are the latest.
     ice_generation: AtomicU64,
+    /// Incremented when a device registers or leaves.
+    list_revision: AtomicU64,
+    /// Number of clients of all devices. The devices count.
+    client_count: Arc<AtomicUsize>,
     /// Returns the first client id of a registration, if the device had no larger one before.
     first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
     observer: Arc<dyn Observer>,
@@ -51,8 +59,10 @@ pub struct Hub {
 
 struct State {
     devices: HashMap<DeviceId, Arc<Device>>,
+    /// The same devices, sorted by id.
+    list: DeviceList,
     /// Clients that wait for a device to register.
-    waiting: HashMap<DeviceId, Vec<Arc<Outbox>>>,
+    waiting: Waiting,
     /// All connections, registered or not.
     peers: HashMap<u64, Arc<Outbox>>,
     last_peer: u64,
@@ -89,7 +99,8 @@ impl Hub {
     ) -> Self {
         let state = State {
             devices: HashMap::new(),
-            waiting: HashMap::new(),
+            list: DeviceList::default(),
+            waiting: Waiting::default(),
             peers: HashMap::new(),
             last_peer: 0,
             closing: None,
@@ -98,6 +109,8 @@ impl Hub {
         Self {
             state: Mutex::new(state),
             ice_generation: AtomicU64::new(0),
+            list_revision: AtomicU64::new(0),
+            client_count: Arc::default(),
             first_client_id: Box::new(first_client_id),
             observer,
         }
@@ -175,10 +188,12 @@ impl Hub {
                 let clients = state.leave(&holder);
                 (holder, clients)
             });
-            device.begin_ids(state.last_ids.of(&device.id), (self.first_client_id)());
+            device.begin(state.last_ids.of(&device.id), (self.first_client_id)(), &self.client_count);
             device.outbox.push(config.clone());
             state.devices.insert(device.id.clone(), Arc::clone(device));
-            (replaced, state.waiting.remove(&device.id).unwrap_or_default())
+            state.list.insert(Arc::clone(device));
+            self.list_revision.fetch_add(1, Ordering::AcqRel);
+            (replaced, state.waiting.take(&device.id))
         };
         if let Some((holder, clients)) = replaced {
             holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
@@ -186,7 +201,7 @@ impl Hub {
         }
         self.observer.device_registered(device);
         for client in waiting {
-            client.wake_session();
+            client.outbox.wake_session();
         }
         Ok(())
     }
@@ -200,6 +215,8 @@ impl Hub {
                 // Replaced: the session that replaced it has disconnected its clients.
                 _ => return,
             };
+            state.list.remove(&device.id);
+            self.list_revision.fetch_add(1, Ordering::AcqRel);
             state.leave(device)
         };
         self.disconnect_clients(device, clients);
@@ -219,33 +236,33 @@ impl Hub {
         self.state.lock().devices.get(id).cloned()
     }
 
-    /// Finds a device by its id. If there is none, the session of `waiter` is woken when one registers.
-    pub fn device_or_wait(&self, id: &DeviceId, waiter: &Arc<Outbox>) -> Option<Arc<Device>> {
+    /// Finds a device by its id. If there is none that `waiter` may use, its session is woken when one registers.
+    pub fn device_or_wait(&self, id: &DeviceId, waiter: &Waiter) -> Option<Arc<Device>> {
+        let granted = waiter.peer.grant.covers(id);
         let mut state = self.state.lock();
-        let device = state.devices.get(id).cloned();
+        let device = state.devices.get(id).filter(|_| granted).cloned();
         if device.is_none() {
-            let waiting = state.waiting.entry(id.clone()).or_default();
-            if !waiting.iter().any(|other| Arc::ptr_eq(other, waiter)) {
-                waiting.push(Arc::clone(waiter));
-            }
+            state.waiting.add(id, waiter);
         }
         device
     }
 
-    /// Ends the wait of `waiter` for this device.
+    /// Ends the wait of a client for this device.
     pub fn stop_waiting(&self, id: &DeviceId, waiter: &Arc<Outbox>) {
-        let mut state = self.state.lock();
-        if let Some(waiting) = state.waiting.get_mut(id) {
-            waiting.retain(|other| !Arc::ptr_eq(other, waiter));
-            if waiting.is_empty() {
-                state.waiting.remove(id);
-            }
-        }
+        self.state.lock().waiting.remove(id, waiter);
     }
 
     /// Returns the number of clients that wait for a device.
-    pub fn waiting(&self) -> usize {
-        self.state.lock().waiting.values().map(Vec::len).sum()
+    pub fn waiting_count(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
+    /// Returns the clients that wait, each with the device id, sorted by device id and by the time at which they
+    /// connected.
+    pub fn waiting(&self) -> Vec<(DeviceId, Waiter)> {
+        let mut waiting = self.state.lock().waiting.all();
+        waiting.sort_by(|(a, one), (b, other)| a.cmp(b).then(one.peer.since.cmp(&other.peer.since)));
+        waiting
     }
 
     /// Connects a client to a device; `None` if the device has left.
@@ -286,11 +303,25 @@ impl Hub {
         self.state.lock().devices.len()
     }
 
+    /// Returns the number of clients of all devices, from a counter.
+    pub fn client_count(&self) -> usize {
+        self.client_count.load(Relaxed)
+    }
+
     /// Returns all devices, sorted by id.
     pub fn devices(&self) -> Vec<Arc<Device>> {
-        let mut devices: Vec<_> = self.state.lock().devices.values().cloned().collect();
-        devices.sort_by(|a, b| a.id.cmp(&b.id));
-        devices
+        self.device_list().1.iter().cloned().collect()
+    }
+
+    /// Returns all devices, sorted by id, and the revision of this list.
+    pub fn device_list(&self) -> (u64, DeviceList) {
+        let state = self.state.lock();
+        (self.list_revision(), state.list.clone())
+    }
+
+    /// Returns the revision of the list of devices. It is incremented when a device registers or leaves.
+    pub fn list_revision(&self) -> u64 {
+        self.list_revision.load(Ordering::Acquire)
     }
 
     /// Returns the number of connections, registered or not.

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod client_ids;
 pub mod device;
+pub mod device_list;
 pub mod driver;
 pub mod hub;
 pub mod outbox;
@@ -11,3 +12,4 @@ pub mod peer;
 pub mod preregistration;
 pub mod relay;
 pub mod session;
+pub mod waiting;

@@ -237,6 +237,18 @@ impl Journal {
         entries.into_iter().filter(|entry| filter.matches(entry)).take(limit).collect()
     }
 
+    /// Returns the latest entries of a device after number `after`, oldest first, at most `limit`, and the number of
+    /// earlier ones that were left out.
+    pub fn latest(&self, device: &DeviceId, after: u64, limit: usize) -> (Vec<Entry>, usize) {
+        let ring = self.state.lock();
+        let first = ring.entries.partition_point(|entry| entry.number <= after);
+        let mut found = ring.entries.range(first..).rev().filter(|entry| entry.device.as_ref() == Some(device));
+        let mut latest: Vec<_> = found.by_ref().take(limit).cloned().collect();
+        let skipped = found.count();
+        latest.reverse();
+        (latest, skipped)
+    }
+
     /// Returns the number of the last entry, which is the count of all entries, removed ones included.
     pub fn count(&self) -> u64 {
         self.state.lock().last_number

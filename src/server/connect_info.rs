@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
+use crate::access::request_rates::ConnectionRequests;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
 
@@ -37,6 +38,8 @@ pub(super) struct ConnectInfo {
     pub(super) certificate: Option<Arc<str>>,
     /// The slot in which an endpoint stores an accepted upgrade.
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,
+    /// The rate of the requests of this connection.
+    pub(super) requests: Arc<ConnectionRequests>,
     /// The connection's permit.
     pub(super) permit: Arc<Permit>,
 }

@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
+use crate::access::request_rates::ConnectionRequests;
 use crate::config::tls::subject_of;
 use crate::observe::request_counts::RequestCounts;
 use crate::server::catch_panic::peer_name;
@@ -121,7 +122,9 @@ impl Connection {
     {
         let Self { shared, service, address, permit } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let connect_info = ConnectInfo { address, scheme, certificate, upgrade: Arc::clone(&upgrade), permit };
+        let requests = Arc::new(ConnectionRequests::new(&shared.config.limits.http, Instant::now()));
+        let upgrade_slot = Arc::clone(&upgrade);
+        let connect_info = ConnectInfo { address, scheme, certificate, upgrade: upgrade_slot, requests, permit };
         answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, device, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {

@@ -45,6 +45,7 @@ use self::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
+use crate::access::request_rates::RequestRates;
 use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
@@ -172,8 +173,15 @@ impl Running {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn serve_in_memory(&self, stream: DuplexStream) -> JoinHandle<()> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let permit = self.shared.limiter.acquire(address.ip(), Instant::now());
+        self.serve_in_memory_from(stream, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Serves one more connection, in memory, as if it came from this address.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn serve_in_memory_from(&self, stream: DuplexStream, address: SocketAddr) -> JoinHandle<()> {
+        let permit = self.shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
         let service = self.routes.service(permit.turned_away);
         let connection = connection::Connection::new(Arc::clone(&self.shared), service, Some(address), permit);
         self.shared.spawn(connection.run_plain(stream), Some(address))
@@ -290,6 +298,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+        request_rates: RequestRates::default(),
         policy: Policy::new(&config)?,
         preregistrations: Arc::default(),
         own_ports: Vec::new(),

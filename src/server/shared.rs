@@ -18,6 +18,7 @@ use super::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
+use crate::access::request_rates::RequestRates;
 use crate::config::{Config, IceSource};
 use crate::core::hub::Hub;
 use crate::core::outbox::Outbox;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(super) unix_limiter: Arc<ConnectionLimiter>,
     /// The turns of TLS handshakes, given in the order of arrival.
     pub(super) handshakes: Semaphore,
+    /// The rates of requests, by address.
+    pub(super) request_rates: RequestRates,
     /// Decides which `Host` and `Origin` headers are allowed.
     pub(super) policy: Policy,
     /// The source of ICE servers, which can be replaced while the server runs.

@@ -57,7 +57,7 @@ fn seen_from_outside(there: bool, wait: Duration) -> (Vec<(u64, String)>, Option
         assert_eq!(harness.all_heard("d"), [crate::actors::config()], "the device hears nothing of it");
     }
     let ended = harness.peer("c").ended.clone();
-    (heard, ended, harness.hub.waiting())
+    (heard, ended, harness.hub.waiting_count())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::TryRecvError;
 use std::task::{Context, Poll, Waker};
 
-use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer};
+use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer, Waiter};
 use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
@@ -153,9 +153,12 @@ fn each_arrival_and_departure_is_observed_once() {
     let clients: Vec<_> =
         (0..3).map(|_| hub.attach(&device, device.info.clone(), &peer, &outbox(), 10_000).unwrap().unwrap()).collect();
     assert_eq!(clients.iter().map(|client| client.id.get()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(hub.client_count(), 3);
     hub.detach(&device, &clients[0]);
     hub.detach(&device, &clients[0]);
+    assert_eq!(hub.client_count(), 2);
     hub.unregister(&device);
+    assert_eq!(hub.client_count(), 0);
     hub.detach(&device, &clients[1]);
     hub.unregister(&device);
     let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
@@ -186,12 +189,16 @@ fn waiting_client_is_woken_once_and_can_stop_waiting() {
     let cx = Context::from_waker(Waker::noop());
     let (waiter, leaver) = (outbox(), outbox());
     let id = DeviceId::new("late");
-    assert!(hub.device_or_wait(&id, &waiter).is_none());
-    assert!(hub.device_or_wait(&id, &waiter).is_none());
-    assert!(hub.device_or_wait(&id, &leaver).is_none());
-    assert_eq!(hub.waiting(), 2);
+    let wait = |outbox: &Arc<Outbox>| {
+        let peer = Arc::new(Peer::anonymous(Role::Client));
+        hub.device_or_wait(&id, &Waiter { peer, outbox: Arc::clone(outbox) })
+    };
+    assert!(wait(&waiter).is_none());
+    assert!(wait(&waiter).is_none());
+    assert!(wait(&leaver).is_none());
+    assert_eq!(hub.waiting_count(), 2);
     hub.stop_waiting(&id, &leaver);
-    assert_eq!(hub.waiting(), 1);
+    assert_eq!(hub.waiting_count(), 1);
     hub.register(&device("late"), &outbound::config("[]"), None).unwrap();
     assert_eq!(waiter.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
     assert_eq!(waiter.poll_next(&cx, true), Poll::Pending);
@@ -235,6 +242,7 @@ fn forwards_keep_their_order_across_threads() {
             }
         });
     });
+    assert_eq!(hub.client_count(), 0);
     let heard = drain(&device.outbox);
     assert!(!heard.iter().any(|text| text.contains("late")));
     for id in 1..=800 {

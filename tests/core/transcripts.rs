@@ -72,5 +72,5 @@ fn run(case: Case) {
     assert!(harness.balance().balances(), "{:?}", harness.balance());
     assert_eq!(harness.hub.connections(), 0);
     assert!(harness.hub.devices().is_empty());
-    assert_eq!(harness.hub.waiting(), 0);
+    assert_eq!(harness.hub.waiting_count(), 0);
 }

@@ -47,6 +47,31 @@ def test_grant_hides_other_devices(way: Any) -> None:
         assert device.receive() == {"error": "Not authorized"}
 
 
+def test_shared_list_shows_each_caller_its_devices() -> None:
+    """The list is rendered once for all callers, and each gets the part of its grant, before and after a change."""
+
+    def by_team(ctx: AuthorizeContext) -> Grant | str:
+        team = ctx.query.get("team")
+        return Grant({"team": team}, devices=[f"*-{team}"]) if team else "operator"
+
+    with SignalingServer(authorize=by_team) as server, peers_of(server) as peers:
+        names = [f"{number:03}-{team}" for number in range(20) for team in ("red", "blue")]
+        for count, name in enumerate(names, 1):
+            peers.device(name, {"group_id": name})
+            if count % 10:
+                continue
+            for _ in range(2):
+                for team in ("", "red", "blue", "green", "red"):
+                    mine = sorted(name for name in names[:count] if name.endswith(team))
+                    listing = f"{server.url}/devices?team={team}"
+                    assert json.load(urllib.request.urlopen(f"{listing}&format=ids")) == mine
+                    full = [{"device_id": name, "group_name": name, "adb_port": 0} for name in mine]
+                    assert json.load(urllib.request.urlopen(listing)) == full
+                    one = names[0] if names[0] in mine else None
+                    of_group = json.load(urllib.request.urlopen(f"{listing}&format=ids&groupId={names[0]}"))
+                    assert of_group == [one] * (one is not None)
+
+
 def test_token_may_map_to_grant() -> None:
     tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"])}, roles=["http"])
     with SignalingServer(authorize=tokens) as server, peers_of(server) as peers:

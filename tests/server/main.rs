@@ -17,6 +17,7 @@ mod handshake;
 mod hostile;
 mod keepalive;
 mod listeners;
+mod lists;
 mod packets;
 mod polled;
 mod pressure;

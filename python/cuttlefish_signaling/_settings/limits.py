@@ -238,6 +238,38 @@ LIMITS = (
         "Each page is sent the changes four times a second.",
     ),
     _limit(
+        "max_viewers_per_address",
+        _count(),
+        16,
+        "Open dashboard pages at a time from one address, except loopback; of IPv6, from one subnet of 64 bits. Beyond "
+        "it requests are answered with 503.",
+        "One address does not take all of them.",
+    ),
+    _limit(
+        "viewer_bytes",
+        _bytes(64 * KIB, MOST_KEPT),
+        1 * MIB,
+        "Bytes of one event for a dashboard page. Rows beyond it are left out.",
+        "A page that does not read has at most two updates waiting.",
+    ),
+    _limit(
+        "request_per_second",
+        _RATE,
+        1_000,
+        "HTTP requests per second of one connection. Beyond it requests are answered with 429.",
+        "A client that waits for each answer does not come near it.",
+    ),
+    _limit("request_burst", _BURST, 2_000, "HTTP requests that one connection may send at once."),
+    _limit(
+        "address_request_per_second",
+        _RATE,
+        2_000,
+        "HTTP requests per second from one address, except loopback; of IPv6, from one subnet of 64 bits. Upgrades to "
+        "a WebSocket, `GET /healthz` and `GET /readyz` do not count. Beyond it requests are answered with 429.",
+        "Room for a lab behind one address, with hundreds of polling clients.",
+    ),
+    _limit("address_request_burst", _BURST, 4_000, "HTTP requests that one address may send at once."),
+    _limit(
         "proxy_timeout",
         Seconds(),
         10.0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
-use crate::core::hub::{Client, Device};
+use crate::core::hub::{Client, Device, Waiter};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
 
@@ -94,9 +94,8 @@ impl ClientSession {
     /// from one that does not exist.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
         let Context { hub, peer, outbox, .. } = &self.context;
-        let granted = peer.grant.covers(&id);
-        let device = hub.device_or_wait(&id, outbox).filter(|_| granted);
-        if let Some(device) = device {
+        let waiter = Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) };
+        if let Some(device) = hub.device_or_wait(&id, &waiter) {
             self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
             return Step::Ask(Question::DeviceInfo(device));
         }

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hyper::StatusCode;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::auth::{Caller, denied};
 use super::extract::PathId;
+use super::listing::{DeviceEntry, Listings, RenderedEntry};
 use super::respond::{error, json, status_of};
 use crate::access::hooks::HookError;
 use crate::config::DevicesFormat;
@@ -20,41 +21,6 @@ use crate::core::session::Answer;
 use crate::protocol::{DeviceId, outbound};
 use crate::server::resolver::{Resolved, ResolvedIce};
 use crate::server::shared::Shared;
-
-/// One entry of `GET /devices`.
-#[derive(Serialize)]
-struct DeviceEntry<'a> {
-    /// The device id.
-    device_id: &'a str,
-    /// The group, of the pre-registration or of the device info (docs/protocol.md 5.3.4).
-    group_name: Cow<'a, str>,
-    /// The owner, if the device was pre-registered with one.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    owner: &'a str,
-    /// The name, if the device was pre-registered with one.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    /// The adb port; 0 if it is not known.
-    adb_port: u16,
-    /// The device info; only in `GET /devices/{id}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registration_info: Option<&'a RawValue>,
-}
-
-impl<'a> DeviceEntry<'a> {
-    /// Makes the entry of a device.
-    fn of(device: &'a Device, group_name: Cow<'a, str>, registration_info: Option<&'a RawValue>) -> Self {
-        let metadata = device.metadata();
-        Self {
-            device_id: device.id.as_str(),
-            group_name,
-            owner: &metadata.owner,
-            name: &metadata.name,
-            adb_port: metadata.adb_port,
-            registration_info,
-        }
-    }
-}
 
 /// The query of `GET /devices`.
 struct ListQuery<'a> {
@@ -83,10 +49,14 @@ impl<'a> ListQuery<'a> {
         query
     }
 
+    /// Whether the filters select all devices.
+    fn is_all(&self) -> bool {
+        self.owner.is_empty() && self.group.is_empty()
+    }
+
     /// Whether the filters select a device.
-    fn matches(&self, shared: &Shared, device: &Device) -> bool {
-        (self.owner.is_empty() || self.owner == device.metadata().owner)
-            && (self.group.is_empty() || self.group == shared.group_of(device))
+    fn matches(&self, entry: &RenderedEntry) -> bool {
+        (self.owner.is_empty() || self.owner == entry.owner()) && (self.group.is_empty() || self.group == entry.group())
     }
 }
 
@@ -94,14 +64,17 @@ impl Shared {
     /// The group of a device, for a viewer that may see only a part of its device info.
     ///
     /// Where a hook filters device info, lists use the group of the pre-registration only.
-    pub(in crate::server) fn group_of<'a>(&self, device: &'a Device) -> Cow<'a, str> {
-        let is_hidden = self.hooks.filters_device_info();
-        device.metadata().group_of(if is_hidden { "" } else { outbound::info_of(&device.info) })
+    pub(in crate::server) fn group_of<'a>(&self, device: &'a Device) -> &'a str {
+        if self.hooks.filters_device_info() { &device.metadata().group_name } else { device.group() }
     }
 }
 
 /// `GET /devices`: the devices that the caller may see, sorted by id (docs/protocol.md 5.3.2).
-pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+pub(in crate::server) async fn devices(
+    State(shared): State<Arc<Shared>>,
+    State(listings): State<Arc<Listings>>,
+    request: Request,
+) -> Response {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
@@ -110,17 +83,13 @@ pub(in crate::server) async fn devices(State(shared): State<Arc<Shared>>, reques
         Err(refused) => return refused,
     };
     let query = ListQuery::parse(&query, shared.config.devices_format);
-    let devices = shared.hub.devices();
-    let visible = |device: &&Arc<Device>| peer.grant.covers(&device.id) && query.matches(&shared, device);
-    let listed = devices.iter().filter(visible);
-    let body = match query.format {
-        DevicesFormat::Ids => serde_json::to_string(&listed.map(|device| device.id.as_str()).collect::<Vec<_>>()),
-        DevicesFormat::Full => {
-            let entry = |device| DeviceEntry::of(device, shared.group_of(device), None);
-            serde_json::to_string(&listed.map(|device| entry(device)).collect::<Vec<_>>())
-        }
+    let listing = listings.current(&shared).await;
+    let pieces = if peer.grant.devices.is_none() && query.is_all() {
+        listing.all(query.format)
+    } else {
+        listing.only(query.format, |entry| peer.grant.covers(&entry.id) && query.matches(entry)).await
     };
-    json(StatusCode::OK, body.unwrap_or_else(|_| "[]".into()))
+    json(StatusCode::OK, Body::new(pieces))
 }
 
 /// `GET /devices/{id}`: one device, with its device info as the caller may see it (docs/protocol.md 5.3.6).
@@ -151,7 +120,7 @@ pub(in crate::server) async fn device(
     // The group comes from the device info that this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    match serde_json::to_string(&DeviceEntry::of(&device, group, info)) {
+    match serde_json::to_string(&DeviceEntry::of(&device, &group, info)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
@@ -171,7 +140,7 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
         ResolvedIce::Pending(call) => shared.wait_for_hook(call, &peer.to_string()).await,
     };
     match servers {
-        Ok(servers) => json(StatusCode::OK, servers.config().as_str().into()),
+        Ok(servers) => json(StatusCode::OK, servers.config().into_bytes()),
         Err(hook_error) => denied(hook_error, &peer),
     }
 }

@@ -10,6 +10,8 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 
 use super::auth::Caller;
+use super::dashboard::overview::Overviews;
+use super::listing::Listings;
 use super::respond::{LengthChanges, error};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
@@ -19,7 +21,12 @@ use crate::server::shared::Shared;
 const LIMITED: &str = "Not authorized: the metrics are of all devices";
 
 /// `GET /metrics`.
-pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+pub(in crate::server) async fn metrics(
+    State(shared): State<Arc<Shared>>,
+    State(listings): State<Arc<Listings>>,
+    State(overviews): State<Arc<Overviews>>,
+    request: Request,
+) -> Response {
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
     match caller.authorize(&shared).await {
@@ -31,7 +38,7 @@ pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, reques
         Ok(_) => {}
         Err(refused) => return refused,
     }
-    let mut response = Response::new(Body::from(render(&shared)));
+    let mut response = Response::new(Body::from(render(&shared, &listings, &overviews)));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     // The next answer counts this one.
@@ -39,19 +46,22 @@ pub(in crate::server) async fn metrics(State(shared): State<Arc<Shared>>, reques
     response
 }
 
-/// Writes all metrics.
-fn render(shared: &Shared) -> String {
-    let mut page = Page::default();
-    let devices = shared.hub.devices();
-    let clients: usize = devices.iter().map(|device| device.client_count()).sum();
+/// Writes the numbers of peers. They are counters: no list of the hub is walked.
+fn peers(page: &mut Page, shared: &Shared) {
     page.family("connections", "gauge", "Connected peers, registered or not.");
     page.sample("", shared.hub.connections());
     page.family("devices", "gauge", "Registered devices.");
-    page.sample("", devices.len());
+    page.sample("", shared.hub.device_count());
     page.family("clients", "gauge", "Clients connected to a device.");
-    page.sample("", clients);
+    page.sample("", shared.hub.client_count());
     page.family("waiting_clients", "gauge", "Clients that wait for a device to register.");
-    page.sample("", shared.hub.waiting());
+    page.sample("", shared.hub.waiting_count());
+}
+
+/// Writes all metrics.
+fn render(shared: &Shared, listings: &Listings, overviews: &Overviews) -> String {
+    let mut page = Page::default();
+    peers(&mut page, shared);
     let ledger = shared.relay.ledger().read();
     page.family("forwards_accepted_total", "counter", "Forwards accepted from peers.");
     page.sample("", ledger.accepted);
@@ -76,6 +86,13 @@ fn render(shared: &Shared) -> String {
     for (endpoint, class, count) in shared.requests.read() {
         page.sample(&format!(r#"{{endpoint="{endpoint}",status="{class}xx"}}"#), count);
     }
+    page.family(
+        "renderings_total",
+        "counter",
+        "Renderings: of entries of GET /devices, and of overviews of dashboards.",
+    );
+    page.sample(r#"{of="device_entry"}"#, listings.rendered());
+    page.sample(r#"{of="overview"}"#, overviews.rendered());
     page.family("start_time_seconds", "gauge", "Start time of the server, in seconds since 1970.");
     page.sample("", format!("{:.3}", shared.started));
     page.0

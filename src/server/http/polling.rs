@@ -136,7 +136,7 @@ async fn forward_current(
     request: Request,
 ) -> Response {
     match forward(&shared, &polled, Dialect::Current, Some(id), request).await {
-        Ok(_) => json(StatusCode::OK, r#""ok""#.into()),
+        Ok(_) => json(StatusCode::OK, r#""ok""#),
         Err(refused) => refused,
     }
 }

@@ -64,6 +64,13 @@ pub(in crate::server) fn finish(method: &Method, response: &mut Response) {
     }
 }
 
+/// 429 with `Retry-After`.
+pub(in crate::server) fn too_fast(why: &str) -> Response {
+    let mut response = error(StatusCode::TOO_MANY_REQUESTS, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+    response
+}
+
 /// The body of an error, in the extensions of its response. [`reference`](super::reference) adds a field to it.
 #[derive(Clone)]
 pub(in crate::server) struct ErrorBody(pub(in crate::server) Text);
@@ -77,8 +84,8 @@ pub(in crate::server) fn error(status: StatusCode, reason: &str) -> Response {
 }
 
 /// A response with a JSON body.
-pub(in crate::server) fn json(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub(in crate::server) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -56,10 +56,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if let Some(reason) = shared.hooks.blocked() {
         return error(StatusCode::SERVICE_UNAVAILABLE, &reason);
     }
-    json(StatusCode::OK, r#"{"status":"ready"}"#.into())
+    json(StatusCode::OK, r#"{"status":"ready"}"#)
 }
 
 /// Whether the server runs.
 async fn healthz() -> Response {
-    json(StatusCode::OK, r#"{"status":"ok"}"#.into())
+    json(StatusCode::OK, r#"{"status":"ok"}"#)
 }

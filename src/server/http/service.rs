@@ -11,7 +11,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
-use super::{origin, path, reference, respond, router, upgrade};
+use super::{origin, path, rate, reference, respond, router, upgrade};
 use crate::core::peer::Role;
 use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
@@ -71,7 +71,11 @@ impl Service {
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
         let is_reference = reference::is_path(request.uri().path());
-        let mut response = match origin::refusal(shared, &request, &connect_info) {
+        let refused = match rate::refusal(shared, &connect_info, request.uri().path()).await {
+            None => origin::refusal(shared, &request, &connect_info),
+            refused => refused,
+        };
+        let mut response = match refused {
             Some(refused) => refused,
             None => self.answer_admitted(shared, connect_info, request).await,
         };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 
 use super::dashboard::events::ViewerSlots;
+use super::dashboard::overview::Overviews;
+use super::listing::Listings;
 use super::polled::Polled;
 use crate::server::shared::Shared;
 
@@ -17,12 +19,22 @@ pub(in crate::server::http) struct HttpState {
     polled: Arc<Polled>,
     /// The dashboard's open event streams.
     viewers: Arc<ViewerSlots>,
+    /// The rendered list of devices.
+    listings: Arc<Listings>,
+    /// The overviews that pages of the dashboard share.
+    overviews: Arc<Overviews>,
 }
 
 impl HttpState {
     /// Creates the state of a server without polled connections and viewers.
     pub(in crate::server::http) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), polled: Arc::default(), viewers: Arc::default() }
+        Self {
+            shared: Arc::clone(shared),
+            polled: Arc::default(),
+            viewers: Arc::default(),
+            listings: Arc::default(),
+            overviews: Arc::default(),
+        }
     }
 }
 
@@ -41,5 +53,17 @@ impl FromRef<HttpState> for Arc<Polled> {
 impl FromRef<HttpState> for Arc<ViewerSlots> {
     fn from_ref(state: &HttpState) -> Self {
         Arc::clone(&state.viewers)
+    }
+}
+
+impl FromRef<HttpState> for Arc<Listings> {
+    fn from_ref(state: &HttpState) -> Self {
+        Arc::clone(&state.listings)
+    }
+}
+
+impl FromRef<HttpState> for Arc<Overviews> {
+    fn from_ref(state: &HttpState) -> Self {
+        Arc::clone(&state.overviews)
     }
 }

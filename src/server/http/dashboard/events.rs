@@ -4,9 +4,12 @@
 //! `search`. `device` has the device that the query names. `entries` has the new journal entries of that device, where
 //! there is a journal.
 
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,41 +17,68 @@ use axum::body::Body;
 use axum::extract::{FromRef, Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use futures_util::stream;
-use hyper::body::Bytes;
+use hyper::body::{Body as HttpBody, Bytes, Frame};
 use hyper::header::{self, HeaderValue};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::snapshot::{Snapshot, View};
+use super::TICK;
+use super::overview::Overviews;
+use super::snapshot::Snapshot;
+use super::view::View;
+use crate::config::HttpLimits;
+use crate::core::address::counted;
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::http::auth::Caller;
+use crate::server::http::pieces::Pace;
 use crate::server::http::respond::too_many;
 use crate::server::shared::Shared;
 
-/// The interval between checks for changes.
-const TICK: Duration = Duration::from_millis(250);
 /// The silence after which a comment is sent. Only a write reveals that the page is gone.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The number of open event streams.
+/// The open event streams, by the address that their viewer counts for.
 #[derive(Default)]
-pub(crate) struct ViewerSlots(AtomicUsize);
+pub(crate) struct ViewerSlots(Mutex<HashMap<Option<IpAddr>, usize>>);
 
 /// One of the slots for event streams. It is free again when dropped.
-struct ViewerSlot(Arc<ViewerSlots>);
+struct ViewerSlot {
+    /// All slots.
+    slots: Arc<ViewerSlots>,
+    /// The address that the viewer counts for.
+    address: Option<IpAddr>,
+}
 
 impl ViewerSlot {
-    /// Takes a slot, if one is free.
-    fn take(viewers: &Arc<ViewerSlots>, limit: usize) -> Option<Self> {
-        let more = |taken: usize| (taken < limit).then_some(taken + 1);
-        viewers.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Self(Arc::clone(viewers)))
+    /// Takes a slot.
+    ///
+    /// # Errors
+    /// The limit that leaves none.
+    fn take(slots: &Arc<ViewerSlots>, address: Option<IpAddr>, limits: &HttpLimits) -> Result<Self, &'static str> {
+        let address = address.map(counted);
+        let mut taken = slots.0.lock();
+        if taken.values().sum::<usize>() >= limits.max_viewers {
+            return Err("Too many viewers");
+        }
+        let is_exempt = address.is_none_or(|address| address.is_loopback());
+        if !is_exempt && taken.get(&address).is_some_and(|count| *count >= limits.max_viewers_per_address) {
+            return Err("Too many viewers from this address");
+        }
+        *taken.entry(address).or_default() += 1;
+        Ok(Self { slots: Arc::clone(slots), address })
     }
 }
 
 impl Drop for ViewerSlot {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        let mut taken = self.slots.0.lock();
+        if let Some(of_address) = taken.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                taken.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -58,6 +88,7 @@ where
     S: Clone + Send + Sync + 'static,
     Arc<Shared>: FromRef<S>,
     Arc<ViewerSlots>: FromRef<S>,
+    Arc<Overviews>: FromRef<S>,
 {
     if dashboard { router.route("/dashboard/events", get(events)) } else { router }
 }
@@ -66,6 +97,7 @@ where
 async fn events(
     State(shared): State<Arc<Shared>>,
     State(viewers): State<Arc<ViewerSlots>>,
+    State(overviews): State<Arc<Overviews>>,
     request: Request,
 ) -> Response {
     let view = View::of_query(request.uri().query().unwrap_or_default());
@@ -75,18 +107,19 @@ async fn events(
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
-    let Some(slot) = ViewerSlot::take(&viewers, shared.config.limits.max_viewers) else {
-        shared.incidents.count(Incident::TurnedAway);
-        return too_many("Too many viewers");
+    let address = peer.address.map(|address| address.ip());
+    let slot = match ViewerSlot::take(&viewers, address, &shared.config.limits.http) {
+        Ok(slot) => slot,
+        Err(why) => {
+            shared.incidents.count(Incident::TurnedAway);
+            return too_many(why);
+        }
     };
     let (events, receiver) = mpsc::channel(1);
-    let snapshot = Snapshot::new(Arc::clone(&shared), peer.grant, view);
+    let snapshot = Snapshot::new(Arc::clone(&shared), overviews, peer.grant, view);
     shared.tasks.spawn(send_updates(Arc::clone(&shared), slot, snapshot, events));
-    let body = stream::unfold(receiver, async |mut receiver| {
-        let event: Bytes = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
-    });
-    let mut response = Response::new(Body::from_stream(body));
+    let body = EventStream { receiver, parts: VecDeque::new(), pace: Pace::default() };
+    let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -94,7 +127,10 @@ async fn events(
 }
 
 /// Sends changes until the page is gone, does not read, or the server stops.
-async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snapshot, events: mpsc::Sender<Bytes>) {
+///
+/// It makes an update only when there is room for it. So a page that does not read has at most two updates waiting, and
+/// costs no more rendering.
+async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snapshot, events: mpsc::Sender<Update>) {
     let (mut pause, mut last_sent) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
@@ -104,16 +140,52 @@ async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snap
             () = shared.timers.sleep(pause) => {}
         }
         pause = TICK;
-        let mut updates = snapshot.updates();
-        if updates.is_empty() && last_sent.elapsed() >= QUIET {
-            updates.push_str(":\n\n");
+        let room = shared.timers.timeout(shared.config.limits.write_timeout, events.reserve());
+        let room = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            room = room => room,
+        };
+        let Some(Ok(room)) = room else { return };
+        let mut update = snapshot.updates().await;
+        if update.is_empty() && last_sent.elapsed() >= QUIET {
+            update.push(Bytes::from_static(b":\n\n"));
         }
-        if !updates.is_empty() {
+        if !update.is_empty() {
             last_sent = Instant::now();
-            let sent = shared.timers.timeout(shared.config.limits.write_timeout, events.send(updates.into())).await;
-            if !matches!(sent, Some(Ok(()))) {
-                return;
-            }
+            room.send(update);
         }
+    }
+}
+
+/// Events that are sent together. Pages share the parts that are the same for all.
+type Update = Vec<Bytes>;
+
+/// The body of the response.
+struct EventStream {
+    /// Gives the updates.
+    receiver: mpsc::Receiver<Update>,
+    /// The rest of the update that is being written.
+    parts: VecDeque<Bytes>,
+    /// Yields between two pieces.
+    pace: Pace,
+}
+
+impl HttpBody for EventStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.pace.poll_ready(cx));
+        while self.parts.is_empty() {
+            let Some(update) = ready!(self.receiver.poll_recv(cx)) else { return Poll::Ready(None) };
+            self.parts = update.into();
+        }
+        let Some(mut part) = self.parts.pop_front() else { return Poll::Ready(None) };
+        let piece = self.pace.piece_of(&mut part);
+        if !part.is_empty() {
+            self.parts.push_front(part);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }

@@ -1,151 +1,42 @@
-//! The dashboard's view of the server: totals, devices, and the details of one device.
+//! The events of one dashboard page: the overview, and the device that the page shows in detail.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use serde::Serialize;
 
-use crate::core::hub::{Device, Traffic};
-use crate::core::peer::{Grant, Peer};
-use crate::observe::incidents::Incident;
-use crate::observe::journal::{Entry, Filter, Kind};
+use super::overview::{Overviews, Revision, Selection};
+use super::view::{View, since};
+use crate::core::peer::Grant;
+use crate::observe::journal::{Entry, Kind};
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 
-/// The maximum number of devices in an event, and of clients of a device. A search finds the others.
+/// The maximum number of clients of the device in an event.
 const MOST_ROWS: usize = 200;
 /// The maximum number of journal entries in an event; the latest are sent.
 const MOST_ENTRIES: usize = 500;
-
-/// The query of one page.
-#[derive(Default)]
-pub(in crate::server) struct View {
-    /// Text that a device must contain, in lower case; empty for all devices.
-    search: String,
-    /// The device to show in detail.
-    device: Option<DeviceId>,
-}
-
-impl View {
-    /// Parses a query.
-    pub(in crate::server) fn of_query(query: &str) -> Self {
-        let mut view = Self::default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
-                "search" => view.search = value.to_lowercase(),
-                "device" => view.device = Some(DeviceId::new(&value)),
-                _ => {}
-            }
-        }
-        view
-    }
-
-    /// Whether the search selects a device.
-    fn shows(&self, shared: &Shared, device: &Device) -> bool {
-        if self.search.is_empty() {
-            return true;
-        }
-        let (metadata, group) = (device.metadata(), shared.group_of(device));
-        let words = [device.id.as_str(), &group, &metadata.owner, &metadata.name];
-        words.iter().any(|word| word.to_lowercase().contains(&self.search))
-    }
-}
+/// The maximum number of bytes of each text of a journal entry. Peers choose these texts.
+const MOST_WORDS: usize = 256;
 
 /// Computes the events of one page. It remembers the last ones, so it sends only changes.
-pub(in crate::server) struct Snapshot {
+pub(super) struct Snapshot {
     /// The state that all connections share.
     shared: Arc<Shared>,
+    /// The overviews that pages share.
+    overviews: Arc<Overviews>,
     /// The devices that the viewer may see.
     grant: Grant,
     /// The page's query.
     view: View,
+    /// The devices of a viewer with a grant or a search.
+    selection: Selection,
     /// The state at the last check.
     revision: Option<Revision>,
     /// The last `overview` and the last `device` event.
-    last_sent: (String, String),
+    last_sent: (Bytes, Bytes),
     /// The number of the last journal entry that was read.
     last_entry: u64,
-}
-
-/// Counters that differ whenever something has changed.
-#[derive(PartialEq, Eq)]
-struct Revision {
-    /// Changes of the hub and the journal.
-    changes: u64,
-    /// Forwards accepted, and forwards with an outcome.
-    forwards: [u64; 2],
-    /// Open connections.
-    connections: usize,
-    /// Incidents of all kinds.
-    incidents: u64,
-}
-
-/// The event `overview`.
-#[derive(Serialize)]
-struct Overview<'a> {
-    /// The totals.
-    server: Server,
-    /// The number of matching devices, including those beyond the maximum.
-    matching: usize,
-    /// The matching devices, up to the maximum.
-    devices: Vec<DeviceRow<'a>>,
-}
-
-/// Totals of the server.
-#[derive(Serialize)]
-struct Server {
-    /// The version of the server.
-    version: &'static str,
-    /// The start time in seconds since 1970.
-    started: f64,
-    /// Whether there is a journal.
-    journal: bool,
-    /// Open connections.
-    connections: usize,
-    /// Registered devices that the viewer may see.
-    devices: usize,
-    /// Clients of these devices.
-    clients: usize,
-    /// Clients that wait for a device.
-    waiting: usize,
-    /// Forwards accepted.
-    accepted: u64,
-    /// Forwards delivered.
-    delivered: u64,
-    /// Forwards refused.
-    refused: u64,
-    /// Forwards whose receiver was gone.
-    gone: u64,
-    /// Forwards that a fault dropped.
-    dropped: u64,
-    /// The number of incidents, for each kind that has happened.
-    incidents: BTreeMap<&'static str, u64>,
-}
-
-/// A device in the event `overview`.
-#[derive(Serialize)]
-struct DeviceRow<'a> {
-    /// The device id.
-    device_id: &'a str,
-    /// The group.
-    group_name: Cow<'a, str>,
-    /// The owner; empty if it is not known.
-    owner: &'a str,
-    /// The name; empty if it is not known.
-    name: &'a str,
-    /// The adb port; 0 if it is not known.
-    adb_port: u16,
-    /// Whether the device has a web server of its own.
-    has_files: bool,
-    /// The time at which the device connected, in seconds since 1970.
-    since: f64,
-    /// The number of clients.
-    clients: usize,
-    /// Forwards to the device.
-    to_device: u64,
-    /// Forwards to its clients.
-    to_client: u64,
 }
 
 /// The event `device`.
@@ -174,16 +65,7 @@ struct ClientRow {
     to_client: u64,
 }
 
-/// The event `entries`.
-#[derive(Serialize)]
-struct NewEntries<'a> {
-    /// The number of earlier entries that were left out.
-    skipped: usize,
-    /// The entries, the oldest first.
-    entries: Vec<EntryRow<'a>>,
-}
-
-/// A journal entry without its content.
+/// A journal entry without its content, in the event `entries`.
 #[derive(Serialize)]
 struct EntryRow<'a> {
     /// The number of the entry.
@@ -197,7 +79,7 @@ struct EntryRow<'a> {
     /// The message type.
     message_type: &'a str,
     /// The type in the payload, if it has one.
-    payload_type: Option<String>,
+    payload_type: Option<&'a str>,
     /// The size in bytes.
     size: usize,
     /// The outcome of the message.
@@ -212,152 +94,108 @@ struct EntryRow<'a> {
 
 impl Snapshot {
     /// Creates a snapshot that has sent nothing yet.
-    pub(in crate::server) fn new(shared: Arc<Shared>, grant: Grant, view: View) -> Self {
-        Self { shared, grant, view, revision: None, last_sent: <_>::default(), last_entry: 0 }
+    pub(super) fn new(shared: Arc<Shared>, overviews: Arc<Overviews>, grant: Grant, view: View) -> Self {
+        let (selection, last_sent) = (Selection::default(), <_>::default());
+        Self { shared, overviews, grant, view, selection, revision: None, last_sent, last_entry: 0 }
     }
 
     /// Returns the events to send; empty if nothing has changed.
-    pub(in crate::server) fn updates(&mut self) -> String {
-        let current = Some(self.revision());
-        if self.revision == current {
-            return String::new();
+    pub(super) async fn updates(&mut self) -> Vec<Bytes> {
+        let (is_first, mut updates) = (self.revision.is_none(), Vec::new());
+        let current = Revision::of(&self.shared);
+        if self.revision == Some(current) {
+            return updates;
         }
-        self.revision = current;
-        let mut updates = String::new();
-        let overview = self.overview();
+        let overview = if self.grant.devices.is_none() && self.view.is_all() {
+            let (revision, overview) = self.overviews.current(&self.shared, is_first).await;
+            self.revision = Some(revision);
+            overview
+        } else {
+            self.revision = Some(current);
+            self.selection.update(&self.shared, &self.grant, &self.view).await;
+            self.overviews.render(&self.shared, &self.grant, &self.selection).await
+        };
         if overview != self.last_sent.0 {
-            push(&mut updates, "overview", &overview);
-            self.last_sent.0 = overview;
+            self.last_sent.0 = overview.clone();
+            updates.push(overview);
         }
         if let Some(id) = self.view.device.clone() {
             let details = self.details(&id);
             if details != self.last_sent.1 {
-                push(&mut updates, "device", &details);
-                self.last_sent.1 = details;
+                self.last_sent.1 = details.clone();
+                updates.push(details);
             }
-            if self.grant.covers(&id)
-                && let Some(entries) = self.entries(&id)
-            {
-                push(&mut updates, "entries", &entries);
+            if self.grant.covers(&id) {
+                updates.extend(self.entries(&id));
             }
         }
         updates
     }
 
-    /// Reads the counters.
-    fn revision(&self) -> Revision {
-        let ledger = self.shared.relay.ledger().read();
-        Revision {
-            changes: self.shared.changes.count(),
-            forwards: [ledger.accepted, ledger.delivered + ledger.refused + ledger.gone + ledger.dropped],
-            connections: self.shared.hub.connections(),
-            incidents: Incident::ALL.iter().map(|incident| self.shared.incidents.of(*incident)).sum(),
-        }
-    }
-
-    /// Makes the event `overview`.
-    fn overview(&self) -> String {
-        let devices = self.shared.hub.devices();
-        let granted: Vec<_> = devices.iter().filter(|device| self.grant.covers(&device.id)).collect();
-        let clients = granted.iter().map(|device| device.client_count()).sum();
-        let matching: Vec<_> = granted.iter().filter(|device| self.view.shows(&self.shared, device)).collect();
-        let rows = matching.iter().take(MOST_ROWS).map(|device| DeviceRow::of(&self.shared, device)).collect();
-        json(&Overview { server: self.server(granted.len(), clients), matching: matching.len(), devices: rows })
-    }
-
-    /// Makes the totals.
-    fn server(&self, devices: usize, clients: usize) -> Server {
-        let shared = &self.shared;
-        let ledger = shared.relay.ledger().read();
-        let counted = |incident: &Incident| (incident.as_str(), shared.incidents.of(*incident));
-        Server {
-            version: env!("CARGO_PKG_VERSION"),
-            started: shared.started,
-            journal: shared.relay.journal().is_some(),
-            connections: shared.hub.connections(),
-            devices,
-            clients,
-            waiting: shared.hub.waiting(),
-            accepted: ledger.accepted,
-            delivered: ledger.delivered,
-            refused: ledger.refused,
-            gone: ledger.gone,
-            dropped: ledger.dropped,
-            incidents: Incident::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect(),
-        }
-    }
-
     /// Makes the event `device`.
-    fn details(&self, id: &DeviceId) -> String {
+    fn details(&self, id: &DeviceId) -> Bytes {
         let device = self.shared.hub.device(id).filter(|_| self.grant.covers(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
         let rows = clients.iter().take(MOST_ROWS).map(|client| {
             let (to_device, to_client) = client.traffic.read();
             ClientRow { client_id: client.id.get(), since: since(&client.peer), to_device, to_client }
         });
-        json(&DeviceDetails {
+        let details = DeviceDetails {
             device_id: id.as_str(),
             since: device.as_ref().map(|device| since(&device.peer)),
             client_count: clients.len(),
             clients: rows.collect(),
-        })
+        };
+        event("device", &json(&details))
     }
 
     /// Makes the event `entries`; `None` if there is no new entry.
-    fn entries(&mut self, id: &DeviceId) -> Option<String> {
+    ///
+    /// Of more entries than one event may have, the latest are sent, and the number of those before them.
+    fn entries(&mut self, id: &DeviceId) -> Option<Bytes> {
         let journal = self.shared.relay.journal()?;
         let until = journal.count();
-        let filter = Filter { device: Some(id.clone()), ..Filter::default() };
-        let entries = journal.find(&filter, self.last_entry, usize::MAX);
+        let (entries, mut skipped) = journal.latest(id, self.last_entry, MOST_ENTRIES);
         self.last_entry = entries.last().map_or(until, |entry| entry.number.max(until));
-        let skipped = entries.len().saturating_sub(MOST_ENTRIES);
-        let lines: Vec<_> = entries.iter().skip(skipped).map(EntryRow::of).collect();
-        (!lines.is_empty()).then(|| json(&NewEntries { skipped, entries: lines }))
-    }
-}
-
-impl<'a> DeviceRow<'a> {
-    fn of(shared: &Shared, device: &'a Device) -> Self {
-        let metadata = device.metadata();
-        let (to_device, to_client) = Traffic::read(&device.traffic);
-        Self {
-            device_id: device.id.as_str(),
-            group_name: shared.group_of(device),
-            owner: &metadata.owner,
-            name: &metadata.name,
-            adb_port: metadata.adb_port,
-            has_files: device.port.is_some(),
-            since: since(&device.peer),
-            clients: device.client_count(),
-            to_device,
-            to_client,
+        let (mut rows, mut left) = (Vec::new(), self.shared.config.limits.http.viewer_bytes);
+        for entry in entries.iter().rev() {
+            let row = EntryRow::json(entry);
+            let Some(rest) = left.checked_sub(row.len()) else { break };
+            left = rest;
+            rows.push(row);
         }
+        skipped += entries.len() - rows.len();
+        rows.reverse();
+        let news = format!(r#"{{"skipped":{skipped},"entries":[{}]}}"#, rows.join(","));
+        (!entries.is_empty()).then(|| event("entries", &news))
     }
 }
 
-impl<'a> EntryRow<'a> {
-    fn of(entry: &'a Entry) -> Self {
+impl EntryRow<'_> {
+    fn json(entry: &Entry) -> String {
         let closed = entry.kind == Kind::Closed;
-        let (text, is_error) = (entry.text.as_str(), entry.message_type == "error");
-        Self {
+        let (text, is_error, payload_type) = (&entry.text, entry.message_type == "error", entry.payload_type());
+        json(&EntryRow {
             number: entry.number,
             at: entry.at,
             direction: entry.direction.as_str(),
             client: entry.client.map(crate::protocol::ClientId::get),
-            message_type: &entry.message_type,
-            payload_type: entry.payload_type(),
+            message_type: beginning(&entry.message_type),
+            payload_type: payload_type.as_deref().map(beginning),
             size: text.len(),
             outcome: entry.outcome.as_str(),
             faults: &entry.faults,
-            says: (closed || is_error).then_some(text),
+            says: (closed || is_error).then(|| beginning(text.as_str())),
             closed,
-        }
+        })
     }
 }
 
-/// The time at which a peer connected, in seconds since 1970.
-fn since(peer: &Peer) -> f64 {
-    peer.since.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+/// The beginning of a text, at most [`MOST_WORDS`] bytes.
+fn beginning(text: &str) -> &str {
+    let most = text.len().min(MOST_WORDS);
+    let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..end]
 }
 
 /// Serialises a value.
@@ -365,9 +203,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
-/// Appends one event. Compact JSON is one line, as the format needs.
-fn push(events: &mut String, name: &str, data: &str) {
-    for part in ["event: ", name, "\ndata: ", data, "\n\n"] {
-        events.push_str(part);
-    }
+/// One event. Compact JSON is one line, as the format needs.
+fn event(name: &str, data: &str) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
 }

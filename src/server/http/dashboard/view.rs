@@ -1,0 +1,50 @@
+//! The query of a dashboard page.
+
+use crate::core::hub::Device;
+use crate::core::peer::Peer;
+use crate::protocol::DeviceId;
+use crate::server::shared::Shared;
+
+/// The query of one page.
+#[derive(Default)]
+pub(super) struct View {
+    /// Text that a device must contain, in lower case; empty for all devices.
+    search: String,
+    /// The device to show in detail.
+    pub(super) device: Option<DeviceId>,
+}
+
+impl View {
+    /// Parses a query.
+    pub(super) fn of_query(query: &str) -> Self {
+        let mut view = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "search" => view.search = value.to_lowercase(),
+                "device" => view.device = Some(DeviceId::new(&value)),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Whether the search selects all devices.
+    pub(super) fn is_all(&self) -> bool {
+        self.search.is_empty()
+    }
+
+    /// Whether the search selects a device.
+    pub(super) fn shows(&self, shared: &Shared, device: &Device) -> bool {
+        if self.is_all() {
+            return true;
+        }
+        let metadata = device.metadata();
+        let words = [device.id.as_str(), shared.group_of(device), &metadata.owner, &metadata.name];
+        words.iter().any(|word| word.to_lowercase().contains(&self.search))
+    }
+}
+
+/// The time at which a peer connected, in seconds since 1970.
+pub(super) fn since(peer: &Peer) -> f64 {
+    peer.since.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
