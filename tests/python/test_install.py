@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from cuttlefish_signaling import ConfigError
-from cuttlefish_signaling.cli import install, main, unit
+from cuttlefish_signaling.cli import FLAGS, install, main, parser, unit
+from cuttlefish_signaling.cli.operator import apply_preset
 from cuttlefish_signaling.cli.serve import DRAIN_TIMEOUT
+from cuttlefish_signaling.cli.sources import settings
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = "/opt/cuttlefish-signaling/bin/cuttlefish-signaling"
@@ -245,3 +247,20 @@ def test_systemd_finds_the_unit_confined(systemd_analyze: str, checked_unit: Pat
         re.sub(r"^(Protect|Private|Restrict|System)\w+=.*\n", "", checked_unit.read_text(), flags=re.M)
     )
     assert status() != 0, "the threshold finds a unit that is not confined"
+
+
+# The guide ------------------------------------------------------------------------------------------------------------
+
+
+def test_guide_names_flags_and_defaults_that_exist() -> None:
+    guide = (REPOSITORY / "docs" / "cuttlefish.md").read_text(encoding="utf-8")
+    section = guide.partition("## On a host with current devices")[2].partition("\n## ")[0]
+    commands = {"root", "dry-run", "force", "command", "operator", "config"}
+    foreign = {"insecure", "now", "reuid", "regid", "init-groups", "connect_agent", "webrtc_sig_server_port"}
+    named = set(re.findall(r"--([a-z][\w-]+)", section))
+    assert named - commands - foreign <= {flag.name for flag in FLAGS}
+    found = settings(parser().parse_args(["serve", "--operator", "--operator-defaults="]), {})
+    apply_preset(found)
+    table = section.partition("| setting | default with")[2].partition("\n\n")[0]
+    preset = {key for key, origin in found.origins.items() if origin == "--operator" and key != "operator"}
+    assert {name.replace("_", "-") for name in preset} <= set(re.findall(r"`--([a-z-]+)`", table))
