@@ -2,9 +2,9 @@
 
     python benches/isolation.py
 
-The siege of peers has 500 clients that read slowly, 1,000 open handshakes, and hooks that hang. The siege of readers has
-four that fetch `GET /devices` without a pause, a scraper of `GET /metrics` and 32 dashboards, at a server with 6,000
-devices.
+The siege of peers has 500 clients that read slowly, 1,000 open handshakes, and hooks that hang. The siege of readers
+has four that fetch `GET /devices` without a pause, a scraper of `GET /metrics` and 32 dashboards, at a server with
+6,000 devices.
 
 Quiet phases and sieges alternate in one run. The figure is the honest pair's 99th percentile under siege, divided by
 its quiet value. The server has its own core if there are two; the pair and the siege share the other one. The readers
