@@ -16,6 +16,9 @@ use cuttlefish_signaling::relay::Relay;
 use shuttle::future::block_on;
 use shuttle::thread;
 
+#[path = "interleavings/events.rs"]
+mod events;
+
 /// Schedules of each kind per test.
 const SCHEDULES: usize = 2_000;
 
@@ -58,7 +61,7 @@ fn register(hub: &Hub, device: &Arc<Device>, expected: Option<&Arc<Device>>) -> 
     hub.register(device, &outbound::config("[]"), expected).is_ok()
 }
 
-fn attach(hub: &Hub, device: &Device, outbox: &Arc<Outbox>) -> Option<Arc<Client>> {
+fn attach(hub: &Hub, device: &Arc<Device>, outbox: &Arc<Outbox>) -> Option<Arc<Client>> {
     hub.attach(device, device.info.clone(), &Arc::new(Peer::anonymous(Role::Client)), outbox, 100).unwrap()
 }
 

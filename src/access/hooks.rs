@@ -96,7 +96,7 @@ pub struct AuthorizeRequest {
 
 /// The hooks of a server.
 pub trait Hooks: Send + Sync + 'static {
-    /// Whether any hook reads requests. If none does, the server does not keep them.
+    /// Whether any hook reads requests, now or later. If none does, the server does not keep them.
     fn wants_requests(&self) -> bool {
         false
     }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::convert::{MetadataTuple, metadata_tuple, unix};
 use crate::access::hooks::HookError;
 use crate::core::hub::Device;
-use crate::core::peer::{Peer, Request, Role};
+use crate::core::peer::{KeptRequest, Peer, Request, Role};
 
 /// The result as JSON text; for `authorize` also the patterns of the device ids that a grant covers.
 pub(super) type Reply = Result<(Option<String>, Option<Vec<String>>), HookError>;
@@ -133,7 +133,7 @@ impl PeerFacts {
             role: peer.role,
             address: peer.address,
             since: unix(peer.since),
-            request: peer.request.as_deref().cloned().unwrap_or_default(),
+            request: peer.request.as_ref().map(KeptRequest::unpack).unwrap_or_default(),
             certificate: peer.certificate.clone(),
             identity: peer.grant.identity.clone(),
         }

@@ -122,6 +122,7 @@ impl Device {
     }
 
     /// Adds a client: gives out the next id and queues the client's `device_info`. `None` if the device has left.
+    /// `announce` is called under the lock of the clients, so that no other thread has announced before that it left.
     ///
     /// The client is found by its id only after that, so that no message of the device comes before `device_info`
     /// (docs/protocol.md 2.4).
@@ -136,6 +137,7 @@ impl Device {
         peer: &Arc<Peer>,
         outbox: &Arc<Outbox>,
         max_clients: usize,
+        announce: impl FnOnce(&Arc<Client>),
     ) -> Result<Option<Arc<Client>>, Refusal> {
         let mut clients = self.clients.lock();
         if clients.gone {
@@ -164,6 +166,7 @@ impl Device {
         outbox.push(info);
         clients.present.insert(id, Arc::clone(&client));
         clients.total.fetch_add(1, Relaxed);
+        announce(&client);
         Ok(Some(client))
     }
 

@@ -16,6 +16,8 @@ use std::sync::mpsc;
 use super::client_ids::LastIds;
 pub use super::device::{Client, Device, Forwarded, Found, Traffic};
 pub use super::device_list::{Chunk, DeviceList};
+use super::observer::Announcements;
+pub use super::observer::Observer;
 pub use super::waiting::Waiter;
 use super::waiting::Waiting;
 use crate::core::outbox::{End, Outbox};
@@ -23,25 +25,6 @@ use crate::core::peer::Peer;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 use crate::sync::{AtomicU64, Mutex, Ordering};
-
-/// Observer of devices and clients. Called without a lock held, except for [`Observer::recorded`].
-pub trait Observer: Send + Sync + 'static {
-    /// A device has registered.
-    fn device_registered(&self, _device: &Device) {}
-    /// A device has left, and its clients with it.
-    fn device_left(&self, _device: &Device) {}
-    /// A client was connected to its device.
-    fn client_connected(&self, _device: &Device, _client: &Client) {}
-    /// A client has left.
-    fn client_left(&self, _device: &Device, _client: &Client) {}
-    /// The journal has a new entry.
-    ///
-    /// Called often, and while locks of a peer are held: it must return soon and must not call back.
-    fn recorded(&self) {}
-}
-
-/// Ignores all events.
-impl Observer for () {}
 
 /// The registry of one server.
 pub struct Hub {
@@ -54,7 +37,7 @@ pub struct Hub {
     client_count: Arc<AtomicUsize>,
     /// Returns the first client id of a registration, if the device had no larger one before.
     first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
-    observer: Arc<dyn Observer>,
+    announcements: Announcements,
 }
 
 struct State {
@@ -112,7 +95,7 @@ impl Hub {
             list_revision: AtomicU64::new(0),
             client_count: Arc::default(),
             first_client_id: Box::new(first_client_id),
-            observer,
+            announcements: Announcements::new(observer),
         }
     }
 
@@ -186,6 +169,7 @@ impl Hub {
             // registration start.
             let replaced = replaced.map(|holder| {
                 let clients = state.leave(&holder);
+                self.announcements.left(&holder, &clients);
                 (holder, clients)
             });
             device.begin(state.last_ids.of(&device.id), (self.first_client_id)(), &self.client_count);
@@ -193,13 +177,14 @@ impl Hub {
             state.devices.insert(device.id.clone(), Arc::clone(device));
             state.list.insert(Arc::clone(device));
             self.list_revision.fetch_add(1, Ordering::AcqRel);
+            self.announcements.registered(device);
             (replaced, state.waiting.take(&device.id))
         };
         if let Some((holder, clients)) = replaced {
             holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
-            self.disconnect_clients(&holder, clients);
+            disconnect_clients(&clients);
         }
-        self.observer.device_registered(device);
+        self.announcements.deliver();
         for client in waiting {
             client.outbox.wake_session();
         }
@@ -217,18 +202,12 @@ impl Hub {
             };
             state.list.remove(&device.id);
             self.list_revision.fetch_add(1, Ordering::AcqRel);
-            state.leave(device)
+            let clients = state.leave(device);
+            self.announcements.left(device, &clients);
+            clients
         };
-        self.disconnect_clients(device, clients);
-    }
-
-    /// Disconnects the clients of a device that has left (docs/protocol.md 4.2.7).
-    fn disconnect_clients(&self, device: &Arc<Device>, clients: Vec<Arc<Client>>) {
-        for client in clients {
-            client.outbox.refuse(&Refusal::DeviceDisconnected);
-            self.observe_leaving(device, &client);
-        }
-        self.observer.device_left(device);
+        disconnect_clients(&clients);
+        self.announcements.deliver();
     }
 
     /// Finds a device by its id.
@@ -273,29 +252,23 @@ impl Hub {
     /// - [`Refusal::ClientIdsExhausted`] if the device has no client id left.
     pub fn attach(
         &self,
-        device: &Device,
+        device: &Arc<Device>,
         info: Text,
         peer: &Arc<Peer>,
         outbox: &Arc<Outbox>,
         max_clients: usize,
     ) -> Result<Option<Arc<Client>>, Refusal> {
-        let client = device.attach(info, peer, outbox, max_clients)?;
-        if let Some(client) = &client {
-            self.observer.client_connected(device, client);
-        }
+        let announce = |client: &Arc<Client>| self.announcements.client_connected(device, client);
+        let client = device.attach(info, peer, outbox, max_clients, announce)?;
+        self.announcements.deliver();
         Ok(client)
     }
 
     /// Disconnects a client from its device. The device gets `client_disconnected` (docs/protocol.md 4.2.8).
-    pub fn detach(&self, device: &Device, client: &Client) {
+    pub fn detach(&self, device: &Arc<Device>, client: &Arc<Client>) {
         device.detach(client);
-        self.observe_leaving(device, client);
-    }
-
-    fn observe_leaving(&self, device: &Device, client: &Client) {
-        if !client.left.swap(true, Ordering::AcqRel) {
-            self.observer.client_left(device, client);
-        }
+        self.announcements.client_left(device, client);
+        self.announcements.deliver();
     }
 
     /// Returns the number of devices.
@@ -340,5 +313,12 @@ impl Hub {
     /// Returns the generation of the ICE servers. It is incremented at each change.
     pub fn ice_generation(&self) -> u64 {
         self.ice_generation.load(Ordering::Acquire)
+    }
+}
+
+/// Disconnects the clients of a device that has left (docs/protocol.md 4.2.7).
+fn disconnect_clients(clients: &[Arc<Client>]) {
+    for client in clients {
+        client.outbox.refuse(&Refusal::DeviceDisconnected);
     }
 }

@@ -6,6 +6,7 @@ pub mod device;
 pub mod device_list;
 pub mod driver;
 pub mod hub;
+mod observer;
 pub mod outbox;
 pub mod party;
 pub mod peer;

@@ -27,6 +27,39 @@ impl std::fmt::Debug for Request {
     }
 }
 
+/// A request in one allocation, for as long as its peer is connected.
+pub struct KeptRequest(Box<str>);
+
+/// Stands between the parts of a [`KeptRequest`]. No part of a request contains it: hyper refuses it in paths, queries and headers.
+const BETWEEN: &str = "\n";
+
+impl KeptRequest {
+    /// Packs a request.
+    pub fn of(request: &Request) -> Self {
+        let headers = request.headers.iter().flat_map(|(name, value)| [name, value]);
+        let parts: Vec<&str> = [&request.path, &request.query].into_iter().chain(headers).map(String::as_str).collect();
+        Self(parts.join(BETWEEN).into())
+    }
+
+    /// Unpacks the request.
+    pub fn unpack(&self) -> Request {
+        let mut parts = self.0.split(BETWEEN).map(str::to_owned);
+        let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut headers = Vec::new();
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            headers.push((name, value));
+        }
+        Request { path, query, headers }
+    }
+}
+
+impl std::fmt::Debug for KeptRequest {
+    /// Leaves out the query and the values of headers, as [`Request`] does.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.unpack().fmt(f)
+    }
+}
+
 /// Facts about one peer.
 #[derive(Debug)]
 pub struct Peer {
@@ -37,7 +70,7 @@ pub struct Peer {
     /// Time when the connection was accepted.
     pub since: SystemTime,
     /// Its request, kept only if a hook may read it.
-    pub request: Option<Box<Request>>,
+    pub request: Option<KeptRequest>,
     /// Subject of its TLS certificate, if one was requested: `CN=alice, O=lab`.
     pub certificate: Option<Arc<str>>,
     /// Rights that `authorize` granted.

@@ -34,6 +34,8 @@ pub struct Harness {
     pub incidents: Arc<Incidents>,
     pub now: Instant,
     pub ice: Option<IceServers>,
+    /// How long the credentials of a config are valid.
+    pub good_for: Option<Duration>,
     /// Device info questions are left pending, as by a slow hook.
     pub hold_device_info: bool,
     /// Devices that open from now on are Cuttlefish's own: they hear no errors.
@@ -59,6 +61,7 @@ type Probe = (Arc<Device>, oneshot::Receiver<()>, Instant);
 /// Answers questions as the server does without hooks.
 struct TestEdge<'a> {
     ice: Option<&'a IceServers>,
+    good_for: Option<Duration>,
     hold_device_info: bool,
     now: Instant,
     probe: &'a mut Option<Probe>,
@@ -72,7 +75,7 @@ impl Edge for TestEdge<'_> {
     fn ask(&mut self, question: Question) -> Option<Answer> {
         match question {
             Question::Config { .. } => Some(match self.ice {
-                Some(ice) => Answer::Config(ice.config(), None),
+                Some(ice) => Answer::Config(ice.config(), self.good_for),
                 None => Answer::Refused(Refusal::HookFailed),
             }),
             Question::DeviceInfo(_) if self.hold_device_info => None,
@@ -113,6 +116,7 @@ impl Harness {
             incidents: Arc::default(),
             now: Instant::now(),
             ice: Some(ice),
+            good_for: None,
             hold_device_info: false,
             cuttlefish: false,
             preregistrations: Arc::default(),
@@ -194,10 +198,10 @@ impl Harness {
 
     /// Calls the driver of a peer.
     fn drive<T>(&mut self, name: &str, call: impl FnOnce(&mut Driver<dyn Session>, &mut TestEdge<'_>) -> T) -> T {
-        let (now, hold_device_info) = (self.now, self.hold_device_info);
+        let (now, good_for, hold_device_info) = (self.now, self.good_for, self.hold_device_info);
         let peer = self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
         let Actor { driver, probe, .. } = peer;
-        call(driver, &mut TestEdge { ice: self.ice.as_ref(), hold_device_info, now, probe })
+        call(driver, &mut TestEdge { ice: self.ice.as_ref(), good_for, hold_device_info, now, probe })
     }
 
     pub fn peer(&mut self, name: &str) -> &mut Actor {

@@ -55,7 +55,7 @@ impl Observer for Counting {
 }
 
 /// The id of a new client of this device.
-fn next_id(hub: &Hub, device: &Device) -> u32 {
+fn next_id(hub: &Hub, device: &Arc<Device>) -> u32 {
     let peer = Arc::new(Peer::anonymous(Role::Client));
     let client =
         hub.attach(device, device.info.clone(), &peer, &outbox(), 100).unwrap().expect("a device that is there");

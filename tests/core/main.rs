@@ -35,6 +35,7 @@ mod origin_policy;
 mod outbox;
 mod party;
 mod payload;
+mod peer;
 mod preregistration;
 mod properties;
 mod relay;

@@ -14,12 +14,10 @@ from websockets.exceptions import InvalidStatus
 
 from cuttlefish_signaling import (
     AuthorizeContext,
-    ConfigError,
     FilterContext,
     HookResultError,
     HookTimeoutError,
     IceContext,
-    IceServer,
     Limits,
     Refused,
     SignalingServer,
@@ -113,83 +111,6 @@ def test_filter_may_refuse_client(way: Any) -> None:
         assert client.receive() == {"error": "this device is booked"}
         assert client.wait_closed() == 1008
         assert server.hook_errors == []
-
-
-# ice_servers ---------------------------------------------------------------------------------------------------------
-
-
-@both
-def test_ice_servers_hook_is_called_for_each_peer(way: Any) -> None:
-    def ice(ctx: IceContext) -> list[Any]:
-        return [
-            IceServer("turn:turn.lab", username=f"{ctx.role}/{ctx.device_id}/{ctx.peer.address}", credential="c"),
-            {"urls": ["stun:a.lab", "stuns:b.lab:5349"]},
-        ]
-
-    with SignalingServer(ice_servers=way(ice)) as server, peers_of(server) as peers:
-        device = peers.pending_device()
-        stun = {"urls": ["stun:a.lab", "stuns:b.lab:5349"]}
-        turn = {"urls": ["turn:turn.lab"], "username": "device/cvd-1/127.0.0.1", "credential": "c"}
-        assert device.receive() == {"message_type": "config", "ice_servers": [turn, stun]}
-        client = peers.pending_client()
-        assert client.receive()["ice_servers"] == [{**turn, "username": "client/cvd-1/127.0.0.1"}, stun]
-        with urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE) as answer:
-            config = json.load(answer)
-        assert config["ice_servers"][0]["username"] == "client/None/127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    ("result", "named"),
-    [
-        ([IceServer("stun:ok.lab"), IceServer("http://x")], r"ice_servers\[1\]\.urls\[0\]: unknown ICE scheme"),
-        ([{"urls": "turn:x.lab"}], r"ice_servers\[0\]: a turn: or turns: URL needs username and credential"),
-        ([{"url": "stun:x.lab"}], r"ice_servers\[0\]: urls is missing"),
-        ("stun:x.lab", "ice_servers: expected a list"),
-        (None, "ice_servers: expected a list"),
-        ([object()], "ice_servers: cannot be written as JSON"),
-    ],
-)
-def test_invalid_ice_servers_result_names_entry(result: Any, named: str) -> None:
-    with SignalingServer(ice_servers=lambda ctx: result) as server, peers_of(server) as peers:
-        device = peers.pending_device()
-        assert device.receive() == {"error": "Internal error"}
-        assert device.wait_closed() == 1011
-        (failure,) = server.hook_errors
-        assert failure.hook == "ice_servers"
-        assert isinstance(failure.error, ConfigError)
-        with pytest.raises(ConfigError, match=named):
-            raise failure.error
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "reason"),
-    [
-        (Refused("no relay for you"), 403, "no relay for you"),
-        (Refused(status=401), 401, "Not authorized"),
-        (KeyError("a secret detail"), 500, "Internal error"),
-    ],
-)
-def test_ice_servers_refusal_reaches_peer(error: Exception, status: int, reason: str) -> None:
-    def ice(ctx: IceContext) -> Any:
-        raise error
-
-    with SignalingServer(ice_servers=ice) as server, peers_of(server) as peers:
-        with pytest.raises(urllib.error.HTTPError) as http:
-            urllib.request.urlopen(f"{server.url}/infra_config", timeout=PATIENCE)
-        assert http.value.code == status
-        assert json.load(http.value) == {"error": reason}
-        device = peers.pending_device()
-        assert device.receive() == {"error": reason}
-        assert device.wait_closed() == (1011 if status == 500 else 1008)
-
-
-def test_failed_ice_renewal_keeps_device_connected() -> None:
-    with SignalingServer() as server, peers_of(server) as peers:
-        device, client = peers.device(), peers.client()
-        server.set_ice_servers(lambda ctx: 1 / 0)
-        assert_relays(client, device)
-        wait_for_failure(server)
-        assert isinstance(server.hook_errors[0].error, ZeroDivisionError)
 
 
 # authorize -----------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ impl Hooks for Panics {
     }
 
     fn filter_device_info(&self, _: &Arc<Device>, client: &Arc<Peer>) -> Option<HookFuture<String>> {
-        let query = client.request.as_ref().map(|request| request.query.clone()).unwrap_or_default();
+        let query = client.request.as_ref().map(|request| request.unpack().query).unwrap_or_default();
         assert_ne!(query, "at-once", "on purpose");
         Some(HookFuture::new(async move {
             tokio::task::yield_now().await;

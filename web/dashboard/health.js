@@ -12,6 +12,7 @@ const MEANING = {
   too_fast: 'peers that sent too fast',
   slow_consumers: 'peers that did not read',
   errors_withheld: 'errors withheld from devices',
+  hooks_not_called: 'hook calls for which no thread was free',
   silent: 'peers that did not answer a ping',
   panics: 'a bug of the server: please report it',
 };

@@ -13,6 +13,10 @@ pub struct ClientSession {
     context: Context,
     state: State,
     framing: Framing,
+    /// Generation of the ICE servers when its latest config was requested.
+    generation: u64,
+    /// Time from which the credentials in that config are too old for a client that has waited.
+    renew_at: Option<Instant>,
 }
 
 /// Form of the messages between a client and the server.
@@ -27,8 +31,8 @@ enum Framing {
 enum State {
     /// No message yet; the deadline is for the first one.
     New { deadline: Option<Instant> },
-    /// Waits for its config.
-    Configuring { id: DeviceId },
+    /// Waits for its config. A client that has waited for its device keeps the deadline of that wait.
+    Configuring { id: DeviceId, wait: Wait },
     /// Has its config and waits for the device to register.
     Waiting { id: DeviceId, deadline: Option<Instant> },
     /// The device is registered; waits for its device info as this client may see it.
@@ -39,11 +43,20 @@ enum State {
     Left,
 }
 
+/// Wait of a client for its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// It has not begun.
+    Begins,
+    /// It goes on until the deadline.
+    Continues(Option<Instant>),
+}
+
 impl ClientSession {
     /// Creates the session of a client that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, framing: Framing::Enveloped }
+        Self::with(context, deadline, Framing::Enveloped)
     }
 
     /// Creates the session of a client whose request names its device, and whose texts are payloads (docs/protocol.md
@@ -55,9 +68,13 @@ impl ClientSession {
             peer_journal.concerns(&id);
         }
         let deadline = deadline_after(now, context.rules.device_wait_timeout);
-        let mut session = Self { context, state: State::New { deadline }, framing: Framing::Bare };
+        let mut session = Self::with(context, deadline, Framing::Bare);
         let step = session.find(id, deadline, now);
         (session, step)
+    }
+
+    fn with(context: Context, deadline: Option<Instant>, framing: Framing) -> Self {
+        Self { context, state: State::New { deadline }, framing, generation: 0, renew_at: None }
     }
 
     /// Refuses a message. A refusal that closes ends the session at once, and further texts of the peer are ignored.
@@ -84,8 +101,27 @@ impl ClientSession {
             return self.refuse(&Refusal::AlreadyConnected);
         }
         let Some(id) = id else { return self.refuse(&Refusal::ConnectWithoutId) };
-        self.state = State::Configuring { id: id.clone() };
+        self.configure(id, Wait::Begins)
+    }
+
+    /// Requests a config.
+    fn configure(&mut self, id: DeviceId, wait: Wait) -> Step {
+        self.generation = self.context.hub.ice_generation();
+        self.state = State::Configuring { id: id.clone(), wait };
         Step::Ask(Question::Config { device_id: id })
+    }
+
+    /// Looks for the device that the client waits for. If it has come, and the ICE servers of the client are outdated, the
+    /// client gets a new config first (docs/protocol.md 4.2.10).
+    fn find_after_wait(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
+        let step = self.find(id.clone(), deadline, now);
+        let has_come = matches!(self.state, State::AwaitingDeviceInfo { .. });
+        let expiring = self.renew_at.is_some_and(|at| at <= now);
+        let outdated = expiring || self.generation != self.context.hub.ice_generation();
+        if has_come && outdated && self.framing == Framing::Enveloped {
+            return self.configure(id, Wait::Continues(deadline));
+        }
+        step
     }
 
     /// Looks for the device, until the deadline.
@@ -168,9 +204,13 @@ impl Session for ClientSession {
 
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
-            (State::Configuring { id }, Answer::Config(config, _)) => {
+            (State::Configuring { id, wait }, Answer::Config(config, good_for)) => {
                 self.context.outbox.push(config);
-                let deadline = deadline_after(now, self.context.rules.device_wait_timeout);
+                self.renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                let deadline = match wait {
+                    Wait::Begins => deadline_after(now, self.context.rules.device_wait_timeout),
+                    Wait::Continues(deadline) => deadline,
+                };
                 self.find(id, deadline, now)
             }
             (State::AwaitingDeviceInfo { device, deadline }, Answer::DeviceInfo(info)) => {
@@ -206,7 +246,7 @@ impl Session for ClientSession {
     fn on_recheck(&mut self, now: Instant) -> Step {
         match std::mem::replace(&mut self.state, State::Left) {
             State::New { deadline: Some(deadline) } if deadline <= now => self.refuse(&Refusal::FirstMessageTimeout),
-            State::Waiting { id, deadline } => self.find(id, deadline, now),
+            State::Waiting { id, deadline } => self.find_after_wait(id, deadline, now),
             state => {
                 self.state = state;
                 Step::Done

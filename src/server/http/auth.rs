@@ -9,7 +9,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 
 use super::respond::error;
 use crate::access::hooks::{AuthorizeRequest, HookError};
-use crate::core::peer::{self, Peer, Role};
+use crate::core::peer::{self, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::server::connect_info::ConnectInfo;
@@ -50,7 +50,7 @@ impl Caller {
         let certificate = peer.certificate.clone();
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
         let call = shared.call_hook("authorize", |hooks| hooks.authorize(&request));
-        peer.request = Some(Box::new(request.request));
+        peer.request = Some(KeptRequest::of(&request.request));
         let Some(call) = call else { return Ok(peer) };
         match shared.wait_for_hook(call, &peer.to_string()).await {
             Ok(grant) => {

@@ -1,11 +1,15 @@
 //! Client sessions beyond the transcripts: pending hooks, slow consumers, and clients whose request names the device.
 
+use std::time::Duration;
+
+use cuttlefish_signaling::Config;
 use cuttlefish_signaling::outbox::End;
-use cuttlefish_signaling::protocol::outbound;
+use cuttlefish_signaling::protocol::{IceServers, outbound};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::session::Answer;
 
 use crate::actors::{client_disconnected, client_msg, config, device_info, device_msg, error, harness};
+use crate::harness::Harness;
 
 #[test]
 fn client_texts_are_held_while_the_device_info_hook_is_pending() {
@@ -116,4 +120,51 @@ fn client_of_a_device_path_receives_errors() {
     harness.says("c", "{");
     assert_eq!(harness.all_heard("c"), [error("Received Invalid JSON")]);
     assert_eq!(harness.all_heard("d"), [client_disconnected(1)]);
+}
+
+fn waiting_clients() -> Harness {
+    let mut harness = Harness::new(Config { device_wait_timeout: None, ..Config::default() });
+    harness.good_for = Some(Duration::from_secs(600));
+    harness
+}
+
+#[test]
+fn client_that_waited_past_half_of_its_credentials_gets_new_ones_before_device_info() {
+    let mut harness = waiting_clients();
+    harness.connects("early", "cvd-1");
+    assert_eq!(harness.all_heard("early"), [config()]);
+    harness.after(Duration::from_secs(299));
+    harness.connects("late", "cvd-1");
+    assert_eq!(harness.all_heard("late"), [config()]);
+    harness.after(Duration::from_secs(1));
+    assert_eq!(harness.all_heard("early"), [""; 0], "the device has not come");
+    harness.registers("d", "cvd-1");
+    harness.settle();
+    assert_eq!(harness.all_heard("early"), [config(), device_info("d")]);
+    assert_eq!(harness.all_heard("late"), [device_info("d")]);
+}
+
+#[test]
+fn client_that_waited_while_ice_servers_changed_gets_the_new_ones_before_device_info() {
+    let mut harness = waiting_clients();
+    harness.connects("c", "cvd-1");
+    assert_eq!(harness.all_heard("c"), [config()]);
+    harness.ice = Some(IceServers::from_json(r#"[{"urls":"stun:new"}]"#).unwrap());
+    harness.hub.renew_config();
+    harness.settle();
+    harness.registers("d", "cvd-1");
+    harness.settle();
+    let renewed = r#"{"message_type":"config","ice_servers":[{"urls":["stun:new"]}]}"#;
+    assert_eq!(harness.all_heard("c"), [renewed.to_owned(), device_info("d")]);
+}
+
+#[test]
+fn client_of_a_device_path_gets_no_config_after_its_wait() {
+    let mut harness = waiting_clients();
+    harness.opens_at("c", "cvd-1");
+    harness.after(Duration::from_secs(3600));
+    harness.hub.renew_config();
+    harness.registers("d", "cvd-1");
+    harness.settle();
+    assert_eq!(harness.all_heard("c"), [r#"{"device_info":"d"}"#]);
 }
