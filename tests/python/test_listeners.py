@@ -143,6 +143,14 @@ def test_server_with_unix_sockets_only_has_urls_but_no_port(tmp_path: Path) -> N
                 getattr(server, name)
 
 
+@pytest.mark.signaling(listen=["http://127.0.0.1:0", "http://[::1]:0"])
+def test_marker_sets_the_listeners(signaling_server: SignalingServer) -> None:
+    first, second = signaling_server.urls
+    assert first.startswith("http://127.0.0.1:") and second.startswith("http://[::1]:")
+    with FakeDevice(second, "cvd-1"), FakeClient(first, "cvd-1"):
+        assert signaling_server.wait_for_client("cvd-1").device_id == "cvd-1"
+
+
 def test_single_listener_has_one_url() -> None:
     with SignalingServer() as server:
         assert server.urls == [server.url]
