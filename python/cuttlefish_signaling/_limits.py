@@ -123,6 +123,15 @@ class Limits:
     """HTTP requests that one address may send at once."""
     proxy_timeout: float = 10.0
     """Time for a device's own web server to begin its answer, and between two parts of it."""
+    max_adb: int = 64
+    """adb connections at a time. One more client is closed [1013]. Each takes some 100 KiB, and more while a large
+    message comes in."""
+    max_adb_message: int = 2 * 1024 * 1024
+    """The size of a client's message on `/devices/ID/adb`. A client that sends a larger one is closed [1009]. The
+    longest packet of adb has 1 MiB and 24 bytes, and a client may send it as one message."""
+    adb_timeout: float = 30.0
+    """Time for a device's adb port to accept a connection, and to take some of the bytes that wait for it. Then the
+    client is closed [1013]."""
     goodbye_timeout: float = 0.25
     """Time for a peer to answer the close frame of a server that stops. `stop()` waits for it."""
     hook_threads: int = 32

@@ -74,6 +74,9 @@ class SignalingServer(Lifecycle):
             followed. None: no files.
         proxy_device_files: Whether `/devices/ID/files/...` reaches the device's own web server, on 127.0.0.1 at the
             port that it named on the device socket. It is off because it lets each client reach a port of this machine.
+        adb: Whether `WS /devices/ID/adb` carries bytes to and from the device's adb port, on 127.0.0.1. The port is
+            that of the announcement, or, for a device on this machine, that of its device info. It is off because adb
+            is a shell on the device, and lets each client reach a port of this machine.
         devices_format: The default format of `GET /devices`. A request chooses with `?format=full` and `?format=ids`.
             "full": an object for each device. "ids": the list of ids that the page of the reference server expects.
         journal: Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.
@@ -108,6 +111,7 @@ class SignalingServer(Lifecycle):
         dashboard: bool = False,
         assets_dir: str | os.PathLike[str] | None = None,
         proxy_device_files: bool = False,
+        adb: bool = False,
         devices_format: Literal["full", "ids"] = "full",
         journal: bool = False,
         workers: int = 1,

@@ -1,5 +1,6 @@
-//! Access control: connection limits, rates of requests, the origin policy, and hooks.
+//! Access control: connection limits, rates of requests, the origin policy, adb ports, hooks.
 
+pub mod adb;
 pub mod connection_limits;
 pub mod hooks;
 pub mod origin_policy;

@@ -14,7 +14,7 @@ use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
-use crate::config::{Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
+use crate::config::{Adb, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 
@@ -108,6 +108,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         dashboard: from.raw("dashboard")?.extract()?,
         assets_dir: from.raw("assets_dir")?.extract()?,
         proxy_device_files: from.raw("proxy_device_files")?.extract()?,
+        adb: adb(from)?,
         devices_format: from.choice("devices_format", &DEVICES_FORMAT)?,
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
@@ -186,6 +187,15 @@ fn http_limits(from: &Settings<'_, '_>) -> PyResult<HttpLimits> {
         viewer_bytes: from.number("limits.viewer_bytes")?,
         requests: rate(from, "request")?,
         address_requests: rate(from, "address_request")?,
+    })
+}
+
+fn adb(from: &Settings<'_, '_>) -> PyResult<Adb> {
+    Ok(Adb {
+        is_on: from.raw("adb")?.extract()?,
+        max_connections: from.number("limits.max_adb")?,
+        max_message: from.number("limits.max_adb_message")?,
+        timeout: from.seconds("limits.adb_timeout")?,
     })
 }
 

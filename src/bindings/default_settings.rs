@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE};
 use super::listen::listener_tuple;
 use crate::config::rate::Rate;
-use crate::config::{Config, IceSource, Keepalive, Limits};
+use crate::config::{Adb, Config, IceSource, Keepalive, Limits};
 
 /// The default of each setting, by the keys that [`super::config::config`] reads. `ice_servers` is the `config` message.
 #[pyfunction]
@@ -52,7 +52,12 @@ fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("dashboard", defaults.dashboard)?;
     settings.set_item("assets_dir", defaults.assets_dir.as_deref())?;
     settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
-    settings.set_item("journal", defaults.journal)
+    settings.set_item("journal", defaults.journal)?;
+    let Adb { is_on, max_connections, max_message, timeout } = defaults.adb;
+    settings.set_item("adb", is_on)?;
+    settings.set_item("limits.max_adb", max_connections)?;
+    settings.set_item("limits.max_adb_message", max_message)?;
+    settings.set_item("limits.adb_timeout", seconds(timeout))
 }
 
 fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {

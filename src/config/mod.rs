@@ -2,6 +2,7 @@
 //!
 //! [`Config::validate`] names the first invalid setting. This module starts nothing.
 
+mod adb;
 pub mod allowances;
 pub mod bounds;
 pub mod certificates;
@@ -14,6 +15,7 @@ pub mod state_dir;
 pub mod tls;
 pub mod turn;
 
+pub use self::adb::Adb;
 pub use self::keepalive::Keepalive;
 pub use self::limits::{HttpLimits, Limits};
 
@@ -105,6 +107,8 @@ pub struct Config {
     /// Whether `/devices/{id}/files/` proxies to the device's own web server, at the port that the device sent over the
     /// device socket. Default no: it lets every client reach a port of this machine.
     pub proxy_device_files: bool,
+    /// adb connections. Default off.
+    pub adb: Adb,
     /// The format of `GET /devices` for a request that names none. Default [`DevicesFormat::Full`].
     pub devices_format: DevicesFormat,
     /// Whether to record messages in a journal. Default no.
@@ -136,6 +140,7 @@ impl Default for Config {
             dashboard: false,
             assets_dir: None,
             proxy_device_files: false,
+            adb: Adb::default(),
             devices_format: DevicesFormat::default(),
             journal: false,
             workers: 1,
@@ -209,6 +214,7 @@ impl Config {
         self.limits.validate_sizes()?;
         within("workers", self.workers, 1, 1024)?;
         self.limits.validate_timeouts()?;
+        self.adb.validate()?;
         for (setting, time) in [
             ("hook_timeout", Some(self.hook_timeout)),
             ("keepalive.timeout", Some(self.keepalive.timeout)),

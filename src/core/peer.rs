@@ -67,6 +67,9 @@ pub struct Peer {
     pub role: Role,
     /// Network address; `None` on a local socket.
     pub address: Option<SocketAddr>,
+    /// Whether it is a program of this machine: it came over a local socket of devices, or from a loopback address without
+    /// a sign of a proxy. Its statements about ports of this machine count only then.
+    pub is_local: bool,
     /// Time when the connection was accepted.
     pub since: SystemTime,
     /// Its request, kept only if a hook may read it.
@@ -119,6 +122,7 @@ impl Peer {
         Self {
             role,
             address: None,
+            is_local: false,
             since: SystemTime::now(),
             request: None,
             certificate: None,

@@ -2,6 +2,7 @@
 //!
 //! No observer changes a payload, unless a fault is armed.
 
+pub mod adb;
 pub mod faults;
 pub mod incidents;
 pub mod journal;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Endpoints, in the order of their counters. `other` stands for every path that is not listed.
-const ENDPOINTS: [&str; 18] = [
+const ENDPOINTS: [&str; 19] = [
     "/",
     "/register_device",
     "/connect_client",
@@ -11,6 +11,7 @@ const ENDPOINTS: [&str; 18] = [
     "/devices/{id}",
     "/devices/{id}/connect",
     "/devices/{id}/files/{path}",
+    "/devices/{id}/adb",
     "/js/server_connector.js",
     "/dashboard/{file}",
     "/polled_connections",
@@ -57,6 +58,7 @@ impl RequestCounts {
             (Some("devices"), Some(_), None, None) => "/devices/{id}",
             (Some("devices"), Some(_), Some("connect"), None) => "/devices/{id}/connect",
             (Some("devices"), Some(_), Some("files"), Some(_)) => "/devices/{id}/files/{path}",
+            (Some("devices"), Some(_), Some("adb"), None) => "/devices/{id}/adb",
             (Some("dashboard"), Some(_), None, None) => "/dashboard/{file}",
             (Some("polled_connections"), Some(_), Some(":forward"), None) => "/polled_connections/{id}/:forward",
             (Some("polled_connections"), Some(_), Some("messages"), None) => "/polled_connections/{id}/messages",

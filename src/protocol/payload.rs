@@ -44,6 +44,20 @@ pub fn group_id_of(info: &str) -> Option<String> {
     (group_id.len() <= MAX_GROUP && !group_id.contains(breaks_line)).then(|| group_id.into_owned())
 }
 
+/// Returns the `"adb_port"` of a device info (docs/protocol.md 5.3.19).
+///
+/// `info` is JSON text. `None` if it is not an object, or has no `"adb_port"` that is a whole number of 1 or more.
+pub fn adb_port_of(info: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct WithPort {
+        adb_port: u64,
+    }
+    if !is_object(info) {
+        return None;
+    }
+    serde_json::from_str::<WithPort>(info).ok().map(|info| info.adb_port).filter(|port| *port > 0)
+}
+
 /// Returns whether a JSON text is an object. Serde would also read a struct from an array.
 fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')

@@ -11,7 +11,7 @@ use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
 use crate::access::request_rates::ConnectionRequests;
 use crate::core::peer::Peer;
-use crate::protocol::DeviceId;
+use crate::server::ws::open::Purpose;
 
 /// An accepted upgrade. The endpoint stores it in [`ConnectInfo::upgrade`]; the connection's task continues with it.
 pub(super) struct Upgrade {
@@ -19,8 +19,8 @@ pub(super) struct Upgrade {
     pub(super) transport: OnUpgrade,
     /// The peer, after `authorize` accepted it.
     pub(super) peer: Peer,
-    /// The device that the path names, as in `/devices/{id}/connect`.
-    pub(super) device: Option<DeviceId>,
+    /// The purpose of the WebSocket.
+    pub(super) purpose: Purpose,
     /// The time at which the endpoint accepted. Deadlines count from here.
     ///
     /// The peer may read the 101 before the connection's task runs again.

@@ -126,14 +126,14 @@ impl Connection {
         let upgrade_slot = Arc::clone(&upgrade);
         let connect_info = ConnectInfo { address, scheme, certificate, upgrade: upgrade_slot, requests, permit };
         answer_requests(&shared, &service, connect_info, stream).await;
-        let Upgrade { transport, peer, device, agreed_at } = upgrade.lock().take()?;
+        let Upgrade { transport, peer, purpose, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             tracing::error!("an upgraded connection of {} came back as another type", peer_name(address));
             return None;
         };
         let mut stream = parts.io.into_inner();
         stream.upgraded();
-        Some(open::open(shared, stream, &parts.read_buf, peer, device, agreed_at))
+        Some(open::open(shared, stream, &parts.read_buf, peer, purpose, agreed_at))
     }
 }
 

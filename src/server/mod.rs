@@ -52,6 +52,7 @@ use crate::config::{Config, IceSource};
 use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::End;
 use crate::core::relay::Relay;
+use crate::observe::adb::AdbReading;
 use crate::observe::faults::{FaultStats, Rule, RuleId};
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::Journal;
@@ -197,6 +198,11 @@ impl Running {
         self.shared.relay.ledger().read()
     }
 
+    /// The counters of adb connections.
+    pub fn adb(&self) -> AdbReading {
+        self.shared.adb.read()
+    }
+
     /// The number of incidents by kind.
     pub fn incidents(&self) -> &Incidents {
         &self.shared.incidents
@@ -301,6 +307,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         request_rates: RequestRates::default(),
         policy: Policy::new(&config)?,
         preregistrations: Arc::default(),
+        adb: Arc::default(),
         own_ports: Vec::new(),
         requests: RequestCounts::default(),
         started: clock.unix_now(),

@@ -97,6 +97,7 @@ fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     };
     let role = if kind == SocketKind::Devices { Role::Device } else { Role::Http };
     let mut peer = Peer::anonymous(role);
+    peer.is_local = true;
     if kind == SocketKind::Devices {
         peer.hears_errors = false;
         peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);

@@ -26,6 +26,7 @@ use crate::core::peer::{Peer, Role};
 use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
 use crate::core::session::{Context, Rules};
+use crate::observe::adb::AdbCounts;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
 use crate::observe::request_counts::RequestCounts;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) incidents: Arc<Incidents>,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
+    /// Counts adb connections.
+    pub(crate) adb: Arc<AdbCounts>,
     /// The TCP ports that the server listens on. No request or connection to a port of a device goes there.
     pub(crate) own_ports: Vec<u16>,
     /// Counts HTTP requests by endpoint and class of status.

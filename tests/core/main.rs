@@ -11,6 +11,7 @@ mod replay;
 mod transcript;
 
 mod actors;
+mod adb_port;
 mod architecture;
 mod certificates;
 mod citations;

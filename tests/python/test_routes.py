@@ -24,6 +24,7 @@ PATHS = {
     "/devices/x": "GET",
     "/devices/x/connect": "GET",
     "/devices/x/files/y": "GET",
+    "/devices/x/adb": "GET",
     "/infra_config": "GET",
     "/metrics": "GET",
     "/healthz": "GET",
@@ -58,7 +59,7 @@ def test_every_route_is_in_paths() -> None:
 
 
 def test_every_path_has_counter() -> None:
-    with SignalingServer(dashboard=True, proxy_device_files=True) as server:
+    with SignalingServer(dashboard=True, proxy_device_files=True, adb=True) as server:
         for path in set(PATHS) - COUNTED_AS_OTHER:
             request(server, "BREW", path)
         metrics = request(server, "GET", "/metrics").body.decode()
@@ -80,7 +81,7 @@ def assert_is_error(path: str, method: str, status: int, headers: http.client.HT
 
 @pytest.mark.parametrize("path", PATHS)
 def test_wrong_method_is_json_405(path: str) -> None:
-    with SignalingServer(dashboard=True, proxy_device_files=True) as server:
+    with SignalingServer(dashboard=True, proxy_device_files=True, adb=True) as server:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"):
             if PATHS[path] == ("GET" if method == "HEAD" else method):
                 continue

@@ -10,6 +10,7 @@ mod replay;
 #[path = "../transcript/mod.rs"]
 mod transcript;
 
+mod adb;
 mod clock;
 mod connection;
 mod dial;

@@ -276,6 +276,27 @@ LIMITS = (
         "Time for a device's own web server to begin its answer, and between two parts of it.",
     ),
     _limit(
+        "max_adb",
+        _count(),
+        64,
+        "adb connections at a time. One more client is closed [1013].",
+        "Each takes some 100 KiB, and more while a large message comes in.",
+    ),
+    _limit(
+        "max_adb_message",
+        _bytes(128, MOST_OF_A_MESSAGE),
+        2 * MIB,
+        "The size of a client's message on `/devices/ID/adb`. A client that sends a larger one is closed [1009].",
+        "The longest packet of adb has 1 MiB and 24 bytes, and a client may send it as one message.",
+    ),
+    _limit(
+        "adb_timeout",
+        Seconds(),
+        30.0,
+        "Time for a device's adb port to accept a connection, and to take some of the bytes that wait for it. Then the "
+        "client is closed [1013].",
+    ),
+    _limit(
         "goodbye_timeout",
         Seconds(),
         0.25,

@@ -188,6 +188,15 @@ SERVER = (
         ),
     ),
     Setting(
+        "adb",
+        Switch(),
+        False,
+        "Whether `WS /devices/ID/adb` carries bytes to and from the device's adb port, on 127.0.0.1. The port is that "
+        "of the announcement, or, for a device on this machine, that of its device info.",
+        "It is off because adb is a shell on the device, and lets each client reach a port of this machine.",
+        flag=Flag("adb", "let /devices/ID/adb reach the adb ports of devices", False),
+    ),
+    Setting(
         "devices_format",
         Choice("full", "ids"),
         "full",

@@ -2,6 +2,8 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+use std::net::SocketAddr;
+
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::StatusCode;
@@ -39,6 +41,8 @@ impl Caller {
         let mut peer = Peer::anonymous(role);
         if let Some(connect_info) = connect_info {
             peer.address = connect_info.address;
+            let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+            peer.is_local = connect_info.address.is_some_and(is_loopback) && !comes_from_proxy(request);
             peer.certificate.clone_from(&connect_info.certificate);
         }
         Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
@@ -63,6 +67,13 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether a proxy has passed the request on, as far as it says so (RFC 7239, RFC 9110 7.6.3).
+fn comes_from_proxy<B>(request: &hyper::Request<B>) -> bool {
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"]
+        .iter()
+        .any(|name| request.headers().contains_key(*name))
 }
 
 /// The response to a refusing or failed hook.

@@ -14,7 +14,9 @@ use super::dashboard::overview::Overviews;
 use super::listing::Listings;
 use super::respond::{LengthChanges, error};
 use crate::core::peer::Role;
+use crate::observe::adb::AdbReading;
 use crate::observe::incidents::Incident;
+use crate::observe::ledger::LedgerReading;
 use crate::server::shared::Shared;
 
 /// The error for a peer whose grant covers some devices only.
@@ -66,18 +68,11 @@ fn render(shared: &Shared, listings: &Listings, overviews: &Overviews) -> String
     page.family("forwards_accepted_total", "counter", "Forwards accepted from peers.");
     page.sample("", ledger.accepted);
     page.family("forwards_total", "counter", "Forwards by outcome.");
-    for (outcome, count) in [
-        ("delivered", ledger.delivered),
-        ("refused", ledger.refused),
-        ("gone", ledger.gone),
-        ("dropped", ledger.dropped),
-    ] {
+    let LedgerReading { delivered, refused, gone, dropped, .. } = ledger;
+    for (outcome, count) in [("delivered", delivered), ("refused", refused), ("gone", gone), ("dropped", dropped)] {
         page.sample(&format!(r#"{{outcome="{outcome}"}}"#), count);
     }
-    page.family("incidents_total", "counter", "Incidents by kind, such as refused or dropped connections.");
-    for incident in Incident::ALL {
-        page.sample(&format!(r#"{{kind="{}"}}"#, incident.as_str()), shared.incidents.of(incident));
-    }
+    incidents(&mut page, shared);
     page.family(
         "http_requests_total",
         "counter",
@@ -93,9 +88,30 @@ fn render(shared: &Shared, listings: &Listings, overviews: &Overviews) -> String
     );
     page.sample(r#"{of="device_entry"}"#, listings.rendered());
     page.sample(r#"{of="overview"}"#, overviews.rendered());
+    adb(&mut page, shared);
     page.family("start_time_seconds", "gauge", "Start time of the server, in seconds since 1970.");
     page.sample("", format!("{:.3}", shared.started));
     page.0
+}
+
+/// Writes the incidents by kind.
+fn incidents(page: &mut Page, shared: &Shared) {
+    page.family("incidents_total", "counter", "Incidents by kind, such as refused or dropped connections.");
+    for incident in Incident::ALL {
+        page.sample(&format!(r#"{{kind="{}"}}"#, incident.as_str()), shared.incidents.of(incident));
+    }
+}
+
+/// Writes the metrics of adb connections.
+fn adb(page: &mut Page, shared: &Shared) {
+    let AdbReading { open, refused, to_device, from_device } = shared.adb.read();
+    page.family("adb_connections", "gauge", "Open adb connections.");
+    page.sample("", open);
+    page.family("adb_refused_total", "counter", "Requests for adb that were closed without a connection to a device.");
+    page.sample("", refused);
+    page.family("adb_bytes_total", "counter", "Bytes of adb connections, by direction.");
+    page.sample(r#"{direction="to_device"}"#, to_device);
+    page.sample(r#"{direction="from_device"}"#, from_device);
 }
 
 /// The text so far, and the name of the current metric family.

@@ -17,6 +17,7 @@ use super::{dashboard, devices, metrics, polling};
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
+use crate::server::ws::open::Purpose;
 
 /// Builds the router.
 pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
@@ -27,6 +28,7 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
         .route("/devices", get(devices::devices))
         .route("/devices/{id}", get(devices::device))
         .route("/devices/{id}/connect", any(connect_to_device))
+        .route("/devices/{id}/adb", any(adb_of_device))
         .route("/devices/{id}/files/{*path}", get(device_files::device_file))
         .route("/infra_config", get(devices::infra_config))
         .route("/healthz", get(healthz))
@@ -40,12 +42,20 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
 /// `WS /devices/{id}/connect`: the path names the device, and each text is a payload (docs/protocol.md 5.3.7 and
 /// 5.3.8).
 async fn connect_to_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, request: Request) -> Response {
-    upgrade_here(&shared, Role::Client, Some(DeviceId::new(&id)), request).await
+    upgrade_here(&shared, Role::Client, Purpose::SignalingWith(DeviceId::new(&id)), request).await
+}
+
+/// `WS /devices/{id}/adb`: bytes to and from the device's adb port (docs/protocol.md 5.3.19).
+async fn adb_of_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, request: Request) -> Response {
+    if !shared.config.adb.is_on {
+        return error(StatusCode::NOT_FOUND, "adb is off on this server: --adb (adb=True) turns it on");
+    }
+    upgrade_here(&shared, Role::Client, Purpose::Adb(DeviceId::new(&id)), request).await
 }
 
 /// The echo endpoint for Autobahn.
 async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    upgrade_here(&shared, Role::Http, None, request).await
+    upgrade_here(&shared, Role::Http, Purpose::Echo, request).await
 }
 
 /// Whether the server accepts connections, and can call its hooks. It does not accept any once it stops.

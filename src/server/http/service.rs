@@ -16,6 +16,7 @@ use crate::core::peer::Role;
 use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
+use crate::server::ws::open::Purpose;
 
 /// The answer to the preface of HTTP/2 (RFC 9110, 15.6.6; docs/protocol.md 3.2). hyper has no answer to it.
 pub(in crate::server) const HTTP2_REFUSAL: &str = "HTTP/1.1 505 HTTP Version Not Supported\r\n\
@@ -101,10 +102,10 @@ impl Service {
             }
             (Self::Full(_, why), _) => respond::closing(respond::too_many(why)),
             (Self::Open(_), "/register_device") => {
-                upgrade::upgrade(shared, Role::Device, None, connect_info, request).await
+                upgrade::upgrade(shared, Role::Device, Purpose::Signaling, connect_info, request).await
             }
             (Self::Open(_), "/connect_client") => {
-                upgrade::upgrade(shared, Role::Client, None, connect_info, request).await
+                upgrade::upgrade(shared, Role::Client, Purpose::Signaling, connect_info, request).await
             }
             (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
         }

@@ -18,9 +18,9 @@ use super::extract::members;
 use super::respond::{error, method_not_allowed, too_many};
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
-use crate::protocol::DeviceId;
 use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::shared::Shared;
+use crate::server::ws::open::Purpose;
 
 /// The sub-protocol of Cuttlefish devices (docs/protocol.md 3.7 and 4.1.1).
 ///
@@ -31,11 +31,11 @@ const SUBPROTOCOL: &str = "webrtc-operator";
 pub(in crate::server) async fn upgrade_here(
     shared: &Arc<Shared>,
     role: Role,
-    device: Option<DeviceId>,
+    purpose: Purpose,
     mut request: Request,
 ) -> Response {
     match request.extensions_mut().remove::<ConnectInfo>() {
-        Some(connect_info) => upgrade(shared, role, device, connect_info, request).await,
+        Some(connect_info) => upgrade(shared, role, purpose, connect_info, request).await,
         None => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
 }
@@ -44,7 +44,7 @@ pub(in crate::server) async fn upgrade_here(
 pub(in crate::server) async fn upgrade<B>(
     shared: &Arc<Shared>,
     role: Role,
-    device: Option<DeviceId>,
+    purpose: Purpose,
     connect_info: ConnectInfo,
     mut request: hyper::Request<B>,
 ) -> Response {
@@ -62,7 +62,7 @@ pub(in crate::server) async fn upgrade<B>(
     drop(request);
     match caller.authorize(shared).await {
         Ok(peer) => {
-            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, device, agreed_at: shared.clock.now() });
+            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, purpose, agreed_at: shared.clock.now() });
             response
         }
         Err(refused) => refused,

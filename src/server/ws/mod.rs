@@ -1,5 +1,6 @@
 //! The WebSocket transport (RFC 6455): from an upgraded connection to the task that serves it.
 
+mod adb;
 mod blocking_io;
 mod close;
 mod echo;

@@ -12,6 +12,7 @@ use crate::core::peer::{Peer, Role};
 use crate::core::session::{ClientSession, DeviceSession};
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
+use crate::server::ws::adb;
 use crate::server::ws::echo::echo;
 use crate::server::ws::pump::Pump;
 use crate::server::ws::stream::WebSocketStream;
@@ -25,6 +26,19 @@ const READ_BUFFER: usize = 128;
 /// The size up to which tungstenite batches writes, in bytes. It allocates the buffer only when it writes.
 const WRITE_BUFFER: usize = 4 * 1024;
 
+/// The purpose of a WebSocket, by its endpoint.
+#[derive(Debug, Clone)]
+pub(in crate::server) enum Purpose {
+    /// Messages of a device or a client, by the peer's role.
+    Signaling,
+    /// Messages of a client whose request names the device (docs/protocol.md 5.3.7).
+    SignalingWith(DeviceId),
+    /// Bytes to and from the adb port of a device (docs/protocol.md 5.3.19).
+    Adb(DeviceId),
+    /// Each message is sent back, for Autobahn.
+    Echo,
+}
+
 /// The future of one connection's WebSocket.
 pub(in crate::server) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -37,35 +51,54 @@ pub(in crate::server) fn open<S>(
     stream: S,
     read_ahead: &Bytes,
     peer: Peer,
-    device: Option<DeviceId>,
+    purpose: Purpose,
     now: Instant,
 ) -> BoxFuture
 where
     S: Transport,
 {
     let limits = &shared.config.limits;
+    let max_message = match purpose {
+        Purpose::Adb(_) => shared.config.adb.max_message,
+        _ => limits.max_message_size,
+    };
     let settings = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(limits.max_message_size))
-        .max_frame_size(Some(limits.max_message_size));
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
     // A copy, because the slice would keep hyper's buffer of 8 KiB alive.
     let read_ahead = Bytes::copy_from_slice(read_ahead);
     let socket = WebSocketStream::new(stream, read_ahead, settings);
-    if peer.role == Role::Http {
-        return Box::pin(async move {
-            let _in_time = shared.unless_over(Box::pin(echo(socket))).await;
-        });
+    match purpose {
+        Purpose::Echo => until_over(shared, |_| echo(socket)),
+        Purpose::Adb(id) => until_over(shared, |shared| adb::serve(shared, socket, peer, id)),
+        Purpose::SignalingWith(device) => {
+            let (session, first) = ClientSession::of_device(shared.context(peer), device, now);
+            let mut pump = Pump::new(shared, socket, session, now);
+            pump.begin(first);
+            Box::pin(pump)
+        }
+        Purpose::Signaling => signaling(shared, socket, peer, now),
     }
+}
+
+/// The future of a peer whose first message says which device it is, or which it wants.
+fn signaling<S: Transport>(shared: Arc<Shared>, socket: WebSocketStream<S>, peer: Peer, now: Instant) -> BoxFuture {
     let context = shared.context(peer);
-    if let Some(device) = device {
-        let (session, first) = ClientSession::of_device(context, device, now);
-        let mut pump = Pump::new(shared, socket, session, now);
-        pump.begin(first);
-        return Box::pin(pump);
-    }
     match context.peer.role {
         Role::Device => Box::pin(Pump::new(shared, socket, DeviceSession::new(context, now), now)),
         _ => Box::pin(Pump::new(shared, socket, ClientSession::new(context, now), now)),
     }
+}
+
+/// A task that ends when the time for closing handshakes is over.
+fn until_over<F>(shared: Arc<Shared>, serve: impl FnOnce(Arc<Shared>) -> F) -> BoxFuture
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let future = Box::pin(serve(Arc::clone(&shared)));
+    Box::pin(async move {
+        let _in_time = shared.unless_over(future).await;
+    })
 }

@@ -106,6 +106,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         &mut self.library.get_mut().inner
     }
 
+    /// Whether messages can still be written: no close frame was sent or received.
+    pub(in crate::server) fn can_write(&self) -> bool {
+        self.library.can_write()
+    }
+
+    /// Whether messages may still come: the peer has sent no close frame.
+    pub(in crate::server) fn can_read(&self) -> bool {
+        self.library.can_read()
+    }
+
     /// Returns the bytes that were read since the last call, as the peer sent them: headers, fragments and pings
     /// included.
     pub(in crate::server) fn take_bytes_read(&mut self) -> u32 {
