@@ -43,7 +43,7 @@ pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
 pub(super) fn metadata_tuple(device: &Device) -> MetadataTuple {
     let metadata = device.metadata();
     let group = metadata.group_of(outbound::info_of(&device.info)).into_owned();
-    (group, metadata.owner.clone(), metadata.name.clone(), metadata.adb_port)
+    (group, metadata.owner.to_string(), metadata.name.to_string(), metadata.adb_port)
 }
 
 pub(super) fn client_tuple(device: &Device, client: &Client) -> ClientTuple {

@@ -1,14 +1,13 @@
 //! The adb port of a device: announced, or of a device on this machine, and never one of the system or of the server
 //! (docs/protocol.md 5.3.37 and 5.3.38).
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use cuttlefish_signaling::access::adb::{NoAdbPort, port_of};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
 use cuttlefish_signaling::peer::{Peer, Role};
-use cuttlefish_signaling::preregistrations::DeviceMetadata;
+use cuttlefish_signaling::preregistrations::{DeviceMetadata, NO_METADATA};
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
 
 /// A device with this device info, on this machine or not, announced with this port.
@@ -16,10 +15,7 @@ fn device(info: &str, is_local: bool, announced: Option<u16>) -> Device {
     let peer = Peer { is_local, ..Peer::anonymous(Role::Device) };
     let outbox = Arc::new(Outbox::new(OutboxBounds { messages: 1, bytes: 65_536 }));
     let mut device = Device::new(DeviceId::new("d"), outbound::device_info(info), Arc::new(peer), outbox);
-    device.metadata = announced.map(|adb_port| {
-        let (owner, name) = (String::new(), String::new());
-        Arc::new(DeviceMetadata { group_name: Cow::Borrowed(""), owner, name, adb_port })
-    });
+    device.metadata = announced.map(|adb_port| Arc::new(DeviceMetadata { adb_port, ..NO_METADATA.clone() }));
     device
 }
 

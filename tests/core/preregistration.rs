@@ -1,10 +1,11 @@
 //! Pre-registered devices and their groups.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
-use cuttlefish_signaling::preregistrations::{DeviceMetadata, NO_METADATA, PreRegisterError, PreRegistrations};
+use cuttlefish_signaling::preregistrations::{
+    DeviceMetadata, NO_METADATA, PreRegisterError, PreRegistrations, SharedText,
+};
 use cuttlefish_signaling::protocol::DeviceId;
 
 fn outbox() -> Arc<Outbox> {
@@ -12,7 +13,7 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn metadata(name: &str) -> DeviceMetadata {
-    DeviceMetadata { group_name: Cow::Borrowed("lab"), owner: String::new(), name: name.to_owned(), adb_port: 0 }
+    DeviceMetadata { group_name: "lab".into(), owner: "".into(), name: name.into(), adb_port: 0 }
 }
 
 #[test]
@@ -31,9 +32,13 @@ fn id_is_pre_registered_by_one_connection_until_it_registers() {
     preregistrations.registered(&id);
     assert_eq!(preregistrations.pending(), 0);
     preregistrations.cancel(&one);
-    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "1", "the metadata stays for its next registration");
+    assert_eq!(
+        preregistrations.metadata_of(&id).unwrap().name.to_string(),
+        "1",
+        "the metadata stays for its next registration"
+    );
     assert_eq!(preregistrations.pre_register(&id, metadata("2"), &other, false, 10), Ok(()));
-    assert_eq!(preregistrations.metadata_of(&id).unwrap().name, "2");
+    assert_eq!(preregistrations.metadata_of(&id).unwrap().name.to_string(), "2");
 }
 #[test]
 fn closed_connection_cancels_only_its_own_pending_pre_registrations() {
@@ -62,9 +67,61 @@ fn pre_registrations_are_limited() {
     );
 }
 #[test]
+fn metadata_of_the_device_that_left_first_makes_room() {
+    let (preregistrations, by) = (PreRegistrations::default(), outbox());
+    let announce = |id: &str| preregistrations.pre_register(&DeviceId::new(id), metadata(id), &by, false, 3);
+    let comes = |id: &str| preregistrations.registered(&DeviceId::new(id));
+    let leaves = |id: &str| preregistrations.left(&DeviceId::new(id));
+    let is_known = |id: &str| preregistrations.metadata_of(&DeviceId::new(id)).is_some();
+    for id in ["a", "b", "c"] {
+        announce(id).unwrap();
+        comes(id);
+    }
+    assert_eq!(announce("d"), Err(PreRegisterError::TooMany), "all of them are there");
+    // A device that is replaced is still there.
+    comes("b");
+    leaves("b");
+    assert_eq!(announce("d"), Err(PreRegisterError::TooMany));
+    leaves("c");
+    leaves("a");
+    assert!(is_known("a") && is_known("c"), "until there is no room");
+    // A device that comes back is not one that has left.
+    comes("c");
+    announce("d").unwrap();
+    assert!(!is_known("a") && is_known("b") && is_known("c"));
+    assert_eq!(announce("e"), Err(PreRegisterError::TooMany), "the announced one is still expected");
+    leaves("c");
+    leaves("b");
+    // A device that is announced again leaves its place in the order.
+    announce("c").unwrap();
+    announce("e").unwrap();
+    assert!(is_known("c") && !is_known("b"));
+    assert_eq!(preregistrations.len(), 3);
+    preregistrations.cancel(&by);
+    assert!(preregistrations.is_empty());
+}
+#[test]
+fn any_number_of_devices_come_and_leave_one_after_the_other() {
+    let (preregistrations, by) = (PreRegistrations::default(), outbox());
+    for number in 0..1000 {
+        let id = DeviceId::new(&format!("run-{number}"));
+        preregistrations.pre_register(&id, metadata("x"), &by, false, 50).unwrap();
+        preregistrations.registered(&id);
+        preregistrations.left(&id);
+        assert!(preregistrations.len() <= 50);
+    }
+}
+#[test]
+fn devices_of_one_message_share_its_texts() {
+    let (group, none) = (SharedText::from("lab"), SharedText::from(""));
+    let texts: Vec<_> = (0..3).map(|_| group.clone()).collect();
+    assert!(texts.iter().all(|text| text.as_ptr() == group.as_ptr()));
+    assert_eq!((&*none, &none), ("", &NO_METADATA.owner));
+}
+#[test]
 fn group_is_the_pre_registered_one_or_that_of_the_device_info() {
     let info = r#"{"group_id":"own"}"#;
-    let unnamed = DeviceMetadata { group_name: Cow::Borrowed(""), ..metadata("1") };
+    let unnamed = DeviceMetadata { group_name: "".into(), ..metadata("1") };
     for (metadata, info, group) in [
         (&metadata("1"), info, "lab"),
         (&unnamed, info, "own"),

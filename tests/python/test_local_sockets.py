@@ -201,6 +201,24 @@ def test_pending_pre_registrations_end_with_control_connection(tmp_path: Path) -
         assert other.receive() == {"id": "a", "status": "registered", "message": ""}
 
 
+def test_devices_that_left_make_room_for_announcements(tmp_path: Path) -> None:
+    with both_sockets(tmp_path, limits=Limits(max_devices=3)) as (server, _, path):
+        control = SeqpacketPeer(tmp_path / "control")
+        for number in range(10):
+            device_id = f"run-{number}"
+            assert pre_register(control, {"id": device_id})[0] == {"id": device_id, "status": "accepted", "message": ""}
+            device = register_local_device(path, device_id)
+            assert control.receive()["status"] == "registered"
+            device.close()
+            wait_until(lambda: not server.devices())
+        there = []
+        for device_id in ("a", "b", "c"):
+            assert pre_register(control, {"id": device_id})[0]["status"] == "accepted"
+            there.append(register_local_device(path, device_id))
+            assert control.receive()["status"] == "registered"
+        assert pre_register(control, {"id": "d"})[0] == {"id": "d", "status": "failed", "message": "Too many devices"}
+
+
 @pytest.mark.parametrize(
     ("packet", "said", "stays"),
     [

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::core::hub::{Client, Device, Waiter};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientMessage, DeviceId, inbound, outbound};
+use crate::protocol::{ClientMessage, DeviceId, inbound, is_plain, outbound};
 
 /// Session of a client. See [`Session`].
 pub struct ClientSession {
@@ -129,13 +129,15 @@ impl ClientSession {
     /// A device outside the client's grant takes the same steps and is never found, so that a client cannot tell it
     /// from one that does not exist.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
-        let Context { hub, peer, outbox, .. } = &self.context;
+        let Context { hub, peer, outbox, rules, .. } = &self.context;
         let waiter = Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) };
         if let Some(device) = hub.device_or_wait(&id, &waiter) {
             self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
             return Step::Ask(Question::DeviceInfo(device));
         }
-        let over = deadline.is_some_and(|deadline| deadline <= now);
+        // No device can register such an id. It is not waited for, since the text may be long.
+        let can_register = !id.as_str().is_empty() && is_plain(id.as_str(), rules.max_device_id);
+        let over = deadline.is_some_and(|deadline| deadline <= now) || !can_register;
         self.state = State::Waiting { id: id.clone(), deadline };
         if over {
             return self.refuse(&Refusal::DeviceNotFound(id));

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
-use crate::core::preregistration::{DeviceMetadata, NO_METADATA, PreRegisterError};
+use crate::core::preregistration::{DeviceMetadata, PreRegisterError, SharedText};
 use crate::protocol::control::{self, ControlMessage, PreRegister};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, is_plain};
@@ -25,6 +25,7 @@ impl ControlSession {
         let Context { preregistrations, hub, outbox, rules, .. } = &self.context;
         let is_valid = |name: &str| is_plain(name, rules.max_device_id);
         let is_group_valid = is_valid(&message.group_name) && is_valid(&message.owner);
+        let (group_name, owner) = (SharedText::from(&*message.group_name), SharedText::from(&*message.owner));
         let outcomes: Vec<_> = message
             .devices
             .iter()
@@ -37,12 +38,9 @@ impl ControlSession {
                 }
                 let id = DeviceId::new(&device.id);
                 let metadata = DeviceMetadata {
-                    group_name: match &*message.group_name {
-                        "" => NO_METADATA.group_name.clone(),
-                        name => name.to_owned().into(),
-                    },
-                    owner: message.owner.clone(),
-                    name: device.name.clone(),
+                    group_name: group_name.clone(),
+                    owner: owner.clone(),
+                    name: SharedText::from(&*device.name),
                     adb_port: device.adb_port,
                 };
                 let outcome =

@@ -80,6 +80,7 @@ impl DeviceSession {
     fn unregister(&mut self) {
         if let State::Registered(registered) = std::mem::replace(&mut self.state, State::Left) {
             self.context.hub.unregister(&registered.device);
+            self.context.preregistrations.left(&registered.device.id);
         }
     }
 
