@@ -36,7 +36,7 @@ make develop          .venv with a debug build, for tests and lint
 make bench            this server beside others, into docs/performance.md; twenty minutes
 make bench-instructions  instructions of a message: fails at 5 % more than is committed; needs valgrind
 make fuzz             each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
-make soak             long tests: fuzzing, exits, ten minutes of churn and faults
+make soak             long tests: fuzzing, exits, ten minutes of churn, faults and stuck hooks
 make autobahn         the test suite of the WebSocket protocol; needs CPython 2.7
 make audit            licenses and advisories of the dependencies; needs cargo-deny
 make release-check    is this commit, with dist/, ready to be published? version, changelog, tag, wheel tag, README

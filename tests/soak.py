@@ -1,8 +1,9 @@
 """Many devices at once, then ten minutes of churn and faults: `make soak`, or `tests/soak.py --minutes 1 --pairs 200`.
 
 The server runs in a process of its own. First, devices are held, and each has to answer a client. Then pairs of peers
-connect, relay through faults, and disconnect, with or without a close frame. At the end the ledger has to balance,
-descriptors and threads have to be as before, and the slope of memory is printed.
+connect, relay through faults, and disconnect, with or without a close frame. Meanwhile other peers are stuck in hooks
+of both kinds, which hang longer than a hook may. At the end the ledger has to balance, descriptors and threads have to
+be as before, no call of a hook may be left, and the slope of memory is printed.
 """
 
 from __future__ import annotations
@@ -20,14 +21,37 @@ from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+HOOK_THREADS = 32
+"""More than `STUCK` calls can keep."""
+
+STUCK = 8
+"""Peers that are stuck in a hook, of each kind."""
+
+KINDS = ("def", "async")
 
 SERVER = """
-import json, resource, sys
+import asyncio, json, logging, resource, sys, threading
 from cuttlefish_signaling import Limits, SignalingServer
+logging.getLogger("cuttlefish_signaling").setLevel(logging.CRITICAL)
 resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
 many = 10**6
-server = SignalingServer(limits=Limits(max_devices=many, max_connections=many, new_per_second=many)).start()
+
+async def never():
+    await asyncio.Event().wait()
+
+def authorize(ctx):
+    '''`hang=def` keeps its thread for longer than a hook may take, `hang=async` waits until it is cancelled.'''
+    hang = ctx.query.get("hang")
+    if hang == "def":
+        threading.Event().wait(7)
+    return never() if hang == "async" else None
+
+limits = Limits(
+    max_devices=many, max_connections=many, new_per_second=many, hook_threads=HOOK_THREADS, hook_queue=1_000
+)
+server = SignalingServer(limits=limits, authorize=authorize, hook_timeout=5).start()
 faults = [
     server.faults.delay(20, jitter=20, probability=0.1), server.faults.duplicate(probability=0.05),
     server.faults.drop(probability=0.05), server.faults.reorder(window=3, hold=0.05, probability=0.1),
@@ -43,9 +67,11 @@ for line in sys.stdin:
         for fault in faults:
             fault.remove()
     stats = server.stats()
-    print(json.dumps({**vars(stats), "balances": stats.balances, "hits": [fault.hits for fault in faults]}), flush=True)
+    hooks = {"coroutines": len(server._run.hooks._coroutines), "kept_failures": len(server.hook_errors)}
+    hits = [fault.hits for fault in faults]
+    print(json.dumps({**vars(stats), **hooks, "balances": stats.balances, "hits": hits}), flush=True)
 server.stop()
-"""
+""".replace("HOOK_THREADS", str(HOOK_THREADS))
 
 
 class Server:
@@ -104,6 +130,20 @@ async def converse(server: Server, name: str) -> None:
                 random.choice([device, client]).transport.abort()
 
 
+async def stuck(server: Server, kind: str, until: float) -> int:
+    """A device whose `authorize` hangs, again and again. Returns how often it was refused."""
+    refused = 0
+    while time.monotonic() < until:
+        try:
+            async with connect(f"{server.device_url}?hang={kind}", open_timeout=30, proxy=None):
+                raise AssertionError("a hook that hangs has admitted a device")
+        except InvalidStatus as error:
+            refused += error.response.status_code == 500
+        except (OSError, InvalidHandshake):
+            pass
+    return refused
+
+
 async def register(server: Server, name: str) -> ClientConnection:
     """A device."""
     device = await connect(server.device_url, close_timeout=1, proxy=None, compression=None)
@@ -143,16 +183,22 @@ async def hold(server: Server, devices: int) -> dict[str, float]:
     return {"held": devices, "answered": answered, "kib_each": round(kib / devices, 2)}
 
 
-async def soak(server: Server, minutes: float, pairs: int) -> list[dict[str, int]]:
-    """Runs it; returns the footprints, one every few seconds."""
+async def soak(server: Server, minutes: float, pairs: int) -> tuple[list[dict[str, int]], dict[str, int]]:
+    """Runs it; returns the footprints, one every few seconds, and the number of refusals by hooks of each kind."""
     until = time.monotonic() + minutes * 60
     running = [asyncio.create_task(pair(server, f"cvd-{number}", until)) for number in range(pairs)]
+    hanging = {kind: [asyncio.create_task(stuck(server, kind, until)) for _ in range(STUCK)] for kind in KINDS}
     samples = []
     while any(not task.done() for task in running):
         samples.append(server.footprint())
         await asyncio.sleep(max(1.0, minutes))
     await asyncio.gather(*running)
-    return samples
+    return samples, {kind: sum(await asyncio.gather(*tasks)) for kind, tasks in hanging.items()}
+
+
+async def warm_up(server: Server) -> None:
+    """Calls a hook of each kind once, so that its thread or event loop is there before anything is compared."""
+    await asyncio.gather(*(stuck(server, kind, time.monotonic() + 0.1) for kind in KINDS))
 
 
 def main() -> int:
@@ -164,18 +210,20 @@ def main() -> int:
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     server = Server()
+    asyncio.run(warm_up(server))
     before = server.footprint()
     print(json.dumps(asyncio.run(hold(server, options.held))), flush=True)
     server.ask("storm")
-    samples = asyncio.run(soak(server, options.minutes, options.pairs))
+    samples, refused = asyncio.run(soak(server, options.minutes, options.pairs))
     server.ask("calm")
     deadline = time.monotonic() + 30
-    while (stats := server.ask())["connections"] and time.monotonic() < deadline:
+    while (stats := server.ask())["connections"] + stats["coroutines"] and time.monotonic() < deadline:
         time.sleep(0.1)
     after = server.footprint()
     half = samples[len(samples) // 2 :]
     slope = (half[-1]["kib"] - half[0]["kib"]) / (options.minutes / 2)
     print(json.dumps({"stats": stats, "before": before, "after": after, "slope_kib_per_minute": round(slope, 1)}))
+    print(json.dumps({"refused_by_stuck_hooks": refused}))
     assert server.process.stdin is not None
     server.process.stdin.close()
     server.process.wait(30)
@@ -184,8 +232,12 @@ def main() -> int:
         wrong.append("the ledger does not balance, or a peer is still connected")
     if stats["panics"]:
         wrong.append("a connection panicked")
-    if after["descriptors"] > before["descriptors"] or after["threads"] > before["threads"]:
+    if after["descriptors"] > before["descriptors"] or after["threads"] > before["threads"] + HOOK_THREADS:
         wrong.append("descriptors or threads are left")
+    if not all(refused.values()) or stats["hook_failures"] < sum(refused.values()):
+        wrong.append("a hook that hangs was not refused and counted")
+    if stats["coroutines"]:
+        wrong.append("a coroutine of a hook is left")
     print("\n".join(wrong) or "all is well")
     return 1 if wrong else 0
 
