@@ -180,18 +180,24 @@ def test_concurrent_stops_return() -> None:
     assert not server.is_running
 
 
-def test_later_stop_waits_for_first_and_returns_its_outcome() -> None:
-    """The peer does not answer its close frame, so the first `stop` returns False after its timeout."""
+@pytest.mark.parametrize("in_time", [True, False])
+def test_later_stop_waits_for_first_and_returns_its_outcome(in_time: bool) -> None:
+    """The peer closes only when all have called `stop`, or not at all."""
     server = SignalingServer(limits=Limits(goodbye_timeout=30, close_timeout=30)).start()
+    outcomes: list[bool] = []
+    timeout = PATIENCE if in_time else 0.5
+    stoppers = [threading.Thread(target=lambda: outcomes.append(server.stop(timeout=timeout))) for _ in range(8)]
     with raw.Raw(server.port, "/register_device"):
-        outcomes: list[bool] = []
-        stoppers = [threading.Thread(target=lambda: outcomes.append(server.stop(timeout=0.5))) for _ in range(8)]
         for stopper in stoppers:
             stopper.start()
-        for stopper in stoppers:
-            stopper.join(PATIENCE)
-    assert outcomes == [False] * 8
-    assert server.stop() is False
+        wait_until(lambda: not server.is_running)
+        if not in_time:
+            for stopper in stoppers:
+                stopper.join(PATIENCE)
+    for stopper in stoppers:
+        stopper.join(PATIENCE)
+    assert outcomes == [in_time] * 8
+    assert server.stop() is in_time
     with server:
         assert server.stop() is True
     assert server.stop() is True
