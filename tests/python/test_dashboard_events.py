@@ -11,10 +11,10 @@ from typing import Any
 
 from test_metrics import INCIDENTS
 
-from cuttlefish_signaling import Limits, Refused, SignalingServer
+from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens
 
 from http_requests import open_response, request
-from peers import wait_until
+from peers import peers_of, wait_until
 
 
 def events(
@@ -66,6 +66,39 @@ def test_event_stream_follows_query() -> None:
             assert (name, overview["matching"], overview["server"]["journal"]) == ("overview", 0, True)
             name, device = next_event(answer)
             assert (name, device) == ("device", {"device_id": "cvd-1", "since": None, "client_count": 0, "clients": []})
+
+
+def test_limited_grant_sees_no_numbers_of_others() -> None:
+    tokens = StaticTokens({"s3cret": Grant("alice", devices=["alice-*"]), "all": "operator"})
+    bearer = {"Authorization": "Bearer all"}
+    with SignalingServer(dashboard=True, authorize=tokens) as server, peers_of(server) as peers:
+        for device in ("alice-1", "bob-1"):
+            peers.device(device, additional_headers=bearer)
+        seen = {}
+        for token in ("s3cret", "all"):
+            with events(server, Authorization=f"Bearer {token}") as answer:
+                _, overview = next_event(answer)
+                seen[token] = overview["server"]
+        assert (seen["all"]["devices"], seen["all"]["connections"], seen["all"]["incidents"]) == (2, 2, {})
+        limited = {"version", "started", "journal", "devices", "clients"}
+        assert set(seen["s3cret"]) == limited < set(seen["all"])
+        assert seen["s3cret"]["devices"] == 1
+
+
+def test_events_have_no_payload() -> None:
+    with SignalingServer(dashboard=True, journal=True) as server, peers_of(server) as peers:
+        device = peers.device("cvd-1", {"info": "CANARY"})
+        client = peers.client("cvd-1")
+        client.send({"message_type": "forward", "payload": {"type": "offer", "sdp": "CANARY"}})
+        device.receive()
+        device.send({"message_type": "forward", "client_id": 1, "payload": {"type": "error", "error": "CANARY"}})
+        client.receive()
+        with events(server, "?device=cvd-1") as answer:
+            text = ""
+            while "event: entries" not in text or not text.endswith("\n\n"):
+                text += answer.read(1).decode()
+        assert '"payload_type":"offer"' in text
+        assert "CANARY" not in text
 
 
 def test_event_stream_checks_authorize_and_origin() -> None:

@@ -6,7 +6,7 @@ import { ago, byId, element, setText, show, showFacts } from './dom.js';
 const MEANING = {
   turned_away: 'answered 503: too many, or too fast',
   openings_cut: 'connections dropped that had not said what they want',
-  foreign: 'requests with a Host or Origin that is not allowed',
+  foreign: 'requests of a Host, origin or site that is not allowed',
   unauthorized: 'refused by a hook',
   misbehaved: 'peers that broke the rules',
   too_fast: 'peers that sent too fast',
@@ -23,10 +23,11 @@ export function showHealth(server) {
   showFacts(byId('health'), [
     ['devices', server.devices],
     ['clients', server.clients],
-    ['waiting', server.waiting],
-    ['connections', server.connections],
-    ['forwards', server.accepted],
-    ['delivered', server.delivered],
+    // A viewer that may see some devices only gets no numbers of all.
+    ['waiting', server.waiting ?? null],
+    ['connections', server.connections ?? null],
+    ['forwards', server.accepted ?? null],
+    ['delivered', server.delivered ?? null],
     ['under way', under_way || null],
     ['refused', server.refused || null],
     ['gone', server.gone || null],
@@ -34,7 +35,7 @@ export function showHealth(server) {
     ['up', ago(server.started)],
     ['version', server.version],
   ]);
-  const incidents = Object.entries(server.incidents);
+  const incidents = Object.entries(server.incidents ?? {});
   byId('incidents').hidden = incidents.length === 0;
   show(byId('incidents'), incidents, ([kind]) => kind, () => element('li'), (item, [kind, count]) => {
     setText(item, `${count} × ${kind.replaceAll('_', ' ')}`);

@@ -177,12 +177,20 @@ struct Server {
     started: f64,
     /// Whether there is a journal.
     journal: bool,
-    /// Open connections.
-    connections: usize,
     /// Registered devices that the viewer may see.
     devices: usize,
     /// Clients of these devices.
     clients: usize,
+    /// Numbers of all devices. `None` for a viewer that may see some devices only: it must not find out about others.
+    #[serde(flatten)]
+    totals: Option<Totals>,
+}
+
+/// Numbers of all devices and peers.
+#[derive(Serialize)]
+struct Totals {
+    /// Open connections.
+    connections: usize,
     /// Clients that wait for a device.
     waiting: usize,
     /// Forwards accepted.
@@ -200,16 +208,24 @@ struct Server {
 }
 
 impl Server {
-    fn of(shared: &Shared, _grant: &Grant, selection: &Selection) -> Self {
-        let ledger = shared.relay.ledger().read();
-        let counted = |incident: &Incident| (incident.as_str(), shared.incidents.of(*incident));
+    fn of(shared: &Shared, grant: &Grant, selection: &Selection) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             started: shared.started,
             journal: shared.relay.journal().is_some(),
-            connections: shared.hub.connections(),
             devices: selection.devices,
             clients: selection.clients(shared),
+            totals: grant.devices.is_none().then(|| Totals::of(shared)),
+        }
+    }
+}
+
+impl Totals {
+    fn of(shared: &Shared) -> Self {
+        let ledger = shared.relay.ledger().read();
+        let counted = |incident: &Incident| (incident.as_str(), shared.incidents.of(*incident));
+        Self {
+            connections: shared.hub.connections(),
             waiting: shared.hub.waiting_count(),
             accepted: ledger.accepted,
             delivered: ledger.delivered,
