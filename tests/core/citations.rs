@@ -145,7 +145,7 @@ enum Citation {
     Anchor(String),
 }
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -249,6 +249,11 @@ fn is_test(named: &str) -> bool {
     }
     let rust = format!("fn {name}(");
     lines.windows(2).any(|pair| pair[0].starts_with("#[") && pair[1].starts_with(&rust))
+}
+
+/// Whether a test or a transcript case of this name exists.
+pub fn names_a_test(named: &str) -> bool {
+    case_of(named).map_or_else(|| is_test(named), |case| titles().iter().any(|title| matches(&case, title)))
 }
 
 fn titles() -> Vec<String> {

@@ -41,6 +41,7 @@ mod preregistration;
 mod properties;
 mod relay;
 mod request_rates;
+mod security;
 mod seeds;
 mod session;
 mod sizes;

@@ -122,3 +122,20 @@ def test_polled_connection_belongs_to_the_identity_that_opened_it(way: Any) -> N
         assert request_json(server, f"/polled_connections/{number}/:forward?as=alice", body) == (200, "ok")
         assert device.receive()["payload"] == "up"
         assert request_json(server, "/poll_messages?as=alice", body) == (200, ["for alice"])
+
+
+def test_each_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a comparison tells neither which token matches nor whether one does."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(known: bytes, given: bytes) -> bool:
+        compared.append((known, given))
+        return known == given
+
+    monkeypatch.setattr("cuttlefish_signaling._tokens.hmac.compare_digest", compare)
+    with SignalingServer(authorize=StaticTokens(["first", "second", "third"])) as server:
+        for token, status in (("first", 200), ("third", 200), ("x" * 99, 401)):
+            compared.clear()
+            assert request(server, "GET", "/devices", Authorization=f"Bearer {token}").status == status
+            assert len(compared) == 3
+            assert {len(digest) for pair in compared for digest in pair} == {32}

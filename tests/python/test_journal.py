@@ -279,19 +279,6 @@ def test_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, c
     assert entries[0]["direction"] == "device->server"
 
 
-def test_line_separators_of_peers_end_no_line(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
-    """U+0085, U+2028 and U+2029 may stand in JSON strings as they are, and end a line for `str.splitlines`."""
-    breaks = "\x85\u2028\u2029"
-    client.send_raw(f'{{"message_type":"forward","payload":{{"type":"{breaks}","n":1.10}}}}')
-    assert device.recv().type == breaks
-    for form in ("text", "mermaid", "jsonl"):
-        text = server.journal.transcript(form)
-        assert text.splitlines() == text.removesuffix("\n").split("\n"), form
-    entry = server.journal.transcript("jsonl").splitlines()[-1]
-    assert json.loads(entry)["payload"] == {"type": breaks, "n": 1.1}
-    assert '"n":1.10}' in entry
-
-
 def test_empty_transcript(server: SignalingServer) -> None:
     assert server.journal.transcript() == "(nothing was said)"
     assert server.journal.transcript("jsonl") == ""
