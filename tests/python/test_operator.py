@@ -70,6 +70,7 @@ def test_preset_without_a_file(tmp_path: Path) -> None:
         "control_socket": "/run/cuttlefish/operator_control",
         "log_file": "/run/cuttlefish/operator.log",
         "proxy_device_files": True,
+        "adb": True,
         "client_ids": "unique",
         "allow_unauthenticated": True,
         "operator": True,
@@ -187,7 +188,7 @@ def test_each_setting_of_the_preset_is_overridden_by_its_flag(tmp_path: Path) ->
         assert (found[key], found.origin(key)) == (value, arguments[0])
 
 
-@pytest.mark.parametrize("key", ["proxy_device_files", "allow_unauthenticated"])
+@pytest.mark.parametrize("key", ["proxy_device_files", "adb", "allow_unauthenticated"])
 def test_switches_of_the_preset_are_turned_off_by_variable_and_file(tmp_path: Path, key: str) -> None:
     arguments = parser().parse_args(["serve", "--operator"])
     found = settings(arguments, {f"CUTTLEFISH_SIGNALING_{key.upper()}": "0"})

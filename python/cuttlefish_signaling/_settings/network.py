@@ -54,7 +54,8 @@ NETWORK = (
         flag=Flag(
             "operator",
             "serve in the place of a Cuttlefish host's operator: http 1080 on loopback, https 1443, its local sockets, "
-            "certificate and page, files of devices, unique client ids, no authentication; every flag overrides a part",
+            "certificate and page, files and adb of devices, unique client ids, no authentication; "
+            "every flag overrides a part",
             False,
         ),
     ),

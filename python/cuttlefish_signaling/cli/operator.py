@@ -102,6 +102,7 @@ def apply_preset(found: Found) -> list[str]:
     # The web server of the host serves this file.
     preset("log_file", f"{RUN_DIRECTORY}/operator.log")
     preset("proxy_device_files", True)
+    preset("adb", True)
     preset("client_ids", "unique")
     # The operator does not authenticate peers either.
     preset("allow_unauthenticated", True)
