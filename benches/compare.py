@@ -18,6 +18,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ GROWTH = {
     **{f"{pairs} pairs": ("relay", "--pairs", str(pairs)) for pairs in (1, 10, 50, 200, 1000)},
 }
 """Scenarios that show how the cost of a message grows."""
+STORM = {"5,000 devices dial at once over TLS": ("storm", "--idle", "5000")}
+"""A restart of the server, beside a bare acceptor: rustls and tungstenite without limits and checks."""
 CHURN = {"a million clients come and go, at 10 devices": ("churn", "--pairs", "10", "--clients", "1000000")}
 """Memory after many clients have left. It takes minutes, so it runs only once."""
 
@@ -184,17 +187,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")
     parser.add_argument(
-        "--only", action="append", choices=["peers", "variants", "workers", "growth", "churn"], help="these parts"
+        "--only", action="append", choices=["peers", "variants", "workers", "growth", "storm", "churn"], help="these parts"
     )
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
     options = parser.parse_args()
     load, everybody = ["taskset", "-c", LOAD_CORE, build("load")], servers()
     name, ours = next(iter(everybody.items()))
+    ca = Path(tempfile.mkdtemp()) / "ca.pem"
+    over_tls = {name: [*ours[:-1], "--tls", str(ca), "--port"], "bare relay": [*everybody["bare relay"], str(ca)]}
+    storm = {title: (*scenario, "--ca", str(ca)) for title, scenario in STORM.items()}
     plan: dict[str, tuple[Servers, dict[str, tuple[str, ...]]]] = {
         "peers": (everybody, SCENARIOS),
         "variants": ({title: [*ours[:-1], *more, "--port"] for title, more in VARIANTS.items()}, RELAY),
         "workers": ({f"workers={n}": [*ours[:-1], "--workers", str(n), "--port"] for n in (1, 2)}, RELAY),
         "growth": ({name: ours}, GROWTH),
+        "storm": (over_tls, storm),
         "churn": ({name: ours}, CHURN),
     }
     figures: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}

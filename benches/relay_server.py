@@ -1,6 +1,6 @@
 """Runs a server for the load, plain or with options that may make relaying more expensive.
 
-python benches/relay_server.py [--journal] [--fault] [--workers N] [--gil] --port 8080
+python benches/relay_server.py [--journal] [--fault] [--workers N] [--gil] [--tls CA] --port 8080
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import threading
+from pathlib import Path
 
-from cuttlefish_signaling import Keepalive, SignalingServer
+from cuttlefish_signaling import Keepalive, SignalingServer, Tls
 
 
 def hold_the_gil() -> None:
@@ -27,10 +28,14 @@ def main() -> None:
     parser.add_argument("--fault", action="store_true", help="arm one, for a device that never comes")
     parser.add_argument("--workers", type=int, default=1, help="threads that relay")
     parser.add_argument("--gil", action="store_true", help="have a thread of Python's hold the interpreter's lock")
+    parser.add_argument("--tls", type=Path, help="speak TLS, and write the certificate to trust to this file")
     options = parser.parse_args()
+    tls = Tls.self_signed() if options.tls else None
+    if tls is not None:
+        options.tls.write_text(tls.certificate_pem)
     # No pings: the load's idle devices do not answer.
     settings = {"keepalive": Keepalive(interval=None), "workers": options.workers, "journal": options.journal}
-    with SignalingServer(port=options.port, **settings) as server:
+    with SignalingServer(port=options.port, tls=tls, **settings) as server:
         if options.gil:
             threading.Thread(target=hold_the_gil, daemon=True).start()
         if options.fault:

@@ -3,7 +3,8 @@
 //! `load SCENARIO --port N --pid N [--pairs N] [--payload BYTES] [--window N] [--idle N] [--clients N] [--seconds S]`,
 //! where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight, beside `idle` devices),
 //! `sessions` (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (the memory
-//! and cost after `clients` that connect and leave), or `idle` (the memory of idle devices).
+//! and cost after `clients` that connect and leave), `idle` (the memory of idle devices), or `storm` (`idle` devices that
+//! dial at once over TLS and trust `--ca FILE`).
 //! The CPU time is that of the process `pid`. It is more reliable than throughput on a busy machine.
 
 #![allow(
@@ -18,6 +19,7 @@
 mod options;
 mod peer;
 mod scenarios;
+mod storm;
 mod system;
 
 use options::Options;
@@ -39,6 +41,7 @@ fn main() {
             "registrations" => scenarios::registrations(&options).await,
             "churn" => scenarios::churn(&options).await,
             "idle" => scenarios::idle(&options).await,
+            "storm" => storm::storm(&options).await,
             other => panic!("there is no scenario {other}"),
         }
     });

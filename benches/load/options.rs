@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Options {
     pub window: usize,
     /// Registered devices that send nothing.
     pub idle: usize,
+    /// The certificate that the devices of a storm trust, PEM.
+    pub ca: PathBuf,
     /// Clients that connect and leave.
     pub clients: usize,
     pub seconds: Duration,
@@ -33,6 +36,7 @@ impl Options {
             payload: 250,
             window: 1,
             idle: 0,
+            ca: PathBuf::new(),
             clients: 100_000,
             seconds: Duration::from_secs(3),
         };
@@ -45,6 +49,7 @@ impl Options {
                 "--payload" => options.payload = number(),
                 "--window" => options.window = number(),
                 "--clients" => options.clients = number(),
+                "--ca" => options.ca = value.into(),
                 "--idle" => options.idle = number(),
                 "--seconds" => options.seconds = Duration::from_secs_f64(value.parse().unwrap()),
                 _ => panic!("there is no option {name}"),

@@ -1,20 +1,41 @@
 //! A minimal WebSocket peer (RFC 6455) that uses little CPU time of its own.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub struct Peer {
-    stream: TcpStream,
+pub struct Peer<S = TcpStream> {
+    stream: S,
     input: Vec<u8>,
     /// The number of input bytes that have been taken.
     taken: usize,
     output: Vec<u8>,
 }
 
-impl Peer {
+impl Peer<TcpStream> {
     pub async fn open(port: u16, path: &str) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::upgrade(stream, port, path).await
+    }
+
+    /// Connects a device, until it has its `config`.
+    pub async fn device(port: u16, id: &str) -> Self {
+        Self::open(port, "/register_device").await.register(id).await
+    }
+
+    /// Connects a client, until it has its device info.
+    pub async fn client(port: u16, id: &str) -> Self {
+        let mut client = Self::open(port, "/connect_client").await;
+        client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
+        client.hears().await;
+        client.hears().await;
+        client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// Upgrades a connection to a WebSocket.
+    pub async fn upgrade(mut stream: S, port: u16, path: &str) -> Self {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -32,23 +53,12 @@ impl Peer {
         peer
     }
 
-    /// Connects a device, until it has its `config`.
-    pub async fn device(port: u16, id: &str) -> Self {
-        let mut device = Self::open(port, "/register_device").await;
-        device
-            .says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{"displays":[]}}}}"#))
+    /// Registers as a device, and waits for its `config`.
+    pub async fn register(mut self, id: &str) -> Self {
+        self.says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{"displays":[]}}}}"#))
             .await;
-        device.hears().await;
-        device
-    }
-
-    /// Connects a client, until it has its device info.
-    pub async fn client(port: u16, id: &str) -> Self {
-        let mut client = Self::open(port, "/connect_client").await;
-        client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
-        client.hears().await;
-        client.hears().await;
-        client
+        self.hears().await;
+        self
     }
 
     pub async fn says(&mut self, text: &str) {

@@ -1,15 +1,19 @@
 //! A bare relay to compare with: tokio-tungstenite and two maps, without JSON parser, bounds, checks or counters.
 //!
-//! The difference to the server is the cost of those. Usage: `bare_relay PORT`.
+//! The difference to the server is the cost of those. Usage: `bare_relay [CA] PORT`. With CA it speaks TLS, and writes
+//! the certificate that a client has to trust there.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use cuttlefish_signaling::Tls;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -27,19 +31,33 @@ struct Device {
 
 fn main() {
     // `cargo bench` passes no port: there is nothing to do.
-    let Some(port) = std::env::args().nth(1).and_then(|port| port.parse::<u16>().ok()) else { return };
+    let Some(port) = std::env::args().next_back().and_then(|port| port.parse::<u16>().ok()) else { return };
+    let tls = std::env::args().nth(1).filter(|_| std::env::args().len() > 2).map(|ca| {
+        let tls = Tls::self_signed(&["localhost".into()], None).unwrap();
+        std::fs::write(ca, tls.authority_pem().unwrap()).unwrap();
+        TlsAcceptor::from(tls.server_config())
+    });
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let devices: Arc<Devices> = Arc::default();
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, Arc::clone(&devices)));
+            stream.set_nodelay(true).unwrap();
+            let (tls, devices) = (tls.clone(), Arc::clone(&devices));
+            tokio::spawn(async move {
+                match tls {
+                    None => serve(stream, devices).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => serve(stream, devices).await,
+                        Err(_) => {}
+                    },
+                }
+            });
         }
     });
 }
 
 #[allow(clippy::result_large_err, reason = "the library's type")]
-async fn serve(stream: TcpStream, devices: Arc<Devices>) {
-    stream.set_nodelay(true).unwrap();
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, devices: Arc<Devices>) {
     let mut is_device = false;
     let look = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         is_device = request.uri().path() == "/register_device";
