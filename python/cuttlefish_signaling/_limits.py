@@ -41,6 +41,9 @@ class Limits:
     """Connections to the device socket at a time. Further ones are closed."""
     max_control_connections: int = 256
     """Connections to the control socket at a time. Further ones are closed. Each start of devices holds one."""
+    refusals_logged_per_second: int = 10
+    """Log lines about refused requests and closed peers, per second and at once. A later line tells how many were left
+    out. A stranger causes one with each request."""
     max_devices: int = 16_384
     """Devices at a time. Beyond it requests are answered with 503."""
     max_device_id: int = 256

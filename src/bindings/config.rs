@@ -147,11 +147,10 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         max_connections_per_address: from.number("limits.max_connections_per_address")?,
         new_per_second: from.number("limits.new_per_second")?,
         max_opening: from.number("limits.max_opening")?,
-        opening_silence: from.seconds("limits.opening_silence")?,
         max_handshakes: from.number("limits.max_handshakes")?,
-        handshake_turn: from.seconds("limits.handshake_turn")?,
         max_device_socket_connections: from.number("limits.max_device_socket_connections")?,
         max_control_connections: from.number("limits.max_control_connections")?,
+        refusals_logged_per_second: from.number("limits.refusals_logged_per_second")?,
         max_devices: from.number("limits.max_devices")?,
         max_device_id: from.number("limits.max_device_id")?,
         max_clients_per_device: from.number("limits.max_clients_per_device")?,
@@ -159,24 +158,34 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         bytes: rate(from, "byte")?,
         errors: rate(from, "error")?,
         pings: rate(from, "ping")?,
-        write_timeout: from.seconds("limits.write_timeout")?,
         outbox_messages: from.number("limits.outbox_messages")?,
         outbox_bytes: from.number("limits.outbox_bytes")?,
-        first_message_timeout: from.optional_seconds("limits.first_message_timeout")?,
-        request_head_timeout: from.seconds("limits.request_head_timeout")?,
         max_headers: from.number("limits.max_headers")?,
         max_request_head: from.number("limits.max_request_head")?,
-        tls_handshake_timeout: from.seconds("limits.tls_handshake_timeout")?,
-        probe_timeout: from.seconds("limits.probe_timeout")?,
-        close_timeout: from.seconds("limits.close_timeout")?,
         journal_entries: from.number("limits.journal_entries")?,
         journal_bytes: from.number("limits.journal_bytes")?,
         held_by_faults: from.number("limits.held_by_faults")?,
-        polled_timeout: from.seconds("limits.polled_timeout")?,
         max_polled: from.number("limits.max_polled")?,
         http: http_limits(from)?,
+        ..timeouts(from)?
+    })
+}
+
+/// Reads the times of the limits. The other limits are the defaults.
+fn timeouts(from: &Settings<'_, '_>) -> PyResult<Limits> {
+    Ok(Limits {
+        opening_silence: from.seconds("limits.opening_silence")?,
+        handshake_turn: from.seconds("limits.handshake_turn")?,
+        write_timeout: from.seconds("limits.write_timeout")?,
+        first_message_timeout: from.optional_seconds("limits.first_message_timeout")?,
+        request_head_timeout: from.seconds("limits.request_head_timeout")?,
+        tls_handshake_timeout: from.seconds("limits.tls_handshake_timeout")?,
+        probe_timeout: from.seconds("limits.probe_timeout")?,
+        close_timeout: from.seconds("limits.close_timeout")?,
+        polled_timeout: from.seconds("limits.polled_timeout")?,
         proxy_timeout: from.seconds("limits.proxy_timeout")?,
         goodbye_timeout: from.seconds("limits.goodbye_timeout")?,
+        ..Limits::default()
     })
 }
 

@@ -113,6 +113,7 @@ fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
 
 fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     settings.set_item("limits.new_per_second", limits.new_per_second)?;
+    settings.set_item("limits.refusals_logged_per_second", limits.refusals_logged_per_second)?;
     let rates = [
         ("message", limits.messages),
         ("byte", limits.bytes),

@@ -41,6 +41,9 @@ pub struct Limits {
     pub max_device_socket_connections: usize,
     /// Connections to the control socket. Default 256: each start of devices holds one.
     pub max_control_connections: usize,
+    /// Log lines about refusals, per second and in one burst. Further ones are counted, and a later line tells how many.
+    /// Default 10: a stranger causes one with each request.
+    pub refusals_logged_per_second: u32,
     /// Registered devices. Default 16,384.
     pub max_devices: usize,
     /// The longest device id, in bytes. It also bounds the names in a pre-registration. Default 256
@@ -118,58 +121,65 @@ pub struct HttpLimits {
     pub address_requests: Rate,
 }
 
+/// The defaults.
+const DEFAULT_HTTP: HttpLimits = HttpLimits {
+    max_viewers: 32,
+    max_viewers_per_address: 16,
+    viewer_bytes: 1024 * 1024,
+    requests: Rate { per_second: 1_000, burst: 2_000 },
+    address_requests: Rate { per_second: 2_000, burst: 4_000 },
+};
+
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self {
-            max_viewers: 32,
-            max_viewers_per_address: 16,
-            viewer_bytes: 1024 * 1024,
-            requests: Rate { per_second: 1_000, burst: 2_000 },
-            address_requests: Rate { per_second: 2_000, burst: 4_000 },
-        }
+        DEFAULT_HTTP
     }
 }
 
+/// The defaults.
+const DEFAULT: Limits = Limits {
+    max_message_size: 256 * 1024,
+    max_first_message: 64 * 1024,
+    max_connections: 16_384,
+    max_connections_per_address: 512,
+    new_per_second: 30_000,
+    max_opening: 1_024,
+    opening_silence: Duration::from_secs(3),
+    max_handshakes: 64,
+    handshake_turn: Duration::from_millis(100),
+    max_device_socket_connections: 16_384,
+    max_control_connections: 256,
+    refusals_logged_per_second: 10,
+    max_devices: 16_384,
+    max_device_id: 256,
+    max_clients_per_device: 1_024,
+    messages: Rate { per_second: 10_000, burst: 20_000 },
+    bytes: Rate { per_second: 16 * 1024 * 1024, burst: 32 * 1024 * 1024 },
+    errors: Rate { per_second: 20, burst: 100 },
+    pings: Rate { per_second: 20, burst: 100 },
+    write_timeout: Duration::from_secs(10),
+    outbox_messages: 256,
+    outbox_bytes: 1024 * 1024,
+    first_message_timeout: Some(Duration::from_secs(10)),
+    request_head_timeout: Duration::from_secs(5),
+    max_headers: 64,
+    max_request_head: 16 * 1024,
+    tls_handshake_timeout: Duration::from_secs(5),
+    probe_timeout: Duration::from_secs(2),
+    close_timeout: Duration::from_secs(5),
+    journal_entries: 10_000,
+    journal_bytes: 16 * 1024 * 1024,
+    held_by_faults: 10_000,
+    polled_timeout: Duration::from_secs(30),
+    max_polled: 1_024,
+    http: DEFAULT_HTTP,
+    proxy_timeout: Duration::from_secs(10),
+    goodbye_timeout: Duration::from_millis(250),
+};
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_message_size: 256 * 1024,
-            max_first_message: 64 * 1024,
-            max_connections: 16_384,
-            max_connections_per_address: 512,
-            new_per_second: 30_000,
-            max_opening: 1_024,
-            opening_silence: Duration::from_secs(3),
-            max_handshakes: 64,
-            handshake_turn: Duration::from_millis(100),
-            max_device_socket_connections: 16_384,
-            max_control_connections: 256,
-            max_devices: 16_384,
-            max_device_id: 256,
-            max_clients_per_device: 1_024,
-            messages: Rate { per_second: 10_000, burst: 20_000 },
-            bytes: Rate { per_second: 16 * 1024 * 1024, burst: 32 * 1024 * 1024 },
-            errors: Rate { per_second: 20, burst: 100 },
-            pings: Rate { per_second: 20, burst: 100 },
-            write_timeout: Duration::from_secs(10),
-            outbox_messages: 256,
-            outbox_bytes: 1024 * 1024,
-            first_message_timeout: Some(Duration::from_secs(10)),
-            request_head_timeout: Duration::from_secs(5),
-            max_headers: 64,
-            max_request_head: 16 * 1024,
-            tls_handshake_timeout: Duration::from_secs(5),
-            probe_timeout: Duration::from_secs(2),
-            close_timeout: Duration::from_secs(5),
-            journal_entries: 10_000,
-            journal_bytes: 16 * 1024 * 1024,
-            held_by_faults: 10_000,
-            polled_timeout: Duration::from_secs(30),
-            max_polled: 1_024,
-            http: HttpLimits::default(),
-            proxy_timeout: Duration::from_secs(10),
-            goodbye_timeout: Duration::from_millis(250),
-        }
+        DEFAULT
     }
 }
 

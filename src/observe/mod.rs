@@ -7,4 +7,5 @@ pub mod faults;
 pub mod incidents;
 pub mod journal;
 pub mod ledger;
+pub mod quoted;
 pub mod request_counts;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::hub::{Client, Device, Observer};
+use crate::observe::quoted::Quoted;
 
 /// A counter that increases with each change in the hub or the journal.
 ///
@@ -51,25 +52,26 @@ pub(super) struct LoggingObserver {
 
 impl Observer for LoggingObserver {
     fn device_registered(&self, device: &Device) {
-        tracing::info!("device {:?} registered from {}", device.id, device.peer);
+        tracing::info!("device {} registered from {}", Quoted(device.id.as_str()), device.peer);
         self.changes.mark();
         self.next.device_registered(device);
     }
 
     fn device_left(&self, device: &Device) {
-        tracing::info!("device {:?} left", device.id);
+        tracing::info!("device {} left", Quoted(device.id.as_str()));
         self.changes.mark();
         self.next.device_left(device);
     }
 
     fn client_connected(&self, device: &Device, client: &Client) {
-        tracing::info!("client {} of device {:?} connected from {}", client.id, device.id, client.peer);
+        let id = Quoted(device.id.as_str());
+        tracing::info!("client {} of device {id} connected from {}", client.id, client.peer);
         self.changes.mark();
         self.next.client_connected(device, client);
     }
 
     fn client_left(&self, device: &Device, client: &Client) {
-        tracing::info!("client {} of device {:?} left", client.id, device.id);
+        tracing::info!("client {} of device {} left", client.id, Quoted(device.id.as_str()));
         self.changes.mark();
         self.next.client_left(device, client);
     }

@@ -12,6 +12,7 @@ mod http;
 mod listener;
 mod message_pump;
 mod peer_stream;
+mod refusal_log;
 mod resolver;
 mod seqpacket;
 mod session_driver;
@@ -39,6 +40,7 @@ use self::events::LoggingObserver;
 use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
 use self::listener::{Listener, is_exposed};
+use self::refusal_log::RefusalLog;
 use self::seqpacket::{SeqpacketListener, SocketKind};
 use self::shared::Shared;
 use self::time::timers::Timers;
@@ -303,6 +305,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
         relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+        refusals: RefusalLog::new(config.limits.refusals_logged_per_second, Instant::now()),
         unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         request_rates: RequestRates::default(),
         policy: Policy::new(&config)?,

@@ -93,7 +93,7 @@ impl SeqpacketListener {
 fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     let local = if kind == SocketKind::Devices { Local::Devices } else { Local::Control };
     let Some(permit) = shared.limiter.acquire_local(local) else {
-        return tracing::info!("turned away a connection to the {}: too many", kind.name());
+        return shared.log_refusal(format_args!("turned away a connection to the {}: too many", kind.name()));
     };
     let role = if kind == SocketKind::Devices { Role::Device } else { Role::Http };
     let mut peer = Peer::anonymous(role);

@@ -14,6 +14,7 @@ use crate::core::outbox::End;
 use crate::core::peer::Peer;
 use crate::core::session::{Answer, Question, Session, Step};
 use crate::observe::incidents::Incident;
+use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
@@ -66,7 +67,7 @@ impl Edge for ServerEdge {
     fn count_error(&mut self, withheld: Option<&Refusal>) -> Option<Refusal> {
         if let Some(refusal) = withheld {
             self.shared.incidents.count(Incident::ErrorWithheld);
-            tracing::info!("no error is sent to {self}: {:?}", refusal.text());
+            self.shared.log_refusal(format_args!("no error is sent to {self}: {}", Quoted(&refusal.text())));
         }
         let now = self.now();
         self.throttle.spend(&self.shared.config.limits, Sent::Error, now).err()
@@ -131,7 +132,8 @@ impl<P: Session> SessionDriver<P> {
         if let Poll::Ready(Output::End(End::Close { code, reason })) = &output
             && !matches!(code, 1000 | 1001)
         {
-            tracing::info!("closing {}: {reason:?} [{code}]", self.edge);
+            let line = format_args!("closing {}: {} [{code}]", self.edge, Quoted(reason));
+            self.edge.shared.log_refusal(line);
         }
         output
     }
@@ -161,7 +163,7 @@ impl<P: Session> SessionDriver<P> {
         let expired = self.driver.handle_timeout(&mut self.edge);
         match expired {
             Some(Expired::Close) => tracing::debug!("dropping {}: no closing handshake in time", self.edge),
-            Some(Expired::Pong) => tracing::info!("dropping {}: no pong", self.edge),
+            Some(Expired::Pong) => self.edge.shared.log_refusal(format_args!("dropping {}: no pong", self.edge)),
             _ => {}
         }
         expired.is_some()

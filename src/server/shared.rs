@@ -1,9 +1,11 @@
 //! The state that all connections of one server share.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -13,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::catch_panic;
 use super::events::Changes;
+use super::refusal_log::{Admission, RefusalLog};
 use super::time::clock::Clock;
 use super::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
@@ -69,6 +72,8 @@ pub(crate) struct Shared {
     pub(super) limiter: Arc<ConnectionLimiter>,
     /// The same limits, for connections to HTTP listeners on Unix sockets: a storm over TCP takes no place from them.
     pub(super) unix_limiter: Arc<ConnectionLimiter>,
+    /// The rate of log lines about refusals.
+    pub(super) refusals: RefusalLog,
     /// The turns of TLS handshakes, given in the order of arrival.
     pub(super) handshakes: Semaphore,
     /// The rates of requests, by address.
@@ -101,6 +106,30 @@ impl Shared {
             preregistrations: Arc::clone(&self.preregistrations),
             outbox: Arc::new(outbox),
             peer: Arc::new(peer),
+        }
+    }
+
+    /// Logs that a peer was refused, at most `refusals_logged_per_second` times a second.
+    ///
+    /// The next line tells how many were left out. If there is none for a second, a line of its own does.
+    pub(super) fn log_refusal(self: &Arc<Self>, line: fmt::Arguments<'_>) {
+        match self.refusals.admit(Instant::now()) {
+            Admission::Logged(0) => tracing::info!("{line}"),
+            Admission::Logged(more) => tracing::info!("{line}, and {more} more before it"),
+            Admission::LeftOut { is_first: false } => {}
+            Admission::LeftOut { is_first: true } => {
+                let shared = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    tokio::select! {
+                        () = shared.stopping.cancelled() => {}
+                        () = shared.timers.sleep(Duration::from_secs(1)) => {}
+                    }
+                    let more = shared.refusals.take_left_out();
+                    if more > 0 {
+                        tracing::info!("refused peers, and {more} more");
+                    }
+                });
+            }
         }
     }
 

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["access"],
     &["server::time"],
-    &["server::events", "server::catch_panic", "server::socket_file", "server::throttle"],
+    &["server::events", "server::catch_panic", "server::socket_file", "server::throttle", "server::refusal_log"],
     &["server::shared", "server::fault_timer", "server::resolver"],
     &["server::session_driver", "server::peer_stream"],
     &["server::ws", "server::message_pump"],

@@ -31,4 +31,5 @@ mod stopping;
 mod storms;
 mod tls;
 mod transcripts;
+mod unread;
 mod ws_stream;

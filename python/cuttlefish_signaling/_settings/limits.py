@@ -115,6 +115,14 @@ LIMITS = (
         "Connections to the control socket at a time. Further ones are closed.",
         "Each start of devices holds one.",
     ),
+    _limit(
+        "refusals_logged_per_second",
+        _RATE,
+        10,
+        "Log lines about refused requests and closed peers, per second and at once. A later line tells how many were "
+        "left out.",
+        "A stranger causes one with each request.",
+    ),
     _limit("max_devices", _count(), 16_384, "Devices at a time. Beyond it requests are answered with 503."),
     _limit(
         "max_device_id",

@@ -10,17 +10,26 @@ from logging.handlers import RotatingFileHandler
 
 from ..errors import ConfigError
 
+MAX_LINE = 2_000
+"""Characters in a line. A traceback has the words of a hook, which may be those of a peer."""
+
 
 class TextFormatter(logging.Formatter):
     """Formats lines of text. Characters from peers cannot move the cursor, change colours or begin a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns one line, or several for a traceback."""
-        head, *rest = super().format(record).split("\n")
-        message = record.getMessage()
-        if not record.exc_info and "\n" in message:
-            head, rest = "\\n".join([head, *rest]), []
-        return "\n".join("".join(c if c.isprintable() else _escaped(c) for c in line) for line in [head, *rest])
+        """Returns one line. The lines of a traceback follow it, indented."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record)]
+        if record.exc_info:
+            lines += [f"    {line}" for line in self.formatException(record.exc_info).split("\n")]
+        return "\n".join("".join(c if c.isprintable() else _escaped(c) for c in _cut(line)) for line in lines)
+
+
+def _cut(line: str) -> str:
+    """The line, or its beginning and how much of it is missing."""
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line) - MAX_LINE} more characters)"
 
 
 def _escaped(character: str) -> str:
@@ -32,9 +41,11 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""
-        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        message = _cut(record.getMessage())
+        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": message}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            lines = self.formatException(record.exc_info).split("\n")
+            line["traceback"] = "\n".join(_cut(text) for text in lines)
         return json.dumps(line)
 
 

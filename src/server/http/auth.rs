@@ -3,6 +3,7 @@
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -13,6 +14,7 @@ use super::respond::error;
 use crate::access::hooks::{AuthorizeRequest, HookError};
 use crate::core::peer::{self, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
+use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
@@ -49,7 +51,7 @@ impl Caller {
     }
 
     /// Asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
-    pub(in crate::server) async fn authorize(self, shared: &Shared) -> Result<Peer, Response> {
+    pub(in crate::server) async fn authorize(self, shared: &Arc<Shared>) -> Result<Peer, Response> {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
         let certificate = peer.certificate.clone();
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
@@ -63,7 +65,7 @@ impl Caller {
             }
             Err(hook_error) => {
                 shared.incidents.count(Incident::Unauthorized);
-                Err(denied(hook_error, &peer))
+                Err(denied(shared, hook_error, &peer))
             }
         }
     }
@@ -77,13 +79,13 @@ fn comes_from_proxy<B>(request: &hyper::Request<B>) -> bool {
 }
 
 /// The response to a refusing or failed hook.
-pub(in crate::server) fn denied(hook_error: HookError, peer: &Peer) -> Response {
+pub(in crate::server) fn denied(shared: &Arc<Shared>, hook_error: HookError, peer: &Peer) -> Response {
     let HookError::Refused { reason, status } = hook_error else {
         return error(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::HookFailed.text());
     };
     let refusal = Refusal::NotAuthorized(reason);
     let reason = refusal.text();
-    tracing::info!("refused {} {peer}: {reason:?} [{status}]", peer.role.as_str());
+    shared.log_refusal(format_args!("refused {} {peer}: {} [{status}]", peer.role.as_str(), Quoted(&reason)));
     refused(&reason, status)
 }
 

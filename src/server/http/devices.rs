@@ -141,6 +141,6 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().into_bytes()),
-        Err(hook_error) => denied(hook_error, &peer),
+        Err(hook_error) => denied(&shared, hook_error, &peer),
     }
 }

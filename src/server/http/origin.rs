@@ -1,6 +1,7 @@
 //! Reads the parts of a request that the origin policy judges, and refuses requests of foreign pages.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::response::Response;
 use hyper::header::{self, HeaderMap, HeaderName};
@@ -9,6 +10,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use super::respond::error;
 use crate::access::origin_policy::{Facts, Foreign};
 use crate::observe::incidents::Incident;
+use crate::observe::quoted::Quoted;
 use crate::server::catch_panic::peer_name;
 use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
@@ -17,7 +19,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The refusal of a request whose `Host`, `Origin` or `Sec-Fetch-Site` is not allowed.
-pub(super) fn refusal<B>(shared: &Shared, request: &Request<B>, connect_info: &ConnectInfo) -> Option<Response> {
+pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_info: &ConnectInfo) -> Option<Response> {
     let (status, reason, hint) = match judge(shared, request, connect_info) {
         Ok(()) => return None,
         Err(Refused::Malformed(what)) => (StatusCode::BAD_REQUEST, what.into(), "RFC 9112, 3.2"),
@@ -31,10 +33,11 @@ pub(super) fn refusal<B>(shared: &Shared, request: &Request<B>, connect_info: &C
         }
     };
     shared.incidents.count(Incident::Foreign);
-    tracing::info!(
-        "refused a request of {}: {reason:?}; if it is welcome, see {hint}",
-        peer_name(connect_info.address)
-    );
+    shared.log_refusal(format_args!(
+        "refused a request of {}: {}; if it is welcome, see {hint}",
+        peer_name(connect_info.address),
+        Quoted(&reason)
+    ));
     Some(error(status, &reason))
 }
 

@@ -23,6 +23,7 @@ use super::assets;
 use super::device_target::behind_files;
 use crate::core::hub::Device;
 use crate::core::peer::Role;
+use crate::observe::quoted::Quoted;
 use crate::protocol::DeviceId;
 use crate::server::http::auth::Caller;
 use crate::server::http::extract::members;
@@ -99,7 +100,8 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         }
         Some(Ok(response)) => response,
         Some(Err(why)) => {
-            tracing::info!("the web server of device {id:?} on port {port} cannot be reached: {why}");
+            let id = Quoted(id.as_str());
+            shared.log_refusal(format_args!("the web server of device {id} on port {port} cannot be reached: {why}"));
             return Err(error(StatusCode::BAD_GATEWAY, "The device's web server cannot be reached"));
         }
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),

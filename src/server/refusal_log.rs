@@ -1,0 +1,70 @@
+//! The rate of log lines about refusals. A stranger causes one with each request, so their number has a limit.
+
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::config::rate::{Bucket, Rate};
+
+/// Counts log lines about refusals against their rate.
+pub(super) struct RefusalLog {
+    rate: Rate,
+    state: Mutex<State>,
+}
+
+struct State {
+    bucket: Bucket,
+    /// Lines that were left out since the last one that was logged.
+    left_out: u64,
+}
+
+/// Whether a line is logged.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is logged, and tells how many were left out before it.
+    Logged(u64),
+    /// It is left out. `is_first` says whether it is the first one since the last line.
+    LeftOut { is_first: bool },
+}
+
+impl RefusalLog {
+    /// Creates a log that admits `per_second` lines a second, and as many at once.
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        let rate = Rate { per_second, burst: per_second };
+        Self { rate, state: Mutex::new(State { bucket: Bucket::full(rate, now), left_out: 0 }) }
+    }
+
+    /// Decides about one line.
+    pub(super) fn admit(&self, now: Instant) -> Admission {
+        let mut state = self.state.lock();
+        if state.bucket.take(1.0, self.rate, now) {
+            return Admission::Logged(std::mem::take(&mut state.left_out));
+        }
+        state.left_out += 1;
+        Admission::LeftOut { is_first: state.left_out == 1 }
+    }
+
+    /// Returns how many lines were left out since the last one that was logged, and forgets them.
+    pub(super) fn take_left_out(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::server::refusal_log::{Admission, RefusalLog};
+
+    #[test]
+    fn lines_above_the_rate_are_left_out_and_told_by_the_next_one() {
+        let now = Instant::now();
+        let log = RefusalLog::new(2, now);
+        let admitted = [(); 5].map(|()| log.admit(now));
+        let (logged, left_out) = (Admission::Logged(0), |is_first| Admission::LeftOut { is_first });
+        assert_eq!(admitted, [logged, Admission::Logged(0), left_out(true), left_out(false), left_out(false)]);
+        assert_eq!(log.admit(now + Duration::from_millis(500)), Admission::Logged(3));
+        assert_eq!(log.admit(now + Duration::from_millis(500)), left_out(true));
+        assert_eq!((log.take_left_out(), log.take_left_out()), (1, 0));
+    }
+}
