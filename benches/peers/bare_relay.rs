@@ -46,10 +46,11 @@ fn main() {
             tokio::spawn(async move {
                 match tls {
                     None => serve(stream, devices).await,
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => serve(stream, devices).await,
-                        Err(_) => {}
-                    },
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, devices).await;
+                        }
+                    }
                 }
             });
         }

@@ -297,8 +297,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
     });
     let client_ids = config.client_ids;
-    // The system's clock, not the server's: real devices do not know of a clock that a test has moved
-    // (docs/protocol.md 2.5.3).
+    // The system's clock: real devices do not know of a clock that a test has moved (docs/protocol.md 2.5.3).
     let first_client_id = move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     Ok(Shared {
         rules: Arc::new(config.rules()),
