@@ -21,7 +21,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server whose device files, dashboard and assets are on, and a device with files that never end.
 async fn server_with_long_answers(place: &std::path::Path) -> (Arc<Running>, Packets, Dialed) {
-    std::fs::write(place.join("large"), [b'x'; 100_000]).unwrap();
+    std::fs::write(place.join("large"), vec![b'x'; 100_000]).unwrap();
     let socket: PathBuf = place.join("socket");
     let server = serve(Config {
         limits: Limits { write_timeout: WRITE_TIMEOUT, ..Limits::default() },
