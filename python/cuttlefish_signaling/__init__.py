@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         IceServer,
         Peer,
         Stats,
+        WaitingClient,
     )
     from ._native import TurnRest, __version__
     from ._server import SignalingServer
@@ -113,6 +114,7 @@ __all__ = [
     "UnreachableError",
     "UnsupportedError",
     "WaitTimeoutError",
+    "WaitingClient",
     "__version__",
 ]
 
@@ -164,6 +166,7 @@ _LAZY = {
     "UnreachableError": "errors",
     "UnsupportedError": "errors",
     "WaitTimeoutError": "errors",
+    "WaitingClient": "_models",
     "__version__": "_native",
 }
 """The module of each name in `__all__`."""

@@ -227,6 +227,27 @@ class Client:
 
 
 @dataclass(frozen=True)
+class WaitingClient:
+    """A client that waits for its device to register (`device_wait_timeout`)."""
+
+    device_id: str
+    """The device that it waits for."""
+    address: str | None
+    """Its IP address."""
+    port: int | None
+    """Its TCP port."""
+    since: float
+    """When it connected, in seconds since 1970."""
+    identity: Any
+    """The identity that `authorize` returned for it."""
+
+    @classmethod
+    def _of(cls, client: tuple[str, str | None, int | None, float, str | None]) -> WaitingClient:
+        device_id, address, port, since, identity = client
+        return cls(device_id, address, port, since, _identity(identity))
+
+
+@dataclass(frozen=True)
 class Stats:
     """Counters of one server, since its start. At rest `accepted == delivered + refused + gone + dropped`."""
 
@@ -259,7 +280,7 @@ class Stats:
     misbehaved: int = 0
     """Peers closed because they violated the protocol: 1002, 1003, 1007, 1008, 1009."""
     too_fast: int = 0
-    """Peers closed because they exceeded a rate limit."""
+    """Peers closed because they exceeded a rate limit, and HTTP requests refused for that reason."""
     slow_consumers: int = 0
     """Peers closed because they did not read."""
     silent: int = 0
@@ -270,6 +291,8 @@ class Stats:
     """Hook calls that failed because no hook thread was free in time, or too many calls waited for one."""
     panics: int = 0
     """Connections ended by a bug in the server."""
+    waiting: int = 0
+    """Clients that wait for a device to register now. `waiting()` lists them."""
 
     @property
     def balances(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,7 @@ from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
 from ._log import log
-from ._models import Client, Device
+from ._models import Client, Device, WaitingClient
 from ._pause import wait_event
 from .errors import ForkedError, NotRunningError, WaitTimeoutError
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 SLICE = 0.05
 """Seconds that a wait may spend in the core before Python handles signals: the longest delay of Ctrl-C."""
+
+MOST_NAMED = 20
+"""Devices that an error names."""
 
 THREAD_TIMEOUT = 0.5
 """Seconds that a stop waits for hook threads, beyond the time given to peers."""
@@ -127,6 +131,15 @@ class Run:
         """Returns the client of this device, or of any, that has been connected the longest."""
         return min(self.clients(device_id), key=lambda client: client.since, default=None)
 
+    def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
+        """Returns the clients that wait now, for this device or for any."""
+        waiting = map(WaitingClient._of, self.native.waiting())
+        return [client for client in waiting if device_id in (None, client.device_id)]
+
+    def waiting_client(self, device_id: str | None) -> WaitingClient | None:
+        """Returns the client that waits for this device, or for any, and has been connected the longest."""
+        return min(self.waiting(device_id), key=lambda client: client.since, default=None)
+
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
@@ -173,10 +186,20 @@ class Run:
 
     def did_not_come(self, timeout: float | None, what: str) -> WaitTimeoutError:
         """Returns an error for a peer that did not come. It lists the peers that are connected."""
-        devices = [device.device_id for device in self.devices()]
-        there = f"registered: {', '.join(map(repr, devices))}" if devices else "no device is registered"
-        clients = len(self.clients())
-        return WaitTimeoutError(f"waited {timeout:g} s for {what}; {there}; clients connected: {clients}")
+        devices = [repr(device.device_id) for device in self.devices()]
+        there = f"registered: {_first(devices)}" if devices else "no device is registered"
+        awaited = Counter(client.device_id for client in self.waiting())
+        counts = [f"{device_id!r} ({count})" for device_id, count in awaited.items()]
+        waiting = f"; clients waiting for: {_first(counts)}" if counts else ""
+        return WaitTimeoutError(
+            f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
+        )
+
+
+def _first(texts: list[str]) -> str:
+    """The first twenty of them, and the number of the others."""
+    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
 
 
 async def in_thread(work: Callable[[], T]) -> T:

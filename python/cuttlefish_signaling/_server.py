@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Literal
+from functools import partial
+from typing import Literal, overload
 
 from ._clock import Clock
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
@@ -13,7 +14,7 @@ from ._journal import Journal
 from ._lifecycle import Lifecycle
 from ._limits import Keepalive, Limits
 from ._listen import Listener, url, urls
-from ._models import Client, Device, Stats
+from ._models import Client, Device, Stats, WaitingClient
 from ._tls import Tls
 from .errors import ConfigError, JournalOffError
 from .faults import Faults
@@ -196,6 +197,14 @@ class SignalingServer(Lifecycle):
         """Returns the clients that are connected now, to this device or to all, sorted by device id and client id."""
         return self._running().clients(device_id)
 
+    def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
+        """Returns the clients that wait now for this device to register, or for any.
+
+        They are sorted by device id, and by the time at which they connected. Clients wait if `device_wait_timeout`
+        permits it.
+        """
+        return self._running().waiting(device_id)
+
     def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
         """Waits until a device with this id is registered.
 
@@ -219,12 +228,25 @@ class SignalingServer(Lifecycle):
         what = f"device {device_id!r} to register"
         return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
-    def wait_for_client(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
+    @overload
+    def wait_for_client(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[False] = False
+    ) -> Client: ...
+
+    @overload
+    def wait_for_client(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[True]
+    ) -> WaitingClient: ...
+
+    def wait_for_client(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: bool = False
+    ) -> Client | WaitingClient:
         """Waits until a client is connected to this device, or to any, and has its device info.
 
         Args:
             device_id: The device; None is any.
             timeout: Seconds; None waits forever.
+            waiting: Waits until a client waits for this device to register, or for any. It needs `device_wait_timeout`.
 
         Returns:
             The client that has been connected the longest.
@@ -235,15 +257,31 @@ class SignalingServer(Lifecycle):
         """
         __tracebackhide__ = True
         run = self._running()
-        what = _a_client_of(device_id)
-        return run.until(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
+        failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
+        if waiting:
+            return run.until(lambda: run.waiting_client(device_id), timeout, failure)
+        return run.until(lambda: run.client(device_id), timeout, failure)
 
-    async def wait_for_client_async(self, device_id: str | None = None, *, timeout: float | None = 5.0) -> Client:
+    @overload
+    async def wait_for_client_async(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[False] = False
+    ) -> Client: ...
+
+    @overload
+    async def wait_for_client_async(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[True]
+    ) -> WaitingClient: ...
+
+    async def wait_for_client_async(
+        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: bool = False
+    ) -> Client | WaitingClient:
         """`wait_for_client()` for coroutines."""
         __tracebackhide__ = True
         run = self._running()
-        what = _a_client_of(device_id)
-        return await run.until_async(lambda: run.client(device_id), timeout, lambda: run.did_not_come(timeout, what))
+        failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
+        if waiting:
+            return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)
+        return await run.until_async(lambda: run.client(device_id), timeout, failure)
 
     def disconnect_device(self, device_id: str) -> bool:
         """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device."""
@@ -273,12 +311,13 @@ class SignalingServer(Lifecycle):
     def stats(self) -> Stats:
         """Returns the counters, also of a server that has stopped."""
         run = self._latest()
-        connections, accepted, delivered, refused, gone, dropped = run.native.stats()
-        devices = run.native.devices() if run.native.is_running else []
+        connections, devices, clients, waiting = run.native.peers()
+        accepted, delivered, refused, gone, dropped = run.native.stats()
         return Stats(
             connections=connections,
-            devices=len(devices),
-            clients=sum(device[5] for device in devices),
+            devices=devices,
+            clients=clients,
+            waiting=waiting,
             accepted=accepted,
             delivered=delivered,
             refused=refused,
@@ -345,5 +384,7 @@ class SignalingServer(Lifecycle):
         ]
 
 
-def _a_client_of(device_id: str | None) -> str:
-    return "a client to connect" if device_id is None else f"a client to connect to device {device_id!r}"
+def _a_client_of(device_id: str | None, waiting: bool) -> str:
+    if device_id is None:
+        return "a client to wait" if waiting else "a client to connect"
+    return f"a client to {'wait for' if waiting else 'connect to'} device {device_id!r}"

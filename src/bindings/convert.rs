@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::core::hub::{Client, Device};
 use crate::core::peer::Peer;
-use crate::protocol::outbound;
+use crate::protocol::{DeviceId, outbound};
 
 /// group, owner, name, adb port.
 pub(super) type MetadataTuple = (String, String, String, u16);
@@ -13,6 +13,9 @@ pub(super) type DeviceTuple =
     (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, MetadataTuple, Option<u16>);
 /// device id, client id, address, port, since, identity as JSON.
 pub(super) type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
+
+/// device id, address, port, since, identity as JSON.
+pub(super) type WaitingTuple = (String, Option<String>, Option<u16>, f64, Option<String>);
 
 fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
     (
@@ -49,6 +52,12 @@ pub(super) fn metadata_tuple(device: &Device) -> MetadataTuple {
 pub(super) fn client_tuple(device: &Device, client: &Client) -> ClientTuple {
     let (address, port, since, identity) = place(&client.peer);
     (device.id.to_string(), client.id.get(), address, port, since, identity)
+}
+
+/// Converts a client that waits for this device.
+pub(super) fn waiting_tuple(id: &DeviceId, client: &Peer) -> WaitingTuple {
+    let (address, port, since, identity) = place(client);
+    (id.to_string(), address, port, since, identity)
 }
 
 /// Converts to Unix seconds.

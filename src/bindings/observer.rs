@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::event_queue::EventQueue;
 use super::memory::PeakCounter;
 use crate::core::hub::{Client, Device, Observer};
+use crate::core::peer::Peer;
+use crate::protocol::DeviceId;
 
 /// Pushes changes of the hub to the event queue.
 pub(super) struct HubObserver {
@@ -41,6 +43,14 @@ impl Observer for HubObserver {
 
     fn client_left(&self, _: &Device, _: &Client) {
         self.peer_removed();
+    }
+
+    fn client_waiting(&self, _: &DeviceId, _: &Peer) {
+        self.events.mark_changed();
+    }
+
+    fn client_stopped_waiting(&self, _: &DeviceId, _: &Peer) {
+        self.events.mark_changed();
     }
 
     fn recorded(&self) {

@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use tracing::Dispatch;
 
 use super::config::{config, ice_source};
-use super::convert::{ClientTuple, DeviceTuple, client_tuple, device_tuple};
+use super::convert::{ClientTuple, DeviceTuple, WaitingTuple, client_tuple, device_tuple, waiting_tuple};
 use super::error::{config_error, detached, forked, not_running, start_error};
 use super::event_queue::EventQueue;
 use super::events::Events;
@@ -137,6 +137,15 @@ impl Server {
         })
     }
 
+    /// Returns the clients that wait for a device to register.
+    fn waiting(&self, py: Python<'_>) -> PyResult<Vec<WaitingTuple>> {
+        self.check(py)?;
+        detached(py, || {
+            let waiting = self.running.hub().waiting();
+            waiting.iter().map(|(id, client)| waiting_tuple(id, &client.peer)).collect()
+        })
+    }
+
     /// Disconnects a device. Returns false if it is not registered.
     fn disconnect_device(&self, py: Python<'_>, device_id: &str) -> PyResult<bool> {
         self.check(py)?;
@@ -162,11 +171,16 @@ impl Server {
         Ok(())
     }
 
-    /// Returns connections, accepted, delivered, refused, gone, dropped.
-    fn stats(&self) -> (usize, u64, u64, u64, u64, u64) {
-        let (LedgerReading { accepted, delivered, refused, gone, dropped }, hub) =
-            (self.running.ledger(), self.running.hub());
-        (hub.connections(), accepted, delivered, refused, gone, dropped)
+    /// Returns connections, devices, clients, waiting clients.
+    fn peers(&self) -> (usize, usize, usize, usize) {
+        let hub = self.running.hub();
+        (hub.connections(), hub.device_count(), hub.client_count(), hub.waiting_count())
+    }
+
+    /// Returns accepted, delivered, refused, gone, dropped.
+    fn stats(&self) -> (u64, u64, u64, u64, u64) {
+        let LedgerReading { accepted, delivered, refused, gone, dropped } = self.running.ledger();
+        (accepted, delivered, refused, gone, dropped)
     }
 
     /// Returns the name and count of each kind of incident.

@@ -18,10 +18,10 @@ pub use super::device::{Client, Device, Forwarded, Found, Traffic};
 pub use super::device_list::{Chunk, DeviceList};
 use super::observer::Announcements;
 pub use super::observer::Observer;
-pub use super::waiting::Waiter;
 use super::waiting::Waiting;
+pub use super::waiting::{Awaited, Waiter};
 use crate::core::outbox::{End, Outbox};
-use crate::core::peer::Peer;
+use crate::core::peer::{Grant, Peer};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -177,8 +177,9 @@ impl Hub {
             state.devices.insert(device.id.clone(), Arc::clone(device));
             state.list.insert(Arc::clone(device));
             self.list_revision.fetch_add(1, Ordering::AcqRel);
-            self.announcements.registered(device);
-            (replaced, state.waiting.take(&device.id))
+            let waiting = state.waiting.take(&device.id);
+            self.announcements.registered(device, &waiting);
+            (replaced, waiting)
         };
         if let Some((holder, clients)) = replaced {
             holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
@@ -220,15 +221,22 @@ impl Hub {
         let granted = waiter.peer.grant.covers(id);
         let mut state = self.state.lock();
         let device = state.devices.get(id).filter(|_| granted).cloned();
-        if device.is_none() {
-            state.waiting.add(id, waiter);
+        if device.is_none() && state.waiting.add(id, waiter) {
+            self.announcements.waiting(id, &waiter.peer);
         }
+        drop(state);
+        self.announcements.deliver();
         device
     }
 
     /// Ends the wait of a client for this device.
     pub fn stop_waiting(&self, id: &DeviceId, waiter: &Arc<Outbox>) {
-        self.state.lock().waiting.remove(id, waiter);
+        {
+            let mut state = self.state.lock();
+            let Some(removed) = state.waiting.remove(id, waiter) else { return };
+            self.announcements.stopped_waiting(id, &removed.peer);
+        }
+        self.announcements.deliver();
     }
 
     /// Returns the number of clients that wait for a device.
@@ -242,6 +250,15 @@ impl Hub {
         let mut waiting = self.state.lock().waiting.all();
         waiting.sort_by(|(a, one), (b, other)| a.cmp(b).then(one.peer.since.cmp(&other.peer.since)));
         waiting
+    }
+
+    /// Returns the devices that clients wait for, sorted by id, up to `limit` of those that `grant` covers.
+    pub fn awaited(&self, grant: &Grant, limit: usize) -> Vec<Awaited> {
+        let most = if grant.devices.is_none() { limit } else { usize::MAX };
+        let mut awaited = self.state.lock().waiting.devices(most);
+        awaited.retain(|device| grant.covers(&device.id));
+        awaited.truncate(limit);
+        awaited
     }
 
     /// Connects a client to a device; `None` if the device has left.

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::device::{Client, Device};
+use super::peer::Peer;
+use super::waiting::Waiter;
+use crate::protocol::DeviceId;
 use crate::sync::{Mutex, Ordering};
 
 /// Observer of devices and clients. Called without a lock held, except for [`Observer::recorded`].
@@ -21,6 +24,10 @@ pub trait Observer: Send + Sync + 'static {
     fn client_connected(&self, _device: &Device, _client: &Client) {}
     /// A client has left.
     fn client_left(&self, _device: &Device, _client: &Client) {}
+    /// A client waits for a device that is not registered.
+    fn client_waiting(&self, _id: &DeviceId, _client: &Peer) {}
+    /// A client waits no more: its device has registered, or it has left.
+    fn client_stopped_waiting(&self, _id: &DeviceId, _client: &Peer) {}
     /// The journal has a new entry.
     ///
     /// Called often, and while locks of a peer are held: it must return soon and must not call back.
@@ -36,6 +43,8 @@ enum Event {
     Left(Arc<Device>),
     ClientConnected(Arc<Device>, Arc<Client>),
     ClientLeft(Arc<Device>, Arc<Client>),
+    Waiting(DeviceId, Arc<Peer>),
+    StoppedWaiting(DeviceId, Arc<Peer>),
 }
 
 /// The events that the observer has not seen yet.
@@ -56,9 +65,12 @@ impl Announcements {
         Self { observer, queue: Mutex::default() }
     }
 
-    /// Queues that a device has registered.
-    pub(super) fn registered(&self, device: &Arc<Device>) {
+    /// Queues that a device has registered, for which these clients waited.
+    pub(super) fn registered(&self, device: &Arc<Device>, waiting: &[Waiter]) {
         self.push(Event::Registered(Arc::clone(device)));
+        for client in waiting {
+            self.stopped_waiting(&device.id, &client.peer);
+        }
     }
 
     /// Queues that a device has left, after its clients.
@@ -79,6 +91,16 @@ impl Announcements {
         if !client.left.swap(true, Ordering::AcqRel) {
             self.push(Event::ClientLeft(Arc::clone(device), Arc::clone(client)));
         }
+    }
+
+    /// Queues that a client waits.
+    pub(super) fn waiting(&self, id: &DeviceId, client: &Arc<Peer>) {
+        self.push(Event::Waiting(id.clone(), Arc::clone(client)));
+    }
+
+    /// Queues that a client waits no more.
+    pub(super) fn stopped_waiting(&self, id: &DeviceId, client: &Arc<Peer>) {
+        self.push(Event::StoppedWaiting(id.clone(), Arc::clone(client)));
     }
 
     fn push(&self, event: Event) {
@@ -102,6 +124,8 @@ impl Announcements {
                 Event::Left(device) => self.observer.device_left(&device),
                 Event::ClientConnected(device, client) => self.observer.client_connected(&device, &client),
                 Event::ClientLeft(device, client) => self.observer.client_left(&device, &client),
+                Event::Waiting(id, client) => self.observer.client_waiting(&id, &client),
+                Event::StoppedWaiting(id, client) => self.observer.client_stopped_waiting(&id, &client),
             }
         }
         std::mem::forget(ends);

@@ -1,7 +1,8 @@
 //! The clients that wait for a device to register.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::outbox::Outbox;
 use super::peer::Peer;
@@ -16,10 +17,21 @@ pub struct Waiter {
     pub outbox: Arc<Outbox>,
 }
 
+/// A device that clients wait for.
+#[derive(Debug, Clone)]
+pub struct Awaited {
+    /// Its id.
+    pub id: DeviceId,
+    /// Number of clients that wait for it.
+    pub clients: usize,
+    /// Time when the connection of the first of them was accepted.
+    pub since: SystemTime,
+}
+
 /// The clients that wait, by device id.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_id: HashMap<DeviceId, Vec<Waiter>>,
+    by_id: BTreeMap<DeviceId, Vec<Waiter>>,
     len: usize,
 }
 
@@ -29,24 +41,36 @@ impl Waiting {
         self.len
     }
 
-    /// Adds a client, unless it waits for this device already.
-    pub(super) fn add(&mut self, id: &DeviceId, waiter: &Waiter) {
+    /// Adds a client. Returns false if it waits for this device already.
+    pub(super) fn add(&mut self, id: &DeviceId, waiter: &Waiter) -> bool {
         let waiters = self.by_id.entry(id.clone()).or_default();
-        if !waiters.iter().any(|other| Arc::ptr_eq(&other.outbox, &waiter.outbox)) {
-            waiters.push(waiter.clone());
-            self.len += 1;
+        if waiters.iter().any(|other| Arc::ptr_eq(&other.outbox, &waiter.outbox)) {
+            return false;
         }
+        waiters.push(waiter.clone());
+        self.len += 1;
+        true
     }
 
-    /// Removes a client.
-    pub(super) fn remove(&mut self, id: &DeviceId, waiter: &Arc<Outbox>) {
-        let Some(waiters) = self.by_id.get_mut(id) else { return };
-        let before = waiters.len();
-        waiters.retain(|other| !Arc::ptr_eq(&other.outbox, waiter));
-        self.len -= before - waiters.len();
+    /// Removes a client, and returns it.
+    pub(super) fn remove(&mut self, id: &DeviceId, waiter: &Arc<Outbox>) -> Option<Waiter> {
+        let waiters = self.by_id.get_mut(id)?;
+        let place = waiters.iter().position(|other| Arc::ptr_eq(&other.outbox, waiter))?;
+        let removed = waiters.remove(place);
+        self.len -= 1;
         if waiters.is_empty() {
             self.by_id.remove(id);
         }
+        Some(removed)
+    }
+
+    /// Returns the devices that clients wait for, sorted by id, at most `limit`.
+    pub(super) fn devices(&self, limit: usize) -> Vec<Awaited> {
+        let awaited = |(id, waiters): (&DeviceId, &Vec<Waiter>)| {
+            let since = waiters.iter().map(|waiter| waiter.peer.since).min()?;
+            Some(Awaited { id: id.clone(), clients: waiters.len(), since })
+        };
+        self.by_id.iter().take(limit).filter_map(awaited).collect()
     }
 
     /// Removes the clients that wait for this device, and returns them.
@@ -56,7 +80,7 @@ impl Waiting {
         waiters
     }
 
-    /// Returns all clients, in no order.
+    /// Returns all clients, sorted by device id.
     pub(super) fn all(&self) -> Vec<(DeviceId, Waiter)> {
         let of_id = |(id, waiters): (&DeviceId, &Vec<Waiter>)| {
             waiters.iter().map(|waiter| (id.clone(), waiter.clone())).collect::<Vec<_>>()

@@ -6,7 +6,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::core::hub::{Client, Device, Observer};
+use crate::core::peer::Peer;
 use crate::observe::quoted::Quoted;
+use crate::protocol::DeviceId;
 
 /// A counter that increases with each change in the hub or the journal.
 ///
@@ -68,6 +70,17 @@ impl Observer for LoggingObserver {
         tracing::info!("client {} of device {id} connected from {}", client.id, client.peer);
         self.changes.mark();
         self.next.client_connected(device, client);
+    }
+
+    fn client_waiting(&self, id: &DeviceId, client: &Peer) {
+        tracing::info!("a client from {client} waits for device {}", Quoted(id.as_str()));
+        self.changes.mark();
+        self.next.client_waiting(id, client);
+    }
+
+    fn client_stopped_waiting(&self, id: &DeviceId, client: &Peer) {
+        self.changes.mark();
+        self.next.client_stopped_waiting(id, client);
     }
 
     fn client_left(&self, device: &Device, client: &Client) {

@@ -17,7 +17,7 @@ from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
 from cuttlefish_signaling.webrtc import WebRtcDevice
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, SeqpacketPeer
+from peers import PATIENCE, SeqpacketPeer, peers_of
 
 XSS = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"`</script>'
 
@@ -87,6 +87,30 @@ def test_device_list_follows_registrations() -> None:
             async with AsyncFakeDevice(server, "cvd-1", info={"group_id": "lab"}):
                 await expect(page.locator("#devices li")).to_contain_text("lab")
                 await expect(page.locator("#facts")).to_contain_text("grouplab")
+
+    run(main())
+
+
+def test_waiting_clients_are_shown_with_device_ids() -> None:
+    async def main() -> None:
+        async with SignalingServer(dashboard=True, device_wait_timeout=None) as server:
+            async with open_dashboard(server) as page:
+                rows = page.locator("#waiting-devices li")
+                await expect(page.locator("#waiting")).to_be_hidden()
+                with peers_of(server) as peers:
+                    clients = [await asyncio.to_thread(peers.pending_client, XSS) for _ in range(2)]
+                    await expect(rows).to_have_count(1)
+                    await expect(rows.locator("bdi")).to_have_text(XSS)
+                    await expect(rows).to_contain_text("2 clients")
+                    await expect(page.locator("#health")).to_contain_text("waiting2")
+                    await rows.locator("a").click()
+                    await expect(page.locator("#device-state")).to_have_text("not registered")
+                    clients[0].close()
+                    await expect(rows).to_contain_text("1 client")
+                    await asyncio.to_thread(peers.device, XSS)
+                    await expect(page.locator("#waiting")).to_be_hidden()
+                    await expect(page.locator("#device-state")).to_have_text("registered")
+                assert await page.evaluate("window.hacked") is None
 
     run(main())
 

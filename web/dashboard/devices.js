@@ -33,6 +33,27 @@ function update(item, device, chosen) {
   else link.removeAttribute('aria-current');
 }
 
+/**
+ * Shows the devices that clients wait for.
+ *
+ * @param {object[]} devices The devices that the server sent.
+ * @param {number} clients The number of clients that wait, those for other devices included.
+ */
+export function showWaiting(devices, clients) {
+  byId('waiting').hidden = clients === 0;
+  const make = (device) => {
+    const link = element('a', { href: addressOf(device.device_id) });
+    link.append(element('bdi', { textContent: device.device_id }));
+    return element('li', {}, link, element('small'));
+  };
+  show(byId('waiting-devices'), devices, (device) => device.device_id, make, (item, device) => {
+    const waiting = device.clients === 1 ? '1 client' : `${device.clients} clients`;
+    setText(item.lastElementChild, `${waiting} · ${ago(device.since)}`);
+  });
+  const more = clients - devices.reduce((sum, device) => sum + device.clients, 0);
+  setText(byId('more-waiting'), more > 0 ? `and ${more} more clients` : '');
+}
+
 /** Moves the focus within the list with the arrow keys. */
 export function moveFocus(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

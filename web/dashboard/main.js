@@ -2,7 +2,7 @@
 
 import { addToConversation, clearConversation, noteConversation } from './conversation.js';
 import { loadInfo, openDetails, showRow, showWatched } from './details.js';
-import { moveFocus, showDevices } from './devices.js';
+import { moveFocus, showDevices, showWaiting } from './devices.js';
 import { byId, setText } from './dom.js';
 import { Feed, setToken } from './feed.js';
 import { showHealth } from './health.js';
@@ -34,6 +34,7 @@ function showOverview() {
   if (!overview) return;
   showHealth(overview.server);
   showDevices(overview.devices, overview.matching, chosen);
+  showWaiting(overview.waiting, overview.server.waiting);
   const row = overview.devices.find((device) => device.device_id === chosen);
   if (row) showRow(row);
 }

@@ -130,14 +130,18 @@ impl ClientSession {
     /// from one that does not exist.
     fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
         let Context { hub, peer, outbox, rules, .. } = &self.context;
-        let waiter = Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) };
-        if let Some(device) = hub.device_or_wait(&id, &waiter) {
-            self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
-            return Step::Ask(Question::DeviceInfo(device));
-        }
         // No device can register such an id. It is not waited for, since the text may be long.
         let can_register = !id.as_str().is_empty() && is_plain(id.as_str(), rules.max_device_id);
         let over = deadline.is_some_and(|deadline| deadline <= now) || !can_register;
+        let device = if over {
+            hub.device(&id).filter(|_| peer.grant.covers(&id))
+        } else {
+            hub.device_or_wait(&id, &Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) })
+        };
+        if let Some(device) = device {
+            self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
+            return Step::Ask(Question::DeviceInfo(device));
+        }
         self.state = State::Waiting { id: id.clone(), deadline };
         if over {
             return self.refuse(&Refusal::DeviceNotFound(id));

@@ -13,14 +13,16 @@ use tokio::sync::Mutex;
 use tokio::task::yield_now;
 
 use super::TICK;
-use super::view::{View, since};
-use crate::core::hub::{Device, Traffic};
+use super::view::{View, since, unix};
+use crate::core::hub::{Awaited, Device, Traffic};
 use crate::core::peer::Grant;
 use crate::observe::incidents::Incident;
 use crate::server::shared::Shared;
 
 /// The maximum number of devices in an event. A search finds the others.
 const MOST_ROWS: usize = 200;
+/// The maximum number of devices in an event that clients wait for.
+const MOST_AWAITED: usize = 50;
 /// The devices after which rendering yields.
 const ROWS_AT_ONCE: usize = 32;
 
@@ -88,6 +90,8 @@ impl Overviews {
         let server = Server::of(shared, grant, selection);
         let mut text = b"event: overview\ndata: {\"server\":".to_vec();
         append(&mut text, &server);
+        text.extend_from_slice(b",\"waiting\":");
+        append(&mut text, &awaited(shared, grant));
         text.extend_from_slice(format!(r#","matching":{},"devices":["#, selection.matching).as_bytes());
         for (at, device) in selection.first.iter().enumerate() {
             let end = text.len();
@@ -181,6 +185,8 @@ struct Server {
     devices: usize,
     /// Clients of these devices.
     clients: usize,
+    /// Clients that wait for a device that the viewer may see.
+    waiting: usize,
     /// Numbers of all devices. `None` for a viewer that may see some devices only: it must not find out about others.
     #[serde(flatten)]
     totals: Option<Totals>,
@@ -191,8 +197,6 @@ struct Server {
 struct Totals {
     /// Open connections.
     connections: usize,
-    /// Clients that wait for a device.
-    waiting: usize,
     /// Forwards accepted.
     accepted: u64,
     /// Forwards delivered.
@@ -215,6 +219,7 @@ impl Server {
             journal: shared.relay.journal().is_some(),
             devices: selection.devices,
             clients: selection.clients(shared),
+            waiting: waiting(shared, grant),
             totals: grant.devices.is_none().then(|| Totals::of(shared)),
         }
     }
@@ -226,7 +231,6 @@ impl Totals {
         let counted = |incident: &Incident| (incident.as_str(), shared.incidents.of(*incident));
         Self {
             connections: shared.hub.connections(),
-            waiting: shared.hub.waiting_count(),
             accepted: ledger.accepted,
             delivered: ledger.delivered,
             refused: ledger.refused,
@@ -235,6 +239,14 @@ impl Totals {
             incidents: Incident::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect(),
         }
     }
+}
+
+/// The number of clients that wait for a device that the viewer may see.
+fn waiting(shared: &Shared, grant: &Grant) -> usize {
+    if grant.devices.is_none() {
+        return shared.hub.waiting_count();
+    }
+    shared.hub.awaited(grant, usize::MAX).iter().map(|device| device.clients).sum()
 }
 
 /// A device in the event.
@@ -279,6 +291,27 @@ impl<'a> DeviceRow<'a> {
             to_client,
         }
     }
+}
+
+/// A device in the event that clients wait for.
+#[derive(Serialize)]
+struct AwaitedRow {
+    /// The device id.
+    device_id: String,
+    /// The number of clients.
+    clients: usize,
+    /// The time at which the first of them connected, in seconds since 1970.
+    since: f64,
+}
+
+/// The devices that clients wait for, as far as the viewer may see them, up to the maximum.
+fn awaited(shared: &Shared, grant: &Grant) -> Vec<AwaitedRow> {
+    let row = |Awaited { id, clients, since }: Awaited| AwaitedRow {
+        device_id: id.as_str().to_owned(),
+        clients,
+        since: unix(since),
+    };
+    shared.hub.awaited(grant, MOST_AWAITED).into_iter().map(row).collect()
 }
 
 /// Serialises a value behind the text. Serde cannot fail here: the keys are strings, and a vector takes all bytes.

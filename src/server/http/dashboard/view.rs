@@ -1,5 +1,7 @@
 //! The query of a dashboard page.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::core::hub::Device;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
@@ -46,5 +48,10 @@ impl View {
 
 /// The time at which a peer connected, in seconds since 1970.
 pub(super) fn since(peer: &Peer) -> f64 {
-    peer.since.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    unix(peer.since)
+}
+
+/// A time in seconds since 1970.
+pub(super) fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
