@@ -1,7 +1,9 @@
 """Many devices at once, then ten minutes of churn and faults: `make soak`, or `tests/soak.py --minutes 1 --pairs 200`.
 
-The server runs in a process of its own. First, devices are held, and each has to answer a client. Then pairs of peers
-connect, relay through faults, and disconnect, with or without a close frame. Meanwhile other peers are stuck in hooks
+The server runs in a process of its own. First, devices are held, and each has to answer a client. Then devices dial at
+once, beside as many connections that send half a request; a client sends a burst, and HTTP answers are not read. All
+devices have to register, and each message of the burst has to arrive. Then pairs of peers connect, relay through
+faults, and disconnect, with or without a close frame. Meanwhile other peers are stuck in hooks
 of both kinds, which hang longer than a hook may. At the end the ledger has to balance, descriptors and threads have to
 be as before, no call of a hook may be left, and the slope of memory is printed.
 """
@@ -14,11 +16,13 @@ import json
 import os
 import random
 import resource
+import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -49,7 +53,8 @@ def authorize(ctx):
     return never() if hang == "async" else None
 
 limits = Limits(
-    max_devices=many, max_connections=many, new_per_second=many, hook_threads=HOOK_THREADS, hook_queue=1_000
+    max_devices=many, max_connections=many, new_per_second=many, hook_threads=HOOK_THREADS, hook_queue=10_000,
+    opening_silence=0.5, write_timeout=2
 )
 server = SignalingServer(limits=limits, authorize=authorize, hook_timeout=5).start()
 faults = [
@@ -183,6 +188,49 @@ async def hold(server: Server, devices: int) -> dict[str, float]:
     return {"held": devices, "answered": answered, "kib_each": round(kib / devices, 2)}
 
 
+def dial(server: Server) -> socket.socket:
+    """A connection that has sent nothing, and takes little."""
+    address, connection = urlsplit(server.device_url), socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((address.hostname, address.port))
+    return connection
+
+
+async def storm(server: Server, devices: int) -> dict[str, int]:
+    """Devices dial at once beside slow peers. All of them have to register. Then answers are not read."""
+    slow = [dial(server) for _ in range(devices)]
+    for connection in slow:
+        connection.sendall(b"GET /register_device HT")
+    registered = await asyncio.gather(*(register(server, f"storm-{number}") for number in range(devices)))
+    there = server.ask()["devices"]
+    assert there == len(registered) == devices, (there, len(registered), devices)
+    burst = await send_burst(server, "storm-0", registered[0])
+    cut, unread = server.ask()["slow_consumers"], [dial(server) for _ in range(20)]
+    for connection in unread:
+        # More than the buffers of the system hold.
+        connection.sendall(b"GET /devices HTTP/1.1\r\nHost: localhost\r\n\r\n" * (400_000 // devices))
+    while server.ask()["slow_consumers"] < cut + len(unread):
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*(device.close() for device in registered))
+    for connection in (*slow, *unread):
+        connection.close()
+    return {"dialled_at_once": devices, "slow": len(slow), "unread": len(unread), "burst": burst}
+
+
+async def send_burst(server: Server, name: str, device: ClientConnection, messages: int = 2000) -> int:
+    """A client sends all its messages at once. Each has to arrive, in order."""
+    async with connect(server.client_url, close_timeout=1, proxy=None, compression=None) as client:
+        await client.send(json.dumps({"message_type": "connect", "device_id": name}))
+        await client.recv()
+        await client.recv()
+        for number in range(messages):
+            await client.send(json.dumps({"message_type": "forward", "payload": number}))
+        for number in range(messages):
+            received = json.loads(await asyncio.wait_for(device.recv(), 60))
+            assert received["payload"] == number, received
+    return messages
+
+
 async def soak(server: Server, minutes: float, pairs: int) -> tuple[list[dict[str, int]], dict[str, int]]:
     """Runs it; returns the footprints, one every few seconds, and the number of refusals by hooks of each kind."""
     until = time.monotonic() + minutes * 60
@@ -207,12 +255,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--held", type=int, default=10_000)
+    parser.add_argument("--dialled", type=int, default=5_000, help="devices of the storm")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     server = Server()
     asyncio.run(warm_up(server))
     before = server.footprint()
     print(json.dumps(asyncio.run(hold(server, options.held))), flush=True)
+    print(json.dumps(asyncio.run(storm(server, options.dialled))), flush=True)
     server.ask("storm")
     samples, refused = asyncio.run(soak(server, options.minutes, options.pairs))
     server.ask("calm")
