@@ -187,7 +187,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")
     parser.add_argument(
-        "--only", action="append", choices=["peers", "variants", "workers", "growth", "storm", "churn"], help="these parts"
+        "--only",
+        action="append",
+        choices=["peers", "variants", "workers", "growth", "storm", "churn"],
+        help="these parts",
     )
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
     options = parser.parse_args()

@@ -4,6 +4,9 @@
 
 mod harness;
 
+use std::time::Instant;
+
+use cuttlefish_signaling::outbox::Passage;
 use cuttlefish_signaling::protocol::{ClientId, ClientMessage, DeviceId, DeviceMessage, outbound};
 use divan::{Bencher, black_box};
 use harness::{Harness, client_forward, device_forward, payload};
@@ -45,8 +48,9 @@ fn outbox(bencher: Bencher<'_, '_>) {
     let harness = Harness::new();
     let mut device = harness.device("cvd-1");
     let text = outbound::client_msg(ClientId::new(1).unwrap(), &payload(250));
+    let now = Instant::now();
     bencher.bench_local(|| {
-        assert!(device.outbox().push_forward(text.clone(), true).is_ok());
+        assert!(device.outbox().push_forward(text.clone(), Passage::Direct, now).is_ok());
         device.hears()
     });
 }

@@ -7,14 +7,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use cuttlefish_signaling::Config;
 use cuttlefish_signaling::faults::{Effect, Rule};
 use cuttlefish_signaling::hub::{Client, Device, Hub, Waiter};
-use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
+use cuttlefish_signaling::outbox::{Budget, End, Outbox, OutboxBounds, Outgoing, Passage};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
 use cuttlefish_signaling::relay::Relay;
 use shuttle::future::block_on;
 use shuttle::thread;
+
+#[path = "interleavings/credit.rs"]
+mod credit;
 
 #[path = "interleavings/events.rs"]
 mod events;
@@ -41,11 +45,11 @@ fn under_all_schedules(test: fn()) {
 }
 
 fn outbox() -> Arc<Outbox> {
-    bounded(100)
+    bounded(Config::default().limits.backpressure.outbox_bounds())
 }
 
-fn bounded(messages: usize) -> Arc<Outbox> {
-    Arc::new(Outbox::new(OutboxBounds { messages, bytes: 100_000 }))
+fn bounded(bounds: OutboxBounds) -> Arc<Outbox> {
+    Arc::new(Outbox::new(&Budget::new(bounds, Instant::now())))
 }
 
 fn device(name: &str) -> Arc<Device> {
@@ -99,7 +103,7 @@ fn waiting(outbox: &Outbox) -> Vec<String> {
 #[test]
 fn no_client_msg_follows_client_disconnected() {
     under_all_schedules(|| {
-        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 0)), device("x"));
+        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, Config::default().held_bounds())), device("x"));
         register(&hub, &device, None);
         let client = attach(&hub, &device, &outbox()).unwrap();
         let forwarding = {
@@ -170,7 +174,8 @@ fn client_attached_while_its_device_leaves_is_disconnected() {
 #[test]
 fn device_info_precedes_any_device_msg() {
     under_all_schedules(|| {
-        let (hub, relay, device, client) = (hub(), Relay::new(None, 0), device("x"), outbox());
+        let (hub, relay, device, client) =
+            (hub(), Relay::new(None, Config::default().held_bounds()), device("x"), outbox());
         register(&hub, &device, None);
         let coming = {
             let (hub, device, client) = (Arc::clone(&hub), Arc::clone(&device), Arc::clone(&client));
@@ -227,14 +232,17 @@ fn connection_added_while_the_hub_closes_is_closed() {
 #[test]
 fn outbox_delivers_in_order_or_counts_as_discarded() {
     under_all_schedules(|| {
-        let outbox = bounded(3);
+        // Room for three messages.
+        let outbox =
+            bounded(OutboxBounds { bytes: 600, budget: 0, ..Config::default().limits.backpressure.outbox_bounds() });
         let pushing: Vec<_> = ["a", "b"]
             .into_iter()
             .map(|name| {
                 let outbox = Arc::clone(&outbox);
                 thread::spawn(move || {
                     let message = |n: u8| outbound::device_msg(&format!("\"{name}{n}\""));
-                    (0..3).filter(|n| outbox.push_forward(message(*n), true).is_ok()).count() as u64
+                    (0..3).filter(|n| outbox.push_forward(message(*n), Passage::Direct, Instant::now()).is_ok()).count()
+                        as u64
                 })
             })
             .collect();
@@ -292,7 +300,7 @@ fn probe_fails_when_the_outbox_closes() {
 #[test]
 fn ledger_balances_while_a_fault_is_armed_and_disarmed() {
     under_all_schedules(|| {
-        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 10)), device("x"));
+        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, Config::default().held_bounds())), device("x"));
         register(&hub, &device, None);
         let client = attach(&hub, &device, &outbox()).unwrap();
         let edge = {
@@ -324,7 +332,7 @@ fn ledger_balances_while_a_fault_is_armed_and_disarmed() {
 #[test]
 fn disarmed_fault_has_released_every_match() {
     under_all_schedules(|| {
-        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, 10)), device("x"));
+        let (hub, relay, device) = (hub(), Arc::new(Relay::new(None, Config::default().held_bounds())), device("x"));
         register(&hub, &device, None);
         let client = attach(&hub, &device, &outbox()).unwrap();
         let fault = relay.arm(Rule { probability: 0.0, ..DROP });

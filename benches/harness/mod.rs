@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::driver::{Driver, Edge, Output};
+use cuttlefish_signaling::faults::HeldBounds;
 use cuttlefish_signaling::hub::Hub;
-use cuttlefish_signaling::outbox::Outbox;
+use cuttlefish_signaling::outbox::{Budget, Outbox};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{IceServers, Text};
 use cuttlefish_signaling::refusal::Refusal;
@@ -19,6 +20,7 @@ use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSessio
 pub struct Harness {
     pub hub: Arc<Hub>,
     relay: Arc<Relay>,
+    budget: Arc<Budget>,
     now: Instant,
 }
 
@@ -52,7 +54,14 @@ impl Edge for InstantEdge {
 impl Harness {
     pub fn new() -> Self {
         let hub = Arc::new(Hub::new(Arc::new(()), 16_384, || 1));
-        Self { hub, relay: Arc::new(Relay::new(None, 10_000)), now: Instant::now() }
+        let relay = Relay::new(None, HeldBounds { messages: 10_000, bytes: 1 << 20 });
+        let now = Instant::now();
+        Self {
+            hub,
+            relay: Arc::new(relay),
+            budget: Budget::new(Config::default().limits.backpressure.outbox_bounds(), now),
+            now,
+        }
     }
 
     fn context(&self, role: Role) -> Context {
@@ -63,7 +72,7 @@ impl Harness {
             incidents: Arc::default(),
             preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
-            outbox: Arc::new(Outbox::new(config.outbox_bounds())),
+            outbox: Arc::new(Outbox::new(&self.budget)),
             peer: Arc::new(Peer::anonymous(role)),
         }
     }
@@ -92,7 +101,7 @@ impl Harness {
 impl<S: Session> Party<S> {
     /// Handles a text of the peer.
     pub fn says(&mut self, text: &str) {
-        assert!(self.driver.wants_read());
+        assert!(self.driver.wants_read(&TaskContext::from_waker(Waker::noop()), &mut self.edge));
         self.driver.handle_input(self.edge.0);
         self.driver.handle_text(text, &mut self.edge);
     }
@@ -109,8 +118,8 @@ impl<S: Session> Party<S> {
         }
     }
 
-    pub fn outbox(&self) -> &Outbox {
-        self.driver.outbox()
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.driver.session().context().outbox
     }
 }
 

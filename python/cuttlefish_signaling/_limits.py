@@ -53,13 +53,13 @@ class Limits:
     """Clients of one device at a time. One more client is closed [1013]. One address (except loopback), one identity
     and one HTTP connection hold at most half of them."""
     message_per_second: int = 10_000
-    """Messages that one peer may send per second. A peer that sends more is closed [1008]. No session comes near it,
-    and one peer cannot use up a core."""
+    """Messages that one peer may send per second. A peer that sends more is read again when its rate has recovered. No
+    session comes near it, and one peer cannot use up a core."""
     message_burst: int = 20_000
     """Messages that one peer may send at once."""
     byte_per_second: int = 16 * 1024 * 1024
-    """Bytes that one peer may send per second, as they come over the network. A peer that sends more is closed
-    [1008]."""
+    """Bytes that one peer may send per second, as they come over the network. A peer that sends more is read again when
+    its rate has recovered."""
     byte_burst: int = 32 * 1024 * 1024
     """Bytes that one peer may send at once."""
     error_per_second: int = 20
@@ -73,11 +73,31 @@ class Limits:
     """Pings and pongs that one peer may send at once."""
     write_timeout: float = 10.0
     """Time in which a peer must read some of the bytes that are written to it. Then it is closed [1013]."""
-    outbox_messages: int = 256
-    """Messages that may wait to be written to one peer. With one more the peer is closed [1013]. A session has a few
-    dozen messages."""
-    outbox_bytes: int = 1024 * 1024
-    """Bytes of messages that may wait to be written to one peer. With more the peer is closed [1013]."""
+    outbox_bytes: int = 4 * 1024 * 1024
+    """Bytes of messages that may wait for one client, and of the server's own for one device; each message counts 128
+    more. Above it they are taken from `outbox_budget`. At least `max_message_size`. Room for the offers and candidates
+    of a hundred sessions."""
+    outbox_budget: int = 256 * 1024 * 1024
+    """Bytes that may wait for all peers together above their `outbox_bytes`. When it is spent, the client with the
+    oldest unsent message is closed [1013]. A burst for hundreds of clients, beside devices of several GiB."""
+    borrow_timeout: float = 1.0
+    """Time in which a peer above its `outbox_bytes` must read some of the bytes that are written to it. Then it is
+    closed [1013]."""
+    max_message_age: float = 60.0
+    """Age of the oldest message that waits for a peer. Then the peer is closed [1013]. WebRTC gives up earlier."""
+    device_high_water: int = 1024 * 1024
+    """Bytes of messages of clients that wait for one device, from which on its clients are not read. A device that
+    reads empties it within milliseconds."""
+    device_low_water: int = 512 * 1024
+    """Bytes of these messages at which the clients are read again. At most `device_high_water`. The device does not
+    wait for its clients meanwhile."""
+    client_window_bytes: int = 64 * 1024
+    """Bytes of messages of one client that wait for its device, from which on this client is not read. The longest
+    message of a device. Other clients wait behind no more of it."""
+    client_window_messages: int = 64
+    """Number of these messages, from which on this client is not read. A session has a few dozen messages."""
+    held_bytes: int = 1024 * 1024
+    """Bytes of messages of one peer that wait for a hook, each with 128 more. From then on this peer is not read."""
     first_message_timeout: float | None = 10.0
     """Time for a peer to register or connect. None: no limit."""
     request_head_timeout: float = 5.0
@@ -98,11 +118,13 @@ class Limits:
     journal_bytes: int = 16 * 1024 * 1024
     """Bytes of messages that a journal keeps."""
     held_by_faults: int = 10_000
-    """Forwards that faults may hold back at a time. Further ones are relayed at once, and the fault counts them."""
+    """Forwards that faults may hold back at a time. Further ones are dropped, with a warning."""
+    held_by_faults_bytes: int = 16 * 1024 * 1024
+    """Bytes of these forwards. As much as a journal keeps."""
     polled_timeout: float = 30.0
     """Time without a request after which a polling client has left, and the longest wait of one of its requests."""
     max_polled: int = 1_024
-    """Polling clients at a time. Beyond it requests are answered with 503. Each may keep twice the messages of an
+    """Polling clients at a time. Beyond it requests are answered with 503. Each may keep twice the bytes of an
     outbox."""
     max_viewers: int = 32
     """Open dashboard pages at a time. Beyond it requests are answered with 503. Each page is sent the changes four

@@ -95,7 +95,10 @@ class Fault:
             return
         self._stats, self._id = self._native.disarm(self._id) or self._stats, None
         if overran := self._stats[2]:
-            text = f"{self!r} let {overran} forwards pass: it already held as many as Limits.held_by_faults allows"
+            text = (
+                f"{self!r} dropped {overran} forwards: the faults already held as many as Limits.held_by_faults and "
+                "Limits.held_by_faults_bytes allow"
+            )
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
-use crate::config::{Adb, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
+use crate::config::{Adb, Backpressure, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 
@@ -158,8 +158,7 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         bytes: rate(from, "byte")?,
         errors: rate(from, "error")?,
         pings: rate(from, "ping")?,
-        outbox_messages: from.number("limits.outbox_messages")?,
-        outbox_bytes: from.number("limits.outbox_bytes")?,
+        backpressure: backpressure(from)?,
         max_headers: from.number("limits.max_headers")?,
         max_request_head: from.number("limits.max_request_head")?,
         journal_entries: from.number("limits.journal_entries")?,
@@ -217,4 +216,19 @@ pub(super) fn ice_source(source: &Bound<'_, PyAny>) -> PyResult<IceSource> {
         return Ok(IceSource::TurnRest(turn.get().0.clone()));
     }
     Ok(IceSource::Fixed(ice_servers(source.py(), &source.extract::<String>()?)?))
+}
+
+fn backpressure(from: &Settings<'_, '_>) -> PyResult<Backpressure> {
+    Ok(Backpressure {
+        outbox_bytes: from.number("limits.outbox_bytes")?,
+        outbox_budget: from.number("limits.outbox_budget")?,
+        borrow_timeout: from.seconds("limits.borrow_timeout")?,
+        device_high_water: from.number("limits.device_high_water")?,
+        device_low_water: from.number("limits.device_low_water")?,
+        client_window_bytes: from.number("limits.client_window_bytes")?,
+        client_window_messages: from.number("limits.client_window_messages")?,
+        held_bytes: from.number("limits.held_bytes")?,
+        max_message_age: from.seconds("limits.max_message_age")?,
+        held_by_faults_bytes: from.number("limits.held_by_faults_bytes")?,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::backpressure::{self, Backpressure};
 use crate::config::bounds::{MAX_COUNT, MAX_KEPT, MAX_MESSAGE, above_zero, within};
 use crate::config::error::ConfigError;
 use crate::config::rate::Rate;
@@ -63,10 +64,8 @@ pub struct Limits {
     /// How long a peer may accept no byte of the data that waits for it. Default 10 s; then it is closed with 1013
     /// (docs/protocol.md 4.3.10).
     pub write_timeout: Duration,
-    /// Messages in the outbox of one peer. Default 256: a session needs a few dozen.
-    pub outbox_messages: usize,
-    /// Bytes in the outbox of one peer. Default 1 MiB.
-    pub outbox_bytes: usize,
+    /// Bounds on messages that wait.
+    pub backpressure: Backpressure,
     /// How long a peer may take to register or connect after the upgrade (docs/protocol.md 4.3.8). Default 10 s; `None`
     /// waits forever.
     pub first_message_timeout: Option<Duration>,
@@ -87,7 +86,7 @@ pub struct Limits {
     pub journal_entries: usize,
     /// Bytes of messages in the journal. Default 16 MiB.
     pub journal_bytes: usize,
-    /// Forwards that faults hold back. Further ones are relayed at once. Default 10,000.
+    /// Forwards that faults hold back. Further ones are dropped. Default 10,000.
     pub held_by_faults: usize,
     /// How long a polled client may send no poll; then it has left (docs/protocol.md 5.3.30). Default 30 s. It also bounds
     /// how long the server holds one of its requests.
@@ -158,8 +157,7 @@ const DEFAULT: Limits = Limits {
     errors: Rate { per_second: 20, burst: 100 },
     pings: Rate { per_second: 20, burst: 100 },
     write_timeout: Duration::from_secs(10),
-    outbox_messages: 256,
-    outbox_bytes: 1024 * 1024,
+    backpressure: backpressure::DEFAULT,
     first_message_timeout: Some(Duration::from_secs(10)),
     request_head_timeout: Duration::from_secs(5),
     max_headers: 64,
@@ -188,8 +186,6 @@ impl Limits {
         for (setting, value, least, most) in [
             ("limits.max_message_size", self.max_message_size, 128, MAX_MESSAGE),
             ("limits.max_first_message", self.max_first_message, 128, MAX_MESSAGE),
-            ("limits.outbox_messages", self.outbox_messages, 1, MAX_COUNT),
-            ("limits.outbox_bytes", self.outbox_bytes, MAX_DEVICE_MESSAGE, MAX_KEPT),
             ("limits.max_headers", self.max_headers, 1, 4096),
             ("limits.max_request_head", self.max_request_head, 8192, 1 << 20),
             ("limits.max_connections", self.max_connections, 1, MAX_COUNT),
@@ -211,7 +207,7 @@ impl Limits {
         ] {
             within(setting, value, least, most)?;
         }
-        Ok(())
+        self.backpressure.validate(self.max_message_size)
     }
 
     pub(super) fn validate_timeouts(&self) -> Result<(), ConfigError> {

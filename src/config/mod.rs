@@ -4,6 +4,7 @@
 
 mod adb;
 pub mod allowances;
+mod backpressure;
 pub mod bounds;
 pub mod certificates;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod tls;
 pub mod turn;
 
 pub use self::adb::Adb;
+pub use self::backpressure::Backpressure;
 pub use self::keepalive::Keepalive;
 pub use self::limits::{HttpLimits, Limits};
 
@@ -30,8 +32,8 @@ use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
 use crate::core::client_ids::ClientIds;
-use crate::core::outbox::OutboxBounds;
 use crate::core::session::{OnDuplicate, Rules};
+use crate::observe::faults::HeldBounds;
 use crate::observe::journal::JournalBounds;
 use crate::protocol::IceServers;
 
@@ -192,8 +194,9 @@ impl Config {
             goodbye_timeout: self.limits.goodbye_timeout,
             ping_interval: self.keepalive.interval,
             pong_timeout: self.keepalive.timeout,
-            max_held_messages: self.limits.outbox_messages,
-            max_held_bytes: self.limits.outbox_bytes,
+            borrow_timeout: self.limits.backpressure.borrow_timeout,
+            max_message_age: self.limits.backpressure.max_message_age,
+            max_held_bytes: self.limits.backpressure.held_bytes,
         }
     }
 
@@ -202,9 +205,9 @@ impl Config {
         JournalBounds { entries: self.limits.journal_entries, bytes: self.limits.journal_bytes }
     }
 
-    /// The settings that outboxes use.
-    pub fn outbox_bounds(&self) -> OutboxBounds {
-        OutboxBounds { messages: self.limits.outbox_messages, bytes: self.limits.outbox_bytes }
+    /// The bounds on forwards that faults hold back.
+    pub fn held_bounds(&self) -> HeldBounds {
+        HeldBounds { messages: self.limits.held_by_faults, bytes: self.limits.backpressure.held_by_faults_bytes }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Counter, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use super::client_ids::GivenIds;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Passage, Share};
 use super::party;
 use super::peer::Peer;
 use super::preregistration::{DeviceMetadata, NO_METADATA};
@@ -69,6 +70,8 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// Forwards between it and the device.
     pub traffic: Traffic,
+    /// Credit that its forwards hold in the outbox of the device.
+    pub share: Arc<Share>,
     /// Cleared before the device is told that the client has left.
     attached: AtomicBool,
     /// Set once the observer was told that the client has left, since two sessions may detect it.
@@ -78,8 +81,8 @@ pub struct Client {
 /// Result of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// It is in the outbox of its receiver.
-    Queued,
+    /// It is in the outbox of its receiver, which holds this number of messages.
+    Queued(usize),
     /// The receiver has left. A device was told so by `client_disconnected`.
     Gone,
 }
@@ -156,6 +159,7 @@ impl Device {
             peer: Arc::clone(peer),
             outbox: Arc::clone(outbox),
             traffic: Traffic::default(),
+            share: Arc::default(),
             attached: AtomicBool::new(true),
             left: AtomicBool::new(false),
         });
@@ -180,17 +184,17 @@ impl Device {
     }
 
     /// Sends the device `client_disconnected` for a client that has left, each time it forwards to it (docs/protocol.md
-    /// 4.1.20).
+    /// 4.1.20). While one for this id is queued, there is no second one.
     pub fn notify_left(&self, id: ClientId) {
-        self.outbox.push(outbound::client_disconnected(id));
+        self.outbox.push_left_again(id);
     }
 
-    /// Queues a device's forward for its client. The ledger counts it only if `counted`.
-    pub fn push_to_client(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
-        if client.outbox.push_forward(message, counted).is_ok() {
+    /// Queues a device's forward for its client.
+    pub fn push_to_client(&self, client: &Client, message: Text, passage: Passage, now: Instant) -> Forwarded {
+        if let Ok(queued) = client.outbox.push_forward(message, passage, now) {
             self.traffic.to_client.fetch_add(1, Relaxed);
             client.traffic.to_client.fetch_add(1, Relaxed);
-            return Forwarded::Queued;
+            return Forwarded::Queued(queued);
         }
         // A closed outbox means that the client is leaving. `detach` tells the device so; if the client was detached
         // before, the device is told again (docs/protocol.md 4.1.20).
@@ -200,14 +204,13 @@ impl Device {
         Forwarded::Gone
     }
 
-    /// Queues a client's forward for the device. The ledger counts it only if `counted`.
-    pub fn push_to_device(&self, client: &Client, message: Text, counted: bool) -> Forwarded {
-        if self.outbox.push_forward_while(message, counted, &client.attached).is_err() {
-            return Forwarded::Gone;
-        }
+    /// Queues a client's forward for the device.
+    pub fn push_to_device(&self, client: &Client, message: Text, passage: Passage, now: Instant) -> Forwarded {
+        let queued = self.outbox.push_forward_while(message, passage, now, &client.attached, &client.share);
+        let Ok(queued) = queued else { return Forwarded::Gone };
         self.traffic.to_device.fetch_add(1, Relaxed);
         client.traffic.to_device.fetch_add(1, Relaxed);
-        Forwarded::Queued
+        Forwarded::Queued(queued)
     }
 
     /// Removes a client and tells the device. Returns false, and tells nothing, if it was removed already.
@@ -222,7 +225,7 @@ impl Device {
             // `client_disconnected`.
             client.attached.store(false, Ordering::Release);
         }
-        self.outbox.push(outbound::client_disconnected(client.id));
+        self.outbox.push_left(client.id);
         true
     }
 

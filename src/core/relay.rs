@@ -8,9 +8,9 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use crate::core::hub::{Client, Device, Forwarded, Found};
-use crate::core::outbox::End;
+use crate::core::outbox::{End, Passage};
 use crate::core::peer::Role;
-use crate::observe::faults::{Action, Ending, FaultStats, Faults, Forward, Rule, RuleId, Verdict};
+use crate::observe::faults::{Action, Ending, FaultStats, Faults, Forward, HeldBounds, Rule, RuleId, Verdict};
 use crate::observe::journal::{Direction, Entry, Journal, Kind, Outcome};
 use crate::observe::ledger::Ledger;
 use crate::protocol::refusal::Refusal;
@@ -40,7 +40,7 @@ pub struct Relay {
 
 impl Relay {
     /// Creates a relay without faults. `max_held` limits the forwards that all faults together hold back.
-    pub fn new(journal: Option<Arc<Journal>>, max_held: usize) -> Self {
+    pub fn new(journal: Option<Arc<Journal>>, max_held: HeldBounds) -> Self {
         Self {
             ledger: Ledger::default(),
             watched: AtomicBool::new(journal.is_some()),
@@ -60,7 +60,8 @@ impl Relay {
         self.journal.as_ref()
     }
 
-    /// Relays a client's forward to its device.
+    /// Relays a client's forward to its device. Returns the number of messages in the device's outbox; 0 if that is not
+    /// known.
     ///
     /// # Errors
     /// [`Refusal::ForwardTooLarge`] if the message is longer than the device takes (docs/protocol.md 2.8).
@@ -70,7 +71,7 @@ impl Relay {
         client: &Arc<Client>,
         payload: &str,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<usize, Refusal> {
         self.ledger.count_accepted();
         let message = outbound::client_msg(client.id, payload);
         let limit = device.peer.max_message;
@@ -82,21 +83,32 @@ impl Relay {
         }
         if self.watched.load(Ordering::Acquire) {
             self.watch(Role::Device, device, client, message, now);
-        } else if device.push_to_device(client, message, true) == Forwarded::Gone {
-            // The device or the client is leaving. In both cases the client's connection is closed, which satisfies
-            // docs/protocol.md 2.3.
-            self.ledger.count_gone(1);
+            return Ok(0);
         }
-        Ok(())
+        // If it is gone, the device or the client is leaving. In both cases the client's connection is closed, which
+        // satisfies docs/protocol.md 2.3.
+        Ok(self.queued(device.push_to_device(client, message, Passage::Direct, now)))
     }
 
-    /// Relays a device's forward to one of its clients.
+    /// Returns the number of messages in the receiver's outbox. A forward whose receiver has left counts as gone.
+    fn queued(&self, forwarded: Forwarded) -> usize {
+        match forwarded {
+            Forwarded::Queued(messages) => messages,
+            Forwarded::Gone => {
+                self.ledger.count_gone(1);
+                0
+            }
+        }
+    }
+
+    /// Relays a device's forward to one of its clients. Returns the number of messages in the client's outbox; 0 if that
+    /// is not known.
     ///
     /// If the client has left, the device gets `client_disconnected` (docs/protocol.md 4.1.20).
     ///
     /// # Errors
     /// [`Refusal::UnknownClient`] if the id was never given out (docs/protocol.md 4.1.19).
-    pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<(), Refusal> {
+    pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<usize, Refusal> {
         self.ledger.count_accepted();
         let record_undelivered = |outcome| {
             if self.journal.is_some() {
@@ -109,9 +121,9 @@ impl Relay {
                 let message = outbound::device_msg(payload);
                 if self.watched.load(Ordering::Acquire) {
                     self.watch(Role::Client, device, &client, message, now);
-                } else if device.push_to_client(&client, message, true) == Forwarded::Gone {
-                    self.ledger.count_gone(1);
+                    return Ok(0);
                 }
+                return Ok(self.queued(device.push_to_client(&client, message, Passage::Direct, now)));
             }
             Found::Left => {
                 record_undelivered(Outcome::Gone);
@@ -124,15 +136,22 @@ impl Relay {
                 return Err(Refusal::UnknownClient(id));
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Passes a forward through the faults and into the journal.
     fn watch(&self, to: Role, device: &Arc<Device>, client: &Arc<Client>, text: Text, now: Instant) {
         let delivery = Delivery { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
         let entry = Arc::clone(&delivery.entry);
-        let forward =
-            Forward { to, device: device.id.clone(), client: client.id, text: text.clone(), copy: false, delivery };
+        let forward = Forward {
+            to,
+            device: device.id.clone(),
+            client: client.id,
+            text: text.clone(),
+            held: false,
+            copy: false,
+            delivery,
+        };
         let mut faults = self.faults.lock();
         let due = faults.next_due();
         let Verdict { actions, hit_by } = faults.judge(forward, now);
@@ -145,7 +164,7 @@ impl Relay {
         if let Some(number) = self.record(direction, device, client.id, text, outcome, hit_by) {
             let _first = entry.set(number);
         }
-        self.apply(actions);
+        self.apply(actions, now);
         let sooner = faults.next_due().is_some_and(|next| due.is_none_or(|due| next < due));
         drop(faults);
         if sooner {
@@ -153,10 +172,10 @@ impl Relay {
         }
     }
 
-    fn apply(&self, actions: Vec<Action<Delivery>>) {
+    fn apply(&self, actions: Vec<Action<Delivery>>, now: Instant) {
         for action in actions {
             match action {
-                Action::Deliver(forward) => self.deliver(&forward),
+                Action::Deliver(forward) => self.deliver(&forward, now),
                 Action::Lose(forward) => {
                     if !forward.copy {
                         self.ledger.count_dropped();
@@ -181,11 +200,16 @@ impl Relay {
         }
     }
 
-    fn deliver(&self, forward: &Forward<Delivery>) {
+    fn deliver(&self, forward: &Forward<Delivery>, now: Instant) {
         let Delivery { device, client, .. } = &forward.delivery;
+        let passage = match (forward.copy, forward.held) {
+            (true, _) => Passage::Copy,
+            (false, true) => Passage::Released,
+            (false, false) => Passage::Direct,
+        };
         let forwarded = match forward.to {
-            Role::Device => device.push_to_device(client, forward.text.clone(), !forward.copy),
-            _ => device.push_to_client(client, forward.text.clone(), !forward.copy),
+            Role::Device => device.push_to_device(client, forward.text.clone(), passage, now),
+            _ => device.push_to_client(client, forward.text.clone(), passage, now),
         };
         if forwarded == Forwarded::Gone && !forward.copy {
             self.ledger.count_gone(1);
@@ -236,7 +260,7 @@ impl Relay {
     pub fn disarm(&self, id: RuleId, now: Instant) -> Option<FaultStats> {
         let mut faults = self.faults.lock();
         let (stats, verdict) = faults.remove(id, now)?;
-        self.apply(verdict.actions);
+        self.apply(verdict.actions, now);
         self.watched.store(self.journal.is_some() || !faults.is_empty(), Ordering::Release);
         drop(faults);
         self.wake();
@@ -267,7 +291,7 @@ impl Relay {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
             let verdict = faults.release(now);
-            self.apply(verdict.actions);
+            self.apply(verdict.actions, now);
         }
         faults.next_due()
     }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use crate::core::driver::{Closed, Output, Phase};
+use crate::core::driver::{BURST, Closed, Output, Phase};
 use crate::core::outbox::End;
 use crate::core::session::{Session, Step};
 use crate::protocol::Text;
@@ -17,9 +17,6 @@ use crate::protocol::refusal::Refusal;
 use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
 use crate::server::throttle::Sent;
-
-/// Rounds in one poll, before the task yields to others.
-const ROUNDS: usize = 64;
 
 /// An input from a message transport.
 pub(super) enum Incoming {
@@ -98,16 +95,16 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
     /// Reads one text. Returns true if it made progress.
     fn read(&mut self, cx: &mut TaskContext<'_>) -> bool {
         // One text a round, so that all directions make progress.
-        if self.session.driver.phase() != Phase::Open || !self.session.driver.wants_read() {
+        if self.session.driver.phase() != Phase::Open || !self.session.wants_read(cx) {
             return false;
         }
         let Poll::Ready(incoming) = self.transport.poll_receive(cx) else { return false };
         match incoming {
             Incoming::Text(text) => {
                 let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                if self.session.spend(Sent::Message) && self.session.spend(Sent::Bytes(bytes)) {
-                    self.session.feed(&text);
-                }
+                self.session.count(Sent::Message);
+                self.session.count(Sent::Bytes(bytes));
+                self.session.feed(&text);
             }
             Incoming::Invalid(refusal) => self.session.driver.refuse(&refusal),
             Incoming::TooBig => self.session.driver.handle_violation(End::message_too_big()),
@@ -138,7 +135,8 @@ impl<W: MessageTransport, P: Session + Unpin> Future for MessagePump<W, P> {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.session.begin_poll();
-        for _ in 0..ROUNDS {
+        // After a burst of texts the task yields to others, their receiver above all.
+        for _ in 0..BURST {
             let mut busy = this.write(cx);
             busy |= this.session.poll_answer(cx);
             busy |= this.read(cx);

@@ -52,7 +52,7 @@ use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
 use crate::core::hub::{Hub, Observer};
-use crate::core::outbox::End;
+use crate::core::outbox::{Budget, End};
 use crate::core::relay::Relay;
 use crate::observe::adb::AdbReading;
 use crate::observe::faults::{FaultStats, Rule, RuleId};
@@ -288,8 +288,7 @@ fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr 
 
 /// Creates the state that all connections share.
 fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
-    let changes = Arc::new(Changes::default());
-    let timers = Timers::new().map_err(Error::Runtime)?;
+    let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
     let journal = config.journal.then(|| {
@@ -302,7 +301,8 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
     Ok(Shared {
         rules: Arc::new(config.rules()),
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
-        relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+        budget: Budget::new(config.limits.backpressure.outbox_bounds(), clock.now()),
+        relay: Arc::new(Relay::new(journal, config.held_bounds())),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         refusals: RefusalLog::new(config.limits.refusals_logged_per_second, Instant::now()),
         unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),

@@ -18,7 +18,7 @@ use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::server::resolver::Resolved;
 use crate::server::shared::Shared;
-use crate::server::throttle::{Sent, Throttle};
+use crate::server::throttle::{Sent, Strict, Throttle};
 use crate::server::time::timers::Timer;
 
 /// Drives one connection.
@@ -70,7 +70,7 @@ impl Edge for ServerEdge {
             self.shared.log_refusal(format_args!("no error is sent to {self}: {}", Quoted(&refusal.text())));
         }
         let now = self.now();
-        self.throttle.spend(&self.shared.config.limits, Sent::Error, now).err()
+        self.throttle.spend(&self.shared.config.limits, Strict::Error, now).err()
     }
 }
 
@@ -104,12 +104,25 @@ impl<P: Session> SessionDriver<P> {
         self.driver.handle_step(step, &mut self.edge);
     }
 
-    /// Counts an input against the rate limits. Returns false if the peer exceeds them; the session is then closed.
-    pub(super) fn spend(&mut self, sent: Sent) -> bool {
+    /// Counts messages or bytes. Above their rate, the peer is not read until the bucket has recovered.
+    pub(super) fn count(&mut self, sent: Sent) {
         let now = self.edge.now();
-        let Err(refusal) = self.edge.throttle.spend(&self.edge.shared.config.limits, sent, now) else { return true };
-        self.driver.refuse(&refusal);
-        false
+        if let Some(until) = self.edge.throttle.delay(&self.edge.shared.config.limits, sent, now) {
+            self.driver.delay_reading(until);
+        }
+    }
+
+    /// Counts a ping. Above their rate, the peer is refused.
+    pub(super) fn count_ping(&mut self) {
+        let now = self.edge.now();
+        if let Err(refusal) = self.edge.throttle.spend(&self.edge.shared.config.limits, Strict::Ping, now) {
+            self.driver.refuse(&refusal);
+        }
+    }
+
+    /// Whether the transport may read the next input. If not, the task is woken when it may.
+    pub(super) fn wants_read(&mut self, cx: &TaskContext<'_>) -> bool {
+        self.driver.wants_read(cx, &mut self.edge)
     }
 
     /// Handles a text of the peer.
@@ -164,7 +177,7 @@ impl<P: Session> SessionDriver<P> {
         match expired {
             Some(Expired::Close) => tracing::debug!("dropping {}: no closing handshake in time", self.edge),
             Some(Expired::Pong) => self.edge.shared.log_refusal(format_args!("dropping {}: no pong", self.edge)),
-            _ => {}
+            Some(Expired::Write | Expired::Session | Expired::Delay | Expired::Ping) | None => {}
         }
         expired.is_some()
     }

@@ -24,7 +24,7 @@ use crate::access::origin_policy::Policy;
 use crate::access::request_rates::RequestRates;
 use crate::config::{Config, IceSource};
 use crate::core::hub::Hub;
-use crate::core::outbox::Outbox;
+use crate::core::outbox::{Budget, Outbox};
 use crate::core::peer::{Peer, Role};
 use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Arc<Rules>,
     /// The registered devices and their clients.
     pub(crate) hub: Arc<Hub>,
+    /// The bounds of outboxes, and the bytes that they borrow.
+    pub(super) budget: Arc<Budget>,
     /// The path of forwards, with ledger, journal and faults.
     pub(crate) relay: Arc<Relay>,
     /// The clock of the protocol's deadlines. A test can freeze it or move it.
@@ -91,7 +93,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Creates the context of a peer's session, with an outbox of its own.
     pub(super) fn context(&self, peer: Peer) -> Context {
-        let mut outbox = Outbox::new(self.config.outbox_bounds());
+        let mut outbox = Outbox::new(&self.budget);
         if !peer.hears_errors {
             outbox = outbox.without_errors();
         }

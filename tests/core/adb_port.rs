@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cuttlefish_signaling::access::adb::{NoAdbPort, port_of};
 use cuttlefish_signaling::hub::Device;
-use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
+use cuttlefish_signaling::outbox::{Budget, Outbox};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::preregistrations::{DeviceMetadata, NO_METADATA};
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
@@ -13,7 +13,10 @@ use cuttlefish_signaling::protocol::{DeviceId, outbound};
 /// A device with this device info, on this machine or not, announced with this port.
 fn device(info: &str, is_local: bool, announced: Option<u16>) -> Device {
     let peer = Peer { is_local, ..Peer::anonymous(Role::Device) };
-    let outbox = Arc::new(Outbox::new(OutboxBounds { messages: 1, bytes: 65_536 }));
+    let outbox = Arc::new(Outbox::new(&Budget::new(
+        cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
+        std::time::Instant::now(),
+    )));
     let mut device = Device::new(DeviceId::new("d"), outbound::device_info(info), Arc::new(peer), outbox);
     device.metadata = announced.map(|adb_port| Arc::new(DeviceMetadata { adb_port, ..NO_METADATA.clone() }));
     device

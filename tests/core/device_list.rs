@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cuttlefish_signaling::hub::{Device, Hub};
-use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
+use cuttlefish_signaling::outbox::{Budget, Outbox};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
 use proptest::prelude::*;
 
 fn device(id: &str) -> Arc<Device> {
-    let outbox = Arc::new(Outbox::new(OutboxBounds { messages: 10, bytes: 10_000 }));
+    let outbox = Arc::new(Outbox::new(&Budget::new(
+        cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
+        std::time::Instant::now(),
+    )));
     let peer = Arc::new(Peer::anonymous(Role::Device));
     Arc::new(Device::new(DeviceId::new(id), outbound::device_info("null"), peer, outbox))
 }

@@ -8,7 +8,7 @@ use cuttlefish_signaling::Config;
 use cuttlefish_signaling::driver::{Closed, Driver, Edge, Expired, Output, Phase};
 use cuttlefish_signaling::hub::Hub;
 use cuttlefish_signaling::incidents::Incident;
-use cuttlefish_signaling::outbox::{End, Outbox};
+use cuttlefish_signaling::outbox::{Budget, End, Outbox, Passage};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{DeviceId, Text};
 use cuttlefish_signaling::refusal::Refusal;
@@ -113,16 +113,16 @@ impl Rig {
     }
 
     fn with(config: Config) -> Self {
+        let now = Instant::now();
         let context = Context {
             hub: Arc::new(Hub::new(Arc::new(()), 10, || 1)),
-            relay: Arc::new(Relay::new(None, 10)),
+            relay: Arc::new(Relay::new(None, config.held_bounds())),
             incidents: Arc::default(),
             preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
-            outbox: Arc::new(Outbox::new(config.outbox_bounds())),
+            outbox: Arc::new(Outbox::new(&Budget::new(config.limits.backpressure.outbox_bounds(), now))),
             peer: Arc::new(Peer::anonymous(Role::Client)),
         };
-        let now = Instant::now();
         let session = scripted(&context);
         let edge = ScriptedEdge { now, answers: false, errors: 0, withheld: 0, allowed: 9 };
         Self { driver: Driver::new(session, true, now), edge, context }
@@ -136,6 +136,11 @@ impl Rig {
 
     fn answers(&mut self) {
         self.driver.handle_answer(Answer::Refused(Refusal::HookFailed), &mut self.edge);
+        self.reads();
+    }
+
+    fn reads(&mut self) -> bool {
+        self.driver.wants_read(&TaskContext::from_waker(Waker::noop()), &mut self.edge)
     }
 
     fn log(&self) -> &[String] {
@@ -158,7 +163,7 @@ impl Rig {
     /// Queues a forward for the peer, as the relay does.
     fn forward(&self, text: &str) {
         self.context.relay.ledger().count_accepted();
-        self.context.outbox.push_forward(Text::from(text.to_owned()), true).unwrap();
+        self.context.outbox.push_forward(Text::from(text.to_owned()), Passage::Direct, self.edge.now).unwrap();
     }
 }
 
@@ -317,7 +322,7 @@ fn pong_and_transports_without_pings_answer_probes() {
     assert_eq!(probe.try_recv(), Ok(()));
     let mut rig = Rig { driver: Driver::new(scripted(&other.context), false, rig.edge.now), ..other };
     let mut probe = rig.context.outbox.probe();
-    assert_eq!((rig.output(true), rig.left()), (Poll::Pending, None));
+    assert_eq!((rig.output(true), rig.left()), (Poll::Ready(Output::Progress), None));
     assert_eq!(probe.try_recv(), Ok(()));
 }
 

@@ -11,7 +11,7 @@ use cuttlefish_signaling::hub::{Device, Hub};
 use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::journal::{Journal, JournalObserver, PeerJournal};
 use cuttlefish_signaling::ledger::LedgerReading;
-use cuttlefish_signaling::outbox::{End, Outbox};
+use cuttlefish_signaling::outbox::{Budget, End, Outbox};
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
 use cuttlefish_signaling::preregistrations::PreRegistrations;
 use cuttlefish_signaling::protocol::{DeviceId, IceServers};
@@ -41,16 +41,23 @@ pub struct Harness {
     /// Devices that open from now on are Cuttlefish's own: they hear no errors.
     pub cuttlefish: bool,
     pub preregistrations: Arc<PreRegistrations>,
+    pub budget: Arc<Budget>,
     rules: Arc<Rules>,
     config: Config,
     peers: BTreeMap<String, Actor>,
 }
 
+/// A peer. It sends what the server reads; the rest waits in `unread`, as in the buffers of the system.
 pub struct Actor {
     pub driver: Box<Driver<dyn Session>>,
     pub outbox: Arc<Outbox>,
     pub heard: VecDeque<String>,
+    pub unread: VecDeque<String>,
     pub ended: Option<End>,
+    /// It answers no ping.
+    pub silent: bool,
+    /// Pings that it got.
+    pub pings: usize,
     probe: Option<Probe>,
     frozen: bool,
 }
@@ -110,11 +117,13 @@ impl Harness {
         let client_ids = config.client_ids;
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core has no hooks: set fixed ICE servers") };
         let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(FixedClock))));
+        let now = Instant::now();
         Self {
+            budget: Budget::new(config.limits.backpressure.outbox_bounds(), now),
             hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
-            relay: Arc::new(Relay::new(journal, config.limits.held_by_faults)),
+            relay: Arc::new(Relay::new(journal, config.held_bounds())),
             incidents: Arc::default(),
-            now: Instant::now(),
+            now,
             ice: Some(ice),
             good_for: None,
             hold_device_info: false,
@@ -164,7 +173,7 @@ impl Harness {
     }
 
     fn context(&self, peer: Peer) -> Context {
-        let mut outbox = Outbox::new(self.config.outbox_bounds());
+        let mut outbox = Outbox::new(&self.budget);
         if !peer.hears_errors {
             outbox = outbox.without_errors();
         }
@@ -187,7 +196,10 @@ impl Harness {
             driver: Box::new(Driver::new(session, true, self.now)),
             outbox,
             heard: VecDeque::new(),
+            unread: VecDeque::new(),
             ended: None,
+            silent: false,
+            pings: 0,
             probe: None,
             frozen: false,
         };
@@ -209,10 +221,7 @@ impl Harness {
     }
 
     pub fn says(&mut self, name: &str, text: &str) {
-        self.drive(name, |driver, edge| {
-            driver.handle_input(edge.now());
-            driver.handle_text(text, edge);
-        });
+        self.peer(name).unread.push_back(text.to_owned());
         self.settle();
     }
 
@@ -223,6 +232,26 @@ impl Harness {
 
     pub fn freezes(&mut self, name: &str) {
         self.peer(name).frozen = true;
+    }
+
+    /// A frozen peer takes some messages.
+    pub fn takes(&mut self, name: &str, messages: usize) {
+        let cx = TaskContext::from_waker(Waker::noop());
+        for _ in 0..messages {
+            let output = self.drive(name, |driver, edge| driver.poll_output(&cx, true, edge));
+            if let Poll::Ready(Output::Text(text)) = output {
+                let peer = self.peer(name);
+                peer.heard.push_back(text.as_str().to_owned());
+                peer.driver.on_flushed();
+            }
+        }
+        self.settle();
+    }
+
+    pub fn thaws(&mut self, name: &str) {
+        self.peer(name).frozen = false;
+        self.peer(name).driver.on_flushed();
+        self.settle();
     }
 
     pub fn leaves(&mut self, name: &str) {
@@ -251,7 +280,13 @@ impl Harness {
         self.settle();
     }
 
-    fn names(&self) -> Vec<String> {
+    /// The peers whose connection has not ended.
+    pub fn peers_here(&self) -> Vec<String> {
+        let here = self.peers.iter().filter(|(_, peer)| peer.driver.phase() != Phase::Done && peer.ended.is_none());
+        here.map(|(name, _)| name.clone()).collect()
+    }
+
+    pub fn names(&self) -> Vec<String> {
         self.peers.keys().cloned().collect()
     }
 
@@ -269,6 +304,9 @@ impl Harness {
 
     fn turn(&mut self, name: &str) -> bool {
         let now = self.now;
+        if self.reads(name) {
+            return true;
+        }
         let probe_timeout = self.config.limits.probe_timeout;
         let peer = self.peer(name);
         if let Some((holder, mut probe, asked)) = peer.probe.take() {
@@ -292,6 +330,9 @@ impl Harness {
         }
         let cx = TaskContext::from_waker(Waker::noop());
         let Poll::Ready(output) = self.drive(name, |driver, edge| driver.poll_output(&cx, room, edge)) else {
+            if !room && self.peer(name).outbox.has_messages() {
+                self.drive(name, |driver, edge| driver.on_blocked(edge));
+            }
             return self.drive(name, |driver, edge| driver.handle_timeout(edge)).is_some();
         };
         let peer = self.peer(name);
@@ -300,13 +341,29 @@ impl Harness {
                 peer.heard.push_back(text.as_str().to_owned());
                 peer.driver.on_flushed();
             }
+            Output::Ping if peer.silent => peer.pings += 1,
             Output::Ping => {
+                peer.pings += 1;
                 peer.driver.handle_input(now);
                 peer.driver.handle_pong();
             }
             Output::Progress => {}
             Output::End(end) => peer.ended = Some(end),
         }
+        true
+    }
+
+    /// Reads one text of the peer, if its driver wants to.
+    fn reads(&mut self, name: &str) -> bool {
+        let cx = TaskContext::from_waker(Waker::noop());
+        if !self.drive(name, |driver, edge| driver.wants_read(&cx, edge)) {
+            return false;
+        }
+        let Some(text) = self.peer(name).unread.pop_front() else { return false };
+        self.drive(name, |driver, edge| {
+            driver.handle_input(edge.now());
+            driver.handle_text(&text, edge);
+        });
         true
     }
 }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::TryRecvError;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
+use cuttlefish_signaling::Config;
 use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer, Waiter};
-use cuttlefish_signaling::outbox::{End, Outbox, OutboxBounds, Outgoing};
+use cuttlefish_signaling::outbox::{Budget, End, Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
 use cuttlefish_signaling::relay::Relay;
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(OutboxBounds { messages: 100_000, bytes: 100_000_000 }))
+    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds(), Instant::now())))
 }
 
 fn device(id: &str) -> Arc<Device> {
@@ -212,7 +214,7 @@ fn forwards_keep_their_order_across_threads() {
     let hub = Hub::new(Arc::new(()), 100, || 1);
     let device = device("x");
     hub.register(&device, &outbound::config("[]"), None).unwrap();
-    let (relay, now) = (Relay::new(None, 0), std::time::Instant::now());
+    let (relay, now) = (Relay::new(None, Config::default().held_bounds()), Instant::now());
     let peer = Arc::new(Peer::anonymous(Role::Client));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -299,7 +301,7 @@ fn traffic_counts_queued_forwards_of_device_and_client() {
     let peer = Arc::new(Peer::anonymous(Role::Client));
     let attach = || hub.attach(&device, device.info.clone(), &peer, &outbox(), 100).unwrap().unwrap();
     let (first, second) = (attach(), attach());
-    let (relay, now) = (Relay::new(None, 0), std::time::Instant::now());
+    let (relay, now) = (Relay::new(None, Config::default().held_bounds()), Instant::now());
     relay.to_device(&device, &first, "1", now).unwrap();
     relay.to_device(&device, &second, "2", now).unwrap();
     relay.to_client(&device, second.id, "3", now).unwrap();
@@ -323,8 +325,8 @@ fn forward_to_a_device_that_has_left_is_gone() {
     let client = hub.attach(&device, device.info.clone(), &peer, &outbox(), 100).unwrap().unwrap();
     hub.unregister(&device);
     drain(&device.outbox);
-    let relay = Relay::new(None, 0);
-    relay.to_device(&device, &client, "1", std::time::Instant::now()).unwrap();
+    let relay = Relay::new(None, Config::default().held_bounds());
+    relay.to_device(&device, &client, "1", Instant::now()).unwrap();
     assert_eq!((relay.ledger().read().accepted, relay.ledger().read().gone), (1, 1));
     assert!(drain(&device.outbox).is_empty());
 }

@@ -3,14 +3,21 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
-use cuttlefish_signaling::outbox::{Closed, End, Outbox, OutboxBounds, Outgoing};
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::outbox::{Budget, Closed, End, Outbox, Outgoing, Passage, Share};
 use cuttlefish_signaling::protocol::Text;
 use cuttlefish_signaling::refusal::Refusal;
 use tokio::sync::oneshot::error::TryRecvError;
 
-fn outbox(messages: usize, bytes: usize) -> Outbox {
-    Outbox::new(OutboxBounds { messages, bytes })
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds(), Instant::now())))
+}
+
+/// Queues a device's forward.
+fn push(outbox: &Arc<Outbox>, said: &str) -> Result<usize, Closed> {
+    outbox.push_forward(text(said), Passage::Direct, Instant::now())
 }
 
 fn text(text: &str) -> Text {
@@ -36,11 +43,11 @@ impl Wake for Woken {
 
 #[test]
 fn messages_come_in_order_then_the_error_then_the_end() {
-    let outbox = outbox(10, 1000);
-    outbox.push_forward(text("1"), true).unwrap();
+    let outbox = outbox();
+    push(&outbox, "1").unwrap();
     outbox.push(text("2"));
     outbox.refuse(&Refusal::Binary);
-    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
+    assert_eq!(push(&outbox, "3"), Err(Closed));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "the end is reported at once");
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("2", false));
@@ -52,7 +59,7 @@ fn messages_come_in_order_then_the_error_then_the_end() {
 
 #[test]
 fn the_first_end_wins() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     outbox.close(None, End::close(1001, "first"));
     outbox.refuse(&Refusal::HookFailed);
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
@@ -60,33 +67,13 @@ fn the_first_end_wins() {
 }
 
 #[test]
-fn overflow_by_messages_closes_the_outbox() {
-    let outbox = outbox(2, 1000);
-    outbox.push_forward(text("1"), true).unwrap();
-    outbox.push(text("2"));
-    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
-    assert!(outbox.is_closed());
-    assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
-    assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1013, "slow consumer"))));
-    assert_eq!(outbox.drain(), 1, "the forward that waited; the third was answered by its push");
-}
-
-#[test]
-fn overflow_by_bytes_closes_the_outbox_and_popping_frees_room() {
-    let outbox = outbox(100, 10);
-    outbox.push_forward(text("123456"), true).unwrap();
-    assert_eq!(next(&outbox), message("123456", true));
-    outbox.push_forward(text("1234567890"), true).unwrap();
-    assert_eq!(outbox.push_forward(text("1"), true), Err(Closed));
-}
-
-#[test]
 fn no_forward_of_a_sender_follows_its_client_disconnected() {
-    let (outbox, here) = (outbox(10, 1000), AtomicBool::new(true));
-    outbox.push_forward_while(text("1"), true, &here).unwrap();
+    let (outbox, here, share) = (outbox(), AtomicBool::new(true), Arc::<Share>::default());
+    let push = |said| outbox.push_forward_while(text(said), Passage::Direct, Instant::now(), &here, &share);
+    push("1").unwrap();
     here.store(false, Ordering::Release);
     outbox.push(text("gone"));
-    assert_eq!(outbox.push_forward_while(text("2"), true, &here), Err(Closed));
+    assert_eq!(push("2"), Err(Closed));
     assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), message("gone", false));
     assert_eq!(next(&outbox), Poll::Pending);
@@ -98,11 +85,11 @@ fn every_push_and_signal_wakes_the_draining_task() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let cx = Context::from_waker(&waker);
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let probe = std::cell::RefCell::new(None);
     let events: [&dyn Fn(); 7] = [
         &|| outbox.push(text("1")),
-        &|| outbox.push_forward(text("2"), true).unwrap(),
+        &|| assert!(push(&outbox, "2").is_ok()),
         &|| outbox.wake_session(),
         &|| outbox.wake_session_and_notify(mpsc::channel().0),
         &|| outbox.ping(),
@@ -119,7 +106,7 @@ fn every_push_and_signal_wakes_the_draining_task() {
 
 #[test]
 fn only_signals_pass_while_the_transport_has_no_room() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let cx = Context::from_waker(Waker::noop());
     outbox.push(text("1"));
     outbox.ping();
@@ -135,7 +122,7 @@ fn only_signals_pass_while_the_transport_has_no_room() {
 
 #[test]
 fn probe_resolves_on_a_pong_and_fails_on_close() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let mut first = outbox.probe();
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Ping));
     assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
@@ -149,18 +136,18 @@ fn probe_resolves_on_a_pong_and_fails_on_close() {
 
 #[test]
 fn drain_counts_unwritten_forwards() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     outbox.push(text("own"));
-    outbox.push_forward(text("1"), true).unwrap();
-    outbox.push_forward(text("2"), true).unwrap();
+    push(&outbox, "1").unwrap();
+    push(&outbox, "2").unwrap();
     assert_eq!(outbox.drain(), 2);
     assert_eq!(outbox.drain(), 0);
-    assert_eq!(outbox.push_forward(text("3"), true), Err(Closed));
+    assert_eq!(push(&outbox, "3"), Err(Closed));
 }
 
 #[test]
 fn waiter_is_kept_until_the_task_has_rechecked() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let (waiter, done) = mpsc::channel();
     outbox.wake_session_and_notify(waiter);
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Recheck));
@@ -174,7 +161,7 @@ fn waiter_is_kept_until_the_task_has_rechecked() {
 
 #[test]
 fn waiter_of_a_drained_outbox_is_dropped_at_once() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     outbox.drain();
     let (waiter, done) = mpsc::channel();
     outbox.wake_session_and_notify(waiter);
@@ -183,7 +170,7 @@ fn waiter_of_a_drained_outbox_is_dropped_at_once() {
 
 #[test]
 fn drain_closes_the_outbox_and_fails_its_probes() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let mut probe = outbox.probe();
     outbox.drain();
     assert!(outbox.is_closed());
@@ -195,7 +182,7 @@ fn overflow_fails_probes_and_wakes_the_draining_task() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let cx = Context::from_waker(&waker);
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let mut probe = outbox.probe();
     assert_eq!(outbox.poll_next(&cx, true), Poll::Ready(Outgoing::Ping));
     assert_eq!(outbox.poll_next(&cx, true), Poll::Pending);
@@ -207,8 +194,8 @@ fn overflow_fails_probes_and_wakes_the_draining_task() {
 
 #[test]
 fn close_slow_does_not_change_an_earlier_end() {
-    let outbox = outbox(10, 1000);
-    outbox.push_forward(text("1"), true).unwrap();
+    let outbox = outbox();
+    push(&outbox, "1").unwrap();
     outbox.close(None, End::close(1001, "first"));
     outbox.close_slow();
     assert!(!outbox.has_overflowed());
@@ -220,7 +207,7 @@ fn close_slow_does_not_change_an_earlier_end() {
 #[test]
 fn last_waker_replaces_the_one_before() {
     let wakers = [Arc::new(Woken::default()), Arc::new(Woken::default())];
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     for woken in &wakers {
         let waker = Waker::from(Arc::clone(woken));
         assert_eq!(outbox.poll_next(&Context::from_waker(&waker), true), Poll::Pending);
@@ -231,25 +218,16 @@ fn last_waker_replaces_the_one_before() {
 
 #[test]
 fn first_refusal_is_kept() {
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     outbox.refuse(&Refusal::Binary);
     outbox.refuse(&Refusal::HookFailed);
     assert_eq!(outbox.refusal(), Some(Refusal::Binary));
 }
 
 #[test]
-fn bounds_are_inclusive() {
-    let outbox = outbox(2, 3);
-    outbox.push_forward(text("1"), true).unwrap();
-    outbox.push_forward(text("23"), true).unwrap();
-    assert!(!outbox.is_closed());
-    assert_eq!(outbox.push_forward(text(""), true), Err(Closed));
-}
-
-#[test]
 fn drain_drops_the_waker() {
     let woken = Arc::new(Woken::default());
-    let outbox = outbox(10, 1000);
+    let outbox = outbox();
     let waker = Waker::from(Arc::clone(&woken));
     assert_eq!(outbox.poll_next(&Context::from_waker(&waker), true), Poll::Pending);
     drop(waker);

@@ -1,15 +1,17 @@
 //! Pre-registered devices and their groups.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
+use cuttlefish_signaling::Config;
+use cuttlefish_signaling::outbox::{Budget, Outbox};
 use cuttlefish_signaling::preregistrations::{
     DeviceMetadata, NO_METADATA, PreRegisterError, PreRegistrations, SharedText,
 };
 use cuttlefish_signaling::protocol::DeviceId;
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(OutboxBounds { messages: 10, bytes: 100_000 }))
+    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds(), Instant::now())))
 }
 
 fn metadata(name: &str) -> DeviceMetadata {

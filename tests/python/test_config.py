@@ -66,8 +66,10 @@ from cuttlefish_signaling import (
         ({"limits": 5}, "limits", "must be Limits"),
         ({"limits": Limits(max_message_size=-1)}, "limits.max_message_size", "between"),
         ({"limits": Limits(max_message_size=5)}, "limits.max_message_size", "between 128 and"),
-        ({"limits": Limits(outbox_messages=0)}, "limits.outbox_messages", "between"),
-        ({"limits": Limits(outbox_bytes=100)}, "limits.outbox_bytes", "between 65536 and"),
+        ({"limits": Limits(client_window_messages=0)}, "limits.client_window_messages", "between"),
+        ({"limits": Limits(outbox_bytes=100)}, "limits.outbox_bytes", "between 128 and"),
+        ({"limits": Limits(outbox_bytes=1000)}, "limits.outbox_bytes", "at least max_message_size, which is 262144"),
+        ({"limits": Limits(device_low_water=2**20 + 1)}, "limits.device_low_water", "at most device_high_water"),
         ({"limits": Limits(outbox_bytes=1.5)}, "limits.outbox_bytes", "whole number"),  # type: ignore[arg-type]
         ({"limits": Limits(first_message_timeout=0)}, "limits.first_message_timeout", "more than 0"),
         ({"limits": Limits(max_request_head=100)}, "limits.max_request_head", "between 8192 and"),

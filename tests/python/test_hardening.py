@@ -255,7 +255,7 @@ def test_nonloopback_host_requires_authorize(caplog: pytest.LogCaptureFixture) -
 
 
 def test_limits_are_enforced() -> None:
-    limits = Limits(message_per_second=1, message_burst=20, max_clients_per_device=1, max_first_message=500)
+    limits = Limits(error_per_second=1, error_burst=20, max_clients_per_device=1, max_first_message=500)
     with (
         SignalingServer(limits=limits) as server,
         FakeDevice(server, info=1) as device,
@@ -269,7 +269,7 @@ def test_limits_are_enforced() -> None:
             while True:
                 device.send_raw('{"message_type":"?"}')
         assert device.wait_closed() == 1008
-        assert device.errors[-1] == "Too many messages: at most 1 a second"
+        assert device.errors[-1] == "Too many errors: at most 1 a second"
         stats = server.stats()
         assert (stats.too_fast, stats.misbehaved, stats.turned_away) == (1, 1, 1)
 

@@ -101,9 +101,10 @@ def test_idle_polled_client_times_out(tmp_path: Path) -> None:
 
 
 def test_outbox_overflow_of_polled_client_is_slow_consumer(tmp_path: Path) -> None:
-    with both_sockets(tmp_path, limits=Limits(outbox_messages=10)) as (server, peers, path):
+    limits = Limits(max_message_size=1000, outbox_bytes=1000, outbox_budget=3000)
+    with both_sockets(tmp_path, limits=limits) as (server, peers, path):
         device, client = register_local_device(path), LongPollClient(peers, DEVICE_ID)
-        for number in range(30):
+        for number in range(60):
             device.send({"message_type": "forward", "client_id": 1, "payload": number})
         assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
         start, status = 0, 200
@@ -112,7 +113,7 @@ def test_outbox_overflow_of_polled_client_is_slow_consumer(tmp_path: Path) -> No
             status, found = request_json(server, f"{client.path}/messages?start={start}")
             start += len(found) if status == 200 else 0
         assert (status, found) == (404, {"error": "Slow consumer"})
-        assert start < 30
+        assert start < 60
         assert server.stats().slow_consumers == 1
 
 
@@ -200,7 +201,7 @@ def send_more_than_is_kept(server: SignalingServer, device: Any, client: Any) ->
 
 
 def test_polled_client_without_higher_start_is_slow_after_polled_timeout() -> None:
-    with polled_client(limits=Limits(outbox_bytes=65_536)) as (server, device, client):
+    with polled_client(limits=Limits(max_message_size=65_536, outbox_bytes=65_536)) as (server, device, client):
         with server.clock.frozen() as clock:
             send_more_than_is_kept(server, device, client)
             for seconds in (20, 9):
@@ -215,7 +216,7 @@ def test_polled_client_without_higher_start_is_slow_after_polled_timeout() -> No
 
 
 def test_higher_start_is_progress_of_polled_client() -> None:
-    with polled_client(limits=Limits(outbox_bytes=65_536)) as (server, device, client):
+    with polled_client(limits=Limits(max_message_size=65_536, outbox_bytes=65_536)) as (server, device, client):
         with server.clock.frozen() as clock:
             send_more_than_is_kept(server, device, client)
             for start in (0, 1):

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
 
 use cuttlefish_signaling::hub::{Client, Device, Observer};
-use cuttlefish_signaling::{Config, Keepalive, Limits, NoHooks, Running};
+use cuttlefish_signaling::{Config, Limits, NoHooks, Running};
 
-use crate::dial::{Dialed, block_on, serve_observed, until_done};
+use crate::dial::{Dialed, block_on, roomy, serve_observed, until_done, until_paused};
 use crate::packets::Packets;
 
 /// Checks whether `clock_turned` still waits while a peer leaves.
@@ -52,12 +52,6 @@ impl Observer for Leaving {
     }
 }
 
-/// Outboxes have room for more than the system's buffers.
-fn roomy() -> Config {
-    let limits = Limits { outbox_bytes: 64 << 20, outbox_messages: 100_000, ..Limits::default() };
-    Config { limits, keepalive: Keepalive { interval: None, ..Keepalive::default() }, ..Config::default() }
-}
-
 #[test]
 fn advance_ends_after_a_websocket_peer_has_passed_its_write_timeout() {
     block_on(async {
@@ -88,10 +82,10 @@ fn advance_ends_after_a_packet_peer_has_passed_its_write_timeout() {
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
         server.clock().freeze();
         let payload = "x".repeat(60_000);
-        for _ in 0..30 {
+        for _ in 0..10 {
             client.says(&format!(r#"{{"message_type":"forward","payload":"{payload}"}}"#)).await;
         }
-        client.round_trip().await;
+        until_paused(&server, "cvd-1", 1).await;
         leaving.passes_write_timeout(&server).await;
     });
 }

@@ -6,8 +6,10 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cuttlefish_signaling::config::Backpressure;
 use cuttlefish_signaling::hub::Observer;
-use cuttlefish_signaling::{Config, Hooks, NoHooks, Running, Server};
+use cuttlefish_signaling::protocol::DeviceId;
+use cuttlefish_signaling::{Config, Hooks, Keepalive, Limits, NoHooks, Running, Server};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -53,6 +55,29 @@ pub fn serve_observed(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn O
     let server = Arc::new(Server::bind(config, hooks, observer).unwrap().serve());
     SERVERS.with_borrow_mut(|servers| servers.push(Arc::clone(&server)));
     server
+}
+
+/// Settings under which a peer that does not read is found by `write_timeout` alone: it is not pinged, and its outbox has
+/// room for more than the system's buffers.
+pub fn roomy() -> Config {
+    let backpressure = Backpressure { outbox_bytes: 64 << 20, ..Backpressure::default() };
+    let limits = Limits { backpressure, ..Limits::default() };
+    Config { limits, keepalive: Keepalive { interval: None, ..Keepalive::default() }, ..Config::default() }
+}
+
+/// Waits until this many clients of the device are not read, since their forwards wait for it, and none of these moves.
+pub async fn until_paused(server: &Running, device: &str, clients: usize) {
+    let device = server.hub().device(&DeviceId::new(device)).unwrap();
+    with_timeout("the pause of the clients", async {
+        let (mut turns, mut before) = (0, server.ledger());
+        while turns < 500 {
+            tokio::task::yield_now().await;
+            let now = server.ledger();
+            turns = if now == before && device.outbox.waiting_clients() >= clients { turns + 1 } else { 0 };
+            before = now;
+        }
+    })
+    .await;
 }
 
 /// Moves the server's clock on, and waits until all that is due then is done.

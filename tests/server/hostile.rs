@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::dial::{Dialed, Received, advance, block_on, serve, serve_with, with_timeout};
+use crate::dial::{Dialed, Received, advance, block_on, roomy, serve, serve_with, with_timeout};
 use crate::raw_peer::upgrade;
 
 fn limited(limits: Limits) -> Arc<Running> {
@@ -146,14 +146,10 @@ async fn send_until_closed(peer: &mut Dialed, message: Message) -> Option<String
 }
 
 #[test]
-fn peer_over_its_rate_gets_an_error_and_1008() {
+fn errors_and_pings_over_their_rate_get_an_error_and_1008() {
     let slowly = Rate { per_second: 1, burst: 50 };
-    let few_bytes = Rate { per_second: 1, burst: 4000 };
-    let forward = Message::text(r#"{"message_type":"forward","client_id":1,"payload":1}"#);
     let unknown_type = Message::text(r#"{"message_type":"?"}"#);
     let cases = [
-        (Limits { messages: slowly, ..Limits::default() }, forward.clone(), "messages: at most 1 a second"),
-        (Limits { bytes: few_bytes, ..Limits::default() }, forward, "bytes: at most 1 a second"),
         (Limits { errors: slowly, ..Limits::default() }, unknown_type, "errors: at most 1 a second"),
         (Limits { pings: slowly, ..Limits::default() }, Message::Ping("x".into()), "pings: at most 1 a second"),
     ];
@@ -174,17 +170,61 @@ fn peer_over_its_rate_gets_an_error_and_1008() {
 }
 
 #[test]
+fn messages_and_bytes_over_their_rate_are_delayed_and_arrive() {
+    let cases = [
+        Limits { messages: Rate { per_second: 10, burst: 50 }, ..Limits::default() },
+        Limits { bytes: Rate { per_second: 500, burst: 5000 }, ..Limits::default() },
+    ];
+    for limits in cases {
+        block_on(async {
+            let server = limited(limits);
+            let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
+            let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
+            server.clock().freeze();
+            for n in 0..200 {
+                device.says(&format!(r#"{{"message_type":"forward","client_id":1,"payload":{n}}}"#)).await;
+            }
+            let mut heard = 0;
+            let mut turns = 0;
+            while heard < 200 {
+                advance(&server, Duration::from_secs(1)).await;
+                turns += 1;
+                while heard < server.ledger().delivered {
+                    client.hears(&format!(r#"{{"message_type":"device_msg","payload":{heard}}}"#)).await;
+                    heard += 1;
+                }
+            }
+            assert!(turns > 10, "200 messages came within {turns} s");
+            assert_eq!(server.incidents().of(Incident::TooFast), 0);
+            assert_healthy(&server).await;
+        });
+    }
+}
+
+#[test]
 fn tiny_fragments_count_against_the_byte_rate() {
     block_on(async {
-        let server = limited(Limits { bytes: Rate { per_second: 1, burst: 20_000 }, ..Limits::default() });
+        let server = limited(Limits { bytes: Rate { per_second: 1000, burst: 20_000 }, ..Limits::default() });
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
-        device.send(Message::Frame(Frame::message("\"", OpCode::Data(Data::Text), false))).await;
+        server.clock().freeze();
+        let part =
+            |part: &str, opcode, last| Message::Frame(Frame::message(part.to_owned(), OpCode::Data(opcode), last));
+        device.send(part(r#"{"message_type":"?","more":""#, Data::Text, false)).await;
         for _ in 0..10_000 {
-            device.send(Message::Frame(Frame::message("x", OpCode::Data(Data::Continue), false))).await;
+            device.send(part("x", Data::Continue, false)).await;
         }
-        device.hears(r#"{"error":"Too many bytes: at most 1 a second"}"#).await;
-        assert_eq!(device.next().await, Received::Closed(1008));
-        assert_healthy(&server).await;
+        device.send(part(r#""}"#, Data::Continue, true)).await;
+        device.says(r#"{"message_type":"forward","client_id":9,"payload":0}"#).await;
+        let mut seconds = 0;
+        while server.ledger().refused == 0 {
+            advance(&server, Duration::from_secs(1)).await;
+            seconds += 1;
+            assert!(seconds < 1000, "it was never read");
+        }
+        // 70,000 bytes came over the network, although the text has 10,000.
+        assert!(seconds >= 40, "all was read within {seconds} s");
+        device.hears(r#"{"error":"Unknown message type: ?"}"#).await;
+        device.hears(r#"{"error":"Forward failed: Unknown client 9"}"#).await;
     });
 }
 
@@ -219,9 +259,7 @@ fn first_message_has_a_smaller_size_limit() {
 #[test]
 fn slow_consumer_is_closed_after_write_timeout() {
     block_on(async {
-        let limits = Limits { outbox_bytes: 64 << 20, outbox_messages: 100_000, ..Limits::default() };
-        let keepalive = cuttlefish_signaling::Keepalive { interval: None, ..Default::default() };
-        let server = serve(Config { limits, keepalive, ..Config::default() });
+        let server = serve(roomy());
         let address = server.local_addr();
         let mut device = Dialed::device(address, "cvd-1").await;
         let stuck = Dialed::client(address, "cvd-1").await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cuttlefish_signaling::config::HttpLimits;
 use cuttlefish_signaling::hub::Device;
-use cuttlefish_signaling::outbox::{Outbox, OutboxBounds};
+use cuttlefish_signaling::outbox::{Budget, Outbox};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
 use cuttlefish_signaling::rate::Rate;
@@ -26,7 +26,10 @@ const WIDE: usize = 64 * 1024 * 1024;
 /// Registers a device without a connection.
 fn register(server: &Running, id: &str) -> Arc<Device> {
     let peer = Arc::new(Peer::anonymous(Role::Device));
-    let outbox = Arc::new(Outbox::new(OutboxBounds { messages: 100, bytes: 100_000 }));
+    let outbox = Arc::new(Outbox::new(&Budget::new(
+        cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
+        std::time::Instant::now(),
+    )));
     let device = Arc::new(Device::new(DeviceId::new(id), outbound::device_info("null"), peer, outbox));
     server.hub().register(&device, &outbound::config("[]"), None).unwrap();
     device

@@ -11,6 +11,7 @@ mod replay;
 mod transcript;
 
 mod adb;
+mod backpressure;
 mod clock;
 mod connection;
 mod dial;

@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cuttlefish_signaling::hooks::HookFuture;
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::incidents::Incident;
 use cuttlefish_signaling::peer::Peer;
-use cuttlefish_signaling::{Config, Hooks};
+use cuttlefish_signaling::rate::Rate;
+use cuttlefish_signaling::{Config, Hooks, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use crate::dial::{Dialed, block_on, serve, serve_with, with_timeout};
+use crate::dial::{Dialed, advance, block_on, serve, serve_with, with_timeout};
 
 /// Sends a `POST` on a connection of its own. Returns the response.
 async fn post(address: SocketAddr, path: &str, body: &str) -> String {
@@ -108,5 +110,44 @@ fn panic_ends_only_its_own_polled_connection() {
         assert_relays(address, &id, 1, &mut device).await;
         let other = connect(address).await;
         assert_relays(address, &other, 2, &mut device).await;
+    });
+}
+
+/// Lets the tasks of the server run, until a request that has been sent waits.
+async fn turns() {
+    for _ in 0..500 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn forward_that_finds_no_room_within_write_timeout_is_503() {
+    block_on(async {
+        let write_timeout = Duration::from_millis(500);
+        let limits = Limits { messages: Rate { per_second: 1, burst: 1 }, write_timeout, ..Limits::default() };
+        let server = serve(Config { limits, ..Config::default() });
+        let address = server.local_addr();
+        let mut device = Dialed::device(address, "cvd-1").await;
+        let id = connect(address).await;
+        server.clock().freeze();
+        // The first is within the rate, and the second makes the client wait.
+        assert_relays(address, &id, 1, &mut device).await;
+        assert_relays(address, &id, 1, &mut device).await;
+        let path = format!("/polled_connections/{id}/:forward");
+        let time_passes = async {
+            turns().await;
+            advance(&server, write_timeout).await;
+        };
+        let (answer, ()) = tokio::join!(post(address, &path, r#"{"payload":1}"#), time_passes);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.to_lowercase().contains("retry-after: 1"), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Too many messages wait for the device"}"#), "{answer}");
+        assert_eq!(server.ledger().accepted, 2);
+        // The rate has recovered while the next one waits.
+        advance(&server, Duration::from_millis(300)).await;
+        let time_passes = async {
+            turns().await;
+            advance(&server, Duration::from_millis(300)).await;
+        };
+        tokio::join!(assert_relays(address, &id, 1, &mut device), time_passes);
     });
 }

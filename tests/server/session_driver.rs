@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cuttlefish_signaling::config::Backpressure;
 use cuttlefish_signaling::hooks::{AuthorizeRequest, HookFuture, Hooks, IceQuestion};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
@@ -71,7 +72,8 @@ fn input_read_during_a_pending_hook_is_kept_intact() {
     block_on(async {
         let decide = Arc::new(Notify::new());
         // Half of the texts are held back. The others stay in the buffer that they were read into.
-        let limits = Limits { outbox_bytes: 65_536, ..Limits::default() };
+        let backpressure = Backpressure { held_bytes: 65_536, ..Backpressure::default() };
+        let limits = Limits { backpressure, ..Limits::default() };
         let hooks = Arc::new(DecidesWhenNotified(Arc::clone(&decide)));
         let server = serve_with(Config { limits, ..Config::default() }, hooks);
         let mut device = Dialed::device(server.local_addr(), "x").await;

@@ -1,6 +1,6 @@
 //! The end of a connection, and the deadlines that lead to it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Driver, Edge};
 use crate::core::outbox::End;
@@ -38,12 +38,14 @@ pub enum Closed {
 pub enum Expired {
     /// The closing handshake took longer than `close_timeout`.
     Close,
-    /// The peer has taken nothing for `write_timeout`.
+    /// The peer is a slow consumer.
     Write,
     /// The peer has not answered a ping.
     Pong,
     /// The session has rechecked its state.
     Session,
+    /// The peer that has sent too much is read again.
+    Delay,
     /// A ping is due.
     Ping,
 }
@@ -110,7 +112,7 @@ impl<P: Session + ?Sized> Driver<P> {
         if let Phase::Closing(deadline) = self.phase
             && !std::mem::replace(&mut self.close_shortened, true)
         {
-            self.phase = Phase::Closing(deadline.min(edge.now() + self.session.context().rules.goodbye_timeout));
+            self.phase = Phase::Closing(deadline.min(after(edge.now(), self.session.context().rules.goodbye_timeout)));
         }
     }
 
@@ -125,7 +127,7 @@ impl<P: Session + ?Sized> Driver<P> {
     pub(super) fn close_by(&self, edge: &mut impl Edge) -> Instant {
         match self.phase {
             Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => deadline,
-            Phase::Open | Phase::Done => edge.now() + self.session.context().rules.close_timeout,
+            Phase::Open | Phase::Done => after(edge.now(), self.session.context().rules.close_timeout),
         }
     }
 
@@ -136,27 +138,37 @@ impl<P: Session + ?Sized> Driver<P> {
         match self.phase {
             Phase::Done => None,
             Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => Some(deadline),
-            Phase::Open => {
-                [self.ping_deadline(), self.session.deadline(), self.write_deadline()].into_iter().flatten().min()
-            }
+            Phase::Open => [self.ping_deadline(), self.session.deadline(), self.write_deadline(), self.delayed_until]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
     /// Returns when the next ping is due, or the answer to the last one.
+    ///
+    /// No answer is due while the peer is not read, and while a ping would have to wait behind messages that the peer
+    /// has not taken. The rules on slow consumers apply instead. Then the peer has the whole time again.
     fn ping_deadline(&self) -> Option<Instant> {
         let rules = &self.session.context().rules;
-        if !self.has_pings {
+        if !self.has_pings || self.blocked_since.is_some() {
             return None;
         }
         match self.pinged_at {
-            Some(at) => at.checked_add(rules.pong_timeout),
-            None => rules.ping_interval.and_then(|interval| self.last_received.checked_add(interval)),
+            Some(at) if !self.paused => at.checked_add(rules.pong_timeout),
+            at => rules.ping_interval.and_then(|interval| at.unwrap_or(self.last_received).checked_add(interval)),
         }
     }
 
-    /// Returns the deadline of a peer that takes nothing (docs/protocol.md 4.3.10).
+    /// Returns the deadline of a slow consumer (docs/protocol.md 4.3.10 to 4.3.12).
     fn write_deadline(&self) -> Option<Instant> {
-        self.stuck_since?.checked_add(self.session.context().rules.write_timeout)
+        let (blocked_since, stuck_since) = (self.blocked_since?, self.stuck_since?);
+        let context = self.session.context();
+        let (borrows, oldest) = context.outbox.pressure();
+        let rules = &context.rules;
+        let stuck_for = if borrows { rules.borrow_timeout.min(rules.write_timeout) } else { rules.write_timeout };
+        let oldest = oldest.map_or(blocked_since, |oldest| oldest.min(blocked_since));
+        [stuck_since.checked_add(stuck_for), oldest.checked_add(rules.max_message_age)].into_iter().flatten().min()
     }
 
     /// Handles the deadline that has expired; `None` if none has.
@@ -174,11 +186,15 @@ impl<P: Session + ?Sized> Driver<P> {
             self.outbox().close_slow();
             return Some(Expired::Write);
         }
+        if expired(self.delayed_until) {
+            self.delayed_until = None;
+            return Some(Expired::Delay);
+        }
         if expired(self.session.deadline()) {
             self.handle_recheck(edge);
             return Some(Expired::Session);
         }
-        if self.pinged_at.is_some() {
+        if self.pinged_at.is_some() && !self.paused {
             self.handle_silence();
             return Some(Expired::Pong);
         }
@@ -187,4 +203,9 @@ impl<P: Session + ?Sized> Driver<P> {
         self.pinged_at = Some(now);
         Some(Expired::Ping)
     }
+}
+
+/// Returns `now + timeout`. A time beyond the range of the type is a year from now.
+fn after(now: Instant, timeout: Duration) -> Instant {
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }

@@ -21,14 +21,18 @@ mod end;
 mod output;
 
 use std::collections::VecDeque;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 pub use self::end::{Closed, Expired, Phase};
 pub use self::output::Output;
 use crate::core::hub::ConnectionId;
-use crate::core::outbox::Outbox;
+use crate::core::outbox::{MESSAGE_OVERHEAD, Outbox};
 use crate::core::session::{Answer, ClientSession, Question, Session, Step};
 use crate::protocol::refusal::Refusal;
+
+/// Texts of one sender in one poll, after which it yields to a receiver that has not taken as many.
+pub const BURST: usize = 32;
 
 /// The caller's side of a driver: tells the time, answers questions, and counts errors.
 pub trait Edge {
@@ -46,6 +50,7 @@ pub trait Edge {
 }
 
 /// Drives one connection.
+#[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 pub struct Driver<P: Session + ?Sized> {
     /// Registration in the hub.
     connection_id: ConnectionId,
@@ -55,8 +60,14 @@ pub struct Driver<P: Session + ?Sized> {
     last_received: Instant,
     /// Time of the ping that has no answer yet.
     pinged_at: Option<Instant>,
+    /// Whether the peer is not read.
+    paused: bool,
+    /// Time before which the peer is not read, since it has sent too much.
+    delayed_until: Option<Instant>,
     /// Time since which the transport has taken nothing of what is written to it.
     stuck_since: Option<Instant>,
+    /// Time since which the transport has not taken all that is written to it.
+    blocked_since: Option<Instant>,
     /// Forwards that were handed out and are not flushed.
     unflushed: u64,
     /// Whether the transport has pings.
@@ -67,7 +78,7 @@ pub struct Driver<P: Session + ?Sized> {
     close_shortened: bool,
     /// Texts that wait while [`Session::holds_texts`].
     held: VecDeque<String>,
-    /// Size of `held` in bytes.
+    /// Size of `held` in bytes, with [`MESSAGE_OVERHEAD`] for each.
     held_bytes: usize,
     /// The session.
     session: P,
@@ -84,7 +95,10 @@ impl<P: Session> Driver<P> {
             phase: Phase::Open,
             last_received: now,
             pinged_at: None,
+            paused: false,
+            delayed_until: None,
             stuck_since: None,
+            blocked_since: None,
             unflushed: 0,
             has_pings,
             rechecking: false,
@@ -109,13 +123,60 @@ impl<P: Session + ?Sized> Driver<P> {
 
     // Input -----------------------------------------------------------------------------------------------------------
 
-    /// Returns whether the transport may read the next input. If not, it leaves its socket unread (backpressure).
+    /// Returns whether the transport may read the next input. If not, it leaves its socket unread (backpressure), and
+    /// the task is woken when it may read.
     ///
-    /// Pings are not read either in that time, an exception to docs/protocol.md 3.12.
-    pub fn wants_read(&self) -> bool {
-        let rules = &self.session.context().rules;
-        // Once texts are not handled any more, input is read up to the peer's close frame, and discarded.
-        !self.is_open() || (self.held.len() < rules.max_held_messages && self.held_bytes < rules.max_held_bytes)
+    /// A transport asks before each input, not once for each poll. Texts that have waited for an answer are handled
+    /// first. While the peer is not read, pings are not answered, an exception to docs/protocol.md 3.12; all else goes
+    /// on: writes, pings of the server, deadlines, answers and the end.
+    pub fn wants_read(&mut self, cx: &Context<'_>, edge: &mut impl Edge) -> bool {
+        let wants = !self.is_open() || self.has_room(cx, edge);
+        if wants && self.paused {
+            // Keepalive counts only time in which the server reads.
+            self.handle_input(edge.now());
+        }
+        self.paused = !wants;
+        wants
+    }
+
+    /// Returns whether the next text can be handled or held. Handles held texts first.
+    fn has_room(&mut self, cx: &Context<'_>, edge: &mut impl Edge) -> bool {
+        loop {
+            if self.session.holds_texts() {
+                return self.held_bytes < self.session.context().rules.max_held_bytes;
+            }
+            if self.delayed_until.is_some() || self.session.poll_credit(cx).is_pending() {
+                return false;
+            }
+            let Some(text) = self.held.pop_front() else { return true };
+            self.held_bytes -= text.len() + MESSAGE_OVERHEAD;
+            self.handle_text(&text, edge);
+        }
+    }
+
+    /// Stops reading until this time, since the peer has sent too much.
+    pub fn delay_reading(&mut self, until: Instant) {
+        self.delayed_until = self.delayed_until.max(Some(until));
+    }
+
+    /// Polls for credit, then handles one text: for a transport that has a text to offer, such as an HTTP request.
+    ///
+    /// `Poll::Pending` means that the text was not handled, and that the task is woken when it may be tried again. The
+    /// outcome is in the outbox of the session: an error, a refusal, or nothing.
+    pub fn poll_text(&mut self, text: &str, cx: &Context<'_>, edge: &mut impl Edge) -> Poll<()> {
+        if !self.wants_read(cx, edge) {
+            return Poll::Pending;
+        }
+        self.handle_input(edge.now());
+        self.handle_text(text, edge);
+        Poll::Ready(())
+    }
+
+    /// Returns whether the task should yield after a burst of texts, because the receiver has not taken the last ones.
+    ///
+    /// On one thread, a receiver that reads can take a burst only when its sender yields.
+    pub fn should_yield(&self) -> bool {
+        self.session.backlog() >= BURST
     }
 
     /// Handles a step of the session: counts an error, or asks the question.
@@ -140,7 +201,7 @@ impl<P: Session + ?Sized> Driver<P> {
     /// Handles a text of the peer. It waits while [`Session::holds_texts`].
     pub fn handle_text(&mut self, text: &str, edge: &mut impl Edge) {
         if self.session.holds_texts() {
-            self.held_bytes += text.len();
+            self.held_bytes += text.len() + MESSAGE_OVERHEAD;
             self.held.push_back(text.to_owned());
             return;
         }
@@ -148,15 +209,10 @@ impl<P: Session + ?Sized> Driver<P> {
         self.handle_step(step, edge);
     }
 
-    /// Handles the answer to the last question, then the texts that waited for it.
+    /// Handles the answer to the last question. [`Driver::wants_read`] then handles the texts that waited for it.
     pub fn handle_answer(&mut self, answer: Answer, edge: &mut impl Edge) {
         let step = self.session.on_answer(answer, edge.now());
         self.handle_step(step, edge);
-        while !self.session.holds_texts() {
-            let Some(text) = self.held.pop_front() else { break };
-            self.held_bytes -= text.len();
-            self.handle_text(&text, edge);
-        }
     }
 
     /// Notes that the peer has sent something, whatever it is: it is alive.

@@ -28,43 +28,47 @@ impl<P: Session + ?Sized> Driver<P> {
     /// `room` says whether the transport could write a message now. Without room there is only
     /// [`Output::Progress`].
     pub fn poll_output(&mut self, cx: &Context<'_>, room: bool, edge: &mut impl Edge) -> Poll<Output> {
-        loop {
-            if !self.is_open() {
-                // Keeps the waker in the outbox, so that the server's stop wakes the task.
-                while self.outbox().poll_next(cx, false).is_ready() {
-                    self.rechecking = true;
-                }
-                return Poll::Pending;
+        if !self.is_open() {
+            // Keeps the waker in the outbox, so that the server's stop wakes the task.
+            while self.outbox().poll_next(cx, false).is_ready() {
+                self.rechecking = true;
             }
-            return Poll::Ready(match ready!(self.outbox().poll_next(cx, room)) {
-                Outgoing::Message { text, forward } => {
-                    self.unflushed += u64::from(forward);
-                    Output::Text(text)
-                }
-                Outgoing::Ping if self.has_pings => Output::Ping,
-                // An open connection without pings counts as alive.
-                Outgoing::Ping => {
-                    self.outbox().alive();
-                    continue;
-                }
-                Outgoing::Recheck => {
-                    self.rechecking = true;
-                    self.handle_recheck(edge);
-                    Output::Progress
-                }
-                Outgoing::Closing => {
-                    self.on_outbox_closed(edge);
-                    Output::Progress
-                }
-                Outgoing::End(end) => {
-                    self.phase = match end {
-                        End::Close { .. } => Phase::Closing(self.close_by(edge)),
-                        End::Drop | End::Reset => Phase::Done,
-                    };
-                    Output::End(end)
-                }
-            });
+            return Poll::Pending;
         }
+        Poll::Ready(match ready!(self.outbox().poll_next(cx, room)) {
+            Outgoing::Message { text, forward } => {
+                self.unflushed += u64::from(forward);
+                Output::Text(text)
+            }
+            Outgoing::Ping => self.on_ping(),
+            Outgoing::Recheck => {
+                self.rechecking = true;
+                self.handle_recheck(edge);
+                Output::Progress
+            }
+            Outgoing::Closing => {
+                self.on_outbox_closed(edge);
+                Output::Progress
+            }
+            Outgoing::End(end) => {
+                self.phase = match end {
+                    End::Close { .. } => Phase::Closing(self.close_by(edge)),
+                    End::Drop | End::Reset => Phase::Done,
+                };
+                Output::End(end)
+            }
+        })
+    }
+
+    /// Sends a ping, if the transport has pings.
+    ///
+    /// An open connection without pings counts as alive. So does a peer that is not read: it cannot answer, and was
+    /// alive when it sent too much.
+    fn on_ping(&mut self) -> Output {
+        if self.paused || !self.has_pings {
+            self.outbox().alive();
+        }
+        if self.has_pings { Output::Ping } else { Output::Progress }
     }
 
     /// Lets the session leave, because the outbox has closed. A slow consumer counts as an incident.
@@ -86,7 +90,9 @@ impl<P: Session + ?Sized> Driver<P> {
 
     /// Notes that the transport has taken all output so far: the ledger counts its forwards as delivered.
     pub fn on_flushed(&mut self) {
-        self.stuck_since = None;
+        if self.blocked_since.take().is_some() {
+            (self.stuck_since, self.pinged_at) = (None, None);
+        }
         if self.unflushed > 0 {
             self.session.context().relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
         }
@@ -96,7 +102,9 @@ impl<P: Session + ?Sized> Driver<P> {
     /// `write_timeout` runs, until bytes are written.
     pub fn on_blocked(&mut self, edge: &mut impl Edge) {
         if self.stuck_since.is_none() {
-            self.stuck_since = Some(edge.now());
+            let now = edge.now();
+            self.stuck_since = Some(now);
+            self.blocked_since.get_or_insert(now);
         }
     }
 

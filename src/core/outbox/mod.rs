@@ -1,27 +1,37 @@
-//! The outbox: the bounded queue of messages to one peer.
+//! The outbox: the queue of messages to one peer.
 //!
-//! Any task may push; a push never waits. One task drains the queue: the pump of a WebSocket, or the message pump. It
-//! knows how to write; the outbox knows the next message, and the end of the connection.
+//! Any task may push; a push never waits. One task drains the queue, through the driver of the connection. It knows how
+//! to write; the outbox knows the next message, and the end of the connection.
+//!
+//! The queue is bounded from outside. A client needs [credit](Share) before it may queue a forward for its device. A
+//! device does not: the outbox of a client borrows from the [`Budget`] of the server.
 //!
 //! The outbox also carries two requests to that task: [`Outbox::wake_session`] makes its session recheck its state, and
 //! [`Outbox::probe`] finds out whether its peer is alive. So one waker serves messages and requests.
 
+mod account;
+mod budget;
+mod credit;
 mod end;
 mod queue;
+mod requests;
 mod signals;
+mod waiting;
 
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
-use tokio::sync::oneshot;
-
+pub use self::budget::{Budget, MESSAGE_OVERHEAD, OutboxBounds};
+use self::credit::Waiters;
+pub use self::credit::{Queued, Share};
 pub use self::end::End;
-pub use self::queue::OutboxBounds;
-use self::queue::Queue;
+use self::queue::{Kind, Message, Queue};
 use self::signals::Signals;
+pub use self::waiting::Waiting;
 use crate::observe::journal::PeerJournal;
-use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
+use crate::protocol::{ClientId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Next action of the task that drains the outbox.
@@ -45,15 +55,37 @@ pub enum Outgoing {
     End(End),
 }
 
+/// Result of a push.
+struct Enqueued {
+    /// Messages that are queued now.
+    messages: usize,
+    /// Whether the outbox borrows.
+    borrows: bool,
+}
+
 /// The message was not queued and is dropped. Its sender has to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
+/// The way on which a forward came to the outbox of its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// From its sender. It holds credit, or counts towards the bytes of the outbox.
+    Direct,
+    /// From a fault that has held it. It uses no credit and never overflows: the faults have a bound of their own.
+    Released,
+    /// Second copy of a duplicate: as [`Passage::Released`], and the ledger does not count it.
+    Copy,
+}
+
 /// Queue of messages to one peer.
 #[derive(Debug)]
 pub struct Outbox {
-    bounds: OutboxBounds,
+    /// Bounds, and the account of borrowed bytes.
+    budget: Arc<Budget>,
     state: Mutex<State>,
+    /// Whether clients have to wait until low water. Changed under the lock.
+    congested: AtomicBool,
     /// Records the messages of the server, if there is a journal. The relay records forwards.
     peer_journal: Option<Box<PeerJournal>>,
     /// Whether the peer gets error messages. A Cuttlefish device does not (docs/protocol.md 4.1.2).
@@ -61,6 +93,7 @@ pub struct Outbox {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 struct State {
     queue: Queue,
     signals: Signals,
@@ -72,15 +105,30 @@ struct State {
     /// Whether the task that drains the outbox has ended.
     drained: bool,
     overflowed: bool,
+    /// Whether the budget knows that it may borrow.
+    is_borrower: bool,
     waker: Option<Waker>,
+    /// Clients that wait for room.
+    waiters: Waiters,
     /// Forwards that were discarded on overflow, for the ledger.
     discarded: u64,
 }
 
 impl Outbox {
     /// Creates an empty outbox.
-    pub fn new(bounds: OutboxBounds) -> Self {
-        Self { bounds, state: Mutex::new(State::default()), peer_journal: None, says_errors: true }
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            state: Mutex::new(State::default()),
+            congested: AtomicBool::new(false),
+            peer_journal: None,
+            says_errors: true,
+        }
+    }
+
+    /// Returns its bounds.
+    fn bounds(&self) -> &OutboxBounds {
+        &self.budget.bounds
     }
 
     /// Makes it record the messages of the server in a journal.
@@ -110,8 +158,24 @@ impl Outbox {
 
     /// Queues a message of the server. A closed outbox ignores it, since the peer has left.
     pub fn push(&self, text: Text) {
+        self.push_own(text, Kind::Server);
+    }
+
+    /// Queues `client_disconnected` for a client that has just left, behind its forwards.
+    pub fn push_left(&self, id: ClientId) {
+        self.push_own(outbound::client_disconnected(id), Kind::Left(id));
+    }
+
+    /// Queues `client_disconnected` for a client, unless one for this id is queued already.
+    pub fn push_left_again(&self, id: ClientId) {
+        if !self.state.lock().queue.has_left(id) {
+            self.push_left(id);
+        }
+    }
+
+    fn push_own(&self, text: Text, kind: Kind) {
         let recorded = self.peer_journal.is_some().then(|| text.clone());
-        let _closed = self.enqueue(text, false, || {
+        let _closed = self.enqueue(Message { text, share: None, kind }, || {
             if let Some(text) = &recorded {
                 self.record(|peer_journal| peer_journal.sent(text));
             }
@@ -119,38 +183,64 @@ impl Outbox {
         });
     }
 
-    /// Queues a message that carries a forward. The ledger counts it only if `counted`.
+    /// Queues a device's forward for its client. Returns the number of messages that are queued now.
+    ///
+    /// Above its own bytes the outbox borrows from the budget. If that is spent, the borrower with the oldest unsent
+    /// message is closed (docs/protocol.md 4.3.13).
     ///
     /// # Errors
-    /// [`Closed`] if the outbox is closed, or closes now because it is full.
-    pub fn push_forward(&self, text: Text, counted: bool) -> Result<(), Closed> {
-        self.enqueue(text, counted, || true)
+    /// [`Closed`] if the outbox is closed.
+    pub fn push_forward(self: &Arc<Self>, text: Text, passage: Passage, now: Instant) -> Result<usize, Closed> {
+        let message = Message { text, share: None, kind: self.kind_of(passage, now) };
+        let queued = self.enqueue(message, || true)?;
+        if queued.borrows {
+            if !std::mem::replace(&mut self.state.lock().is_borrower, true) {
+                let borrower = Arc::downgrade(self);
+                self.budget.add_borrower(borrower);
+            }
+            self.budget.enforce();
+        }
+        Ok(queued.messages)
     }
 
-    /// Queues a message that carries a forward, if `sender` is set when the queue is locked.
+    /// Queues a client's forward for its device, if `sender` is set when the queue is locked. Returns the number of
+    /// messages that are queued now.
     ///
     /// The flag of a client is cleared before its `client_disconnected` is pushed. So no forward of a client can come
-    /// after its `client_disconnected` (docs/protocol.md 2.4). The ledger counts the message only if `counted`: the
-    /// second copy of a duplicate is not counted.
+    /// after its `client_disconnected` (docs/protocol.md 2.4). The forward holds credit of `share`. It is queued in any
+    /// case: the client asks [`Outbox::may_queue`] before.
     ///
     /// # Errors
-    /// [`Closed`] as in [`Outbox::push_forward`], and if the flag is cleared.
-    pub fn push_forward_while(&self, text: Text, counted: bool, sender: &AtomicBool) -> Result<(), Closed> {
-        self.enqueue(text, counted, || sender.load(Ordering::Acquire))
+    /// [`Closed`] if the outbox is closed or the flag is cleared.
+    pub fn push_forward_while(
+        &self,
+        text: Text,
+        passage: Passage,
+        now: Instant,
+        sender: &AtomicBool,
+        share: &Arc<Share>,
+    ) -> Result<usize, Closed> {
+        let share = (passage == Passage::Direct).then(|| Arc::clone(share));
+        let message = Message { text, share, kind: self.kind_of(passage, now) };
+        self.enqueue(message, || sender.load(Ordering::Acquire)).map(|queued| queued.messages)
     }
 
-    fn enqueue(&self, text: Text, forward: bool, is_allowed: impl FnOnce() -> bool) -> Result<(), Closed> {
+    fn kind_of(&self, passage: Passage, now: Instant) -> Kind {
+        match passage {
+            Passage::Direct => Kind::Forward(self.budget.date(now)),
+            Passage::Released => Kind::Released(self.budget.date(now)),
+            Passage::Copy => Kind::Copy,
+        }
+    }
+
+    fn enqueue(&self, message: Message, is_allowed: impl FnOnce() -> bool) -> Result<Enqueued, Closed> {
         let mut state = self.state.lock();
         if state.end.is_some() || !is_allowed() {
             return Err(Closed);
         }
-        if !state.queue.has_room(&text, self.bounds) {
-            self.overflow(&mut state);
-            return Err(Closed);
-        }
-        state.queue.push(text, forward);
+        let borrows = self.add(&mut state, message);
         state.wake();
-        Ok(())
+        Ok(Enqueued { messages: state.queue.len(), borrows })
     }
 
     /// Queues the error, if the peer gets errors, and closes the outbox, if the refusal closes the connection.
@@ -177,7 +267,7 @@ impl Outbox {
         }
         if let Some(text) = last {
             self.record(|peer_journal| peer_journal.sent(&text));
-            state.queue.push(text, false);
+            self.add(&mut state, Message { text, share: None, kind: Kind::Server });
         }
         self.record(|peer_journal| peer_journal.ended(end.to_string()));
         state.end = Some(end);
@@ -195,7 +285,7 @@ impl Outbox {
 
     /// Discards the queue of a peer that does not read. The senders are told when the peer leaves.
     fn overflow(&self, state: &mut State) {
-        state.discarded += state.queue.clear();
+        state.discarded += self.discard(state);
         state.overflowed = true;
         let end = End::close(1013, "slow consumer");
         self.record(|peer_journal| peer_journal.ended(end.to_string()));
@@ -218,51 +308,6 @@ impl Outbox {
         if let Some(peer_journal) = self.peer_journal() {
             write(peer_journal);
         }
-    }
-
-    /// Asks the task to let its session recheck its state.
-    pub fn wake_session(&self) {
-        let mut state = self.state.lock();
-        state.signals.request_recheck();
-        state.wake();
-    }
-
-    /// Calls [`Outbox::wake_session`] and drops `waiter` when the task has rechecked and done all that was due, or has
-    /// ended.
-    pub fn wake_session_and_notify(&self, waiter: mpsc::Sender<()>) {
-        let mut state = self.state.lock();
-        if !state.drained {
-            state.signals.add_waiter(waiter);
-            state.wake();
-        }
-    }
-
-    /// Reports that the task has rechecked, and done all that was due.
-    pub fn rechecked(&self) {
-        self.state.lock().signals.drop_waiters();
-    }
-
-    /// Asks the task to ping its peer.
-    pub fn ping(&self) {
-        let mut state = self.state.lock();
-        state.signals.request_ping();
-        state.wake();
-    }
-
-    /// Asks the task to ping its peer. The receiver gets `()` on the pong, or an error when the outbox closes.
-    pub fn probe(&self) -> oneshot::Receiver<()> {
-        let (pong, answer) = oneshot::channel();
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            state.signals.add_probe(pong);
-            state.wake();
-        }
-        answer
-    }
-
-    /// Reports a pong of the peer.
-    pub fn alive(&self) {
-        self.state.lock().signals.answer_probes();
     }
 
     /// Returns the refusal that closed the connection, if one did.
@@ -301,8 +346,8 @@ impl Outbox {
             if state.signals.take_ping() {
                 return Poll::Ready(Outgoing::Ping);
             }
-            if let Some((text, forward)) = state.queue.pop() {
-                return Poll::Ready(Outgoing::Message { text, forward });
+            if let Some(Message { text, kind, .. }) = self.take(&mut state) {
+                return Poll::Ready(Outgoing::Message { text, forward: kind.is_forward() });
             }
             if let Some(end) = &state.end {
                 return Poll::Ready(Outgoing::End(end.clone()));
@@ -324,7 +369,7 @@ impl Outbox {
         state.waker = None;
         state.signals.drop_probes();
         state.drained = true;
-        std::mem::take(&mut state.discarded) + state.queue.clear()
+        std::mem::take(&mut state.discarded) + self.discard(&mut state)
     }
 }
 

@@ -1,50 +1,114 @@
-//! The bounded queue of one outbox.
+//! The queue of one outbox.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
-use crate::protocol::Text;
+use super::budget::MESSAGE_OVERHEAD;
+use super::credit::Share;
+use crate::protocol::{ClientId, Text};
 
-/// Bounds of an outbox. It closes when either one is exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboxBounds {
-    /// Greatest number of messages.
-    pub messages: usize,
-    /// Greatest sum of their lengths, in bytes.
-    pub bytes: usize,
+/// A queued message.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) text: Text,
+    /// Credit that it holds.
+    pub(super) share: Option<Arc<Share>>,
+    pub(super) kind: Kind,
 }
 
-/// Messages in the order in which they were pushed. The flag says whether the message counts in the ledger as a
-/// forward.
+/// Kind of a queued message, which decides its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Message of the server. It never waits, and counts towards the bytes of the outbox.
+    Server,
+    /// `client_disconnected` for this client, otherwise as [`Kind::Server`].
+    Left(ClientId),
+    /// Forward that the ledger counts, with its date in seconds. It holds credit, or counts towards the bytes.
+    Forward(u32),
+    /// Forward that a fault has held: on no account but the ledger's.
+    Released(u32),
+    /// Second copy of a forward: on no account.
+    Copy,
+}
+
+impl Kind {
+    /// Returns whether the ledger counts it as a forward.
+    pub(super) fn is_forward(self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Released(_))
+    }
+}
+
+impl Message {
+    /// Returns its bytes on the account of the outbox.
+    fn own_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Forward(_) if self.share.is_some() => 0,
+            Kind::Forward(_) | Kind::Server | Kind::Left(_) => self.text.len() + MESSAGE_OVERHEAD,
+            Kind::Released(_) | Kind::Copy => 0,
+        }
+    }
+
+    /// Returns its bytes on the account of its sender.
+    pub(super) fn shared_bytes(&self) -> usize {
+        if self.share.is_some() { self.text.len() } else { 0 }
+    }
+}
+
+/// Messages in the order in which they were pushed.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    messages: VecDeque<(Text, bool)>,
-    bytes: usize,
+    messages: VecDeque<Message>,
+    /// Bytes of the outbox itself.
+    pub(super) own_bytes: usize,
+    /// Bytes of forwards that hold credit.
+    pub(super) shared_bytes: usize,
+    /// Clients whose `client_disconnected` is queued.
+    #[allow(clippy::box_collection, reason = "an outbox without them, which is any at rest, stays small")]
+    left: Option<Box<HashSet<ClientId>>>,
 }
 
 impl Queue {
-    /// Returns whether one more message stays within the bounds.
-    pub(super) fn has_room(&self, text: &Text, bounds: OutboxBounds) -> bool {
-        self.messages.len() < bounds.messages && self.bytes + text.len() <= bounds.bytes
+    pub(super) fn push(&mut self, message: Message) {
+        self.own_bytes += message.own_bytes();
+        self.shared_bytes += message.shared_bytes();
+        if let Kind::Left(id) = message.kind {
+            self.left.get_or_insert_default().insert(id);
+        }
+        self.messages.push_back(message);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    pub(super) fn push(&mut self, text: Text, forward: bool) {
-        self.bytes += text.len();
-        self.messages.push_back((text, forward));
+    pub(super) fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.own_bytes -= message.own_bytes();
+        self.shared_bytes -= message.shared_bytes();
+        if let (Kind::Left(id), Some(left)) = (message.kind, &mut self.left) {
+            left.remove(&id);
+            if left.is_empty() {
+                self.left = None;
+            }
+        }
+        Some(message)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(Text, bool)> {
-        let (text, forward) = self.messages.pop_front()?;
-        self.bytes -= text.len();
-        Some((text, forward))
+    /// Returns whether a `client_disconnected` for this client is queued.
+    pub(super) fn has_left(&self, id: ClientId) -> bool {
+        self.left.as_ref().is_some_and(|left| left.contains(&id))
     }
 
-    /// Removes all messages. Returns how many of them were forwards.
-    pub(super) fn clear(&mut self) -> u64 {
-        self.bytes = 0;
-        std::mem::take(&mut self.messages).iter().filter(|(_, forward)| *forward).count() as u64
+    /// Returns the number of messages.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Returns the date of the first message, if it is a forward.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        match self.messages.front()?.kind {
+            Kind::Forward(date) | Kind::Released(date) => Some(date),
+            _ => None,
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The session of a client: one `connect`, a wait for the device if configured, then forwards.
 
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::core::hub::{Client, Device, Waiter};
+use crate::core::outbox::Waiting;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, is_plain, outbound};
 
@@ -17,6 +19,10 @@ pub struct ClientSession {
     generation: u64,
     /// Time from which the credentials in that config are too old for a client that has waited.
     renew_at: Option<Instant>,
+    /// Place in the line for room in the device's outbox.
+    waiting: Option<Waiting>,
+    /// Messages in that outbox after the last forward.
+    backlog: usize,
 }
 
 /// Form of the messages between a client and the server.
@@ -74,7 +80,8 @@ impl ClientSession {
     }
 
     fn with(context: Context, deadline: Option<Instant>, framing: Framing) -> Self {
-        Self { context, state: State::New { deadline }, framing, generation: 0, renew_at: None }
+        let state = State::New { deadline };
+        Self { context, state, framing, generation: 0, renew_at: None, waiting: None, backlog: 0 }
     }
 
     /// Refuses a message. A refusal that closes ends the session at once, and further texts of the peer are ignored.
@@ -89,6 +96,7 @@ impl ClientSession {
 
     /// Removes the session from the hub.
     fn unregister(&mut self) {
+        self.waiting = None;
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
             State::Connected { device, client } => self.context.hub.detach(&device, &client),
@@ -158,14 +166,17 @@ impl ClientSession {
             State::Connected { device, client } => self.context.relay.to_device(device, client, payload, now),
             _ => Err(Refusal::NotConnected),
         };
-        outcome.inspect_err(|refusal| self.context.record_refusal(refusal))
+        outcome.map(|_| ()).inspect_err(|refusal| self.context.record_refusal(refusal))
     }
 
     fn on_forward(&mut self, text: &str, payload: Option<&str>, now: Instant) -> Step {
         let refusal = match (&self.state, payload) {
             (State::Connected { device, client }, Some(payload)) => {
                 match self.context.relay.to_device(device, client, payload, now) {
-                    Ok(()) => return Step::Done,
+                    Ok(backlog) => {
+                        self.backlog = backlog;
+                        return Step::Done;
+                    }
                     Err(refusal) => return self.refuse(&refusal),
                 }
             }
@@ -247,6 +258,21 @@ impl Session for ClientSession {
 
     fn holds_texts(&self) -> bool {
         matches!(self.state, State::Configuring { .. } | State::AwaitingDeviceInfo { .. })
+    }
+
+    fn poll_credit(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
+        let State::Connected { device, client } = &self.state else { return Poll::Ready(()) };
+        if !device.outbox.may_queue(&client.share) {
+            let waiting = self.waiting.get_or_insert_with(|| Waiting::new(&device.outbox, &client.share));
+            ready!(waiting.poll(cx));
+        }
+        // The client goes on, and leaves its place in the line.
+        self.waiting = None;
+        Poll::Ready(())
+    }
+
+    fn backlog(&self) -> usize {
+        self.backlog
     }
 
     fn on_recheck(&mut self, now: Instant) -> Step {

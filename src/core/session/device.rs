@@ -15,6 +15,8 @@ pub struct DeviceSession {
     /// Whether it may name the port of its own web server on this machine: on the device socket only (docs/protocol.md
     /// 5.1.4).
     may_name_port: bool,
+    /// Messages in the outbox of the client of the last forward, after it.
+    backlog: usize,
 }
 
 enum State {
@@ -50,7 +52,7 @@ impl DeviceSession {
     /// Creates the session of a device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, may_name_port: false }
+        Self { context, state: State::New { deadline }, may_name_port: false, backlog: 0 }
     }
 
     /// Creates the session of a device on the device socket. It may name the port of its own web server
@@ -130,7 +132,10 @@ impl DeviceSession {
         let refusal = match (&self.state, client, payload) {
             (State::Registered(registered), Some(client), Some(payload)) => {
                 match self.context.relay.to_client(&registered.device, client, payload, now) {
-                    Ok(()) => return Step::Done,
+                    Ok(backlog) => {
+                        self.backlog = backlog;
+                        return Step::Done;
+                    }
                     // The WebRTC peers of a Cuttlefish device outlive a restart of the server, so it forwards to
                     // clients of before (docs/protocol.md 4.1.19).
                     Err(Refusal::UnknownClient(id)) if !self.context.outbox.says_errors() => {
@@ -224,6 +229,10 @@ impl Session for DeviceSession {
 
     fn holds_texts(&self) -> bool {
         matches!(self.state, State::Configuring { .. } | State::AwaitingProbe(_))
+    }
+
+    fn backlog(&self) -> usize {
+        self.backlog
     }
 
     fn on_recheck(&mut self, now: Instant) -> Step {

@@ -14,6 +14,7 @@ mod control;
 mod device;
 
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 pub use client::ClientSession;
@@ -112,9 +113,11 @@ pub struct Rules {
     pub ping_interval: Option<Duration>,
     /// Time for the answer to a ping.
     pub pong_timeout: Duration,
-    /// Texts that wait for the answer to a question. Above it, the peer is not read.
-    pub max_held_messages: usize,
-    /// Bytes of these texts.
+    /// Time that a peer whose outbox borrows may take nothing (docs/protocol.md 4.3.12).
+    pub borrow_timeout: Duration,
+    /// Greatest age of a message that waits for the peer (docs/protocol.md 4.3.11).
+    pub max_message_age: Duration,
+    /// Bytes of texts that wait for the answer to a question. At this size, the peer is not read.
     pub max_held_bytes: usize,
 }
 
@@ -180,6 +183,18 @@ pub trait Session: Send {
     ///
     /// A device whose config is renewed does not wait, so that a slow hook does not delay its forwards.
     fn holds_texts(&self) -> bool;
+
+    /// Polls whether the session may take one more text: whether the receiver of its forwards has room.
+    ///
+    /// If not, the task is woken when that may have changed. A device never waits (docs/protocol.md 2.7).
+    fn poll_credit(&mut self, _cx: &TaskContext<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// Returns the number of messages that the receiver of the last forward had not taken then.
+    fn backlog(&self) -> usize {
+        0
+    }
 
     /// Rechecks the state that the session waits for.
     ///

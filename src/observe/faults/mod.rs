@@ -27,6 +27,8 @@ pub struct Forward<C> {
     pub client: ClientId,
     /// The message as its receiver gets it.
     pub text: Text,
+    /// Whether a rule has held it back: it uses no credit of its sender.
+    pub held: bool,
     /// Whether it is the second copy of a duplicate. The ledger does not count copies.
     pub copy: bool,
     /// Data for its delivery.
@@ -68,8 +70,18 @@ pub struct Faults<C> {
     rules: Vec<Armed<C>>,
     last_id: RuleId,
     seed: u64,
-    /// Limit of held forwards, for all rules together.
-    max_held: usize,
+    /// Bounds on held forwards, for all rules together.
+    max_held: HeldBounds,
+}
+
+/// Bounds on the forwards that faults hold back. Further ones are lost, as on a link whose queue is full: if they were
+/// passed on, they would overtake those that are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldBounds {
+    /// Greatest number of forwards.
+    pub messages: usize,
+    /// Greatest sum of their lengths, in bytes.
+    pub bytes: usize,
 }
 
 #[derive(Debug)]
@@ -80,6 +92,8 @@ struct Armed<C> {
     /// Each rule has its own generator, so that one rule does not change the random choices of another.
     rng: fastrand::Rng,
     held: VecDeque<Held<C>>,
+    /// Sum of the lengths of `held`, in bytes.
+    held_bytes: usize,
     /// For a stall, its end. For a bandwidth, the time when the link is free. For a delay, the time when the last
     /// forward is due.
     until: Option<Instant>,
@@ -97,7 +111,7 @@ impl<C: Clone> Faults<C> {
     ///
     /// `seed` seeds all random choices: the same forwards in the same order get the same verdicts. `max_held` limits
     /// the forwards that all rules together hold back.
-    pub fn new(seed: u64, max_held: usize) -> Self {
+    pub fn new(seed: u64, max_held: HeldBounds) -> Self {
         Self { rules: Vec::new(), last_id: 0, seed, max_held }
     }
 
@@ -111,7 +125,15 @@ impl<C: Clone> Faults<C> {
         self.last_id += 1;
         let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(self.last_id));
         let stats = FaultStats::default();
-        self.rules.push(Armed { id: self.last_id, rule, stats, rng, held: VecDeque::new(), until: None });
+        self.rules.push(Armed {
+            id: self.last_id,
+            rule,
+            stats,
+            rng,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            until: None,
+        });
         self.last_id
     }
 
@@ -170,8 +192,8 @@ impl<C: Clone> Faults<C> {
 
     /// Passes a forward through the rules after rule `from`.
     fn pass(&mut self, mut forward: Forward<C>, from: RuleId, now: Instant, verdict: &mut Verdict<C>) {
-        let mut held: usize = self.rules.iter().map(|armed| armed.held.len()).sum();
         for at in 0..self.rules.len() {
+            let has_room = self.has_room(&forward);
             let armed = &mut self.rules[at];
             if armed.id <= from || !armed.hits(&forward) {
                 continue;
@@ -184,7 +206,6 @@ impl<C: Clone> Faults<C> {
                 Effect::Duplicate => {
                     self.pass(forward.clone(), id, now, verdict);
                     forward.copy = true;
-                    held = self.rules.iter().map(|armed| armed.held.len()).sum();
                 }
                 Effect::Disconnect(code) => return self.end(forward, id, Ending::Close(code), now, verdict),
                 Effect::Reset => return self.end(forward, id, Ending::Reset, now, verdict),
@@ -192,9 +213,9 @@ impl<C: Clone> Faults<C> {
                     if armed.is_over(now) {
                         continue;
                     }
-                    if held >= self.max_held {
+                    if !has_room {
                         armed.stats.overran += 1;
-                        continue;
+                        return verdict.actions.push(Action::Lose(forward));
                     }
                     let full = armed.hold(forward, now);
                     for forward in full {
@@ -205,6 +226,13 @@ impl<C: Clone> Faults<C> {
             }
         }
         verdict.actions.push(Action::Deliver(forward));
+    }
+
+    /// Returns whether one more forward may be held back.
+    fn has_room(&self, forward: &Forward<C>) -> bool {
+        let held = self.rules.iter().map(|armed| (armed.held.len(), armed.held_bytes));
+        let (messages, bytes) = held.fold((0, 0), |sum, held| (sum.0 + held.0, sum.1 + held.1));
+        messages < self.max_held.messages && bytes + forward.text.len() <= self.max_held.bytes
     }
 
     fn end(&mut self, forward: Forward<C>, id: RuleId, ending: Ending, now: Instant, verdict: &mut Verdict<C>) {
@@ -263,7 +291,8 @@ impl<C> Armed<C> {
             Effect::Reorder { hold, .. } => Some(later(now, hold)),
             _ => self.until,
         };
-        self.held.push_back(Held { forward, due });
+        self.held_bytes += forward.text.len();
+        self.held.push_back(Held { forward: Forward { held: true, ..forward }, due });
         match self.rule.effect {
             Effect::Reorder { window, .. } if self.held.len() >= window => self.release_all(),
             _ => Vec::new(),
@@ -277,11 +306,14 @@ impl<C> Armed<C> {
             return if self.held.front().is_some_and(is_due) { self.release_all() } else { Vec::new() };
         }
         let count = self.held.iter().take_while(|held| is_due(held)).count();
-        self.held.drain(..count).map(|held| held.forward).collect()
+        let due: Vec<_> = self.held.drain(..count).map(|held| held.forward).collect();
+        self.held_bytes -= due.iter().map(|forward| forward.text.len()).sum::<usize>();
+        due
     }
 
     /// Removes and returns all held forwards, in the order of their delivery.
     fn release_all(&mut self) -> Vec<Forward<C>> {
+        self.held_bytes = 0;
         let mut forwards: Vec<_> = self.held.drain(..).map(|held| held.forward).enumerate().collect();
         if matches!(self.rule.effect, Effect::Reorder { .. }) && forwards.len() > 1 {
             self.rng.shuffle(&mut forwards);

@@ -85,8 +85,7 @@ pub struct FaultStats {
     pub matched: u64,
     /// Forwards that the rule hit.
     pub hits: u64,
-    /// Forwards that the rule should have held back, and passed on at once because the limit of held forwards was
-    /// reached.
+    /// Forwards that the rule should have held back, and lost because a bound on held forwards was reached.
     pub overran: u64,
 }
 

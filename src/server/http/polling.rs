@@ -171,7 +171,7 @@ async fn forward(
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
     };
-    connection.forward(payload).map_err(|failure| poll_error(dialect, failure, &connection))?;
+    connection.forward(payload).await.map_err(|failure| poll_error(dialect, failure, &connection))?;
     Ok(connection)
 }
 
@@ -260,6 +260,7 @@ fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnectio
     let (status, unknown) = dialect.unknown();
     match (failure, dialect, connection.end_reason()) {
         (PollError::Refused(refusal), ..) => error(status_of(&refusal), &refusal.text()),
+        (PollError::Busy, ..) => too_many("Too many messages wait for the device"),
         (PollError::Acknowledged { start, first }, ..) => {
             let text = format!("start={start}: messages before {first} are gone, a later start has acknowledged them");
             error(StatusCode::GONE, &text)

@@ -24,6 +24,8 @@ pub(in crate::server) struct BlockingIo<S> {
     pub(in crate::server) lent: Bytes,
     /// The peer has closed its sending side.
     pub(in crate::server) is_eof: bool,
+    /// The number of bytes that the transport has taken, until it is asked for.
+    pub(in crate::server) written: usize,
     /// Bytes that the transport has not taken yet. They go before all others.
     unsent: Bytes,
 }
@@ -32,7 +34,7 @@ impl<S> BlockingIo<S> {
     /// Wraps a transport.
     pub(in crate::server) fn new(inner: S) -> Self {
         let (lent, unsent) = (Bytes::new(), Bytes::new());
-        Self { inner, waker: Waker::noop().clone(), lent, is_eof: false, unsent }
+        Self { inner, waker: Waker::noop().clone(), lent, is_eof: false, written: 0, unsent }
     }
 }
 
@@ -76,7 +78,10 @@ impl<S: AsyncWrite + Unpin> BlockingIo<S> {
         match pending_as_would_block(Pin::new(&mut self.inner).poll_write(&mut Context::from_waker(&self.waker), bytes))
         {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            outcome => outcome,
+            outcome => {
+                self.written += outcome.as_ref().unwrap_or(&0);
+                outcome
+            }
         }
     }
 }

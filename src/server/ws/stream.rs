@@ -122,6 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         std::mem::take(&mut self.bytes_read)
     }
 
+    /// Returns the number of bytes that the transport has taken since the last call.
+    pub(in crate::server) fn take_bytes_written(&mut self) -> usize {
+        std::mem::take(&mut self.library.get_mut().written)
+    }
+
     /// Stores the task's waker, and returns the adapter.
     fn register_waker(&mut self, cx: &Context<'_>) -> &mut BlockingIo<S> {
         let io_adapter = self.library.get_mut();

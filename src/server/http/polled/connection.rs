@@ -13,13 +13,12 @@ use tokio::sync::Notify;
 
 use super::kept::{KeptMessages, PollError, PollQuery};
 use crate::core::driver::{Edge, Output, Phase as DriverPhase};
-use crate::core::outbox::{Outbox, OutboxBounds};
+use crate::core::outbox::Outbox;
 use crate::core::peer::Peer;
 use crate::core::session::ClientSession;
 use crate::protocol::{DeviceId, Text, outbound};
 use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
-use crate::server::throttle::Sent;
 
 /// Rounds in one poll, before the task yields to others.
 const ROUNDS: usize = 64;
@@ -35,32 +34,34 @@ pub(in crate::server) struct PolledConnection {
     /// The queue of messages to the client.
     pub(super) outbox: Arc<Outbox>,
     /// The mutable state.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Notified of new messages and of the end.
     arrived: Notify,
+    /// Notified when a forward may find room.
+    pub(super) room: Notify,
 }
 
 /// The mutable state of a polled connection.
-struct State {
+pub(super) struct State {
     /// Drives the session, until it is over.
-    session: Option<SessionDriver<ClientSession>>,
+    pub(super) session: Option<SessionDriver<ClientSession>>,
     /// Messages that the client has not acknowledged.
     kept: KeptMessages,
-    /// The bounds of `kept`. The outbox holds further messages.
-    bounds: OutboxBounds,
+    /// The bytes of `kept` above which messages stay in the outbox.
+    max_kept: usize,
     /// Requests that wait now.
     waiting: usize,
     /// The time of the last request.
     last_seen: Instant,
     /// The current phase.
-    phase: Phase,
+    pub(super) phase: Phase,
     /// Wakes the keeper for this connection.
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
 }
 
 /// The phase of a polled connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The client has no device info yet, and does not know the connection id.
     Opening,
     /// The connection is in use.
@@ -72,7 +73,7 @@ enum Phase {
 }
 
 /// A request that waits. The client counts as present as long as it exists.
-struct PendingPoll<'a> {
+pub(super) struct PendingPoll<'a> {
     /// The connection of the request.
     connection: &'a PolledConnection,
     /// [`KeptMessages::unsent`] at the start of the request.
@@ -81,7 +82,7 @@ struct PendingPoll<'a> {
 
 impl<'a> PendingPoll<'a> {
     /// Counts the request as waiting.
-    fn new(connection: &'a PolledConnection) -> Self {
+    pub(super) fn new(connection: &'a PolledConnection) -> Self {
         let mut state = connection.state.lock();
         state.waiting += 1;
         Self { connection, unsent: state.kept.unsent() }
@@ -105,13 +106,14 @@ impl PolledConnection {
         let state = State {
             session: None,
             kept: KeptMessages::default(),
-            bounds: shared.config.outbox_bounds(),
+            max_kept: shared.config.limits.backpressure.outbox_bytes,
             waiting: 0,
             last_seen: shared.clock.now(),
             phase: Phase::Opening,
             waker: None,
         };
-        Self { shared: Arc::clone(shared), peer, device, outbox, state: Mutex::new(state), arrived: Notify::new() }
+        let (shared, state, arrived) = (Arc::clone(shared), Mutex::new(state), Notify::new());
+        Self { shared, peer, device, outbox, state, arrived, room: Notify::new() }
     }
 
     /// Adds the session. The keeper runs it from now on.
@@ -126,24 +128,6 @@ impl PolledConnection {
     /// The connection id alone is not enough where `authorize` tells identities apart.
     pub(in crate::server) fn belongs_to(&self, caller: &Peer) -> bool {
         self.peer.grant.identity == caller.grant.identity && caller.grant.covers(&self.device)
-    }
-
-    /// Lets the session forward a payload of the client to the device.
-    ///
-    /// # Errors
-    /// [`PollError::Refused`] if the session refuses it, [`PollError::Gone`] if the connection is not open.
-    pub(in crate::server) fn forward(&self, payload: &str) -> Result<(), PollError> {
-        let mut state = self.refreshed();
-        if state.phase != Phase::Open || self.outbox.is_closed() {
-            return Err(PollError::Gone);
-        }
-        state.last_seen = self.shared.clock.now();
-        let session = state.session.as_mut().ok_or(PollError::Gone)?;
-        let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        if !session.spend(Sent::Message) || !session.spend(Sent::Bytes(bytes)) {
-            return Err(PollError::Gone);
-        }
-        session.driver.handle_payload(payload, &mut session.edge).map_err(PollError::Refused)
     }
 
     /// Fetches messages from `start` on, and acknowledges those before it. Waits if there are none.
@@ -229,7 +213,7 @@ impl PolledConnection {
     }
 
     /// Locks the state, and brings it up to date: it has the messages of the outbox, as far as there is room.
-    fn refreshed(&self) -> MutexGuard<'_, State> {
+    pub(super) fn refreshed(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         self.refresh(&mut state);
         state
@@ -290,6 +274,8 @@ impl PolledConnection {
         }
         let over = state.session.is_none();
         drop(state);
+        // Requests that wait for room try again. Without one, this costs an atomic load.
+        self.room.notify_waiters();
         if arrived || over {
             self.arrived.notify_waiters();
         }
@@ -330,6 +316,7 @@ impl PolledConnection {
         state.phase = Phase::Closed;
         state.kept.close(self.shared.relay.ledger());
         drop(state);
+        self.room.notify_waiters();
         self.arrived.notify_waiters();
     }
 }
@@ -349,7 +336,7 @@ impl State {
         let mut busy = false;
         while session.driver.is_open() {
             // The end needs no room.
-            let room = self.kept.has_room(self.bounds) || !session.driver.outbox().has_messages();
+            let room = self.kept.has_room(self.max_kept) || !session.driver.outbox().has_messages();
             let Poll::Ready(output) = session.poll_output(cx, room) else { break };
             busy = true;
             let Output::Text(text) = output else { continue };
@@ -359,7 +346,7 @@ impl State {
                 self.kept.push(text, forward);
             }
         }
-        if self.kept.has_room(self.bounds) || !session.driver.outbox().has_messages() {
+        if self.kept.has_room(self.max_kept) || !session.driver.outbox().has_messages() {
             session.driver.on_flushed();
         } else {
             session.driver.on_blocked(&mut session.edge);

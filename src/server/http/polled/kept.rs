@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::core::outbox::OutboxBounds;
+use crate::core::outbox::MESSAGE_OVERHEAD;
 use crate::observe::ledger::Ledger;
 use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
@@ -24,6 +24,8 @@ pub(in crate::server) enum PollError {
     },
     /// The session has refused the forward. The connection stays open.
     Refused(Refusal),
+    /// The forward found no room within `write_timeout`. It was not accepted.
+    Busy,
 }
 
 /// The query of a poll.
@@ -41,7 +43,7 @@ pub(in crate::server) struct PollQuery {
 pub(in crate::server) struct KeptMessages {
     /// The messages, each with whether it is a forward that the ledger does not count yet.
     messages: VecDeque<(Text, bool)>,
-    /// The size of the messages in bytes.
+    /// The size of the messages in bytes, with [`MESSAGE_OVERHEAD`] for each.
     bytes: usize,
     /// The number of the first message.
     first: u64,
@@ -55,9 +57,9 @@ impl KeptMessages {
         self.messages.is_empty()
     }
 
-    /// Returns whether the bounds are not reached. One message may exceed them.
-    pub(in crate::server) fn has_room(&self, bounds: OutboxBounds) -> bool {
-        self.messages.len() < bounds.messages && self.bytes < bounds.bytes
+    /// Returns whether the bound is not reached. One message may exceed it.
+    pub(in crate::server) fn has_room(&self, bytes: usize) -> bool {
+        self.bytes < bytes
     }
 
     /// The number of the first message that no answer has contained yet.
@@ -72,14 +74,14 @@ impl KeptMessages {
 
     /// Appends a message. `forward` says whether it carries a forward.
     pub(in crate::server) fn push(&mut self, text: Text, forward: bool) {
-        self.bytes += text.len();
+        self.bytes += text.len() + MESSAGE_OVERHEAD;
         self.messages.push_back((text, forward));
     }
 
     /// Removes the device info, which comes before all numbered messages.
     pub(in crate::server) fn pop(&mut self) -> Option<Text> {
         let (text, _) = self.messages.pop_front()?;
-        self.bytes -= text.len();
+        self.bytes -= text.len() + MESSAGE_OVERHEAD;
         Some(text)
     }
 
@@ -124,7 +126,7 @@ impl KeptMessages {
             && let Some((text, unsent)) = self.messages.pop_front()
         {
             ledger.count_gone(u64::from(unsent));
-            self.bytes -= text.len();
+            self.bytes -= text.len() + MESSAGE_OVERHEAD;
             self.first += 1;
         }
         self.first > first

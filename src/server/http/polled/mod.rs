@@ -5,6 +5,7 @@
 //! `polled_timeout` is gone (docs/protocol.md 5.3.30).
 
 mod connection;
+mod forward;
 mod keeper;
 mod kept;
 mod registry;

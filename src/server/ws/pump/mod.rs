@@ -40,6 +40,8 @@ pub(in crate::server) struct Pump<S, P: Session> {
     read_closed: bool,
     /// Something was written and not flushed.
     dirty: bool,
+    /// The receiver of a burst of texts has not taken the last ones: the task yields to it.
+    yields: bool,
     /// Bytes received so far, until the peer's first message is complete.
     first_bytes: Option<usize>,
 }
@@ -52,7 +54,7 @@ where
     /// Registers the peer in the hub, before its first message is read.
     pub(in crate::server) fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, now: Instant) -> Self {
         let session = SessionDriver::new(shared, session, true, now);
-        Self { socket, session, read_closed: false, dirty: false, first_bytes: Some(0) }
+        Self { socket, session, read_closed: false, dirty: false, yields: false, first_bytes: Some(0) }
     }
 
     /// Handles the first step of a session that waits for no first message: the request named the device.
@@ -71,6 +73,7 @@ where
             let again = again || self.session.check_deadlines(cx, None);
             match self.session.driver.phase() {
                 Phase::Done => return Poll::Ready(()),
+                _ if std::mem::take(&mut self.yields) => break,
                 _ if again => {}
                 _ => {
                     self.session.driver.on_pending();
@@ -138,7 +141,10 @@ where
                 self.session.driver.on_flushed();
             }
             Poll::Ready(Err(error)) => self.on_transport_error(&error),
-            Poll::Pending => self.session.driver.on_blocked(&mut self.session.edge),
+            Poll::Pending => {
+                self.session.driver.on_bytes_written(self.socket.take_bytes_written());
+                self.session.driver.on_blocked(&mut self.session.edge);
+            }
         }
     }
 

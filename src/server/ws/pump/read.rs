@@ -7,7 +7,7 @@ use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::Pump;
-use crate::core::driver::{Closed, Edge, Phase};
+use crate::core::driver::{BURST, Closed, Edge, Phase};
 use crate::core::outbox::End;
 use crate::core::session::Session;
 use crate::server::throttle::Sent;
@@ -15,9 +15,6 @@ use crate::server::ws::close::ReadFailure;
 use crate::server::ws::io_buffer::IoBuffer;
 use crate::server::ws::stream::Received;
 use crate::server::ws::transport::Transport;
-
-/// Inputs in one round, before the other directions get their turn.
-const READ_BURST: usize = 32;
 
 impl<S, P> Pump<S, P>
 where
@@ -30,18 +27,18 @@ where
         if self.read_closed || matches!(before, Phase::ShuttingDown(_)) {
             return self.drain_input(cx);
         }
-        for _ in 0..READ_BURST {
+        for _ in 0..BURST {
             if self.read_closed || self.session.driver.phase() == Phase::Done {
                 return true;
             }
-            if !self.session.driver.wants_read() {
+            if !self.session.wants_read(cx) {
                 return false;
             }
             let next = self.socket.poll_read(cx, buffer);
             let bytes_read = self.socket.take_bytes_read();
             if bytes_read > 0 {
                 self.count_first_bytes(bytes_read);
-                self.session.spend(Sent::Bytes(bytes_read));
+                self.session.count(Sent::Bytes(bytes_read));
             }
             let Poll::Ready(next) = next else { return self.session.driver.phase() != before };
             match next {
@@ -53,6 +50,7 @@ where
                 }
             }
         }
+        self.yields = self.session.driver.should_yield();
         true
     }
 
@@ -60,14 +58,11 @@ where
     fn on_received(&mut self, received: &Received<'_>) {
         let now = self.session.edge.now();
         self.session.driver.handle_input(now);
-        let sent = match received {
-            Received::Message(Message::Close(_)) => None,
-            Received::Message(Message::Ping(_)) => Some(Sent::Ping),
+        match received {
+            Received::Message(Message::Close(_)) => {}
+            Received::Message(Message::Ping(_)) => self.session.count_ping(),
             // Pongs count as messages: other peers can make the server ping this one often.
-            _ => Some(Sent::Message),
-        };
-        if sent.is_some_and(|sent| !self.session.spend(sent)) {
-            return;
+            _ => self.session.count(Sent::Message),
         }
         match received {
             Received::Text(text) => self.on_text(text),

@@ -1,0 +1,115 @@
+//! The bounds of all outboxes of a server, and the bytes that outboxes may borrow beyond their own.
+//!
+//! A device is never paused for its clients, so a client that reads more slowly than its device sends needs memory. Up to
+//! its own bytes it may take its time. Beyond, it borrows from the budget of the server as long as it makes progress; its
+//! driver watches that. When the budget is spent, the borrower with the oldest unsent
+//! message is closed (docs/protocol.md 4.3.13).
+
+use std::cmp::Reverse;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+/// Memory that a queued message takes beside its text, in bytes. Without it, a flood of short messages would take a
+/// multiple of the bound.
+pub const MESSAGE_OVERHEAD: usize = 128;
+
+/// Bounds of outboxes. A number of messages is no bound (docs/protocol.md 2.7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Bytes of an outbox, [`MESSAGE_OVERHEAD`] included, above which it borrows.
+    pub bytes: usize,
+    /// Bytes that all outboxes together may borrow.
+    pub budget: usize,
+    /// Bytes of clients' forwards in a device's outbox from which on its clients wait.
+    pub high_water: usize,
+    /// Bytes at which they go on.
+    pub low_water: usize,
+    /// Bytes of one client's queued forwards from which on it waits.
+    pub window_bytes: usize,
+    /// Number of one client's queued forwards from which on it waits.
+    pub window_messages: usize,
+}
+
+/// An outbox that borrows from a [`Budget`].
+pub(super) trait Borrower: Send + Sync {
+    /// Returns the date of its first message and the bytes that it borrows; `None` if it borrows nothing. The budget
+    /// forgets it then.
+    fn borrows(&self) -> Option<(u32, Reverse<usize>)>;
+
+    /// Closes it as a slow consumer, and returns all that it has borrowed.
+    fn close_slow(&self);
+}
+
+/// The bounds and the borrowed bytes of one server.
+pub struct Budget {
+    pub(super) bounds: OutboxBounds,
+    /// Queued messages are dated in seconds since this time.
+    epoch: Instant,
+    borrowed: AtomicUsize,
+    /// Outboxes of clients that borrow, and some that did.
+    borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
+}
+
+impl Budget {
+    /// Creates the budget of a server that starts now.
+    pub fn new(bounds: OutboxBounds, now: Instant) -> Arc<Self> {
+        let (borrowed, borrowers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        Arc::new(Self { bounds, epoch: now, borrowed, borrowers })
+    }
+
+    /// Returns the bytes that are borrowed now.
+    pub fn borrowed(&self) -> usize {
+        self.borrowed.load(Ordering::Acquire)
+    }
+
+    /// Returns the date of a message that is queued now.
+    pub(super) fn date(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the end of the second of a date, so that no message counts as older than it is.
+    pub(super) fn time(&self, date: u32) -> Option<Instant> {
+        self.epoch.checked_add(Duration::from_secs(u64::from(date) + 1))
+    }
+
+    /// Changes the account by what an outbox has borrowed before and borrows now.
+    pub(super) fn borrow(&self, before: usize, now: usize) {
+        if now > before {
+            self.borrowed.fetch_add(now - before, Ordering::AcqRel);
+        } else {
+            self.borrowed.fetch_sub(before - now, Ordering::AcqRel);
+        }
+    }
+
+    /// Notes that the outbox of a client borrows.
+    pub(super) fn add_borrower(&self, outbox: Weak<dyn Borrower>) {
+        self.borrowers.lock().push(outbox);
+    }
+
+    /// Closes borrowers, the one with the oldest unsent message first, until the budget is kept.
+    pub(super) fn enforce(&self) {
+        while self.borrowed() > self.bounds.budget {
+            let oldest = {
+                let mut borrowers = self.borrowers.lock();
+                let mut found: Vec<_> = Vec::with_capacity(borrowers.len());
+                borrowers.retain(|outbox| {
+                    let Some(outbox) = outbox.upgrade() else { return false };
+                    let borrows = outbox.borrows();
+                    found.extend(borrows.map(|borrows| (borrows, outbox)));
+                    borrows.is_some()
+                });
+                found.into_iter().min_by_key(|(borrows, _)| *borrows).map(|(_, outbox)| outbox)
+            };
+            let Some(oldest) = oldest else { return };
+            oldest.close_slow();
+        }
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Budget({} of {} borrowed)", self.borrowed(), self.bounds.budget)
+    }
+}
