@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._clock import Clock
     from ._entry import Entry
     from ._hooks import HookFailure
+    from ._ice_command import IceCommand
     from ._journal import Journal
     from ._limits import Keepalive, Limits
     from ._models import (
@@ -89,6 +90,7 @@ __all__ = [
     "HookFailure",
     "HookResultError",
     "HookTimeoutError",
+    "IceCommand",
     "IceContext",
     "IceServer",
     "InternalError",
@@ -141,6 +143,7 @@ _LAZY = {
     "HookFailure": "_hooks",
     "HookResultError": "errors",
     "HookTimeoutError": "errors",
+    "IceCommand": "_ice_command",
     "IceContext": "_models",
     "IceServer": "_models",
     "InternalError": "errors",

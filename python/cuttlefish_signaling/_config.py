@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from . import _native
 from ._checks import check_seconds as check_seconds
+from ._ice_command import IceCommand, ice_json
 from ._limits import Limits
 from ._listen import Listener
 from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
@@ -26,7 +26,7 @@ FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
 IceHook: TypeAlias = Callable[[IceContext], Any]
 """Returns a list of ICE servers; `def` or `async def`."""
 
-IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceHook
+IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceCommand | IceHook
 """A list, time-limited TURN credentials, or a hook that is called for each peer."""
 
 
@@ -97,8 +97,8 @@ def _checked_group(name: str, group: Any) -> dict[str, Any]:
 class IceSource:
     """Where ICE servers come from. An iterable is read once, here."""
 
-    native: TurnRest | str | None
-    """The source for the core: a TurnRest, the JSON of a list, or None for the hook."""
+    native: TurnRest | _native.IceCommand | str | None
+    """The source for the core: a TurnRest, a command, the JSON of a list, or None for the hook."""
     hook: IceHook | None
 
     @classmethod
@@ -106,22 +106,11 @@ class IceSource:
         """Reads the source. Raises ConfigError, which names the entry."""
         if isinstance(source, TurnRest):
             return cls(source, None)
+        if isinstance(source, IceCommand):
+            return cls(source._native, None)
         if callable(source):
             return cls(None, source)
         return cls(ice_json(source), None)
-
-
-def ice_json(servers: Any) -> str:
-    """Returns the JSON of a list of `IceServer`s or dictionaries. Raises ConfigError, which names the entry."""
-    if isinstance(servers, str | bytes | dict | IceServer) or not isinstance(servers, Iterable):
-        raise ConfigError("ice_servers", f"expected a list of IceServer, got a value of type {type(servers).__name__}")
-    entries = [entry._json() if isinstance(entry, IceServer) else entry for entry in servers]
-    try:
-        text = json.dumps(entries, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError("ice_servers", f"cannot be written as JSON: {error}") from error
-    _native.check_ice_servers(text)
-    return text
 
 
 def resolve(setting: str, host: str, port: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ._config import ice_json
+from ._ice_command import ice_json
 from ._models import AuthorizeContext, FilterContext, Grant, IceContext, Peer
 from .errors import HookResultError
 

@@ -289,6 +289,8 @@ class Stats:
     """Errors not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
     hooks_not_called: int = 0
     """Hook calls that failed because no hook thread was free in time, or too many calls waited for one."""
+    ice_command_failures: int = 0
+    """Runs of the command for ICE servers that failed."""
     panics: int = 0
     """Connections ended by a bug in the server."""
     waiting: int = 0

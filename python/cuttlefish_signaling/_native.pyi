@@ -9,6 +9,7 @@ __all__ = [
     "Clock",
     "Events",
     "Faults",
+    "IceCommand",
     "Job",
     "Journal",
     "Server",
@@ -58,6 +59,12 @@ class Unsaved:
     """Files for a state directory that are not written yet, and the lock of the directory."""
 
     def save(self) -> None: ...
+
+@final
+class IceCommand:
+    """A command that prints ICE servers."""
+
+    def __new__(cls, argv: list[str], timeout: float, ttl: float, fallback: str) -> IceCommand: ...
 
 @final
 class TurnRest:
@@ -213,7 +220,7 @@ class Server:
     def waiting(self) -> list[tuple[str, str | None, int | None, float, str | None]]: ...
     def disconnect_device(self, device_id: str) -> bool: ...
     def disconnect_client(self, device_id: str, client_id: int) -> bool: ...
-    def set_ice_servers(self, source: TurnRest | str | None) -> None: ...
+    def set_ice_servers(self, source: TurnRest | IceCommand | str | None) -> None: ...
     @property
     def journal(self) -> Journal: ...
     @property

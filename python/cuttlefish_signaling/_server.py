@@ -40,9 +40,9 @@ class SignalingServer(Lifecycle):
             None: no such socket.
         tls: Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`. None: plain http and
             ws.
-        ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a
-            function that is called with an `IceContext` for each peer. By default no peer contacts a public STUN
-            server.
+        ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, an
+            `IceCommand`, or a function that is called with an `IceContext` for each peer. By default no peer contacts a
+            public STUN server.
         filter_device_info: `hook(info, FilterContext)`, which returns the part of the device info that this client may
             see. It is called for each client, and its result is sent to that client only. A result that equals the info
             is sent as the device sent it, byte for byte. None: each client gets the device info as the device sent it,

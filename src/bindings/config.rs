@@ -1,12 +1,14 @@
 //! Converts the settings of `_config.py`, a dictionary of plain values, to a [`Config`]. Python has checked the types.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::error::config_error;
+use super::ice_command::IceCommand;
 use super::listen::{ListenTuple, listener};
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
@@ -214,6 +216,9 @@ pub(super) fn ice_source(source: &Bound<'_, PyAny>) -> PyResult<IceSource> {
     }
     if let Ok(turn) = source.cast::<TurnRest>() {
         return Ok(IceSource::TurnRest(turn.get().0.clone()));
+    }
+    if let Ok(command) = source.cast::<IceCommand>() {
+        return Ok(IceSource::Command(Arc::clone(&command.get().0)));
     }
     Ok(IceSource::Fixed(ice_servers(source.py(), &source.extract::<String>()?)?))
 }

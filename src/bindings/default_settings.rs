@@ -27,7 +27,7 @@ pub(super) fn default_settings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     let ice = match &defaults.ice {
         IceSource::Fixed(servers) => Some(servers.config().as_str().to_owned()),
-        IceSource::TurnRest(_) | IceSource::Hook => None,
+        IceSource::TurnRest(_) | IceSource::Command(_) | IceSource::Hook => None,
     };
     settings.set_item("host", defaults.host.to_string())?;
     settings.set_item("port", defaults.port)?;

@@ -15,6 +15,7 @@ mod events;
 mod faults;
 mod hook_calls;
 mod hooks;
+mod ice_command;
 mod job;
 mod journal;
 mod listen;
@@ -41,6 +42,8 @@ mod _native {
     use super::events::Events;
     #[pymodule_export]
     use super::faults::{Clock, Faults};
+    #[pymodule_export]
+    use super::ice_command::IceCommand;
     #[pymodule_export]
     use super::job::Job;
     #[pymodule_export]

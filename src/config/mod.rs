@@ -8,6 +8,7 @@ mod backpressure;
 pub mod bounds;
 pub mod certificates;
 pub mod error;
+pub mod ice_command;
 mod keepalive;
 mod limits;
 pub mod listen;
@@ -23,11 +24,13 @@ pub use self::limits::{HttpLimits, Limits};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
 use crate::config::bounds::{above_zero, at_most, within};
 use crate::config::error::ConfigError;
+use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
@@ -44,6 +47,8 @@ pub enum IceSource {
     Fixed(IceServers),
     /// Time-limited credentials, computed for each peer.
     TurnRest(TurnRest),
+    /// A command prints the list, which all peers share for a time.
+    Command(Arc<IceCommand>),
     /// The hook [`crate::access::hooks::Hooks::ice_servers`] returns the list for each peer.
     Hook,
 }

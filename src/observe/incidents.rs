@@ -27,13 +27,15 @@ pub enum Incident {
     ErrorWithheld,
     /// A hook was not called: no thread was free in time, or too many calls waited for one.
     HookNotCalled,
+    /// The command for ICE servers failed.
+    IceCommandFailed,
     /// The task of a connection panicked, which is a bug.
     Panic,
 }
 
 impl Incident {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TurnedAway,
         Self::OpeningCut,
         Self::Foreign,
@@ -44,6 +46,7 @@ impl Incident {
         Self::Silent,
         Self::ErrorWithheld,
         Self::HookNotCalled,
+        Self::IceCommandFailed,
         Self::Panic,
     ];
 
@@ -92,6 +95,7 @@ impl Incident {
             Self::Silent => "silent",
             Self::ErrorWithheld => "errors_withheld",
             Self::HookNotCalled => "hooks_not_called",
+            Self::IceCommandFailed => "ice_command_failures",
             Self::Panic => "panics",
         }
     }

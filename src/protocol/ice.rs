@@ -3,6 +3,8 @@
 //! The form is W3C `RTCIceServer`, with `urls` always an array of strings. The source of the list (settings, TURN
 //! credentials, a hook) is not known here.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -91,6 +93,30 @@ impl IceServers {
         Self::new(&servers)
     }
 
+    /// Parses the output of a command: `{"ice_servers":[…]}`, as the operator's delegate prints it, `{"iceServers":[…]}`
+    /// or the list itself. Returns the servers and their lifetime, the `"ttl"` of the object in seconds.
+    ///
+    /// Other keys are ignored, as the operator ignores them.
+    ///
+    /// # Errors
+    /// [`IceError`], as [`IceServers::from_json`]; also if there is no list, or the lifetime is no number above 0.
+    pub fn from_command(output: &str) -> Result<(Self, Option<Duration>), IceError> {
+        let value: Value =
+            serde_json::from_str(output).map_err(|e| IceError::new("output", format!("no valid JSON: {e}")))?;
+        let (mut list, mut ttl) = (value, None);
+        if let Value::Object(mut fields) = list {
+            let lifetime = fields.remove("ttl").unwrap_or_default();
+            let found = fields.remove("ice_servers").or_else(|| fields.remove("iceServers"));
+            list = found.ok_or_else(|| IceError::new("output", "an object without ice_servers"))?;
+            ttl = lifetime_of(&lifetime)?;
+        }
+        let known = |key: &str| matches!(key, "urls" | "username" | "credential");
+        for entry in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            entry.retain(|key, _| known(key));
+        }
+        Ok((Self::from_json(&list.to_string())?, ttl))
+    }
+
     /// Returns the `config` message.
     pub fn config(&self) -> Text {
         self.config.clone()
@@ -160,6 +186,18 @@ impl std::fmt::Debug for IceServer {
     /// Leaves out username and credential, since the credential is a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// Reads the lifetime that a command has printed.
+fn lifetime_of(value: &Value) -> Result<Option<Duration>, IceError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let time = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match time.filter(|time| !time.is_zero()) {
+        Some(time) => Ok(Some(time)),
+        None => Err(IceError::new("ttl", format!("expected a number of seconds above 0, got {value}"))),
     }
 }
 

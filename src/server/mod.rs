@@ -9,6 +9,9 @@ mod connection;
 mod events;
 mod fault_timer;
 mod http;
+mod ice_cache;
+mod ice_command;
+mod ice_process;
 mod listener;
 mod message_pump;
 mod peer_stream;
@@ -39,6 +42,7 @@ pub use self::time::clock::Clock;
 use self::events::LoggingObserver;
 use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
+use self::ice_cache::IceCache;
 use self::listener::{Listener, is_exposed};
 use self::refusal_log::RefusalLog;
 use self::seqpacket::{SeqpacketListener, SocketKind};
@@ -51,6 +55,7 @@ use crate::access::request_rates::RequestRates;
 use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
+use crate::core::client_ids::ClientIds;
 use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::{Budget, End};
 use crate::core::relay::Relay;
@@ -286,6 +291,14 @@ fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr 
     addresses.find_map(Listen::tcp).expect("no listener uses TCP: see `addresses`")
 }
 
+/// Returns the first client id of a registration.
+///
+/// It is by the system's clock, not the server's: real devices do not know of a clock that a test has moved
+/// (docs/protocol.md 2.5.3).
+fn first_client_id(client_ids: ClientIds) -> impl Fn() -> u32 {
+    move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 /// Creates the state that all connections share.
 fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
@@ -295,9 +308,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
         Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
     });
-    let client_ids = config.client_ids;
-    // The system's clock: real devices do not know of a clock that a test has moved (docs/protocol.md 2.5.3).
-    let first_client_id = move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let first_client_id = first_client_id(config.client_ids);
     Ok(Shared {
         rules: Arc::new(config.rules()),
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
@@ -322,6 +333,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         hooks,
         changes,
         ice: RwLock::new(config.ice.clone()),
+        ice_cache: IceCache::default(),
         stopping: CancellationToken::new(),
         over: CancellationToken::new(),
         config,

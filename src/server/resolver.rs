@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::access::hooks::{HookError, HookFuture, Hooks, IceQuestion};
 use crate::config::IceSource;
+use crate::config::ice_command::IceCommand;
 use crate::core::hub::Device;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, Question};
@@ -28,6 +29,8 @@ pub(super) enum Resolved {
 pub(super) enum ResolvedIce {
     /// The servers, and how long their credentials are valid.
     Ready(IceServers, Option<std::time::Duration>),
+    /// The command whose run has to end first.
+    Command(Arc<IceCommand>),
     /// The call of the hook.
     Pending(HookCall<IceServers>),
     /// No credentials could be made; the reason is in the log.
@@ -66,6 +69,13 @@ impl Shared {
         match self.ice_servers_for(peer, role, device_id) {
             ResolvedIce::Ready(servers, good_for) => Resolved::Ready(Answer::Config(servers.config(), good_for)),
             ResolvedIce::Failed => Resolved::Ready(Answer::Refused(Refusal::HookFailed)),
+            ResolvedIce::Command(command) => {
+                let servers = Arc::clone(self).ice_servers_of(command);
+                Resolved::Pending(Box::pin(async move {
+                    let (servers, good_for) = servers.await;
+                    Answer::Config(servers.config(), Some(good_for))
+                }))
+            }
             ResolvedIce::Pending(call) => {
                 let (shared, peer) = (Arc::clone(self), peer.to_string());
                 Resolved::Pending(Box::pin(async move {
@@ -88,6 +98,10 @@ impl Shared {
                     tracing::error!("{error}");
                     ResolvedIce::Failed
                 }
+            },
+            IceSource::Command(command) => match self.known_ice_servers(command) {
+                Some((servers, good_for)) => ResolvedIce::Ready(servers, Some(good_for)),
+                None => ResolvedIce::Command(Arc::clone(command)),
             },
             IceSource::Hook => {
                 let question = IceQuestion { peer: Arc::clone(peer), role, device_id };

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::catch_panic;
 use super::events::Changes;
+use super::ice_cache::IceCache;
 use super::refusal_log::{Admission, RefusalLog};
 use super::time::clock::Clock;
 use super::time::timers::Timers;
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(super) policy: Policy,
     /// The source of ICE servers, which can be replaced while the server runs.
     pub(super) ice: RwLock<IceSource>,
+    /// The ICE servers of the command, if that is the source.
+    pub(super) ice_cache: IceCache,
     /// Cancelled when the server stops: no new connections, and open ones close.
     pub(super) stopping: CancellationToken,
     /// Cancelled when the time for closing handshakes is over: tasks that still run end at once.

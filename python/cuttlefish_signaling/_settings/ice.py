@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import Json, Kind, Seconds, Secret, Strings
+from .kinds import Command, Json, Kind, Seconds, Secret, Strings
 from .row import Flag, Setting
 
 TEXT = Kind("str | None", "a text, or None")
@@ -56,10 +56,10 @@ ICE = (
     ),
     Setting(
         "ice_servers",
-        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, or a function"),
+        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, an `IceCommand`, or a function"),
         (),
-        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, or a function that "
-        "is called with an `IceContext` for each peer.",
+        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, an `IceCommand`, or "
+        "a function that is called with an `IceContext` for each peer.",
         "By default no peer contacts a public STUN server.",
         on_command_line="JSON, or `@` and the name of a file with JSON.",
         flag=Flag(
@@ -68,5 +68,33 @@ ICE = (
             metavar="JSON|@FILE",
             kind=Json("str", "a JSON list of RTCIceServer, or `@FILE`"),
         ),
+    ),
+    Setting(
+        "ice_servers_command",
+        Command(),
+        None,
+        "A command that prints ICE servers as JSON, as the delegate of Cuttlefish's operator does. `stun` and "
+        "`ice_servers` are used while it fails.",
+        "No shell reads it: quotes group words, and nothing else is special.",
+        group="serve",
+        flag=Flag("ice-servers-command", "a command that prints ICE servers as JSON", metavar="'COMMAND ARGUMENTS'"),
+    ),
+    Setting(
+        "ice_servers_timeout",
+        Seconds(),
+        5.0,
+        "Time after which a run of `ice_servers_command` is killed.",
+        "A real device disconnects after 10 s.",
+        group="serve",
+        flag=Flag("ice-servers-timeout", "seconds after which that command is killed", 5.0, "SECONDS"),
+    ),
+    Setting(
+        "ice_servers_ttl",
+        Seconds(),
+        300.0,
+        "Time for which the servers of a run of `ice_servers_command` are used. Credentials have to be valid for twice "
+        "that time, unless the command prints their `ttl`.",
+        group="serve",
+        flag=Flag("ice-servers-ttl", "seconds for which the servers of that command are used", 300.0, "SECONDS"),
     ),
 )

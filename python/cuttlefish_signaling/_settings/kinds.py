@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from typing import Any
 
 from .._checks import check_integer, check_seconds, names
@@ -213,6 +214,19 @@ class Secret(Kind):
         if not isinstance(value, str):
             raise ConfigError(place, f"must be a text, got a value of type {type(value).__name__}")
         return value
+
+
+class Command(Kind):
+    """A command: a text with its words, or in a TOML file also the list of them. `None` is no command."""
+
+    def __init__(self) -> None:
+        super().__init__("str | None", "a command with its arguments, or None")
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the text."""
+        if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+            return shlex.join(value)
+        return super().read(place, value)
 
 
 class Json(Secret):

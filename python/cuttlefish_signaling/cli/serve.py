@@ -6,11 +6,12 @@ import argparse
 import json
 import logging
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from .. import IceServer, SignalingServer, TurnRest
+from .. import IceCommand, IceServer, SignalingServer, TurnRest
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError
@@ -143,10 +144,24 @@ def _ice_servers(found: Found) -> Any:
         if not (turn and secret):
             missing, there = ("turn", "turn-secret") if secret else ("turn-secret", "turn")
             raise ConfigError(missing, f"is missing: {there} needs it. Fixed credentials go into ice-servers")
+        if found["ice_servers_command"]:
+            raise ConfigError("ice-servers-command", "cannot be combined with turn: the command can print TURN servers")
         if given:
             raise ConfigError("ice-servers", "cannot be combined with turn; put everything into a hook instead")
         return TurnRest(turn, secret=secret, ttl=found["turn_ttl"], stun=stun)
-    servers: list[Any] = [IceServer(url) for url in stun]
+    servers = [IceServer(url) for url in stun] + _listed(given)
+    if not found["ice_servers_command"]:
+        return servers
+    try:
+        argv = shlex.split(found["ice_servers_command"])
+    except ValueError as error:
+        raise ConfigError("ice-servers-command", f"cannot be split into words: {error}") from error
+    timeout, ttl = found["ice_servers_timeout"], found["ice_servers_ttl"]
+    return IceCommand(argv, timeout=timeout, ttl=ttl, fallback=servers)
+
+
+def _listed(given: str | None) -> list[Any]:
+    """Returns the entries of `ice_servers`."""
     if given:
         if given.startswith("@"):
             try:
@@ -160,5 +175,5 @@ def _ice_servers(found: Found) -> Any:
             raise ConfigError("ice-servers", f"is no valid JSON: {error}") from error
         if not isinstance(listed, list):
             raise ConfigError("ice-servers", "must be a JSON list")
-        servers += listed
-    return servers
+        return listed
+    return []
