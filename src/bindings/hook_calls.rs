@@ -40,7 +40,7 @@ impl<J> HookCalls<J> {
     pub(super) fn add(&mut self, key: u64, job: J) -> Result<(), String> {
         let Bounds { waiting, .. } = self.bounds;
         if self.waiting.len() >= waiting {
-            return Err(format!("{waiting} calls wait for a hook thread already (limits.hook_queue); {}", self.busy()));
+            return Err(format!("the queue of hook calls is full (limits.hook_queue is {waiting}); {}", self.busy()));
         }
         self.waiting.insert(key, job);
         Ok(())

@@ -102,7 +102,7 @@ def test_calls_beyond_hook_queue_fail_at_once(hook: Hangs) -> None:
         (failure,) = server.hook_errors
         assert (failure.hook, failure.device_id) == ("ice_servers", "one too many")
         assert str(failure.error).endswith(
-            ": 2 calls wait for a hook thread already (limits.hook_queue); "
+            ": the queue of hook calls is full (limits.hook_queue is 2); "
             f"1 of 1 hook threads are in a call of ice_servers (1). {ADVICE}"
         )
         assert server.stats().hooks_not_called == 1
