@@ -107,11 +107,13 @@ fn host_is_needed_in_http_1_1_only() {
         ("GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n", "200"),
         ("GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n", "403"),
         ("GET http://localhost/devices HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\n", "403"),
-        ("GET http://localhost@evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n", "403"),
+        ("GET http://user:secret@localhost/healthz HTTP/1.1\r\nHost: localhost\r\n", "400"),
+        ("GET http://localhost@evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n", "400"),
         ("CONNECT evil.example:80 HTTP/1.1\r\nHost: localhost\r\n", "403"),
     ] {
         let answer = block_on(answer(&format!("{request}\r\n")));
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+        assert!(!answer.contains("secret"), "{answer}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
 use super::respond::error;
@@ -78,7 +79,12 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<Cow<'_, str>>, &'static str
     if host.is_none() && request.version() > Version::HTTP_10 {
         return Err("Host is missing");
     }
-    Ok(request.uri().authority().map(|authority| authority.as_str().into()).or(host))
+    let target = request.uri().authority().map(Authority::as_str);
+    if target.is_some_and(|authority| authority.contains('@')) {
+        // It has no place there (RFC 9110, 4.2.4), and the name of a refused host is logged.
+        return Err("User information in the target");
+    }
+    Ok(target.map(Cow::from).or(host))
 }
 
 /// The values of a header, one for each line.
