@@ -22,7 +22,7 @@ UPGRADE = {
 }
 """The header fields of a valid upgrade request."""
 
-TEXT, PING, PONG = 0x81, 0x89, 0x8A
+TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 """The first byte of a frame that is not fragmented."""
 
 
@@ -69,17 +69,39 @@ class Raw:
         """Sends a message."""
         self.socket.sendall(frame(json.dumps(message).encode()))
 
+    def receive_frame(self) -> tuple[int, bytes]:
+        """Waits for the next frame: its first byte and its content. Raises EOFError at the end of the connection."""
+        head = self._reader.read(2)
+        if len(head) < 2:
+            raise EOFError("the connection has ended")
+        first, length = head
+        if length == 126:
+            (length,) = struct.unpack("!H", self._reader.read(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", self._reader.read(8))
+        return first, self._reader.read(length)
+
     def receive(self) -> Any:
         """Waits for the next message; pings are answered on the way."""
         while True:
-            first, length = self._reader.read(2)
-            if length == 126:
-                (length,) = struct.unpack("!H", self._reader.read(2))
-            content = self._reader.read(length)
+            first, content = self.receive_frame()
             if first == TEXT:
                 return json.loads(content)
             assert first == PING, f"expected a text, received {first:#x} {content!r}"
             self.socket.sendall(frame(content, PONG))
+
+    def receive_end(self) -> tuple[int, str]:
+        """Waits for the close frame: its code and reason. Texts and pings before it are dropped."""
+        while True:
+            first, content = self.receive_frame()
+            if first == CLOSE:
+                return int.from_bytes(content[:2], "big"), content[2:].decode()
+
+    def round_trip(self) -> None:
+        """Returns when the server has read all that was sent before. The peer receives nothing but the pong then."""
+        self.socket.sendall(frame(b"", PING))
+        first, content = self.receive_frame()
+        assert first == PONG, f"expected a pong, received {first:#x} {content!r}"
 
 
 def register(port: int, device_id: str, **options: Any) -> Raw:
