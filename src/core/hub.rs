@@ -283,8 +283,9 @@ impl Hub {
 
     /// Disconnects a client from its device. The device gets `client_disconnected` (docs/protocol.md 4.2.8).
     pub fn detach(&self, device: &Arc<Device>, client: &Arc<Client>) {
-        device.detach(client);
+        // Announced first: a device that leaves in between no longer has this client among those that it announces.
         self.announcements.client_left(device, client);
+        device.detach(client);
         self.announcements.deliver();
     }
 

@@ -88,8 +88,10 @@ impl Announcements {
 
     /// Queues that a client has left, unless that was queued before.
     pub(super) fn client_left(&self, device: &Arc<Device>, client: &Arc<Client>) {
+        // Under the lock: a caller that finds it queued may queue that the device has left next.
+        let mut queue = self.queue.lock();
         if !client.left.swap(true, Ordering::AcqRel) {
-            self.push(Event::ClientLeft(Arc::clone(device), Arc::clone(client)));
+            queue.events.push_back(Event::ClientLeft(Arc::clone(device), Arc::clone(client)));
         }
     }
 
