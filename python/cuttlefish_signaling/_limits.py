@@ -122,10 +122,11 @@ class Limits:
     held_by_faults_bytes: int = 16 * 1024 * 1024
     """Bytes of these forwards. As much as a journal keeps."""
     polled_timeout: float = 30.0
-    """Time without a request after which a polling client has left, and the longest wait of one of its requests."""
+    """Time without a request after which a polling client has left, and the longest wait of one of its requests. While
+    more messages wait than are kept for it, also the time in which it must acknowledge some by a higher `start`."""
     max_polled: int = 1_024
-    """Polling clients at a time. Beyond it requests are answered with 503. Each may keep twice the bytes of an
-    outbox."""
+    """Polling clients at a time. Beyond it requests are answered with 503. One address (except loopback), one identity
+    and one HTTP connection hold at most half of them. Each may keep twice the bytes of an outbox."""
     max_viewers: int = 32
     """Open dashboard pages at a time. Beyond it requests are answered with 503. Each page is sent the changes four
     times a second."""

@@ -199,13 +199,16 @@ LIMITS = (
         "polled_timeout",
         Seconds(),
         30.0,
-        "Time without a request after which a polling client has left, and the longest wait of one of its requests.",
+        "Time without a request after which a polling client has left, and the longest wait of one of its requests. "
+        "While more messages wait than are kept for it, also the time in which it must acknowledge some by a higher "
+        "`start`.",
     ),
     limit(
         "max_polled",
         count(),
         1_024,
-        "Polling clients at a time. Beyond it requests are answered with 503.",
+        "Polling clients at a time. Beyond it requests are answered with 503. One address (except loopback), one "
+        "identity and one HTTP connection hold at most half of them.",
         "Each may keep twice the bytes of an outbox.",
     ),
     limit(
