@@ -138,10 +138,14 @@ impl<P: Session + ?Sized> Driver<P> {
         match self.phase {
             Phase::Done => None,
             Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => Some(deadline),
-            Phase::Open => [self.ping_deadline(), self.session.deadline(), self.write_deadline(), self.delayed_until]
-                .into_iter()
-                .flatten()
-                .min(),
+            Phase::Open => {
+                let due = earlier(self.ping_deadline(), self.session.deadline());
+                // Rare, and asked for in each poll.
+                if self.blocked_since.is_none() && self.delayed_until.is_none() {
+                    return due;
+                }
+                earlier(due, earlier(self.write_deadline(), self.delayed_until))
+            }
         }
     }
 
@@ -168,7 +172,7 @@ impl<P: Session + ?Sized> Driver<P> {
         let rules = &context.rules;
         let stuck_for = if borrows { rules.borrow_timeout.min(rules.write_timeout) } else { rules.write_timeout };
         let oldest = oldest.map_or(blocked_since, |oldest| oldest.min(blocked_since));
-        [stuck_since.checked_add(stuck_for), oldest.checked_add(rules.max_message_age)].into_iter().flatten().min()
+        earlier(stuck_since.checked_add(stuck_for), oldest.checked_add(rules.max_message_age))
     }
 
     /// Handles the deadline that has expired; `None` if none has.
@@ -202,6 +206,14 @@ impl<P: Session + ?Sized> Driver<P> {
         self.outbox().ping();
         self.pinged_at = Some(now);
         Some(Expired::Ping)
+    }
+}
+
+/// Returns the earlier of two times that may be none.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -23,6 +23,7 @@ impl Borrower for Outbox {
 
 impl Outbox {
     /// Adds a message to the queue, and to the accounts. Returns whether the outbox borrows.
+    #[inline]
     pub(super) fn add(&self, state: &mut State, message: Message) -> bool {
         let before = state.queue.own_bytes;
         if let Some(share) = &message.share {
@@ -36,6 +37,7 @@ impl Outbox {
     }
 
     /// Takes the first message from the queue, and from the accounts. Its sender gets its credit back.
+    #[inline]
     pub(super) fn take(&self, state: &mut State) -> Option<Message> {
         let before = state.queue.own_bytes;
         let message = state.queue.pop()?;
@@ -54,6 +56,7 @@ impl Outbox {
     }
 
     /// Settles with the budget. Returns whether the outbox borrows.
+    #[inline]
     fn account(&self, before: usize, now: usize) -> bool {
         let bytes = self.bounds().bytes;
         if before.max(now) > bytes {
