@@ -20,6 +20,8 @@ from cuttlefish_signaling import (
 )
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
+from peers import wait_until
+
 OFFER = {"type": "offer"}
 
 
@@ -263,6 +265,7 @@ def test_held_forwards_over_limit_are_warned_of() -> None:
             fault = server.faults.stall().arm()
             for number in range(3):
                 client.send(number)
+            wait_until(lambda: server.stats().accepted == 3)
             with pytest.warns(RuntimeWarning, match=r"stall\(\) dropped 2 forwards.*held_by_faults"):
                 fault.remove()
             assert payloads(device, 1) == [0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import AuthorizeContext, Limits, SignalingServer
+from cuttlefish_signaling import AuthorizeContext, Keepalive, Limits, SignalingServer
 
 from client_kinds import DEVICE_ID, INFO, LongPollClient, both_sockets, register_local_device
 from http_requests import request_json
@@ -191,6 +191,12 @@ KEPT, WAITING = ["x" * 10_000] * 7, ["y" * 10_000] * 2
 """The messages that a polled connection keeps with `outbox_bytes=65_536`, and some that wait in the outbox."""
 
 
+def keeping_little() -> AbstractContextManager[tuple[SignalingServer, Any, Any]]:
+    """A server that keeps few messages, without keepalive: the turned clock would end the device."""
+    limits = Limits(max_message_size=65_536, outbox_bytes=65_536)
+    return polled_client(limits=limits, keepalive=Keepalive(interval=None))
+
+
 def send_more_than_is_kept(server: SignalingServer, device: Any, client: Any) -> None:
     send_forwards(device, *KEPT[:3])
     client.wait_pending(*KEPT[:3])
@@ -201,7 +207,7 @@ def send_more_than_is_kept(server: SignalingServer, device: Any, client: Any) ->
 
 
 def test_polled_client_without_higher_start_is_slow_after_polled_timeout() -> None:
-    with polled_client(limits=Limits(max_message_size=65_536, outbox_bytes=65_536)) as (server, device, client):
+    with keeping_little() as (server, device, client):
         with server.clock.frozen() as clock:
             send_more_than_is_kept(server, device, client)
             for seconds in (20, 9):
@@ -216,7 +222,7 @@ def test_polled_client_without_higher_start_is_slow_after_polled_timeout() -> No
 
 
 def test_higher_start_is_progress_of_polled_client() -> None:
-    with polled_client(limits=Limits(max_message_size=65_536, outbox_bytes=65_536)) as (server, device, client):
+    with keeping_little() as (server, device, client):
         with server.clock.frozen() as clock:
             send_more_than_is_kept(server, device, client)
             for start in (0, 1):
