@@ -289,6 +289,8 @@ class Stats:
     """Errors not sent to Cuttlefish's own devices, which would reconnect in a storm (docs/cuttlefish.md)."""
     hooks_not_called: int = 0
     """Hook calls that failed because no hook thread was free in time, or too many calls waited for one."""
+    forwarded_ignored: int = 0
+    """Requests with headers of a proxy that is not in `trusted_proxies`."""
     ice_command_failures: int = 0
     """Runs of the command for ICE servers that failed."""
     panics: int = 0

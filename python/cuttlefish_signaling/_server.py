@@ -68,6 +68,9 @@ class SignalingServer(Lifecycle):
             refused, because DNS rebinding needs them.
         allowed_origins: Origins whose pages may use the server, besides its own, like `https://panel.lab`.
             `https://*.lab`: the origins of each name below `lab`. `*`: any origin.
+        trusted_proxies: Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` headers count: addresses,
+            networks like `10.0.0.0/8`, and `unix` for all peers on Unix sockets. Each of them has to write or remove
+            all of these headers. Those of other peers are ignored and counted.
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
         dashboard: Whether there is a dashboard page at `/`: devices, conversations, a viewer.
         assets_dir: A directory whose files are served besides the endpoints: the web client of a Cuttlefish host
@@ -108,6 +111,7 @@ class SignalingServer(Lifecycle):
         keepalive: Keepalive = Keepalive(),
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
+        trusted_proxies: Iterable[str] = (),
         allow_unauthenticated: bool = False,
         dashboard: bool = False,
         assets_dir: str | os.PathLike[str] | None = None,

@@ -5,3 +5,4 @@ pub mod connection_limits;
 pub mod hooks;
 pub mod origin_policy;
 pub mod request_rates;
+pub mod trusted_proxies;

@@ -114,6 +114,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         devices_format: from.choice("devices_format", &DEVICES_FORMAT)?,
         journal: from.raw("journal")?.extract()?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
+        trusted_proxies: from.raw("trusted_proxies")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         workers: from.number("workers")?,

@@ -102,6 +102,8 @@ pub struct Config {
     /// Origins whose pages may use the server, beside the server's own: `https://panel.lab`, or `https://*.lab`.
     /// Default none. `*` permits every origin.
     pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-*` and `Forwarded` headers count: networks, addresses, and `unix`. Default none.
+    pub trusted_proxies: Vec<String>,
     /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
     /// Whether to serve `/echo`, for the Autobahn test suite. Default no.
@@ -142,6 +144,7 @@ impl Default for Config {
             keepalive: Keepalive::default(),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             allow_unauthenticated: false,
             echo: false,
             dashboard: false,

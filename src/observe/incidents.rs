@@ -27,6 +27,8 @@ pub enum Incident {
     ErrorWithheld,
     /// A hook was not called: no thread was free in time, or too many calls waited for one.
     HookNotCalled,
+    /// A request had headers of a proxy, and did not come from a trusted one.
+    ForwardedIgnored,
     /// The command for ICE servers failed.
     IceCommandFailed,
     /// The task of a connection panicked, which is a bug.
@@ -35,7 +37,7 @@ pub enum Incident {
 
 impl Incident {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TurnedAway,
         Self::OpeningCut,
         Self::Foreign,
@@ -46,6 +48,7 @@ impl Incident {
         Self::Silent,
         Self::ErrorWithheld,
         Self::HookNotCalled,
+        Self::ForwardedIgnored,
         Self::IceCommandFailed,
         Self::Panic,
     ];
@@ -95,6 +98,7 @@ impl Incident {
             Self::Silent => "silent",
             Self::ErrorWithheld => "errors_withheld",
             Self::HookNotCalled => "hooks_not_called",
+            Self::ForwardedIgnored => "forwarded_ignored",
             Self::IceCommandFailed => "ice_command_failures",
             Self::Panic => "panics",
         }

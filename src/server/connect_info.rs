@@ -30,10 +30,12 @@ pub(super) struct Upgrade {
 /// Information about the connection. It travels in the extensions of each request.
 #[derive(Clone)]
 pub(super) struct ConnectInfo {
-    /// The address of the sender; `None` on a Unix socket.
+    /// The address of the sender, or the one that a trusted proxy tells; `None` on a Unix socket.
     pub(super) address: Option<SocketAddr>,
-    /// The scheme of the listener: whether the connection is TLS.
+    /// The scheme of the listener, or the one that a trusted proxy tells.
     pub(super) scheme: Scheme,
+    /// The host and port that a trusted proxy tells, instead of `Host`.
+    pub(super) host: Option<String>,
     /// The subject of the sender's TLS client certificate.
     pub(super) certificate: Option<Arc<str>>,
     /// The slot in which an endpoint stores an accepted upgrade.

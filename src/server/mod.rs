@@ -52,6 +52,7 @@ use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
 use crate::access::request_rates::RequestRates;
+use crate::access::trusted_proxies::TrustedProxies;
 use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
@@ -319,6 +320,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         request_rates: RequestRates::default(),
         policy: Policy::new(&config)?,
+        trusted_proxies: TrustedProxies::parse(&config.trusted_proxies)?,
         preregistrations: Arc::default(),
         adb: Arc::default(),
         own_ports: Vec::new(),

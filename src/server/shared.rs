@@ -23,6 +23,7 @@ use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::origin_policy::Policy;
 use crate::access::request_rates::RequestRates;
+use crate::access::trusted_proxies::TrustedProxies;
 use crate::config::{Config, IceSource};
 use crate::core::hub::Hub;
 use crate::core::outbox::{Budget, Outbox};
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub(super) handshakes: Semaphore,
     /// The rates of requests, by address.
     pub(super) request_rates: RequestRates,
+    /// The proxies whose headers count.
+    pub(super) trusted_proxies: TrustedProxies,
     /// Decides which `Host` and `Origin` headers are allowed.
     pub(super) policy: Policy,
     /// The source of ICE servers, which can be replaced while the server runs.

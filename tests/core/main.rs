@@ -49,3 +49,4 @@ mod session;
 mod sizes;
 mod state_dir;
 mod transcripts;
+mod trusted_proxies;

@@ -109,7 +109,8 @@ def test_event_stream_checks_authorize_and_origin() -> None:
         with events(server) as answer:
             assert (answer.status, json.load(answer)) == (403, {"error": "not you"})
         with events(server, Origin="https://elsewhere.example") as answer:
-            assert (answer.status, json.load(answer)["error"]) == (403, "Origin not allowed: https://elsewhere.example")
+            said = "Origin not allowed: https://elsewhere.example; --allow-origin admits it"
+            assert (answer.status, json.load(answer)["error"]) == (403, said)
         for mode in ("no-cors", "navigate"):
             with events(server, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}) as answer:
                 assert (answer.status, json.load(answer)["error"]) == (403, "Pages of other sites are not allowed")

@@ -196,10 +196,13 @@ def test_allowed_hosts_and_origins() -> None:
         assert answer(server, Host="signal.lab:8443")[0] == 200
         assert answer(server, Origin="https://panel.lab")[0] == 200
         assert answer(server, Origin=server.url)[0] == 200
-        assert answer(server, Host="evil.example") == (403, {"error": "Host not allowed: evil.example"})
+        assert answer(server, Host="evil.example") == (
+            403,
+            {"error": "Host not allowed: evil.example; --allow-host admits it"},
+        )
         assert answer(server, Origin="https://evil.example") == (
             403,
-            {"error": "Origin not allowed: https://evil.example"},
+            {"error": "Origin not allowed: https://evil.example; --allow-origin admits it"},
         )
         assert server.stats().foreign == 2
     with SignalingServer(host="localhost") as server:

@@ -25,6 +25,7 @@ INCIDENTS = (
     "slow_consumers",
     "errors_withheld",
     "hooks_not_called",
+    "forwarded_ignored",
     "ice_command_failures",
     "silent",
     "panics",

@@ -13,6 +13,7 @@ const MEANING = {
   slow_consumers: 'peers that did not read',
   errors_withheld: 'errors withheld from devices',
   hooks_not_called: 'hook calls for which no thread was free',
+  forwarded_ignored: 'requests with headers of a proxy that is not trusted',
   ice_command_failures: 'runs of the ICE server command that failed',
   silent: 'peers that did not answer a ping',
   panics: 'a bug of the server: please report it',

@@ -108,6 +108,15 @@ SERVER = (
         flag=Flag("allow-origin", "an origin whose pages may use the server", metavar="ORIGIN"),
     ),
     Setting(
+        "trusted_proxies",
+        Strings(),
+        (),
+        "Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` headers count: addresses, networks like "
+        "`10.0.0.0/8`, and `unix` for all peers on Unix sockets.",
+        "Each of them has to write or remove all of these headers. Those of other peers are ignored and counted.",
+        flag=Flag("trusted-proxy", "a proxy whose X-Forwarded and Forwarded headers count", metavar="ADDRESS|NETWORK"),
+    ),
+    Setting(
         "allow_unauthenticated",
         Switch(),
         False,

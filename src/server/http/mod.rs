@@ -14,6 +14,7 @@ mod path;
 mod pieces;
 pub(in crate::server) mod polled;
 mod polling;
+mod proxy;
 mod rate;
 mod reference;
 mod respond;

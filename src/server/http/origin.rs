@@ -26,8 +26,10 @@ pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_inf
         Err(Refused::Malformed(what)) => (StatusCode::BAD_REQUEST, what.into(), "RFC 9112, 3.2"),
         Err(Refused::Foreign(foreign)) => {
             let (what, hint) = match foreign {
-                Foreign::Host(host) => (format!("Host not allowed: {host}"), "allowed_hosts"),
-                Foreign::Origin(origin) => (format!("Origin not allowed: {origin}"), "allowed_origins"),
+                Foreign::Host(host) => (format!("Host not allowed: {host}; --allow-host admits it"), "allowed_hosts"),
+                Foreign::Origin(origin) => {
+                    (format!("Origin not allowed: {origin}; --allow-origin admits it"), "allowed_origins")
+                }
                 Foreign::CrossSite => ("Pages of other sites are not allowed".into(), "allowed_origins"),
             };
             (StatusCode::FORBIDDEN, what, hint)
@@ -53,7 +55,8 @@ enum Refused {
 /// Asks the policy about a request.
 fn judge<B>(shared: &Shared, request: &Request<B>, connect_info: &ConnectInfo) -> Result<(), Refused> {
     let headers = request.headers();
-    let host = host_of(request).map_err(Refused::Malformed)?;
+    let named = host_of(request).map_err(Refused::Malformed)?;
+    let host = connect_info.host.as_deref().map(Cow::Borrowed).or(named);
     let origins: Vec<_> = texts(headers, &header::ORIGIN).collect();
     let origins: Vec<_> = origins.iter().map(|origin| &**origin).collect();
     let navigates = texts(headers, &SEC_FETCH_MODE).any(|mode| mode == "navigate");

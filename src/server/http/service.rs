@@ -11,7 +11,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use tower_service::Service as _;
 
-use super::{origin, path, rate, reference, respond, router, upgrade};
+use super::{origin, path, proxy, rate, reference, respond, router, upgrade};
 use crate::core::peer::Role;
 use crate::observe::request_counts::RequestCounts;
 use crate::server::connect_info::ConnectInfo;
@@ -71,14 +71,11 @@ impl Service {
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
+        let connect_info = proxy::apply(shared, &request, connect_info);
         let is_reference = reference::is_path(request.uri().path());
-        let refused = match rate::refusal(shared, &connect_info, request.uri().path()).await {
-            None => origin::refusal(shared, &request, &connect_info),
-            refused => refused,
-        };
-        let mut response = match refused {
-            Some(refused) => refused,
-            None => self.answer_admitted(shared, connect_info, request).await,
+        let mut response = match connect_info {
+            Ok(connect_info) => self.answer_judged(shared, connect_info, request).await,
+            Err(refused) => refused,
         };
         if is_reference {
             response = reference::with_type(response);
@@ -86,6 +83,22 @@ impl Service {
         respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());
         response
+    }
+
+    /// Answers a request within its rate that the origin policy admits.
+    async fn answer_judged(
+        &self,
+        shared: &Arc<Shared>,
+        connect_info: ConnectInfo,
+        request: Request<Incoming>,
+    ) -> Response {
+        if let Some(refused) = rate::refusal(shared, &connect_info, request.uri().path()).await {
+            return refused;
+        }
+        match origin::refusal(shared, &request, &connect_info) {
+            Some(refused) => refused,
+            None => self.answer_admitted(shared, connect_info, request).await,
+        }
     }
 
     /// Answers a request that the origin policy admits.

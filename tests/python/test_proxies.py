@@ -1,0 +1,197 @@
+"""Behind proxies: Debian's nginx and haproxy as real programs, and headers that a sender has forged."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from cuttlefish_signaling import AuthorizeContext, ConfigError, SignalingServer
+
+from adb_programs import free_port
+from http_requests import request
+from peers import PATIENCE, wait_until
+
+needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed: apt install nginx-light")
+needs_haproxy = pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed: apt install haproxy")
+
+HEADERS = """
+proxy_http_version 1.1;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection "Upgrade";
+proxy_set_header Host 127.0.0.1:2081;
+proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+proxy_set_header X-Forwarded-Proto $scheme;
+proxy_set_header X-Forwarded-Host $http_host;
+proxy_set_header Forwarded "";
+"""
+"""The lines of the guide, with the Host that the host package's nginx sets."""
+
+
+class Asked:
+    """An authorize hook that keeps the address of each request."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str | None] = []
+
+    def __call__(self, ctx: AuthorizeContext) -> None:
+        self.addresses.append(ctx.address)
+
+
+@contextmanager
+def program(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """A proxy in the foreground of a process of its own, which ends with the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def listens() -> bool:
+        assert process.poll() is None, log.read_text(errors="replace")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(listens)
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@contextmanager
+def nginx(directory: Path, server: SignalingServer, location: str = "/", extra: str = HEADERS) -> Iterator[int]:
+    """Nginx before the server. Yields its port."""
+    port = free_port()
+    temporary = "".join(
+        f"{kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    # With a path, the prefix of the location is replaced by it.
+    upstream = f"http://127.0.0.1:{server.port}{'' if location == '/' else '/'}"
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"daemon off; master_process off; pid {directory}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {temporary}\n"
+        f"server {{ listen 127.0.0.1:{port}; location {location} {{ proxy_pass {upstream}; {extra} }} }} }}\n"
+    )
+    command = ["nginx", "-p", str(directory), "-c", str(config), "-e", "stderr"]
+    with program(command, port, directory / "nginx.log"):
+        yield port
+
+
+class At:
+    """The address of a proxy, for requests."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+
+def ask(port: int, path: str = "/devices", **headers: str) -> int:
+    proxy: Any = At(port)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return request(proxy, "GET", path, headers=fields).status
+
+
+@needs_nginx
+def test_nginx_tells_host_and_scheme_for_the_origin_policy(tmp_path: Path) -> None:
+    asked = Asked()
+    with SignalingServer(trusted_proxies=["127.0.0.1"], authorize=asked) as server, nginx(tmp_path, server) as port:
+        own, other = f"http://127.0.0.1:{port}", "http://127.0.0.1:2081"
+        assert ask(port, Origin=own) == 200
+        # The Host that nginx writes is not the page's.
+        assert ask(port, Origin=other) == 403
+        with connect(f"ws://127.0.0.1:{port}/connect_client", origin=Origin(own), open_timeout=PATIENCE):
+            pass
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://127.0.0.1:{port}/connect_client", origin=Origin("http://evil.lab")).__enter__()
+    assert set(asked.addresses) == {"127.0.0.1"}
+
+
+@needs_nginx
+def test_forged_headers_do_not_pass_nginx(tmp_path: Path) -> None:
+    asked = Asked()
+    with SignalingServer(trusted_proxies=["127.0.0.1"], authorize=asked) as server, nginx(tmp_path, server) as port:
+        # nginx appends the address that it sees, overwrites the others, and removes Forwarded.
+        assert ask(port, X_Forwarded_For="203.0.113.9", Forwarded="for=203.0.113.8") == 200
+        assert ask(port, X_Forwarded_Host="evil.lab", X_Forwarded_Proto="https", Origin="https://evil.lab") == 403
+        assert asked.addresses == ["203.0.113.9"]
+    # All of 127.0.0.0/8 may be a proxy here, so the forged entry counts: trust only proxies.
+    asked = Asked()
+    with SignalingServer(trusted_proxies=["127.0.0.2"], authorize=asked) as server, nginx(tmp_path, server) as port:
+        assert ask(port, X_Forwarded_For="203.0.113.9") == 200
+        assert asked.addresses == ["127.0.0.1"]
+        assert server.stats().forwarded_ignored == 1
+
+
+@needs_nginx
+def test_nginx_with_path_prefix_reaches_the_server(tmp_path: Path) -> None:
+    with SignalingServer(trusted_proxies=["127.0.0.1"]) as server, nginx(tmp_path, server, "/signaling/") as port:
+        assert ask(port, "/signaling/devices", Origin=f"http://127.0.0.1:{port}") == 200
+        assert ask(port, "/devices") == 404
+
+
+@needs_nginx
+def test_host_packages_nginx_needs_an_allowed_origin(tmp_path: Path) -> None:
+    """It rewrites `Host`, keeps `Origin` and writes no header of its own."""
+    lines = "proxy_set_header Host 127.0.0.1:2081;"
+    allowed = ["http://farm.lab:2080"]
+    with SignalingServer(allowed_origins=allowed) as server, nginx(tmp_path, server, extra=lines) as port:
+        assert ask(port, Origin="http://farm.lab:2080") == 200
+        proxy: Any = At(port)
+        refused = request(proxy, "GET", "/devices", Origin="http://other.lab")
+        assert (refused.status, refused.error) == (
+            403,
+            "Origin not allowed: http://other.lab; --allow-origin admits it",
+        )
+
+
+@needs_haproxy
+def test_haproxy_tells_the_address_by_forwarded_for(tmp_path: Path) -> None:
+    asked = Asked()
+    port = free_port()
+    with SignalingServer(trusted_proxies=["127.0.0.1"], authorize=asked) as server:
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(
+            "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+            f"frontend in\n bind 127.0.0.1:{port}\n http-request del-header Forwarded\n"
+            " http-request set-header X-Forwarded-Proto http\n"
+            " http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+            " http-request set-header X-Forwarded-For 198.51.100.7\n default_backend out\n"
+            f"backend out\n server one 127.0.0.1:{server.port}\n"
+        )
+        with program(["haproxy", "-db", "-f", str(config)], port, tmp_path / "haproxy.log"):
+            own = f"http://127.0.0.1:{port}"
+            assert ask(port, Origin=own, X_Forwarded_For="203.0.113.9") == 200
+            with connect(f"ws://127.0.0.1:{port}/connect_client", origin=Origin(own), open_timeout=PATIENCE):
+                pass
+            assert asked.addresses == ["198.51.100.7"] * 2
+
+
+def test_headers_of_strangers_are_ignored_and_counted() -> None:
+    asked = Asked()
+    with SignalingServer(authorize=asked, trusted_proxies=["10.0.0.0/8"]) as server:
+        for header in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"):
+            assert request(server, "GET", "/devices", headers={header: "for=203.0.113.9"}).status == 200
+        assert request(server, "GET", "/devices").status == 200
+        assert server.stats().forwarded_ignored == 4
+    assert set(asked.addresses) == {"127.0.0.1"}
+
+
+def test_contradicting_headers_of_a_trusted_proxy_are_refused() -> None:
+    with SignalingServer(trusted_proxies=["127.0.0.1"]) as server:
+        answer = request(server, "GET", "/devices", headers={"Forwarded": "for=1.2.3.4", "X-Forwarded-For": "1.2.3.4"})
+        assert answer.status == 400
+        assert answer.error.startswith("Forwarded and X-Forwarded-* in one request")
+
+
+@pytest.mark.parametrize("entry", ["proxy.lab", "10.0.0.1/8", "*"])
+def test_invalid_proxies_are_config_errors(entry: str) -> None:
+    with pytest.raises(ConfigError, match="trusted_proxies"):
+        SignalingServer(trusted_proxies=[entry]).start()
