@@ -9,8 +9,14 @@ from typing import Any, NoReturn
 from .. import __version__
 from .._settings import ENVIRONMENT, FLAGS, Flag
 from .._settings.kinds import Switch
+from .output import PROGRAM
 
-PROGRAM = "cuttlefish-signaling"
+DESCRIPTION = """\
+Runs the server until SIGINT, SIGTERM or SIGHUP. Then it closes its connections and ends with status 0. A signal that
+comes more than a second after the first ends it at once. Where SIGHUP is ignored (nohup), it stays ignored.
+
+Exit status 1: it cannot start (an address in use, the state directory). 2: a flag or another setting is wrong.
+"""
 
 EXAMPLES = """\
 examples:
@@ -49,12 +55,12 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     top = Parser(prog=PROGRAM, description="A signaling server for Android Cuttlefish devices over WebRTC.")
-    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    top.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="run the server",
-        description="Runs the server until SIGINT or SIGTERM. Then it closes its connections and exits with status 0.",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         # The error of an ambiguous flag would quote its value, and a new flag would change the meaning of a short one.

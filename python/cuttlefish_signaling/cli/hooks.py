@@ -24,7 +24,10 @@ def load_hooks(target: str) -> dict[str, Any]:
         except AttributeError:
             raise ConfigError("hooks", f"{target}: there is no {part!r} in {place}") from None
     if inspect.isclass(owner):
-        owner = owner()
+        try:
+            owner = owner()
+        except Exception as error:  # The code of the user can raise any exception.
+            raise ConfigError("hooks", f"{target}() failed: {type(error).__name__}: {error}") from error
     found = {hook: getattr(owner, hook) for hook in HOOKS if getattr(owner, hook, None) is not None}
     if not found:
         raise ConfigError("hooks", f"{target} has none of {', '.join(HOOKS)}")

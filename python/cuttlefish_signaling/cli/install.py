@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import ConfigError
+from .output import print_answer
 from .unit import GROUP, NAME, USER, is_safe, is_unchanged, unit
 
 UNIT_DIRECTORY = "etc/systemd/system"
@@ -26,11 +27,11 @@ def install_operator(arguments: argparse.Namespace) -> int:
     if before is not None and not is_unchanged(before) and not arguments.force:
         raise ConfigError(str(path), f"{_reason(before)}: --force overwrites it")
     if arguments.dry_run:
-        print(text, end="")
+        print_answer(text)
         return 0
     _check_accounts(root)
     _write(path, text)
-    _tell(
+    print_answer(
         f"wrote {path}",
         "now: systemctl daemon-reload && systemctl restart cuttlefish-operator",
         "at each boot, if it is disabled: systemctl enable cuttlefish-operator",
@@ -43,21 +44,21 @@ def uninstall_operator(arguments: argparse.Namespace) -> int:
     path = _root(arguments.root) / UNIT_DIRECTORY / NAME
     text = _read(path)
     if text is None:
-        _tell(f"{path} is not there: nothing to do")
+        print_answer(f"{path} is not there: nothing to do")
         return 0
     if not is_unchanged(text) and not arguments.force:
         raise ConfigError(str(path), f"{_reason(text)}: --force removes it")
     if arguments.dry_run:
-        print(f"would remove {path}")
+        print_answer(f"would remove {path}")
         return 0
     try:
         path.unlink()
     except OSError as error:
         raise ConfigError(str(path), f"cannot be removed: {error.strerror}") from None
-    _tell(f"removed {path}", "now: systemctl daemon-reload && systemctl restart cuttlefish-operator")
+    print_answer(f"removed {path}", "now: systemctl daemon-reload && systemctl restart cuttlefish-operator")
     changes = path.with_name(f"{NAME}.d")
     if changes.is_dir():
-        _tell(f"{changes} stays and changes the unit of the package: remove it if it was made for this server")
+        print_answer(f"{changes} stays and changes the unit of the package: remove it if it was made for this server")
     return 0
 
 
@@ -150,7 +151,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise ConfigError(str(path), f"cannot be written: {error.strerror}") from None
-
-
-def _tell(*lines: str) -> None:
-    print(*lines, sep="\n", flush=True)

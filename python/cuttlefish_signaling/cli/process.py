@@ -2,42 +2,154 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from .output import last_words
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+SAME_REQUEST = 1.0
+"""Seconds after the first signal in which others are part of it: a terminal and a supervisor often send one each."""
+
+
+class StopSignals:
+    """Takes the signals that stop the server, on a thread of its own.
+
+    The interpreter writes the number of each signal to a socket, in whichever thread the kernel runs its handler. The
+    thread reads them, so the main thread may be busy. The signals are not blocked: programs that hooks run would
+    inherit that.
+    """
+
+    def __init__(self) -> None:
+        self.first: str | None = None
+        """The name of the first signal."""
+        self._first_at = 0.0
+        self._numbers: set[int] = set()
+        self._came = threading.Event()
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self._fd_before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._read, name="cuttlefish-signals", daemon=True)
+
+    def take(self) -> None:
+        """Sets the handlers. Called again after hooks were loaded, which may have set others.
+
+        A handler of hooks stays and runs as well. A SIGHUP that is ignored (nohup) or handled by hooks stops nothing.
+        """
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            handler = signal.getsignal(number)
+            if number == signal.SIGHUP and handler not in (signal.SIG_DFL, _taken_by_the_thread):
+                self._numbers.discard(number)
+                continue
+            self._numbers.add(number)
+            if not callable(handler) or handler in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
+                signal.signal(number, _taken_by_the_thread)
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def wait(self) -> str:
+        """Waits for the first signal. Returns its name. Wakes for others as well: hooks' handlers need this thread."""
+        while self.first is None:
+            self._came.wait()
+            self._came.clear()
+        return self.first
+
+    def on_signal(self, number: int, now: float) -> bool:
+        """Notes a signal. Returns whether the process is to end at once."""
+        if number not in self._numbers:
+            return False  # A signal that hooks handle.
+        if self.first is None:
+            self.first, self._first_at = signal.Signals(number).name, now
+            return False
+        return now - self._first_at > SAME_REQUEST
+
+    def restore(self) -> None:
+        """Sets the handlers and the descriptor of before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._fd_before)
+
+    def ignore(self) -> None:
+        """Ignores the signals from now on. The end of the interpreter would set their defaults, which are to kill."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._sender.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._receiver.close()
+
+    def _read(self) -> None:
+        while numbers := self._receiver.recv(64):
+            for number in numbers:
+                if self.on_signal(number, time.monotonic()):
+                    name = signal.Signals(number).name
+                    last_words(f"{name} after {self.first}: ends at once, connections are not closed in order")
+                    os._exit(0)
+            self._came.set()
+
+
+def _taken_by_the_thread(_number: int, _frame: object) -> None:
+    """The handler in Python, without which the interpreter has none."""
+
+
+_current: StopSignals | None = None
+
+
+_masks = threading.local()
+
+
+def _before_fork() -> None:
+    """Blocks the signals: a forked process has the socket too, and a signal to it would stop the server."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _after_fork_in_child() -> None:
+    if _current is not None:
+        _current.restore()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], None]]:
-    """Yields a function that waits for the first SIGINT or SIGTERM. The next one ends the process at once.
+def stop_signals(*, until_exit: bool) -> Iterator[StopSignals]:
+    """Takes SIGINT, SIGTERM and SIGHUP until the context or, with `until_exit`, the process ends.
 
-    The interpreter writes each signal to a socket, from which the function reads. A handler that set an event could run
-    while the same thread holds the event's lock, and wait for it forever.
+    The first one stops the server. One that comes later than `SAME_REQUEST` ends the process at once, as PID 1 too.
     """
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-
-    def restore_default(_number: int, _frame: object) -> None:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-
-    def wait() -> None:
-        while not set(receiver.recv(64)) & set(STOP_SIGNALS):
-            pass  # Another signal, of a handler that hooks have set.
-
-    with receiver, sender:
-        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, restore_default) for number in STOP_SIGNALS}
-        try:
-            yield wait
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(before)
+    global _current
+    signals = _current = StopSignals()
+    try:
+        signals.take()
+        yield signals
+    finally:
+        if until_exit:
+            atexit.register(signals.ignore)  # Until then a signal still ends a process that waits for threads of hooks.
+        else:
+            _current = None
+            signals.restore()
+            signals.close()
 
 
 def raise_descriptor_limit() -> None:

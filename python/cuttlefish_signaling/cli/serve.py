@@ -20,48 +20,54 @@ from .listeners import is_reached_from_here_only, keywords, listeners, with_flag
 from .log import logging_to_stderr
 from .operator import apply_preset
 from .outcome import settings_as_toml
-from .process import raise_descriptor_limit, stop_signals
+from .output import print_answer, print_if_possible
+from .process import StopSignals, raise_descriptor_limit, stop_signals
 from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify
 from .tls import authority_pem, certificate, fingerprints
 
 DRAIN_TIMEOUT = 10.0
-"""Seconds for the closing handshakes after the first SIGINT or SIGTERM."""
+"""Seconds for the closing handshakes after the first signal."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Runs the server until SIGINT or SIGTERM. Returns the exit status; raises SignalingError."""
-    found = settings(arguments, dict(os.environ))
-    notices = apply_preset(found)
-    listeners(found)
-    serves = not (arguments.dry_run or arguments.print_ca)
-    with _logging(found, serves=serves) as logger, stop_signals() as wait_for_signal:
-        hide_arguments([arguments.turn_secret, arguments.ice_servers])
-        for notice in notices:
-            logger.warning("%s", notice)
-        if arguments.dry_run:
-            print("".join(f"{line}\n" for line in settings_as_toml(found)), end="", flush=True)
-            return 0
-        if arguments.print_ca:
-            print(authority_pem(found), end="", flush=True)
-            return 0
-        running, save_certificate = server(found)
-        raise_descriptor_limit()
-        try:
-            running.start()
-        except BindError as error:
-            raise BindError(error.errno, with_flags(error, found)) from None
-        try:
-            save_certificate()
-            print("\n".join(_addresses(running, found)), flush=True)
-            notify("READY=1")
-            wait_for_signal()
-            logger.info("stopping")
-            notify("STOPPING=1")
-        finally:
-            running.stop()
+    """Runs the server until SIGINT, SIGTERM or SIGHUP. Returns the exit status; raises SignalingError."""
+    with stop_signals(until_exit=arguments.until_exit) as signals:
+        found = settings(arguments, dict(os.environ))
+        notices = apply_preset(found)
+        listeners(found)
+        serves = not (arguments.dry_run or arguments.print_ca)
+        with _logging(found, serves=serves) as logger:
+            hide_arguments([arguments.turn_secret, arguments.ice_servers])
+            for notice in notices:
+                logger.warning("%s", notice)
+            if arguments.dry_run:
+                print_answer(*settings_as_toml(found))
+            elif arguments.print_ca:
+                print_answer(authority_pem(found))
+            else:
+                _serve(found, logger, signals)
     return 0
+
+
+def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
+    running, save_certificate = server(found)
+    signals.take()
+    raise_descriptor_limit()
+    try:
+        running.start()
+    except BindError as error:
+        raise BindError(error.errno, with_flags(error, found)) from None
+    try:
+        save_certificate()
+        if reason := print_if_possible(*_addresses(running, found)):
+            logger.warning("the URLs cannot be written to stdout: %s", reason)
+        notify("READY=1")
+        logger.info("stopping: %s", signals.wait())
+        notify("STOPPING=1")
+    finally:
+        running.stop()
 
 
 def _logging(found: Found, *, serves: bool) -> AbstractContextManager[logging.Logger]:
