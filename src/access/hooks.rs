@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::core::hub::Device;
-use crate::core::peer::{Grant, Peer, Request, Role};
+use crate::core::peer::{Grant, KeptRequest, Peer, Role};
 use crate::protocol::{DeviceId, IceServers};
 
 /// The reason why a hook returned no value.
@@ -90,8 +90,8 @@ pub struct AuthorizeRequest {
     pub address: Option<std::net::SocketAddr>,
     /// The subject of the client certificate, if the server requires one.
     pub certificate: Option<Arc<str>>,
-    /// Path, query and headers.
-    pub request: Request,
+    /// Path, query and headers. Shared with the peer: a call that waits for a thread has no copy of its own.
+    pub request: Arc<KeptRequest>,
 }
 
 /// The hooks of a server.

@@ -110,7 +110,7 @@ impl Hooks for PyHooks {
             role: request.role,
             address: request.address,
             since: unix(std::time::SystemTime::now()),
-            request: request.request.clone(),
+            request: Some(Arc::clone(&request.request)),
             certificate: request.certificate.clone(),
             identity: None,
         };

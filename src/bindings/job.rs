@@ -46,7 +46,8 @@ pub(super) struct PeerFacts {
     pub(super) role: Role,
     pub(super) address: Option<SocketAddr>,
     pub(super) since: f64,
-    pub(super) request: Request,
+    /// Shared with the peer, and unpacked when a thread takes the call.
+    pub(super) request: Option<Arc<KeptRequest>>,
     pub(super) certificate: Option<Arc<str>>,
     pub(super) identity: Option<Arc<str>>,
 }
@@ -57,9 +58,9 @@ type PeerTuple<'a> = (
     Option<String>,
     Option<u16>,
     f64,
-    &'a str,
-    &'a str,
-    &'a [(String, String)],
+    String,
+    String,
+    Vec<(String, String)>,
     Option<&'a str>,
     Option<&'a str>,
 );
@@ -70,14 +71,15 @@ impl Job {
     #[getter]
     fn peer(&self) -> PeerTuple<'_> {
         let PeerFacts { role, address, since, request, certificate, identity } = &self.peer;
+        let Request { path, query, headers } = request.as_deref().map(KeptRequest::unpack).unwrap_or_default();
         (
             role.as_str(),
             address.map(|address| address.ip().to_string()),
             address.map(|address| address.port()),
             *since,
-            &request.path,
-            &request.query,
-            &request.headers,
+            path,
+            query,
+            headers,
             certificate.as_deref(),
             identity.as_deref(),
         )
@@ -133,7 +135,7 @@ impl PeerFacts {
             role: peer.role,
             address: peer.address,
             since: unix(peer.since),
-            request: peer.request.as_ref().map(KeptRequest::unpack).unwrap_or_default(),
+            request: peer.request.clone(),
             certificate: peer.certificate.clone(),
             identity: peer.grant.identity.clone(),
         }

@@ -73,7 +73,7 @@ pub struct Peer {
     /// Time when the connection was accepted.
     pub since: SystemTime,
     /// Its request, kept only if a hook may read it.
-    pub request: Option<KeptRequest>,
+    pub request: Option<Arc<KeptRequest>>,
     /// Subject of its TLS certificate, if one was requested: `CN=alice, O=lab`.
     pub certificate: Option<Arc<str>>,
     /// Rights that `authorize` granted.

@@ -24,7 +24,7 @@ pub(in crate::server) struct Caller {
     /// The sender.
     pub(in crate::server) peer: Peer,
     /// The request, if a hook wants to see it.
-    request: Option<peer::Request>,
+    request: Option<Arc<KeptRequest>>,
 }
 
 impl Caller {
@@ -47,16 +47,16 @@ impl Caller {
             peer.is_local = connect_info.address.is_some_and(is_loopback) && !comes_from_proxy(request);
             peer.certificate.clone_from(&connect_info.certificate);
         }
-        Self { peer, request: shared.hooks.wants_requests().then(|| facts_of(request)) }
+        Self { peer, request: shared.hooks.wants_requests().then(|| Arc::new(kept(request))) }
     }
 
     /// Asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
     pub(in crate::server) async fn authorize(self, shared: &Arc<Shared>) -> Result<Peer, Response> {
         let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
         let certificate = peer.certificate.clone();
+        peer.request = Some(Arc::clone(&request));
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
         let call = shared.call_hook("authorize", |hooks| hooks.authorize(&request));
-        peer.request = Some(KeptRequest::of(&request.request));
         let Some(call) = call else { return Ok(peer) };
         match shared.wait_for_hook(call, &peer.to_string()).await {
             Ok(grant) => {
@@ -100,13 +100,13 @@ fn refused(reason: &str, status: u16) -> Response {
 }
 
 /// Copies the parts of a request that a hook may read.
-fn facts_of<B>(request: &hyper::Request<B>) -> peer::Request {
+fn kept<B>(request: &hyper::Request<B>) -> KeptRequest {
     let text = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    peer::Request {
+    KeptRequest::of(&peer::Request {
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         headers: request.headers().iter().map(text).collect(),
-    }
+    })
 }
