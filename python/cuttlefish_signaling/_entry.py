@@ -35,7 +35,7 @@ class Entry:
     """The payload of a forward, byte for byte."""
     outcome: Literal["passed", "gone", "refused", "dropped"]
     """The outcome of a forward: passed on (now or later), receiver gone, refused with an error to the sender, dropped
-    by a fault. `passed` for all others."""
+    by a fault. `passed` for all others. Of a duplicate, the outcome of the copy that goes furthest."""
     faults: tuple[str, ...]
     """The faults applied to it, like `("delay", "duplicate")`."""
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::core::hub::{Client, Device, Forwarded, Found};
 use crate::core::outbox::{End, Passage};
 use crate::core::peer::Role;
-use crate::observe::faults::{Action, Ending, FaultStats, Faults, Forward, HeldBounds, Rule, RuleId, Verdict};
+use crate::observe::faults::{Action, Copies, Ending, FaultStats, Faults, Forward, HeldBounds, Rule, RuleId, Verdict};
 use crate::observe::journal::{Direction, Entry, Journal, Kind, Outcome};
 use crate::observe::ledger::Ledger;
 use crate::protocol::refusal::Refusal;
@@ -149,22 +149,23 @@ impl Relay {
             client: client.id,
             text: text.clone(),
             held: false,
-            copy: false,
+            copies: Copies::default(),
             delivery,
         };
         let mut faults = self.faults.lock();
         let due = faults.next_due();
-        let Verdict { actions, hit_by } = faults.judge(forward, now);
+        let Verdict { actions, hits } = faults.judge(forward, now);
         // The verdict may also decide on forwards that a rule has released because of this one.
-        let is_this = |forward: &Forward<Delivery>| !forward.copy && Arc::ptr_eq(&forward.delivery.entry, &entry);
-        let lost = actions.iter().any(|action| matches!(action, Action::Lose(forward) if is_this(forward)));
-        let outcome = if lost { Outcome::Dropped } else { Outcome::Passed };
+        let (own, others): (Vec<_>, Vec<_>) =
+            hits.into_iter().partition(|(delivery, _)| Arc::ptr_eq(&delivery.entry, &entry));
+        let hit_by = own.into_iter().map(|(_, fault)| fault).collect();
+        let outcome = if is_lost(&entry, &actions) { Outcome::Dropped } else { Outcome::Passed };
         let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
         // Recorded before it is delivered, so that its answer has a later entry.
         if let Some(number) = self.record(direction, device, client.id, text, outcome, hit_by) {
             let _first = entry.set(number);
         }
-        self.apply(actions, now);
+        self.apply(Verdict { actions, hits: others }, now);
         let sooner = faults.next_due().is_some_and(|next| due.is_none_or(|due| next < due));
         drop(faults);
         if sooner {
@@ -172,12 +173,17 @@ impl Relay {
         }
     }
 
-    fn apply(&self, actions: Vec<Action<Delivery>>, now: Instant) {
-        for action in actions {
+    fn apply(&self, verdict: Verdict<Delivery>, now: Instant) {
+        if let Some(journal) = &self.journal {
+            for (delivery, fault) in verdict.hits {
+                delivery.entry.get().inspect(|number| journal.add_fault(**number, fault));
+            }
+        }
+        for action in verdict.actions {
             match action {
                 Action::Deliver(forward) => self.deliver(&forward, now),
                 Action::Lose(forward) => {
-                    if !forward.copy {
+                    if forward.copies.lose() {
                         self.ledger.count_dropped();
                         self.settle(&forward, Outcome::Dropped);
                     }
@@ -202,16 +208,17 @@ impl Relay {
 
     fn deliver(&self, forward: &Forward<Delivery>, now: Instant) {
         let Delivery { device, client, .. } = &forward.delivery;
-        let passage = match (forward.copy, forward.held) {
-            (true, _) => Passage::Copy,
-            (false, true) => Passage::Released,
-            (false, false) => Passage::Direct,
+        let counts = forward.copies.deliver();
+        let passage = match (counts, forward.held) {
+            (false, _) => Passage::Copy,
+            (true, true) => Passage::Released,
+            (true, false) => Passage::Direct,
         };
         let forwarded = match forward.to {
             Role::Device => device.push_to_device(client, forward.text.clone(), passage, now),
             _ => device.push_to_client(client, forward.text.clone(), passage, now),
         };
-        if forwarded == Forwarded::Gone && !forward.copy {
+        if forwarded == Forwarded::Gone && counts {
             self.ledger.count_gone(1);
             self.settle(forward, Outcome::Gone);
         }
@@ -260,7 +267,7 @@ impl Relay {
     pub fn disarm(&self, id: RuleId, now: Instant) -> Option<FaultStats> {
         let mut faults = self.faults.lock();
         let (stats, verdict) = faults.remove(id, now)?;
-        self.apply(verdict.actions, now);
+        self.apply(verdict, now);
         self.watched.store(self.journal.is_some() || !faults.is_empty(), Ordering::Release);
         drop(faults);
         self.wake();
@@ -291,7 +298,7 @@ impl Relay {
         let mut faults = self.faults.lock();
         if faults.next_due().is_some_and(|due| due <= now) {
             let verdict = faults.release(now);
-            self.apply(verdict.actions, now);
+            self.apply(verdict, now);
         }
         faults.next_due()
     }
@@ -312,4 +319,14 @@ impl Relay {
             waker.wake();
         }
     }
+}
+
+/// Returns whether the actions lose the forward with this entry: each of its copies, none of which is held.
+fn is_lost(entry: &Arc<OnceLock<u64>>, actions: &[Action<Delivery>]) -> bool {
+    let lost = |action: &Action<Delivery>| match action {
+        Action::Lose(forward) if Arc::ptr_eq(&forward.delivery.entry, entry) => Some(forward.copies.left()),
+        _ => None,
+    };
+    let lost: Vec<usize> = actions.iter().filter_map(lost).collect();
+    lost.first().is_some_and(|copies| *copies == lost.len())
 }

@@ -217,11 +217,15 @@ impl Journal {
 
     /// Sets the outcome of a forward that was recorded earlier. A removed entry is ignored.
     pub fn settle(&self, number: u64, outcome: Outcome) {
-        let mut ring = self.state.lock();
-        let behind = ring.last_number.checked_sub(number).and_then(|behind| usize::try_from(behind).ok());
-        let at = behind.and_then(|behind| ring.entries.len().checked_sub(behind + 1));
-        if let Some(entry) = at.and_then(|at| ring.entries.get_mut(at)) {
+        if let Some(entry) = self.state.lock().entry_mut(number) {
             entry.outcome = outcome;
+        }
+    }
+
+    /// Adds the name of a fault to a forward that was recorded earlier. A removed entry is ignored.
+    pub fn add_fault(&self, number: u64, fault: &'static str) {
+        if let Some(entry) = self.state.lock().entry_mut(number) {
+            entry.faults.push(fault);
         }
     }
 
@@ -262,6 +266,12 @@ impl Journal {
 }
 
 impl Ring {
+    fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
+        let behind = usize::try_from(self.last_number.checked_sub(number)?).ok()?;
+        let at = self.entries.len().checked_sub(behind + 1)?;
+        self.entries.get_mut(at)
+    }
+
     fn shrink(&mut self, bounds: JournalBounds) {
         while self.entries.len() > bounds.entries || (self.bytes > bounds.bytes && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { return };

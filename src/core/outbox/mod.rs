@@ -74,7 +74,7 @@ pub enum Passage {
     Direct,
     /// From a fault that has held it. It uses no credit and never overflows: the faults have a bound of their own.
     Released,
-    /// Second copy of a duplicate: as [`Passage::Released`], and the ledger does not count it.
+    /// Further copy of a duplicate: as [`Passage::Released`], and the ledger does not count it.
     Copy,
 }
 

@@ -8,11 +8,13 @@
 //! back, the forward continues with the rules after it. The relay calls all of this under one lock, so a rule is armed
 //! or not for the whole of a message.
 
+mod copies;
 mod rule;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub use self::copies::Copies;
 pub use self::rule::{Effect, FaultStats, Rule, RuleId};
 use crate::protocol::{ClientId, DeviceId, Role, Text, outbound, payload};
 
@@ -29,8 +31,8 @@ pub struct Forward<C> {
     pub text: Text,
     /// Whether a rule has held it back: it uses no credit of its sender.
     pub held: bool,
-    /// Whether it is the second copy of a duplicate. The ledger does not count copies.
-    pub copy: bool,
+    /// Its copies, if a rule has duplicated it.
+    pub copies: Copies,
     /// Data for its delivery.
     pub delivery: C,
 }
@@ -55,13 +57,13 @@ pub enum Action<C> {
     End(Forward<C>, Ending),
 }
 
-/// Result of one call: actions for the relay, and the rules that hit.
+/// Result of one call: actions for the relay, and the rules that hit. Both may concern forwards that were held back.
 #[derive(Debug)]
 pub struct Verdict<C> {
     /// Actions, in the order in which the relay has to take them.
     pub actions: Vec<Action<C>>,
-    /// Names of the rules that hit the forward, in their order.
-    pub hit_by: Vec<&'static str>,
+    /// Names of the rules that hit, each with the data of the forward that it hit, in their order.
+    pub hits: Vec<(C, &'static str)>,
 }
 
 /// Armed rules, and the forwards that they hold back.
@@ -141,7 +143,7 @@ impl<C: Clone> Faults<C> {
     pub fn remove(&mut self, id: RuleId, now: Instant) -> Option<(FaultStats, Verdict<C>)> {
         let at = self.rules.iter().position(|armed| armed.id == id)?;
         let mut armed = self.rules.remove(at);
-        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
+        let mut verdict = Verdict { actions: Vec::new(), hits: Vec::new() };
         for forward in armed.release_all() {
             self.pass(forward, id, now, &mut verdict);
         }
@@ -160,14 +162,14 @@ impl<C: Clone> Faults<C> {
 
     /// Passes a new forward through all rules.
     pub fn judge(&mut self, forward: Forward<C>, now: Instant) -> Verdict<C> {
-        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
+        let mut verdict = Verdict { actions: Vec::new(), hits: Vec::new() };
         self.pass(forward, 0, now, &mut verdict);
         verdict
     }
 
     /// Releases the forwards that are due by `now`.
     pub fn release(&mut self, now: Instant) -> Verdict<C> {
-        let mut verdict = Verdict { actions: Vec::new(), hit_by: Vec::new() };
+        let mut verdict = Verdict { actions: Vec::new(), hits: Vec::new() };
         for at in 0..self.rules.len() {
             let (id, due) = (self.rules[at].id, self.rules[at].due(now));
             for forward in due {
@@ -182,12 +184,12 @@ impl<C: Clone> Faults<C> {
         self.rules.iter().filter_map(|armed| armed.held.front()?.due).min()
     }
 
-    /// Discards all held forwards. Returns those that the ledger counts, which excludes copies.
+    /// Discards all held forwards. Returns those that the ledger counts: of several copies at most one.
     ///
     /// The relay calls it when all connections have ended.
     pub fn abandon(&mut self) -> Vec<Forward<C>> {
         let held = self.rules.iter_mut().flat_map(|armed| armed.held.drain(..));
-        held.map(|held| held.forward).filter(|forward| !forward.copy).collect()
+        held.map(|held| held.forward).filter(|forward| forward.copies.lose()).collect()
     }
 
     /// Passes a forward through the rules after rule `from`.
@@ -199,13 +201,13 @@ impl<C: Clone> Faults<C> {
                 continue;
             }
             let (id, effect) = (armed.id, armed.rule.effect);
-            verdict.hit_by.push(effect.name());
+            verdict.hits.push((forward.delivery.clone(), effect.name()));
             match effect {
                 Effect::Drop => return verdict.actions.push(Action::Lose(forward)),
                 Effect::Truncate(part) => forward.text = truncate(&forward.text, part),
                 Effect::Duplicate => {
+                    forward.copies.add();
                     self.pass(forward.clone(), id, now, verdict);
-                    forward.copy = true;
                 }
                 Effect::Disconnect(code) => return self.end(forward, id, Ending::Close(code), now, verdict),
                 Effect::Reset => return self.end(forward, id, Ending::Reset, now, verdict),
