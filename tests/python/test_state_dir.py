@@ -258,6 +258,10 @@ def test_full_disk_keeps_old_files(tmp_path: Path) -> None:
         assert (failed.returncode, failed.stdout) == (1, "")
         assert "cannot be written: File too large; the files that were there are unchanged" in failed.stderr
         assert contents(state) == before
+    # A renewal that failed is tried again by the next start.
+    with serve("--state-dir", str(state), "--allow-host", "a.localhost") as served:
+        assert served.ends()[0] == 0
+    assert contents(state) != before
 
 
 def test_full_disk_in_default_directory_is_warning(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 //! The session of a device: one `register`, then forwards to clients.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
 use crate::core::hub::Device;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
+
+/// Pause after a failed renewal of a config. A hook that fails once may work the next time, and the credentials that the
+/// device has still work for half of their time.
+const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 
 /// Session of a device. See [`Session`].
 pub struct DeviceSession {
@@ -44,7 +48,7 @@ struct Registered {
     generation: u64,
     /// Generation of the ICE servers in a renewal that was requested and not answered yet.
     renewing: Option<u64>,
-    /// Time to renew the credentials in its config.
+    /// Time to renew the credentials in its config, or to try it again.
     renew_at: Option<Instant>,
 }
 
@@ -213,8 +217,9 @@ impl Session for DeviceSession {
                         registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
                         self.context.outbox.push(config);
                     }
-                    // After a failed renewal, the device keeps the config that it has.
-                    Answer::Refused(_) | Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
+                    // After a failed renewal, the device keeps the config that it has until the next one.
+                    Answer::Refused(_) => registered.renew_at = deadline_after(now, Some(RENEWAL_RETRY)),
+                    Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
                 }
                 self.state = State::Registered(registered);
                 self.renew_if_due(now)

@@ -32,6 +32,27 @@ fn new_ice_servers_are_sent_to_devices_and_a_failed_hook_keeps_the_old_ones() {
 }
 
 #[test]
+fn failed_renewal_is_tried_again_after_a_pause() {
+    let mut harness = harness();
+    harness.registers("d", "cvd-1");
+    harness.all_heard("d");
+    harness.ice = None;
+    harness.hub.renew_config();
+    harness.settle();
+    // It fails again, and goes on to be tried.
+    harness.after(Duration::from_secs(10));
+    harness.ice = Some(IceServers::from_json(r#"[{"urls":"stun:new"}]"#).unwrap());
+    harness.after(Duration::from_millis(9_999));
+    assert_eq!(harness.all_heard("d"), [""; 0]);
+    harness.after(Duration::from_millis(1));
+    let renewed = r#"{"message_type":"config","ice_servers":[{"urls":["stun:new"]}]}"#;
+    assert_eq!(harness.all_heard("d"), [renewed]);
+    // It has succeeded, so nothing more is due.
+    harness.after(Duration::from_secs(60));
+    assert_eq!(harness.all_heard("d"), [""; 0]);
+}
+
+#[test]
 fn slow_device_is_closed_and_its_clients_notified() {
     let mut harness = harness();
     harness.registers("d", "cvd-1");
