@@ -77,13 +77,14 @@ impl ControlMessage {
 ///
 /// `outcomes` has the id of each device, with the error text if the device was not accepted.
 pub fn accepted<'a>(outcomes: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Text {
-    let outcomes: Vec<_> = outcomes
-        .map(|(id, failure)| {
-            let status = if failure.is_some() { "failed" } else { "accepted" };
-            outcome(id, status, failure.unwrap_or_default())
-        })
-        .collect();
-    format!("[{}]", outcomes.join(",")).into()
+    let mut answer = String::from("[");
+    for (nth, (id, failure)) in outcomes.enumerate() {
+        let status = if failure.is_some() { "failed" } else { "accepted" };
+        answer.push_str(if nth == 0 { "" } else { "," });
+        answer.push_str(&outcome(id, status, failure.unwrap_or_default()));
+    }
+    answer.push(']');
+    answer.into()
 }
 
 /// Writes the news that an announced device has registered (docs/protocol.md 5.2.4).

@@ -26,29 +26,26 @@ impl ControlSession {
         let is_valid = |name: &str| is_plain(name, rules.max_device_id);
         let is_group_valid = is_valid(&message.group_name) && is_valid(&message.owner);
         let (group_name, owner) = (SharedText::from(&*message.group_name), SharedText::from(&*message.owner));
-        let outcomes: Vec<_> = message
-            .devices
-            .iter()
-            .map(|device| {
-                if !is_group_valid {
-                    return (device.id.as_str(), Some("Invalid group_name"));
-                }
-                if !is_valid(&device.id) || !is_valid(&device.name) {
-                    return (device.id.as_str(), Some("Invalid device id"));
-                }
-                let id = DeviceId::new(&device.id);
-                let metadata = DeviceMetadata {
-                    group_name: group_name.clone(),
-                    owner: owner.clone(),
-                    name: SharedText::from(&*device.name),
-                    adb_port: device.adb_port,
-                };
-                let outcome =
-                    preregistrations.pre_register(&id, metadata, outbox, hub.device(&id).is_some(), rules.max_devices);
-                (device.id.as_str(), outcome.err().map(PreRegisterError::text))
-            })
-            .collect();
-        outbox.push(control::accepted(outcomes.into_iter()));
+        // One after the other into the answer: a packet may announce thousands of devices.
+        let outcomes = message.devices.iter().map(|device| {
+            if !is_group_valid {
+                return (device.id.as_str(), Some("Invalid group_name"));
+            }
+            if !is_valid(&device.id) || !is_valid(&device.name) {
+                return (device.id.as_str(), Some("Invalid device id"));
+            }
+            let id = DeviceId::new(&device.id);
+            let metadata = DeviceMetadata {
+                group_name: group_name.clone(),
+                owner: owner.clone(),
+                name: SharedText::from(&*device.name),
+                adb_port: device.adb_port,
+            };
+            let outcome =
+                preregistrations.pre_register(&id, metadata, outbox, hub.device(&id).is_some(), rules.max_devices);
+            (device.id.as_str(), outcome.err().map(PreRegisterError::text))
+        });
+        outbox.push(control::accepted(outcomes));
     }
 }
 
