@@ -3,6 +3,9 @@
 use std::fmt;
 
 /// The bytes of a peer's text that a log line has.
+///
+/// No setting: it holds a line readable, and nothing is kept by it. The journal has whole texts, and the number of lines has a
+/// bound that is a setting (`limits.refusals_logged_per_second`).
 pub const MAX_QUOTED: usize = 128;
 
 /// Formats a text of a peer for the log: in quotes, with control characters and line separators escaped, and cut to

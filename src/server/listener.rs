@@ -21,6 +21,9 @@ use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 
 /// Connections that the kernel queues until the server accepts them.
+///
+/// No setting: the bound is the kernel's `net.core.somaxconn`, 4,096 by default, which cuts a larger number. A connection
+/// in this queue uses no memory of the process.
 const BACKLOG: i32 = 4096;
 
 /// A socket that listens and accepts no connections yet.

@@ -27,6 +27,8 @@ use crate::server::ws::open::BoxFuture;
 const MODE: u32 = 0o770;
 
 /// Connections that the kernel queues until the server accepts them.
+///
+/// No setting: beyond it `connect` waits, so no local program is turned away.
 const BACKLOG: i32 = 128;
 
 /// The purpose of a local socket.

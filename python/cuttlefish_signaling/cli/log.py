@@ -11,7 +11,10 @@ from logging.handlers import RotatingFileHandler
 from ..errors import ConfigError
 
 MAX_LINE = 2_000
-"""Characters in a line. A traceback has the words of a hook, which may be those of a peer."""
+"""Characters in a line. A traceback has the words of a hook, which may be those of a peer.
+
+No setting: programs that read logs cut longer lines. A program that needs whole tracebacks has a handler of its own.
+"""
 
 
 class TextFormatter(logging.Formatter):
