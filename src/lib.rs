@@ -75,7 +75,7 @@ pub use config::{certificates, error, listen, rate, state_dir, tls, turn};
 pub use observe::{faults, incidents, journal, ledger};
 pub use protocol::refusal;
 
-pub use config::{Adb, Config, IceSource, Keepalive, Limits};
+pub use config::{Adb, Backpressure, Config, IceSource, Keepalive, Limits};
 pub use error::{ConfigError, Error};
 pub use hooks::{Hooks, NoHooks};
 pub use server::{Running, Server};

@@ -70,6 +70,8 @@ def run(program: Path, echo: str, tls: bool) -> list[str]:
     try:
         deadline = time.monotonic() + 10
         while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+            if server.poll() is not None:
+                sys.exit(f"{echo} has ended with exit status {server.returncode}: see its error above")
             time.sleep(0.01)
         subprocess.run(
             [str(program), "-m", "fuzzingclient", "-s", str(file)], check=True, cwd=FOLDER, stdout=subprocess.DEVNULL
