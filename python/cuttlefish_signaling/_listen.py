@@ -80,7 +80,8 @@ def url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _machine_addresses() -> list[str]:
+def machine_addresses() -> list[str]:
+    """Returns the addresses by which other machines may reach this one, if the system tells them."""
     try:
         return _native.machine_addresses()
     except OSError:  # A sandbox without AF_NETLINK.
@@ -94,7 +95,7 @@ def urls(listeners: Iterable[tuple[str, str, int]]) -> list[str]:
         if listener.scheme == "unix" or listener.place not in EVERY_ADDRESS:
             found.append(listener.url)
             continue
-        addresses = [*_machine_addresses(), "127.0.0.1", "::1"]
+        addresses = [*machine_addresses(), "127.0.0.1", "::1"]
         only_v4 = listener.place == "0.0.0.0"
         found += [url(listener.scheme, host, listener.number) for host in addresses if not only_v4 or ":" not in host]
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cuttlefish_signaling import ConfigError
-from cuttlefish_signaling.cli import main, operator, parser
+from cuttlefish_signaling.cli import machine, main, operator, parser
 from cuttlefish_signaling.cli.operator import apply_preset, read_defaults
 from cuttlefish_signaling.cli.sources import Found, settings
 
@@ -33,6 +33,13 @@ operator_https_port=1443
 # operator_webui_url=
 """
 """The file of the host package, shortened."""
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names and addresses of a host."""
+    monkeypatch.setattr(operator, "machine_names", lambda: ["farm", "farm.lab"])
+    monkeypatch.setattr(operator, "machine_hosts", lambda: ["farm.lab", "192.0.2.7", "2001:db8::7"])
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +79,12 @@ def test_preset_without_a_file(tmp_path: Path) -> None:
         "proxy_device_files": True,
         "adb": True,
         "client_ids": "unique",
+        "allow_host": ["farm", "farm.lab"],
+        "allow_origin": [
+            f"{scheme}://{host}:{port}"
+            for scheme, port in (("http", 2080), ("https", 2443), ("http", 1080), ("https", 1443))
+            for host in ("farm.lab", "192.0.2.7", "[2001:db8::7]")
+        ],
         "allow_unauthenticated": True,
         "operator": True,
     }
@@ -182,6 +195,8 @@ def test_each_setting_of_the_preset_is_overridden_by_its_flag(tmp_path: Path) ->
         "client_ids": (["--client-ids", "from_one"], "from_one"),
         "assets_dir": (["--assets-dir", "/x"], "/x"),
         "tls_cert": (["--tls-cert", "/x"], "/x"),
+        "allow_host": (["--allow-host", "x.lab"], ["x.lab"]),
+        "allow_origin": (["--allow-origin", "https://x.lab"], ["https://x.lab"]),
     }
     for key, (arguments, value) in values.items():
         found, _ = preset(tmp_path, SHIPPED, *arguments)
@@ -214,6 +229,49 @@ def test_certificate_of_the_operator_is_not_mixed_with_another(tmp_path: Path) -
 def test_flags_of_one_listener_contradict_the_preset(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--operator", *arguments]) == 2
     assert f"--operator: contradicts {arguments[0]}: write the addresses as --listen" in capsys.readouterr().err
+
+
+def test_origins_have_the_ports_of_the_listeners(tmp_path: Path) -> None:
+    found, _ = preset(
+        tmp_path, None, "--listen", "https://0.0.0.0:7", "--listen", "unix:/x", "--listen", "http://[::1]:0"
+    )
+    assert {origin.rpartition(":")[2] for origin in found["allow_origin"]} == {"2080", "2443", "7"}
+    assert "https://farm.lab:7" in found["allow_origin"] and "http://farm.lab:7" not in found["allow_origin"]
+
+
+def test_empty_list_of_a_file_admits_no_origin_of_the_preset(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text("operator = true\nallow_host = []\nallow_origin = []\n")
+    found = settings(parser().parse_args(["serve", "--config", str(tmp_path / "server.toml")]), {})
+    apply_preset(found)
+    assert (found["allow_host"], found["allow_origin"]) == ([], [])
+
+
+# The machine ----------------------------------------------------------------------------------------------------------
+
+
+def resolved(*names: str) -> list[tuple[object, ...]]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, name, ("192.0.2.7", 0)) for name in names]
+
+
+def test_names_of_this_machine_are_its_host_name_and_its_full_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Farm")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved("farm.lab.", "", ""))
+    assert machine.machine_names() == ["farm", "farm.lab"]
+    # A machine without a name of its own in /etc/hosts.
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved("localhost", "192.0.2.7", "fd00::1"))
+    assert machine.machine_names() == ["farm"]
+
+
+def test_name_that_the_resolver_does_not_know_is_used_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "farm")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert machine.machine_names() == ["farm"]
+    monkeypatch.setattr(socket, "gethostname", lambda: "not a name")
+    assert machine.machine_names() == []
+    assert {"localhost", "127.0.0.1", "::1"} <= set(machine.machine_hosts())
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .._listen import Listener, url
 from ..errors import ConfigError
 from .listeners import ONE_LISTENER, listeners
+from .machine import machine_hosts, machine_names
 from .sources import Found
 
 RUN_DIRECTORY = "/run/cuttlefish"
@@ -25,6 +26,9 @@ PAGE_DIRECTORY = "/usr/share/cuttlefish-common/operator/static"
 
 HTTP_PORT, HTTPS_PORT = 1080, 1443
 """The ports by which the host's orchestrator and `cvd` reach the operator."""
+
+WEB_PORTS = (("http", 2080), ("https", 2443))
+"""The ports of the host's web server (nginx of the package cuttlefish-orchestration)."""
 
 KNOWN = (
     "operator_listen_address",
@@ -104,6 +108,10 @@ def apply_preset(found: Found) -> list[str]:
     preset("proxy_device_files", True)
     preset("adb", True)
     preset("client_ids", "unique")
+    if "allow_host" not in found.origins:
+        preset("allow_host", machine_names())
+    if "allow_origin" not in found.origins:
+        preset("allow_origin", _origins(found))
     # The operator does not authenticate peers either.
     preset("allow_unauthenticated", True)
     if os.path.isfile(f"{PAGE_DIRECTORY}/index.html"):
@@ -112,6 +120,15 @@ def apply_preset(found: Found) -> list[str]:
     if page := defaults.values.get("operator_webui_url", Value("", "")).text:
         notices.append(f"operator_webui_url={page} has no effect: --assets-dir DIR serves the files of a page")
     return notices
+
+
+def _origins(found: Found) -> list[str]:
+    """Returns the origins of pages of this machine: at the ports of the host's web server, and at this server's own.
+
+    The web server replaces `Host`, so the origin of its pages is not that of the request.
+    """
+    own = [(one.scheme, one.number) for one in listeners(found) if one.scheme != "unix" and one.number]
+    return [url(scheme, host, port) for scheme, port in dict.fromkeys([*WEB_PORTS, *own]) for host in machine_hosts()]
 
 
 def _listen(defaults: Defaults) -> list[str]:
