@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
+from ._checks import check_seconds
 from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
@@ -145,6 +146,7 @@ class Run:
     def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
         """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
         __tracebackhide__ = True  # The traceback of pytest ends at the line of the test.
+        check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = self.native.changes()
@@ -162,6 +164,7 @@ class Run:
         __tracebackhide__ = True
         import asyncio
 
+        check_seconds("timeout", timeout, optional=True)
         moved = asyncio.Event()
         key = self.events.subscribe(asyncio.get_running_loop(), moved.set)
         self._events.watch(True)

@@ -28,7 +28,7 @@ A setting can be given
   `[keepalive]` have the names of Python.
 
 On the command line the flag has precedence over the variable, and the variable over the file. A variable with several
-values separates them by spaces. `none` in a variable or a file is Python's None.
+values separates them by spaces. `none` is Python's None. Unknown variables are logged.
 
 ```python
 from cuttlefish_signaling import Keepalive, Limits, SignalingServer

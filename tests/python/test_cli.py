@@ -172,7 +172,7 @@ def test_hooks_are_loaded_from_file(tmp_path: Path) -> None:
     with serve("--hooks", f"{hooks}:hooks", "--stun", "stun:x") as contradiction:
         _, errors = contradiction.process.communicate(timeout=PATIENCE)
         assert contradiction.process.returncode == 2
-        assert "has ice_servers, which contradicts stun" in errors
+        assert "has ice_servers, which contradicts --stun" in errors
 
 
 def test_flags_override_environment_and_config_file(tmp_path: Path) -> None:
@@ -205,35 +205,43 @@ def test_log_format_json() -> None:
 
 
 BAD = [
-    (["--port", "70000"], "port: must be between 0 and 65535"),
-    (["--port", "x"], "--port: 'x' makes no sense"),
-    (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines"),
-    (["--allow-host", "http://lab"], "allowed_hosts: 'http://lab' is not a host name"),
-    (["--allow-origin", "panel.lab"], "allowed_origins: 'panel.lab' is not an origin"),
-    (["--stun", "http:x"], "unknown ICE scheme"),
-    (["--turn", "turn:x"], "turn-secret: is missing"),
-    (["--turn-secret", "x"], "turn: is missing"),
+    (["--port", "70000"], "--port: '70000' is not a whole number from 0 to 65535"),
+    (["--port", "x"], "error: --port: 'x' is not a whole number from 0 to 65535"),
+    (["--host", "0.0.0.0"], "error: --host: 0.0.0.0 can be reached from other machines"),
+    (["--host", "0.0.0.0"], "give --token-file, or --hooks with `authorize`, or --allow-unauthenticated if that"),
+    (["--allow-host", "http://lab"], "error: --allow-host: 'http://lab' is not a host name"),
+    (["--allow-origin", "panel.lab"], "error: --allow-origin: 'panel.lab' is not an origin"),
+    (["--stun", "http:x"], "error: --stun: unknown ICE scheme"),
+    (["--turn", "turn:x"], "error: --turn-secret: is missing: --turn needs it"),
+    (["--turn-secret", "x"], "error: --turn: is missing: --turn-secret needs it"),
     (["--turn", "turn:x", "--turn-secret", "y", "--ice-servers", "[]"], "cannot be combined"),
     (["--ice-servers", "{}"], "ice-servers: must be a JSON list"),
     (["--ice-servers", "[{"], "ice-servers: is no valid JSON"),
     (["--ice-servers", "@/nowhere"], "ice-servers: cannot read /nowhere"),
-    (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "tls: cannot read the certificate"),
+    (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "error: --tls-cert, --tls-key: cannot read the certificate"),
     (["--tls-cert", "/nowhere"], "tls-key: is missing"),
-    (["--no-tls", "--tls-cert", "/nowhere"], "tls-cert: contradicts no-tls"),
-    (["--no-tls", "--state-dir", "/nowhere"], "state-dir: contradicts no-tls"),
-    (["--state-dir", "/nowhere", "--tls-cert", "/nowhere", "--tls-key", "/x"], "state-dir: contradicts tls-cert and"),
-    (["--print-ca", "--no-tls"], "print-ca: contradicts no-tls"),
-    (["--print-ca", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "print-ca: contradicts tls-cert and tls-key"),
-    (["--allow-host", "ex\u00e4mple.lab"], "allowed_hosts: 'ex\u00e4mple.lab' has letters that are not ASCII"),
+    (["--no-tls", "--tls-cert", "/nowhere"], "--tls-cert: contradicts --no-tls"),
+    (["--no-tls", "--state-dir", "/nowhere"], "--state-dir: contradicts --no-tls"),
+    (
+        ["--state-dir", "/nowhere", "--tls-cert", "/nowhere", "--tls-key", "/x"],
+        "--state-dir: contradicts --tls-cert and",
+    ),
+    (["--print-ca", "--no-tls"], "--print-ca: contradicts --no-tls"),
+    (
+        ["--print-ca", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"],
+        "--print-ca: contradicts --tls-cert and --tls-key",
+    ),
+    (["--allow-host", "ex\u00e4mple.lab"], "--allow-host: 'ex\u00e4mple.lab' has letters that are not ASCII"),
     (["--hooks", "nowhere:x"], "hooks: cannot load nowhere:x"),
     (["--hooks", "json:nothing"], "there is no 'nothing' in json"),
     (["--hooks", "json"], "has none of authorize, filter_device_info, ice_servers"),
     (["--hooks", "/nowhere.py:x"], "hooks: cannot load"),
     (["--config", "/nowhere"], "config: cannot read /nowhere"),
-    (["--device-wait-timeout", "-1"], "device_wait_timeout"),
+    (["--device-wait-timeout=-1"], "--device-wait-timeout: '-1' is not a number of seconds, 0 to 10^9, or none"),
     (["--log-level", "loud"], "--log-level: invalid choice"),
     (["--on-duplicate", "x"], "--on-duplicate: invalid choice"),
     (["--devices-format", "xml"], "--devices-format: invalid choice"),
+    (["--stun", "stun:x", "--ice-servers", '[{"urls": "http:x"}]'], "error: --ice-servers[0].urls"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
 ]
 
@@ -259,14 +267,16 @@ def test_invalid_flags_print_one_line_and_exit_2(
     [
         ("port = ", "cannot read"),
         ("prot = 5", "unknown key 'prot'; there are host, port"),
-        ('port = "80"', "must be int or float"),
-        ("host = 7", "must be str"),
-        ('stun = "stun:x"', "must be a list of strings"),
-        ('on_duplicate = "x"', "none of reject, replace"),
-        ('devices_format = "xml"', "none of full, ids"),
+        ('port = "80"', "port: '80' is not a whole number from 0 to 65535"),
+        ("host = 7", "host: 7 is not a text"),
+        ('stun = "stun:x"', "stun: 'stun:x' is not a list of strings"),
+        ('on_duplicate = "x"', "on_duplicate: 'x' is not one of reject, replace"),
+        ('devices_format = "xml"', "devices_format: 'xml' is not one of full, ids"),
+        ("turn_ttl = inf", "turn_ttl: is inf or nan"),
+        ("[keepalive]\ninterval = nan", "keepalive.interval: is inf or nan"),
         ("limits = 5", "limits: must be a table"),
-        ("[limits]\nsize = 5", "limits: unknown key 'size'"),
-        ("[limits]\nmax_message_size = 1", "limits.max_message_size"),
+        ("[limits]\nsize = 5", "limits.size: unknown key 'size'"),
+        ("[limits]\nmax_message_size = 1", "limits.max_message_size: 1 is not a whole number from"),
     ],
 )
 def test_invalid_config_file_exits_2(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +293,7 @@ def test_invalid_environment_variable_is_named(
 ) -> None:
     monkeypatch.setenv("CUTTLEFISH_SIGNALING_PORT", "http")
     assert main(["serve"]) == 2
-    assert "CUTTLEFISH_SIGNALING_PORT: 'http' makes no sense" in capsys.readouterr().err
+    assert "CUTTLEFISH_SIGNALING_PORT: 'http' is not a whole number from 0 to 65535" in capsys.readouterr().err
 
 
 def test_help_lists_flags_variables_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

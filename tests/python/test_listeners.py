@@ -213,7 +213,8 @@ def test_serve_prints_each_listener_with_addresses_for_others(tmp_path: Path) ->
             machine = [address for address in _native.machine_addresses() if ":" not in address]
             assert shown[1:] == [f"https://{host}:{port}" for host in [*machine, "127.0.0.1"]] + [f"unix:{path}"]
             assert lines[0] == f"devices: {shown[0].replace('http', 'ws')}/register_device"
-            assert not any(line.startswith("people: ") for line in lines), "other machines reach it"
+            people = [line for line in lines if line.startswith("people: ")]
+            assert people == ["people: the page is off here: --dashboard on"], "other machines reach it"
             with connect(lines[0].split()[1]) as device:
                 device.send('{"message_type":"register","device_id":"cvd-1"}')
                 device.recv(timeout=PATIENCE)
@@ -244,9 +245,9 @@ BAD = [
     (["--listen", "nonsense"], {}, "--listen: 'nonsense' is not a listener"),
     (["--listen", "http://127.0.0.1:1"], {"CUTTLEFISH_SIGNALING_PORT": "1"}, "contradicts CUTTLEFISH_SIGNALING_PORT"),
     ([], {"CUTTLEFISH_SIGNALING_LISTEN": "x"}, "CUTTLEFISH_SIGNALING_LISTEN: 'x' is not a listener"),
-    (["--listen", "http://127.0.0.1:1", "--tls-cert", "a", "--tls-key", "b"], {}, "tls-cert: contradicts listen: no"),
-    (["--listen", "http://127.0.0.1:1", "--state-dir", "a"], {}, "state-dir: contradicts listen: no URL in it is"),
-    (["--listen", "http://127.0.0.1:1", "--print-ca"], {}, "print-ca: contradicts listen: no URL in it is https"),
+    (["--listen", "http://127.0.0.1:1", "--tls-cert", "a", "--tls-key", "b"], {}, "tls-cert: contradicts --listen: no"),
+    (["--listen", "http://127.0.0.1:1", "--state-dir", "a"], {}, "state-dir: contradicts --listen: no URL in it is"),
+    (["--listen", "http://127.0.0.1:1", "--print-ca"], {}, "print-ca: contradicts --listen: no URL in it is https"),
     (["--listen", "http://0.0.0.0:1"], {}, "listen: http://0.0.0.0:1 can be reached from other machines"),
     (["--listen", "http://[::]:1", "--listen", "http://0.0.0.0:1", "--allow-unauthenticated"], {}, "are one address"),
 ]
@@ -303,4 +304,4 @@ def test_path_of_a_file_or_of_another_socket_names_its_flag_and_exits_1(
     assert file.read_text() == "kept"
     arguments = ["--no-tls", "--port", "0", "--device-socket", str(tmp_path / "s"), "--control-socket"]
     assert main(["serve", *arguments, str(tmp_path / "s")]) == 2
-    assert f"control_socket: {tmp_path}/s is the path of device_socket too" in capsys.readouterr().err
+    assert f"--control-socket: {tmp_path}/s is the path of --device-socket too" in capsys.readouterr().err

@@ -181,7 +181,7 @@ def test_secret_in_two_places_is_error(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ["--turn", "turn:t", "--turn-secret", CANARY, "--turn-secret-file", str(tmp_path / "file")]
     assert main(["serve", *arguments]) == 2
     said = capsys.readouterr().err
-    assert "turn-secret-file: contradicts turn-secret" in said
+    assert "--turn-secret-file: contradicts --turn-secret" in said
     assert CANARY not in said
 
 

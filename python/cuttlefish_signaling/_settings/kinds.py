@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import Any
 
-from .._checks import check_integer, check_seconds, names
+from .._checks import MAX_SECONDS, check_integer, check_seconds, names
 from .._listen import Listener
 from .._tls import Tls
 from ..errors import ConfigError
@@ -27,6 +28,8 @@ class Kind:
     """Whether a flag may be repeated."""
     optional = False
     """Whether `none` is None."""
+    wanted = "a text"
+    """The values that texts and TOML may have, for errors."""
 
     def __init__(self, annotation: str, values: str = "") -> None:
         self.annotation = annotation
@@ -45,21 +48,21 @@ class Kind:
     def read(self, place: str, value: Any) -> Any:
         """Returns the value of a TOML file. Raises ConfigError, which names the place."""
         if not isinstance(value, self.toml) or (isinstance(value, bool) and bool not in self.toml):
-            wanted = " or ".join(kind.__name__ for kind in self.toml)
-            raise ConfigError(place, f"must be {wanted}, got {value!r}")
+            raise ConfigError(place, f"{value!r} is not {self.wanted}")
         return value
 
 
 class Integer(Kind):
     """A whole number in a range."""
 
-    toml = (int, float)
+    toml = (int,)
 
     def __init__(self, least: int, most: int, unit: str = "") -> None:
         end = {2**20: "2^20", 2**24: "2^24", 2**26: "2^26", 2**30: "2^30", 2**32 - 1: "2^32-1"}.get(most, str(most))
         super().__init__("int", f"{least} to {end}{unit and f' {unit}'}")
         self.least = least
         self.most = most
+        self.wanted = f"a whole number from {least} to {most}"
 
     def check(self, setting: str, value: Any) -> int:
         """Returns the number."""
@@ -68,7 +71,15 @@ class Integer(Kind):
 
     def parse(self, text: str) -> int:
         """Returns the number."""
+        if not re.fullmatch("-?[0-9]+", text) or not self.least <= int(text) <= self.most:
+            raise ValueError(text)
         return int(text)
+
+    def read(self, place: str, value: Any) -> Any:
+        """Returns the number."""
+        if not self.least <= super().read(place, value) <= self.most:
+            raise ConfigError(place, f"{value!r} is not {self.wanted}")
+        return value
 
 
 class Seconds(Kind):
@@ -81,6 +92,7 @@ class Seconds(Kind):
         super().__init__("float | None" if optional else "float", f"seconds, {least}{', or None' * optional}")
         self.optional = optional
         self.zero = zero
+        self.wanted = f"a number of {self.values}".replace("None", "none")
 
     def check(self, setting: str, value: Any) -> float | None:
         """Returns the number."""
@@ -89,11 +101,22 @@ class Seconds(Kind):
 
     def parse(self, text: str) -> float | None:
         """Returns the number, or None."""
-        return None if self.optional and text == "none" else float(text)
+        if self.optional and text == "none":
+            return None
+        if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not self._has(float(text)):
+            raise ValueError(text)
+        return float(text)
 
     def read(self, place: str, value: Any) -> Any:
         """Returns the number, or None. TOML has no null."""
-        return None if self.optional and value == "none" else super().read(place, value)
+        if self.optional and value == "none":
+            return None
+        if not self._has(super().read(place, value)):
+            raise ConfigError(place, f"{value!r} is not {self.wanted}")
+        return value
+
+    def _has(self, value: float) -> bool:
+        return 0 <= value <= MAX_SECONDS and (value > 0 or self.zero)
 
 
 class Choice(Kind):
@@ -102,6 +125,7 @@ class Choice(Kind):
     def __init__(self, *choices: str) -> None:
         super().__init__(f"Literal[{', '.join(_quoted(choice) for choice in choices)}]")
         self.choices = choices
+        self.wanted = f"one of {', '.join(choices)}"
         self.values = " or ".join(_quoted(choice) for choice in choices)
 
     def check(self, setting: str, value: Any) -> str:
@@ -113,7 +137,7 @@ class Choice(Kind):
     def read(self, place: str, value: Any) -> Any:
         """Returns the word."""
         if value not in self.choices:
-            raise ConfigError(place, f"{value!r} is none of {', '.join(self.choices)}")
+            raise ConfigError(place, f"{value!r} is not {self.wanted}")
         return value
 
 
@@ -121,6 +145,7 @@ class Switch(Kind):
     """True or False."""
 
     toml = (bool,)
+    wanted = "true or false"
 
     def __init__(self) -> None:
         super().__init__("bool", "True or False")
@@ -191,7 +216,7 @@ class Strings(Kind):
     def read(self, place: str, value: Any) -> list[str]:
         """Returns the list."""
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(place, f"must be a list of strings, got {value!r}")
+            raise ConfigError(place, f"{value!r} is not a list of strings")
         return value
 
 

@@ -34,6 +34,19 @@ async def. A FILE.toml for --config has the names of the flags with underscores,
 """
 
 
+GROUP_TITLES = {
+    "host": "addresses",
+    "no-tls": "certificate",
+    "device-socket": "local sockets",
+    "stun": "ICE servers",
+    "device-wait-timeout": "devices and clients",
+    "allow-host": "access",
+    "dashboard": "page, files and adb",
+    "workers": "process and log",
+}
+"""The title of each group of `--help`, by its first flag in the order of the table of settings."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with exit status 2."""
 
@@ -49,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and exits."""
-        self.exit(2, f"{PROGRAM}: error: {' '.join(message.split())}\n")
+        self.exit(2, f"{PROGRAM}: error: {' '.join(message.removeprefix('argument ').split())}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,8 +86,11 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--dry-run", action="store_true", help="print the settings that were given and where they come from, and exit"
     )
+    group = serve.add_argument_group()
     for flag in FLAGS:
-        _add(serve, flag)
+        if flag.name in GROUP_TITLES:
+            group = serve.add_argument_group(GROUP_TITLES[flag.name])
+        _add(group, flag)
     _add_installers(commands)
     return top
 
@@ -98,7 +114,7 @@ def _add_installers(commands: Any) -> None:
             )
 
 
-def _add(serve: argparse.ArgumentParser, flag: Flag) -> None:
+def _add(serve: argparse._ArgumentGroup, flag: Flag) -> None:
     is_switch = isinstance(flag.kind, Switch)
     default = "" if flag.default is None or is_switch else f"; default {flag.default}"
     text = f"{flag.help}{default} [env: {flag.variable}]".replace("%", "%%")
@@ -118,8 +134,9 @@ def _add(serve: argparse.ArgumentParser, flag: Flag) -> None:
 def _argument(flag: Flag) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
-            return flag.kind.parse(text)
+            value = flag.kind.parse(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} makes no sense") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {flag.kind.wanted}") from None
+        return text if value is None else value  # None is the mark of a flag that was not given.
 
     return parse

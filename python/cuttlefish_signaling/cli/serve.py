@@ -35,20 +35,27 @@ def serve(arguments: argparse.Namespace) -> int:
     """Runs the server until SIGINT, SIGTERM or SIGHUP. Returns the exit status; raises SignalingError."""
     with stop_signals(until_exit=arguments.until_exit) as signals:
         found = settings(arguments, dict(os.environ))
-        notices = apply_preset(found)
-        listeners(found)
-        serves = not (arguments.dry_run or arguments.print_ca)
-        with _logging(found, serves=serves) as logger:
-            hide_arguments([arguments.turn_secret, arguments.ice_servers])
-            for notice in notices:
-                logger.warning("%s", notice)
-            if arguments.dry_run:
-                print_answer(*settings_as_toml(found))
-            elif arguments.print_ca:
-                print_answer(authority_pem(found))
-            else:
-                _serve(found, logger, signals)
+        try:
+            _answer(arguments, found, signals)
+        except ConfigError as error:
+            raise found.named(error) from None
     return 0
+
+
+def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals) -> None:
+    notices = [*found.notices, *apply_preset(found)]
+    listeners(found)
+    serves = not (arguments.dry_run or arguments.print_ca)
+    with _logging(found, serves=serves) as logger:
+        hide_arguments([arguments.turn_secret, arguments.ice_servers])
+        for notice in notices:
+            logger.warning("%s", notice)
+        if arguments.dry_run:
+            print_answer(*settings_as_toml(found))
+        elif arguments.print_ca:
+            print_answer(authority_pem(found))
+        else:
+            _serve(found, logger, signals)
 
 
 def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
@@ -82,6 +89,8 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
         lines += [f"devices: {running.device_url}", f"clients: {running.client_url}"]
         if _wants_dashboard(found):
             lines.append(f"people: {running.url}/")
+        elif found["dashboard"] == "auto":
+            lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
     return lines + ([fingerprints(running.tls)] if running.tls else [])
 
@@ -94,11 +103,11 @@ def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
     hooks = load_hooks(found["hooks"]) if found["hooks"] else {}
     if hooks.get("ice_servers") is None:
         hooks["ice_servers"] = _ice_servers(found)
-    elif given := [key.replace("_", "-") for key in ("stun", "turn", "ice_servers") if found[key]]:
+    elif given := [found.origin(key) for key in ("stun", "turn", "ice_servers") if found[key]]:
         raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
     if found["token_file"]:
         if hooks.get("authorize") is not None:
-            raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts token-file")
+            raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts --token-file")
         hooks["authorize"] = read_tokens("token-file", found["token_file"])
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certificate(found)
@@ -139,7 +148,7 @@ def _turn_secret(found: Found) -> str | None:
     if not found["turn_secret_file"]:
         return secret
     if secret is not None:
-        raise ConfigError("turn-secret-file", "contradicts turn-secret: give one of them")
+        raise ConfigError("turn-secret-file", "contradicts --turn-secret: give one of them")
     return read_secret("turn-secret-file", found["turn_secret_file"])
 
 
@@ -149,11 +158,13 @@ def _ice_servers(found: Found) -> Any:
     if turn or secret:
         if not (turn and secret):
             missing, there = ("turn", "turn-secret") if secret else ("turn-secret", "turn")
-            raise ConfigError(missing, f"is missing: {there} needs it. Fixed credentials go into ice-servers")
+            raise ConfigError(missing, f"is missing: --{there} needs it. Fixed credentials go into --ice-servers")
         if found["ice_servers_command"]:
-            raise ConfigError("ice-servers-command", "cannot be combined with turn: the command can print TURN servers")
+            raise ConfigError(
+                "ice-servers-command", "cannot be combined with --turn: the command can print TURN servers"
+            )
         if given:
-            raise ConfigError("ice-servers", "cannot be combined with turn; put everything into a hook instead")
+            raise ConfigError("ice-servers", "cannot be combined with --turn; put everything into a hook instead")
         return TurnRest(turn, secret=secret, ttl=found["turn_ttl"], stun=stun)
     servers = [IceServer(url) for url in stun] + _listed(given)
     if not found["ice_servers_command"]:

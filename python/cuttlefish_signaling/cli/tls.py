@@ -21,7 +21,7 @@ def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
     if not any(one.is_tls for one in listeners(found)):
-        why = "listen: no URL in it is https" if found["listen"] else "no-tls"
+        why = "--listen: no URL in it is https" if found["listen"] else "--no-tls"
         if found["tls_cert"] or found["tls_key"]:
             raise ConfigError("tls-cert", f"contradicts {why}")
         if found["state_dir"]:
@@ -31,7 +31,7 @@ def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
     if chain and key:
         if found["state_dir"]:
             raise ConfigError(
-                "state-dir", "contradicts tls-cert and tls-key: no certificate is made that it could keep"
+                "state-dir", "contradicts --tls-cert and --tls-key: no certificate is made that it could keep"
             )
         return Tls.from_files(chain, key), _nothing
     if chain or key:
@@ -50,11 +50,11 @@ def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
 def authority_pem(found: Found) -> str:
     """Returns the output of `--print-ca`. Raises ConfigError, or StateDirError where the state directory fails."""
     if not any(one.is_tls for one in listeners(found)):
-        why = "listen: no URL in it is https" if found["listen"] else "no-tls: there is no certificate"
+        why = "--listen: no URL in it is https" if found["listen"] else "--no-tls: there is no certificate"
         raise ConfigError("print-ca", f"contradicts {why}")
     if found["tls_cert"] or found["tls_key"]:
         raise ConfigError(
-            "print-ca", "contradicts tls-cert and tls-key: the authority is the one that has signed there"
+            "print-ca", "contradicts --tls-cert and --tls-key: the authority is the one that has signed there"
         )
     return authority_kept_in(found["state_dir"] or default_directory(os.environ), _names(found))
 
