@@ -55,7 +55,7 @@ impl Message {
 }
 
 /// Messages in the order in which they were pushed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     messages: VecDeque<Message>,
     /// Bytes of the outbox itself.
@@ -65,6 +65,13 @@ pub(super) struct Queue {
     /// Clients whose `client_disconnected` is queued.
     #[allow(clippy::box_collection, reason = "an outbox without them, which is any at rest, stays small")]
     left: Option<Box<HashSet<ClientId>>>,
+}
+
+impl Default for Queue {
+    /// Creates an empty queue with room for one message: a device that registers and rests is sent only its config.
+    fn default() -> Self {
+        Self { messages: VecDeque::with_capacity(1), own_bytes: 0, shared_bytes: 0, left: None }
+    }
 }
 
 impl Queue {
