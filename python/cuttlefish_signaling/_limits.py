@@ -20,8 +20,9 @@ class Limits:
     """Connections at a time. Beyond it requests are answered with 503. Room for ten thousand devices and their clients;
     an idle connection takes 4 KiB."""
     max_connections_per_address: int = 512
-    """Connections at a time from one address, except loopback. Beyond it requests are answered with 503. Room for a lab
-    behind one address."""
+    """Connections at a time from one address, except loopback and `trusted_proxies`. Beyond it requests are answered
+    with 503. A WebSocket through a trusted proxy counts for the address that the proxy tells. Room for a lab behind one
+    address."""
     new_per_second: int = 30_000
     """New connections per second, and at once. Beyond it requests are answered with 503. It is twice the number that
     one core can open."""

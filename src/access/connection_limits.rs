@@ -1,7 +1,8 @@
 //! Counts connections against their limits: in total, per address, per second, and before their first request.
 //!
-//! Loopback is exempt from the limit per address, since all local peers share that address. Connections to the local
-//! sockets have limits of their own. This module opens and closes no socket.
+//! Loopback and trusted proxies are exempt from the limit per address, since many peers share these addresses. A WebSocket
+//! through a trusted proxy counts for the address that the proxy tells. Connections to the local sockets have limits of
+//! their own. This module opens and closes no socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -19,6 +20,9 @@ use crate::observe::incidents::{Incident, Incidents};
 
 /// The `Retry-After` of a connection that was turned away, in seconds.
 pub const RETRY_AFTER: u64 = 1;
+
+/// The reason against one more connection of an address.
+const ADDRESS_FULL: &str = "Too many connections from this address";
 
 /// [`Activity::waits_since`] while the server does not wait for the peer.
 const BUSY: u64 = u64::MAX;
@@ -62,8 +66,16 @@ pub struct Permit {
     limiter: Arc<ConnectionLimiter>,
     number: u64,
     activity: Arc<Activity>,
+    /// The place of the sender behind a trusted proxy, from the upgrade on.
+    sender: Mutex<Option<SenderPermit>>,
     /// The reason to answer the connection with 503 and nothing else.
     pub turned_away: Option<&'static str>,
+}
+
+/// A place among the connections of an address that a trusted proxy tells. Drop releases it.
+pub struct SenderPermit {
+    limiter: Arc<ConnectionLimiter>,
+    address: IpAddr,
 }
 
 /// A local socket, whose connections count apart.
@@ -174,7 +186,27 @@ impl ConnectionLimiter {
         let waits_since = AtomicU64::new(self.nanoseconds(now));
         let activity = Arc::new(Activity { address, waits_since, evicted: Notify::new() });
         state.opening.insert(number, Arc::clone(&activity));
-        Permit { limiter: Arc::clone(self), number, activity, turned_away }
+        Permit { limiter: Arc::clone(self), number, activity, sender: Mutex::new(None), turned_away }
+    }
+
+    /// Counts a connection of a trusted proxy for the address that the proxy tells.
+    ///
+    /// # Errors
+    /// The reason to answer with 503: this address has as many connections as it may.
+    pub fn acquire_sender(self: &Arc<Self>, address: IpAddr) -> Result<SenderPermit, &'static str> {
+        let address = counted(address);
+        let mut state = self.state.lock();
+        if self.address_is_full(&state, address) {
+            self.incidents.count(Incident::TurnedAway);
+            return Err(ADDRESS_FULL);
+        }
+        *state.by_address.entry(address).or_default() += 1;
+        Ok(SenderPermit { limiter: Arc::clone(self), address })
+    }
+
+    fn address_is_full(&self, state: &State, address: IpAddr) -> bool {
+        let of_address = state.by_address.get(&address).copied().unwrap_or_default();
+        !address.is_loopback() && of_address >= self.limits.max_connections_per_address
     }
 
     fn no_room(&self, state: &mut State, address: IpAddr, now: Instant) -> Option<&'static str> {
@@ -184,11 +216,7 @@ impl ConnectionLimiter {
         if state.total >= self.limits.max_connections {
             return Some("Too many connections");
         }
-        let of_address = state.by_address.get(&address).copied().unwrap_or_default();
-        if !address.is_loopback() && of_address >= self.limits.max_connections_per_address {
-            return Some("Too many connections from this address");
-        }
-        None
+        self.address_is_full(state, address).then_some(ADDRESS_FULL)
     }
 
     /// Counts a new connection to a local socket. `None` if its limit is reached.
@@ -223,6 +251,11 @@ impl Permit {
             return;
         }
         self.limiter.stop_opening(&mut self.limiter.state.lock(), self.number);
+    }
+
+    /// Keeps the place of the sender behind a trusted proxy as long as the connection.
+    pub fn keep_sender(&self, sender: SenderPermit) {
+        *self.sender.lock() = Some(sender);
     }
 
     /// Notes that the peer has sent or taken bytes.
@@ -265,10 +298,23 @@ impl Drop for Permit {
             return;
         }
         state.total -= 1;
-        if let Some(count) = state.by_address.get_mut(&self.activity.address) {
+        state.release(self.activity.address);
+    }
+}
+
+impl Drop for SenderPermit {
+    fn drop(&mut self) {
+        self.limiter.state.lock().release(self.address);
+    }
+}
+
+impl State {
+    /// Takes one connection from the count of an address.
+    fn release(&mut self, address: IpAddr) {
+        if let Some(count) = self.by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                state.by_address.remove(&self.activity.address);
+                self.by_address.remove(&address);
             }
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Upgrade {
 pub(super) struct ConnectInfo {
     /// The address of the sender, or the one that a trusted proxy tells; `None` on a Unix socket.
     pub(super) address: Option<SocketAddr>,
+    /// Whether a trusted proxy has told the address.
+    pub(super) is_forwarded: bool,
     /// The scheme of the listener, or the one that a trusted proxy tells.
     pub(super) scheme: Scheme,
     /// The host and port that a trusted proxy tells, instead of `Host`.

@@ -124,8 +124,16 @@ impl Connection {
         let upgrade = Arc::new(Mutex::new(None));
         let requests = Arc::new(ConnectionRequests::new(&shared.config.limits.http, Instant::now()));
         let upgrade_slot = Arc::clone(&upgrade);
-        let connect_info =
-            ConnectInfo { address, scheme, host: None, certificate, upgrade: upgrade_slot, requests, permit };
+        let connect_info = ConnectInfo {
+            address,
+            is_forwarded: false,
+            scheme,
+            host: None,
+            certificate,
+            upgrade: upgrade_slot,
+            requests,
+            permit,
+        };
         answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, purpose, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {

@@ -180,8 +180,7 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Waits until one more connection may be opening, and counts it. `None` if the server stops.
 async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> {
     let limiter = if address.is_some() { &shared.limiter } else { &shared.unix_limiter };
-    // The limit per address exempts a Unix socket as it exempts loopback.
-    let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+    let ip = limited_address(shared, address);
     while let Some(retry_at) = limiter.make_room(Instant::now()) {
         tokio::select! {
             biased;
@@ -191,6 +190,13 @@ async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> 
         }
     }
     Some(limiter.acquire(ip, Instant::now()))
+}
+
+/// The address by which the limits count a new connection. The limit per address exempts Unix sockets and trusted proxies
+/// as it exempts loopback.
+pub(super) fn limited_address(shared: &Shared, address: Option<SocketAddr>) -> IpAddr {
+    let own = address.map(|address| address.ip()).filter(|ip| !shared.trusted_proxies.trusts(Some(*ip)));
+    own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// The pause between failed attempts to accept.

@@ -190,7 +190,8 @@ impl Running {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn serve_in_memory_from(&self, stream: DuplexStream, address: SocketAddr) -> JoinHandle<()> {
-        let permit = self.shared.limiter.acquire(address.ip().to_canonical(), Instant::now());
+        let counted = listener::limited_address(&self.shared, Some(address));
+        let permit = self.shared.limiter.acquire(counted, Instant::now());
         let service = self.routes.service(permit.turned_away);
         let connection = connection::Connection::new(Arc::clone(&self.shared), service, Some(address), permit);
         self.shared.spawn(connection.run_plain(stream), Some(address))

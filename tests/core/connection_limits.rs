@@ -48,6 +48,29 @@ fn total_connections_are_limited_and_released_permits_are_reused() {
 }
 
 #[test]
+fn connections_through_a_proxy_are_counted_for_the_sender_until_they_end() {
+    let (limiter, incidents, now) = limiter(Limits { max_connections_per_address: 2, ..Limits::default() });
+    let through_proxy = |sender: &str| {
+        let permit = limiter.acquire(address("127.0.0.1"), now);
+        limiter.acquire_sender(address(sender)).map(|sender| {
+            permit.keep_sender(sender);
+            permit
+        })
+    };
+    let (first, second) = (through_proxy("10.0.0.1").unwrap(), through_proxy("::ffff:10.0.0.1").unwrap());
+    assert_eq!(through_proxy("10.0.0.1").err(), Some("Too many connections from this address"));
+    assert_eq!(limiter.acquire(address("10.0.0.1"), now).turned_away, Some("Too many connections from this address"));
+    assert_eq!(incidents.of(Incident::TurnedAway), 2);
+    assert!(through_proxy("10.0.0.2").is_ok(), "others are not disturbed");
+    let local: Vec<_> = (0..5).map(|_| through_proxy("::1").unwrap()).collect();
+    drop((first, local));
+    let third = through_proxy("10.0.0.1").unwrap();
+    assert!(through_proxy("10.0.0.1").is_err());
+    drop((second, third));
+    assert_eq!(limiter.acquire(address("10.0.0.1"), now).turned_away, None);
+}
+
+#[test]
 fn connections_of_one_address_are_limited_except_loopback() {
     let (limiter, _, now) = limiter(Limits { max_connections_per_address: 2, ..Limits::default() });
     let of_one: Vec<_> = (0..3).map(|_| limiter.acquire(address("10.0.0.1"), now)).collect();

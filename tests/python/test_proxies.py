@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from cuttlefish_signaling import AuthorizeContext, ConfigError, SignalingServer
+from cuttlefish_signaling import AuthorizeContext, ConfigError, Limits, Refused, SignalingServer
 
 from adb_programs import free_port
 from http_requests import request
-from peers import PATIENCE
+from peers import PATIENCE, wait_until
 from proxy_programs import At, ask, needs_haproxy, needs_nginx, nginx, program
 
 
@@ -111,6 +113,70 @@ def test_headers_of_strangers_are_ignored_and_counted() -> None:
         assert request(server, "GET", "/devices").status == 200
         assert server.stats().forwarded_ignored == 4
     assert set(asked.addresses) == {"127.0.0.1"}
+
+
+def test_websockets_through_a_proxy_count_for_the_address_that_it_tells() -> None:
+    limits = Limits(max_connections_per_address=2)
+    allowed = True
+
+    def authorize(ctx: AuthorizeContext) -> None:
+        if not allowed:
+            raise Refused("not now")
+
+    with (
+        SignalingServer(trusted_proxies=["127.0.0.1"], limits=limits, authorize=authorize) as server,
+        ExitStack() as stack,
+    ):
+
+        def open_from(address: str | None) -> ClientConnection:
+            headers = {"X-Forwarded-For": address} if address else {}
+            url = f"{server.url.replace('http', 'ws', 1)}/connect_client"
+            return connect(url, additional_headers=headers, open_timeout=PATIENCE)
+
+        first = stack.enter_context(open_from("203.0.113.1"))
+        stack.enter_context(open_from("203.0.113.1"))
+        with pytest.raises(InvalidStatus) as refused:
+            open_from("203.0.113.1")
+        answer = refused.value.response
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert json.loads(answer.body) == {"error": "Too many connections from this address"}
+        assert server.stats().turned_away == 1
+        # Other senders, requests without an upgrade and the proxy itself are not concerned.
+        for address in ("203.0.113.2", "198.51.100.1, 203.0.113.3", None, None, None):
+            stack.enter_context(open_from(address))
+        for _ in range(4):
+            assert request(server, "GET", "/devices", X_Forwarded_For="203.0.113.1").status == 200
+        # A closed connection frees its place, and an upgrade that is refused takes none.
+        first.close()
+        allowed = False
+
+        def is_refused_by_hook() -> bool:
+            with pytest.raises(InvalidStatus) as refused:
+                open_from("203.0.113.1")
+            return refused.value.response.status_code == 403
+
+        wait_until(is_refused_by_hook)
+        assert is_refused_by_hook()
+        allowed = True
+        stack.enter_context(open_from("203.0.113.1"))
+        with pytest.raises(InvalidStatus, match="503"):
+            open_from("203.0.113.1")
+        # An IPv6 sender has a whole /64.
+        for host in ("1", "2"):
+            stack.enter_context(open_from(f"2001:db8::{host}"))
+        with pytest.raises(InvalidStatus, match="503"):
+            open_from("2001:db8::3")
+
+
+def test_page_of_another_site_is_admitted_by_its_origin_only() -> None:
+    page = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    with SignalingServer(allowed_origins=["https://panel.lab"]) as server:
+        answer = request(server, "GET", "/devices", headers=page)
+        assert answer.status == 403
+        assert answer.error == (
+            "Pages of other sites are not allowed; --allow-origin admits one, for requests with an Origin"
+        )
+        assert request(server, "GET", "/devices", headers={**page, "Origin": "https://panel.lab"}).status == 200
 
 
 def test_contradicting_headers_of_a_trusted_proxy_are_refused() -> None:

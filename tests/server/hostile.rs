@@ -372,7 +372,7 @@ fn foreign_origin_and_host_are_refused_on_every_path() {
                 "/devices",
                 "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors",
                 "403",
-                "Pages of other sites are not allowed",
+                "Pages of other sites are not allowed; --allow-origin admits one, for requests with an Origin",
             ),
         ];
         for (path, headers, status, words) in cases {

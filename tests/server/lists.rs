@@ -364,3 +364,20 @@ fn requests_of_one_address_above_its_rate_are_429_except_loopback() {
         }
     });
 }
+
+#[test]
+fn connections_of_a_trusted_proxy_are_exempt_from_the_limit_per_address() {
+    block_on(async {
+        let limits = Limits { max_connections_per_address: 1, ..Limits::default() };
+        let server = serve(Config { trusted_proxies: vec!["192.0.2.0/25".into()], limits, ..Config::default() });
+        let mut open = Vec::new();
+        for (address, status) in
+            [("192.0.2.1:1", 200), ("[::ffff:192.0.2.1]:2", 200), ("192.0.2.200:1", 200), ("192.0.2.200:2", 503)]
+        {
+            let mut connection = Http::from(&server, address.parse().unwrap(), WIDE);
+            connection.send("/devices").await;
+            assert_eq!(connection.head().await.0, status, "{address}");
+            open.push(connection);
+        }
+    });
+}

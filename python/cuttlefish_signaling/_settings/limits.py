@@ -38,8 +38,10 @@ LIMITS = (
         "max_connections_per_address",
         count(),
         512,
-        "Connections at a time from one address, except loopback. Beyond it requests are answered with 503.",
-        "Room for a lab behind one address.",
+        "Connections at a time from one address, except loopback and `trusted_proxies`. Beyond it requests are "
+        "answered with 503.",
+        "A WebSocket through a trusted proxy counts for the address that the proxy tells. Room for a lab behind one "
+        "address.",
     ),
     limit(
         "new_per_second",

@@ -19,6 +19,9 @@ use crate::server::shared::Shared;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
+/// The refusal of a page of another site. A request without `Origin` does not tell which one, so no list can admit it.
+const CROSS_SITE: &str = "Pages of other sites are not allowed; --allow-origin admits one, for requests with an Origin";
+
 /// The refusal of a request whose `Host`, `Origin` or `Sec-Fetch-Site` is not allowed.
 pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_info: &ConnectInfo) -> Option<Response> {
     let (status, reason, hint) = match judge(shared, request, connect_info) {
@@ -30,7 +33,7 @@ pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_inf
                 Foreign::Origin(origin) => {
                     (format!("Origin not allowed: {origin}; --allow-origin admits it"), "allowed_origins")
                 }
-                Foreign::CrossSite => ("Pages of other sites are not allowed".into(), "allowed_origins"),
+                Foreign::CrossSite => (CROSS_SITE.into(), "allowed_origins"),
             };
             (StatusCode::FORBIDDEN, what, hint)
         }

@@ -37,6 +37,7 @@ pub(super) fn apply<B>(
         let what = "Forwarded and X-Forwarded-* in one request: the proxy has to remove the one that it does not write";
         error(StatusCode::BAD_REQUEST, what)
     })?;
+    connect_info.is_forwarded = address.is_some();
     connect_info.address = address.or(connect_info.address);
     connect_info.scheme = scheme.unwrap_or(connect_info.scheme);
     connect_info.host = host;

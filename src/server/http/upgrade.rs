@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::auth::Caller;
 use super::extract::members;
 use super::respond::{error, method_not_allowed, too_many};
+use crate::access::connection_limits::SenderPermit;
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
 use crate::server::connect_info::{ConnectInfo, Upgrade};
@@ -56,17 +57,30 @@ pub(in crate::server) async fn upgrade<B>(
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many devices");
     }
+    let sender = match place_of_sender(shared, &connect_info) {
+        Ok(sender) => sender,
+        Err(why) => return too_many(why),
+    };
     let mut caller = Caller::from(shared, role, Some(&connect_info), &request);
     caller.peer.hears_errors = role != Role::Device || !offers_subprotocol(request.headers());
     let transport = hyper::upgrade::on(&mut request);
     drop(request);
     match caller.authorize(shared).await {
         Ok(peer) => {
+            if let Some(sender) = sender {
+                connect_info.permit.keep_sender(sender);
+            }
             *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, purpose, agreed_at: shared.clock.now() });
             response
         }
         Err(refused) => refused,
     }
+}
+
+/// Counts the connection for the address that a trusted proxy tells, if one does.
+fn place_of_sender(shared: &Shared, connect_info: &ConnectInfo) -> Result<Option<SenderPermit>, &'static str> {
+    let told = connect_info.address.filter(|_| connect_info.is_forwarded);
+    told.map(|address| shared.limiter.acquire_sender(address.ip())).transpose()
 }
 
 /// The 101 to a valid upgrade request, or the error of an invalid one (RFC 6455, 4.2).
