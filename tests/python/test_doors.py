@@ -174,6 +174,7 @@ async def check_waits(timeout: Any) -> None:
             server.journal.expect_sequence_async("x", "y", timeout=timeout),
             device.recv(timeout),
             device.wait_closed(timeout),
+            AsyncFakeDevice(server, "never-opened").wait_closed(timeout),
             device.wait_reconnected(1, timeout),
             server.stop_async(timeout=timeout),
         ):

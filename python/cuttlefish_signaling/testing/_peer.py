@@ -337,7 +337,6 @@ class AsyncPeer(ScriptedPeer):
 
         Raises WaitTimeoutError.
         """
-        check_seconds("timeout", timeout, optional=True)
         connection = self._socket
         if connection is None:
             return None
