@@ -337,6 +337,7 @@ class AsyncPeer(ScriptedPeer):
 
         Raises WaitTimeoutError.
         """
+        check_seconds("timeout", timeout, optional=True)
         connection = self._socket
         if connection is None:
             return None
