@@ -49,7 +49,7 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn bounded(bounds: OutboxBounds) -> Arc<Outbox> {
-    Arc::new(Outbox::new(&Budget::new(bounds, Instant::now())))
+    Arc::new(Outbox::new(&Budget::new(bounds)))
 }
 
 fn device(name: &str) -> Arc<Device> {
@@ -75,7 +75,7 @@ fn pump(outbox: &Outbox) -> (Vec<String>, u64) {
     let (mut heard, mut forwards) = (Vec::new(), 0);
     loop {
         match block_on(poll_fn(|cx| outbox.poll_next(cx, true))) {
-            Outgoing::Message { text, forward } => {
+            Outgoing::Message { text, forward, .. } => {
                 heard.push(text.as_str().to_owned());
                 forwards += u64::from(forward);
             }

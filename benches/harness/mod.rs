@@ -59,7 +59,7 @@ impl Harness {
         Self {
             hub,
             relay: Arc::new(relay),
-            budget: Budget::new(Config::default().limits.backpressure.outbox_bounds(), now),
+            budget: Budget::new(Config::default().limits.backpressure.outbox_bounds()),
             now,
         }
     }

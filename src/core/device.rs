@@ -1,6 +1,6 @@
 //! One registration of a device, and its clients.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Counter, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -38,7 +38,7 @@ pub struct Device {
 
 #[derive(Debug, Default)]
 struct Clients {
-    present: HashMap<ClientId, Arc<Client>>,
+    present: BTreeMap<ClientId, Arc<Client>>,
     /// Number of clients of all devices of the hub. It changes with `present`, under the same lock.
     total: Arc<AtomicUsize>,
     ids: GivenIds,

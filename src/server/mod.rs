@@ -314,7 +314,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
     Ok(Shared {
         rules: Arc::new(config.rules()),
         hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
-        budget: Budget::new(config.limits.backpressure.outbox_bounds(), clock.now()),
+        budget: Budget::new(config.limits.backpressure.outbox_bounds()),
         relay: Arc::new(Relay::new(journal, config.held_bounds())),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
         refusals: RefusalLog::new(config.limits.refusals_logged_per_second, Instant::now()),

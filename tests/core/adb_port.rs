@@ -15,7 +15,6 @@ fn device(info: &str, is_local: bool, announced: Option<u16>) -> Device {
     let peer = Peer { is_local, ..Peer::anonymous(Role::Device) };
     let outbox = Arc::new(Outbox::new(&Budget::new(
         cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
-        std::time::Instant::now(),
     )));
     let mut device = Device::new(DeviceId::new("d"), outbound::device_info(info), Arc::new(peer), outbox);
     device.metadata = announced.map(|adb_port| Arc::new(DeviceMetadata { adb_port, ..NO_METADATA.clone() }));

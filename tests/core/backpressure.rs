@@ -124,7 +124,7 @@ fn clients_are_woken_at_half_a_window_and_at_low_water_in_the_order_in_which_the
         ..Config::default().limits.backpressure.outbox_bounds()
     };
     let now = Instant::now();
-    let outbox = Arc::new(Outbox::new(&Budget::new(bounds, now)));
+    let outbox = Arc::new(Outbox::new(&Budget::new(bounds)));
     let (here, woken) = (AtomicBool::new(true), Arc::new(Mutex::new(Vec::new())));
     let push = |share: &Arc<Share>, size: usize| {
         outbox.push_forward_while(Text::from("x".repeat(size)), Passage::Direct, now, &here, share).unwrap();

@@ -12,7 +12,6 @@ use proptest::prelude::*;
 fn device(id: &str) -> Arc<Device> {
     let outbox = Arc::new(Outbox::new(&Budget::new(
         cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
-        std::time::Instant::now(),
     )));
     let peer = Arc::new(Peer::anonymous(Role::Device));
     Arc::new(Device::new(DeviceId::new(id), outbound::device_info("null"), peer, outbox))

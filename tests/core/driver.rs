@@ -120,7 +120,7 @@ impl Rig {
             incidents: Arc::default(),
             preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
-            outbox: Arc::new(Outbox::new(&Budget::new(config.limits.backpressure.outbox_bounds(), now))),
+            outbox: Arc::new(Outbox::new(&Budget::new(config.limits.backpressure.outbox_bounds()))),
             peer: Arc::new(Peer::anonymous(Role::Client)),
         };
         let session = scripted(&context);

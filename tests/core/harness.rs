@@ -119,7 +119,7 @@ impl Harness {
         let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(FixedClock))));
         let now = Instant::now();
         Self {
-            budget: Budget::new(config.limits.backpressure.outbox_bounds(), now),
+            budget: Budget::new(config.limits.backpressure.outbox_bounds()),
             hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
             relay: Arc::new(Relay::new(journal, config.held_bounds())),
             incidents: Arc::default(),

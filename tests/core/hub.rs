@@ -14,7 +14,7 @@ use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
 use cuttlefish_signaling::relay::Relay;
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds(), Instant::now())))
+    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds())))
 }
 
 fn device(id: &str) -> Arc<Device> {

@@ -1,7 +1,6 @@
 //! Pre-registered devices and their groups.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::outbox::{Budget, Outbox};
@@ -11,7 +10,7 @@ use cuttlefish_signaling::preregistrations::{
 use cuttlefish_signaling::protocol::DeviceId;
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds(), Instant::now())))
+    Arc::new(Outbox::new(&Budget::new(Config::default().limits.backpressure.outbox_bounds())))
 }
 
 fn metadata(name: &str) -> DeviceMetadata {

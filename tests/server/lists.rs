@@ -28,7 +28,6 @@ fn register(server: &Running, id: &str) -> Arc<Device> {
     let peer = Arc::new(Peer::anonymous(Role::Device));
     let outbox = Arc::new(Outbox::new(&Budget::new(
         cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
-        std::time::Instant::now(),
     )));
     let device = Arc::new(Device::new(DeviceId::new(id), outbound::device_info("null"), peer, outbox));
     server.hub().register(&device, &outbound::config("[]"), None).unwrap();

@@ -210,7 +210,8 @@ impl<P: Session + ?Sized> Driver<P> {
 }
 
 /// Returns the earlier of two times that may be none.
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+#[inline]
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

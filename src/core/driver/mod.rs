@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-pub use self::end::{Closed, Expired, Phase};
+pub use self::end::{Closed, Expired, Phase, earlier};
 pub use self::output::Output;
 use crate::core::hub::ConnectionId;
 use crate::core::outbox::{MESSAGE_OVERHEAD, Outbox};
@@ -68,6 +68,8 @@ pub struct Driver<P: Session + ?Sized> {
     stuck_since: Option<Instant>,
     /// Time since which the transport has not taken all that is written to it.
     blocked_since: Option<Instant>,
+    /// Whether the last output was a text with nothing behind it.
+    was_last_output: bool,
     /// Forwards that were handed out and are not flushed.
     unflushed: u64,
     /// Whether the transport has pings.
@@ -99,6 +101,7 @@ impl<P: Session> Driver<P> {
             delayed_until: None,
             stuck_since: None,
             blocked_since: None,
+            was_last_output: false,
             unflushed: 0,
             has_pings,
             rechecking: false,
@@ -206,7 +209,9 @@ impl<P: Session + ?Sized> Driver<P> {
             return;
         }
         let step = self.session.on_text(text, edge.now());
-        self.handle_step(step, edge);
+        if !matches!(step, Step::Done) {
+            self.handle_step(step, edge);
+        }
     }
 
     /// Handles the answer to the last question. [`Driver::wants_read`] then handles the texts that waited for it.

@@ -28,6 +28,7 @@ impl<P: Session + ?Sized> Driver<P> {
     /// `room` says whether the transport could write a message now. Without room there is only
     /// [`Output::Progress`].
     pub fn poll_output(&mut self, cx: &Context<'_>, room: bool, edge: &mut impl Edge) -> Poll<Output> {
+        self.was_last_output = false;
         if !self.is_open() {
             // Keeps the waker in the outbox, so that the server's stop wakes the task.
             while self.outbox().poll_next(cx, false).is_ready() {
@@ -36,7 +37,8 @@ impl<P: Session + ?Sized> Driver<P> {
             return Poll::Pending;
         }
         Poll::Ready(match ready!(self.outbox().poll_next(cx, room)) {
-            Outgoing::Message { text, forward } => {
+            Outgoing::Message { text, forward, last } => {
+                self.was_last_output = last;
                 self.unflushed += u64::from(forward);
                 Output::Text(text)
             }
@@ -58,6 +60,12 @@ impl<P: Session + ?Sized> Driver<P> {
                 Output::End(end)
             }
         })
+    }
+
+    /// Returns whether the last output was a text with nothing behind it. The waker is stored then, and a transport need
+    /// not poll again to learn that there is no more output.
+    pub fn was_last_output(&self) -> bool {
+        self.was_last_output
     }
 
     /// Sends a ping, if the transport has pings.

@@ -3,17 +3,18 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::budget::Borrower;
+use super::budget::{Borrower, Precedence};
 use super::queue::Message;
 use super::{Outbox, State};
 use crate::sync::Ordering;
 
 impl Borrower for Outbox {
-    fn borrows(&self) -> Option<(u32, Reverse<usize>)> {
+    fn borrows(&self) -> Option<Precedence> {
         let mut state = self.state.lock();
         state.is_borrower = state.queue.own_bytes > self.bounds().bytes;
         let borrowed = state.queue.own_bytes.saturating_sub(self.bounds().bytes);
-        state.is_borrower.then(|| (state.queue.oldest().unwrap_or(u32::MAX), Reverse(borrowed)))
+        let oldest = state.queue.oldest();
+        state.is_borrower.then_some((oldest.is_none(), oldest, Reverse(borrowed)))
     }
 
     fn close_slow(&self) {
@@ -37,7 +38,8 @@ impl Outbox {
     }
 
     /// Takes the first message from the queue, and from the accounts. Its sender gets its credit back.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "each message moves through it")]
     pub(super) fn take(&self, state: &mut State) -> Option<Message> {
         let before = state.queue.own_bytes;
         let message = state.queue.pop()?;
@@ -68,7 +70,6 @@ impl Outbox {
     /// Returns whether it borrows, and the time of its first message if that is a forward.
     pub fn pressure(&self) -> (bool, Option<Instant>) {
         let state = self.state.lock();
-        let oldest = state.queue.oldest().and_then(|date| self.budget.time(date));
-        (state.queue.own_bytes > self.bounds().bytes, oldest)
+        (state.queue.own_bytes > self.bounds().bytes, state.queue.oldest())
     }
 }

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
@@ -32,11 +32,14 @@ pub struct OutboxBounds {
     pub window_messages: usize,
 }
 
+/// Order in which borrowers are closed, the least first: by the time of the first message, then by the bytes that are
+/// borrowed. A first message that is no forward has no time, and comes last.
+pub(super) type Precedence = (bool, Option<Instant>, Reverse<usize>);
+
 /// An outbox that borrows from a [`Budget`].
 pub(super) trait Borrower: Send + Sync {
-    /// Returns the date of its first message and the bytes that it borrows; `None` if it borrows nothing. The budget
-    /// forgets it then.
-    fn borrows(&self) -> Option<(u32, Reverse<usize>)>;
+    /// Returns the order in which borrowers are closed; `None` if it borrows nothing. The budget forgets it then.
+    fn borrows(&self) -> Option<Precedence>;
 
     /// Closes it as a slow consumer, and returns all that it has borrowed.
     fn close_slow(&self);
@@ -45,33 +48,21 @@ pub(super) trait Borrower: Send + Sync {
 /// The bounds and the borrowed bytes of one server.
 pub struct Budget {
     pub(super) bounds: OutboxBounds,
-    /// Queued messages are dated in seconds since this time.
-    epoch: Instant,
     borrowed: AtomicUsize,
     /// Outboxes of clients that borrow, and some that did.
     borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
 }
 
 impl Budget {
-    /// Creates the budget of a server that starts now.
-    pub fn new(bounds: OutboxBounds, now: Instant) -> Arc<Self> {
+    /// Creates the budget of a server.
+    pub fn new(bounds: OutboxBounds) -> Arc<Self> {
         let (borrowed, borrowers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        Arc::new(Self { bounds, epoch: now, borrowed, borrowers })
+        Arc::new(Self { bounds, borrowed, borrowers })
     }
 
     /// Returns the bytes that are borrowed now.
     pub fn borrowed(&self) -> usize {
         self.borrowed.load(Ordering::Acquire)
-    }
-
-    /// Returns the date of a message that is queued now.
-    pub(super) fn date(&self, now: Instant) -> u32 {
-        u32::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(u32::MAX)
-    }
-
-    /// Returns the end of the second of a date, so that no message counts as older than it is.
-    pub(super) fn time(&self, date: u32) -> Option<Instant> {
-        self.epoch.checked_add(Duration::from_secs(u64::from(date) + 1))
     }
 
     /// Changes the account by what an outbox has borrowed before and borrows now.

@@ -43,6 +43,8 @@ pub enum Outgoing {
         text: Text,
         /// Whether it counts in the ledger as a forward.
         forward: bool,
+        /// Whether it is the last for now: the waker is stored, as with `Poll::Pending`.
+        last: bool,
     },
     /// Send a ping now, and call [`Outbox::alive`] on a pong.
     Ping,
@@ -76,6 +78,17 @@ pub enum Passage {
     Released,
     /// Further copy of a duplicate: as [`Passage::Released`], and the ledger does not count it.
     Copy,
+}
+
+impl Passage {
+    /// Returns the kind of a forward that is queued now.
+    fn kind(self, now: Instant) -> Kind {
+        match self {
+            Self::Direct => Kind::Forward(now),
+            Self::Released => Kind::Released(now),
+            Self::Copy => Kind::Copy,
+        }
+    }
 }
 
 /// Queue of messages to one peer.
@@ -191,7 +204,7 @@ impl Outbox {
     /// # Errors
     /// [`Closed`] if the outbox is closed.
     pub fn push_forward(self: &Arc<Self>, text: Text, passage: Passage, now: Instant) -> Result<usize, Closed> {
-        let message = Message { text, share: None, kind: self.kind_of(passage, now) };
+        let message = Message { text, share: None, kind: passage.kind(now) };
         let queued = self.enqueue(message, || true)?;
         if queued.borrows {
             if !std::mem::replace(&mut self.state.lock().is_borrower, true) {
@@ -221,16 +234,8 @@ impl Outbox {
         share: &Arc<Share>,
     ) -> Result<usize, Closed> {
         let share = (passage == Passage::Direct).then(|| Arc::clone(share));
-        let message = Message { text, share, kind: self.kind_of(passage, now) };
+        let message = Message { text, share, kind: passage.kind(now) };
         self.enqueue(message, || sender.load(Ordering::Acquire)).map(|queued| queued.messages)
-    }
-
-    fn kind_of(&self, passage: Passage, now: Instant) -> Kind {
-        match passage {
-            Passage::Direct => Kind::Forward(self.budget.date(now)),
-            Passage::Released => Kind::Released(self.budget.date(now)),
-            Passage::Copy => Kind::Copy,
-        }
     }
 
     fn enqueue(&self, message: Message, is_allowed: impl FnOnce() -> bool) -> Result<Enqueued, Closed> {
@@ -347,15 +352,17 @@ impl Outbox {
                 return Poll::Ready(Outgoing::Ping);
             }
             if let Some(Message { text, kind, .. }) = self.take(&mut state) {
-                return Poll::Ready(Outgoing::Message { text, forward: kind.is_forward() });
+                let last = state.queue.is_empty() && state.end.is_none();
+                if last {
+                    state.store_waker(cx);
+                }
+                return Poll::Ready(Outgoing::Message { text, forward: kind.is_forward(), last });
             }
             if let Some(end) = &state.end {
                 return Poll::Ready(Outgoing::End(end.clone()));
             }
         }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
-        }
+        state.store_waker(cx);
         Poll::Pending
     }
 
@@ -374,6 +381,12 @@ impl Outbox {
 }
 
 impl State {
+    fn store_waker(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::budget::MESSAGE_OVERHEAD;
 use super::credit::Share;
@@ -23,10 +24,10 @@ pub(super) enum Kind {
     Server,
     /// `client_disconnected` for this client, otherwise as [`Kind::Server`].
     Left(ClientId),
-    /// Forward that the ledger counts, with its date in seconds. It holds credit, or counts towards the bytes.
-    Forward(u32),
+    /// Forward that the ledger counts, with the time at which it was queued. It holds credit, or counts towards the bytes.
+    Forward(Instant),
     /// Forward that a fault has held: on no account but the ledger's.
-    Released(u32),
+    Released(Instant),
     /// Second copy of a forward: on no account.
     Copy,
 }
@@ -111,10 +112,10 @@ impl Queue {
         self.messages.len()
     }
 
-    /// Returns the date of the first message, if it is a forward.
-    pub(super) fn oldest(&self) -> Option<u32> {
+    /// Returns the time of the first message, if it is a forward.
+    pub(super) fn oldest(&self) -> Option<Instant> {
         match self.messages.front()?.kind {
-            Kind::Forward(date) | Kind::Released(date) => Some(date),
+            Kind::Forward(at) | Kind::Released(at) => Some(at),
             _ => None,
         }
     }

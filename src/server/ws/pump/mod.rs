@@ -101,6 +101,9 @@ where
             };
             let Poll::Ready(output) = self.session.poll_output(cx, room) else { break };
             unblocked |= self.on_output(output, cx, buffer);
+            if self.session.driver.was_last_output() {
+                break;
+            }
         }
         self.flush(cx, buffer);
         self.continue_closing(cx);
