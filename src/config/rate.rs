@@ -53,8 +53,12 @@ impl Bucket {
     }
 
     fn refill(&mut self, rate: Rate, now: Instant) {
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
+        // In a burst, many texts have the same time.
+        if now <= self.at {
+            return;
+        }
+        let since = now.duration_since(self.at).as_secs_f64();
+        self.at = now;
         self.left = (self.left + since * f64::from(rate.per_second)).min(f64::from(rate.burst));
     }
 }

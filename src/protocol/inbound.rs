@@ -159,7 +159,7 @@ struct Envelope<'a> {
     client_id: Option<&'a str>,
     payload: Option<&'a str>,
     /// Other keys, kept to find duplicates among them. Real peers send none.
-    others: BTreeSet<Cow<'a, str>>,
+    others: Option<BTreeSet<Cow<'a, str>>>,
     /// Set on a duplicate key, or a key that is not valid text.
     ///
     /// The error is reported at the end, since invalid JSON further on has precedence.
@@ -192,7 +192,7 @@ impl<'a> Envelope<'a> {
         };
         self.is_invalid |= match self.slot(&key) {
             Some(slot) => slot.replace(value).is_some(),
-            None => !self.others.insert(key),
+            None => !self.others.get_or_insert_default().insert(key),
         };
     }
 

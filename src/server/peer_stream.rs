@@ -114,12 +114,13 @@ impl Watch {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for PeerStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(watch) = &this.watch else { return Pin::new(&mut this.inner).poll_read(cx, buffer) };
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if let Some(watch) = &self.watch
-            && buffer.filled().len() > before
-        {
+        let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
             watch.heard();
         }
         read

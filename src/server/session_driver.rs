@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
-use crate::core::driver::{Driver, Edge, Expired, Output};
+use crate::core::driver::{Driver, Edge, Expired, Output, earlier};
 use crate::core::outbox::End;
 use crate::core::peer::Peer;
 use crate::core::session::{Answer, Question, Session, Step};
@@ -131,6 +131,7 @@ impl<P: Session> SessionDriver<P> {
     }
 
     /// Polls the pending question. Returns true if it was answered.
+    #[inline]
     pub(super) fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(question) = &mut self.edge.question else { return false };
         let Poll::Ready(answer) = question.as_mut().poll(cx) else { return false };
@@ -156,7 +157,7 @@ impl<P: Session> SessionDriver<P> {
     ///
     /// Input only moves a deadline to a later time. The timer then stays as it is, and is set again after it has fired.
     pub(super) fn check_deadlines(&mut self, cx: &mut TaskContext<'_>, transport: Option<Instant>) -> bool {
-        let Some(due) = [self.driver.poll_timeout(), transport].into_iter().flatten().min() else { return false };
+        let Some(due) = earlier(self.driver.poll_timeout(), transport) else { return false };
         let real = self.edge.shared.clock.real(due);
         if real.is_some_and(|real| self.timer.fires_by(real)) {
             return false;

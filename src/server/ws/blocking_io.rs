@@ -39,15 +39,21 @@ impl<S> BlockingIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> BlockingIo<S> {
-    /// Reads from the transport into a buffer, past tungstenite.
-    pub(in crate::server) fn receive(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        pending_as_would_block(Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), buffer))
+    /// Polls the transport for bytes into a buffer, past tungstenite.
+    pub(in crate::server) fn poll_receive(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(&self.waker), buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> BlockingIo<S> {
     /// Writes `unsent` until it is empty or the transport blocks.
+    #[inline]
     fn send_unsent(&mut self) -> io::Result<()> {
+        if self.unsent.is_empty() { Ok(()) } else { self.retry_unsent() }
+    }
+
+    #[cold]
+    fn retry_unsent(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);
             let outcome = self.send(&unsent);

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::ops::Range;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::ReadBuf;
@@ -58,6 +59,11 @@ impl IoBuffer {
         &self.incoming[self.unread.clone()]
     }
 
+    /// Returns whether bytes were read and not consumed yet.
+    pub(in crate::server) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Consumes the next bytes, at most as many as there are.
     pub(in crate::server) fn take(&mut self, bytes: usize) -> &mut [u8] {
         let start = self.unread.start;
@@ -65,16 +71,16 @@ impl IoBuffer {
         &mut self.incoming[start..self.unread.start]
     }
 
-    /// Reads behind the unread bytes. Returns the number of bytes read.
-    pub(in crate::server) fn fill(
+    /// Polls for bytes, and puts them behind the unread ones. Returns their number.
+    pub(in crate::server) fn poll_fill(
         &mut self,
-        read: impl FnOnce(&mut ReadBuf<'_>) -> io::Result<()>,
-    ) -> io::Result<usize> {
+        poll_read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<usize>> {
         let mut free_space = self.free_space();
-        read(&mut free_space)?;
+        ready!(poll_read(&mut free_space))?;
         let count = free_space.filled().len();
         self.unread.end += count;
-        Ok(count)
+        Poll::Ready(Ok(count))
     }
 
     /// Moves bytes from `read_ahead` behind the unread bytes, as far as they fit.

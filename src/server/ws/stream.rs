@@ -158,9 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                     }
                 }
                 Next::Incomplete => {
-                    if let Err(error) = ready!(pending_if_would_block(self.fill(buffer).map_err(Error::Io))) {
+                    if let Err(error) = ready!(self.poll_fill(buffer)) {
                         self.read_closed = true;
-                        return Poll::Ready(Some(Err(error)));
+                        return Poll::Ready(Some(Err(Error::Io(error))));
                     }
                 }
             }
@@ -169,8 +169,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     }
 
     /// Saves the unread bytes at the end of a poll, before the buffer goes to another connection.
+    #[inline]
     pub(in crate::server) fn save_unread(&mut self, buffer: &IoBuffer) {
-        if !buffer.unread().is_empty() {
+        if buffer.has_unread() {
             self.read_ahead = [buffer.unread(), &self.read_ahead].concat().into();
         }
     }
@@ -229,17 +230,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         })
     }
 
-    /// Reads into the buffer: saved bytes first, then from the transport.
-    fn fill(&mut self, buffer: &mut IoBuffer) -> io::Result<()> {
+    /// Polls for bytes into the buffer: saved bytes first, then from the transport.
+    fn poll_fill(&mut self, buffer: &mut IoBuffer) -> Poll<io::Result<()>> {
         if !self.read_ahead.is_empty() {
             buffer.put(&mut self.read_ahead);
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
         let io_adapter = self.library.get_mut();
-        let bytes_read = buffer.fill(|room| io_adapter.receive(room))?;
+        let bytes_read = ready!(buffer.poll_fill(|room| io_adapter.poll_receive(room)))?;
         io_adapter.is_eof = bytes_read == 0;
         self.bytes_read = self.bytes_read.saturating_add(u32::try_from(bytes_read).unwrap_or(u32::MAX));
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     // Writing ---------------------------------------------------------------------------------------------------------
