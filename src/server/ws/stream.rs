@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     ) -> Result<Received<'buffer>, Error> {
         let payload = &mut buffer.take(payload_range.end)[payload_range.start..];
         frame_header::mask(payload, mask);
-        let text = std::str::from_utf8(payload).map_err(Error::from);
+        let text = simdutf8::basic::from_utf8(payload).map_err(|error| Error::Utf8(error.to_string()));
         self.read_closed = text.is_err();
         text.map(Received::Text)
     }
