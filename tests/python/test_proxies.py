@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,12 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from cuttlefish_signaling import AuthorizeContext, ConfigError, Limits, Refused, SignalingServer
+from cuttlefish_signaling import AuthorizeContext, ConfigError, Limits, Refused, SignalingServer, Tls
 
 from adb_programs import free_port
 from http_requests import request
 from peers import PATIENCE, wait_until
-from proxy_programs import At, ask, needs_haproxy, needs_nginx, nginx, program
+from proxy_programs import HEADERS, At, ask, needs_haproxy, needs_nginx, nginx, program, run_nginx
 
 
 class Asked:
@@ -103,6 +106,81 @@ def test_haproxy_tells_the_address_by_forwarded_for(tmp_path: Path) -> None:
             with connect(f"ws://127.0.0.1:{port}/connect_client", origin=Origin(own), open_timeout=PATIENCE):
                 pass
             assert asked.addresses == ["198.51.100.7"] * 2
+
+
+@contextmanager
+def nginx_with_tls(directory: Path, server: SignalingServer, files: tuple[Path, Path]) -> Iterator[int]:
+    """Nginx with TLS and the lines of the guide."""
+    port = free_port()
+    block = (
+        f"server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {files[0]}; ssl_certificate_key {files[1]}; "
+        f"location / {{ proxy_pass http://127.0.0.1:{server.port}; {HEADERS} }} }}"
+    )
+    with run_nginx(directory / "nginx", block, port):
+        yield port
+
+
+@contextmanager
+def haproxy_with_tls(directory: Path, server: SignalingServer, files: tuple[Path, Path]) -> Iterator[int]:
+    """Haproxy with TLS, which replaces the headers of the sender and `Host`."""
+    port = free_port()
+    (directory / "both.pem").write_bytes(b"".join(file.read_bytes() for file in files))
+    config = directory / "haproxy.cfg"
+    config.write_text(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+        f"frontend in\n bind 127.0.0.1:{port} ssl crt {directory}/both.pem\n http-request del-header Forwarded\n"
+        " http-request set-header X-Forwarded-Proto https\n"
+        " http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+        " http-request set-header X-Forwarded-For %[src]\n http-request set-header Host 127.0.0.1:2081\n"
+        f" default_backend out\nbackend out\n server one 127.0.0.1:{server.port}\n"
+    )
+    with program(["haproxy", "-db", "-f", str(config)], port, directory / "haproxy.log"):
+        yield port
+
+
+@pytest.mark.parametrize(
+    "proxy", [pytest.param(nginx_with_tls, marks=needs_nginx), pytest.param(haproxy_with_tls, marks=needs_haproxy)]
+)
+def test_page_of_a_named_host_reaches_the_server_through_tls(tmp_path: Path, proxy: Any) -> None:
+    """The proxy ends TLS with a certificate of this package. Host and scheme come from its headers."""
+    tls = Tls.kept_in(tmp_path / "state", names=["farm.lab"])
+    files = (tmp_path / "state" / "server.pem", tmp_path / "state" / "server.key")
+    asked = Asked()
+    settings: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"], "allowed_hosts": ["farm.lab"], "authorize": asked}
+    with SignalingServer(**settings) as server, proxy(tmp_path, server, files) as port:
+
+        def answer(host: str, origin: str) -> tuple[int, Any]:
+            """Status and body of a page's POST, over TLS that verifies the certificate."""
+            stream = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            connection = HTTPConnection(host, port, timeout=PATIENCE)
+            connection.sock = tls.client_context().wrap_socket(stream, server_hostname="farm.lab")
+            with closing(connection):
+                body = json.dumps({"device_id": "cvd-1"})
+                connection.request("POST", "/polled_connections", body, {"Origin": origin})
+                response = connection.getresponse()
+                return response.status, json.loads(response.read())["error"]
+
+        def client(origin: str) -> ClientConnection:
+            stream = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            url = f"wss://farm.lab:{port}/connect_client"
+            return connect(
+                url, sock=stream, ssl=tls.client_context(), origin=Origin(origin), open_timeout=PATIENCE, proxy=None
+            )
+
+        own = f"https://farm.lab:{port}"
+        # 404: the origin is admitted, and there is no such device.
+        assert answer("farm.lab", own)[0] == 404
+        with client(own):
+            pass
+        # Another scheme or port, and the Host that the proxy writes, are not the page's.
+        for other in (f"http://farm.lab:{port}", "https://farm.lab", "https://127.0.0.1:2081", "https://evil.lab"):
+            status, said = answer("farm.lab", other)
+            assert (status, said) == (403, f"Origin not allowed: {other}; --allow-origin admits it")
+        with pytest.raises(InvalidStatus, match="403"):
+            client("https://evil.lab")
+        status, said = answer("evil.lab", f"https://evil.lab:{port}")
+        assert (status, said) == (403, f"Host not allowed: evil.lab:{port}; --allow-host admits it")
+        assert set(asked.addresses) == {"127.0.0.1"} and server.stats().forwarded_ignored == 0
 
 
 def test_headers_of_strangers_are_ignored_and_counted() -> None:
