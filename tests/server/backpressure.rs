@@ -1,5 +1,7 @@
 //! Backpressure over sockets: bursts, floods, stuck peers, and echoes by peers that write before they read.
 
+use std::time::Duration;
+
 use cuttlefish_signaling::incidents::Incident;
 use cuttlefish_signaling::rate::Rate;
 use cuttlefish_signaling::{Config, Keepalive, Limits, Running};
@@ -7,7 +9,7 @@ use cuttlefish_signaling::{Config, Keepalive, Limits, Running};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::dial::{Dialed, block_on, serve, until_paused, with_timeout};
+use crate::dial::{Dialed, advance, block_on, serve, until_paused, with_timeout};
 use crate::raw_peer::{RawPeer, text};
 
 /// No rate limits: these peers send as fast as they can.
@@ -200,6 +202,35 @@ fn close_of_a_waiting_client_comes_after_its_forwards() {
             assert_eq!(device.next().await, (1, left.as_bytes().to_vec()));
         };
         with_timeout("the forwards", async { tokio::join!(send, read) }).await;
+        nobody_was_closed(&server);
+    });
+}
+
+/// The server looks for a RST once a second while it does not read a client.
+#[test]
+fn reset_of_a_waiting_client_counts_while_it_is_not_read() {
+    block_on(async {
+        let server = serve(unhurried());
+        let mut device = late_device(&server).await;
+        let mut client = RawPeer::connect(server.local_addr(), "/connect_client").await;
+        client.send(&text(r#"{"message_type":"connect","device_id":"x"}"#)).await;
+        server.clock().freeze();
+        let flood = text(&forward(&format!("\"{}\"", "x".repeat(30_000)))).repeat(20);
+        let floods = async {
+            loop {
+                client.send(&flood).await;
+            }
+        };
+        tokio::select! {
+            () = floods => {}
+            () = until_paused(&server, "x", 1) => {}
+        }
+        socket2::SockRef::from(&client.0).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        advance(&server, Duration::from_secs(1)).await;
+        assert_eq!(server.hub().connections(), 1, "the device's");
+        let left = r#"{"message_type":"client_disconnected","client_id":1}"#.as_bytes();
+        with_timeout("the news", async { while device.next().await.1 != left {} }).await;
         nobody_was_closed(&server);
     });
 }

@@ -157,6 +157,11 @@ impl<P: Session + ?Sized> Driver<P> {
         }
     }
 
+    /// Returns whether the peer is not read.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Stops reading until this time, since the peer has sent too much.
     pub fn delay_reading(&mut self, until: Instant) {
         self.delayed_until = self.delayed_until.max(Some(until));

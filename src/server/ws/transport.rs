@@ -19,6 +19,9 @@ pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + '
 
     /// Makes the drop send a RST and discard unsent data.
     fn reset_on_close(&self);
+
+    /// Whether the peer has reset the transport. For a transport that is not read: a read would tell.
+    fn was_reset(&self) -> bool;
 }
 
 impl Transport for PeerStream<TcpStream> {
@@ -33,6 +36,10 @@ impl Transport for PeerStream<TcpStream> {
             tracing::warn!("a connection cannot be reset, and ends as others do: {error}");
         }
     }
+
+    fn was_reset(&self) -> bool {
+        matches!(SockRef::from(self.inner()).take_error(), Ok(Some(_)) | Err(_))
+    }
 }
 
 impl Transport for TlsStream<PeerStream<TcpStream>> {
@@ -46,6 +53,10 @@ impl Transport for TlsStream<PeerStream<TcpStream>> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }
+
+    fn was_reset(&self) -> bool {
+        self.get_ref().0.was_reset()
+    }
 }
 
 impl Transport for PeerStream<UnixStream> {
@@ -57,6 +68,10 @@ impl Transport for PeerStream<UnixStream> {
 
     /// A Unix socket has no RST. The kernel reports a close with unread data as a reset by itself.
     fn reset_on_close(&self) {}
+
+    fn was_reset(&self) -> bool {
+        matches!(SockRef::from(self.inner()).take_error(), Ok(Some(_)) | Err(_))
+    }
 }
 
 impl Transport for PeerStream<DuplexStream> {
@@ -67,4 +82,8 @@ impl Transport for PeerStream<DuplexStream> {
     }
 
     fn reset_on_close(&self) {}
+
+    fn was_reset(&self) -> bool {
+        false
+    }
 }

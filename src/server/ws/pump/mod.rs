@@ -12,12 +12,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use crate::core::driver::{Closed, Output, Phase};
+use crate::core::driver::{Closed, Edge, Output, Phase};
 use crate::core::outbox::End;
 use crate::core::session::{Session, Step};
 use crate::server::session_driver::SessionDriver;
@@ -29,6 +29,10 @@ use crate::server::ws::transport::Transport;
 
 /// Rounds in one poll, before the task yields to others.
 const ROUNDS: usize = 16;
+
+/// Time between two looks for a RST of a peer that is not read. While unread data is in the kernel, tokio wakes no task
+/// for it.
+const RESET_CHECK: Duration = Duration::from_secs(1);
 
 /// The task of one WebSocket.
 pub(in crate::server) struct Pump<S, P: Session> {
@@ -44,6 +48,8 @@ pub(in crate::server) struct Pump<S, P: Session> {
     yields: bool,
     /// Bytes received so far, until the peer's first message is complete.
     first_bytes: Option<usize>,
+    /// Time of the next look for a RST, while the peer is not read.
+    next_reset_check: Option<Instant>,
 }
 
 impl<S, P> Pump<S, P>
@@ -54,7 +60,8 @@ where
     /// Registers the peer in the hub, before its first message is read.
     pub(in crate::server) fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, now: Instant) -> Self {
         let session = SessionDriver::new(shared, session, true, now);
-        Self { socket, session, read_closed: false, dirty: false, yields: false, first_bytes: Some(0) }
+        let first_bytes = Some(0);
+        Self { socket, session, read_closed: false, dirty: false, yields: false, first_bytes, next_reset_check: None }
     }
 
     /// Handles the first step of a session that waits for no first message: the request named the device.
@@ -70,7 +77,8 @@ where
             again |= self.session.poll_answer(cx);
             again |= self.write(cx, buffer);
             // Last, because moving the timer to an earlier deadline costs a system call.
-            let again = again || self.session.check_deadlines(cx, None);
+            let reset_check = self.check_reset();
+            let again = again || self.session.check_deadlines(cx, reset_check);
             match self.session.driver.phase() {
                 Phase::Done => return Poll::Ready(()),
                 _ if std::mem::take(&mut self.yields) => break,
@@ -83,6 +91,24 @@ where
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks for a RST of a peer that is not read. Returns the time of the next look.
+    fn check_reset(&mut self) -> Option<Instant> {
+        if !self.session.driver.is_paused() || self.session.driver.phase() == Phase::Done {
+            self.next_reset_check = None;
+            return None;
+        }
+        let now = self.session.edge.now();
+        let due = *self.next_reset_check.get_or_insert(now + RESET_CHECK);
+        if due <= now {
+            if self.socket.transport().was_reset() {
+                self.on_transport_error(&WebSocketError::ConnectionClosed);
+                return None;
+            }
+            self.next_reset_check = Some(now + RESET_CHECK);
+        }
+        self.next_reset_check
     }
 
     /// Writes the output until there is none or the transport has no room, then flushes once.
