@@ -2,8 +2,8 @@
 //!
 //! A device is never paused for its clients, so a client that reads more slowly than its device sends needs memory. Up to
 //! its own bytes it may take its time. Beyond, it borrows from the budget of the server as long as it makes progress; its
-//! driver watches that. When the budget is spent, the borrower with the oldest unsent
-//! message is closed (docs/protocol.md 4.3.13).
+//! driver watches that. When the budget is spent, the borrower with the oldest unsent message is closed
+//! (docs/protocol.md 4.3.13).
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Weak};

@@ -1,7 +1,7 @@
 //! The buffer that one poll of a connection reads into and writes from.
 //!
 //! Each thread has one, and lends it to the connection that is polled. An idle connection therefore has no buffer.
-//! That is one reason why an idle device takes 2.9 KiB, where the bare relay on tokio-tungstenite takes 9.6 KiB
+//! That is one reason why an idle device takes 3.1 KiB, where the bare relay on tokio-tungstenite takes 9.6 KiB
 //! (docs/performance.md). tungstenite has buffers for each connection instead, by default 128 KiB to read into.
 
 use std::cell::Cell;
