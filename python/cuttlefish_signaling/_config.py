@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from . import _native
 from ._checks import check_seconds as check_seconds
+from ._hook_checks import check_hook
 from ._ice_command import IceCommand, ice_json
 from ._limits import Limits
 from ._listen import Listener
@@ -109,6 +110,7 @@ class IceSource:
         if isinstance(source, IceCommand):
             return cls(source._native, None)
         if callable(source):
+            check_hook("ice_servers", source)
             return cls(None, source)
         return cls(ice_json(source), None)
 

@@ -82,9 +82,9 @@ class HookRunner:
         """Starts the first thread."""
         self._add_thread()
 
-    def set_ice_hook(self, hook: Callable[..., Any]) -> None:
-        """Sets the hook for ICE servers. A hook that a list has replaced stays set, for jobs that are in the queue."""
-        self._hooks["ice_servers"] = hook
+    def set_hook(self, name: str, hook: Callable[..., Any]) -> None:
+        """Sets a hook. One that is not called any more stays set, for jobs that are in the queue."""
+        self._hooks[name] = hook
         if not self._threads:
             self._add_thread()
 

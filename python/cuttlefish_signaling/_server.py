@@ -11,9 +11,9 @@ from ._clock import Clock
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
 from ._journal import Journal
-from ._lifecycle import Lifecycle
 from ._limits import Keepalive, Limits
 from ._listen import Listener, url, urls
+from ._live_settings import LiveSettings
 from ._models import Client, Device, Stats, WaitingClient
 from ._tls import Tls
 from .errors import ConfigError, JournalOffError
@@ -22,7 +22,7 @@ from .faults import Faults
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class SignalingServer(Lifecycle):
+class SignalingServer(LiveSettings):
     """A signaling server in this process. It runs on threads of its own, and relayed messages never enter Python.
 
     The defaults are for tests: 127.0.0.1, a free port, plain http, no ICE servers, all peers accepted. Times are in
@@ -294,23 +294,6 @@ class SignalingServer(Lifecycle):
     def disconnect_client(self, device_id: str, client_id: int) -> bool:
         """Closes a client's connection; the device gets `client_disconnected`. Returns False for an unknown client."""
         return self._running().native.disconnect_client(device_id, client_id)
-
-    def set_ice_servers(self, ice_servers: IceServers) -> None:
-        """Replaces the ICE servers.
-
-        Devices that are registered get a new `config` at once; clients get theirs when they connect.
-
-        Args:
-            ice_servers: As the setting of this name.
-
-        Raises:
-            ConfigError: An entry is not allowed. The old ICE servers stay.
-        """
-        ice, run = IceSource.of(ice_servers), self._running()
-        if ice.hook is not None:
-            run.hooks.set_ice_hook(ice.hook)
-        run.native.set_ice_servers(ice.native)
-        self._ice = ice
 
     def stats(self) -> Stats:
         """Returns the counters, also of a server that has stopped."""

@@ -17,12 +17,22 @@ use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Role};
 use crate::protocol::{IceServers, outbound};
 
-/// The hooks that the user has given.
+/// The hooks that the user has given. They change at run time: `set_authorize` and its like.
 pub(super) struct Hooked {
-    pub(super) authorize: bool,
-    pub(super) filter_device_info: bool,
-    /// Changes at run time: `set_ice_servers`.
+    pub(super) authorize: AtomicBool,
+    pub(super) filter_device_info: AtomicBool,
     pub(super) ice_servers: AtomicBool,
+}
+
+impl Hooked {
+    pub(super) fn new(names: &[String]) -> Self {
+        let has = |name: &str| AtomicBool::new(names.iter().any(|hook| hook == name));
+        Self {
+            authorize: has("authorize"),
+            filter_device_info: has("filter_device_info"),
+            ice_servers: has("ice_servers"),
+        }
+    }
 }
 
 /// The hooks of one server, on the side of Rust.
@@ -90,20 +100,20 @@ impl PyHooks {
 
 impl Hooks for PyHooks {
     fn wants_requests(&self) -> bool {
-        // `set_ice_servers` may set a hook at any time, which sees the requests of the peers that are connected.
+        // A hook may be set at any time, which sees the requests of the peers that are connected.
         true
     }
 
     fn authenticates(&self) -> bool {
-        self.hooked.authorize
+        self.hooked.authorize.load(Ordering::Acquire)
     }
 
     fn filters_device_info(&self) -> bool {
-        self.hooked.filter_device_info
+        self.hooked.filter_device_info.load(Ordering::Acquire)
     }
 
     fn authorize(&self, request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
-        if !self.hooked.authorize {
+        if !self.authenticates() {
             return None;
         }
         let peer = PeerFacts {
@@ -140,7 +150,7 @@ impl Hooks for PyHooks {
     }
 
     fn filter_device_info(&self, device: &Arc<Device>, client: &Arc<Peer>) -> Option<HookFuture<String>> {
-        if !self.hooked.filter_device_info {
+        if !self.filters_device_info() {
             return None;
         }
         let device_id = Some(device.id.to_string());

@@ -1,7 +1,7 @@
 //! `_native.Server`: one running server, with its own runtime and thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,12 +55,7 @@ impl Server {
     ) -> PyResult<Self> {
         let config = config(settings)?;
         let events = Arc::clone(&events.get().0);
-        let has = |name: &str| hooks.iter().any(|hook| hook == name);
-        let hooked = Hooked {
-            authorize: has("authorize"),
-            filter_device_info: has("filter_device_info"),
-            ice_servers: AtomicBool::new(has("ice_servers")),
-        };
+        let hooked = Hooked::new(&hooks);
         let hooks = Arc::new(PyHooks { hooked, events: Arc::clone(&events), last_key: AtomicU64::new(1) });
         let asked = Arc::clone(&hooks);
         let started = detached(py, || {
@@ -168,6 +163,29 @@ impl Server {
         let source = ice_source(source)?;
         self.hooks.hooked.ice_servers.store(matches!(source, IceSource::Hook), Ordering::Relaxed);
         self.running.set_ice_servers(source);
+        Ok(())
+    }
+
+    /// Tells whether there is a hook `authorize` from now on. Python has set the hook before.
+    ///
+    /// Raises `ConfigError` for a server that needs one.
+    fn set_authorize(&self, py: Python<'_>, is_set: bool) -> PyResult<()> {
+        self.check(py)?;
+        if !is_set {
+            self.running.check_exposed_without_authorize().map_err(|error| {
+                config_error(py, &ConfigError::new("authorize", format!("cannot be None: {error}")))
+            })?;
+        }
+        self.hooks.hooked.authorize.store(is_set, Ordering::Release);
+        Ok(())
+    }
+
+    /// Tells whether there is a hook `filter_device_info` from now on. Python has set the hook before.
+    fn set_filter_device_info(&self, py: Python<'_>, is_set: bool) -> PyResult<()> {
+        self.check(py)?;
+        self.hooks.hooked.filter_device_info.store(is_set, Ordering::Release);
+        // Pages may show groups that come from device info.
+        self.running.changes().mark();
         Ok(())
     }
 

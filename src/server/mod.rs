@@ -49,7 +49,7 @@ use self::seqpacket::{SeqpacketListener, SocketKind};
 use self::shared::Shared;
 use self::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
-use crate::access::hooks::Hooks;
+use crate::access::hooks::{Hooks, NoHooks};
 use crate::access::origin_policy::Policy;
 use crate::access::request_rates::RequestRates;
 use crate::access::trusted_proxies::TrustedProxies;
@@ -96,21 +96,13 @@ impl Server {
     /// system has no descriptor left for the timer.
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
+        check_exposed(&config, &*hooks)?;
         let requested = config.listeners();
-        let setting = if config.listen.is_empty() { ("host", "host, port") } else { ("listen", "listen") };
-        let exposed = requested.iter().find(|listener| is_exposed(listener, &config, &*hooks));
-        if let Some(listener) = exposed.filter(|_| !config.allow_unauthenticated) {
-            let shown = if config.listen.is_empty() { config.host.to_string() } else { listener.to_string() };
-            let what = format!(
-                "{shown} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
-                 allow_unauthenticated if that is meant"
-            );
-            return Err(ConfigError::new(setting.0, what).into());
-        }
+        let setting = if config.listen.is_empty() { "host, port" } else { "listen" };
         let listeners = requested.iter().map(|listen| {
             let address = listen.tcp().filter(|_| config.listen.is_empty());
             let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-            Listener::bind(listen).map_err(|source| Error::Bind { setting: setting.1, address: shown, source })
+            Listener::bind(listen).map_err(|source| Error::Bind { setting, address: shown, source })
         });
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let sockets = [
@@ -266,6 +258,14 @@ impl Running {
         self.shared.hub.renew_config();
     }
 
+    /// Checks that the server may go on without a hook `authorize`.
+    ///
+    /// # Errors
+    /// As [`Server::bind`]: other machines can reach a listener, and `allow_unauthenticated` is not set.
+    pub fn check_exposed_without_authorize(&self) -> Result<(), ConfigError> {
+        check_exposed(&self.shared.config, &NoHooks)
+    }
+
     /// Stops the server and returns whether all connections closed in time.
     ///
     /// The server stops listening and sends each peer a close frame with 1001. Connections that are still open after
@@ -285,6 +285,20 @@ impl Running {
         self.shared.relay.abandon();
         in_time
     }
+}
+
+/// Refuses listeners that other machines can reach without authentication, unless the settings allow them.
+fn check_exposed(config: &Config, hooks: &dyn Hooks) -> Result<(), ConfigError> {
+    let requested = config.listeners();
+    let exposed = requested.iter().find(|listener| is_exposed(listener, config, hooks));
+    let Some(listener) = exposed.filter(|_| !config.allow_unauthenticated) else { return Ok(()) };
+    let host = ("host", config.host.to_string());
+    let (setting, shown) = if config.listen.is_empty() { host } else { ("listen", listener.to_string()) };
+    let what = format!(
+        "{shown} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
+         allow_unauthenticated if that is meant"
+    );
+    Err(ConfigError::new(setting, what))
 }
 
 /// The address of the first TCP listener.

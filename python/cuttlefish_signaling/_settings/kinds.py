@@ -9,6 +9,7 @@ import shlex
 from typing import Any
 
 from .._checks import MAX_SECONDS, check_integer, check_seconds, names
+from .._hook_checks import check_hook
 from .._listen import Listener
 from .._tls import Tls
 from ..errors import ConfigError
@@ -270,8 +271,7 @@ class Hook(Kind):
 
     def check(self, setting: str, value: Any) -> Any:
         """Returns the function."""
-        if value is not None and not callable(value):
-            raise ConfigError(setting, f"must be callable, got {value!r}")
+        check_hook(setting, value)
         return value
 
 

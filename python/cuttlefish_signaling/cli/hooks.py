@@ -9,9 +9,10 @@ import os
 import sys
 from typing import Any
 
+from .._hook_checks import PARAMETERS, check_hook
 from ..errors import ConfigError, SignalingError
 
-HOOKS = ("authorize", "filter_device_info", "ice_servers")
+HOOKS = tuple(PARAMETERS)
 
 
 def load_hooks(target: str) -> dict[str, Any]:
@@ -31,6 +32,9 @@ def load_hooks(target: str) -> dict[str, Any]:
     found = {hook: getattr(owner, hook) for hook in HOOKS if getattr(owner, hook, None) is not None}
     if not found:
         raise ConfigError("hooks", f"{target} has none of {', '.join(HOOKS)}")
+    for hook, function in found.items():
+        if hook != "ice_servers" or callable(function):  # It may also be a list or a TurnRest.
+            check_hook(hook, function, setting="hooks", place=f"{hook} of {target}")
     return found
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 0.02
 """Seconds between two requests for the list of devices: a server outside this process sends no notification."""
 
+OWN = ("host", "port", "tls", "ssl_context")
+"""Attributes that have the names of settings, and can be set."""
+
 
 class AttachedServer:
     """A server that runs already, this one or the reference server. Only its URLs and its device list are available.
@@ -135,10 +138,21 @@ class AttachedServer:
 
         if name.startswith("_") or not hasattr(SignalingServer, name):
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        raise NotOursError(
+        raise self._not_available(name)
+
+    def _not_available(self, name: str) -> NotOursError:
+        return NotOursError(
             f"{name} is not available: --signaling-url points at an external server, {self.url}; "
             "run this test without --signaling-url"
         )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_") and name not in OWN:
+            from .._settings import KEYWORDS
+
+            if any(row.name == name for row in KEYWORDS):
+                raise self._not_available(name)
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<AttachedServer {self.url}>"

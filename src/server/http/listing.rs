@@ -74,6 +74,8 @@ pub(crate) struct Listings {
 pub(in crate::server) struct Listing {
     /// The revision; `None` before the first one.
     revision: Option<u64>,
+    /// Whether groups that come from device info are hidden, as a hook filters it. The hook may come and go.
+    hides_groups: bool,
     /// The chunks, in the order of the device ids.
     chunks: Vec<Arc<RenderedChunk>>,
 }
@@ -126,7 +128,8 @@ impl Listings {
     pub(in crate::server) async fn current(&self, shared: &Shared) -> Arc<Listing> {
         let wanted = shared.hub.list_revision();
         let mut latest = self.latest.lock().await;
-        if latest.revision.is_none_or(|revision| revision < wanted) {
+        let hides_groups = shared.hooks.filters_device_info();
+        if latest.revision.is_none_or(|revision| revision < wanted) || latest.hides_groups != hides_groups {
             *latest = Arc::new(self.render(shared, &latest).await);
         }
         Arc::clone(&latest)
@@ -134,9 +137,12 @@ impl Listings {
 
     /// Renders the chunks that the last list lacks. Yields after each.
     async fn render(&self, shared: &Shared, last: &Listing) -> Listing {
+        // Read first: a hook that is set meanwhile makes the next request render all again.
+        let hides_groups = shared.hooks.filters_device_info();
         let (revision, devices) = shared.hub.device_list();
         let mut chunks = Vec::with_capacity(devices.chunks().len());
-        let mut before = last.chunks.iter();
+        let usable = if last.hides_groups == hides_groups { &*last.chunks } else { &[] };
+        let mut before = usable.iter();
         for chunk in devices.chunks() {
             // Both lists have the chunks that did not change in the same order.
             let kept = before.clone().position(|rendered| rendered.of.as_ptr() == Arc::as_ptr(chunk));
@@ -148,7 +154,7 @@ impl Listings {
             self.rendered.fetch_add(chunk.len() as u64, Relaxed);
             yield_now().await;
         }
-        Listing { revision: Some(revision), chunks }
+        Listing { revision: Some(revision), hides_groups, chunks }
     }
 
     /// The number of devices whose entry was rendered so far.

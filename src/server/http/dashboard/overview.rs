@@ -39,6 +39,8 @@ pub(super) struct Revision {
     waiting: usize,
     /// Incidents of all kinds.
     incidents: u64,
+    /// Whether groups that come from device info are hidden.
+    hides_groups: bool,
 }
 
 impl Revision {
@@ -51,6 +53,7 @@ impl Revision {
             connections: shared.hub.connections(),
             waiting: shared.hub.waiting_count(),
             incidents: Incident::ALL.iter().map(|incident| shared.incidents.of(*incident)).sum(),
+            hides_groups: shared.hooks.filters_device_info(),
         }
     }
 }
@@ -119,11 +122,14 @@ impl Overviews {
 
 /// The devices of one viewer.
 ///
-/// It is made again when a device has come or gone: id, group, owner and name of a device do not change.
+/// It is made again when a device has come or gone: id, owner and name of a device do not change, and its group only
+/// where a hook that filters device info comes or goes.
 #[derive(Default)]
 pub(super) struct Selection {
     /// The revision of the list of devices.
     revision: Option<u64>,
+    /// Whether groups that come from device info are hidden.
+    hides_groups: bool,
     /// The devices of a viewer with a grant; `None` if it may see all.
     granted: Option<Vec<Arc<Device>>>,
     /// The number of registered devices that the viewer may see.
@@ -137,12 +143,14 @@ pub(super) struct Selection {
 impl Selection {
     /// Reads the list of devices, if it has changed. Yields after each chunk.
     pub(super) async fn update(&mut self, shared: &Shared, grant: &Grant, view: &View) {
-        if self.revision == Some(shared.hub.list_revision()) {
+        let hides_groups = shared.hooks.filters_device_info();
+        if self.revision == Some(shared.hub.list_revision()) && self.hides_groups == hides_groups {
             return;
         }
         let (revision, devices) = shared.hub.device_list();
         let sees_all = grant.devices.is_none();
-        *self = Self { revision: Some(revision), granted: (!sees_all).then(Vec::new), ..Self::default() };
+        let granted = (!sees_all).then(Vec::new);
+        *self = Self { revision: Some(revision), hides_groups, granted, ..Self::default() };
         if sees_all && view.is_all() {
             (self.devices, self.matching) = (devices.len(), devices.len());
             self.first = devices.iter().take(MOST_ROWS).cloned().collect();

@@ -1,0 +1,89 @@
+"""The settings that a running server takes: its hooks and its ICE servers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource
+from ._hook_checks import check_hook
+from ._lifecycle import Lifecycle
+from ._settings import KEYWORDS
+
+_NAMES = {row.name for row in KEYWORDS}
+
+
+class LiveSettings(Lifecycle):
+    """A server whose hooks and ICE servers can be exchanged. A base class of `SignalingServer`.
+
+    An exchange holds for the next start as well. It may come from any thread. A call that has begun ends with the hook
+    that it began with; calls that wait for a thread get the new one.
+    """
+
+    def set_ice_servers(self, ice_servers: IceServers) -> None:
+        """Replaces the ICE servers.
+
+        Devices that are registered get a new `config` at once; clients get theirs when they connect.
+
+        Args:
+            ice_servers: As the setting of this name.
+
+        Raises:
+            ConfigError: An entry is not allowed. The old ICE servers stay.
+            NotRunningError: The server is not running.
+        """
+        ice = IceSource.of(ice_servers)
+        with self._lock:
+            run = self._running()
+            if ice.hook is not None:
+                run.hooks.set_hook("ice_servers", ice.hook)
+            run.native.set_ice_servers(ice.native)
+            self._ice = ice
+
+    def set_filter_device_info(self, filter_device_info: FilterDeviceInfo | None) -> None:
+        """Replaces the filter of device info. Clients that have their device info keep it.
+
+        Args:
+            filter_device_info: As the setting of this name. None: clients get the device info as the device sent it.
+
+        Raises:
+            ConfigError: It cannot be called as a filter. The old filter stays.
+            NotRunningError: The server is not running.
+        """
+        check_hook("filter_device_info", filter_device_info)
+        with self._lock:
+            run = self._running()
+            if filter_device_info is not None:
+                run.hooks.set_hook("filter_device_info", filter_device_info)
+            run.native.set_filter_device_info(filter_device_info is not None)
+            self._settings = replace(self._settings, filter_device_info=filter_device_info)
+
+    def set_authorize(self, authorize: Authorize | None) -> None:
+        """Replaces the hook that accepts requests. Peers that are connected stay, with their identities and grants.
+
+        Args:
+            authorize: As the setting of this name. None: all peers are accepted.
+
+        Raises:
+            ConfigError: It cannot be called as `authorize`, or it is None, and other machines can reach the server.
+                The old hook stays.
+            NotRunningError: The server is not running.
+        """
+        check_hook("authorize", authorize)
+        with self._lock:
+            run = self._running()
+            if authorize is not None:
+                run.hooks.set_hook("authorize", authorize)
+            run.native.set_authorize(authorize is not None)
+            self._settings = replace(self._settings, authorize=authorize)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _NAMES:
+            raise AttributeError(f"a server has no attribute {name!r} to set: {how_to_set(name)}")
+        super().__setattr__(name, value)
+
+
+def how_to_set(name: str) -> str:
+    """Returns how a setting is given to a server."""
+    if hasattr(LiveSettings, f"set_{name}"):
+        return f"call set_{name}(...), also while it runs"
+    return f"give it to SignalingServer({name}=...)"
