@@ -24,8 +24,8 @@ A setting can be given
 - in tests, as an argument of `@pytest.mark.signaling(...)`, with the names of Python,
 - on the command line, with a flag,
 - in an environment variable: `--device-socket` is `CUTTLEFISH_SIGNALING_DEVICE_SOCKET`,
-- in a TOML file that `--config` names: `--device-socket` is the key `device_socket`. The tables `[limits]` and
-  `[keepalive]` have the names of Python.
+- in a TOML file that `--config` names: `--device-socket` is the key `device_socket`. Limits and keepalive are in the
+  tables `[limits]` and `[keepalive]`, with the names of Python.
 
 On the command line the flag has precedence over the variable, and the variable over the file. A variable with several
 values separates them by spaces. `none` is Python's None. Unknown variables are logged.
@@ -76,17 +76,18 @@ def flag(row: Setting) -> str:
     return text
 
 
-def table(rows: tuple[Setting, ...], *, has_flags: bool) -> str:
+def table(rows: tuple[Setting, ...]) -> str:
     """A table of these rows."""
-    head = ["Setting", "Values", "Default", *(["Flag"] if has_flags else []), "Meaning"]
+    head = ["Setting", "Values", "Default", "Flag", "Meaning"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         meaning = " ".join(part for part in (row.help, row.reason) if part)
         if row.on_command_line:
             meaning += f" On the command line: {row.on_command_line}"
-        flags = [flag(row)] if has_flags else []
+        if row.instead:
+            meaning += f" {'In Python' if row.group == 'serve' else 'On the command line'}: {row.instead}"
         default = f"`{type(row.default).__name__}()`" if row.name in GROUPS else number(row.default)
-        lines.append([f"`{row.name}`", values(row), default, *flags, meaning])
+        lines.append([f"`{row.name}`", values(row), default, flag(row), meaning])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -95,10 +96,10 @@ def page() -> str:
     only = tuple(row for row in SETTINGS if row.group == "serve")
     sections = [
         INTRODUCTION,
-        "## `SignalingServer`\n\n" + table(KEYWORDS, has_flags=True),
-        "## Only on the command line\n\n" + table(only, has_flags=True),
-        "## `Limits`\n\nTimes are in seconds.\n\n" + table(GROUPS["limits"], has_flags=False),
-        "## `Keepalive`\n\nTimes are in seconds.\n\n" + table(GROUPS["keepalive"], has_flags=False),
+        "## `SignalingServer`\n\n" + table(KEYWORDS),
+        "## Only on the command line\n\n" + table(only),
+        "## `Limits`\n\nTimes are in seconds.\n\n" + table(GROUPS["limits"]),
+        "## `Keepalive`\n\nTimes are in seconds.\n\n" + table(GROUPS["keepalive"]),
     ]
     return "\n".join(sections)
 

@@ -266,7 +266,7 @@ def test_invalid_flags_print_one_line_and_exit_2(
     ("text", "said"),
     [
         ("port = ", "cannot read"),
-        ("prot = 5", "unknown key 'prot'; there are host, port"),
+        ("prot = 5", ", line 1: prot: unknown key 'prot'; did you mean 'port'?"),
         ('port = "80"', "port: '80' is not a whole number from 0 to 65535"),
         ("host = 7", "host: 7 is not a text"),
         ('stun = "stun:x"', "stun: 'stun:x' is not a list of strings"),

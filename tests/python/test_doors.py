@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cuttlefish_signaling import Keepalive, Limits, SignalingServer
-from cuttlefish_signaling._settings import ENVIRONMENT, FLAGS, GROUPS, SETTINGS, Flag, Setting
+from cuttlefish_signaling._settings import ENVIRONMENT, FLAGS, SETTINGS, Flag, Setting
 from cuttlefish_signaling._settings.kinds import Choice, Integer, Kind, Seconds, Switch
 from cuttlefish_signaling.cli.flags import parser
 from cuttlefish_signaling.cli.sources import Found, settings
@@ -20,7 +20,6 @@ from cuttlefish_signaling.testing import AsyncFakeDevice
 
 NUMBERS = [flag for flag in FLAGS if isinstance(flag.kind, Integer | Seconds)]
 ROWS = [row for row in SETTINGS if isinstance(row.kind, Integer | Seconds)]
-GROUPED = [row for group in GROUPS.values() for row in group]
 
 
 def values(kind: Kind) -> list[Any]:
@@ -44,6 +43,12 @@ def through(*arguments: str, **environment: str) -> Found:
     return settings(parser().parse_args(["serve", *arguments]), environment)
 
 
+def toml(place: str, text: str) -> str:
+    """A file with this value at this place."""
+    table, _, key = place.rpartition(".")
+    return f"[{table}]\n{key} = {text}\n" if table else f"{key} = {text}\n"
+
+
 def in_file(path: Path, text: str) -> Found:
     file = path / "server.toml"
     file.write_text(text)
@@ -54,15 +59,16 @@ def in_file(path: Path, text: str) -> Found:
 def test_each_door_takes_each_documented_number(flag: Flag, tmp_path: Path) -> None:
     for value in values(flag.kind):
         text = "none" if value is None else str(value)
-        toml = f'{flag.key} = "none"' if value is None else f"{flag.key} = {value}"
-        other = {flag.variable: str(7000)}
+        other = {flag.variable: str(getattr(flag.kind, "least", 7000))}
         for found in (
             through(f"--{flag.name}={text}"),
             through(f"--{flag.name}={text}", **other),
             through(**{flag.variable: text}),
-            in_file(tmp_path, toml),
+            in_file(tmp_path, toml(flag.place, '"none"' if value is None else text)),
         ):
             assert found[flag.key] == value, text
+            if flag.table:
+                assert getattr(found[flag.table], flag.place.rpartition(".")[2]) == value, text
             assert flag.key in found.origins, "it counts as given"
 
 
@@ -81,11 +87,10 @@ def test_each_door_refuses_nonsense_by_its_name(flag: Flag, capsys: pytest.Captu
 
 @pytest.mark.parametrize(
     ("place", "kind"),
-    [(flag.key, flag.kind) for flag in FLAGS] + [(row.path, row.kind) for row in GROUPED],
+    [(flag.place, flag.kind) for flag in FLAGS],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_file_refuses_nonsense_by_its_place(place: str, kind: Kind, tmp_path: Path) -> None:
-    table, _, key = place.rpartition(".")
     texts = ["inf", "-inf", "nan", "[inf]", "{ x = nan }"]
     if isinstance(kind, Integer | Seconds):
         texts += ['"7"', "true", "[7]", "-1", "1e10", '""']
@@ -93,8 +98,9 @@ def test_file_refuses_nonsense_by_its_place(place: str, kind: Kind, tmp_path: Pa
         texts += ['"x"', "1"]
     for text in texts:
         with pytest.raises(ConfigError) as error:
-            in_file(tmp_path, f"[{table}]\n{key} = {text}\n" if table else f"{key} = {text}\n")
-        assert error.value.setting.startswith(f"{tmp_path}/server.toml: {place}"), text
+            in_file(tmp_path, f"# a comment\n\n{toml(place, text)}")
+        line = 4 if "." in place else 3
+        assert error.value.setting.startswith(f"{tmp_path}/server.toml, line {line}: {place}"), text
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.path)

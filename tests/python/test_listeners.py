@@ -284,7 +284,7 @@ def test_address_in_use_names_its_flag_and_exits_1(
             == f"--port: cannot listen on 127.0.0.1:{port}: Address already in use"
         )
         config.write_text(f'listen = ["http://127.0.0.1:{port}"]')
-        assert error("--config", str(config)) == f"{config}: listen: {said}"
+        assert error("--config", str(config)) == f"{config}, line 1: listen: {said}"
         monkeypatch.setenv("CUTTLEFISH_SIGNALING_LISTEN", f"http://127.0.0.1:{port}")
         assert error() == f"CUTTLEFISH_SIGNALING_LISTEN: {said}"
 

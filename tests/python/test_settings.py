@@ -26,8 +26,8 @@ from settings_page import PAGE, page
 CORE = {row.path: row for row in SETTINGS if row.is_core and row.group != "serve"}
 BOUNDED = [row for row in CORE.values() if isinstance(row.kind, Integer)]
 TIMES = [row for row in CORE.values() if isinstance(row.kind, Seconds)]
-NO_FLAG = {"tls", "filter_device_info", "authorize", "limits", "keepalive", "stop_timeout"}
-"""Keywords without a flag: the command line has other flags, `--hooks`, tables of TOML or a fixed value for them."""
+NO_FLAG = {"tls", "filter_device_info", "authorize", "limits", "keepalive"}
+"""Settings without a flag: the command line has other flags or `--hooks` for them."""
 
 
 def spaced(text: str | None) -> str:
@@ -168,8 +168,10 @@ def test_core_takes_both_ends_of_all_ranges(end: str) -> None:
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-def test_each_keyword_has_a_flag() -> None:
-    assert {row.name for row in KEYWORDS if row.flag is None} == NO_FLAG
+def test_each_setting_has_a_flag_and_a_keyword_or_says_what_takes_its_place() -> None:
+    assert {row.name for row in SETTINGS if row.flag is None} == NO_FLAG
+    for row in SETTINGS:
+        assert bool(row.instead) == (row.flag is None or row.group == "serve"), row.path
 
 
 def test_each_flag_is_an_option_with_its_help() -> None:
@@ -198,7 +200,8 @@ def test_flag_variable_and_file_give_the_same_value(flag: Flag, tmp_path: FilePa
     assert value != flag.default
     given = [f"--{flag.name}={text}" for text in texts] or [f"--{flag.name}"]
     file = tmp_path / "server.toml"
-    file.write_text(f"{flag.key} = {toml}\n")
+    table, _, key = flag.place.rpartition(".")
+    file.write_text(f"[{table}]\n{key} = {toml}\n" if table else f"{key} = {toml}\n")
     serve = parser().parse_args
     assert merged(serve(["serve"]), {})[flag.key] == flag.default
     assert merged(serve(["serve", *given]), {})[flag.key] == value

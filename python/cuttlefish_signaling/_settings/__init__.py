@@ -15,7 +15,7 @@ KEYWORDS: tuple[Setting, ...] = tuple(row for row in SERVER if row.group == "ser
 GROUPS: dict[str, tuple[Setting, ...]] = {"limits": LIMITS, "keepalive": KEEPALIVE}
 """The fields of `Limits` and `Keepalive`, which are also tables of the TOML file."""
 
-FLAGS: tuple[Flag, ...] = tuple(flag for row in SERVER if (flag := row.typed_flag) is not None)
+FLAGS: tuple[Flag, ...] = tuple(flag for row in SETTINGS if (flag := row.typed_flag) is not None)
 """The flags of the command line, which are also environment variables and keys of the TOML file."""
 
 __all__ = ["ENVIRONMENT", "FLAGS", "GROUPS", "KEYWORDS", "SETTINGS", "Flag", "Setting"]

@@ -14,6 +14,7 @@ ICE = (
         (),
         "STUN servers in `config`.",
         group="serve",
+        instead='`ice_servers=[IceServer("stun:...")]`.',
         flag=Flag("stun", "a STUN server for peers", metavar="URL"),
     ),
     Setting(
@@ -22,6 +23,7 @@ ICE = (
         (),
         "URLs of the TURN server in `config`. They need `turn_secret`.",
         group="serve",
+        instead="`ice_servers=TurnRest(...)`.",
         flag=Flag("turn", "a URL of the TURN server for peers; needs --turn-secret", metavar="URL"),
     ),
     Setting(
@@ -31,6 +33,7 @@ ICE = (
         "The secret that the TURN server and this server share (coturn: `static-auth-secret`). Credentials are made "
         "from it for each peer.",
         group="serve",
+        instead="`TurnRest(secret=...)`.",
         flag=Flag(
             "turn-secret",
             "the secret shared with the TURN server (coturn: static-auth-secret); better in a file",
@@ -44,6 +47,7 @@ ICE = (
         "File with one line, the `turn_secret`.",
         "Every user of the machine can list the arguments of a process until the process has overwritten them.",
         group="serve",
+        instead="`TurnRest(secret=...)`.",
         flag=Flag("turn-secret-file", "file with that secret", metavar="FILE"),
     ),
     Setting(
@@ -52,6 +56,7 @@ ICE = (
         3600.0,
         "Time for which TURN credentials are valid. Devices get new ones after half of it.",
         group="serve",
+        instead="`TurnRest(ttl=...)`.",
         flag=Flag("turn-ttl", "seconds for which TURN credentials are valid", 3600.0, "SECONDS"),
     ),
     Setting(
@@ -77,6 +82,7 @@ ICE = (
         "`ice_servers` are used while it fails.",
         "No shell reads it: quotes group words, and nothing else is special.",
         group="serve",
+        instead="`ice_servers=IceCommand(...)`.",
         flag=Flag("ice-servers-command", "a command that prints ICE servers as JSON", metavar="'COMMAND ARGUMENTS'"),
     ),
     Setting(
@@ -86,6 +92,7 @@ ICE = (
         "Time after which a run of `ice_servers_command` is killed.",
         "A real device disconnects after 10 s.",
         group="serve",
+        instead="`IceCommand(timeout=...)`.",
         flag=Flag("ice-servers-timeout", "seconds after which that command is killed", 5.0, "SECONDS"),
     ),
     Setting(
@@ -95,6 +102,7 @@ ICE = (
         "Time for which the servers of a run of `ice_servers_command` are used. Credentials have to be valid for twice "
         "that time, unless the command prints their `ttl`.",
         group="serve",
+        instead="`IceCommand(ttl=...)`.",
         flag=Flag("ice-servers-ttl", "seconds for which the servers of that command are used", 300.0, "SECONDS"),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .backpressure import BACKPRESSURE
 from .kinds import Integer, Seconds
 from .row import Setting
-from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, size
+from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, of_group, size
 
 _RATE = Integer(1, MOST_A_SECOND, "a second")
 _BURST = Integer(1, MOST_A_SECOND)
@@ -306,13 +306,20 @@ LIMITS = (
 )
 
 KEEPALIVE = (
-    Setting(
-        "interval",
-        Seconds(optional=True),
-        10.0,
-        "Silence after which a peer is pinged.",
-        special=(("None", "no pings"),),
-        group="keepalive",
+    of_group(
+        "keepalive",
+        "keepalive-interval",
+        Setting(
+            "interval",
+            Seconds(optional=True),
+            10.0,
+            "Silence after which a peer is pinged.",
+            special=(("None", "no pings"),),
+        ),
     ),
-    Setting("timeout", Seconds(), 5.0, "Time for the pong. Then the connection is closed.", group="keepalive"),
+    of_group(
+        "keepalive",
+        "keepalive-timeout",
+        Setting("timeout", Seconds(), 5.0, "Time for the pong. Then the connection is closed."),
+    ),
 )

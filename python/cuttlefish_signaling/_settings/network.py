@@ -51,6 +51,7 @@ NETWORK = (
         "Whether to serve in the place of the operator of a Cuttlefish host: with its ports, local sockets, "
         "certificate, page and defaults. Every other setting overrides a part of that. See docs/cuttlefish.md.",
         group="serve",
+        instead="It is a set of other settings.",
         flag=Flag(
             "operator",
             "serve in the place of a Cuttlefish host's operator: http 1080 on loopback, https 1443, its local sockets, "
@@ -65,6 +66,7 @@ NETWORK = (
         "/etc/default/cuttlefish-operator",
         "The file with the operator's address, ports and certificate directory, for `operator`. It may be missing.",
         group="serve",
+        instead="It belongs to `operator`.",
         special=(('""', "no file"),),
         flag=Flag(
             "operator-defaults",
@@ -79,6 +81,7 @@ NETWORK = (
         False,
         "Whether to serve plain ws and http instead of wss and https.",
         group="serve",
+        instead="`tls=None`.",
         flag=Flag("no-tls", "plain ws and http instead of wss and https", False),
     ),
     Setting(
@@ -88,6 +91,7 @@ NETWORK = (
         "File with the certificate chain, PEM. It needs `tls_key`.",
         special=(("None", "the server makes a certificate"),),
         group="serve",
+        instead="`Tls.from_files(...)`.",
         flag=Flag("tls-cert", "certificate chain, PEM; without one the server makes a certificate", metavar="FILE"),
     ),
     Setting(
@@ -96,6 +100,7 @@ NETWORK = (
         None,
         "File with the private key of `tls_cert`, PEM.",
         group="serve",
+        instead="`Tls.from_files(...)`.",
         flag=Flag("tls-key", "its private key, PEM", metavar="FILE"),
     ),
     Setting(
@@ -105,6 +110,7 @@ NETWORK = (
         "Directory that keeps the certificate that the server makes, with its authority.",
         special=(("None", STATE_DIR),),
         group="serve",
+        instead="`Tls.kept_in(...)`.",
         flag=Flag(
             "state-dir",
             "directory that keeps the server's certificate, with its authority; by default systemd's $STATE_DIRECTORY, "
@@ -118,6 +124,7 @@ NETWORK = (
         None,
         "Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`.",
         special=(("None", "plain http and ws"),),
+        instead="`--tls-cert` with `--tls-key`, `--state-dir`, or `--no-tls`.",
     ),
     Setting(
         "device_socket",

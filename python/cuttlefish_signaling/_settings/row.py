@@ -22,11 +22,18 @@ class Flag(NamedTuple):
     metavar: str | None = None
     kind: Kind = Kind("")
     """The type on the command line. A `Setting` gives its own type to a flag that has none."""
+    table: str = ""
+    """The table of a TOML file that has its key; empty for the top level."""
 
     @property
     def key(self) -> str:
-        """The key in a TOML file."""
+        """The name of its value: the flag with underscores."""
         return self.name.replace("-", "_")
+
+    @property
+    def place(self) -> str:
+        """The key in a TOML file, with its table: `port`, `keepalive.interval`."""
+        return f"{self.table}.{self.key.removeprefix(f'{self.table}_')}" if self.table else self.key
 
     @property
     def variable(self) -> str:
@@ -57,6 +64,8 @@ class Setting(NamedTuple):
     flag: Flag | None = None
     on_command_line: str = ""
     """The difference on the command line, for the reference."""
+    instead: str = ""
+    """For a setting without a flag, or without a keyword: the way that takes its place, for the reference."""
     is_core: bool = True
     """Whether the Rust core reads it."""
 

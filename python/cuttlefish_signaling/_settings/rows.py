@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .kinds import Integer, Kind
-from .row import Setting
+from .kinds import Integer, Kind, Seconds
+from .row import Flag, Setting
 
 MOST = 2**20
 """The most connections, peers or messages."""
@@ -22,7 +22,21 @@ HOOKS = ("hook_threads", "hook_queue")
 def limit(name: str, kind: Kind, default: float | None, text: str, reason: str = "") -> Setting:
     """Returns the row of a field of `Limits`."""
     special = (("None", "no limit"),) if kind.annotation == "float | None" else ()
-    return Setting(name, kind, default, text, reason, special, group="limits", is_core=name not in HOOKS)
+    return of_group(
+        "limits",
+        name.replace("_", "-"),
+        Setting(name, kind, default, text, reason, special)._replace(is_core=name not in HOOKS),
+    )
+
+
+def of_group(group: str, flag: str, row: Setting) -> Setting:
+    """Returns the row of a field of `Limits` or `Keepalive`, with its flag, whose help is that of the row."""
+    text = row.help.removesuffix(".").replace("`", "")
+    if text[1].islower() or text[1] == " ":
+        text = text[0].lower() + text[1:]
+    text += "".join(f"; {value.lower()}: {meaning}" for value, meaning in row.special)
+    unit = "SECONDS" if isinstance(row.kind, Seconds) else "BYTES" if row.kind.values.endswith("bytes") else "NUMBER"
+    return row._replace(group=group, flag=Flag(flag, text, row.default, unit, table=group))
 
 
 def count(most: int = MOST) -> Integer:

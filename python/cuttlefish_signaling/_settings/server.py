@@ -29,6 +29,7 @@ SERVER = (
         "device sent it, byte for byte.",
         special=(("None", "each client gets the device info as the device sent it, byte for byte"),),
         is_core=False,
+        instead="It is a function: `--hooks` names a file of functions.",
     ),
     Setting(
         "authorize",
@@ -39,6 +40,7 @@ SERVER = (
         "which are the same for all.",
         special=(("None", "all peers are accepted"),),
         is_core=False,
+        instead="It is a function: `--hooks` names a file of functions, `--token-file` one of tokens.",
     ),
     Setting(
         "device_wait_timeout",
@@ -130,6 +132,7 @@ SERVER = (
         "`FILE.py:OBJECT` or `MODULE:OBJECT`, an object with any of `authorize`, `filter_device_info` and "
         "`ice_servers`. Without `:OBJECT` it is the file or the module.",
         group="serve",
+        instead="`authorize`, `filter_device_info` and `ice_servers`.",
         flag=Flag("hooks", "hooks, from a Python file or module", metavar="FILE_OR_MODULE:OBJECT"),
     ),
     Setting(
@@ -140,6 +143,7 @@ SERVER = (
         "that it may use; the last two may be missing.",
         special=(("None", "no token is asked for"),),
         group="serve",
+        instead="`authorize=StaticTokens(...)`.",
         flag=Flag(
             "token-file", "tokens that peers need: lines of TOKEN [IDENTITY [DEVICE_PATTERN ...]]", metavar="FILE"
         ),
@@ -233,6 +237,7 @@ SERVER = (
         "info",
         "The least severe level to log.",
         group="serve",
+        instead="The logger `cuttlefish_signaling` of `logging`.",
         flag=Flag("log-level", "least severe level to log", "info"),
     ),
     Setting(
@@ -241,6 +246,7 @@ SERVER = (
         "text",
         "The format of log lines, on stderr.",
         group="serve",
+        instead="A formatter of `logging`.",
         flag=Flag("log-format", "format of the log on stderr", "text"),
     ),
     Setting(
@@ -250,6 +256,7 @@ SERVER = (
         "A file that gets the log as well. Lines are added to it.",
         special=(("None", "stderr alone"),),
         group="serve",
+        instead="A handler of `logging`.",
         flag=Flag("log-file", "a file that gets the log as well", metavar="FILE"),
     ),
     Setting(
@@ -259,6 +266,7 @@ SERVER = (
         "The size at which `log_file` is renamed to `FILE.1`, which replaces the one before.",
         "The log of a Cuttlefish host is in memory, in /run.",
         group="serve",
+        instead="`logging.handlers.RotatingFileHandler`.",
         flag=Flag("log-file-size", "bytes after which the log file begins anew; the last one is FILE.1", 8388608),
     ),
     Setting(
@@ -267,14 +275,24 @@ SERVER = (
         Limits(),
         "Bounds on the resources that peers may use.",
         is_core=False,
+        instead="Each field has a flag.",
     ),
-    Setting("keepalive", Group(Keepalive), Keepalive(), "When a silent connection is closed.", is_core=False),
+    Setting(
+        "keepalive",
+        Group(Keepalive),
+        Keepalive(),
+        "When a silent connection is closed.",
+        is_core=False,
+        instead="Each field has a flag.",
+    ),
     Setting(
         "stop_timeout",
         Seconds(zero=True),
         2.0,
         "Time for all peers to complete the closing handshake when the server stops.",
-        on_command_line="10 s.",
         is_core=False,
+        flag=Flag(
+            "stop-timeout", "seconds for all peers to complete the closing handshake at the end", 10.0, "SECONDS"
+        ),
     ),
 )

@@ -30,7 +30,8 @@ examples:
   cuttlefish-signaling serve --hooks farm.py:hooks --log-format json
 
 --hooks names an object with any of authorize, filter_device_info and ice_servers, as functions or methods, def or
-async def. A FILE.toml for --config has the names of the flags with underscores, and tables [limits] and [keepalive].
+async def. A FILE.toml for --config has the names of the flags with underscores. Limits are in its table [limits], and
+keepalive is in its table [keepalive], as interval and timeout.
 """
 
 
@@ -43,6 +44,8 @@ GROUP_TITLES = {
     "allow-host": "access",
     "dashboard": "page, files and adb",
     "workers": "process and log",
+    "max-message-size": "limits, in the table [limits] of a file",
+    "keepalive-interval": "keepalive, in the table [keepalive] of a file",
 }
 """The title of each group of `--help`, by its first flag in the order of the table of settings."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -13,20 +12,16 @@ from .sources import Found
 
 def settings_as_toml(found: Found) -> list[str]:
     """Returns the lines. Each has the flag, variable or place from which its setting comes."""
-    lines = []
+    tables: dict[str, list[str]] = {name: [] for name in ("", *GROUPS)}
     for flag in FLAGS:
         if (origin := found.origins.get(flag.key)) is None:
             continue
         value = found[flag.key]
         is_secret = isinstance(flag.kind, Secret | Json) and not str(value).startswith("@")
         shown = '"..."' if is_secret else _toml(value)
-        lines.append(f"{flag.key} = {shown}  # {origin}")
-    for name in GROUPS:
-        given = [
-            f"{item.name} = {_toml(getattr(found[name], item.name))}"
-            for item in dataclasses.fields(found[name])
-            if getattr(found[name], item.name) != item.default
-        ]
+        tables[flag.table].append(f"{flag.place.rpartition('.')[2]} = {shown}  # {origin}")
+    lines = tables.pop("")
+    for name, given in tables.items():
         lines += ["", f"[{name}]", *given] if given else []
     return lines
 

@@ -27,9 +27,6 @@ from .sources import Found, settings
 from .systemd import notify
 from .tls import authority_pem, certificate, fingerprints
 
-DRAIN_TIMEOUT = 10.0
-"""Seconds for the closing handshakes after the first signal."""
-
 
 def serve(arguments: argparse.Namespace) -> int:
     """Runs the server until SIGINT, SIGTERM or SIGHUP. Returns the exit status; raises SignalingError."""
@@ -120,7 +117,6 @@ def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
             "dashboard": _wants_dashboard(found),
             "limits": found["limits"],
             "keepalive": found["keepalive"],
-            "stop_timeout": DRAIN_TIMEOUT,
         }
     )
     return running, save_certificate

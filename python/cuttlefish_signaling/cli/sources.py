@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NamedTuple, NoReturn
 
 from .. import Keepalive, Limits, _native
-from .._settings import ENVIRONMENT, FLAGS, GROUPS, Flag
-from .._settings.server import SERVER
+from .._settings import ENVIRONMENT, FLAGS, GROUPS, SETTINGS, Flag
 from ..errors import ConfigError
 from .variables import understood
 
@@ -20,8 +20,8 @@ CONFIG = f"{ENVIRONMENT}CONFIG"
 """The variable that names the file."""
 
 
-_KEYS = {name: row.flag.key for row in SERVER if row.flag for name in (row.name, row.flag.name, row.flag.key)}
-"""The key of each setting by its names: the keyword, the flag and the key."""
+_KEYS = {name: row.flag.key for row in SETTINGS if row.flag for name in (row.path, row.flag.name, row.flag.key)}
+"""The key of each setting by its names: the keyword or field (`limits.max_devices`), the flag and the key."""
 
 _IN_PYTHON = "set `authorize`, or allow_unauthenticated"
 _ON_THE_COMMAND_LINE = "give --token-file, or --hooks with `authorize`, or --allow-unauthenticated"
@@ -48,7 +48,7 @@ class Found(dict[str, Any]):
 
     def named(self, error: ConfigError) -> ConfigError:
         """Returns the error with the flag, variable or place in a file of its setting."""
-        name, rest = re.fullmatch(r"([\w-]*)(.*)", error.setting, re.DOTALL).groups()  # type: ignore[union-attr]
+        name, rest = re.fullmatch(r"((?:limits\.|keepalive\.)?[\w-]*)(.*)", error.setting, re.DOTALL).groups()  # type: ignore[union-attr]
         entry = re.match(r"\[([0-9]+)\]", rest)
         if name == "ice_servers" and entry and not self["turn"]:
             # The server has one list, of --stun and then of --ice-servers.
@@ -59,23 +59,26 @@ class Found(dict[str, Any]):
         if (key := _KEYS.get(name)) is not None:
             what = error.what.replace(_IN_PYTHON, _ON_THE_COMMAND_LINE)
             what = re.sub(r"(?<=the path of )\w+", lambda other: self.origin(_KEYS.get(other[0], other[0])), what)
+            what = re.sub(r"(?<=must be at )(least|most) ([a-z_]+)", self._bound, what)
             return ConfigError(self.origin(key) + rest, what)
         if name == "tls":
             return ConfigError(f"{self.origin('tls_cert')}, {self.origin('tls_key')}", error.what)
         return ConfigError(f"--{name}{rest}", error.what) if name in _COMMANDS else error
 
+    def _bound(self, found: re.Match[str]) -> str:
+        """The name of another limit that bounds one."""
+        key = _KEYS.get(f"limits.{found[2]}")
+        return f"{found[1]} {found[2] if key is None else self.origin(key)}"
+
 
 def settings(arguments: argparse.Namespace, environment: dict[str, str]) -> Found:
-    """Returns the settings by their keys. Raises ConfigError, which names the flag, variable or file."""
+    """Returns the settings by their keys. Raises ConfigError, which names the flag, variable or place in the file."""
     path = arguments.config or environment.get(CONFIG)
-    file = _read_file(path, "--config" if arguments.config else CONFIG) if path else {}
-    tables = {name: file.pop(name, {}) for name in GROUPS}
+    file = _File.read(path, "--config" if arguments.config else CONFIG) if path else _File("", {}, {})
     found = Found()
     environment, found.notices = understood(environment)
-    found["limits"] = Limits(**_from_table(path, "limits", tables["limits"]))
-    found["keepalive"] = Keepalive(**_from_table(path, "keepalive", tables["keepalive"]))
     for flag in FLAGS:
-        from_file = file.pop(flag.key, None)
+        from_file = file.take(flag)
         if (given := getattr(arguments, flag.key)) is not None:
             # None is a flag that was not given: the parser leaves `none` as a text.
             value = None if flag.kind.optional and given == "none" else given
@@ -83,14 +86,78 @@ def settings(arguments: argparse.Namespace, environment: dict[str, str]) -> Foun
         elif (text := environment.get(flag.variable)) is not None:
             found[flag.key], found.origins[flag.key] = _from_environment(flag, text), flag.variable
         elif from_file is not None:
-            place = f"{path}: {flag.key}"
+            place = file.place(flag.place)
             found[flag.key], found.origins[flag.key] = flag.kind.read(place, from_file), place
         else:
             found[flag.key] = flag.default
-    if file:
-        known = ", ".join([flag.key for flag in FLAGS] + [f"[{name}]" for name in GROUPS])
-        raise ConfigError(f"{path}: {next(iter(file))}", f"unknown key {next(iter(file))!r}; there are {known}")
+    file.refuse_the_rest()
+    for name, dataclass in (("limits", Limits), ("keepalive", Keepalive)):
+        found[name] = dataclass(**{row.name: found[row.flag.key] for row in GROUPS[name] if row.flag})
     return found
+
+
+class _File(NamedTuple):
+    """A TOML file. Its values are taken one by one."""
+
+    path: str
+    values: dict[str, Any]
+    lines: dict[str, int]
+    """The line of each key, also of those in tables: `limits.max_devices`."""
+
+    @classmethod
+    def read(cls, path: str, origin: str) -> _File:
+        """Reads the file. Raises ConfigError."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                text, lines = _native.toml_to_json(file.read())
+        except (OSError, ValueError) as error:
+            raise ConfigError(origin, f"cannot read {path}: {error}") from error
+        found = cls(path, json.loads(text), dict(lines))
+        found._refuse_null("", found.values)
+        for name in GROUPS:
+            if not isinstance(values := found.values.setdefault(name, {}), dict):
+                raise ConfigError(found.place(name), f"must be a table, got {values!r}")
+        return found
+
+    def place(self, key: str) -> str:
+        """The file, line and key, for errors."""
+        line = self.lines.get(key)
+        return f"{self.path}{'' if line is None else f', line {line}'}: {key}"
+
+    def take(self, flag: Flag) -> Any:
+        """Removes and returns the value of a flag; None if the file has none."""
+        table = self.values.get(flag.table, {}) if flag.table else self.values
+        return table.pop(flag.place.removeprefix(f"{flag.table}."), None)
+
+    def refuse_the_rest(self) -> None:
+        """Raises ConfigError for a key that no flag has taken."""
+        for name, value in self.values.items():
+            if name not in GROUPS:
+                known = [flag.key for flag in FLAGS if not flag.table] + [f"[{group}]" for group in GROUPS]
+                self._refuse(name, name, known)
+            for key in value:
+                self._refuse(f"{name}.{key}", key, [row.name for row in GROUPS[name]])
+
+    def _refuse(self, place: str, key: str, known: list[str]) -> NoReturn:
+        in_a_table = [flag.place for flag in FLAGS if flag.table and flag.place.split(".")[1] == key]
+        near = get_close_matches(key, known, n=1)
+        if in_a_table and place not in in_a_table:
+            meant = f"its place is {' or '.join(in_a_table)}"
+        else:
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(self.place(place), f"unknown key {key!r}; {meant}")
+
+    def _refuse_null(self, place: str, value: Any) -> None:
+        """Raises ConfigError for inf and nan, which have no JSON and come as null. TOML has no null of its own."""
+        if value is None:
+            key = place
+            while key not in self.lines and "." in key:
+                key = key.rpartition(".")[0]  # Entries of a list have no line of their own.
+            what = 'is inf or nan, which no setting takes; write "none" for a time without an end'
+            raise ConfigError(self.place(key), what)
+        items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+        for name, item in items:
+            self._refuse_null(f"{place}.{name}".lstrip("."), item)
 
 
 def _from_environment(flag: Flag, text: str) -> Any:
@@ -102,32 +169,3 @@ def _from_environment(flag: Flag, text: str) -> Any:
     if kind.choices and value not in kind.choices:
         raise ConfigError(flag.variable, f"{text!r} is not {kind.wanted}")
     return value
-
-
-def _from_table(path: str | None, name: str, values: Any) -> dict[str, Any]:
-    """Returns the keyword arguments of `Limits` or `Keepalive`."""
-    rows = {row.name: row for row in GROUPS[name]}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {name}", f"must be a table, got {values!r}")
-    for key in values:
-        if key not in rows:
-            raise ConfigError(f"{path}: {name}.{key}", f"unknown key {key!r}; there are {', '.join(rows)}")
-    return {key: rows[key].kind.read(f"{path}: {name}.{key}", value) for key, value in values.items()}
-
-
-def _read_file(path: str, origin: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            table: dict[str, Any] = json.loads(_native.toml_to_json(file.read()))
-    except (OSError, ValueError) as error:
-        raise ConfigError(origin, f"cannot read {path}: {error}") from error
-    _refuse_null(path, table)
-    return table
-
-
-def _refuse_null(place: str, value: Any) -> None:
-    """Raises ConfigError for inf and nan, which have no JSON and come as null. TOML has no null of its own."""
-    if value is None:
-        raise ConfigError(place, 'is inf or nan, which no setting takes; write "none" for a time without an end')
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
-        _refuse_null(f"{place}: {key}" if ": " not in place else f"{place}.{key}", item)
