@@ -153,6 +153,7 @@ soak: $(VENV)/installed fuzz
 	$(BIN)/pip install --quiet 'websockets>=15'
 	$(BIN)/python tests/python/survival.py --failures 200
 	FLOOD_SCALE=1 $(BIN)/python -m pytest -p no:randomly tests/python/test_backpressure.py tests/python/test_backpressure_stuck.py
+	$(BIN)/python tests/drain.py --devices 2000 --spread 10 --even
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).

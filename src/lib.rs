@@ -78,5 +78,5 @@ pub use protocol::refusal;
 pub use config::{Adb, Backpressure, Config, IceSource, Keepalive, Limits};
 pub use error::{ConfigError, Error};
 pub use hooks::{Hooks, NoHooks};
-pub use server::{Running, Server};
+pub use server::{Drain, Running, Server};
 pub use tls::Tls;

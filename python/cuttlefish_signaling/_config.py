@@ -45,6 +45,8 @@ class Settings:
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
     journal: bool
+    drain: float
+    drain_spread: float
     stop_timeout: float
     limits: Limits
     native: dict[str, Any] = field(repr=False, compare=False)

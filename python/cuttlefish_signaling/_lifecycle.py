@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -54,44 +55,74 @@ class Lifecycle:
 
     def _start_unless_stopping(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         with self._lock:
-            if self._run is not None and self._run.native.is_running:
-                raise NotRunningError("the server is running already")
             if self._last_run is not None and self._last_run.is_stopping:
                 return False
+            if self._run is not None and self._run.native.is_running:
+                raise NotRunningError("the server is running already")
             self._run = self._last_run = Run(self._settings, self._ice, loop)
             return True
 
-    def stop(self, *, timeout: float | None = None) -> bool:
+    def stop(
+        self, *, timeout: float | None = None, drain: float | None = None, drain_spread: float | None = None
+    ) -> bool:
         """Closes the port, closes every peer [1001], and waits until all are gone.
 
-        A second call waits for the first one, and returns its outcome. In a signal handler that interrupts the first
-        one it returns False at once.
+        A second call waits for the first one, and returns its outcome; with `drain=0` it ends the drain of the first
+        one. In a signal handler that interrupts the first one it returns False at once.
 
         Args:
             timeout: Seconds for the closing handshakes; default `stop_timeout`. Then the connections are dropped.
+            drain: Seconds before that in which `GET /readyz` answers 503, and peers are served; default `drain`.
+                KeyboardInterrupt ends the drain.
+            drain_spread: Seconds over which the connections are then closed; default `drain_spread`.
 
         Returns:
             Whether all peers completed the closing handshake in time.
 
         Raises:
-            ConfigError: `timeout` is not a number of seconds. The server still runs.
+            ConfigError: An argument is not a number of seconds. The server still runs.
 
         A `def` hook that hangs cannot be ended. It keeps its thread, which is a daemon, and a warning is logged.
         """
-        allowed = self._settings.stop_timeout if timeout is None else timeout
-        check_seconds("timeout", allowed)
+        times = self._times(timeout, drain, drain_spread)
         run = self._last_run
-        return True if run is None else self._stop_run(run, allowed)
+        return True if run is None else self._stop_run(run, times, cut_short=drain == 0)
 
-    def _stop_run(self, run: Run, timeout: float) -> bool:
-        with self._lock:
-            if self._run is run:
-                self._run = None
-        return run.stop(timeout)
+    def _times(
+        self, timeout: float | None = None, drain: float | None = None, spread: float | None = None
+    ) -> tuple[float, float, float]:
+        """Returns the times of a stop, which are those of the settings by default. Raises ConfigError."""
+        settings = self._settings
+        given = (("timeout", timeout), ("drain", drain), ("drain_spread", spread))
+        defaults = (settings.stop_timeout, settings.drain, settings.drain_spread)
+        times = [default if value is None else value for (_, value), default in zip(given, defaults, strict=True)]
+        for (name, _), value in zip(given, times, strict=True):
+            check_seconds(name, value)
+        return times[0], times[1], times[2]
 
-    async def stop_async(self, *, timeout: float | None = None) -> bool:
-        """Does `stop()`, while the event loop runs."""
-        return await in_thread(lambda: self.stop(timeout=timeout))
+    def _stop_run(self, run: Run, times: tuple[float, float, float], *, cut_short: bool = False) -> bool:
+        timeout, drain, spread = times
+
+        def drained() -> None:
+            with self._lock:
+                if self._run is run:
+                    self._run = None
+
+        if cut_short and run.is_stopping:
+            run.end_drain()
+        return run.stop(timeout, drain, spread, drained)
+
+    async def stop_async(
+        self, *, timeout: float | None = None, drain: float | None = None, drain_spread: float | None = None
+    ) -> bool:
+        """Does `stop()`, while the event loop runs. A cancellation ends the drain."""
+        stop = partial(self.stop, timeout=timeout, drain=drain, drain_spread=drain_spread)
+        return await in_thread(stop, self._end_drain)
+
+    def _end_drain(self) -> bool:
+        """Ends the drain of a stop. Returns whether there was one."""
+        run = self._last_run
+        return run is not None and run.end_drain()
 
     def serve_forever(self) -> None:
         """Blocks until the server is stopped; Ctrl-C stops it cleanly. Starts it if it is not running."""
@@ -104,7 +135,7 @@ class Lifecycle:
             pass
         finally:
             # Another thread may have started the server again.
-            self._stop_run(run, self._settings.stop_timeout)
+            self._stop_run(run, self._times())
 
     async def serve_forever_async(self) -> None:
         """`serve_forever()` for an event loop: waits until the server is stopped, and stops it when cancelled."""
@@ -118,7 +149,7 @@ class Lifecycle:
         except NotRunningError:
             pass
         finally:
-            await in_thread(lambda: self._stop_run(run, self._settings.stop_timeout))
+            await in_thread(lambda: self._stop_run(run, self._times()), run.end_drain)
 
     async def _start_async(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._last_run is not None and self._last_run.is_stopping:
@@ -189,4 +220,4 @@ def _stop_all() -> None:
     for server in list(_alive):
         run = server._run
         if run is not None and run.native.process == os.getpid():
-            server.stop(timeout=0.5)
+            server.stop(timeout=0.5, drain=0, drain_spread=0)

@@ -43,6 +43,7 @@ class Run:
         self._stopper: int | None = None  # The thread that stops the server, or has stopped it.
         self._stopped = threading.Event()
         self._stopped_in_time = False
+        self._is_draining = False
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
         if ice.hook is not None:
             names.append("ice_servers")
@@ -65,10 +66,12 @@ class Run:
             self.stop(0.0)
             raise
 
-    def stop(self, timeout: float) -> bool:
-        """Stops the server. Returns whether each peer completed the closing handshake in time.
+    def stop(
+        self, timeout: float, drain: float = 0.0, spread: float = 0.0, drained: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Drains and stops the server. Returns whether each peer completed the closing handshake in time.
 
-        Only the first call does that. The others wait for it, and return its outcome.
+        Only the first call does that, and calls `drained` in between. The others wait for it, and return its outcome.
         """
         self.check_process()
         with self._lock:
@@ -81,10 +84,29 @@ class Run:
             self.wait_stopped()
             return self._stopped_in_time
         try:
-            self._stopped_in_time = self._stop(timeout)
+            try:
+                self._drain(drain, spread)
+            finally:
+                drained()
+                self._stopped_in_time = self._stop(timeout)
             return self._stopped_in_time
         finally:
             self._stopped.set()
+
+    def _drain(self, wait: float, spread: float) -> None:
+        if not (wait or spread):
+            return
+        self._is_draining = True
+        self.native.begin_drain(wait, spread)
+        # In slices, so that Ctrl-C ends it.
+        while self._is_draining and not self.native.wait_drained(SLICE):
+            pass
+        self._is_draining = False
+
+    def end_drain(self) -> bool:
+        """Ends the drain of a stop: the remaining connections are closed now. Returns whether there was one."""
+        was_draining, self._is_draining = self._is_draining, False
+        return was_draining
 
     @property
     def is_stopping(self) -> bool:
@@ -205,8 +227,11 @@ def _first(texts: list[str]) -> str:
     return ", ".join(texts[:MOST_NAMED]) + more
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards."""
+async def in_thread(work: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
+    """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards.
+
+    A cancellation calls `hurry`, and is raised when the function has returned.
+    """
     import asyncio
 
     loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -231,6 +256,8 @@ async def in_thread(work: Callable[[], T]) -> T:
         except asyncio.CancelledError as error:
             # A stop takes a bounded time. It completes before the cancellation is raised.
             cancelled = error
+            if hurry is not None:
+                hurry()
     thread.join()
     value, failure = outcome[0]
     if cancelled is not None:

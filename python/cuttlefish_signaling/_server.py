@@ -85,6 +85,9 @@ class SignalingServer(LiveSettings):
             "full": an object for each device. "ids": the list of ids that the page of the reference server expects.
         journal: Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.
         workers: OS threads that relay messages.
+        drain: Time before a stop in which `GET /readyz` answers 503 and peers are served, for load balancers.
+        drain_spread: Time over which a stop closes the connections, evenly, each device with its clients. Thousands of
+            devices that are closed at once also return at once.
         stop_timeout: Time for all peers to complete the closing handshake when the server stops.
 
     Raises:
@@ -120,6 +123,8 @@ class SignalingServer(LiveSettings):
         devices_format: Literal["full", "ids"] = "full",
         journal: bool = False,
         workers: int = 1,
+        drain: float = 0.0,
+        drain_spread: float = 0.0,
         stop_timeout: float = 2.0,
     ) -> None:
         # The table of settings has the names, so they are not repeated here.

@@ -5,27 +5,43 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::Dispatch;
 
 use super::event_queue::SLACK;
 use crate::config::error::Error;
-use crate::server;
+use crate::server::{self, Drain};
 
-/// The thread of a server, and the channel that stops it.
+/// An order to the thread of a server.
+enum Order {
+    /// Drain, and drop the sender at the end. An order to stop ends it at once.
+    Drain(Drain, mpsc::Sender<()>),
+    /// Stop within this time.
+    Stop(Duration),
+}
+
+/// The thread of a server, and the channel of its orders.
 pub(super) struct Thread {
-    stop: oneshot::Sender<Duration>,
+    orders: UnboundedSender<Order>,
     done: mpsc::Receiver<bool>,
     handle: thread::JoinHandle<()>,
 }
 
 impl Thread {
+    /// Begins to drain the server. The receiver is disconnected at the end.
+    pub(super) fn drain(&self, drain: Drain) -> mpsc::Receiver<()> {
+        let (drained, wait_drained) = mpsc::channel();
+        // A thread that is gone has dropped the sender.
+        let _gone = self.orders.send(Order::Drain(drain, drained));
+        wait_drained
+    }
+
     /// Stops the server within `deadline`, then waits for the thread up to [`SLACK`] longer.
     ///
     /// Returns true if all peers completed the closing handshake in time.
     pub(super) fn stop(self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline + SLACK;
-        if self.stop.send(deadline).is_err() {
+        if self.orders.send(Order::Stop(deadline)).is_err() {
             return false;
         }
         let in_time = self.done.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or(false);
@@ -40,14 +56,14 @@ impl Thread {
 
     /// Tells the thread to stop at once, and returns.
     pub(super) fn stop_without_waiting(self) {
-        let _gone = self.stop.send(Duration::ZERO);
+        let _gone = self.orders.send(Order::Stop(Duration::ZERO));
     }
 }
 
 /// Serves on a new thread until [`Thread::stop`].
 pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Result<(server::Running, Thread), Error> {
     let runtime = runtime(workers, &log).map_err(Error::Runtime)?;
-    let (stop, stopped) = oneshot::channel();
+    let (orders, mut ordered) = unbounded_channel();
     let (done, wait_done) = mpsc::channel();
     let running = {
         let _inside = runtime.enter();
@@ -57,8 +73,7 @@ pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Res
     let serve = move || {
         let _logging = tracing::dispatcher::set_default(&log);
         let in_time = runtime.block_on(async move {
-            // A closed channel means that the `Thread` was dropped: stop at once.
-            let deadline = stopped.await.unwrap_or(Duration::ZERO);
+            let deadline = obey(&serving, &mut ordered).await;
             serving.stop(deadline).await
         });
         // All tasks have ended; this ends the idle threads.
@@ -66,7 +81,28 @@ pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Res
         let _not_awaited = done.send(in_time);
     };
     let handle = thread::Builder::new().name("cuttlefish-signaling".into()).spawn(serve).map_err(Error::Runtime)?;
-    Ok((running, Thread { stop, done: wait_done, handle }))
+    Ok((running, Thread { orders, done: wait_done, handle }))
+}
+
+/// Takes orders until the one to stop. Returns its deadline.
+async fn obey(serving: &server::Running, orders: &mut UnboundedReceiver<Order>) -> Duration {
+    loop {
+        match orders.recv().await {
+            Some(Order::Drain(drain, drained)) => {
+                let next = tokio::select! {
+                    next = orders.recv() => Some(next),
+                    () = serving.drain(drain) => None,
+                };
+                drop(drained);
+                if let Some(Some(Order::Stop(deadline))) = next {
+                    return deadline;
+                }
+            }
+            Some(Order::Stop(deadline)) => return deadline,
+            // The `Thread` was dropped: stop at once.
+            None => return Duration::ZERO,
+        }
+    }
 }
 
 fn runtime(workers: usize, log: &Dispatch) -> std::io::Result<Runtime> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub(super) struct Server {
     events: Arc<EventQueue>,
     /// The server's thread; `stop` takes it.
     thread: Mutex<Option<Thread>>,
+    /// Disconnected at the end of a drain.
+    draining: Mutex<Option<mpsc::Receiver<()>>>,
     /// The id of the process that started the server, and has its threads.
     process: u32,
 }
@@ -65,7 +68,8 @@ impl Server {
             spawn(bound, workers, Dispatch::new(QueueSubscriber(Arc::clone(&events))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
-        Ok(Self { running, hooks: asked, events, thread: Mutex::new(Some(thread)), process: std::process::id() })
+        let (thread, draining, process) = (Mutex::new(Some(thread)), Mutex::default(), std::process::id());
+        Ok(Self { running, hooks: asked, events, thread, draining, process })
     }
 
     /// The listeners: scheme, IP address and port; or `unix`, path and mode.
@@ -80,14 +84,33 @@ impl Server {
         self.process
     }
 
+    /// Begins to drain the server: waits, then closes the connections over the time of `spread`, both in seconds.
+    fn begin_drain(&self, py: Python<'_>, wait: f64, spread: f64) -> PyResult<()> {
+        self.check_process(py)?;
+        let drain = server::Drain { wait: seconds(py, "drain", wait)?, spread: seconds(py, "drain_spread", spread)? };
+        if let Some(thread) = &*self.thread.lock() {
+            *self.draining.lock() = Some(thread.drain(drain));
+        }
+        Ok(())
+    }
+
+    /// Blocks until the drain has ended, at most `timeout` seconds. Returns whether it has ended.
+    fn wait_drained(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
+        self.check_process(py)?;
+        let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
+        detached(py, || {
+            let draining = self.draining.lock();
+            let waited = draining.as_ref().map(|drained| drained.recv_timeout(timeout));
+            waited != Some(Err(mpsc::RecvTimeoutError::Timeout))
+        })
+    }
+
     /// Stops the server within `deadline` seconds. A second call does nothing.
     ///
     /// Returns true if all peers completed the closing handshake in time.
     fn stop(&self, py: Python<'_>, deadline: f64) -> PyResult<bool> {
         self.check_process(py)?;
-        let deadline = Duration::try_from_secs_f64(deadline).map_err(|_| {
-            config_error(py, &ConfigError::new("timeout", format!("must be a number of seconds, got {deadline}")))
-        })?;
+        let deadline = seconds(py, "timeout", deadline)?;
         let Some(thread) = self.thread.lock().take() else { return Ok(true) };
         detached(py, || {
             // The thread that waits for the first event ends meanwhile.
@@ -237,6 +260,12 @@ impl Server {
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
         detached(py, || self.running.changes().wait(seen, timeout))
     }
+}
+
+/// Reads a number of seconds.
+fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| config_error(py, &ConfigError::new(name, format!("must be a number of seconds, got {value}"))))
 }
 
 impl Server {

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
 use super::client_ids::LastIds;
+use super::closing;
+pub use super::closing::Turn;
 pub use super::device::{Client, Device, Forwarded, Found, Traffic};
 pub use super::device_list::{Chunk, DeviceList};
 use super::observer::Announcements;
@@ -118,6 +120,13 @@ impl Hub {
     /// Removes a connection.
     pub fn remove_connection(&self, connection_id: ConnectionId) {
         self.state.lock().peers.remove(&connection_id.0);
+    }
+
+    /// Closes each connection that is added from now on. Returns the turns in which the others are to be closed.
+    pub fn begin_close(&self, end: &End) -> Vec<Turn> {
+        let mut state = self.state.lock();
+        state.closing = Some(end.clone());
+        closing::turns(&state.peers, &state.devices)
     }
 
     /// Closes every connection, and each one that is added later.

@@ -83,7 +83,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = shared.stopping.cancelled() => return,
+                () = shared.drain.no_more.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -97,7 +97,7 @@ impl Listener {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => tokio::select! {
-                    () = shared.stopping.cancelled() => return,
+                    () = shared.drain.no_more.cancelled() => return,
                     () = shared.timers.sleep(backoff.next(&error)) => {}
                 },
             }
@@ -184,7 +184,7 @@ async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> 
     while let Some(retry_at) = limiter.make_room(Instant::now()) {
         tokio::select! {
             biased;
-            () = shared.stopping.cancelled() => return None,
+            () = shared.drain.no_more.cancelled() => return None,
             () = limiter.freed() => {}
             () = shared.timers.sleep_until(retry_at) => {}
         }

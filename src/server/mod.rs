@@ -6,6 +6,7 @@
 mod catch_panic;
 mod connect_info;
 mod connection;
+mod drain;
 mod events;
 mod fault_timer;
 mod http;
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::drain::Drain;
 pub use self::events::Changes;
 pub use self::time::clock::Clock;
 
@@ -46,7 +48,7 @@ use self::ice_cache::IceCache;
 use self::listener::{Listener, is_exposed};
 use self::refusal_log::RefusalLog;
 use self::seqpacket::{SeqpacketListener, SocketKind};
-use self::shared::Shared;
+use self::shared::{DrainSteps, Shared};
 use self::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::{Hooks, NoHooks};
@@ -271,10 +273,12 @@ impl Running {
     /// The server stops listening and sends each peer a close frame with 1001. Connections that are still open after
     /// `deadline` are dropped.
     pub async fn stop(&self, deadline: Duration) -> bool {
+        self.shared.drain.begun.cancel();
+        self.shared.drain.no_more.cancel();
         self.shared.stopping.cancel();
         // A frozen clock would stop the timeouts of the closing handshakes.
         self.shared.clock.resume();
-        self.shared.hub.close(&End::close(1001, "server stopping"));
+        self.shared.hub.close(&server_stopping());
         self.shared.tasks.close();
         let in_time = self.shared.timers.timeout(deadline, self.shared.tasks.wait()).await.is_some();
         self.shared.over.cancel();
@@ -301,6 +305,11 @@ fn check_exposed(config: &Config, hooks: &dyn Hooks) -> Result<(), ConfigError> 
     Err(ConfigError::new(setting, what))
 }
 
+/// The end of each connection when the server stops (docs/protocol.md 4.3.14).
+fn server_stopping() -> End {
+    End::close(1001, "server stopping")
+}
+
 /// The address of the first TCP listener.
 #[allow(clippy::expect_used, reason = "documented as a panic; `addresses` is the function without one")]
 fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr {
@@ -324,10 +333,9 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
         Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
     });
-    let first_client_id = first_client_id(config.client_ids);
     Ok(Shared {
         rules: Arc::new(config.rules()),
-        hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id)),
+        hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id(config.client_ids))),
         budget: Budget::new(config.limits.backpressure.outbox_bounds()),
         relay: Arc::new(Relay::new(journal, config.held_bounds())),
         limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
@@ -351,6 +359,7 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         changes,
         ice: RwLock::new(config.ice.clone()),
         ice_cache: IceCache::default(),
+        drain: DrainSteps::default(),
         stopping: CancellationToken::new(),
         over: CancellationToken::new(),
         config,

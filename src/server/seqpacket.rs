@@ -74,7 +74,7 @@ impl SeqpacketListener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = shared.stopping.cancelled() => return,
+                () = shared.drain.no_more.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -82,7 +82,7 @@ impl SeqpacketListener {
                 Err(error) => {
                     tracing::warn!("cannot accept on {}, trying again: {error}", self.socket.path.display());
                     tokio::select! {
-                        () = shared.stopping.cancelled() => return,
+                        () = shared.drain.no_more.cancelled() => return,
                         () = shared.timers.sleep(Duration::from_secs(1)) => {}
                     }
                 }

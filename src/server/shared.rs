@@ -90,10 +90,21 @@ pub(crate) struct Shared {
     pub(super) ice: RwLock<IceSource>,
     /// The ICE servers of the command, if that is the source.
     pub(super) ice_cache: IceCache,
-    /// Cancelled when the server stops: no new connections, and open ones close.
+    /// The steps of a drain.
+    pub(super) drain: DrainSteps,
+    /// Cancelled when the server stops: all connections that are left close.
     pub(super) stopping: CancellationToken,
     /// Cancelled when the time for closing handshakes is over: tasks that still run end at once.
     pub(super) over: CancellationToken,
+}
+
+/// The steps before a stop. A stop without a drain takes them at once.
+#[derive(Default)]
+pub(crate) struct DrainSteps {
+    /// Cancelled when the drain begins: `GET /readyz` answers 503.
+    pub(super) begun: CancellationToken,
+    /// Cancelled when the server stops listening: no new connections. Those that are there close one after the other.
+    pub(super) no_more: CancellationToken,
 }
 
 impl Shared {

@@ -12,7 +12,8 @@ import pytest
 
 from cuttlefish_signaling import ConfigError
 from cuttlefish_signaling.cli import FLAGS, install, main, parser, unit
-from cuttlefish_signaling.cli.operator import apply_preset
+from cuttlefish_signaling.cli.operator import DRAIN_SPREAD, apply_preset
+from cuttlefish_signaling.cli.serve import SLACK
 from cuttlefish_signaling.cli.sources import settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -198,7 +199,7 @@ def test_unit_runs_the_preset_as_the_operator_and_keeps_the_shared_directory() -
     assert "RuntimeDirectory" not in service and "DynamicUser" not in service
     assert service["ExecStartPre"] == ["+/usr/bin/install -d -o _cutf-operator -g cvdnetwork -m 0775 /run/cuttlefish"]
     (stop_timeout,) = [flag.default for flag in FLAGS if flag.name == "stop-timeout"]
-    assert float(service["TimeoutStopSec"][0]) > stop_timeout
+    assert float(service["TimeoutStopSec"][0]) > DRAIN_SPREAD + stop_timeout + SLACK
     assert service["UMask"] == ["0022"], "the web server of the host reads the log"
     assert "AF_NETLINK" in service["RestrictAddressFamilies"][0]
 

@@ -86,6 +86,7 @@ def test_preset_without_a_file(tmp_path: Path) -> None:
             for host in ("farm.lab", "192.0.2.7", "[2001:db8::7]")
         ],
         "allow_unauthenticated": True,
+        "drain_spread": 5.0,
         "operator": True,
     }
     given = {key: found[key] for key in found.origins if key != "operator_defaults"}

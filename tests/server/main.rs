@@ -15,6 +15,7 @@ mod backpressure;
 mod clock;
 mod connection;
 mod dial;
+mod draining;
 mod handshake;
 mod hostile;
 mod keepalive;

@@ -12,8 +12,9 @@ from .._settings.kinds import Switch
 from .output import PROGRAM
 
 DESCRIPTION = """\
-Runs the server until SIGINT, SIGTERM or SIGHUP. Then it closes its connections and ends with status 0. A signal that
-comes more than a second after the first ends it at once. Where SIGHUP is ignored (nohup), it stays ignored.
+Runs the server until SIGINT, SIGTERM or SIGHUP. Then it drains (--drain, --drain-spread), closes its connections and
+ends with status 0. Another signal ends the drain; without one, a signal that comes more than a second after the first
+ends the process at once. Where SIGHUP is ignored (nohup), it stays ignored.
 
 Exit status 1: it cannot start (an address in use, the state directory). 2: a flag or another setting is wrong.
 """

@@ -30,6 +30,9 @@ HTTP_PORT, HTTPS_PORT = 1080, 1443
 WEB_PORTS = (("http", 2080), ("https", 2443))
 """The ports of the host's web server (nginx of the package cuttlefish-orchestration)."""
 
+DRAIN_SPREAD = 5.0
+"""Seconds over which a stop closes the connections of a host's devices."""
+
 KNOWN = (
     "operator_listen_address",
     "operator_http_port",
@@ -108,6 +111,7 @@ def apply_preset(found: Found) -> list[str]:
     preset("proxy_device_files", True)
     preset("adb", True)
     preset("client_ids", "unique")
+    preset("drain_spread", DRAIN_SPREAD)
     if "allow_host" not in found.origins:
         preset("allow_host", machine_names())
     if "allow_origin" not in found.origins:

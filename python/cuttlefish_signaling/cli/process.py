@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .output import last_words
@@ -18,6 +18,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SAME_REQUEST = 1.0
 """Seconds after the first signal in which others are part of it: a terminal and a supervisor often send one each."""
+
+
+SAME_REQUEST_IN_A_DRAIN = 0.25
+"""The same while the server drains. A second signal costs less then: it ends the drain, not the process."""
 
 
 class StopSignals:
@@ -32,6 +36,8 @@ class StopSignals:
         self.first: str | None = None
         """The name of the first signal."""
         self._first_at = 0.0
+        self.end_drain: Callable[[], bool] | None = None
+        """Ends the drain of the server, and returns whether there was one. Set when the server is about to drain."""
         self._numbers: set[int] = set()
         self._came = threading.Event()
         self._receiver, self._sender = socket.socketpair()
@@ -66,13 +72,17 @@ class StopSignals:
         return self.first
 
     def on_signal(self, number: int, now: float) -> bool:
-        """Notes a signal. Returns whether the process is to end at once."""
+        """Notes a signal. Returns whether the process is to end at once. In a drain, the signal ends the drain."""
         if number not in self._numbers:
             return False  # A signal that hooks handle.
         if self.first is None:
             self.first, self._first_at = signal.Signals(number).name, now
             return False
-        return now - self._first_at > SAME_REQUEST
+        since = now - self._first_at
+        if self.end_drain is not None and since > SAME_REQUEST_IN_A_DRAIN and self.end_drain():
+            self._first_at = now
+            return False
+        return since > SAME_REQUEST
 
     def restore(self) -> None:
         """Sets the handlers and the descriptor of before."""
@@ -136,7 +146,8 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 def stop_signals(*, until_exit: bool) -> Iterator[StopSignals]:
     """Takes SIGINT, SIGTERM and SIGHUP until the context or, with `until_exit`, the process ends.
 
-    The first one stops the server. One that comes later than `SAME_REQUEST` ends the process at once, as PID 1 too.
+    The first one stops the server. The second one ends its drain; without a drain, one that comes later than
+    `SAME_REQUEST` ends the process at once, as PID 1 too.
     """
     global _current
     signals = _current = StopSignals()

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from .. import IceCommand, IceServer, SignalingServer, TurnRest
@@ -26,6 +27,9 @@ from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify
 from .tls import authority_pem, certificate, fingerprints
+
+SLACK = 5.0
+"""Seconds beyond a stop in which the process ends."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -68,10 +72,25 @@ def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
         if reason := print_if_possible(*_addresses(running, found)):
             logger.warning("the URLs cannot be written to stdout: %s", reason)
         notify("READY=1")
-        logger.info("stopping: %s", signals.wait())
-        notify("STOPPING=1")
-    finally:
+        reason = signals.wait()
+        signals.end_drain = partial(_end_drain, running, logger)
+        notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
+        logger.info("stopping: %s", reason)
         running.stop()
+    finally:
+        running.stop(drain=0, drain_spread=0)
+
+
+def _end_drain(running: SignalingServer, logger: logging.Logger) -> bool:
+    ended = running._end_drain()
+    if ended:
+        logger.info("another signal: the drain ends, the connections are closed now")
+    return ended
+
+
+def _stop_time(found: Found) -> float:
+    """Returns the longest time that a stop takes. `TimeoutStopSec=` may be shorter: systemd is told."""
+    return float(found["drain"] + found["drain_spread"] + found["stop_timeout"] + SLACK)
 
 
 def _logging(found: Found, *, serves: bool) -> AbstractContextManager[logging.Logger]:

@@ -36,7 +36,7 @@ ExecStart=@COMMAND@ serve --operator
 Restart=on-failure
 # Status 2 is a setting that is wrong, which a restart does not mend.
 RestartPreventExitStatus=2
-# The server closes all connections within 10 s.
+# A stop takes up to 10 s, and --drain and --drain-spread before, of which the server tells systemd.
 TimeoutStopSec=30
 
 User=_cutf-operator

@@ -58,10 +58,13 @@ async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade_here(&shared, Role::Http, Purpose::Echo, request).await
 }
 
-/// Whether the server accepts connections, and can call its hooks. It does not accept any once it stops.
+/// Whether the server is to be sent peers: it can call its hooks, and does not drain or stop.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.is_cancelled() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
+    }
+    if shared.drain.begun.is_cancelled() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "Server draining");
     }
     if let Some(reason) = shared.hooks.blocked() {
         return error(StatusCode::SERVICE_UNAVAILABLE, &reason);

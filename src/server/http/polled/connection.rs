@@ -209,7 +209,8 @@ impl PolledConnection {
     /// The reason of the end, if the server ended the connection.
     pub(in crate::server) fn end_reason(&self) -> Option<Cow<'static, str>> {
         let overflowed = || self.outbox.has_overflowed().then_some(Cow::Borrowed("Slow consumer"));
-        self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed)
+        let stopping = || self.shared.drain.no_more.is_cancelled().then_some(Cow::Borrowed("Server stopping"));
+        self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed).or_else(stopping)
     }
 
     /// Locks the state, and brings it up to date: it has the messages of the outbox, as far as there is room.

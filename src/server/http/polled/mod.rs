@@ -80,7 +80,7 @@ impl ConnectError {
     fn of(connection: &PolledConnection) -> Self {
         match connection.outbox.refusal() {
             Some(refusal) => Self::Refused(refusal),
-            None if connection.shared.stopping.is_cancelled() => Self::Stopping,
+            None if connection.shared.drain.no_more.is_cancelled() => Self::Stopping,
             None => Self::Failed,
         }
     }
