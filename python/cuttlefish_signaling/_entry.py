@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ._raw_json import RawJson, parse
+
 EntryTuple: TypeAlias = tuple[
     int, float, bool, str, "str | None", "int | None", str, str, "str | None", str, "list[str]"
 ]
@@ -42,7 +44,12 @@ class Entry:
     @property
     def payload(self) -> Any:
         """The payload of a forward, parsed; None for all others."""
-        return None if self.payload_json is None else json.loads(self.payload_json)
+        return None if self.payload_json is None else parse(self.payload_json)
+
+    @property
+    def raw(self) -> RawJson | None:
+        """The payload of a forward, byte for byte, which fake peers can send; None for all others."""
+        return None if self.payload_json is None else RawJson._of(self.payload_json)
 
     @property
     def type(self) -> str | None:

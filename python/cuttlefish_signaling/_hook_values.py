@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._ice_command import ice_json
 from ._models import AuthorizeContext, FilterContext, Grant, IceContext, Peer
+from ._raw_json import parse
 from .errors import HookResultError
 
 if TYPE_CHECKING:
@@ -20,28 +21,13 @@ def arguments(job: _native.Job) -> tuple[Any, ...]:
         return (AuthorizeContext(job.role, peer),)
     if job.hook == "ice_servers":
         return (IceContext(job.role, job.device_id, peer),)
-    return _parse(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
-
-
-def _parse(info: str) -> Any:
-    """Parses device info. A whole number with more digits than `int` takes becomes a float."""
-    try:
-        return json.loads(info)
-    except ValueError:
-        return json.loads(info, parse_int=_int_or_float)
-
-
-def _int_or_float(digits: str) -> float:
-    try:
-        return int(digits)
-    except ValueError:  # See `sys.set_int_max_str_digits`.
-        return float(digits)
+    return parse(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
 
 
 def _is_unchanged(info: str, result: Any) -> bool:
     """Whether a filter returned what it was given: both are the same JSON."""
     try:
-        return json.dumps(result) == json.dumps(_parse(info))
+        return json.dumps(result) == json.dumps(parse(info))
     except (TypeError, ValueError, RecursionError):
         return False
 

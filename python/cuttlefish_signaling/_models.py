@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ._checks import names
+from ._raw_json import parse
 
 DeviceTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
@@ -195,7 +196,7 @@ class Device:
     @property
     def info(self) -> Any:
         """Its device info, parsed."""
-        return json.loads(self.info_json)
+        return parse(self.info_json)
 
     @classmethod
     def _of(cls, device: DeviceTuple) -> Device:

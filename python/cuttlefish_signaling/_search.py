@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import _transcript
 from ._checks import check_seconds
-from ._entry import Entry
+from ._entry import Entry, printable
 from ._query import Query
 from .errors import ExpectationError, NotRunningError
 
@@ -152,7 +152,7 @@ class Search:
 
 def _short(entry: Entry, length: int = 200) -> str:
     text = entry.payload_json or entry.text
-    return text if len(text) <= length else f"{text[:length]}…"
+    return printable(text if len(text) <= length else f"{text[:length]}…")
 
 
 def _is_unusual(end: Entry) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ._entry import Entry, describe, printable
+from ._raw_json import on_lines, on_one_line, write
 
 LANE = 28
 """Columns between a peer and the server."""
@@ -102,13 +102,10 @@ def _escape(text: str) -> str:
 def as_jsonl(entries: Sequence[Entry]) -> str:
     """Returns one JSON object a line for each entry. A payload stays as its sender wrote it.
 
-    Except for three characters that many readers of lines take for the end of a line. In JSON they are in strings only,
-    and are written as escapes.
+    A payload that contains line ends, or characters that many readers of lines take for one, stands there twice:
+    `payload` is on one line, and `payload_text` is a string with the payload as it was written.
     """
-    return "".join(_json_line(entry).translate(_LINE_BREAKS) + "\n" for entry in entries)
-
-
-_LINE_BREAKS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+    return "".join(on_one_line(_json_line(entry)) + "\n" for entry in entries)
 
 
 def _json_line(entry: Entry) -> str:
@@ -124,10 +121,6 @@ def _json_line(entry: Entry) -> str:
         "faults": list(entry.faults),
         "size": entry.size,
     }
-    if entry.payload_json is None:
-        return json.dumps({**facts, "text": entry.text}, ensure_ascii=False)
-    # A payload with line breaks has to fit on one line.
-    payload = (
-        json.dumps(entry.payload) if "\n" in entry.payload_json or "\r" in entry.payload_json else entry.payload_json
-    )
-    return f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "payload": {payload}}}'
+    if entry.raw is None:
+        return write({**facts, "text": entry.text})
+    return write({**facts, **on_lines("payload", entry.raw)})

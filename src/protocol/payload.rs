@@ -6,22 +6,29 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::MAX_DEPTH;
+use super::scan::Scanner;
+
 /// Longest `group_id` that is used, in bytes: the limit of an announced group name (docs/protocol.md 5.2.6).
 const MAX_GROUP: usize = 256;
 
 /// Returns the `"type"` of a payload, such as `offer`, `answer` or `ice-candidate` (docs/protocol.md 6).
 ///
-/// `payload` is JSON text. `None` if it is not an object, or has no string `"type"`.
+/// `payload` is JSON text. `None` if it is not an object, or has no string `"type"`. Of a key that stands twice the last
+/// value counts, as for peers, which parse the payload with the libraries of browsers and devices.
 pub fn type_of(payload: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Typed<'a> {
-        #[serde(borrow, rename = "type")]
-        name: Cow<'a, str>,
+    let mut scanner = Scanner::new(payload, MAX_DEPTH);
+    let mut found = None;
+    if scanner.begins_object() {
+        scanner.members(|key, value| found = if is_type(key) { Some(value) } else { found }).ok()?;
+        scanner.end().ok()?;
     }
-    if !is_object(payload) {
-        return None;
-    }
-    serde_json::from_str::<Typed<'_>>(payload).ok().map(|typed| typed.name.into_owned())
+    serde_json::from_str(found?).ok()
+}
+
+/// Returns whether a key, with its quotes, is `type`, which it may write with escapes.
+fn is_type(key: &str) -> bool {
+    key == r#""type""# || (key.contains('\\') && serde_json::from_str::<String>(key).is_ok_and(|key| key == "type"))
 }
 
 /// Returns the `"group_id"` of a device info (docs/protocol.md 5.3.4).

@@ -33,3 +33,18 @@ fn only_an_object_payload_has_a_type() {
     assert_eq!(payload::type_of(r#" {"type":"offer"}"#).as_deref(), Some("offer"));
     assert_eq!(payload::type_of(r#"["offer"]"#), None);
 }
+
+#[test]
+fn last_type_of_a_payload_counts() {
+    for (text, name) in [
+        (r#"{"type":"offer","n":1,"type":"answer"}"#, Some("answer")),
+        (r#"{"type":"offer","\u0074ype":"answer"}"#, Some("answer")),
+        (r#"{"type":7,"type":"answer"}"#, Some("answer")),
+        (r#"{"type":"offer","type":7}"#, None),
+        (r#"{"data":{"type":"offer"}}"#, None),
+        (r#"{"type":"offer","n":1e400,"s":"\ud800"}"#, Some("offer")),
+        (r#"{"type":"offer"} x"#, None),
+    ] {
+        assert_eq!(payload::type_of(text).as_deref(), name, "{text}");
+    }
+}

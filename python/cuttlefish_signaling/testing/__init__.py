@@ -18,6 +18,7 @@ except ImportError as _error:  # pragma: no cover
         "cuttlefish_signaling.testing needs websockets 15 or later: pip install 'cuttlefish-signaling[testing]'"
     ) from _error
 
+from .._raw_json import RawJson
 from ._attached import AttachedServer
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
@@ -40,6 +41,7 @@ __all__ = [
     "FakeDevice",
     "Message",
     "Peer",
+    "RawJson",
     "ReplayDevice",
     "SyncMessage",
     "device_info",

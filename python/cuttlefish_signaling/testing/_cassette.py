@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import CassetteError
+from .._raw_json import RawJson, members, on_lines, on_one_line, write
+from ..errors import CassetteError, ConfigError
 from ._device import AsyncFakeDevice
 from ._endpoint import Endpoint
 from ._message import Message
@@ -19,32 +20,63 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+INFINITIES = {"Infinity": RawJson("1e999"), "-Infinity": RawJson("-1e999")}
+"""Words that are not JSON. Version 0.1.0 wrote them into a cassette for numbers like 1e400."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class Line:
     """One payload of a cassette."""
 
     sender: Literal["device", "client"]
+    """The peer that sent it."""
     client: int
-    payload: Any
+    """The client that sent or received it."""
+    raw: RawJson
+    """The payload, byte for byte."""
+
+    def __init__(self, sender: Literal["device", "client"], client: int, payload: Any) -> None:
+        for name, value in (("sender", sender), ("client", client), ("raw", write(payload))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def payload(self) -> Any:
+        """The payload, parsed."""
+        return self.raw.value
 
     @property
     def type(self) -> str | None:
         """The payload's `"type"`; None without one."""
-        return self.payload.get("type") if isinstance(self.payload, dict) else None
+        payload = self.payload
+        name = payload.get("type") if isinstance(payload, dict) else None
+        return name if isinstance(name, str) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Cassette:
-    """The payloads that a device and its clients sent each other.
+    """The payloads that a device and its clients sent each other, byte for byte.
 
     The file has JSON lines: first `{"cassette": 1, "device_id": ..., "device_info": ...}`, then for each payload
-    `{"from": "client" | "device", "client": N, "payload": ...}`.
+    `{"from": "client" | "device", "client": N, "payload": ...}`. A payload that contains line ends stands there twice:
+    `"payload"` is on one line, and `"payload_text"`, which counts, is a string; `"device_info"` likewise.
     """
 
     device_id: str
-    device_info: Any
+    """The id of the device."""
+    device_info_json: RawJson
+    """The device info, byte for byte."""
     lines: tuple[Line, ...] = field(repr=False)
+    """The payloads, in order."""
+
+    def __init__(self, device_id: str, device_info: Any, lines: Iterable[Line]) -> None:
+        info = write(device_info, "device_info")
+        for name, value in (("device_id", device_id), ("device_info_json", info), ("lines", tuple(lines))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def device_info(self) -> Any:
+        """The device info, parsed."""
+        return self.device_info_json.value
 
     @classmethod
     def record(cls, journal: Journal, device: str) -> Cassette:
@@ -55,7 +87,7 @@ class Cassette:
                 f"the journal has no registration of device {device!r}: the device did not register, or the journal "
                 "has discarded the entry"
             )
-        info = json.loads(registered[-1].text).get("device_info")
+        info = members(registered[-1].text).get("device_info")
         forwards = journal.messages(device=device, message_type="forward", after=registered[-1])
         # A refused forward has no receiver.
         return cls(device, info, tuple(_line(entry) for entry in forwards if entry.outcome != "refused"))
@@ -65,76 +97,97 @@ class Cassette:
         """Reads a cassette from a file. Raises CassetteError, which names the line."""
         try:
             # Not `splitlines`, which also splits at U+2028: JSON strings may contain it.
-            texts = Path(path).read_text(encoding="utf-8").split("\n")
+            texts = Path(path).read_bytes().decode("utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise CassetteError(f"cannot read the cassette {os.fspath(path)!r}: {error}") from error
-        parsed = [(number, _parse(path, number, text)) for number, text in enumerate(texts, 1) if text.strip()]
+        places = [(f"{os.fspath(path)}:{number}", text) for number, text in enumerate(texts, 1) if text.strip()]
+        parsed = [(place, _parse(place, text)) for place, text in places]
         if not parsed or "cassette" not in parsed[0][1]:
             raise CassetteError(
                 f'{os.fspath(path)}:1: the first line of a cassette must be {{"cassette": {VERSION}, "device_id": ...}}'
             )
-        number, head = parsed[0]
-        if head["cassette"] != VERSION:
-            raise CassetteError(
-                f"{os.fspath(path)}:{number}: version {head['cassette']!r} is unknown; the known one is {VERSION}"
-            )
-        if not isinstance(head.get("device_id"), str) or not head["device_id"]:
-            raise CassetteError(
-                f"{os.fspath(path)}:{number}: device_id must be a non-empty string, got {head.get('device_id')!r}"
-            )
-        lines = tuple(_checked(path, number, line) for number, line in parsed[1:])
-        return cls(head["device_id"], head.get("device_info"), lines)
+        place, head = parsed[0]
+        version, device_id = _value(head, "cassette"), _value(head, "device_id")
+        if version != VERSION:
+            raise CassetteError(f"{place}: version {version!r} is unknown; the known one is {VERSION}")
+        if not isinstance(device_id, str) or not device_id:
+            raise CassetteError(f"{place}: device_id must be a non-empty string, got {device_id!r}")
+        return cls(device_id, _exact(place, head, "device_info"), [_checked(place, line) for place, line in parsed[1:]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the cassette to a file. Raises CassetteError."""
-        head = {"cassette": VERSION, "device_id": self.device_id, "device_info": self.device_info}
-        rest = [{"from": line.sender, "client": line.client, "payload": line.payload} for line in self.lines]
-        text = "".join(json.dumps(line) + "\n" for line in [head, *rest])
+        info = on_lines("device_info", self.device_info_json)
+        head = {"cassette": VERSION, "device_id": self.device_id, **info}
+        rest = [{"from": line.sender, "client": line.client, **on_lines("payload", line.raw)} for line in self.lines]
+        text = "".join(on_one_line(write(line)) + "\n" for line in [head, *rest])
         try:
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_bytes(text.encode())
         except OSError as error:
             raise CassetteError(f"cannot write the cassette {os.fspath(path)!r}: {error}") from error
 
 
 def _line(entry: Entry) -> Line:
     sender: Literal["device", "client"] = "device" if entry.direction == "device->client" else "client"
-    return Line(sender, entry.client or 0, entry.payload)
+    return Line(sender, entry.client or 0, entry.raw)
 
 
-def _parse(path: str | os.PathLike[str], number: int, text: str) -> dict[str, Any]:
+def _parse(place: str, text: str) -> dict[str, RawJson]:
     try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise CassetteError(f"{os.fspath(path)}:{number}: invalid JSON: {error}") from error
-    if not isinstance(line, dict):
-        raise CassetteError(f"{os.fspath(path)}:{number}: must be a JSON object, got {text[:80]!r}")
-    return line
+        return members(text)
+    except TypeError:
+        raise CassetteError(f"{place}: must be a JSON object, got {text[:80]!r}") from None
+    except (ValueError, RecursionError) as error:
+        try:
+            return members(write(json.loads(text, parse_constant=INFINITIES.__getitem__)))
+        except (LookupError, TypeError, ValueError, RecursionError):
+            raise CassetteError(f"{place}: invalid JSON: {error}") from error
 
 
-def _checked(path: str | os.PathLike[str], number: int, line: dict[str, Any]) -> Line:
-    sender, client = line.get("from"), line.get("client")
+def _value(line: dict[str, RawJson], name: str) -> Any:
+    return line[name].value if name in line else None
+
+
+def _exact(place: str, line: dict[str, RawJson], name: str) -> RawJson | None:
+    """The text of a member, as its sender wrote it."""
+    text = _value(line, f"{name}_text")
+    if text is None:
+        return line.get(name)
+    try:
+        exact = RawJson(text)
+    except ConfigError as error:
+        raise CassetteError(f'{place}: "{name}_text" must be a string with JSON: {error.what}') from None
+    if name in line and on_one_line(exact) != line[name]:
+        raise CassetteError(
+            f'{place}: "{name}" and "{name}_text" differ; remove the second after a change of the first'
+        )
+    return exact
+
+
+def _checked(place: str, line: dict[str, RawJson]) -> Line:
+    sender, client = _value(line, "from"), _value(line, "client")
     if sender not in ("device", "client"):
-        raise CassetteError(f'{os.fspath(path)}:{number}: "from" must be "device" or "client", got {sender!r}')
+        raise CassetteError(f'{place}: "from" must be "device" or "client", got {sender!r}')
     if not isinstance(client, int) or isinstance(client, bool):
-        raise CassetteError(f'{os.fspath(path)}:{number}: "client" must be a whole number, got {client!r}')
-    if "payload" not in line:
-        raise CassetteError(f'{os.fspath(path)}:{number}: "payload" is missing')
-    return Line(sender, client, line["payload"])
+        raise CassetteError(f'{place}: "client" must be a whole number, got {client!r}')
+    payload = _exact(place, line, "payload")
+    if payload is None:
+        raise CassetteError(f'{place}: "payload" is missing')
+    return Line(sender, client, payload)
 
 
 class Track:
     """The payloads that the device sent to one client, grouped by the payload of the client that they follow."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
-        self.unprompted: list[Any] = []
-        self._parts: list[tuple[str | None, list[Any]]] = []
+        self.unprompted: list[RawJson] = []
+        self._parts: list[tuple[str | None, list[RawJson]]] = []
         for line in lines:
             if line.sender == "client":
                 self._parts.append((line.type, []))
             else:
-                (self._parts[-1][1] if self._parts else self.unprompted).append(line.payload)
+                (self._parts[-1][1] if self._parts else self.unprompted).append(line.raw)
 
-    def answer(self, type: str | None) -> list[Any] | None:
+    def answer(self, type: str | None) -> list[RawJson] | None:
         """Takes the payloads that follow the first payload of this type; None if there are none left."""
         for index, (asked, answers) in enumerate(self._parts):
             if asked == type:
@@ -145,6 +198,8 @@ class Track:
 
 class AsyncReplayDevice(AsyncFakeDevice):
     """A device that replays a cassette: `async with AsyncReplayDevice(server, "boot.jsonl") as device: ...`.
+
+    It sends the device info and the payloads byte for byte as they were recorded.
 
     The first client receives the payloads of the first client in the cassette, the second those of the second, and so
     on; additional clients receive those of the last one. A client's payload is matched by type: the reply to the n-th
@@ -169,7 +224,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         **options: Any,
     ) -> None:
         self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
-        options.setdefault("info", self.cassette.device_info)
+        options.setdefault("info", self.cassette.device_info_json)
         super().__init__(server, device_id or self.cassette.device_id, **options)
         self.unmatched: list[Any] = []
         """The payloads of clients that have no match in the cassette."""
@@ -189,7 +244,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         if message.message_type != "client_msg" or client is None:
             return
         track = self._tracks.get(client)
-        answers: list[Any] = []
+        answers: list[RawJson] = []
         if track is None:
             track = self._tracks[client] = self._next_track()
             answers += track.unprompted

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+from .._raw_json import RawJson, members
 from ..errors import PeerClosedError
 from ._endpoint import Endpoint
 from ._message import Message
@@ -42,6 +43,8 @@ class AsyncFakeClient(AsyncPeer):
         self.device_id = device_id
         self.device_info: Any = None
         """The device info that the server sent."""
+        self.device_info_json: RawJson | None = None
+        """The device info, byte for byte; None before the server has sent it."""
 
     async def _handshake(self) -> None:
         await self._send_message(message_type="connect", device_id=self.device_id)
@@ -51,6 +54,7 @@ class AsyncFakeClient(AsyncPeer):
         except PeerClosedError:
             raise refused_by_server(self, f"connect to {self.device_id!r}") from None
         self.device_info = message.fields.get("device_info")
+        self.device_info_json = members(message.text).get("device_info")
 
     async def _on_message(self, message: Message) -> None:
         if message.error is not None and self.device_info is None and self._socket is not None:
@@ -62,7 +66,7 @@ class AsyncFakeClient(AsyncPeer):
         return list((self.config or {}).get("ice_servers", []))
 
     async def send(self, payload: Any) -> None:
-        """Forwards a payload (any JSON value) to the device. Raises PeerClosedError."""
+        """Forwards a payload (any JSON value, or `RawJson`) to the device. Raises PeerClosedError."""
         await self._send_message(message_type="forward", payload=payload)
 
     async def _reply(self, message: Message, payload: Any) -> None:

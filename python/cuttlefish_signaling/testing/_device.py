@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from websockets.exceptions import ConnectionClosed
 
 from .._checks import check_seconds
+from .._raw_json import RawJson, write
 from ..errors import (
     ConfigError,
     DeviceLostError,
@@ -84,7 +84,7 @@ class AsyncFakeDevice(AsyncPeer):
     Args:
         server: A `SignalingServer`, an `AttachedServer` or a URL.
         device_id: The id to register.
-        info: The device info; by default, `device_info(device_id)`.
+        info: The device info, a JSON value or `RawJson`; by default, `device_info(device_id)`.
         profile: None, `"legacy"` (Android's own tree, through Android 15) or `"current"` (today's public repository).
         backoff: Seconds between a close and the reconnect.
         tolerant: With a profile, ignores errors and unknown messages, which no real device does. No effect without one.
@@ -115,7 +115,8 @@ class AsyncFakeDevice(AsyncPeer):
         self._name = f"device {device_id!r}"
         super().__init__(server, headers=headers, tls=tls, timeout=timeout)
         self.device_id = device_id
-        self.info = device_info(str(device_id)) if info is ... else info
+        self._info_json = info if isinstance(info, RawJson) else None
+        self.info = device_info(str(device_id)) if info is ... else info.value if self._info_json else info
         self.profile: Profile = profile
         self._subprotocols = () if profile is None else SUBPROTOCOLS
         self._backoff = backoff
@@ -163,9 +164,10 @@ class AsyncFakeDevice(AsyncPeer):
         await self._wait_until(check, self._timeout, lambda: f"{what}; {self._inbox.summary()}")
 
     async def _register(self, connection: ClientConnection) -> None:
-        message = {"message_type": "register", "device_id": self.device_id, "device_info": self.info}
+        info = self._info_json or write(self.info, "info")
+        message = {"message_type": "register", "device_id": self.device_id, "device_info": info}
         with suppress(ConnectionClosed):
-            await connection.send(json.dumps(message, ensure_ascii=False))
+            await connection.send(write(message, "device_id"))
 
     @property
     def clients(self) -> list[int]:
@@ -294,7 +296,7 @@ class AsyncFakeDevice(AsyncPeer):
         return DeviceLostError(self.lost_reason, error=error, code=self.close_code, reason=self.close_reason)
 
     async def send(self, payload: Any, client_id: int | None = None) -> None:
-        """Forwards a payload (any JSON value) to a client. `client_id` is optional with one client.
+        """Forwards a payload (any JSON value, or `RawJson`) to a client. `client_id` is optional with one client.
 
         Raises PeerClosedError, and ConfigError if `client_id` is missing and `clients` has none or more than one.
         """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Collection
 from typing import Any
 
+from .._raw_json import parse
 from ._message import BROKEN, Message
 
 SHOWN = 10
@@ -16,8 +16,8 @@ SHOWN = 10
 def parse_message(text: str) -> tuple[str, dict[str, Any]]:
     """The message type of a text and its fields. Text that is not a JSON object is `broken` and has no fields."""
     try:
-        fields = json.loads(text)
-    except ValueError:
+        fields = parse(text)
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         return BROKEN, {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
+
+from .._entry import printable
+from .._raw_json import RawJson, members
 
 Reply: TypeAlias = Any
 """A payload, a list of payloads, a function of the message that returns one of these, or None for no reply."""
@@ -43,6 +45,11 @@ class Message:
         return self.fields.get("payload")
 
     @property
+    def raw(self) -> RawJson | None:
+        """The payload as it came, byte for byte; None in messages without one. `reply(message.raw)` echoes it."""
+        return members(self.text)["payload"] if "payload" in self.fields else None
+
+    @property
     def type(self) -> str | None:
         """The payload's `"type"`; None without one."""
         payload = self.payload
@@ -61,8 +68,8 @@ class Message:
 
     def __str__(self) -> str:
         client = "" if self.client_id is None else f" of client {self.client_id}"
-        content = self.error or self.type or (json.dumps(self.payload) if "payload" in self.fields else "")
-        return f"{self.message_type}{client}{f' ({content[:80]})' if content else ''}"
+        content = self.error or self.type or self.raw or ""
+        return f"{self.message_type}{client}{f' ({printable(content[:80])})' if content else ''}"
 
 
 class AsyncMessage(Message):

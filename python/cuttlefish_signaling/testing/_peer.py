@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from websockets.protocol import State
 
 from .._checks import check_seconds
 from .._filters import check_type as check_payload_type
+from .._raw_json import write
 from ..errors import (
     DeviceLostError,
     NotRunningError,
@@ -385,7 +385,7 @@ class AsyncPeer(ScriptedPeer):
         raise self._closed("cannot send")
 
     async def _send_message(self, **message: Any) -> None:
-        await self.send_raw(json.dumps(message, ensure_ascii=False))
+        await self.send_raw(write(message))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._raw_json import RawJson
 from ..errors import ConfigError, PeerClosedError
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
@@ -307,6 +308,11 @@ class FakeClient(Peer[AsyncFakeClient]):
     def device_info(self) -> Any:
         """The device info that the server sent."""
         return self._peer.device_info
+
+    @property
+    def device_info_json(self) -> RawJson | None:
+        """The device info, byte for byte; None before the server has sent it."""
+        return self._peer.device_info_json
 
     @property
     @documented_by(AsyncFakeClient.ice_servers)
