@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import partial
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from ._clock import Clock
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
@@ -18,6 +18,9 @@ from ._models import Client, Device, Stats, WaitingClient
 from ._tls import Tls
 from .errors import ConfigError, JournalOffError
 from .faults import Faults
+
+if TYPE_CHECKING:
+    import socket
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -34,6 +37,8 @@ class SignalingServer(LiveSettings):
         listen: All addresses to listen on, in the place of `host` and `port`. They share their devices and clients.
             `https` needs a certificate. The file of a `unix` socket has the mode, 0660 by default, and its peers count
             as peers of this machine. (): `host` and `port` count.
+        sockets: Sockets that listen already, as systemd passes them. Each takes the place of the one that the server
+            would open for a listener or a local socket of the same address. They stay open when the server stops.
         device_socket: Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is
             made with mode 0770. A socket without a server is replaced. None: no such socket.
         control_socket: Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.
@@ -100,6 +105,7 @@ class SignalingServer(LiveSettings):
         host: str = "127.0.0.1",
         port: int = 0,
         listen: Iterable[str] = (),
+        sockets: Iterable[int | socket.socket] = (),
         device_socket: str | os.PathLike[str] | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,

@@ -1,6 +1,7 @@
 //! Converts the settings of `_config.py`, a dictionary of plain values, to a [`Config`]. Python has checked the types.
 
 use std::net::IpAddr;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         host: host(from)?,
         port: from.number("port")?,
         listen: listen(from)?,
+        sockets: sockets(from)?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
         tls,
@@ -133,6 +135,23 @@ fn listen(from: &Settings<'_, '_>) -> PyResult<Vec<Listen>> {
         listener(tuple).ok_or_else(|| from.error("listen", format!("{shown} is not a listener")))
     };
     raw.into_iter().map(convert).collect()
+}
+
+/// Duplicates the descriptors, so that those of Python stay open when the server stops.
+fn sockets(from: &Settings<'_, '_>) -> PyResult<Vec<Arc<OwnedFd>>> {
+    let numbers: Vec<RawFd> = from.raw("sockets")?.extract()?;
+    let duplicate = |(index, number): (usize, RawFd)| {
+        let error = |what: String| from.error(&format!("sockets[{index}]"), format!("{number} {what}"));
+        if number < 0 {
+            return Err(error("is no descriptor".into()));
+        }
+        // SAFETY: it is borrowed for one call, which fails for a number that is not open.
+        #[allow(unsafe_code, reason = "a number from Python has no owner in Rust")]
+        let socket = unsafe { BorrowedFd::borrow_raw(number) };
+        let owned = socket.try_clone_to_owned().map_err(|source| error(format!("is not open: {source}")))?;
+        Ok(Arc::new(owned))
+    };
+    numbers.into_iter().enumerate().map(duplicate).collect()
 }
 
 fn rate(from: &Settings<'_, '_>, what: &str) -> PyResult<Rate> {

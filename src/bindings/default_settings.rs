@@ -32,6 +32,7 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("host", defaults.host.to_string())?;
     settings.set_item("port", defaults.port)?;
     settings.set_item("listen", defaults.listen.iter().map(listener_tuple).collect::<Vec<_>>())?;
+    settings.set_item("sockets", Vec::<i32>::new())?;
     settings.set_item("device_socket", defaults.device_socket.as_deref())?;
     settings.set_item("control_socket", defaults.control_socket.as_deref())?;
     settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;

@@ -23,6 +23,7 @@ pub use self::keepalive::Keepalive;
 pub use self::limits::{HttpLimits, Limits};
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,9 @@ pub struct Config {
     /// All addresses to listen on, in the place of `host` and `port`. Default none: `host` and `port` count. Those for
     /// TLS need `tls`.
     pub listen: Vec<Listen>,
+    /// Sockets that listen already, as systemd passes them. Each takes the place of the one that the server would open
+    /// for a listener or a local socket of the same address. Default none.
+    pub sockets: Vec<Arc<OwnedFd>>,
     /// The path of the local socket for devices (docs/protocol.md 5.1). Default none.
     pub device_socket: Option<PathBuf>,
     /// The path of the local socket for pre-registrations (docs/protocol.md 5.2). Default none.
@@ -132,6 +136,7 @@ impl Default for Config {
             host: IpAddr::from([127, 0, 0, 1]),
             port: 0,
             listen: Vec::new(),
+            sockets: Vec::new(),
             device_socket: None,
             control_socket: None,
             tls: None,

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -79,8 +80,8 @@ impl Connection {
     async fn speak_tls(self, stream: PeerStream<TcpStream>, tls: TlsAcceptor) -> Option<BoxFuture> {
         let outcome = tokio::select! {
             biased;
-            () = self.shared.stopping.cancelled() => return None,
             outcome = self.shake_hands(stream, tls) => outcome,
+            () = self.shared.stopped_for_a_while() => return None,
         };
         match outcome {
             Some(Ok(stream)) => {
@@ -204,7 +205,9 @@ async fn answer_requests<S>(shared: &Arc<Shared>, service: &Service, connect_inf
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let connect_info = connect_info.clone();
         connect_info.permit.opened();
         async move { Ok::<_, Infallible>(service.answer(shared, connect_info, request).await) }
@@ -223,7 +226,7 @@ where
         .with_upgrades();
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
-        () = shared.stopping.cancelled() => {
+        () = stops(shared, &asked) => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -234,10 +237,24 @@ where
     let is_http2 = outcome.as_ref().is_err_and(hyper::Error::is_parse_version_h2);
     let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
-        tokio::select! {
-            () = shared.stopping.cancelled() => {}
-            _ = shared.timers.timeout(limits.close_timeout, end(shared, parts.io.into_inner(), is_http2)) => {}
-        }
+        discard(shared, parts.io.into_inner(), is_http2).await;
+    }
+}
+
+/// Ends a connection whose last answer is written: within `close_timeout`, or at once if the server stops.
+async fn discard(shared: &Shared, stream: impl AsyncRead + AsyncWrite + Unpin, is_http2: bool) {
+    tokio::select! {
+        () = shared.stopping.cancelled() => {}
+        _ = shared.timers.timeout(shared.config.limits.close_timeout, end(shared, stream, is_http2)) => {}
+    }
+}
+
+/// Waits until the server stops. A connection whose first request has not come yet has `goodbye_timeout` for it: a peer
+/// that has connected just before the stop gets an answer.
+async fn stops(shared: &Arc<Shared>, asked: &AtomicBool) {
+    shared.stopping.cancelled().await;
+    if !asked.load(Ordering::Relaxed) {
+        shared.stopped_for_a_while().await;
     }
 }
 

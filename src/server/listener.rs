@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
 use super::http::service::Routes;
+use super::inherited::Inherited;
 use super::shared::Shared;
 use super::socket_file::SocketFile;
 use crate::access::connection_limits::Permit;
@@ -43,10 +44,13 @@ enum ListeningSocket {
 }
 
 impl Listener {
-    /// Listens. It needs no runtime.
-    pub(super) fn bind(listen: &Listen) -> io::Result<Self> {
-        let tcp = |address: &SocketAddr| {
-            let socket = listen_on(*address)?;
+    /// Listens, or takes a socket that listens on this address. It needs no runtime.
+    pub(super) fn bind(listen: &Listen, inherited: &mut Inherited) -> io::Result<Self> {
+        let mut tcp = |address: &SocketAddr| {
+            let socket = match inherited.take_tcp(*address)? {
+                Some(socket) => socket,
+                None => listen_on(*address)?,
+            };
             Ok::<_, io::Error>((socket.local_addr()?, ListeningSocket::Tcp(socket)))
         };
         Ok(match listen {
@@ -59,7 +63,10 @@ impl Listener {
                 Self { socket, address: Listen::Https(address) }
             }
             Listen::Unix { path, mode } => {
-                let socket = SocketFile::bind(path, Type::STREAM, *mode, BACKLOG)?;
+                let socket = match inherited.take_unix(path, Type::STREAM) {
+                    Some(socket) => SocketFile::inherited(socket, path),
+                    None => SocketFile::bind(path, Type::STREAM, *mode, BACKLOG)?,
+                };
                 Self { socket: ListeningSocket::Unix(socket), address: listen.clone() }
             }
         })

@@ -13,6 +13,7 @@ mod http;
 mod ice_cache;
 mod ice_command;
 mod ice_process;
+mod inherited;
 mod listener;
 mod message_pump;
 mod peer_stream;
@@ -45,6 +46,7 @@ use self::events::LoggingObserver;
 use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
 use self::ice_cache::IceCache;
+use self::inherited::Inherited;
 use self::listener::{Listener, is_exposed};
 use self::refusal_log::RefusalLog;
 use self::seqpacket::{SeqpacketListener, SocketKind};
@@ -99,12 +101,13 @@ impl Server {
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         config.validate()?;
         check_exposed(&config, &*hooks)?;
+        let mut inherited = Inherited::of(&config)?;
         let requested = config.listeners();
         let setting = if config.listen.is_empty() { "host, port" } else { "listen" };
         let listeners = requested.iter().map(|listen| {
             let address = listen.tcp().filter(|_| config.listen.is_empty());
             let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-            Listener::bind(listen).map_err(|source| Error::Bind { setting, address: shown, source })
+            Listener::bind(listen, &mut inherited).map_err(|source| Error::Bind { setting, address: shown, source })
         });
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let sockets = [
@@ -114,7 +117,7 @@ impl Server {
         let sockets = sockets.into_iter().filter_map(|(setting, kind, path)| Some((setting, kind, path.as_deref()?)));
         let local = sockets.map(|(setting, kind, path)| {
             let error = |source| Error::Bind { setting, address: path.display().to_string(), source };
-            SeqpacketListener::bind(kind, path).map_err(error)
+            SeqpacketListener::bind(kind, path, &mut inherited).map_err(error)
         });
         let local = local.collect::<Result<_, _>>()?;
         let mut shared = share(config, hooks, observer)?;

@@ -18,6 +18,7 @@ use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
+use crate::server::inherited::Inherited;
 use crate::server::message_pump::{Incoming, MessagePump, MessageTransport};
 use crate::server::shared::Shared;
 use crate::server::socket_file::SocketFile;
@@ -59,9 +60,13 @@ pub(super) struct SeqpacketListener {
 }
 
 impl SeqpacketListener {
-    /// Listens on `path`. The file of a server that is gone is replaced.
-    pub(super) fn bind(kind: SocketKind, path: &Path) -> io::Result<Self> {
-        Ok(Self { kind, socket: SocketFile::bind(path, Type::SEQPACKET, MODE, BACKLOG)? })
+    /// Listens on `path`, or takes a socket that does. The file of a server that is gone is replaced.
+    pub(super) fn bind(kind: SocketKind, path: &Path, inherited: &mut Inherited) -> io::Result<Self> {
+        let socket = match inherited.take_unix(path, Type::SEQPACKET) {
+            Some(socket) => SocketFile::inherited(socket, path),
+            None => SocketFile::bind(path, Type::SEQPACKET, MODE, BACKLOG)?,
+        };
+        Ok(Self { kind, socket })
     }
 
     /// Accepts connections until the server stops.

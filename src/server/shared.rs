@@ -160,6 +160,12 @@ impl Shared {
         self.tasks.spawn(catch_panic::CatchPanic::new(task, &self.incidents, address))
     }
 
+    /// Waits until the server has been stopping for `goodbye_timeout`.
+    pub(super) async fn stopped_for_a_while(&self) {
+        self.stopping.cancelled().await;
+        self.timers.sleep(self.config.limits.goodbye_timeout).await;
+    }
+
     /// Polls a future until it is ready, or until the time for closing handshakes is over. `None` in the second case.
     pub(super) async fn unless_over<T>(&self, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Option<T> {
         tokio::select! {

@@ -10,17 +10,22 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Further temporary names that are tried, if a name is taken.
 const ATTEMPTS: usize = 8;
 
-/// A listening Unix socket. Its file is removed when it is dropped.
+/// A listening Unix socket. Its file is removed when it is dropped, unless another program has made it.
 pub(super) struct SocketFile {
     /// The listening socket, which does not block.
     pub(super) socket: Socket,
     /// The path of the socket file.
     pub(super) path: PathBuf,
-    /// Device and inode of the file. A file that has replaced it is left alone.
-    file: (u64, u64),
+    /// Device and inode of the file. A file that has replaced it is left alone. `None`: the file is another program's.
+    file: Option<(u64, u64)>,
 }
 
 impl SocketFile {
+    /// Takes a socket that another program has opened, and whose file it removes.
+    pub(super) fn inherited(socket: Socket, path: &Path) -> Self {
+        Self { socket, path: path.to_owned(), file: None }
+    }
+
     /// Listens on `path`. The file of a server that is gone is replaced; any other file is an error.
     pub(super) fn bind(path: &Path, kind: Type, mode: u32, backlog: i32) -> io::Result<Self> {
         make_room(path, kind)?;
@@ -38,13 +43,13 @@ impl SocketFile {
         if bound.is_err() {
             drop(fs::remove_file(&unfinished));
         }
-        bound.map(|file| Self { socket, path: path.to_owned(), file })
+        bound.map(|file| Self { socket, path: path.to_owned(), file: Some(file) })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| Some((file.dev(), file.ino())) == self.file);
         if ours {
             drop(fs::remove_file(&self.path));
         }

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "server::ice_process",
         "server::events",
         "server::catch_panic",
+        "server::inherited",
         "server::socket_file",
         "server::throttle",
         "server::refusal_log",

@@ -236,6 +236,29 @@ def test_systemd_accepts_the_unit(systemd_analyze: str, checked_unit: Path) -> N
     assert "Restrat" in verify(), "verify finds a mistake"
 
 
+@pytest.mark.parametrize("name", ["cuttlefish-operator", "cuttlefish-signaling"])
+def test_systemd_accepts_the_socket_unit(systemd_analyze: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / "program").write_text("#!/bin/sh\n")
+    (tmp_path / "program").chmod(0o755)
+    for kind in ("service", "socket"):
+        text = (REPOSITORY / "deploy" / f"{name}.{kind}").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.{kind}").write_text(text.replace(OF_DEPLOY, str(tmp_path / "program")))
+    done = subprocess.run(
+        [systemd_analyze, "verify", str(tmp_path / f"{name}.socket")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_socket_unit_of_the_operator_has_the_addresses_of_the_preset() -> None:
+    found = settings(parser().parse_args(["serve", "--operator", "--operator-defaults="]), {})
+    apply_preset(found)
+    lines = (REPOSITORY / "deploy" / "cuttlefish-operator.socket").read_text(encoding="utf-8").splitlines()
+    streams = [line.removeprefix("ListenStream=") for line in lines if line.startswith("ListenStream=")]
+    local = [line.partition("=")[2] for line in lines if line.startswith("ListenSequentialPacket=")]
+    assert streams == [url.partition("://")[2] for url in found["listen"]]
+    assert local == [found["device_socket"], found["control_socket"]]
+
+
 def test_systemd_finds_the_unit_confined(systemd_analyze: str, checked_unit: Path) -> None:
     def status() -> int:
         command = [systemd_analyze, "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(checked_unit)]

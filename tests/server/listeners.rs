@@ -1,5 +1,6 @@
 //! Several listeners of one server.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::UnixStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::dial::{Dialed, block_on, serve, with_timeout};
+use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
+use crate::packets::Packets;
 
 fn unix(path: &Path) -> Listen {
     Listen::Unix { path: path.to_owned(), mode: 0o600 }
@@ -85,4 +87,61 @@ fn failed_listener_is_named_and_the_others_are_closed() {
 fn each_listener_is_checked_for_exposure() {
     let error = error_of(vec![loopback(), Listen::Http("0.0.0.0:0".parse().unwrap())]);
     assert!(error.to_string().starts_with("listen: http://0.0.0.0:0 can be reached from other machines"), "{error}");
+}
+
+fn sockets(found: impl IntoIterator<Item = OwnedFd>) -> Vec<Arc<OwnedFd>> {
+    found.into_iter().map(Arc::new).collect()
+}
+
+fn refused(config: Config) -> String {
+    Server::bind(config, Arc::new(NoHooks), Arc::new(())).err().expect("it started").to_string()
+}
+
+#[test]
+fn inherited_sockets_take_the_place_of_listeners_and_stay_open() {
+    block_on(async {
+        let place = tempfile::tempdir().unwrap();
+        let (http, devices) = (place.path().join("http.sock"), place.path().join("devices"));
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::os::unix::net::UnixListener::bind(&http).unwrap();
+        let seqpacket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+        seqpacket.bind(&socket2::SockAddr::unix(&devices).unwrap()).unwrap();
+        seqpacket.listen(8).unwrap();
+        let config = Config {
+            listen: vec![Listen::Http(tcp.local_addr().unwrap()), unix(&http)],
+            device_socket: Some(devices.clone()),
+            sockets: sockets([tcp.try_clone().unwrap().into(), stream.into(), seqpacket.into()]),
+            ..Config::default()
+        };
+        for _ in 0..2 {
+            let server = serve(config.clone());
+            let local = Packets::device(&devices, "cvd-1").await;
+            let mut device = Dialed::device(tcp.local_addr().unwrap(), "cvd-2").await;
+            drop(with_timeout("a connection", UnixStream::connect(&http)).await.unwrap());
+            assert!(with_timeout("the stop", server.stop(std::time::Duration::from_secs(5))).await);
+            assert_eq!(device.next().await, Received::Closed(1001));
+            assert_eq!(local.next().await, Received::Lost);
+            assert!(http.exists() && devices.exists(), "the files belong to the program that made them");
+        }
+    });
+}
+
+#[test]
+fn inherited_sockets_of_no_listener_are_refused() {
+    let tcp = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (one, other) = (tcp(), tcp());
+    let listen = vec![Listen::Http(one.local_addr().unwrap())];
+    let with = |found: Vec<OwnedFd>| Config { listen: listen.clone(), sockets: sockets(found), ..Config::default() };
+    let clone = || OwnedFd::from(one.try_clone().unwrap());
+    let error = refused(with(vec![clone(), other.into()]));
+    assert!(error.starts_with("sockets[1]: listens on 127.0.0.1:"), "{error}");
+    assert!(error.contains(&listen[0].to_string()["http://".len()..]), "{error}");
+    let error = refused(with(vec![clone(), clone()]));
+    assert!(error.starts_with("sockets[1]: ") && error.ends_with("as another socket does"), "{error}");
+    let file = std::fs::File::open("/dev/null").unwrap();
+    assert!(refused(with(vec![file.into()])).starts_with("sockets[0]: is no socket"));
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert!(refused(with(vec![udp.into()])).contains("has another type"));
+    let (connected, _end) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert!(refused(with(vec![connected.into()])).contains("does not listen"));
 }

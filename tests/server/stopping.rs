@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::{Config, Error, Limits, NoHooks, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
@@ -34,6 +35,26 @@ fn stop_does_not_wait_for_a_peer_without_close_frame() {
         // `goodbye_timeout` ends the wait, not `close_timeout` or the deadline.
         assert!(with_timeout("the stop", server.stop(Duration::from_secs(15))).await);
         assert_eq!(server.hub().connections(), 0);
+    });
+}
+
+#[test]
+fn request_of_a_connection_accepted_before_the_stop_is_answered() {
+    block_on(async {
+        // The wait for the request ends with the request, not with `goodbye_timeout`.
+        let limits = Limits { goodbye_timeout: Duration::from_secs(60), ..Limits::default() };
+        let server = serve(Config { limits, ..Config::default() });
+        let mut late = TcpStream::connect(server.local_addr()).await.unwrap();
+        // Connections are accepted in their order.
+        let _accepted = Dialed::device(server.local_addr(), "cvd-1").await;
+        let stopping = Arc::clone(&server);
+        let stopped = tokio::spawn(async move { stopping.stop(Duration::from_secs(15)).await });
+        while TcpStream::connect(server.local_addr()).await.is_ok() {}
+        late.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        with_timeout("the answer", late.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
+        with_timeout("the stop", stopped).await.unwrap();
     });
 }
 

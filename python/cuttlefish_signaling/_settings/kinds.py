@@ -232,6 +232,30 @@ class Listeners(Strings):
         return [Listener.parse(setting, text, most=MAX_SOCKET_PATH) for text in names(setting, value)]
 
 
+class Sockets(Kind):
+    """A list of sockets that listen, each as a `socket.socket` or as its descriptor."""
+
+    def __init__(self) -> None:
+        super().__init__("Iterable[int | socket.socket]", "a list of sockets or descriptors that listen")
+
+    def check(self, setting: str, value: Any) -> list[int]:
+        """Returns the descriptors."""
+        try:
+            return [self._number(f"{setting}[{index}]", item) for index, item in enumerate(value)]
+        except TypeError:
+            raise ConfigError(setting, f"must be a list of sockets, got {value!r}") from None
+
+    def _number(self, setting: str, item: Any) -> int:
+        import socket
+
+        number = item
+        if isinstance(item, socket.socket):
+            number = item.fileno()
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+            raise ConfigError(setting, f"must be a socket that is open, or its descriptor, got {item!r}")
+        return number
+
+
 class Secret(Kind):
     """A text that errors do not show."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ice import TEXT
-from .kinds import MAX_SOCKET_PATH, Address, Certificate, Integer, Listeners, Path, Switch
+from .kinds import MAX_SOCKET_PATH, Address, Certificate, Integer, Listeners, Path, Sockets, Switch
 from .row import Flag, Setting
 
 STATE_DIR = (
@@ -43,6 +43,14 @@ NETWORK = (
             "https://HOST:PORT or unix:PATH?mode=0660",
             metavar="URL",
         ),
+    ),
+    Setting(
+        "sockets",
+        Sockets(),
+        (),
+        "Sockets that listen already, as systemd passes them. Each takes the place of the one that the server would "
+        "open for a listener or a local socket of the same address. They stay open when the server stops.",
+        instead="The sockets of `LISTEN_FDS`; see docs/service.md.",
     ),
     Setting(
         "operator",

@@ -8,6 +8,7 @@ import ipaddress
 from .._listen import EVERY_ADDRESS, Listener
 from .._settings.kinds import MAX_SOCKET_PATH
 from ..errors import BindError, ConfigError
+from .activation import Inherited, by_name
 from .sources import Found
 
 ONE_LISTENER = ("host", "port", "no_tls")
@@ -24,11 +25,41 @@ def listeners(found: Found) -> list[Listener]:
     return [Listener.parse(found.origin("listen"), text, most=MAX_SOCKET_PATH) for text in found["listen"]]
 
 
+def apply_sockets(found: Found, inherited: list[Inherited]) -> None:
+    """Makes the sockets that systemd has passed those of the settings. Raises ConfigError.
+
+    Where no address is given, the stream sockets are the listeners. Otherwise the core finds a socket by its address.
+    """
+    found.inherited = inherited
+    for one in inherited:
+        key = one.name.replace("-", "_")
+        if key in ("device_socket", "control_socket") and (key not in found.origins or found.is_preset(key)):
+            found[key], found.origins[key] = one.address, "LISTEN_FDNAMES"
+    if found["listen"]:
+        origin = found.origin("listen")
+        named = [by_name(origin, text, inherited) if "+fd:" in text else [text] for text in found["listen"]]
+        found["listen"] = [text for texts in named for text in texts]
+        return
+    streams = [one for one in inherited if one.is_stream and one.address]
+    if "host" in found.origins:
+        return
+    if "port" in found.origins:
+        same_port = [one for one in streams if one.address.endswith(f":{found['port']}")]
+        if len(same_port) == 1:
+            found["host"] = same_port[0].address.rpartition(":")[0].strip("[]")
+    elif streams:
+        scheme = "http" if found["no_tls"] else "https"
+        found["listen"], found.origins["listen"] = [one.url(scheme) for one in streams], "LISTEN_FDS"
+        found["no_tls"] = False
+        found.origins.pop("no_tls", None)
+
+
 def keywords(found: Found) -> dict[str, object]:
     """Returns the keyword arguments of `SignalingServer` that say where it listens."""
+    sockets = [one.number for one in found.inherited]
     if found["listen"]:
-        return {"listen": found["listen"], "host": "127.0.0.1", "port": 0}
-    return {"host": found["host"], "port": found["port"]}
+        return {"listen": found["listen"], "host": "127.0.0.1", "port": 0, "sockets": sockets}
+    return {"host": found["host"], "port": found["port"], "sockets": sockets}
 
 
 def is_reached_from_here_only(found: Found) -> bool:

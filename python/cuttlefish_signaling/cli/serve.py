@@ -16,8 +16,9 @@ from .. import IceCommand, IceServer, SignalingServer, TurnRest
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError
+from .activation import Inherited, take_sockets
 from .hooks import load_hooks
-from .listeners import is_reached_from_here_only, keywords, listeners, with_flags
+from .listeners import apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
 from .operator import apply_preset
 from .outcome import settings_as_toml
@@ -35,16 +36,19 @@ SLACK = 5.0
 def serve(arguments: argparse.Namespace) -> int:
     """Runs the server until SIGINT, SIGTERM or SIGHUP. Returns the exit status; raises SignalingError."""
     with stop_signals(until_exit=arguments.until_exit) as signals:
+        inherited, notices = take_sockets(os.environ)
         found = settings(arguments, dict(os.environ))
+        found.notices += notices
         try:
-            _answer(arguments, found, signals)
+            _answer(arguments, found, signals, inherited)
         except ConfigError as error:
             raise found.named(error) from None
     return 0
 
 
-def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals) -> None:
+def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, inherited: list[Inherited]) -> None:
     notices = [*found.notices, *apply_preset(found)]
+    apply_sockets(found, inherited)
     listeners(found)
     serves = not (arguments.dry_run or arguments.print_ca)
     with _logging(found, serves=serves) as logger:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from .. import Keepalive, Limits, _native
 from .._settings import ENVIRONMENT, FLAGS, GROUPS, SETTINGS, Flag
 from ..errors import ConfigError
+from .activation import Inherited
 from .variables import understood
 
 CONFIG = f"{ENVIRONMENT}CONFIG"
@@ -39,12 +40,19 @@ class Found(dict[str, Any]):
         self.origins: dict[str, str] = {}
         """The flag, variable or place in a file of each setting that was given; defaults are missing."""
 
+        self.inherited: list[Inherited] = []
+        """The sockets that systemd has passed."""
+
         self.notices: list[str] = []
         """Lines for the log about variables that have no effect."""
 
     def origin(self, key: str) -> str:
         """The flag, variable or place in a file that has a setting; the flag for a default."""
         return self.origins.get(key) or f"--{key.replace('_', '-')}"
+
+    def is_preset(self, key: str) -> bool:
+        """Whether a setting comes from `--operator`."""
+        return key != "operator" and self.origins.get(key, "").startswith("--operator")
 
     def named(self, error: ConfigError) -> ConfigError:
         """Returns the error with the flag, variable or place in a file of its setting."""
@@ -61,6 +69,8 @@ class Found(dict[str, Any]):
             what = re.sub(r"(?<=the path of )\w+", lambda other: self.origin(_KEYS.get(other[0], other[0])), what)
             what = re.sub(r"(?<=must be at )(least|most) ([a-z_]+)", self._bound, what)
             return ConfigError(self.origin(key) + rest, what)
+        if name == "sockets" and entry:
+            return ConfigError(str(self.inherited[int(entry[1])]), error.what)
         if name == "tls":
             return ConfigError(f"{self.origin('tls_cert')}, {self.origin('tls_key')}", error.what)
         return ConfigError(f"--{name}{rest}", error.what) if name in _COMMANDS else error

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
 use tower_service::Service as _;
 
 use super::{origin, path, proxy, rate, reference, respond, router, upgrade};
@@ -79,6 +79,9 @@ impl Service {
         };
         if is_reference {
             response = reference::with_type(response);
+        }
+        if shared.stopping.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response = respond::closing(response);
         }
         respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());

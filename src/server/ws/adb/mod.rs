@@ -86,14 +86,10 @@ async fn finish<S: Transport>(shared: &Arc<Shared>, mut socket: WebSocketStream<
     let limits = &shared.config.limits;
     let frame = socket.can_write().then(|| close::close(code, &reason));
     // The server's stop waits for this client no longer than for all others.
-    let hurried = async {
-        shared.stopping.cancelled().await;
-        shared.timers.sleep(limits.goodbye_timeout).await;
-    };
     tokio::select! {
         biased;
         _ = shared.clock.timeout(limits.close_timeout, close_client(&mut socket, frame)) => {}
-        () = hurried => {}
+        () = shared.stopped_for_a_while() => {}
     }
 }
 
