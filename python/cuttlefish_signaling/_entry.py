@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from ._raw_json import RawJson, parse
 
 EntryTuple: TypeAlias = tuple[
-    int, float, bool, str, "str | None", "int | None", str, str, "str | None", str, "list[str]"
+    int, float, bool, str, "str | None", "int | None", int, str, str, "str | None", str, "list[str]"
 ]
 
 
@@ -29,6 +29,9 @@ class Entry:
     """The device concerned, if it is known."""
     client: int | None
     """The client concerned, if it has a number."""
+    connection: int
+    """The number of the connection, counting from 1; 0 for a forward, which concerns two. A client has it before the
+    device info gives it a client id."""
     message_type: str
     """`register`, `config`, `forward`, …; empty if the text of the peer is not a message."""
     text: str = field(repr=False)
@@ -64,6 +67,12 @@ class Entry:
         if self.message_type != "error" or self.closed or not self.direction.startswith("server"):
             return None
         return str(json.loads(self.text)["error"])
+
+    @property
+    def silence(self) -> str | None:
+        """The time for which the peer was silent before the server dropped it, like `15 s`; None for all others."""
+        said = self.text.removeprefix("silent for ") if self.closed and self.direction.startswith("server") else ""
+        return said.removesuffix(", dropped") if said.endswith(", dropped") else None
 
     @property
     def size(self) -> int:

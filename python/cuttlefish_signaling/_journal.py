@@ -10,6 +10,7 @@ from ._entry import Entry
 from ._filters import check_ids, check_names
 from ._query import Filters, Query
 from ._search import Search
+from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from .errors import FilterError
 
 if TYPE_CHECKING:
@@ -74,27 +75,27 @@ class Journal:
 
     # Expecting --------------------------------------------------------------------------------------------------------
 
-    def expect(self, type: str | None = None, *, timeout: float | None = 5.0, **filters: Unpack[Filters]) -> Entry:
+    def expect(
+        self, type: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, **filters: Unpack[Filters]
+    ) -> Entry:
         """Waits for a message that matches, and returns the first.
 
         Args:
             type: The payload's `"type"`.
-            timeout: Seconds to wait; None waits forever.
+            timeout: Seconds to wait, 5 or `--signaling-timeout` by default; None waits forever.
             filters: `device`, `client`, `direction`, `message_type`, `where`, `after`, `check_type`: see `Journal`.
 
         Raises:
             ExpectationError: No message matched in time. The text lists the nearest misses and the transcript.
             FilterError: A filter is unknown, or its value makes no sense.
         """
-        __tracebackhide__ = True
-        return self._search(type, filters, "timeout").wait(timeout)[0]
+        return self._search(type, filters, "timeout").wait(seconds_of(timeout))[0]
 
     async def expect_async(
-        self, type: str | None = None, *, timeout: float | None = 5.0, **filters: Unpack[Filters]
+        self, type: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, **filters: Unpack[Filters]
     ) -> Entry:
         """`expect()` for coroutines. Its filters are those of `expect()`: see `Journal`."""
-        __tracebackhide__ = True
-        return (await self._search(type, filters, "timeout").wait_async(timeout))[0]
+        return (await self._search(type, filters, "timeout").wait_async(seconds_of(timeout)))[0]
 
     def expect_none(self, type: str | None = None, *, within: float = 0.5, **filters: Unpack[Filters]) -> None:
         """Waits, and returns if no message matches.
@@ -108,14 +109,12 @@ class Journal:
             ExpectationError: A message matched. The text has the message and the transcript.
             FilterError: A filter is unknown, or its value makes no sense.
         """
-        __tracebackhide__ = True
         self._search(type, filters, "within").find_none(within)
 
     async def expect_none_async(
         self, type: str | None = None, *, within: float = 0.5, **filters: Unpack[Filters]
     ) -> None:
         """`expect_none()` for coroutines. Its filters are those of `expect_none()`: see `Journal`."""
-        __tracebackhide__ = True
         await self._search(type, filters, "within").find_none_async(within)
 
     def expect_sequence(
@@ -124,7 +123,7 @@ class Journal:
         device: str | None = None,
         client: int | None = None,
         after: Entry | None = None,
-        timeout: float | None = 5.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         check_type: bool = True,
         **unknown: Never,
     ) -> list[Entry]:
@@ -142,9 +141,8 @@ class Journal:
             ExpectationError: A message is missing. The text names it, the messages found and the transcript.
             FilterError: A filter is unknown, or its value makes no sense.
         """
-        __tracebackhide__ = True
         check_names(unknown, SEQUENCE)
-        return self._sequence(types, device, client, after, check_type).wait(timeout)
+        return self._sequence(types, device, client, after, check_type).wait(seconds_of(timeout))
 
     async def expect_sequence_async(
         self,
@@ -152,14 +150,13 @@ class Journal:
         device: str | None = None,
         client: int | None = None,
         after: Entry | None = None,
-        timeout: float | None = 5.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         check_type: bool = True,
         **unknown: Never,
     ) -> list[Entry]:
         """`expect_sequence()` for coroutines."""
-        __tracebackhide__ = True
         check_names(unknown, SEQUENCE)
-        return await self._sequence(types, device, client, after, check_type).wait_async(timeout)
+        return await self._sequence(types, device, client, after, check_type).wait_async(seconds_of(timeout))
 
     def _query(self, type: str | None, filters: Filters, *arguments: str) -> Query:
         """The query that these filters describe. `arguments` are the other arguments that the method takes."""
@@ -206,6 +203,8 @@ class Journal:
     ) -> str:
         """Returns the conversation as text: all of it, or that of one device or client.
 
+        That of a client begins with its `connect`, before the server had given it an id.
+
         Args:
             format: `"text"`: two lanes; `"mermaid"`: a sequence diagram; `"jsonl"`: one JSON object a line.
             device, client: The ids that the entries concern.
@@ -214,14 +213,11 @@ class Journal:
         Raises:
             FilterError: The format is unknown, or an id makes no sense.
         """
-        formats = {"text": _transcript.as_text, "mermaid": _transcript.as_mermaid, "jsonl": _transcript.as_jsonl}
+        formats = ("text", "mermaid", "jsonl")
         if format not in formats:
             raise FilterError(f"format={format!r} is not one of {', '.join(map(repr, formats))}")
         check_ids(device, client)
-        return formats[format](Query(device=device, client=client).find(self._native, _number(after), closed=None))
-
-    def _transcript_after(self, number: int) -> str:
-        return _transcript.as_text(Query().find(self._native, number, closed=None))
+        return _transcript.of(self._native, format, _number(after), device=device, client=client)
 
     def __repr__(self) -> str:
         return f"<Journal of {self.count} entries>"

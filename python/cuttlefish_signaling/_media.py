@@ -19,6 +19,7 @@ from aiortc import (
 from aiortc.sdp import candidate_from_sdp
 from av import VideoFrame
 
+from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from .testing._wait import wait_until
 
 Candidate: TypeAlias = tuple[str, int, str]
@@ -189,8 +190,9 @@ class MediaPeer:
         self._data.append(message)
         self._data_changed.set()
 
-    async def recv_data(self, timeout: float | None = 5.0, *, label: str | None = None) -> DataMessage:
+    async def recv_data(self, timeout: float | None = DEFAULT_TIMEOUT, *, label: str | None = None) -> DataMessage:
         """Takes the next message of the data channel `label`, or of any data channel. Raises WaitTimeoutError."""
+        timeout = seconds_of(timeout)
 
         def check() -> DataMessage | None:
             found = next((message for message in self._data if label in (None, message.label)), None)

@@ -16,8 +16,10 @@ from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
 from ._log import log
+from ._loops import running_loop
 from ._models import Client, Device, WaitingClient
 from ._pause import wait_event
+from ._silence import silence_note
 from .errors import ForkedError, NotRunningError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Run:
         self._stopped = threading.Event()
         self._stopped_in_time = False
         self._is_draining = False
+        self.shown_after = 0
+        """Transcripts in errors begin behind this entry. The pytest plugin sets it, for servers of many tests."""
         names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
         if ice.hook is not None:
             names.append("ice_servers")
@@ -167,7 +171,6 @@ class Run:
 
     def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
         """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
-        __tracebackhide__ = True  # The traceback of pytest ends at the line of the test.
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -183,12 +186,12 @@ class Run:
         self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
     ) -> T:
         """`until()` for coroutines. The event thread reports the changes."""
-        __tracebackhide__ = True
+        loop = running_loop("this wait", "call the variant without _async in trio.to_thread.run_sync()")
         import asyncio
 
         check_seconds("timeout", timeout, optional=True)
         moved = asyncio.Event()
-        key = self.events.subscribe(asyncio.get_running_loop(), moved.set)
+        key = self.events.subscribe(loop, moved.set)
         self._events.watch(True)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
@@ -209,8 +212,8 @@ class Run:
         """Waits until the server has stopped. Raises NotRunningError then."""
         await self.until_async(lambda: None, None, AssertionError)
 
-    def did_not_come(self, timeout: float | None, what: str) -> WaitTimeoutError:
-        """Returns an error for a peer that did not come. It lists the peers that are connected."""
+    def did_not_come(self, timeout: float | None, what: str, hint: str = "") -> WaitTimeoutError:
+        """Returns an error for a peer that did not come. It lists the peers that are connected, and dropped ones."""
         devices = [repr(device.device_id) for device in self.devices()]
         there = f"registered: {_first(devices)}" if devices else "no device is registered"
         awaited = Counter(client.device_id for client in self.waiting())
@@ -218,6 +221,7 @@ class Run:
         waiting = f"; clients waiting for: {_first(counts)}" if counts else ""
         return WaitTimeoutError(
             f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
+            f"{silence_note(self.native, self.shown_after)}{hint}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import _transcript
 from ._checks import check_seconds
 from ._entry import Entry, printable
+from ._loops import stood_still
 from ._query import Query
 from .errors import ExpectationError, NotRunningError
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from ._run import Run
 
 MAX_MISSES = 3
-MAX_LINES = 40
-"""Lines of the transcript in the text of an error; the pytest report has all of it."""
 
 
 class Search:
@@ -31,16 +30,14 @@ class Search:
 
     def wait(self, timeout: float | None) -> list[Entry]:
         """Waits for one entry for each query, in order, and returns them. Raises ExpectationError."""
-        __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         try:
-            return self._run.until(self._look, timeout, lambda: self._failure(f"within {timeout:g} s"))
+            return self._run.until(self._look, timeout, lambda: self._failure(f"within {timeout:g} s", is_sync=True))
         except NotRunningError:
             return self._after_the_end()
 
     async def wait_async(self, timeout: float | None) -> list[Entry]:
         """`wait()` for coroutines."""
-        __tracebackhide__ = True
         check_seconds("timeout", timeout, optional=True)
         try:
             return await self._run.until_async(self._look, timeout, lambda: self._failure(f"within {timeout:g} s"))
@@ -49,7 +46,6 @@ class Search:
 
     def find_none(self, within: float) -> None:
         """Waits for `within` seconds. Raises ExpectationError as soon as an entry matches."""
-        __tracebackhide__ = True
         check_seconds("within", within)
         try:
             found = self._run.until(self._look, within, TimeoutError)
@@ -59,7 +55,6 @@ class Search:
 
     async def find_none_async(self, within: float) -> None:
         """`find_none()` for coroutines."""
-        __tracebackhide__ = True
         check_seconds("within", within)
         try:
             found = await self._run.until_async(self._look, within, TimeoutError)
@@ -86,33 +81,32 @@ class Search:
 
     def _after_the_end(self) -> list[Entry]:
         """The last look, at the journal of a server that has stopped."""
-        __tracebackhide__ = True
         found = self._look()
         if found is None:
             raise self._failure("and the server has stopped: nothing more can come") from None
         return found
 
     def _unwanted(self, found: list[Entry]) -> None:
-        __tracebackhide__ = True
         if found:
-            raise ExpectationError(
+            raise self._error(
                 f"expected no message with {self._steps[0]}, but #{found[0].number} came:\n  {found[0]}\n"
-                f"  payload: {_short(found[0])}\n{self._picture()}"
+                f"  payload: {_short(found[0])}"
             )
 
-    def _failure(self, when: str) -> ExpectationError:
+    def _failure(self, when: str, *, is_sync: bool = False) -> ExpectationError:
         """An error that names the missing message, the nearest misses, and the transcript."""
+        hint = stood_still("expect_async() or expect_sequence_async()") if is_sync else ""
         missing = self._steps[len(self._found)]
         if len(self._steps) == 1:
-            lines = [f"expected a message with {missing}, {when}; it did not come"]
+            lines = [f"expected a message with {missing}, {when}; it did not come{hint}"]
         else:
             which = f"number {len(self._found) + 1}, with {missing}"
-            lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come"]
+            lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come{hint}"]
             lines += [f"  found: #{entry.number} {entry}" for entry in self._found]
         lines += self._nearest(missing) + self._ends()
         if forgotten := self._native.forgotten:
             lines.append(f"the journal has forgotten its first {forgotten} entries (Limits.journal_entries)")
-        return ExpectationError("\n".join([*lines, self._picture()]))
+        return self._error("\n".join(lines))
 
     def _nearest(self, missing: Query) -> list[str]:
         """The entries that differ least from the missing one, each with its differences."""
@@ -142,12 +136,12 @@ class Search:
             return []
         return ["the server closed:", *(f"  #{entry.number} {entry}" for entry in ends[-MAX_MISSES:])]
 
-    def _picture(self) -> str:
-        """The end of the transcript."""
-        lines = _transcript.as_text(Query().find(self._native, closed=None)).splitlines()
-        if len(lines) > MAX_LINES:
-            lines = [lines[0], f"... {len(lines) - MAX_LINES} lines before this", *lines[-MAX_LINES + 1 :]]
-        return "\n".join(["what was said:", *(f"  {line}" for line in lines)])
+    def _error(self, text: str) -> ExpectationError:
+        """An error with this text and the transcript."""
+        lines = _transcript.of(self._native, "text", self._run.shown_after, bounded=True).splitlines()
+        error = ExpectationError("\n".join([text, "what was said:", *(f"  {line}" for line in lines)]))
+        error._transcript_of = self._run  # The report of the test does not show it again.
+        return error
 
 
 def _short(entry: Entry, length: int = 200) -> str:

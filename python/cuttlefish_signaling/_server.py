@@ -14,9 +14,11 @@ from ._journal import Journal
 from ._limits import Keepalive, Limits
 from ._listen import Listener, url, urls
 from ._live_settings import LiveSettings
+from ._loops import stood_still
 from ._models import Client, Device, Stats, WaitingClient
+from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ._tls import Tls
-from .errors import ConfigError, JournalOffError
+from .errors import ConfigError, JournalOffError, WaitTimeoutError
 from .faults import Faults
 
 if TYPE_CHECKING:
@@ -220,47 +222,47 @@ class SignalingServer(LiveSettings):
         """
         return self._running().waiting(device_id)
 
-    def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
+    def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device:
         """Waits until a device with this id is registered.
 
         Args:
             device_id: The id.
-            timeout: Seconds; None waits forever.
+            timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
 
         Raises:
             WaitTimeoutError: It did not register in time. The error lists the devices that are registered.
             NotRunningError: The server is not running, or stopped during the wait.
         """
-        __tracebackhide__ = True
-        run = self._running()
-        what = f"device {device_id!r} to register"
-        return run.until(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
+        run, timeout = self._running(), seconds_of(timeout)
+        what, hint = f"device {device_id!r} to register", "wait_for_device_async()"
+        return run.until(
+            lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what, stood_still(hint))
+        )
 
-    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> Device:
+    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device:
         """`wait_for_device()` for coroutines."""
-        __tracebackhide__ = True
-        run = self._running()
+        run, timeout = self._running(), seconds_of(timeout)
         what = f"device {device_id!r} to register"
         return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
 
     @overload
     def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[False] = False
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[False] = False
     ) -> Client: ...
 
     @overload
     def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[True]
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[True]
     ) -> WaitingClient: ...
 
     def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: bool = False
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: bool = False
     ) -> Client | WaitingClient:
         """Waits until a client is connected to this device, or to any, and has its device info.
 
         Args:
             device_id: The device; None is any.
-            timeout: Seconds; None waits forever.
+            timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
             waiting: Waits until a client waits for this device to register, or for any. It needs `device_wait_timeout`.
 
         Returns:
@@ -270,29 +272,30 @@ class SignalingServer(LiveSettings):
             WaitTimeoutError: No client connected in time. The error lists the devices that are registered.
             NotRunningError: The server is not running, or stopped during the wait.
         """
-        __tracebackhide__ = True
-        run = self._running()
-        failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
+        run, timeout, what = self._running(), seconds_of(timeout), _a_client_of(device_id, waiting)
+
+        def failure() -> WaitTimeoutError:
+            return run.did_not_come(timeout, what, stood_still("wait_for_client_async()"))
+
         if waiting:
             return run.until(lambda: run.waiting_client(device_id), timeout, failure)
         return run.until(lambda: run.client(device_id), timeout, failure)
 
     @overload
     async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[False] = False
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[False] = False
     ) -> Client: ...
 
     @overload
     async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: Literal[True]
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[True]
     ) -> WaitingClient: ...
 
     async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = 5.0, waiting: bool = False
+        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: bool = False
     ) -> Client | WaitingClient:
         """`wait_for_client()` for coroutines."""
-        __tracebackhide__ = True
-        run = self._running()
+        run, timeout = self._running(), seconds_of(timeout)
         failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
         if waiting:
             return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)

@@ -72,6 +72,9 @@ class JournalOffError(SignalingError, RuntimeError):
 class ExpectationError(SignalingError, AssertionError):
     """An expectation about the journal or about a fault was not met."""
 
+    _transcript_of: object = None
+    """The run of a server whose transcript the text has."""
+
 
 class FaultError(SignalingError, ValueError):
     """A fault has an invalid argument, is armed already, or concerns a device that is not registered."""

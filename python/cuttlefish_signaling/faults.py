@@ -131,7 +131,6 @@ class Fault:
 
     def assert_struck(self, times: int | None = None) -> None:
         """Raises ExpectationError if the fault was never applied, or not exactly `times` times."""
-        __tracebackhide__ = True
         matched, hits, _ = self._counted()
         if hits == times or (times is None and hits):
             return

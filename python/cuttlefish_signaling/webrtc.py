@@ -25,6 +25,7 @@ except ImportError as _error:  # pragma: no cover
 
 from ._checks import check_seconds
 from ._media import DataMessage, MediaConnection, MediaPeer, TestPattern
+from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from .errors import ConfigError, PeerClosedError, WaitTimeoutError
 from .testing._client import AsyncFakeClient
 from .testing._device import AsyncFakeDevice
@@ -128,7 +129,12 @@ class WebRtcDevice(MediaPeer, AsyncFakeDevice):
             await self.send({"type": "ice-candidate", "mid": mid, "mLineIndex": index, "candidate": text}, client_id)
 
     async def send_data(
-        self, data: str | bytes, client_id: int | None = None, *, label: str = CONTROL, timeout: float | None = 5.0
+        self,
+        data: str | bytes,
+        client_id: int | None = None,
+        *,
+        label: str = CONTROL,
+        timeout: float | None = DEFAULT_TIMEOUT,
     ) -> None:
         """Sends a message on a data channel, once the channel is open. `client_id` is optional with one client.
 
@@ -141,7 +147,7 @@ class WebRtcDevice(MediaPeer, AsyncFakeDevice):
             client_id = next(iter(self._media))
         if client_id not in self._media:
             raise ConfigError("client_id", f"client {client_id} has no media; {known}")
-        await self._media[client_id].send_data(data, label, timeout, self._name)
+        await self._media[client_id].send_data(data, label, seconds_of(timeout), self._name)
 
 
 class WebRtcClient(MediaPeer, AsyncFakeClient):
@@ -272,8 +278,10 @@ class WebRtcClient(MediaPeer, AsyncFakeClient):
             raise WaitTimeoutError(f"{self._name} waited {timeout:g} s for {count} frames; {received}")
         return frames
 
-    async def send_data(self, data: str | bytes, *, label: str = CONTROL, timeout: float | None = 5.0) -> None:
+    async def send_data(
+        self, data: str | bytes, *, label: str = CONTROL, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> None:
         """Sends a message on a data channel, once the channel is open. Raises WaitTimeoutError."""
         if self._media is None:
             raise PeerClosedError(f"{self._name} has no media: it is not started")
-        await self._media.send_data(data, label, timeout, self._name)
+        await self._media.send_data(data, label, seconds_of(timeout), self._name)

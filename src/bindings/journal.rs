@@ -11,7 +11,7 @@ use crate::server::Running;
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Journal(pub(super) Running);
 
-/// number, at, closed, direction, device, client, message type, text, payload, outcome, faults.
+/// number, at, closed, direction, device, client, connection, message type, text, payload, outcome, faults.
 type EntryTuple = (
     u64,
     f64,
@@ -19,6 +19,7 @@ type EntryTuple = (
     &'static str,
     Option<String>,
     Option<u32>,
+    u64,
     String,
     String,
     Option<String>,
@@ -83,6 +84,7 @@ fn entry_tuple(entry: Entry) -> EntryTuple {
         entry.direction.as_str(),
         entry.device.map(|id| id.to_string()),
         entry.client.map(ClientId::get),
+        entry.connection,
         entry.message_type,
         text,
         payload,

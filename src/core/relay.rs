@@ -241,6 +241,7 @@ impl Relay {
             direction,
             device: Some(device.id.clone()),
             client: Some(client),
+            connection: 0,
             message_type: "forward".into(),
             text,
             outcome,

@@ -107,6 +107,8 @@ pub struct Entry {
     pub device: Option<DeviceId>,
     /// Client that it concerns, if it has an id.
     pub client: Option<ClientId>,
+    /// Number of the connection, counting from 1; 0 for forwards, which concern two.
+    pub connection: u64,
     /// `register`, `config`, `forward` and so on. For a message of a peer, its own `message_type`; empty if it cannot
     /// be read.
     pub message_type: String,
@@ -190,6 +192,7 @@ struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
     last_number: u64,
+    last_connection: u64,
 }
 
 impl Journal {
@@ -213,6 +216,13 @@ impl Journal {
         };
         self.observer.recorded();
         number
+    }
+
+    /// Returns a number for a connection, which no other connection of this journal has.
+    fn number_connection(&self) -> u64 {
+        let mut ring = self.state.lock();
+        ring.last_connection += 1;
+        ring.last_connection
     }
 
     /// Sets the outcome of a forward that was recorded earlier. A removed entry is ignored.
@@ -293,13 +303,15 @@ impl std::fmt::Debug for Journal {
 pub struct PeerJournal {
     journal: std::sync::Arc<Journal>,
     role: Role,
+    connection: u64,
     place: Mutex<(Option<DeviceId>, Option<ClientId>)>,
 }
 
 impl PeerJournal {
     /// Creates a recorder for a peer of this role.
     pub fn new(journal: std::sync::Arc<Journal>, role: Role) -> Self {
-        Self { journal, role, place: Mutex::default() }
+        let connection = journal.number_connection();
+        Self { journal, role, connection, place: Mutex::default() }
     }
 
     /// Sets the device that the peer registers as or connects to.
@@ -334,9 +346,18 @@ impl PeerJournal {
 
     fn write(&self, direction: Direction, kind: Kind, message_type: &str, text: Text) {
         let (device, client) = self.place.lock().clone();
-        let message_type = message_type.to_owned();
-        let (outcome, faults) = (Outcome::Passed, Vec::new());
-        let entry = Entry { number: 0, at: 0.0, kind, direction, device, client, message_type, text, outcome, faults };
-        self.journal.record(entry);
+        self.journal.record(Entry {
+            number: 0,
+            at: 0.0,
+            kind,
+            direction,
+            device,
+            client,
+            connection: self.connection,
+            message_type: message_type.to_owned(),
+            text,
+            outcome: Outcome::Passed,
+            faults: Vec::new(),
+        });
     }
 }

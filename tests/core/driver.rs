@@ -300,6 +300,7 @@ fn silent_peer_is_pinged_then_dropped() {
     assert_eq!(rig.left(), Some(S(10)), "any input is an answer");
     assert_eq!((rig.after(S(10)), rig.after(S(5))), (Some(Expired::Ping), Some(Expired::Pong)));
     assert_eq!((rig.driver.phase(), rig.context.incidents.of(Incident::Silent)), (Phase::Done, 1));
+    assert!(rig.context.outbox.is_closed(), "the server has ended the connection, the peer has not left");
     assert_eq!(rig.log(), ["leave"]);
 }
 

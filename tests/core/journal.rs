@@ -92,6 +92,23 @@ fn refused_client_is_recorded_as_closed_by_the_server() {
 }
 
 #[test]
+fn entries_name_their_connection() {
+    let mut harness = harness();
+    harness.registers("d", "x");
+    harness.connects("c", "x");
+    harness.connects("c2", "x");
+    harness.forwards("c2", "1");
+    harness.leaves("c");
+    let numbers: Vec<u64> = entries(&harness, &Filter::default()).iter().map(|entry| entry.connection).collect();
+    assert_eq!(
+        numbers[..9],
+        [1, 1, 2, 2, 2, 3, 3, 3, 0],
+        "of a connection before it has a client id; none of a forward"
+    );
+    assert!(numbers[9..].contains(&2), "{numbers:?}");
+}
+
+#[test]
 fn filters_select_entries() {
     let mut harness = harness();
     harness.registers("d", "x");

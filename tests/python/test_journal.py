@@ -201,8 +201,8 @@ what was said:
     seconds  device                           server                           client
       0.000  cvd-1   register ──────────────────▶│
       0.000  cvd-1   ◀────────────────── config ─│
-      0.000                                      │◀─────────────────── connect  cvd-1#?
-      0.000                                      │─ config ──────────────────▶  cvd-1#?
+      0.000                                      │◀─────────────────── connect  cvd-1#1
+      0.000                                      │─ config ──────────────────▶  cvd-1#1
       0.000                                      │─ device_info ─────────────▶  cvd-1#1
       0.000  cvd-1   ◀───────────────────────────┼────────────── request-offer  cvd-1#1
       0.000  cvd-1   offer ──────────────────────┼────────────────────────────▶  cvd-1#1
@@ -247,7 +247,7 @@ def test_transcript_shows_faults_refusals_errors_and_closes(
     assert "\x1b" not in text
     assert "╳" in lines[0]
     assert "(not a message)" in lines[5]
-    assert "[1007 Received Invalid…" in lines[8]
+    assert "[1007 Recei…valid JSON]" in lines[8]
     assert {len(line.split("│")[0]) for line in lines if "│" in line} == {47}, "lanes are aligned"
 
 
@@ -255,15 +255,17 @@ def test_transcript_as_mermaid(server: SignalingServer, device: FakeDevice, clie
     converse(device, client)
     assert server.journal.transcript("mermaid", client=1) == textwrap.dedent("""\
         sequenceDiagram
-            participant p0 as server
-            participant p1 as client cvd-1#35;1
+            participant p0 as client cvd-1#35;1
+            participant p1 as server
             participant p2 as device cvd-1
-            p0->>p1: device_info
-            p1->>p2: request-offer
-            p2->>p1: offer
-            p1->>p2: answer
-            p2->>p1: ice-candidate
-            p1->>p2: ice-candidate""")
+            p0->>p1: connect
+            p1->>p0: config
+            p1->>p0: device_info
+            p0->>p2: request-offer
+            p2->>p0: offer
+            p0->>p2: answer
+            p2->>p0: ice-candidate
+            p0->>p2: ice-candidate""")
 
 
 def test_transcript_as_json_lines(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:
@@ -365,20 +367,6 @@ def test_expect_failure_counts_evicted_entries() -> None:
             assert server.journal.forgotten == server.journal.count - 3
             with pytest.raises(ExpectationError, match=r"has forgotten its first \d+ entries"):
                 server.journal.expect("request-offer", timeout=0.01)
-
-
-def test_long_transcript_is_truncated_in_errors(
-    server: SignalingServer, device: FakeDevice, client: FakeClient
-) -> None:
-    for number in range(100):
-        client.send(number)
-    device.send({"type": "last"}, 1)
-    client.recv(type="last")
-    with pytest.raises(ExpectationError) as failed:
-        server.journal.expect("offer", timeout=0.01)
-    assert "lines before this" in str(failed.value)
-    assert len(str(failed.value).splitlines()) < 60
-    assert len(server.journal.transcript().splitlines()) > 100
 
 
 def test_entry_str_and_repr(server: SignalingServer, device: FakeDevice, client: FakeClient) -> None:

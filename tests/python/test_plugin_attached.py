@@ -43,14 +43,23 @@ def test_signaling_url_attaches_to_running_server(
             options = [f"--signaling-url={server.url}"]
         else:
             monkeypatch.setenv("CUTTLEFISH_SIGNALING_URL", server.device_url.removesuffix("/register_device"))
-        result = run(pytester, *options)
-        result.assert_outcomes(passed=3, failed=1, errors=1)
-        assert server.stats().accepted == 2, "the tests used this server"
-    result.stdout.fnmatch_lines(
+        result = run(pytester, "-rs", *options)
+        result.assert_outcomes(passed=3, skipped=2)
+        failing = run(pytester, *options, "--signaling-unavailable=fail")
+        failing.assert_outcomes(passed=3, failed=1, errors=1)
+        assert server.stats().accepted == 4, "the tests used this server"
+    failing.stdout.fnmatch_lines(
         [
             "*NotOursError: the settings device_wait_timeout are not available: --signaling-url points at *",
             "*NotOursError: journal is not available: --signaling-url points at an external server, http*; run *",
         ]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "SKIPPED*test_it.py:*: journal is not available: --signaling-url points at an external server, *; run *",
+            "SKIPPED*test_it.py:*: the settings device_wait_timeout are not available: --signaling-url points at *",
+        ],
+        consecutive=False,
     )
 
 

@@ -19,8 +19,8 @@ E       what was said:
 E           seconds  device                           server                           client
 E             0.000  cvd-1   register ──────────────────▶│
 E             0.000  cvd-1   ◀────────────────── config ─│
-E             0.000                                      │◀─────────────────── connect  cvd-1#?
-E             0.000                                      │─ config ──────────────────▶  cvd-1#?
+E             0.000                                      │◀─────────────────── connect  cvd-1#1
+E             0.000                                      │─ config ──────────────────▶  cvd-1#1
 E             0.000                                      │─ device_info ─────────────▶  cvd-1#1
 E             0.000  cvd-1   ◀───────────────────────────┼────────────── request-offer  cvd-1#1
 E             0.000  cvd-1   offer ──────────────────────┼────────────────────────────▶  cvd-1#1
@@ -30,8 +30,8 @@ SECTION = """\
   seconds  device                           server                           client
     0.000  cvd-1   register ──────────────────▶│
     0.000  cvd-1   ◀────────────────── config ─│
-    0.000                                      │◀─────────────────── connect  cvd-1#?
-    0.000                                      │─ config ──────────────────▶  cvd-1#?
+    0.000                                      │◀─────────────────── connect  cvd-1#1
+    0.000                                      │─ config ──────────────────▶  cvd-1#1
     0.000                                      │─ device_info ─────────────▶  cvd-1#1
     0.000  cvd-1   ◀───────────────────────────┼────────────── request-offer  cvd-1#1
     0.000  cvd-1   offer ──────────────────────┼────────────────────────────▶  cvd-1#1
@@ -44,6 +44,14 @@ def test_failure_report_has_transcript(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(failed=1)
     output = timeless(result.stdout.str())
     assert GOLDEN in output
+    assert "Signaling transcript of" not in output, "the error has it"
+
+
+def test_report_of_other_failure_has_transcript(pytester: pytest.Pytester) -> None:
+    suite(pytester, FIRST + "\n    assert client.device_info == {}\n")
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    output = timeless(result.stdout.str())
     title, _, rest = output.partition("Signaling transcript of http://127.0.0.1:")[2].partition("\n")
     assert re.fullmatch(r"\d+ -+", title)
     assert rest.startswith(SECTION)
@@ -51,7 +59,7 @@ def test_failure_report_has_transcript(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize(("trace", "failing", "passing"), [("off", 0, 0), ("on-failure", 1, 0), ("always", 1, 1)])
 def test_signaling_trace_option(pytester: pytest.Pytester, trace: str, failing: int, passing: int) -> None:
-    suite(pytester, FIRST + "\n" + FAILING.replace("test_first", "test_failing"))
+    suite(pytester, FIRST + "\n" + FIRST.replace("test_first", "test_failing") + "    assert False\n")
     result = run(pytester, f"--signaling-trace={trace}", "-rA")
     result.assert_outcomes(passed=1, failed=1)
     shown = result.stdout.str().count("Signaling transcript of")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from .._checks import check_seconds
+from .._loops import running_loop, stood_still
+from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ class AttachedServer:
         ConfigError: The URL is invalid.
     """
 
-    def __init__(self, url: str, *, ssl_context: ssl.SSLContext | None = None, timeout: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, ssl_context: ssl.SSLContext | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> None:
+        timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, zero=False)
         try:
             parts = urlsplit(url)
@@ -108,20 +113,22 @@ class AttachedServer:
                 f"{self.url} is not a signaling server: GET /devices has an unknown format"
             ) from error
 
-    def wait_for_device(self, device_id: str, *, timeout: float | None = 5.0) -> None:
+    def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Waits until a device of this id is registered. Raises WaitTimeoutError."""
+        timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         while device_id not in (ids := self.device_ids()):
             if deadline is not None and time.monotonic() >= deadline:
-                raise _timeout_error(device_id, timeout, ids)
+                raise _timeout_error(device_id, timeout, ids, stood_still("wait_for_device_async()"))
             time.sleep(POLL_INTERVAL)
 
-    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = 5.0) -> None:
+    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """`wait_for_device()` for coroutines."""
+        timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
-        loop = asyncio.get_running_loop()
+        loop = running_loop("wait_for_device_async()", "call wait_for_device() in trio.to_thread.run_sync()")
         while device_id not in (ids := await loop.run_in_executor(None, self.device_ids)):
             if deadline is not None and time.monotonic() >= deadline:
                 raise _timeout_error(device_id, timeout, ids)
@@ -158,6 +165,6 @@ class AttachedServer:
         return f"<AttachedServer {self.url}>"
 
 
-def _timeout_error(device_id: str, timeout: float | None, ids: list[str]) -> WaitTimeoutError:
+def _timeout_error(device_id: str, timeout: float | None, ids: list[str], hint: str = "") -> WaitTimeoutError:
     registered = f"registered devices: {', '.join(map(repr, ids))}" if ids else "no device is registered"
-    return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {registered}")
+    return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {registered}{hint}")

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._raw_json import RawJson, members
+from .._timeouts import DEFAULT_TIMEOUT
 from ..errors import PeerClosedError
 from ._endpoint import Endpoint
 from ._message import Message
-from ._peer import AsyncPeer, refused_by_server
+from ._peer import AsyncPeer
+from ._texts import refused_by_server
 
 
 class AsyncFakeClient(AsyncPeer):
@@ -36,7 +38,7 @@ class AsyncFakeClient(AsyncPeer):
         *,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 5.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self._name = f"client of {device_id!r}"
         super().__init__(server, headers=headers, tls=tls, timeout=timeout)

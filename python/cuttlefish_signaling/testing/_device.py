@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from .._checks import check_seconds
 from .._raw_json import RawJson, write
+from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import (
     ConfigError,
     DeviceLostError,
@@ -22,7 +23,8 @@ from ..errors import (
 )
 from ._endpoint import Endpoint
 from ._message import BROKEN, Message
-from ._peer import AsyncPeer, refused_by_server
+from ._peer import AsyncPeer
+from ._texts import refused_by_server
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -107,7 +109,7 @@ class AsyncFakeDevice(AsyncPeer):
         tolerant: bool = False,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 5.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if profile not in PROFILES:
             raise ConfigError("profile", f"must be one of {', '.join(map(repr, PROFILES))}, got {profile!r}")
@@ -267,7 +269,7 @@ class AsyncFakeDevice(AsyncPeer):
             self._extra_cause = cause
         await self._register(connection)
 
-    async def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
+    async def wait_reconnected(self, times: int = 1, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Waits until the device has reconnected `times` times since its start.
 
         Raises:
@@ -276,6 +278,7 @@ class AsyncFakeDevice(AsyncPeer):
             PeerClosedError: The device is closed.
             ConfigError: The device has no profile, so it does not reconnect.
         """
+        timeout = seconds_of(timeout)
         if self.profile is None:
             raise ConfigError("profile", "a device without a profile does not reconnect; pass 'legacy' or 'current'")
 

@@ -50,7 +50,6 @@ class _SharedLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on the loop and returns its result. Ctrl-C cancels it."""
-        __tracebackhide__ = True
         if self._loop is None or self._process != os.getpid():
             coroutine.close()
             raise ForkedError("this fake peer was started in another process or is closed; start it in this process")

@@ -22,7 +22,7 @@ class Replier(Protocol):
     async def _reply(self, message: Message, payload: Any) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Message:
     """A message that a fake peer received."""
 
@@ -66,6 +66,11 @@ class Message:
         """The text of an `error` of the server; None in other messages."""
         return self.fields.get("error")
 
+    def __repr__(self) -> str:
+        client = "" if self.client_id is None else f" of client {self.client_id}"
+        content = self.error if self.error is not None else self.payload if "payload" in self.fields else self.text
+        return f"<{type(self).__name__} {self.message_type}{client}: {_shortened(repr(content))}>"
+
     def __str__(self) -> str:
         client = "" if self.client_id is None else f" of client {self.client_id}"
         content = self.error or self.type or self.raw or ""
@@ -78,3 +83,8 @@ class AsyncMessage(Message):
     async def reply(self, payload: Any) -> None:
         """Forwards a payload to the sender of this message."""
         await self._peer._reply(self, payload)
+
+
+def _shortened(text: str, length: int = 240) -> str:
+    """A long text without its middle."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-length // 2 :]}"

@@ -15,13 +15,13 @@ from websockets.protocol import State
 
 from .._checks import check_seconds
 from .._filters import check_type as check_payload_type
+from .._loops import running_loop
 from .._raw_json import write
+from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import (
     DeviceLostError,
     NotRunningError,
     PeerClosedError,
-    PeerRefusedError,
-    SignalingError,
     WaitTimeoutError,
 )
 from ._connection import CLOSE_TIMEOUT, ORDINARY, end_of, how_ended, keep_alive, open_connection, reset
@@ -29,6 +29,7 @@ from ._endpoint import Endpoint, endpoint
 from ._inbox import Inbox, parse_message
 from ._message import FORWARDS, AsyncMessage, Message
 from ._script import ScriptedPeer
+from ._texts import dropped_by_server
 from ._wait import wait_until
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class AsyncPeer(ScriptedPeer):
         *,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 5.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, zero=False)
         self._url, self._tls = endpoint(server, self._path, tls)
         self._server = server
@@ -88,6 +90,7 @@ class AsyncPeer(ScriptedPeer):
             UnreachableError: No signaling server answers.
             WaitTimeoutError: The server did not answer in time.
         """
+        running_loop(type(self).__name__, f"use {type(self).__name__.removeprefix('Async')}, which works on each loop")
         try:
             await self._connect()
         except BaseException:
@@ -232,7 +235,7 @@ class AsyncPeer(ScriptedPeer):
             return PeerClosedError(f"{self._name} {what}: no connection has been opened", error=error)
         code, reason = end_of(self._socket)
         last = f"; the server's last error: {error!r}" if error else ""
-        how = how_ended(self._socket)
+        how = how_ended(self._socket) + dropped_by_server(self)
         return PeerClosedError(f"{self._name} {what}: {how}{last}", error=error, code=code, reason=reason)
 
     # Receiving --------------------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ class AsyncPeer(ScriptedPeer):
             pass
         finally:
             self._connections.remove(connection)
-            self._last_end = how_ended(connection)
+            self._last_end = how_ended(connection) + dropped_by_server(self)
             if self._connections:
                 self._socket = self._connections[-1]
             else:
@@ -287,7 +290,7 @@ class AsyncPeer(ScriptedPeer):
 
     async def recv(
         self,
-        timeout: float | None = 5.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         *,
         type: str | None = None,
         message_type: str | None = None,
@@ -306,7 +309,7 @@ class AsyncPeer(ScriptedPeer):
             WaitTimeoutError: No matching message came in time. The text lists the messages in the inbox.
             PeerClosedError: The inbox has no matching message, and the connection is closed.
         """
-        __tracebackhide__ = True
+        timeout = seconds_of(timeout)
         if check_type:
             check_payload_type(type, self._inbox.payload_types)
         wanted = (message_type,) if message_type else FORWARDS
@@ -324,19 +327,19 @@ class AsyncPeer(ScriptedPeer):
         )
 
     async def _wait_until(self, check: Callable[[], T | None], timeout: float | None, failure: Callable[[], str]) -> T:
-        __tracebackhide__ = True
         return await wait_until(check, self._changed, timeout, lambda: f"{self._name} {failure()}{self._state()}")
 
     def _state(self) -> str:
         """The reason why a wait may have been in vain, for its error text: the last close, or `stall()`."""
         ended = f"; {self._last_end}{', then it connected again' if self.is_open else ''}" if self._last_end else ""
-        return f"{ended}; it is stalled, so it reads nothing" if self._stalled else ended
+        return f"{ended}{dropped_by_server(self)}; it is stalled, so it reads nothing" if self._stalled else ended
 
-    async def wait_closed(self, timeout: float | None = 5.0) -> int | None:
+    async def wait_closed(self, timeout: float | None = DEFAULT_TIMEOUT) -> int | None:
         """Waits until the connection is closed. Returns the close code; None if there was no close frame.
 
         Raises WaitTimeoutError.
         """
+        timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, optional=True)
         connection = self._socket
         if connection is None:
@@ -389,12 +392,3 @@ class AsyncPeer(ScriptedPeer):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"
-
-
-def refused_by_server(peer: AsyncPeer, what: str) -> SignalingError:
-    """The error for a peer that the server closed during its handshake."""
-    error = peer.errors[-1] if peer.errors else None
-    code, reason = (None, "") if peer._socket is None else end_of(peer._socket)
-    how = error or f"closed [{code}] {reason!r}"
-    text = f"{peer._name}: the server refused to {what}: {how}"
-    return PeerRefusedError(text, error=error, code=code, reason=reason)

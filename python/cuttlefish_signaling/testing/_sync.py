@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._loops import stood_still
 from .._raw_json import RawJson
-from ..errors import ConfigError, PeerClosedError
+from .._timeouts import DEFAULT_TIMEOUT
+from ..errors import ConfigError, PeerClosedError, WaitTimeoutError
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, Profile
@@ -59,7 +61,6 @@ class Peer(Generic[P]):
         self._started = False
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        __tracebackhide__ = True
         if shared_loop.is_current:
             coroutine.close()
             self._refuse_on_loop()
@@ -68,7 +69,11 @@ class Peer(Generic[P]):
             if self._peer._socket is not None:
                 raise self._peer._closed("is closed")
             raise PeerClosedError(f"{self._peer._name} is not started: use it in a with statement, or call start()")
-        return shared_loop.run(coroutine)
+        try:
+            return shared_loop.run(coroutine)
+        except WaitTimeoutError as error:
+            error.args = (f"{error}{stood_still(type(self._peer).__name__)}",)
+            raise
 
     def _refuse_on_loop(self) -> None:
         """Raises ConfigError on the thread of the event loop, which would wait for itself."""
@@ -155,13 +160,12 @@ class Peer(Generic[P]):
     @documented_by(AsyncPeer.recv)
     def recv(
         self,
-        timeout: float | None = 5.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         *,
         type: str | None = None,
         message_type: str | None = None,
         check_type: bool = True,
     ) -> SyncMessage:
-        __tracebackhide__ = True
         coroutine = self._peer.recv(timeout, type=type, message_type=message_type, check_type=check_type)
         message: Any = self._run(coroutine)
         return message  # type: ignore[no-any-return]
@@ -177,7 +181,7 @@ class Peer(Generic[P]):
                 raise
 
     @documented_by(AsyncPeer.wait_closed)
-    def wait_closed(self, timeout: float | None = 5.0) -> int | None:
+    def wait_closed(self, timeout: float | None = DEFAULT_TIMEOUT) -> int | None:
         return self._run(self._peer.wait_closed(timeout))
 
     @documented_by(AsyncPeer.send_raw)
@@ -213,7 +217,7 @@ class FakeDevice(Peer[AsyncFakeDevice]):
         tolerant: bool = False,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 5.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         super().__init__(
             AsyncFakeDevice(
@@ -278,7 +282,7 @@ class FakeDevice(Peer[AsyncFakeDevice]):
         return self._peer.lost_reason
 
     @documented_by(AsyncFakeDevice.wait_reconnected)
-    def wait_reconnected(self, times: int = 1, timeout: float | None = 5.0) -> None:
+    def wait_reconnected(self, times: int = 1, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         self._run(self._peer.wait_reconnected(times, timeout))
 
     @documented_by(AsyncFakeDevice.send)
@@ -295,7 +299,7 @@ class FakeClient(Peer[AsyncFakeClient]):
         *,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout: float = 5.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         super().__init__(AsyncFakeClient(server, device_id, headers=headers, tls=tls, timeout=timeout))
 

@@ -20,7 +20,6 @@ async def wait_until(
 
     Raises WaitTimeoutError with the text of `failure` after `timeout` seconds; None waits forever.
     """
-    __tracebackhide__ = True
     check_seconds("timeout", timeout, optional=True)
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout

@@ -94,9 +94,11 @@ impl<P: Session + ?Sized> Driver<P> {
         };
     }
 
-    /// Drops a peer that has sent nothing for too long.
-    pub fn handle_silence(&mut self) {
-        self.session.context().incidents.count(Incident::Silent);
+    /// Drops a peer that has sent nothing for this long.
+    pub fn handle_silence(&mut self, silent_for: Duration) {
+        let context = self.session.context();
+        context.incidents.count(Incident::Silent);
+        context.outbox.close_silent(silent_for);
         self.session.leave();
         self.phase = Phase::Done;
     }
@@ -199,7 +201,7 @@ impl<P: Session + ?Sized> Driver<P> {
             return Some(Expired::Session);
         }
         if self.pinged_at.is_some() && !self.paused {
-            self.handle_silence();
+            self.handle_silence(now.saturating_duration_since(self.last_received));
             return Some(Expired::Pong);
         }
         // Through the outbox, because a ping needs room in the transport.

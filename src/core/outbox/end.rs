@@ -1,6 +1,9 @@
 //! The end of a connection, decided by the server.
 
 use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Outbox;
 
 /// The way in which the server ends a connection, after the queued messages were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,19 @@ impl std::fmt::Display for End {
             Self::Close { code, reason } => write!(f, "{code} {reason}"),
             Self::Drop => f.write_str("dropped"),
             Self::Reset => f.write_str("reset"),
+        }
+    }
+}
+
+impl Outbox {
+    /// Closes without a close frame, since the peer has sent nothing for this long.
+    pub fn close_silent(&self, silent_for: Duration) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            let seconds = silent_for.as_secs_f64().round();
+            self.record(|peer_journal| peer_journal.ended(format!("silent for {seconds} s, {}", End::Drop)));
+            state.end = Some(End::Drop);
+            state.signals.drop_probes();
         }
     }
 }

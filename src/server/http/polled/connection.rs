@@ -253,6 +253,7 @@ impl PolledConnection {
             state.waker = Some(cx.waker().clone());
         }
         let mut arrived = false;
+        let timeout = self.shared.config.limits.polled_timeout;
         for round in 0..=ROUNDS {
             let due = self.due(&state);
             let Some(session) = &mut state.session else { break };
@@ -260,7 +261,7 @@ impl PolledConnection {
                 session.begin_poll();
             }
             let answered = session.poll_answer(cx);
-            let expired = session.check_deadlines(cx, due) || give_up(session, due);
+            let expired = session.check_deadlines(cx, due) || give_up(session, due, timeout);
             let received = state.receive(cx);
             arrived |= received;
             state.end_if_over();
@@ -368,12 +369,11 @@ impl State {
     }
 }
 
-/// Drops a client that has sent no request for too long. Returns whether it did.
-fn give_up(session: &mut SessionDriver<ClientSession>, due: Option<Instant>) -> bool {
-    let is_silent = session.driver.phase() == DriverPhase::Open && due.is_some_and(|due| due <= session.edge.now());
-    if is_silent {
-        tracing::debug!("gave up {}", session.edge);
-        session.driver.handle_silence();
-    }
-    is_silent
+/// Drops a client that has sent no request for `timeout`, which is over at `due`. Returns whether it did.
+fn give_up(session: &mut SessionDriver<ClientSession>, due: Option<Instant>, timeout: Duration) -> bool {
+    let now = session.edge.now();
+    let Some(due) = due.filter(|due| *due <= now && session.driver.phase() == DriverPhase::Open) else { return false };
+    tracing::debug!("gave up {}", session.edge);
+    session.driver.handle_silence(now - due + timeout);
+    true
 }
