@@ -35,6 +35,8 @@ class EventThread:
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """The last errors that the core has logged."""
         self.error_count = 0
+        self.on_beat: Callable[[], object] = lambda: None
+        """Called after each beat of the runtime, by this thread or by that of the hooks' event loop."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = _thread.allocate_lock()  # Held until the thread has ended.
@@ -93,7 +95,10 @@ class EventThread:
         unanswered: list[tuple[str, str | None, str, float | None, int, str | None]],
         more_unanswered: int,
         abandoned: list[int],
+        beat: bool,
     ) -> None:
+        if beat:
+            self._hooks.call_if_alive(self.on_beat)
         for level, message in records:
             if level >= logging.ERROR:
                 self.errors.append(message)

@@ -105,6 +105,18 @@ class HookRunner:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in threads if thread.is_alive() and thread is not threading.current_thread()]
 
+    def call_if_alive(self, callback: Callable[[], object]) -> None:
+        """Calls a function, on the event loop of the hooks if there is one: not while a hook blocks that loop."""
+        with self._lock:
+            own_loop = None if self._closed else self._own_loop
+        if own_loop is None:
+            callback()
+            return
+        try:
+            own_loop.loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            callback()  # The loop was closed meanwhile, since the server stops.
+
     # Calls without an answer -----------------------------------------------------------------------------------------
 
     def abandon(self, key: int) -> None:

@@ -107,6 +107,11 @@ class Run:
             pass
         self._is_draining = False
 
+    def beat(self, interval: float, callback: Callable[[], object]) -> None:
+        """Calls a function each `interval` seconds, while the runtime, the event thread and the hooks' loop run."""
+        self.events.on_beat = callback
+        self.native.beat_every(interval)
+
     def end_drain(self) -> bool:
         """Ends the drain of a stop: the remaining connections are closed now. Returns whether there was one."""
         was_draining, self._is_draining = self._is_draining, False

@@ -38,6 +38,8 @@ pub(super) struct Events {
     pub(super) unanswered_dropped: u64,
     /// Numbers of calls whose peer no longer waits.
     pub(super) abandoned: Vec<u64>,
+    /// The runtime has made progress, and the service manager is to be told.
+    pub(super) beat: bool,
     /// Many peers have left, and their memory has not been returned to the system yet.
     many_left: bool,
 }
@@ -99,6 +101,11 @@ impl EventQueue {
         if self.watchers.load(Ordering::Acquire) > 0 {
             self.push(&mut self.state.lock(), |batch| batch.changed = true);
         }
+    }
+
+    /// Adds the event that the runtime has made progress.
+    pub(super) fn beat(&self) {
+        self.push(&mut self.state.lock(), |batch| batch.beat = true);
     }
 
     /// Adds the event that memory of peers can be returned to the system.
@@ -256,6 +263,7 @@ impl Events {
             && !self.changed
             && self.unanswered.is_empty()
             && self.abandoned.is_empty()
+            && !self.beat
             && !self.many_left
     }
 }

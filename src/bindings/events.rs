@@ -33,13 +33,13 @@ impl Events {
     /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
     ///
     /// The tuple contains log records, the number of dropped records, changed, unanswered hook calls, the number of
-    /// further ones, and numbers of abandoned calls.
+    /// further ones, numbers of abandoned calls, and whether the runtime has made progress (see `Server.beat_every`).
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(batch) = detached(py, || self.0.collect())? else { return Ok(None) };
         let records: Vec<_> = batch.records.iter().collect();
         let unanswered: Vec<_> = batch.unanswered.into_iter().map(unanswered_tuple).collect();
         let rest = (batch.unanswered_dropped, batch.abandoned);
-        (records, batch.dropped, batch.changed, unanswered, rest.0, rest.1).into_pyobject(py).map(Some)
+        (records, batch.dropped, batch.changed, unanswered, rest.0, rest.1, batch.beat).into_pyobject(py).map(Some)
     }
 
     /// Blocks until there is a hook call. Returns `None` when the server has stopped. Called by hook threads.

@@ -1,6 +1,6 @@
 //! The tokio runtime of one server, and the OS thread that drives it.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::Dispatch;
 
-use super::event_queue::SLACK;
+use super::event_queue::{EventQueue, SLACK};
 use crate::config::error::Error;
 use crate::server::{self, Drain};
 
@@ -16,6 +16,8 @@ use crate::server::{self, Drain};
 enum Order {
     /// Drain, and drop the sender at the end. An order to stop ends it at once.
     Drain(Drain, mpsc::Sender<()>),
+    /// Add an event to the queue at this interval, until the server has stopped.
+    Beat(Duration, Arc<EventQueue>),
     /// Stop within this time.
     Stop(Duration),
 }
@@ -34,6 +36,11 @@ impl Thread {
         // A thread that is gone has dropped the sender.
         let _gone = self.orders.send(Order::Drain(drain, drained));
         wait_drained
+    }
+
+    /// Adds an event to the queue at this interval, from the runtime.
+    pub(super) fn beat(&self, interval: Duration, events: &Arc<EventQueue>) {
+        let _gone = self.orders.send(Order::Beat(interval, Arc::clone(events)));
     }
 
     /// Stops the server within `deadline`, then waits for the thread up to [`SLACK`] longer.
@@ -98,6 +105,7 @@ async fn obey(serving: &server::Running, orders: &mut UnboundedReceiver<Order>) 
                     return deadline;
                 }
             }
+            Some(Order::Beat(interval, events)) => serving.repeat(interval, move || events.beat()),
             Some(Order::Stop(deadline)) => return deadline,
             // The `Thread` was dropped: stop at once.
             None => return Duration::ZERO,

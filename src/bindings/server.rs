@@ -84,6 +84,16 @@ impl Server {
         self.process
     }
 
+    /// Has the runtime add an event to the queue each `interval` seconds, until the server has stopped.
+    fn beat_every(&self, py: Python<'_>, interval: f64) -> PyResult<()> {
+        self.check(py)?;
+        let interval = seconds(py, "interval", interval)?;
+        if let Some(thread) = &*self.thread.lock() {
+            thread.beat(interval, &self.events);
+        }
+        Ok(())
+    }
+
     /// Begins to drain the server: waits, then closes the connections over the time of `spread`, both in seconds.
     fn begin_drain(&self, py: Python<'_>, wait: f64, spread: f64) -> PyResult<()> {
         self.check_process(py)?;

@@ -37,6 +37,30 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Calls `work` on a thread of the runtime at this interval, until the last connection of a stop has ended.
+    ///
+    /// A runtime that makes no progress does not call it, so a watchdog can rely on it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn repeat(&self, interval: Duration, mut work: impl FnMut() + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.timekeeping.spawn(async move {
+            let repeat = async {
+                loop {
+                    shared.timers.sleep(interval).await;
+                    work();
+                }
+            };
+            tokio::select! {
+                () = shared.tasks.wait() => {}
+                () = repeat => {}
+            }
+        });
+    }
+}
+
 /// Closes the first connection now, and the others at equal distances within `spread`.
 async fn close_in_turn(shared: &Arc<Shared>, turns: &[Turn], spread: Duration) {
     let count = u32::try_from(turns.len()).unwrap_or(u32::MAX);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from .output import print_answer, print_if_possible
 from .process import StopSignals, raise_descriptor_limit, stop_signals
 from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
-from .systemd import notify
+from .systemd import notify, watchdog_interval
 from .tls import authority_pem, certificate, fingerprints
 
 SLACK = 5.0
@@ -76,6 +77,7 @@ def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
         if reason := print_if_possible(*_addresses(running, found)):
             logger.warning("the URLs cannot be written to stdout: %s", reason)
         notify("READY=1")
+        _feed_watchdog(running)
         reason = signals.wait()
         signals.end_drain = partial(_end_drain, running, logger)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
@@ -83,6 +85,19 @@ def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
         running.stop()
     finally:
         running.stop(drain=0, drain_spread=0)
+
+
+def _feed_watchdog(running: SignalingServer) -> None:
+    """Tells systemd, if it has a watchdog, each time that the runtime has made progress and Python has noticed it."""
+    interval = watchdog_interval(os.environ)
+    if interval is None:
+        return
+    try:
+        faulthandler.enable()  # The watchdog sends SIGABRT: the log then tells where each thread was.
+    except (AttributeError, OSError, ValueError):
+        pass  # stderr is closed.
+    notify("WATCHDOG=1")
+    running._running().beat(interval, partial(notify, "WATCHDOG=1"))
 
 
 def _end_drain(running: SignalingServer, logger: logging.Logger) -> bool:

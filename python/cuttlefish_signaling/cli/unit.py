@@ -34,6 +34,8 @@ ExecStartPre=+/usr/bin/install -d -o _cutf-operator -g cvdnetwork -m 0775 /run/c
 ExecStart=@COMMAND@ serve --operator
 # Keeps /run/cuttlefish. The server removes its sockets: without them devices start servers of their own.
 Restart=on-failure
+# The server tells twice in this time that its threads make progress. Otherwise it is aborted and started again.
+WatchdogSec=30
 # Status 2 is a setting that is wrong, which a restart does not mend.
 RestartPreventExitStatus=2
 # A stop takes up to 10 s, and --drain and --drain-spread before, of which the server tells systemd.
