@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._entry import Entry
     from ._hooks import HookFailure
     from ._ice_command import IceCommand
+    from ._ice_server import IceServer, IceServerDict, IceServersDict
     from ._journal import Journal
     from ._limits import Keepalive, Limits
     from ._models import (
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
         Grant,
         Headers,
         IceContext,
-        IceServer,
         Peer,
         Stats,
         WaitingClient,
     )
-    from ._native import TurnRest, __version__
+    from ._native import __version__
     from ._server import SignalingServer
     from ._tls import Tls
     from ._tokens import StaticTokens
+    from ._turn import TurnRest
     from .errors import (
         BindError,
         CassetteError,
@@ -93,6 +94,8 @@ __all__ = [
     "IceCommand",
     "IceContext",
     "IceServer",
+    "IceServerDict",
+    "IceServersDict",
     "InternalError",
     "Journal",
     "JournalOffError",
@@ -145,7 +148,9 @@ _LAZY = {
     "HookTimeoutError": "errors",
     "IceCommand": "_ice_command",
     "IceContext": "_models",
-    "IceServer": "_models",
+    "IceServer": "_ice_server",
+    "IceServerDict": "_ice_server",
+    "IceServersDict": "_ice_server",
     "InternalError": "errors",
     "Journal": "_journal",
     "JournalOffError": "errors",
@@ -165,7 +170,7 @@ _LAZY = {
     "Stats": "_models",
     "Tls": "_tls",
     "TlsError": "errors",
-    "TurnRest": "_native",
+    "TurnRest": "_turn",
     "UnreachableError": "errors",
     "UnsupportedError": "errors",
     "WaitTimeoutError": "errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from .errors import ConfigError
 
 MAX_SECONDS = 10**9
 """The longest time that a setting may have, about 30 years."""
+
+MAX_FLOAT = sys.float_info.max
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:
@@ -20,6 +23,7 @@ def names(setting: str, value: Any) -> tuple[str, ...]:
     for name in found:
         if not isinstance(name, str):
             raise ConfigError(setting, f"must be a list of strings, got {name!r} in it")
+        check_text(setting, name)
         if not name or name != name.strip():
             raise ConfigError(setting, f"{name!r} is empty or has spaces around it; write it without")
         if setting in ("allowed_hosts", "allowed_origins") and (fault := _native.allowance_fault(setting, name)):
@@ -48,3 +52,27 @@ def check_seconds(
         raise ConfigError(setting, f"must be {wanted}, {'0 or more' if zero else 'more than 0'}, got {value}")
     if value > MAX_SECONDS:
         raise ConfigError(setting, f"must be {wanted}, at most {MAX_SECONDS}, got {value}")
+
+
+def check_number(setting: str, value: Any) -> None:
+    """Raises ConfigError for a value that is not a number, or not finite."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value or abs(value) > MAX_FLOAT:
+        raise ConfigError(setting, f"must be a number, got {value!r}")
+
+
+def check_text(setting: str, value: Any, *, optional: bool = False, is_secret: bool = False) -> None:
+    """Raises ConfigError for a value that is not a string, or cannot be sent. A secret is not shown."""
+    if value is None and optional:
+        return
+    wanted = f"must be a string{' or None' if optional else ''}"
+    if not isinstance(value, str):
+        raise ConfigError(
+            setting, f"{wanted}, got {f'a value of type {type(value).__name__}' if is_secret else repr(value)}"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        shown = "a string" if is_secret else repr(value)
+        raise ConfigError(
+            setting, f"{wanted}, got {shown} with half of a surrogate pair, which UTF-8 cannot have"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -10,12 +10,13 @@ from . import _native
 from ._checks import check_seconds as check_seconds
 from ._hook_checks import check_hook
 from ._ice_command import IceCommand, ice_json
+from ._ice_server import StaticIceServers
 from ._limits import Limits
 from ._listen import Listener
-from ._models import AuthorizeContext, FilterContext, IceContext, IceServer
-from ._native import TurnRest
+from ._models import AuthorizeContext, FilterContext, IceContext
 from ._settings import GROUPS, KEYWORDS
 from ._tls import Tls
+from ._turn import TurnRest
 from .errors import BindError, ConfigError
 
 Authorize: TypeAlias = Callable[[AuthorizeContext], Any]
@@ -25,9 +26,9 @@ FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
 """Returns the part of the device info that the client may see; `def` or `async def`."""
 
 IceHook: TypeAlias = Callable[[IceContext], Any]
-"""Returns a list of ICE servers; `def` or `async def`."""
+"""Returns a list of ICE servers, or yields them; `def` or `async def`."""
 
-IceServers: TypeAlias = Iterable[IceServer | dict[str, Any]] | TurnRest | IceCommand | IceHook
+IceServers: TypeAlias = StaticIceServers | TurnRest | IceCommand | IceHook
 """A list, time-limited TURN credentials, or a hook that is called for each peer."""
 
 
@@ -100,7 +101,7 @@ def _checked_group(name: str, group: Any) -> dict[str, Any]:
 class IceSource:
     """Where ICE servers come from. An iterable is read once, here."""
 
-    native: TurnRest | _native.IceCommand | str | None
+    native: _native.TurnRest | _native.IceCommand | str | None
     """The source for the core: a TurnRest, a command, the JSON of a list, or None for the hook."""
     hook: IceHook | None
 
@@ -108,7 +109,7 @@ class IceSource:
     def of(cls, source: IceServers) -> IceSource:
         """Reads the source. Raises ConfigError, which names the entry."""
         if isinstance(source, TurnRest):
-            return cls(source, None)
+            return cls(source._native, None)
         if isinstance(source, IceCommand):
             return cls(source._native, None)
         if callable(source):

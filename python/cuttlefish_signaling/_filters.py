@@ -33,7 +33,7 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
 
 def check_direction(direction: Any, allowed: Iterable[str] = DIRECTIONS) -> None:
     """Raises FilterError for a value that is not one of the allowed directions."""
-    if direction is not None and direction not in allowed:
+    if direction is not None and direction not in list(allowed):
         raise FilterError(f"direction={direction!r} is not one of {', '.join(map(repr, allowed))}")
 
 

@@ -12,15 +12,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._config import Settings
 from ._coroutines import HookCoroutine, LoopThread
-from ._hook_values import arguments, settle
+from ._hook_values import address_of, arguments, gathered, settle
 from ._log import log
-from ._models import Peer
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 MAX_KEPT_FAILURES = 100
 
 ADVICE = "A `def` hook keeps its thread until it returns: write a hook that may hang as `async def`"
+
+
+_ROLES = {"filter_device_info": "client"}
+"""The role of the peers for which a hook is called, where there is one only."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class HookFailure:
     """The exception, with its traceback; `HookTimeoutError` or `HookResultError` if the hook did not raise."""
     at: float
     """The time of the failure, in seconds since 1970."""
+    role: str = ""
+    """The role of the peer: `device`, `client` or `http`."""
+
+    def __str__(self) -> str:
+        """One line, with the role and address of the peer, the device, and the type of the exception."""
+        peer = f"{self.role or 'peer'} {self.peer}"
+        device = "" if self.device_id is None else f" (device id {self.device_id!r})"
+        reason = f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+        return f"hook {self.hook} failed for {peer}{device}: {reason}"
 
 
 class HookRunner:
@@ -71,6 +84,7 @@ class HookRunner:
         }
         self._events = events
         self._max_threads = settings.limits.hook_threads
+        self._settle = partial(settle, most=settings.limits.max_message_size)
         self._threads: set[threading.Thread] = set()
         self._coroutines: dict[int, HookCoroutine] = {}
         self._lock = threading.Lock()
@@ -140,7 +154,7 @@ class HookRunner:
             if coroutine is not None:
                 device_id = coroutine.device_id
                 text += f": {coroutine.delay}" if coroutine.delay else ""
-        self._keep(HookFailure(hook, device_id, peer, HookTimeoutError(text), time.time()))
+        self._keep(HookFailure(hook, device_id, peer, HookTimeoutError(text), time.time(), _ROLES.get(hook, "")))
 
     def more_unanswered(self, count: int) -> None:
         """Counts and logs further calls without an answer, for which there was no room."""
@@ -152,9 +166,7 @@ class HookRunner:
         with self._lock:
             self.failures.append(failure)
             self.failure_count += 1
-        text = "hook %s failed for %s: %s"
-        reason = str(failure.error) or repr(failure.error)
-        log(logging.ERROR, text, failure.hook, failure.peer, reason, error=failure.error)
+        log(logging.ERROR, "%s", failure, error=failure.error)
 
     # Threads ---------------------------------------------------------------------------------------------------------
 
@@ -196,10 +208,12 @@ class HookRunner:
             if hook is None:
                 raise HookResultError(f"there is no hook {job.hook}")
             result = hook(*arguments(job))
+            if job.hook == "ice_servers" and isinstance(result, AsyncIterable):
+                result = gathered(result)
             if inspect.isawaitable(result):
                 self._await(job, result)
             else:
-                settle(job, result)
+                self._settle(job, result)
         except BaseException as error:  # An exception in a hook ends the job, not the thread.
             self._failed(job, error)
 
@@ -210,15 +224,14 @@ class HookRunner:
                 return
             except TypeError as wrong:
                 error = HookResultError(f"{job.hook} raised {error!r} with an invalid reason or status: {wrong}")
-        peer = Peer._of(job.peer)
         job.fail()
-        self._keep(HookFailure(job.hook, job.device_id, f"{peer.address}:{peer.port}", error, time.time()))
+        self._keep(HookFailure(job.hook, job.device_id, address_of(job), error, time.time(), job.role))
 
     # Coroutines ------------------------------------------------------------------------------------------------------
 
     def _await(self, job: _native.Job, awaitable: Any) -> None:
         try:
-            coroutine = HookCoroutine(job, awaitable, self._event_loop(), settle, self._ended)
+            coroutine = HookCoroutine(job, awaitable, self._event_loop(), self._settle, self._ended)
         except BaseException:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from . import _native
-from ._checks import check_seconds
-from ._models import IceServer
+from ._checks import check_seconds, check_text
+from ._ice_server import IceServer, StaticIceServers
 from .errors import ConfigError
 
 
@@ -30,7 +31,7 @@ class IceCommand:
         timeout: Seconds after which a run is killed, with the processes that it has started.
         ttl: Seconds for which the servers of a run are used. Without a `"ttl"` in the output, they count as valid for
             twice that time; with one, they are used for half of it at most.
-        fallback: `IceServer`s or dictionaries for the time without servers of the command.
+        fallback: ICE servers for the time without servers of the command: `IceServer`s or dictionaries.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -42,16 +43,16 @@ class IceCommand:
         *,
         timeout: float = 5.0,
         ttl: float = 300.0,
-        fallback: Iterable[IceServer | dict[str, Any]] = (),
+        fallback: StaticIceServers = (),
     ) -> None:
         if isinstance(argv, str | bytes) or not isinstance(argv, Sequence):
             raise ConfigError("IceCommand.argv", f"must be a list of strings, got {argv!r}")
         words = [os.fspath(word) if isinstance(word, os.PathLike) else word for word in argv]
-        if not all(isinstance(word, str) for word in words):
-            raise ConfigError("IceCommand.argv", f"must be a list of strings, got {argv!r}")
+        for word in words:
+            check_text("IceCommand.argv", word)
         check_seconds("IceCommand.timeout", timeout)
         check_seconds("IceCommand.ttl", ttl)
-        self._native = _native.IceCommand(words, timeout, ttl, ice_json(fallback))
+        self._native = _native.IceCommand(words, timeout, ttl, ice_json(fallback, "IceCommand.fallback"))
         self._program = words[0]
 
     def __repr__(self) -> str:
@@ -59,14 +60,41 @@ class IceCommand:
         return f"<IceCommand {self._program!r}>"
 
 
-def ice_json(servers: Any) -> str:
-    """Returns the JSON of a list of `IceServer`s or dictionaries. Raises ConfigError, which names the entry."""
-    if isinstance(servers, str | bytes | dict | IceServer) or not isinstance(servers, Iterable):
-        raise ConfigError("ice_servers", f"expected a list of IceServer, got a value of type {type(servers).__name__}")
-    entries = [entry._json() if isinstance(entry, IceServer) else entry for entry in servers]
+MAX_SERVERS = 4_096
+"""The most entries that are read. No `config` message has room for them."""
+
+
+def ice_json(servers: Any, name: str = "ice_servers") -> str:
+    """Returns the JSON of a list of ICE servers. Raises ConfigError, which names the entry.
+
+    Args:
+        servers: `IceServer`s or dictionaries, one of them, or the answer of a provider.
+        name: The name in errors.
+    """
     try:
-        text = json.dumps(entries, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return _native.checked_ice_servers(_written(servers))
+    except ConfigError as error:
+        raise ConfigError(error.setting.replace("ice_servers", name, 1), error.what) from None
+
+
+def _written(servers: Any) -> str:
+    value: Any
+    if isinstance(servers, IceServer | Mapping):
+        value = _entry(servers)
+    elif isinstance(servers, str | bytes) or not isinstance(servers, Iterable):
+        got = type(servers).__name__
+        raise ConfigError("ice_servers", f"expected a list of IceServer, got a value of type {got}")
+    else:
+        value = [_entry(entry) for entry in islice(servers, MAX_SERVERS + 1)]
+        if len(value) > MAX_SERVERS:
+            raise ConfigError("ice_servers", f"has more than {MAX_SERVERS} entries")
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError("ice_servers", f"cannot be written as JSON: {error}") from error
-    _native.check_ice_servers(text)
-    return text
+
+
+def _entry(entry: Any) -> Any:
+    if isinstance(entry, IceServer):
+        return entry._json()
+    return dict(entry) if isinstance(entry, Mapping) else entry

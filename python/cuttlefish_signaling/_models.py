@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ._checks import names
 from ._raw_json import parse
+from .errors import ConfigError
 
 DeviceTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
@@ -19,13 +20,17 @@ PeerTuple: TypeAlias = tuple[
 
 
 class Headers(Mapping[str, str]):
-    """Request headers: a mapping with case-insensitive keys. The values of a repeated header are joined by commas."""
+    """Request headers: a mapping with case-insensitive keys. The values of a repeated header are joined by commas.
+
+    Raises:
+        ConfigError: They are neither a mapping nor pairs of strings.
+    """
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         merged: dict[str, str] = {}
-        for name, value in items:
+        for name, value in _pairs(items):
             key = name.lower()
             merged[key] = f"{merged[key]}, {value}" if key in merged else value
         self._items = merged
@@ -305,19 +310,14 @@ class Stats:
         return self.accepted == self.delivered + self.refused + self.gone + self.dropped
 
 
-@dataclass(frozen=True)
-class IceServer:
-    """A STUN or TURN server (W3C `RTCIceServer`). TURN needs `username` and `credential`."""
-
-    urls: str | Sequence[str]
-    """One URL or several: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `stuns:`, `turns:`."""
-    username: str | None = None
-    credential: str | None = field(default=None, repr=False)
-
-    def _json(self) -> dict[str, Any]:
-        urls = self.urls if isinstance(self.urls, str) else list(self.urls)
-        named = {"urls": urls, "username": self.username, "credential": self.credential}
-        return {key: value for key, value in named.items() if value is not None}
+def _pairs(items: Any) -> Iterator[tuple[str, str]]:
+    """Returns names and values of headers."""
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise ConfigError("Headers", f"must be a mapping or pairs of strings, got {items!r}")
+    for item in items.items() if isinstance(items, Mapping) else items:
+        if not isinstance(item, tuple) or len(item) != 2 or not all(isinstance(part, str) for part in item):
+            raise ConfigError("Headers", f"must be a mapping or pairs of strings, got {item!r} in it")
+        yield item
 
 
 def _identity(text: str | None) -> Any:

@@ -18,7 +18,7 @@ __all__ = [
     "Unsaved",
     "__version__",
     "allowance_fault",
-    "check_ice_servers",
+    "checked_ice_servers",
     "default_settings",
     "machine_addresses",
     "toml_to_json",
@@ -68,33 +68,10 @@ class IceCommand:
 
 @final
 class TurnRest:
-    """Time-limited TURN credentials, computed for each peer (coturn's `use-auth-secret`).
+    """Time-limited TURN credentials."""
 
-    The username is `expiry:name`, the expiry in Unix seconds; the password the base64 of HMAC-SHA1(secret, username).
-    Registered devices get new ones, in a new `config`, after half of `ttl`.
-
-    Args:
-        urls: One `turn:` or `turns:` URL, or several of the same server.
-        secret: The secret that the TURN server and this server share. It is never printed.
-        ttl: Seconds for which credentials are valid, at least 1.
-        name: The text after the colon in usernames.
-        stun: `stun:` URLs, which peers get as well.
-
-    Raises:
-        ConfigError: A URL, the secret or the ttl is not allowed.
-    """
-
-    def __new__(
-        cls,
-        urls: str | Sequence[str],
-        *,
-        secret: str,
-        ttl: float = 3600.0,
-        name: str = ...,
-        stun: Sequence[str] = ...,
-    ) -> TurnRest: ...
-    def config(self, now: float | None = None) -> str:
-        """Returns the `config` message as JSON. The credentials expire `ttl` seconds after `now` (Unix seconds)."""
+    def __new__(cls, urls: Sequence[str], secret: str, ttl: float, name: str, stun: Sequence[str]) -> TurnRest: ...
+    def config(self, now: float | None) -> str: ...
 
 @final
 class Journal:
@@ -240,7 +217,7 @@ class Server:
     def wait_change(self, seen: int, timeout: float) -> int: ...
 
 def allowance_fault(setting: str, text: str) -> str | None: ...
-def check_ice_servers(json: str) -> None: ...
+def checked_ice_servers(json: str) -> str: ...
 def default_settings() -> dict[str, Any]: ...
 def machine_addresses() -> list[str]: ...
 def toml_to_json(text: str) -> tuple[str, list[tuple[str, int]]]: ...

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
-from ._checks import check_seconds
+from ._checks import check_seconds, check_text
 from ._config import IceSource, Settings
 from ._events import EventThread
 from ._hooks import HookRunner
@@ -152,10 +152,12 @@ class Run:
 
     def clients(self, device_id: str | None = None) -> list[Client]:
         """Returns the clients connected now, to this device or to any."""
+        check_text("device_id", device_id, optional=True)
         return [Client._of(client) for client in self.native.clients(device_id)]
 
     def device(self, device_id: str) -> Device | None:
         """Returns the device of this id, or None."""
+        check_text("device_id", device_id)
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
 
@@ -165,12 +167,20 @@ class Run:
 
     def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
         """Returns the clients that wait now, for this device or for any."""
+        check_text("device_id", device_id, optional=True)
         waiting = map(WaitingClient._of, self.native.waiting())
         return [client for client in waiting if device_id in (None, client.device_id)]
 
     def waiting_client(self, device_id: str | None) -> WaitingClient | None:
         """Returns the client that waits for this device, or for any, and has been connected the longest."""
         return min(self.waiting(device_id), key=lambda client: client.since, default=None)
+
+    def disconnect(self, device_id: str, client_id: int | None = None) -> bool:
+        """Closes the connection of a device, or of one of its clients."""
+        check_text("device_id", device_id)
+        if client_id is None:
+            return self.native.disconnect_device(device_id)
+        return self.native.disconnect_client(device_id, client_id)
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 

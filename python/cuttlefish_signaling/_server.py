@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
+from ._checks import check_integer, check_text
 from ._clock import Clock
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
@@ -47,13 +48,13 @@ class SignalingServer(LiveSettings):
             None: no such socket.
         tls: Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`. None: plain http and
             ws.
-        ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, an
-            `IceCommand`, or a function that is called with an `IceContext` for each peer. By default no peer contacts a
-            public STUN server.
+        ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, one of them, the JSON
+            answer of a TURN provider, a `TurnRest`, an `IceCommand`, or a function that is called with an `IceContext`
+            for each peer and returns or yields them. By default no peer contacts a public STUN server.
         filter_device_info: `hook(info, FilterContext)`, which returns the part of the device info that this client may
             see. It is called for each client, and its result is sent to that client only. A result that equals the info
-            is sent as the device sent it, byte for byte. None: each client gets the device info as the device sent it,
-            byte for byte.
+            is sent as the device sent it, byte for byte. It may edit the info in place, and returns it then as well.
+            None: each client gets the device info as the device sent it, byte for byte.
         authorize: `hook(AuthorizeContext)`, which returns an identity (any JSON value), a `Grant` or None, or raises
             `Refused`. It is called for each request except `GET /healthz`, `GET /readyz` and the server's own page and
             scripts, which are the same for all. None: all peers are accepted.
@@ -303,11 +304,12 @@ class SignalingServer(LiveSettings):
 
     def disconnect_device(self, device_id: str) -> bool:
         """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device."""
-        return self._running().native.disconnect_device(device_id)
+        return self._running().disconnect(device_id)
 
     def disconnect_client(self, device_id: str, client_id: int) -> bool:
         """Closes a client's connection; the device gets `client_disconnected`. Returns False for an unknown client."""
-        return self._running().native.disconnect_client(device_id, client_id)
+        check_integer("client_id", client_id, 0, 2**32 - 1)
+        return self._running().disconnect(device_id, client_id)
 
     def stats(self) -> Stats:
         """Returns the counters, also of a server that has stopped."""
@@ -373,6 +375,7 @@ class SignalingServer(LiveSettings):
         """
         if not isinstance(device_id, str) or not device_id:
             raise ConfigError("device_id", f"must be a string that is not empty, got {device_id!r}")
+        check_text("host", host, optional=True)
         return [
             "--start_webrtc=true",
             "--start_webrtc_sig_server=false",

@@ -97,8 +97,7 @@ class Tls:
         client_ca: str | PathLike[str] | bytes | None = None,
     ) -> Tls:
         """Like `from_files`, with PEM in memory. Raises TlsError."""
-        chain = certificate.encode() if isinstance(certificate, str) else bytes(certificate)
-        secret = key.encode() if isinstance(key, str) else bytes(key)
+        chain, secret = _pem(certificate, "certificate"), _pem(key, "private key")
         native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
         return cls(native, chain.decode("ascii", "replace"))
 
@@ -126,9 +125,13 @@ class Tls:
 
 
 def _names(names: Sequence[str]) -> list[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise TlsError("tls", f"names must be a list of strings, got {names!r}")
-    return list(names)
+    found = list(names)
+    for name in found:
+        if not isinstance(name, str) or name != name.encode("utf-8", "replace").decode():
+            raise TlsError("tls", f"names must be a list of strings, got {name!r} in it")
+    return found
 
 
 def _directory(path: str | PathLike[str]) -> str:
@@ -182,9 +185,18 @@ def _authority(client_ca: str | PathLike[str] | bytes | None) -> bytes | None:
     return _read(client_ca, "authority of clients")
 
 
+def _pem(text: str | bytes, what: str) -> bytes:
+    if isinstance(text, str):
+        return text.encode("utf-8", "replace")
+    if not isinstance(text, bytes | bytearray):
+        raise TlsError("tls", f"the {what} must be PEM, a string or bytes, got a value of type {type(text).__name__}")
+    return bytes(text)
+
+
 def _read(path: str | PathLike[str], what: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        # A number would be a file descriptor, which `open` reads and closes.
+        with open(os.fspath(path), "rb") as file:
             return file.read()
     except (OSError, TypeError, ValueError) as error:
         raise TlsError("tls", f"cannot read the {what} {path!r}: {error}") from error

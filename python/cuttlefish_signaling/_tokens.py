@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._checks import names
 from .errors import ConfigError, Refused
 
 if TYPE_CHECKING:
@@ -36,19 +37,23 @@ class StaticTokens:
     """
 
     def __init__(self, tokens: Mapping[str, Any] | Iterable[str], *, roles: Iterable[str] = ROLES) -> None:
-        if isinstance(tokens, str):
-            raise ConfigError("StaticTokens.tokens", "must be a mapping or a list of tokens, got a string")
-        known = dict(tokens) if isinstance(tokens, Mapping) else dict.fromkeys(tokens)
-        if not known or not all(isinstance(token, str) and token for token in known):
+        if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
+            got = type(tokens).__name__  # It may have tokens.
+            raise ConfigError(
+                "StaticTokens.tokens", f"must be a mapping or a list of tokens, got a value of type {got}"
+            )
+        pairs = tokens.items() if isinstance(tokens, Mapping) else ((token, None) for token in tokens)
+        known = list(pairs)
+        if not known or not all(isinstance(token, str) and token for token, _ in known):
             raise ConfigError(
                 "StaticTokens.tokens", "must have at least one token, and each token must be a string that is not empty"
             )
-        self._roles = tuple(roles)
+        self._roles = names("StaticTokens.roles", roles)
         for role in self._roles:
             if role not in ROLES:
                 raise ConfigError("StaticTokens.roles", f"{role!r} is not one of {', '.join(map(repr, ROLES))}")
         # Digests have the same length, so the time of a comparison does not depend on a token.
-        self._known = [(_digest(token), identity) for token, identity in known.items()]
+        self._known = [(_digest(token), identity) for token, identity in dict(known).items()]
 
     def __call__(self, ctx: AuthorizeContext) -> Any:
         """Returns the identity of the token. Raises Refused."""

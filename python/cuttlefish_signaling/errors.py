@@ -151,6 +151,8 @@ class Refused(SignalingError):  # noqa: N818
     def __init__(self, reason: str | None = None, *, status: int = 403) -> None:
         if status not in (401, 403):
             raise ConfigError("Refused.status", f"must be 401 or 403, got {status!r}")
+        if reason is not None and not isinstance(reason, str):
+            raise ConfigError("Refused.reason", f"must be a string or None, got {reason!r}")
         super().__init__(reason or "Not authorized")
         self.reason = reason
         self.status = status

@@ -210,7 +210,7 @@ class Faults:
 
     def disconnect(self, after: int = 1, *, code: int = 1011, **narrow: Unpack[Narrow]) -> Fault:
         """Closes the receiver's connection with this code (RFC 6455, 7.4) after the `after`-th forward, once."""
-        if code not in CLOSE_CODES:
+        if not isinstance(code, int) or code not in CLOSE_CODES:
             raise FaultError(
                 f"code={code!r} cannot be sent in a close frame; use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
             )

@@ -57,7 +57,7 @@ mod _native {
     #[pymodule_export]
     use super::toml::toml_to_json;
     #[pymodule_export]
-    use super::turn::{TurnRest, check_ice_servers};
+    use super::turn::{TurnRest, checked_ice_servers};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name of the attribute")]

@@ -2,37 +2,32 @@
 
 use std::time::{Duration, SystemTime};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::error::config_error;
 use crate::config::error::ConfigError;
 use crate::config::turn;
-use crate::protocol::{IceServer, IceServers};
+use crate::protocol::{IceError, IceServer, IceServers};
 
 /// The last time for which credentials are made, in seconds since 1970: a later one would not fit a number of seconds.
 const LAST_TIME: Duration = Duration::from_secs(1 << 40);
 
-/// Time-limited TURN credentials (coturn's `use-auth-secret`).
+/// Time-limited TURN credentials (coturn's `use-auth-secret`). Python has checked the types.
 #[pyclass(frozen, name = "TurnRest", module = "cuttlefish_signaling")]
 pub(super) struct TurnRest(pub(super) turn::TurnRest);
 
 #[pymethods]
 impl TurnRest {
     #[new]
-    #[pyo3(signature = (urls, *, secret, ttl = 3600.0, name = String::from("cuttlefish"), stun = Vec::new()))]
     fn new(
         py: Python<'_>,
-        urls: Bound<'_, PyAny>,
+        urls: Vec<String>,
         secret: String,
         ttl: f64,
         name: String,
         stun: Vec<String>,
     ) -> PyResult<Self> {
-        // Most users have a single URL, so a plain string is accepted too.
-        let urls = match urls.extract::<String>() {
-            Ok(url) => vec![url],
-            Err(_) => urls.extract::<Vec<String>>()?,
-        };
         let made = Duration::try_from_secs_f64(ttl)
             .map_err(|_| ConfigError::new("TurnRest.ttl", format!("must be a number of seconds, got {ttl}")))
             .and_then(|ttl| {
@@ -47,7 +42,6 @@ impl TurnRest {
     }
 
     /// Returns the `config` message, with credentials that expire `ttl` seconds after `now` (Unix seconds).
-    #[pyo3(signature = (now = None))]
     fn config(&self, py: Python<'_>, now: Option<f64>) -> PyResult<String> {
         let now = match now {
             None => SystemTime::now(),
@@ -68,10 +62,13 @@ impl TurnRest {
     }
 }
 
-/// Validates the JSON text of a list of ICE servers. Raises `ConfigError`, which names the entry.
+/// Validates the JSON text of ICE servers, and returns that of the list. Raises `ConfigError`, which names the entry.
 #[pyfunction]
-pub(super) fn check_ice_servers(py: Python<'_>, json: &str) -> PyResult<()> {
-    ice_servers(py, json).map(drop)
+pub(super) fn checked_ice_servers(py: Python<'_>, json: &str) -> PyResult<String> {
+    let named = |error: IceError| config_error(py, &ConfigError::new(error.place, error.what));
+    let servers = IceServer::list_from_json(json).map_err(named)?;
+    IceServers::new(&servers).map_err(named)?;
+    serde_json::to_string(&servers).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 pub(super) fn ice_servers(py: Python<'_>, json: &str) -> PyResult<IceServers> {

@@ -52,11 +52,15 @@ impl TurnRest {
             return Err(ConfigError::new("TurnRest.ttl", format!("must be at least 1 second, got {ttl:?}")));
         }
         at_most("TurnRest.ttl", Some(ttl))?;
-        if let Some(url) = urls.iter().find(|url| !url.starts_with("turn:") && !url.starts_with("turns:")) {
+        let is_turn = |url: &&String| {
+            let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+            matches!(scheme.as_deref(), Some("turn" | "turns"))
+        };
+        if let Some(url) = urls.iter().find(|url| !is_turn(url)) {
             return Err(ConfigError::new("TurnRest.urls", format!("{url:?} must begin with turn: or turns:")));
         }
         let turn = Self { urls, secret, ttl, name, others };
-        turn.credentials(SystemTime::now()).map_err(|error| ConfigError::new("TurnRest", error.to_string()))?;
+        turn.credentials(SystemTime::now()).map_err(|error| ConfigError::new(error.place, error.what))?;
         Ok(turn)
     }
 

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::MAX_DEVICE_MESSAGE;
+pub use super::ice_forms::IceError;
+use super::ice_forms::{Entries, entries, forget_old_names, kind, without_other_keys};
 use super::outbound::{self, Text};
 
 /// One validated ICE server: W3C `RTCIceServer`, URLs by RFC 7064 and RFC 7065.
@@ -19,22 +21,6 @@ pub struct IceServer {
     username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
-}
-
-/// Error in a list of ICE servers, with the place of the entry.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {what}")]
-pub struct IceError {
-    /// Path of the entry, for example `ice_servers[2].urls[0]`.
-    pub place: String,
-    /// Error and fix, as text.
-    pub what: String,
-}
-
-impl IceError {
-    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), what: what.into() }
-    }
 }
 
 /// List of ICE servers, rendered once as a `config` message.
@@ -75,26 +61,16 @@ impl IceServers {
         Ok(Self { config })
     }
 
-    /// Parses a JSON array of `RTCIceServer` objects. `urls` may be a string or an array of strings.
+    /// Parses a JSON array of `RTCIceServer` objects, one such object, or the answer of a provider that has them.
     ///
     /// # Errors
     /// [`IceError`] with the place of the invalid entry, or if the `config` message would be too long for a device.
     pub fn from_json(json: &str) -> Result<Self, IceError> {
-        let value: Value =
-            serde_json::from_str(json).map_err(|e| IceError::new("ice_servers", format!("no valid JSON: {e}")))?;
-        let Value::Array(entries) = value else {
-            return Err(IceError::new("ice_servers", format!("expected a list, got {}", kind(&value))));
-        };
-        let servers: Vec<IceServer> = entries
-            .into_iter()
-            .enumerate()
-            .map(|(index, entry)| IceServer::from_value(entry, &format!("ice_servers[{index}]")))
-            .collect::<Result<_, _>>()?;
-        Self::new(&servers)
+        Self::new(&IceServer::list_from_json(json)?)
     }
 
-    /// Parses the output of a command: `{"ice_servers":[…]}`, as the operator's delegate prints it, `{"iceServers":[…]}`
-    /// or the list itself. Returns the servers and their lifetime, the `"ttl"` of the object in seconds.
+    /// Parses the output of a command: `{"ice_servers":[…]}`, as the operator's delegate prints it, or each form of
+    /// [`IceServers::from_json`]. Returns the servers and their lifetime, the `"ttl"` of the object in seconds.
     ///
     /// Other keys are ignored, as the operator ignores them.
     ///
@@ -103,18 +79,12 @@ impl IceServers {
     pub fn from_command(output: &str) -> Result<(Self, Option<Duration>), IceError> {
         let value: Value =
             serde_json::from_str(output).map_err(|e| IceError::new("output", format!("no valid JSON: {e}")))?;
-        let (mut list, mut ttl) = (value, None);
-        if let Value::Object(mut fields) = list {
-            let lifetime = fields.remove("ttl").unwrap_or_default();
-            let found = fields.remove("ice_servers").or_else(|| fields.remove("iceServers"));
-            list = found.ok_or_else(|| IceError::new("output", "an object without ice_servers"))?;
-            ttl = lifetime_of(&lifetime)?;
-        }
-        let known = |key: &str| matches!(key, "urls" | "username" | "credential");
-        for entry in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-            entry.retain(|key, _| known(key));
-        }
-        Ok((Self::from_json(&list.to_string())?, ttl))
+        let lifetime = value.get("ttl").map(lifetime_of).transpose()?.flatten();
+        let is_object = value.is_object();
+        let without = |error| if is_object { IceError::new("output", "an object without ice_servers") } else { error };
+        let found = entries(value).map_err(without)?;
+        let entries = found.list.into_iter().map(without_other_keys).collect();
+        Ok((Self::new(&IceServer::list(entries)?)?, lifetime))
     }
 
     /// Returns the `config` message.
@@ -124,7 +94,24 @@ impl IceServers {
 }
 
 impl IceServer {
-    /// Validates one server. `place` is its path in errors.
+    /// Parses a JSON array of `RTCIceServer` objects, one such object, or the answer of a provider that has them.
+    ///
+    /// # Errors
+    /// [`IceError`] with the place of the invalid entry.
+    pub fn list_from_json(json: &str) -> Result<Vec<Self>, IceError> {
+        let value: Value =
+            serde_json::from_str(json).map_err(|e| IceError::new("ice_servers", format!("no valid JSON: {e}")))?;
+        let Entries { list, is_of_a_provider } = entries(value)?;
+        let list = if is_of_a_provider { list.into_iter().map(without_other_keys).collect() } else { list };
+        Self::list(list)
+    }
+
+    fn list(entries: Vec<Value>) -> Result<Vec<Self>, IceError> {
+        let parsed = entries.into_iter().enumerate();
+        parsed.map(|(index, entry)| Self::from_value(entry, &format!("ice_servers[{index}]"))).collect()
+    }
+
+    /// Validates one server. `place` is its path in errors. Schemes and transports may have any case, and get lower case.
     ///
     /// # Errors
     /// [`IceError`] if `urls` is empty, a URL is invalid, or a `turn:` or `turns:` URL lacks `username` or
@@ -138,9 +125,11 @@ impl IceServer {
         if urls.is_empty() {
             return Err(IceError::new(place, "urls is empty; give at least one URL"));
         }
-        for (index, url) in urls.iter().enumerate() {
-            check_url(url).map_err(|what| IceError::new(format!("{place}.urls[{index}]"), what))?;
-        }
+        let checked = urls
+            .into_iter()
+            .enumerate()
+            .map(|(index, url)| check_url(&url).map_err(|what| IceError::new(format!("{place}.urls[{index}]"), what)));
+        let urls = checked.collect::<Result<Vec<_>, _>>()?;
         let relays = urls.iter().any(|url| scheme_of(url).starts_with("turn"));
         if relays && (username.is_none() || credential.is_none()) {
             let what = "a turn: or turns: URL needs username and credential (W3C: peers refuse it without)";
@@ -153,6 +142,7 @@ impl IceServer {
         let Value::Object(mut fields) = value else {
             return Err(IceError::new(place, format!("expected an object with urls, got {}", kind(&value))));
         };
+        forget_old_names(&mut fields, place)?;
         let urls = match fields.remove("urls") {
             Some(Value::String(url)) => vec![url],
             Some(Value::Array(urls)) => urls
@@ -194,7 +184,9 @@ fn lifetime_of(value: &Value) -> Result<Option<Duration>, IceError> {
     if value.is_null() {
         return Ok(None);
     }
-    let time = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Twilio writes it as a text.
+    let seconds = value.as_f64().or_else(|| value.as_str()?.parse().ok());
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match time.filter(|time| !time.is_zero()) {
         Some(time) => Ok(Some(time)),
         None => Err(IceError::new("ttl", format!("expected a number of seconds above 0, got {value}"))),
@@ -213,45 +205,44 @@ fn scheme_of(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
-fn check_url(url: &str) -> Result<(), String> {
+/// Checks a URL. Returns it with its scheme and transport in lower case: peers compare them byte by byte.
+fn check_url(url: &str) -> Result<String, String> {
     let fail = |what: &str| {
         // Credentials do not belong into a URL, and an error must not show them.
         let shown = url.rsplit_once('@').map_or_else(|| format!("{url:?}"), |(_, host)| format!("…@{host}"));
         Err(format!("{what} in {shown}; expected stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp]"))
     };
     let Some((scheme, rest)) = url.split_once(':') else { return fail("no scheme") };
-    let relay = match scheme {
+    let scheme = scheme.to_ascii_lowercase();
+    let relay = match scheme.as_str() {
         "stun" | "stuns" => false,
         "turn" | "turns" => true,
         _ => return fail("unknown ICE scheme"),
     };
     let (authority, query) = rest.split_once('?').map_or((rest, None), |(authority, query)| (authority, Some(query)));
-    match query {
+    let query = query.map(str::to_ascii_lowercase);
+    match query.as_deref() {
         Some(_) if !relay => return fail("a query, which stun: has not,"),
         Some(query) if !matches!(query, "transport=udp" | "transport=tcp") => return fail("unknown transport"),
         _ => {}
     }
+    if let Err(what) = check_authority(authority) {
+        return fail(what);
+    }
+    Ok(query.map_or_else(|| format!("{scheme}:{authority}"), |query| format!("{scheme}:{authority}?{query}")))
+}
+
+fn check_authority(authority: &str) -> Result<(), &'static str> {
     let (host, port) = match authority.strip_prefix('[').map(|inner| inner.split_once(']')) {
         Some(Some((host, rest))) => (host, rest.strip_prefix(':').or((!rest.is_empty()).then_some(rest))),
-        Some(None) => return fail("an open bracket"),
+        Some(None) => return Err("an open bracket"),
         None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c)) {
-        return fail("no host");
+        return Err("no host");
     }
     if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0) || port.starts_with('+')) {
-        return fail("no valid port");
+        return Err("no valid port");
     }
     Ok(())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }

@@ -29,6 +29,7 @@
 
 pub mod control;
 pub mod ice;
+mod ice_forms;
 pub mod ids;
 pub mod inbound;
 pub mod outbound;

@@ -27,6 +27,81 @@ fn errors_name_the_entry() {
 }
 
 #[test]
+fn one_server_and_answers_of_providers_are_lists() {
+    let turn = r#"{"urls":["turn:t"],"username":"u","credential":"c"}"#;
+    for (json, expected) in [
+        (r#"{"urls":"stun:a"}"#, r#"{"urls":["stun:a"]}"#),
+        (r#"[{"url":"stun:a"}]"#, r#"{"urls":["stun:a"]}"#),
+        (r#"[{"url":"stun:a","urls":"stun:b"}]"#, r#"{"urls":["stun:b"]}"#),
+        (r#"[{"url":"stun:a","urls":null,"username":null}]"#, r#"{"urls":["stun:a"]}"#),
+        (r#"[{"urls":"turn:t","username":"u","credential":"c","credentialType":"password"}]"#, turn),
+        // Cloudflare, in its two forms.
+        (r#"{"iceServers":[{"urls":["turn:t"],"username":"u","credential":"c"}]}"#, turn),
+        (r#"{"iceServers":{"urls":["turn:t"],"username":"u","credential":"c"}}"#, turn),
+        // Twilio.
+        (
+            r#"{"ttl":"86400","password":"c","username":"u","account_sid":"AC","ice_servers":[{"url":"turn:t","urls":"turn:t","username":"u","credential":"c"}],"date_created":"x"}"#,
+            turn,
+        ),
+        // Xirsys.
+        (r#"{"v":{"iceServers":{"username":"u","urls":["turn:t"],"credential":"c"}},"s":"ok"}"#, turn),
+        (
+            r#"{"iceServers":[{"urls":"turn:t","username":"u","credential":"c","credential_type":"password","x":1}]}"#,
+            turn,
+        ),
+    ] {
+        let message = IceServers::from_json(json).unwrap().config();
+        assert_eq!(message.as_str(), format!(r#"{{"message_type":"config","ice_servers":[{expected}]}}"#), "{json}");
+        assert_eq!(IceServers::from_command(json).unwrap().0.config().as_str(), message.as_str(), "{json}");
+    }
+}
+
+#[test]
+fn unknown_forms_and_keys_are_refused() {
+    for (json, named) in [
+        (r#"{"v":"forbidden","s":"error"}"#, "ice_servers: expected a list, got an object without urls"),
+        (r#"{"iceServers":"stun:a"}"#, "ice_servers: expected a list, got a string"),
+        (r#"{"iceServers":[{"urls":"x:a"}]}"#, "ice_servers[0].urls[0]: unknown ICE scheme"),
+        (r#"[{"urls":"stun:a","x":1}]"#, "ice_servers[0]: unknown key \"x\""),
+        (r#"{"urls":"stun:a","x":1}"#, "ice_servers[0]: unknown key \"x\""),
+        (
+            r#"[{"urls":"stun:a","credentialType":"oauth"}]"#,
+            "ice_servers[0]: credentialType \"oauth\" is not supported",
+        ),
+    ] {
+        let error = IceServers::from_json(json).unwrap_err().to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
+}
+
+#[test]
+fn schemes_and_transports_have_any_case() {
+    let url = |text: &str| IceServer::new(vec![text.to_owned()], Some("u".into()), Some("c".into()), "x");
+    for (given, sent) in [
+        ("STUN:Host.Lab:3478", "stun:Host.Lab:3478"),
+        ("Turn:h?Transport=TCP", "turn:h?transport=tcp"),
+        ("tURNs:[2001:DB8::1]:5349", "turns:[2001:DB8::1]:5349"),
+    ] {
+        assert_eq!(serde_json::to_string(&url(given).unwrap()).unwrap().split('"').nth(3), Some(sent));
+    }
+    // W3C: a relay needs credentials, in any case of its scheme.
+    assert!(IceServer::new(vec!["TURN:h".into()], None, None, "x").is_err());
+    let turn = TurnRest::new(vec!["TURNS:h".into()], "s".into(), Duration::from_secs(60), "n".into(), Vec::new());
+    assert!(turn.unwrap().credentials(SystemTime::now()).unwrap().config().as_str().contains("turns:h"));
+}
+
+#[test]
+fn lifetime_of_an_answer_may_be_a_text() {
+    for (ttl, seconds) in [(r#""86400""#, Some(86_400)), ("60", Some(60)), ("null", None)] {
+        let (_, found) = IceServers::from_command(&format!(r#"{{"ice_servers":[],"ttl":{ttl}}}"#)).unwrap();
+        assert_eq!(found, seconds.map(Duration::from_secs));
+    }
+    for ttl in [r#""x""#, r#""0""#, "-1", "[]", r#""inf""#] {
+        assert!(IceServers::from_command(&format!(r#"{{"ice_servers":[],"ttl":{ttl}}}"#)).is_err(), "{ttl}");
+    }
+}
+
+#[test]
 fn ice_config_too_large_for_a_device_is_refused() {
     let many = vec![IceServer::new(vec![format!("stun:{}", "x".repeat(1000))], None, None, "x").unwrap(); 70];
     let error = IceServers::new(&many).unwrap_err().to_string();

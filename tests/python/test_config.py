@@ -42,7 +42,7 @@ from cuttlefish_signaling import (
         ({"authorize": "me"}, "authorize", "must be callable"),
         ({"ice_servers": 5}, "ice_servers", "expected a list of IceServer, got a value of type int"),
         ({"ice_servers": "stun:x"}, "ice_servers", "expected a list"),
-        ({"ice_servers": IceServer("stun:x")}, "ice_servers", "expected a list"),
+        ({"ice_servers": {}}, "ice_servers", "expected a list, got an object without urls and without iceServers"),
         ({"ice_servers": [IceServer("ftp:x")]}, "ice_servers[0].urls[0]", 'unknown ICE scheme in "ftp:x"'),
         ({"ice_servers": [IceServer("stun:x"), IceServer([])]}, "ice_servers[1]", "urls is empty"),
         ({"ice_servers": [IceServer("turn:x")]}, "ice_servers[0]", "needs username and credential"),

@@ -116,7 +116,7 @@ def test_tokens_apply_to_given_roles(caplog: pytest.LogCaptureFixture) -> None:
         (lambda: StaticTokens([]), "must have at least one token"),
         (lambda: StaticTokens([""]), "must be a string that is not empty"),
         (lambda: StaticTokens([1]), "must be a string that is not empty"),  # type: ignore[list-item]
-        (lambda: StaticTokens("s3cret"), "got a string"),
+        (lambda: StaticTokens("s3cret"), "got a value of type str"),
         (lambda: StaticTokens(["x"], roles=["admin"]), "'admin' is not one of 'device', 'client', 'http'"),
     ],
 )

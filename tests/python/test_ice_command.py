@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import ConfigError, IceCommand, IceServer, SignalingServer
+from cuttlefish_signaling import ConfigError, IceCommand, IceServer, IceServerDict, SignalingServer
 
 from http_requests import request_json
 from peers import PATIENCE, assert_relays, peers_of, wait_until
 
 STUN = {"urls": ["stun:stun.lab:3478"]}
 TURN = {"urls": ["turn:turn.lab:3478"], "username": "u", "credential": "c"}
-FALLBACK = {"urls": ["stun:fallback.lab"]}
+FALLBACK: IceServerDict = {"urls": ["stun:fallback.lab"]}
 PYTHON = sys.executable
 
 
@@ -261,12 +261,12 @@ def test_stop_kills_a_hanging_run(tmp_path: Path) -> None:
         ({"argv": []}, "IceCommand.argv: is empty"),
         ({"argv": [""]}, "IceCommand.argv: is empty"),
         ({"argv": "echo []"}, "IceCommand.argv: must be a list of strings"),
-        ({"argv": ["x", 1]}, "IceCommand.argv: must be a list of strings"),
+        ({"argv": ["x", 1]}, "IceCommand.argv: must be a string, got 1"),
         ({"argv": ["x", "a\0b"]}, "IceCommand.argv: .* has a NUL byte"),
         ({"argv": ["x"], "timeout": 0}, "IceCommand.timeout: must be more than 0"),
         ({"argv": ["x"], "timeout": "1"}, "IceCommand.timeout: must be a number"),
         ({"argv": ["x"], "ttl": 1e10}, "IceCommand.ttl: must be"),
-        ({"argv": ["x"], "fallback": [{"urls": "http:x"}]}, "ice_servers"),
+        ({"argv": ["x"], "fallback": [{"urls": "http:x"}]}, r"^IceCommand\.fallback\[0\]\.urls\[0\]: unknown"),
     ],
 )
 def test_invalid_arguments_are_config_errors(arguments: dict[str, Any], error: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import ConfigError, IceContext, IceServer, Refused, SignalingServer, TurnRest
+from cuttlefish_signaling import HookResultError, IceContext, IceServer, Refused, SignalingServer, TurnRest
 
 from hook_kinds import both
 from peers import PATIENCE, assert_relays, peers_of, wait_until
@@ -40,7 +40,7 @@ def test_ice_servers_hook_is_called_for_each_peer(way: Any) -> None:
     [
         ([IceServer("stun:ok.lab"), IceServer("http://x")], r"ice_servers\[1\]\.urls\[0\]: unknown ICE scheme"),
         ([{"urls": "turn:x.lab"}], r"ice_servers\[0\]: a turn: or turns: URL needs username and credential"),
-        ([{"url": "stun:x.lab"}], r"ice_servers\[0\]: urls is missing"),
+        ([{"uri": "stun:x.lab"}], r"ice_servers\[0\]: urls is missing"),
         ("stun:x.lab", "ice_servers: expected a list"),
         (None, "ice_servers: expected a list"),
         ([object()], "ice_servers: cannot be written as JSON"),
@@ -53,8 +53,7 @@ def test_invalid_ice_servers_result_names_entry(result: Any, named: str) -> None
         assert device.wait_closed() == 1011
         (failure,) = server.hook_errors
         assert failure.hook == "ice_servers"
-        assert isinstance(failure.error, ConfigError)
-        with pytest.raises(ConfigError, match=named):
+        with pytest.raises(HookResultError, match=f"^ice_servers returned an invalid result: {named}"):
             raise failure.error
 
 

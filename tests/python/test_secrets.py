@@ -50,7 +50,7 @@ def test_error_of_faulty_toml_names_the_place_without_quoting_it() -> None:
         f'turn_secret = ["{CANARY}"]\n',
         f'turn_secret = {{ value = "{CANARY}" }}\n',
         f'turn_secret = "{CANARY}"\nturn_secret = "{CANARY}"\n',
-        f'ice_servers = {{ urls = "turn:t", username = "u", credential = "{CANARY}" }}\n',
+        f'ice_servers = {{ urls = "turn:t", username = "u", credential = ["{CANARY}"] }}\n',
         f'ice_servers = [{{ urls = "turn:t", username = "u", credential = ["{CANARY}"] }}]\n',
         f'ice_servers = [{{ urls = "turn:u:{CANARY}@t" }}]\n',
         f'ice_servers = "{{{CANARY}"\n',
@@ -187,16 +187,19 @@ def test_secret_in_two_places_is_error(tmp_path: Path, capsys: pytest.CaptureFix
 
 # Python ---------------------------------------------------------------------------------------------------------------
 
-AS_DICTIONARY = {"urls": "turn:t", "username": "u", "credential": CANARY}
+AS_DICTIONARY: Any = {"urls": "turn:t", "username": "u", "credential": CANARY}
+INVALID: Any = {**AS_DICTIONARY, "credential": [CANARY]}
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: SignalingServer(ice_servers=AS_DICTIONARY),  # type: ignore[arg-type]
-        lambda: SignalingServer(ice_servers=IceServer("turn:t", "u", CANARY)),  # type: ignore[arg-type]
-        lambda: SignalingServer(ice_servers=[{**AS_DICTIONARY, "credential": [CANARY]}]),
-        lambda: SignalingServer(ice_servers=[{**AS_DICTIONARY, "urls": f"turn:u:{CANARY}@t"}]),
+        lambda: SignalingServer(ice_servers=INVALID),
+        lambda: SignalingServer(ice_servers={"iceServers": INVALID}),
+        lambda: SignalingServer(ice_servers=IceServer("turn", "u", CANARY)),
+        lambda: IceServer("turn:t", "u", [CANARY]),  # type: ignore[arg-type]
+        lambda: SignalingServer(ice_servers=[INVALID]),
+        lambda: SignalingServer(ice_servers=AS_DICTIONARY | {"urls": f"turn:u:{CANARY}@t"}),
         lambda: SignalingServer(ice_servers=CANARY),  # type: ignore[arg-type]
         lambda: TurnRest("turn:t", secret=[CANARY]),  # type: ignore[arg-type]
         lambda: TurnRest("stun:t", secret=CANARY),
@@ -220,7 +223,7 @@ def test_no_answer_log_or_repr_has_a_secret(caplog: pytest.LogCaptureFixture) ->
 
     def ice_servers(context: Any) -> Any:
         seen.append(context)
-        return AS_DICTIONARY
+        return INVALID
 
     headers = {"Authorization": f"Bearer {CANARY}", "Cookie": f"a={CANARY}"}
     with SignalingServer(authorize=authorize, ice_servers=ice_servers, dashboard=True) as server:

@@ -61,17 +61,18 @@ ICE = (
     ),
     Setting(
         "ice_servers",
-        Kind("IceServers", "a list of `IceServer` or dictionaries, a `TurnRest`, an `IceCommand`, or a function"),
+        Kind("IceServers", "`IceServer`s or dictionaries, a `TurnRest`, an `IceCommand`, or a function"),
         (),
-        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, a `TurnRest`, an `IceCommand`, or "
-        "a function that is called with an `IceContext` for each peer.",
+        "ICE servers in the `config` message: a list of `IceServer` or dictionaries, one of them, the JSON answer of a "
+        "TURN provider, a `TurnRest`, an `IceCommand`, or a function that is called with an `IceContext` for each peer "
+        "and returns or yields them.",
         "By default no peer contacts a public STUN server.",
         on_command_line="JSON, or `@` and the name of a file with JSON.",
         flag=Flag(
             "ice-servers",
-            "ICE servers as a JSON list of RTCIceServer",
+            "ICE servers as JSON: a list of RTCIceServer, one of them, or the answer of a TURN provider",
             metavar="JSON|@FILE",
-            kind=Json("str", "a JSON list of RTCIceServer, or `@FILE`"),
+            kind=Json("str", "JSON of RTCIceServer, or `@FILE`"),
         ),
     ),
     Setting(

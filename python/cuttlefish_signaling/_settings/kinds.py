@@ -280,11 +280,11 @@ class Command(Kind):
 
 
 class Json(Secret):
-    """JSON text, which may have credentials. A TOML file may have the list itself."""
+    """JSON text, which may have credentials. A TOML file may have the list or table itself."""
 
     def read(self, place: str, value: Any) -> Any:
         """Returns the text."""
-        return json.dumps(value) if isinstance(value, list) else super().read(place, value)
+        return json.dumps(value) if isinstance(value, list | dict) else super().read(place, value)
 
 
 class Hook(Kind):

@@ -26,7 +26,7 @@ SERVER = (
         None,
         "`hook(info, FilterContext)`, which returns the part of the device info that this client may see. It is called "
         "for each client, and its result is sent to that client only. A result that equals the info is sent as the "
-        "device sent it, byte for byte.",
+        "device sent it, byte for byte. It may edit the info in place, and returns it then as well.",
         special=(("None", "each client gets the device info as the device sent it, byte for byte"),),
         is_core=False,
         instead="It is a function: `--hooks` names a file of functions.",

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from .. import IceCommand, IceServer, SignalingServer, TurnRest
+from .. import IceCommand, IceServer, SignalingServer, TurnRest, _native
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError
@@ -221,10 +221,8 @@ def _listed(given: str | None) -> list[Any]:
             except (OSError, UnicodeError) as error:
                 raise ConfigError("ice-servers", f"cannot read {given[1:]}: {error}") from error
         try:
-            listed = json.loads(given)
-        except ValueError as error:
-            raise ConfigError("ice-servers", f"is no valid JSON: {error}") from error
-        if not isinstance(listed, list):
-            raise ConfigError("ice-servers", "must be a JSON list")
+            listed: list[Any] = json.loads(_native.checked_ice_servers(given))
+        except ConfigError as error:
+            raise ConfigError(error.setting.replace("ice_servers", "ice-servers", 1), error.what) from None
         return listed
     return []

@@ -24,6 +24,19 @@ CONFIG = f"{ENVIRONMENT}CONFIG"
 _KEYS = {name: row.flag.key for row in SETTINGS if row.flag for name in (row.path, row.flag.name, row.flag.key)}
 """The key of each setting by its names: the keyword or field (`limits.max_devices`), the flag and the key."""
 
+_OF_PYTHON = (
+    ("TurnRest.secret", "turn_secret"),
+    ("TurnRest.ttl", "turn_ttl"),
+    ("TurnRest.stun.urls", "stun"),
+    ("TurnRest.urls", "turn"),
+    ("IceCommand.argv", "ice_servers_command"),
+    ("IceCommand.timeout", "ice_servers_timeout"),
+    ("IceCommand.ttl", "ice_servers_ttl"),
+    ("IceCommand.fallback", "ice_servers"),
+    ("StaticTokens.tokens", "token_file"),
+)
+"""The arguments of Python that are made of settings, and their names here."""
+
 _IN_PYTHON = "set `authorize`, or allow_unauthenticated"
 _ON_THE_COMMAND_LINE = "give --token-file, or --hooks with `authorize`, or --allow-unauthenticated"
 """The fix of an open address, in Python and here."""
@@ -56,7 +69,11 @@ class Found(dict[str, Any]):
 
     def named(self, error: ConfigError) -> ConfigError:
         """Returns the error with the flag, variable or place in a file of its setting."""
-        name, rest = re.fullmatch(r"((?:limits\.|keepalive\.)?[\w-]*)(.*)", error.setting, re.DOTALL).groups()  # type: ignore[union-attr]
+        setting = next(
+            (flag + error.setting[len(name) :] for name, flag in _OF_PYTHON if error.setting.startswith(name)),
+            error.setting,
+        )
+        name, rest = re.fullmatch(r"((?:limits\.|keepalive\.)?[\w-]*)(.*)", setting, re.DOTALL).groups()  # type: ignore[union-attr]
         entry = re.match(r"\[([0-9]+)\]", rest)
         if name == "ice_servers" and entry and not self["turn"]:
             # The server has one list, of --stun and then of --ice-servers.

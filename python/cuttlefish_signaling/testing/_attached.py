@@ -48,7 +48,7 @@ class AttachedServer:
             parts = urlsplit(url)
             secure = {"http": False, "ws": False, "https": True, "wss": True}[parts.scheme]
             port = parts.port
-        except (KeyError, ValueError, AttributeError):
+        except (KeyError, ValueError, AttributeError, TypeError):
             raise ConfigError("signaling_url", f"must be a URL with http, https, ws or wss, got {url!r}") from None
         if not parts.hostname:
             raise ConfigError("signaling_url", f"must be a URL with a host, got {url!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Mapping
 from typing import Protocol
 
 from .._tls import Tls
@@ -24,6 +25,8 @@ class Endpoint(Protocol):
 def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> tuple[str, ssl.SSLContext | None]:
     """The WebSocket URL of an endpoint, and the TLS context for it."""
     if not isinstance(server, str):
+        if not hasattr(type(server), "device_url"):
+            raise ConfigError("server", f"must be a server or a URL with http, https, ws or wss, got {server!r}")
         url = server.device_url if path == "/register_device" else server.client_url
         if not url.startswith("wss:"):
             return url, None  # The certificate is that of another listener.
@@ -37,6 +40,15 @@ def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> t
     base = base.rstrip("/")
     url = f"{scheme}://{base if base.endswith(path) else base + path}{slash}{query}"
     return url, tls or (ssl.create_default_context() if scheme == "wss" else None)
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Returns a copy of headers. Raises ConfigError for a value that is no mapping."""
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigError(
+            "headers", f"must be a mapping of names to values, got a value of type {type(headers).__name__}"
+        )
+    return dict(headers or {})
 
 
 def error_of(body: bytes | bytearray | None) -> str | None:

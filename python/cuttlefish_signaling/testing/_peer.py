@@ -25,7 +25,7 @@ from ..errors import (
     WaitTimeoutError,
 )
 from ._connection import CLOSE_TIMEOUT, ORDINARY, end_of, how_ended, keep_alive, open_connection, reset
-from ._endpoint import Endpoint, endpoint
+from ._endpoint import Endpoint, checked_headers, endpoint
 from ._inbox import Inbox, parse_message
 from ._message import FORWARDS, AsyncMessage, Message
 from ._script import ScriptedPeer
@@ -60,7 +60,7 @@ class AsyncPeer(ScriptedPeer):
         check_seconds("timeout", timeout, zero=False)
         self._url, self._tls = endpoint(server, self._path, tls)
         self._server = server
-        self._headers = dict(headers or {})
+        self._headers = checked_headers(headers)
         self._timeout = timeout
         self._inbox = Inbox()
         super().__init__()
