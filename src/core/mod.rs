@@ -3,6 +3,7 @@
 pub mod address;
 pub mod client_ids;
 mod closing;
+pub mod cluster;
 pub mod device;
 pub mod device_list;
 pub mod driver;

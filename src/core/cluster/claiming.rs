@@ -1,0 +1,186 @@
+//! The part of the membership that claims ids: it moves claims on, and asks, tells and ends as they say.
+
+use std::time::Instant;
+
+use super::claim::{Claim, Next, Outcome, Probe};
+use super::membership::{Asked, Membership};
+use super::names::Registration;
+use super::output::Output;
+use super::registry::{BATCH, Claimed, Entry, Operation, Wanted};
+use crate::protocol::DeviceId;
+
+impl Membership {
+    /// Claims an id for a session, which `replaces` the holder, if there is one, or yields to it. The outcome is an
+    /// [`Output::Tell`].
+    pub fn claim(&mut self, wanted: Wanted, replaces: bool, now: Instant) {
+        self.wake(now);
+        let (id, registration) = (wanted.id.clone(), wanted.registration.clone());
+        let claim = Claim::new(wanted, replaces, self.patience(now));
+        self.claims.add(claim);
+        if self.is_member() {
+            self.advance(&id, &registration, now, |claim, _| claim.on_engine());
+        } else {
+            self.claims.schedule(&id, &registration, true);
+            self.claims_on_time(now);
+        }
+    }
+
+    /// Ends the claim of a session that has left. The id is released, unless another registration holds it.
+    pub fn release(&mut self, id: &DeviceId, registration: &Registration, now: Instant) {
+        self.wake(now);
+        let Some(claim) = self.claims.remove(id, registration) else { return };
+        // Otherwise the next upkeep finds an entry of this node without a claim.
+        if claim.may_be_held() && self.is_member() {
+            self.send_release(vec![(id.clone(), registration.clone())], now);
+        }
+    }
+
+    /// Handles the answer of a node that [`Output::Probe`] asked.
+    pub fn on_probe(
+        &mut self,
+        id: &DeviceId,
+        claimant: &Registration,
+        holder: &Registration,
+        probe: Probe,
+        now: Instant,
+    ) {
+        self.wake(now);
+        self.advance(id, claimant, now, |claim, _| claim.on_probe(holder, probe, now));
+    }
+
+    pub(super) fn send_release(&mut self, ids: Vec<(DeviceId, Registration)>, now: Instant) {
+        self.send(Operation::Release(ids), Asked::Other, now);
+    }
+
+    /// Reclaims all ids that this node holds.
+    pub(super) fn reclaim_all(&mut self, now: Instant) {
+        let held: Vec<Wanted> = self.claims.held_after(None).cloned().collect();
+        for batch in held.chunks(BATCH) {
+            self.reclaim(batch.to_vec(), now);
+        }
+    }
+
+    pub(super) fn reclaim(&mut self, wanted: Vec<Wanted>, now: Instant) {
+        let keys = wanted.iter().map(|wanted| (wanted.id.clone(), wanted.registration.clone())).collect();
+        let node = self.node.incarnation.clone();
+        self.send(Operation::Reclaim { node, wanted }, Asked::Reclaim(keys), now);
+    }
+
+    pub(super) fn on_reclaimed(&mut self, wanted: Vec<(DeviceId, Registration)>, claimed: Vec<Claimed>, now: Instant) {
+        for ((id, registration), claimed) in wanted.into_iter().zip(claimed) {
+            if matches!(claimed, Claimed::Held { .. }) {
+                self.end(&id, &registration);
+            } else if let Some(claim) = self.claims.get(&id, &registration) {
+                claim.confirm();
+            } else {
+                // The session has left meanwhile.
+                self.send_release(vec![(id, registration)], now);
+            }
+        }
+    }
+
+    /// Handles the entry of an id that a change names with another holder. Changes are not signed, entries are.
+    pub(super) fn on_entry(&mut self, id: &DeviceId, entry: Option<&Entry>, now: Instant) {
+        let Some(own) = self.claims.held(id).cloned() else { return };
+        match entry {
+            Some(entry) if entry.registration != own => self.end(id, &own),
+            Some(_) => {}
+            None => {
+                let wanted = self.claims.get(id, &own).map(|claim| claim.wanted.clone());
+                self.reclaim(wanted.into_iter().collect(), now);
+            }
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, id: &DeviceId, registration: &Registration, claimed: Claimed, now: Instant) {
+        let contradicted = self.contradicted(id, registration);
+        self.advance(id, registration, now, |claim, membership| {
+            claim.on_reply(claimed, contradicted.as_ref(), &membership.timing, now)
+        });
+    }
+
+    /// Returns the holder that the directory names, if it is another one, on a node with a lease.
+    fn contradicted(&self, id: &DeviceId, registration: &Registration) -> Option<Registration> {
+        let holder = &self.directory.get(id)?.registration;
+        (holder != registration && self.nodes.is_live(holder.incarnation())).then(|| holder.clone())
+    }
+
+    /// Asks for all claims that wait for the engine.
+    pub(super) fn claims_on_engine(&mut self, now: Instant) {
+        for (id, registration) in self.claims.keys() {
+            self.advance(&id, &registration, now, |claim, _| claim.on_engine());
+        }
+    }
+
+    /// Makes all claims that were under way wait for the engine.
+    pub(super) fn lose_claims(&mut self, now: Instant) {
+        let until = now + self.timing.patience;
+        for (id, registration) in self.claims.keys() {
+            self.claims.lose(&id, &registration, until);
+        }
+    }
+
+    pub(super) fn claims_on_time(&mut self, now: Instant) {
+        while let Some((id, registration)) = self.claims.next_due(now) {
+            let (alone, hold) = (!self.is_member(), self.claims.hold_without_engine);
+            let known = self.directory.get(&id).map(|entry| entry.registration.clone());
+            let known = known.filter(|holder| *holder != registration);
+            self.advance(&id, &registration, now, |claim, _| claim.on_time(alone, known.as_ref(), hold, now));
+        }
+    }
+
+    /// Gives a claim an event, and does what follows.
+    fn advance(
+        &mut self,
+        id: &DeviceId,
+        registration: &Registration,
+        now: Instant,
+        event: impl FnOnce(&mut Claim, &Self) -> Next,
+    ) {
+        // Taken out, so that the event may look at the rest.
+        let Some(mut claim) = self.claims.remove(id, registration) else { return };
+        let next = event(&mut claim, self);
+        let wanted = claim.wanted.clone();
+        let admitted = claim.admitted;
+        self.claims.add(claim);
+        self.claims.schedule(id, registration, !self.is_member());
+        match next {
+            Next::Wait => {}
+            Next::Ask(expected) => {
+                let asked = Asked::Claim(id.clone(), registration.clone());
+                self.send(Operation::Claim { wanted, expected }, asked, now);
+            }
+            Next::Probe(holder) => {
+                self.output(Output::Probe { id: id.clone(), claimant: registration.clone(), holder });
+            }
+            Next::Tell(outcome) => self.tell(id, registration, outcome),
+            Next::Replace(holder) => {
+                self.tell(id, registration, Outcome::Granted);
+                self.output(Output::TellReplaced { id: id.clone(), holder });
+            }
+            Next::End => self.end(id, registration),
+            Next::GiveBack => {
+                self.send_release(vec![(id.clone(), registration.clone())], now);
+                if admitted {
+                    self.end(id, registration);
+                } else {
+                    self.tell(id, registration, Outcome::Refused);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, id: &DeviceId, registration: &Registration, outcome: Outcome) {
+        if matches!(outcome, Outcome::Refused | Outcome::Unavailable) {
+            self.claims.remove(id, registration);
+        }
+        self.output(Output::Tell { registration: registration.clone(), outcome });
+    }
+
+    /// Ends a session that has been admitted, whose id another registration holds.
+    fn end(&mut self, id: &DeviceId, registration: &Registration) {
+        if self.claims.remove(id, registration).is_some() {
+            self.output(Output::End { id: id.clone(), registration: registration.clone() });
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The directory: this node's copy of the registry, by which it finds the node of a device.
+//!
+//! Changes come one by one on the feed. Where one is missing, and on each new connection to the engine, the whole
+//! registry is read again in pages, while changes go on. Each entry has the version that made it, and an older one
+//! never replaces a newer one, so the order of pages and changes does not matter.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::names::{Incarnation, Registration};
+use super::registry::{Change, Delta, Entry};
+use crate::protocol::DeviceId;
+
+/// Version of an entry that no change and no page of the present connection has confirmed.
+const UNCONFIRMED: u64 = 0;
+
+/// A copy of the registry.
+#[derive(Debug, Default)]
+pub struct Directory {
+    entries: BTreeMap<DeviceId, Entry>,
+    /// Version up to which no change is missing, as far as is known.
+    version: u64,
+    /// Set when a change is missing: the registry has to be read again.
+    incomplete: bool,
+    scan: Option<Scan>,
+}
+
+/// A pass over the whole registry.
+#[derive(Debug)]
+struct Scan {
+    /// Version when the pass began. An older entry that it does not show is gone.
+    began: u64,
+    seen: HashSet<DeviceId>,
+    /// Ids without a holder, with the version that removed it. A page may be older than that.
+    released: HashMap<DeviceId, u64>,
+}
+
+impl Directory {
+    /// Begins again on a new connection, whose feed starts after `version`.
+    ///
+    /// The entries stay, for they are the best that is known. Each is unconfirmed, since an engine that has lost its
+    /// last writes gives their versions to others.
+    pub fn reset(&mut self, version: u64) {
+        for entry in self.entries.values_mut() {
+            entry.version = UNCONFIRMED;
+        }
+        self.version = version;
+        self.scan = None;
+        self.incomplete = true;
+    }
+
+    /// Applies a change of the feed. Returns false if it is older than what is known.
+    pub fn apply(&mut self, delta: &Delta) -> bool {
+        if delta.version <= self.version {
+            return false;
+        }
+        self.incomplete |= delta.version != self.version + 1;
+        self.version = delta.version;
+        match &delta.change {
+            Change::Claimed(entries) => {
+                for (id, registration, details) in entries {
+                    let entry =
+                        Entry { registration: registration.clone(), details: details.clone(), version: delta.version };
+                    self.put(id, entry);
+                }
+            }
+            Change::Released(ids) => {
+                for id in ids {
+                    self.take(id, delta.version);
+                }
+            }
+            Change::Joined(_) | Change::Left(_) => {}
+        }
+        true
+    }
+
+    /// Compares with the version that the engine names. If it is greater, changes are missing.
+    pub fn check(&mut self, version: u64) {
+        self.incomplete |= version > self.version;
+        // A scan that begins now shows all that stands in that version.
+        self.version = self.version.max(version);
+    }
+
+    /// Notes that changes were lost on their way here.
+    pub fn miss(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Returns whether the registry has to be read again, and is not being read yet.
+    pub fn needs_scan(&self) -> bool {
+        self.incomplete && self.scan.is_none()
+    }
+
+    /// Returns whether all that is known is up to date.
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete && self.scan.is_none()
+    }
+
+    /// Begins to read the whole registry.
+    pub fn begin_scan(&mut self) {
+        self.incomplete = false;
+        self.scan = Some(Scan { began: self.version, seen: HashSet::new(), released: HashMap::new() });
+    }
+
+    /// Applies a page of the registry.
+    pub fn page(&mut self, entries: Vec<(DeviceId, Entry)>) {
+        for (id, entry) in entries {
+            let Some(scan) = &mut self.scan else { return };
+            scan.seen.insert(id.clone());
+            if scan.released.get(&id).is_none_or(|released| *released < entry.version) {
+                self.put(&id, entry);
+            }
+        }
+    }
+
+    /// Ends the pass: removes the entries that it has not shown.
+    pub fn end_scan(&mut self) {
+        let Some(scan) = self.scan.take() else { return };
+        self.entries.retain(|id, entry| scan.seen.contains(id) || entry.version > scan.began);
+    }
+
+    /// Finds the entry of a device.
+    pub fn get(&self, id: &DeviceId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// Returns all devices, sorted by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Returns the registrations of one node, sorted by id.
+    pub fn of_node<'a>(&'a self, node: &'a Incarnation) -> impl Iterator<Item = (&'a DeviceId, &'a Registration)> {
+        let own = move |(id, entry): (&'a DeviceId, &'a Entry)| {
+            (entry.registration.incarnation() == node).then_some((id, &entry.registration))
+        };
+        self.iter().filter_map(own)
+    }
+
+    /// Returns the version of the registry up to which changes have arrived.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns the number of devices.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether there is no device.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn put(&mut self, id: &DeviceId, entry: Entry) {
+        match self.entries.get_mut(id) {
+            Some(known) if known.version > entry.version => {}
+            Some(known) => *known = entry,
+            None => {
+                self.entries.insert(id.clone(), entry);
+            }
+        }
+    }
+
+    fn take(&mut self, id: &DeviceId, version: u64) {
+        if self.entries.get(id).is_some_and(|known| known.version <= version) {
+            self.entries.remove(id);
+        }
+        if let Some(scan) = &mut self.scan {
+            scan.released.insert(id.clone(), version);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The part of the membership that looks at the registry now and then, for what no event brings.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::membership::{Asked, Membership};
+use super::names::Incarnation;
+use super::output::Output;
+use super::registry::{BATCH, Operation, Wanted};
+
+impl Membership {
+    /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.
+    pub(super) fn do_upkeep(&mut self, now: Instant) {
+        if self.upkeep.next > now {
+            return;
+        }
+        self.upkeep.next = now + self.timing.upkeep;
+        self.reclaim_some(now);
+        if self.directory.is_complete() {
+            self.release_strays(now);
+            self.look_for_dead(now);
+        }
+    }
+
+    /// Reclaims the next ids that this node holds. The registry changes only if it has lost them.
+    fn reclaim_some(&mut self, now: Instant) {
+        let next = self.claims.held_after(self.upkeep.after.as_ref()).take(BATCH);
+        let wanted: Vec<Wanted> = next.cloned().collect();
+        self.upkeep.after = wanted.last().filter(|_| wanted.len() == BATCH).map(|last| last.id.clone());
+        if !wanted.is_empty() {
+            self.reclaim(wanted, now);
+        }
+    }
+
+    /// Releases ids that the registry says this node has, and that no session of it claims.
+    fn release_strays(&mut self, now: Instant) {
+        let own = self.directory.of_node(&self.node.incarnation);
+        let strays = own.filter(|(id, registration)| !self.claims.contains(id, registration)).take(BATCH);
+        let strays: Vec<_> = strays.map(|(id, registration)| (id.clone(), registration.clone())).collect();
+        if !strays.is_empty() {
+            self.send_release(strays, now);
+        }
+    }
+
+    /// Asks nodes whose lease ended long ago whether they are there, before their devices are removed.
+    fn look_for_dead(&mut self, now: Instant) {
+        let with_devices: BTreeSet<_> =
+            self.directory.iter().map(|(_, entry)| entry.registration.incarnation().clone()).collect();
+        self.nodes.retain(&with_devices);
+        let dead: BTreeSet<_> = with_devices.into_iter().filter(|node| !self.nodes.is_live(node)).collect();
+        self.upkeep.dead.retain(|node, _| dead.contains(node));
+        for node in dead {
+            let since = *self.upkeep.dead.entry(node.clone()).or_insert(now);
+            if since + self.timing.reap > now {
+                continue;
+            }
+            match self.nodes.record(&node).cloned() {
+                Some(record) => self.output(Output::Hello(record)),
+                None => self.reap(&node, now),
+            }
+        }
+    }
+
+    pub(super) fn reap(&mut self, node: &Incarnation, now: Instant) {
+        if self.is_member() && self.upkeep.dead.contains_key(node) {
+            self.send(Operation::Reap(node.clone()), Asked::Reap(node.clone()), now);
+        }
+    }
+
+    pub(super) fn on_reaped(&mut self, node: &Incarnation, more: bool, now: Instant) {
+        if more {
+            self.reap(node, now);
+        }
+    }
+}

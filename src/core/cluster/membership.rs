@@ -1,0 +1,394 @@
+//! The membership of this node: which operation the engine is asked next, and what its answers mean. Sans-I/O.
+//!
+//! The caller connects, sends and probes as [`Membership::poll_output`] says, and passes in what happens. It gives the
+//! time with each event, and calls [`Membership::handle_timeout`] at [`Membership::poll_timeout`].
+//!
+//! Safety does not rest on the lease: a registration is unique, and the engine alone decides which one holds an id. The
+//! lease decides only for how long a newcomer waits for a holder whose node cannot be asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::claim::Probe;
+use super::claims::Claims;
+use super::directory::Directory;
+use super::names::{Incarnation, Registration};
+use super::nodes::Nodes;
+use super::output::{Output, Report};
+use super::registry::{Change, Delta, Entry, Epoch, NodeRecord, Operation, Reply, Timing};
+use super::upkeep::Upkeep;
+use crate::protocol::DeviceId;
+
+/// State of the connection to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not connected. The next attempt is at this time.
+    Away(Instant),
+    /// A connection is being made.
+    Connecting,
+    /// The engine was asked to let this node in, or the holder of its name was asked whether it is alive.
+    Joining,
+    /// The registry has this node.
+    Member,
+}
+
+/// Operation without an answer yet.
+#[derive(Debug)]
+struct InFlight {
+    sent: Instant,
+    asked: Asked,
+}
+
+/// Purpose of an operation.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Join,
+    Renew,
+    Claim(DeviceId, Registration),
+    Reclaim(Vec<(DeviceId, Registration)>),
+    Read(DeviceId),
+    Page,
+    Reap(Incarnation),
+    /// An operation whose answer says nothing new.
+    Other,
+}
+
+/// The membership of one node.
+#[derive(Debug)]
+pub struct Membership {
+    pub(super) node: NodeRecord,
+    pub(super) timing: Timing,
+    pub(super) directory: Directory,
+    pub(super) claims: Claims,
+    pub(super) upkeep: Upkeep,
+    state: State,
+    pub(super) nodes: Nodes,
+    epoch: Option<Epoch>,
+    /// Version that the last renewal named. The changes up to it have arrived by the next one.
+    named: u64,
+    renew_at: Instant,
+    scan_at: Instant,
+    /// Time of the last event: a long silence means that this process was paused.
+    last: Instant,
+    /// Time since which there is no engine.
+    away_since: Instant,
+    failures: u32,
+    in_flight: BTreeMap<u64, InFlight>,
+    last_number: u64,
+    outputs: VecDeque<Output>,
+    rng: fastrand::Rng,
+}
+
+impl Membership {
+    /// Creates the membership of a node that is about to connect. `seed` is for the jitter of its pauses.
+    pub fn new(node: NodeRecord, timing: Timing, hold_without_engine: bool, seed: u64, now: Instant) -> Self {
+        Self {
+            node,
+            directory: Directory::default(),
+            claims: Claims::new(hold_without_engine),
+            upkeep: Upkeep::new(now + timing.upkeep),
+            timing,
+            state: State::Away(now),
+            nodes: Nodes::default(),
+            epoch: None,
+            named: 0,
+            renew_at: now,
+            scan_at: now,
+            last: now,
+            away_since: now,
+            failures: 0,
+            in_flight: BTreeMap::new(),
+            last_number: 0,
+            outputs: VecDeque::new(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Returns the copy of the registry.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Returns whether the registry has this node, as far as is known.
+    pub fn is_member(&self) -> bool {
+        self.state == State::Member
+    }
+
+    /// Returns the nodes that are known.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// Returns the time since which the engine cannot be asked; `None` if it can.
+    pub fn away_since(&self) -> Option<Instant> {
+        (!self.is_member()).then_some(self.away_since)
+    }
+
+    /// Returns the next act.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns the time of the next [`Membership::handle_timeout`].
+    pub fn poll_timeout(&self) -> Instant {
+        let state = match self.state {
+            State::Away(retry_at) => retry_at,
+            State::Member if self.directory.needs_scan() => self.renew_at.min(self.scan_at),
+            State::Member => self.renew_at,
+            // Each has an operation in flight, or a connection attempt that the caller ends.
+            State::Connecting | State::Joining => self.last + self.timing.renew,
+        };
+        let silent = self.in_flight.values().next().map(|oldest| oldest.sent + self.timing.operation);
+        let upkeep = self.is_member().then_some(self.upkeep.next);
+        [silent, upkeep, self.claims.timeout()].into_iter().flatten().fold(state, Instant::min)
+    }
+
+    /// Handles the time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.wake(now);
+        if self.in_flight.values().next().is_some_and(|oldest| oldest.sent + self.timing.operation <= now) {
+            self.output(Output::Report(Report::EngineSilent));
+            self.disconnect(now);
+        }
+        match self.state {
+            State::Away(retry_at) if retry_at <= now => {
+                self.state = State::Connecting;
+                self.output(Output::Connect);
+            }
+            State::Member => self.on_member_time(now),
+            _ => {}
+        }
+        self.claims_on_time(now);
+    }
+
+    /// Handles a connection to the engine, with the feed.
+    pub fn on_connected(&mut self, now: Instant) {
+        self.wake(now);
+        if self.state == State::Connecting {
+            self.join(None, now);
+        }
+    }
+
+    /// Handles the loss of the connection, or an attempt that has failed.
+    pub fn on_lost(&mut self, now: Instant) {
+        self.wake(now);
+        if !matches!(self.state, State::Away(_)) {
+            self.output(Output::Report(Report::EngineLost));
+            self.go_away(now);
+        }
+    }
+
+    /// Handles a change of the feed.
+    pub fn on_delta(&mut self, delta: &Delta, now: Instant) {
+        self.wake(now);
+        if !self.is_member() || !self.directory.apply(delta) {
+            return;
+        }
+        match &delta.change {
+            Change::Claimed(entries) => {
+                let appeared = entries.iter().map(|(id, ..)| id.clone()).collect();
+                for (id, registration, _) in entries {
+                    if self.claims.held(id).is_some_and(|own| own != registration) {
+                        self.read(id, now);
+                    }
+                }
+                self.output(Output::Appeared(appeared));
+            }
+            Change::Released(ids) => {
+                for id in ids.iter().filter(|id| self.claims.held(id).is_some()).cloned().collect::<Vec<_>>() {
+                    self.read(&id, now);
+                }
+            }
+            Change::Joined(record) => self.nodes.joined(record),
+            Change::Left(node) => self.nodes.left(node),
+        }
+    }
+
+    /// Handles changes that were lost on their way here.
+    pub fn on_gap(&mut self, now: Instant) {
+        self.wake(now);
+        self.directory.miss();
+    }
+
+    /// Handles the answer of a node that [`Output::Hello`] asked.
+    pub fn on_hello(&mut self, node: &NodeRecord, probe: Probe, now: Instant) {
+        self.wake(now);
+        if node.incarnation.node() != self.node.incarnation.node() {
+            if probe == Probe::Unreachable || probe == Probe::Gone {
+                self.reap(&node.incarnation, now);
+            }
+            return;
+        }
+        if self.state != State::Joining || !self.in_flight.is_empty() {
+            return;
+        }
+        match probe {
+            Probe::Gone => self.join(Some(node.incarnation.clone()), now),
+            Probe::Alive => {
+                self.output(Output::Report(Report::NameTaken(node.clone())));
+                self.retry_at(now + self.timing.lease);
+            }
+            // Its lease ends, unless it lives.
+            Probe::Unreachable => self.retry_at(now + self.timing.renew),
+        }
+    }
+
+    /// Handles the answer of the engine to an operation. The answer to an operation before a loss is ignored.
+    pub fn on_reply(&mut self, number: u64, reply: Reply, now: Instant) {
+        self.wake(now);
+        let Some(InFlight { sent, asked }) = self.in_flight.remove(&number) else { return };
+        match (asked, reply) {
+            (Asked::Join, Reply::Joined { epoch, version, age, nodes }) => {
+                self.on_joined(epoch, version, age, &nodes, now);
+            }
+            (Asked::Join, Reply::NameHeld { node, lease }) => self.on_name_held(node, lease, now),
+            (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
+                self.on_renewed(epoch, version, nodes, sent, now);
+            }
+            (Asked::Claim(id, registration), Reply::Claimed(claimed)) => {
+                self.on_claimed(&id, &registration, claimed, now);
+            }
+            (Asked::Claim(id, registration), Reply::NotAMember) => {
+                self.claims.lose(&id, &registration, now + self.timing.patience);
+                self.on_forgotten(now);
+            }
+            (Asked::Reclaim(wanted), Reply::Reclaimed(claimed)) => self.on_reclaimed(wanted, claimed, now),
+            (Asked::Read(id), Reply::Entry(entry)) => self.on_entry(&id, entry.as_ref(), now),
+            (Asked::Page, Reply::Page { cursor, entries }) => self.on_page(cursor, entries, now),
+            (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
+            (Asked::Other, _) => {}
+            (_, Reply::NotAMember) => self.on_forgotten(now),
+            // An engine that answers another question than it was asked.
+            _ => self.disconnect(now),
+        }
+    }
+
+    fn on_joined(&mut self, epoch: Epoch, version: u64, age: Duration, nodes: &[NodeRecord], now: Instant) {
+        let first = self.epoch.is_none();
+        self.state = State::Member;
+        (self.epoch, self.named, self.failures) = (Some(epoch), version, 0);
+        self.nodes.reset(nodes);
+        self.directory.reset(version);
+        self.renew_at = now + self.timing.renew;
+        // After a loss all nodes read the registry, and not all at once. A new one is first filled by all nodes.
+        let jitter = if first { Duration::ZERO } else { self.timing.renew.mul_f64(self.rng.f64()) };
+        self.scan_at = now + jitter + self.timing.settle.saturating_sub(age);
+        self.output(Output::Report(Report::Joined));
+        self.reclaim_all(now);
+        self.claims_on_engine(now);
+    }
+
+    fn on_name_held(&mut self, node: NodeRecord, lease: Duration, now: Instant) {
+        if lease.is_zero() {
+            self.join(Some(node.incarnation), now);
+        } else {
+            self.output(Output::Hello(node));
+        }
+    }
+
+    fn on_renewed(&mut self, epoch: Epoch, version: u64, nodes: Vec<Incarnation>, sent: Instant, now: Instant) {
+        if self.epoch != Some(epoch) || version < self.named {
+            return self.on_forgotten(now);
+        }
+        self.directory.check(self.named);
+        self.named = version;
+        self.nodes.renewed(nodes);
+        self.renew_at = sent + self.timing.renew;
+    }
+
+    fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
+        let appeared = entries.iter().map(|(id, _)| id.clone()).collect();
+        self.directory.page(entries);
+        self.output(Output::Appeared(appeared));
+        if cursor == 0 {
+            self.directory.end_scan();
+        } else {
+            self.send(Operation::Scan(cursor), Asked::Page, now);
+        }
+    }
+
+    fn on_member_time(&mut self, now: Instant) {
+        if self.renew_at <= now && !self.in_flight.values().any(|sent| matches!(sent.asked, Asked::Renew)) {
+            self.renew_at = now + self.timing.renew;
+            self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
+        }
+        if self.scan_at <= now && self.directory.needs_scan() {
+            self.directory.begin_scan();
+            self.send(Operation::Scan(0), Asked::Page, now);
+        }
+        self.do_upkeep(now);
+    }
+
+    /// Joins again: the registry has no lease of this node.
+    pub(super) fn on_forgotten(&mut self, now: Instant) {
+        if self.state == State::Member {
+            self.output(Output::Report(Report::Forgotten));
+            self.away_since = now;
+            self.lose_claims(now);
+            self.in_flight.clear();
+            self.join(None, now);
+        }
+    }
+
+    fn join(&mut self, replaces: Option<Incarnation>, now: Instant) {
+        self.state = State::Joining;
+        self.send(Operation::Join { node: self.node.clone(), replaces }, Asked::Join, now);
+    }
+
+    fn read(&mut self, id: &DeviceId, now: Instant) {
+        self.send(Operation::Read(id.clone()), Asked::Read(id.clone()), now);
+    }
+
+    pub(super) fn send(&mut self, operation: Operation, asked: Asked, now: Instant) {
+        self.last_number += 1;
+        self.in_flight.insert(self.last_number, InFlight { sent: now, asked });
+        self.output(Output::Send { number: self.last_number, operation });
+    }
+
+    pub(super) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Notices a pause of the process before anything else is done.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let silence = now.saturating_duration_since(self.last);
+        self.last = now;
+        if silence >= self.timing.pause {
+            self.output(Output::Report(Report::Paused(silence)));
+            self.output(Output::CloseProxied);
+            if !matches!(self.state, State::Away(_)) {
+                self.disconnect(now);
+            }
+        }
+    }
+
+    fn disconnect(&mut self, now: Instant) {
+        self.output(Output::Disconnect);
+        self.go_away(now);
+    }
+
+    /// Waits for the next attempt: up to the pause of the backoff, at random.
+    fn go_away(&mut self, now: Instant) {
+        if self.is_member() {
+            self.away_since = now;
+        }
+        let longest = self.timing.max_backoff.min(self.timing.backoff * 2_u32.saturating_pow(self.failures.min(16)));
+        self.failures = self.failures.saturating_add(1);
+        let pause = longest.mul_f64(self.rng.f64());
+        self.state = State::Away(now + pause);
+        self.in_flight.clear();
+        self.lose_claims(now);
+    }
+
+    /// Drops the connection, and begins again at this time.
+    fn retry_at(&mut self, at: Instant) {
+        self.output(Output::Disconnect);
+        self.in_flight.clear();
+        self.state = State::Away(at);
+    }
+
+    /// Returns the time until which a claim waits for the engine before the node decides alone.
+    pub(super) fn patience(&self, now: Instant) -> Instant {
+        if self.is_member() { now + self.timing.patience } else { now.max(self.away_since + self.timing.patience) }
+    }
+}

@@ -1,0 +1,227 @@
+//! The contract with the engine: what a node asks of the registry, and what it is answered.
+//!
+//! The engine executes one operation at a time, and each one whole or not at all. An operation without an answer has
+//! an *unknown* outcome: it may have been executed. So each may be repeated, with the same effect.
+//!
+//! Time in the registry is the engine's own. No node's clock is compared with another's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::names::{Incarnation, Registration};
+use crate::protocol::DeviceId;
+
+/// Devices of one [`Operation::Reclaim`], and entries of one page of a scan, at most.
+pub const BATCH: usize = 512;
+
+/// Times of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// Time for which a renewal keeps the lease of a node.
+    pub lease: Duration,
+    /// Pause between renewals.
+    pub renew: Duration,
+    /// Time for the answer to an operation. Without it, the connection to the engine is dropped.
+    pub operation: Duration,
+    /// Time from the birth of a registry in which a device that no node has reclaimed cannot be claimed by another.
+    pub settle: Duration,
+    /// Time that a newcomer waits for a holder whose node cannot be reached. It is longer than the lease, so that the
+    /// lease of a node that has died ends first.
+    pub hold: Duration,
+    /// Silence after which a node was paused, and the others have closed their connections to it.
+    pub pause: Duration,
+    /// Time after which a node without the engine serves alone.
+    pub patience: Duration,
+    /// Pause between looks at what the registry says of this node.
+    pub upkeep: Duration,
+    /// Time from the end of the lease of a node to the removal of its devices.
+    pub reap: Duration,
+    /// First pause before another attempt to reach the engine.
+    pub backoff: Duration,
+    /// Longest pause before another attempt to reach the engine.
+    pub max_backoff: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(6),
+            renew: Duration::from_secs(1),
+            operation: Duration::from_secs(1),
+            settle: Duration::from_secs(3),
+            hold: Duration::from_secs(7),
+            pause: Duration::from_secs(5),
+            patience: Duration::from_secs(2),
+            upkeep: Duration::from_secs(5),
+            reap: Duration::from_secs(60),
+            backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A registry from its creation to its loss: 64 random bits. An engine that restarts empty begins another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// A node, as it stands in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// This start of the node.
+    pub incarnation: Incarnation,
+    /// Facts for other nodes, such as its address, as JSON. The engine does not read them.
+    pub details: Arc<str>,
+}
+
+/// A device, as it stands in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Registration that holds the id.
+    pub registration: Registration,
+    /// Facts for other nodes, such as the group, as JSON. The engine does not read them.
+    pub details: Arc<str>,
+    /// Version of the registry that this entry made.
+    pub version: u64,
+}
+
+/// A device that a node wants to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Id of the device.
+    pub id: DeviceId,
+    /// Registration for which it is claimed.
+    pub registration: Registration,
+    /// Facts for other nodes, as JSON.
+    pub details: Arc<str>,
+}
+
+/// Question or order of a node to the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Becomes a member, with a lease. If an earlier incarnation has the name, it is removed with its devices, but only
+    /// if it is `replaces`.
+    Join {
+        /// The node.
+        node: NodeRecord,
+        /// Incarnation of the same name that is known to be gone.
+        replaces: Option<Incarnation>,
+    },
+    /// Renews the lease.
+    Renew(Incarnation),
+    /// Claims an id. Granted if no registration holds it, or `expected` does, or the claimant itself.
+    Claim {
+        /// The device.
+        wanted: Wanted,
+        /// Holder that is known to be gone.
+        expected: Option<Registration>,
+    },
+    /// Claims ids after a loss of the connection: each is granted if no other registration holds it.
+    Reclaim {
+        /// The claimant.
+        node: Incarnation,
+        /// The devices, at most [`BATCH`].
+        wanted: Vec<Wanted>,
+    },
+    /// Gives ids up. An id that another registration holds stays.
+    Release(Vec<(DeviceId, Registration)>),
+    /// Reads the entry of one id.
+    Read(DeviceId),
+    /// Reads some entries, from this cursor on; 0 begins.
+    Scan(u64),
+    /// Removes at most [`BATCH`] devices of a node whose lease ended long ago ([`Timing::reap`]).
+    Reap(Incarnation),
+    /// Ends the lease and removes the devices of the node.
+    Leave(Incarnation),
+}
+
+/// Answer of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`Operation::Join`].
+    Joined {
+        /// The registry.
+        epoch: Epoch,
+        /// Its version. Changes with greater versions arrive on the feed.
+        version: u64,
+        /// Age of the registry.
+        age: Duration,
+        /// All nodes with a lease, this one included.
+        nodes: Vec<NodeRecord>,
+    },
+    /// To [`Operation::Join`]: another incarnation has the name.
+    NameHeld {
+        /// The other incarnation.
+        node: NodeRecord,
+        /// Time that is left of its lease; zero if it has none.
+        lease: Duration,
+    },
+    /// To [`Operation::Renew`].
+    Renewed {
+        /// The registry.
+        epoch: Epoch,
+        /// Its version.
+        version: u64,
+        /// All nodes with a lease, this one included.
+        nodes: Vec<Incarnation>,
+    },
+    /// To any operation of a node that has no lease: it has to join first. Nothing was done.
+    NotAMember,
+    /// To [`Operation::Claim`].
+    Claimed(Claimed),
+    /// To [`Operation::Reclaim`]: one for each device, in order.
+    Reclaimed(Vec<Claimed>),
+    /// To [`Operation::Release`] and [`Operation::Leave`].
+    Done,
+    /// To [`Operation::Read`].
+    Entry(Option<Entry>),
+    /// To [`Operation::Scan`].
+    Page {
+        /// Cursor of the next page; 0 after the last one.
+        cursor: u64,
+        /// Entries. An entry that stays during the whole scan is on one page at least.
+        entries: Vec<(DeviceId, Entry)>,
+    },
+    /// To [`Operation::Reap`]: whether there is more to remove.
+    Reaped {
+        /// Whether devices of the node are left.
+        more: bool,
+    },
+}
+
+/// Outcome of the claim of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The claimant holds the id.
+    Granted,
+    /// Another registration holds the id.
+    Held {
+        /// The holder.
+        holder: Registration,
+        /// Time that is left of the lease of its node; zero if it has none.
+        lease: Duration,
+    },
+    /// The registry is new, and the node that held the id before may not have reclaimed it yet.
+    Settling(Duration),
+}
+
+/// A change of the registry, as it is published on the feed. Each makes one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// Version that the change made.
+    pub version: u64,
+    /// The change.
+    pub change: Change,
+}
+
+/// Kind of a change of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Ids have a holder.
+    Claimed(Vec<(DeviceId, Registration, Arc<str>)>),
+    /// Ids have no holder.
+    Released(Vec<DeviceId>),
+    /// A node has joined.
+    Joined(NodeRecord),
+    /// A node has left, or was replaced by its next start.
+    Left(Incarnation),
+}

@@ -1,0 +1,193 @@
+//! The claim of one device, step by step: what a node asks, and what its session is told.
+
+use cuttlefish_signaling::core::cluster::Output;
+use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Entry, Epoch, Operation, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driven::*;
+
+#[test]
+fn a_free_id_is_granted() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert_eq!(node.outputs(), [tell(1, Outcome::Granted)]);
+}
+
+#[test]
+fn a_holder_that_is_alive_keeps_its_id() {
+    let mut node = Node::asks_b(Duration::from_secs(5));
+    node.probed(Probe::Alive);
+    assert_eq!(node.outputs(), [tell(1, Outcome::Refused)]);
+}
+
+#[test]
+fn a_holder_that_is_gone_is_named_in_the_next_claim() {
+    let mut node = Node::asks_b(Duration::from_secs(5));
+    node.probed(Probe::Gone);
+    node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
+    assert_eq!(node.outputs(), [tell(1, Outcome::Granted)]);
+}
+
+#[test]
+fn a_holder_that_cannot_be_asked_is_waited_for_until_its_lease_ends() {
+    let mut node = Node::asks_b(Duration::from_millis(1500));
+    node.probed(Probe::Unreachable);
+    assert_eq!(node.outputs(), []);
+    node.pass(Duration::from_secs(1));
+    node.claimed(None, held(Duration::from_millis(500)));
+    assert_eq!(node.outputs().last(), Some(&probe(1)));
+    node.probed(Probe::Unreachable);
+    node.pass(Duration::from_millis(500));
+    node.claimed(None, held(Duration::ZERO));
+    node.probed(Probe::Unreachable);
+    node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
+    assert!(node.outputs().contains(&tell(1, Outcome::Granted)));
+}
+
+#[test]
+fn a_holder_whose_node_renews_its_lease_keeps_its_id_in_the_end() {
+    let mut node = Node::asks_b(Duration::from_secs(6));
+    let lease = Duration::from_secs(6);
+    let mut questions = 0;
+    while questions < 20 {
+        node.probed(Probe::Unreachable);
+        let outputs = node.outputs();
+        if outputs.contains(&tell(1, Outcome::Refused)) {
+            break;
+        }
+        node.pass(Duration::from_secs(1));
+        // Renewals are answered as well, so that the connection lasts.
+        let sent = node.outputs();
+        for output in sent {
+            let Output::Send { number, operation } = output else { continue };
+            let reply = match operation {
+                Operation::Claim { .. } => held(lease),
+                Operation::Renew(_) => Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] },
+                other => panic!("{other:?}"),
+            };
+            node.membership.on_reply(number, reply, node.now);
+        }
+        questions += 1;
+    }
+    assert_eq!(questions, 7, "questions, one a second");
+}
+
+#[test]
+fn a_grant_is_given_back_if_the_directory_knows_a_holder_that_is_alive() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert_eq!(node.outputs(), [probe(1)], "the engine has lost a write");
+    node.probed(Probe::Alive);
+    node.answer(&Operation::Release(vec![(id(), own(1))]), Reply::Done);
+}
+
+#[test]
+fn a_session_that_leaves_while_it_is_asked_for_gives_its_id_back() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.membership.release(&id(), &own(1), node.now);
+    let outputs = node.outputs();
+    let release = Operation::Release(vec![(id(), own(1))]);
+    let sent = |output: &Output| matches!(output, Output::Send { operation, .. } if *operation == release);
+    assert!(sent(outputs.last().unwrap()), "{outputs:?}");
+}
+
+#[test]
+fn replace_names_the_holder_at_once_and_tells_its_node() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.membership.claim(wanted(1), true, node.now);
+    node.claimed(None, held(Duration::from_secs(5)));
+    node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
+    let replaced = Output::TellReplaced { id: id(), holder: other(1) };
+    assert_eq!(node.outputs(), [tell(1, Outcome::Granted), replaced]);
+}
+
+#[test]
+fn without_an_engine_a_device_is_admitted_after_the_patience() {
+    let mut node = Node::new(false);
+    node.claim(1);
+    assert_eq!(node.outputs(), []);
+    node.pass(Duration::from_secs(2));
+    assert!(node.outputs().contains(&tell(1, Outcome::Unclaimed)));
+}
+
+#[test]
+fn without_an_engine_the_strict_choice_refuses() {
+    let mut node = Node::new(true);
+    node.claim(1);
+    node.pass(Duration::from_secs(2));
+    assert!(node.outputs().contains(&tell(1, Outcome::Unavailable)));
+}
+
+#[test]
+fn without_an_engine_the_holder_that_the_directory_knows_is_asked() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.membership.on_lost(node.now);
+    node.claim(1);
+    node.outputs();
+    node.pass(Duration::from_secs(2));
+    assert!(node.outputs().contains(&probe(1)));
+    node.probed(Probe::Alive);
+    assert!(node.outputs().contains(&tell(1, Outcome::Refused)));
+}
+
+#[test]
+fn an_unclaimed_device_is_claimed_when_the_engine_is_back_and_yields_to_a_holder_that_lives() {
+    let mut node = Node::new(false);
+    node.claim(1);
+    // The first attempt to connect.
+    assert_eq!(node.outputs(), []);
+    node.pass(Duration::from_secs(2));
+    assert_eq!(node.outputs(), [Output::Connect, tell(1, Outcome::Unclaimed)]);
+    node.membership.on_connected(node.now);
+    let nodes = vec![record("a", 1), record("b", 2)];
+    let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes };
+    node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
+    node.claimed(None, held(Duration::from_secs(5)));
+    node.probed(Probe::Alive);
+    assert!(node.outputs().contains(&Output::End { id: id(), registration: own(1) }));
+}
+
+#[test]
+fn a_change_alone_ends_no_session() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.outputs();
+    let stolen = Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change: stolen }, node.now);
+    let entry = Entry { registration: own(1), details: Arc::from("{}"), version: 1 };
+    let rest = node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
+    assert_eq!(rest, [Output::Appeared(vec![id()])]);
+    assert_eq!(node.outputs(), [], "the registry names this node");
+}
+
+#[test]
+fn the_entry_of_another_holder_ends_the_session() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.outputs();
+    let taken = Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change: taken }, node.now);
+    let entry = Entry { registration: other(9), details: Arc::from("{}"), version: 2 };
+    node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
+    assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(1) }]);
+}
+
+#[test]
+fn an_id_that_the_registry_has_lost_is_claimed_again() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.outputs();
+    node.membership.on_delta(&Delta { version: 2, change: Change::Released(vec![id()]) }, node.now);
+    node.answer(&Operation::Read(id()), Reply::Entry(None));
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+    node.answer(&reclaim, Reply::Reclaimed(vec![Claimed::Granted]));
+    assert_eq!(node.outputs(), []);
+}

@@ -1,0 +1,248 @@
+//! The directory holds what the registry holds, in whatever order changes and pages come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::core::cluster::registry::{
+    Change, Delta, Entry, NodeRecord, Operation, Reply, Timing, Wanted,
+};
+use cuttlefish_signaling::core::cluster::{Directory, Incarnation, Registration};
+use cuttlefish_signaling::protocol::DeviceId;
+use proptest::prelude::*;
+
+use crate::engine::Engine;
+
+/// Time at which the registry has settled.
+const SETTLED: Duration = Duration::from_secs(10);
+
+fn registration(number: u64) -> Registration {
+    Registration::new(Incarnation::new("lab", 1).unwrap(), number)
+}
+
+fn claimed(version: u64, id: &str, number: u64) -> Delta {
+    Delta { version, change: Change::Claimed(vec![(DeviceId::new(id), registration(number), Arc::from("{}"))]) }
+}
+
+fn released(version: u64, id: &str) -> Delta {
+    Delta { version, change: Change::Released(vec![DeviceId::new(id)]) }
+}
+
+fn holder(directory: &Directory, id: &str) -> Option<Registration> {
+    directory.get(&DeviceId::new(id)).map(|entry| entry.registration.clone())
+}
+
+fn entry(number: u64, version: u64) -> Entry {
+    Entry { registration: registration(number), details: Arc::from("{}"), version }
+}
+
+/// A directory that has read an empty registry at version 0.
+fn empty() -> Directory {
+    let mut directory = Directory::default();
+    directory.reset(0);
+    directory.begin_scan();
+    directory.end_scan();
+    assert!(directory.is_complete());
+    directory
+}
+
+#[test]
+fn a_change_that_is_missing_makes_a_scan_necessary() {
+    let mut directory = empty();
+    assert!(directory.apply(&claimed(1, "a", 1)));
+    assert!(!directory.needs_scan());
+    assert!(directory.apply(&claimed(3, "b", 1)));
+    assert!(directory.needs_scan());
+}
+
+#[test]
+fn a_change_that_comes_again_is_ignored() {
+    let mut directory = empty();
+    directory.apply(&claimed(1, "a", 1));
+    directory.apply(&released(2, "a"));
+    assert!(!directory.apply(&claimed(1, "a", 1)));
+    assert_eq!(holder(&directory, "a"), None);
+}
+
+#[test]
+fn a_version_of_the_engine_that_is_ahead_makes_a_scan_necessary() {
+    let mut directory = empty();
+    directory.check(0);
+    assert!(!directory.needs_scan());
+    directory.check(1);
+    assert!(directory.needs_scan());
+}
+
+#[test]
+fn a_page_does_not_bring_back_a_device_that_was_released_after_it_was_read() {
+    let mut directory = empty();
+    directory.reset(5);
+    directory.begin_scan();
+    directory.apply(&released(6, "a"));
+    directory.page(vec![(DeviceId::new("a"), entry(1, 3))]);
+    directory.end_scan();
+    assert_eq!(holder(&directory, "a"), None);
+}
+
+#[test]
+fn a_page_does_not_replace_a_newer_holder() {
+    let mut directory = empty();
+    directory.reset(5);
+    directory.begin_scan();
+    directory.apply(&claimed(6, "a", 2));
+    directory.page(vec![(DeviceId::new("a"), entry(1, 3))]);
+    directory.end_scan();
+    assert_eq!(holder(&directory, "a"), Some(registration(2)));
+}
+
+#[test]
+fn an_entry_of_before_is_replaced_by_an_older_version_of_an_engine_that_has_lost_writes() {
+    let mut directory = empty();
+    directory.apply(&claimed(1, "a", 1));
+    directory.apply(&claimed(2, "a", 2));
+    directory.reset(1);
+    assert_eq!(holder(&directory, "a"), Some(registration(2)), "the best that is known stays until the scan");
+    directory.begin_scan();
+    directory.page(vec![(DeviceId::new("a"), entry(1, 1))]);
+    directory.end_scan();
+    assert_eq!(holder(&directory, "a"), Some(registration(1)));
+}
+
+#[test]
+fn a_device_that_no_page_shows_is_gone_after_the_scan() {
+    let mut directory = empty();
+    directory.apply(&claimed(1, "a", 1));
+    directory.reset(7);
+    directory.begin_scan();
+    directory.apply(&claimed(8, "b", 2));
+    directory.end_scan();
+    assert_eq!((holder(&directory, "a"), holder(&directory, "b")), (None, Some(registration(2))));
+}
+
+#[test]
+fn a_device_of_a_page_that_was_ahead_of_the_feed_is_gone_after_the_next_scan() {
+    let mut directory = empty();
+    directory.reset(1);
+    directory.begin_scan();
+    // The change that made version 2 is lost, and so is the one that made version 3.
+    directory.page(vec![(DeviceId::new("a"), entry(1, 2))]);
+    directory.end_scan();
+    directory.check(3);
+    assert!(directory.needs_scan());
+    directory.begin_scan();
+    directory.end_scan();
+    assert_eq!(holder(&directory, "a"), None);
+}
+
+/// A step of a world of one engine and one directory.
+#[derive(Debug, Clone)]
+enum Act {
+    Claim {
+        id: u8,
+        number: u64,
+    },
+    Release {
+        id: u8,
+        number: u64,
+    },
+    /// The directory receives this many of the changes that wait for it.
+    Deliver(usize),
+    /// A change is lost on its way.
+    Lose,
+    /// The directory begins a scan, or reads its next page.
+    Page,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        3 => (0..8_u8, 0..3_u64).prop_map(|(id, number)| Act::Claim { id, number }),
+        2 => (0..8_u8, 0..3_u64).prop_map(|(id, number)| Act::Release { id, number }),
+        3 => (1..4_usize).prop_map(Act::Deliver),
+        1 => Just(Act::Lose),
+        2 => Just(Act::Page),
+    ];
+    prop::collection::vec(act, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn the_directory_equals_the_registry_once_all_has_arrived(acts in acts()) {
+        let mut world = Pair::new();
+        for act in &acts {
+            world.act(act);
+        }
+        world.calm();
+        let expected: Vec<_> = world.engine.devices.iter().map(|(id, entry)| (id, &entry.registration)).collect();
+        let known: Vec<_> = world.directory.iter().map(|(id, entry)| (id, &entry.registration)).collect();
+        prop_assert_eq!(known, expected);
+    }
+}
+
+/// An engine, a directory, and the changes between them. Pages come at once, changes late.
+struct Pair {
+    engine: Engine,
+    directory: Directory,
+    feed: VecDeque<Delta>,
+    cursor: Option<u64>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut engine = Engine::new(Timing::default(), 1, Duration::ZERO);
+        let node = NodeRecord { incarnation: registration(0).incarnation().clone(), details: Arc::from("{}") };
+        engine.execute(&Operation::Join { node, replaces: None }, SETTLED);
+        let mut directory = Directory::default();
+        directory.reset(engine.version);
+        Self { engine, directory, feed: VecDeque::new(), cursor: None }
+    }
+
+    fn act(&mut self, act: &Act) {
+        let id = |id: &u8| DeviceId::new(&format!("cvd-{id}"));
+        match act {
+            Act::Claim { id: name, number } => {
+                let wanted = Wanted { id: id(name), registration: registration(*number), details: Arc::from("{}") };
+                let expected = self.engine.devices.get(&wanted.id).map(|entry| entry.registration.clone());
+                self.execute(&Operation::Claim { wanted, expected });
+            }
+            Act::Release { id: name, number } => {
+                self.execute(&Operation::Release(vec![(id(name), registration(*number))]));
+            }
+            Act::Deliver(count) => {
+                for delta in self.feed.drain(..(*count).min(self.feed.len())) {
+                    self.directory.apply(&delta);
+                }
+            }
+            Act::Lose => drop(self.feed.pop_front()),
+            Act::Page => self.page(),
+        }
+    }
+
+    fn execute(&mut self, operation: &Operation) {
+        let (_, changes) = self.engine.execute(operation, SETTLED);
+        self.feed.extend(changes);
+    }
+
+    fn page(&mut self) {
+        if self.directory.needs_scan() {
+            self.directory.begin_scan();
+            self.cursor = Some(0);
+        }
+        let Some(cursor) = self.cursor else { return };
+        let (reply, _) = self.engine.execute(&Operation::Scan(cursor), SETTLED);
+        let Reply::Page { cursor, entries } = reply else { panic!("{reply:?}") };
+        self.directory.page(entries);
+        self.cursor = Some(cursor).filter(|cursor| *cursor != 0);
+        if self.cursor.is_none() {
+            self.directory.end_scan();
+        }
+    }
+
+    /// Delivers all changes, and reads until nothing is missing.
+    fn calm(&mut self) {
+        self.act(&Act::Deliver(usize::MAX));
+        self.directory.check(self.engine.version);
+        while !self.directory.is_complete() {
+            self.page();
+        }
+    }
+}

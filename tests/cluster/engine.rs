@@ -1,0 +1,198 @@
+//! A model of the engine: the registry, and what each operation does to it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cuttlefish_signaling::core::cluster::registry::{
+    BATCH, Change, Claimed, Delta, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Wanted,
+};
+use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
+use cuttlefish_signaling::protocol::DeviceId;
+
+/// The registry. Times are those of the engine's own clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    timing: Timing,
+    epoch: Epoch,
+    born: Duration,
+    pub(crate) version: u64,
+    nodes: BTreeMap<Incarnation, Node>,
+    pub(crate) devices: BTreeMap<DeviceId, Entry>,
+    changes: Vec<Delta>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    record: NodeRecord,
+    lease_end: Duration,
+}
+
+impl Engine {
+    pub(crate) fn new(timing: Timing, epoch: u64, now: Duration) -> Self {
+        let (nodes, devices) = (BTreeMap::new(), BTreeMap::new());
+        Self { timing, epoch: Epoch(epoch), born: now, version: 0, nodes, devices, changes: Vec::new() }
+    }
+
+    /// Executes an operation. Returns its answer, and the changes that the feed publishes before it.
+    pub(crate) fn execute(&mut self, operation: &Operation, now: Duration) -> (Reply, Vec<Delta>) {
+        let reply = match operation {
+            Operation::Join { node, replaces } => self.join(node, replaces.as_ref(), now),
+            Operation::Renew(node) => self.renew(node, now),
+            Operation::Claim { wanted, expected } => self.claim(wanted, expected.as_ref(), now),
+            Operation::Reclaim { node, wanted } => self.reclaim(node, wanted, now),
+            Operation::Release(ids) => self.release(ids),
+            Operation::Read(id) => Reply::Entry(self.devices.get(id).cloned()),
+            Operation::Scan(cursor) => self.scan(*cursor),
+            Operation::Reap(node) => self.reap(node, now),
+            Operation::Leave(node) => {
+                self.remove_node(node);
+                Reply::Done
+            }
+        };
+        (reply, std::mem::take(&mut self.changes))
+    }
+
+    fn join(&mut self, node: &NodeRecord, replaces: Option<&Incarnation>, now: Duration) -> Reply {
+        let earlier = self.nodes.keys().find(|other| other.node() == node.incarnation.node()).cloned();
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != node.incarnation) {
+            if replaces != Some(&earlier) {
+                let Node { record, lease_end } = self.nodes[&earlier].clone();
+                return Reply::NameHeld { node: record, lease: lease_end.saturating_sub(now) };
+            }
+            self.remove_node(&earlier);
+        }
+        let lease_end = now + self.timing.lease;
+        self.nodes.insert(node.incarnation.clone(), Node { record: node.clone(), lease_end });
+        self.change(Change::Joined(node.clone()));
+        let nodes = self.live(now).map(|node| node.record.clone()).collect();
+        Reply::Joined { epoch: self.epoch, version: self.version, age: now.saturating_sub(self.born), nodes }
+    }
+
+    fn renew(&mut self, node: &Incarnation, now: Duration) -> Reply {
+        let Some(own) = self.nodes.get_mut(node) else { return Reply::NotAMember };
+        own.lease_end = now + self.timing.lease;
+        let nodes = self.live(now).map(|node| node.record.incarnation.clone()).collect();
+        Reply::Renewed { epoch: self.epoch, version: self.version, nodes }
+    }
+
+    fn claim(&mut self, wanted: &Wanted, expected: Option<&Registration>, now: Duration) -> Reply {
+        if !self.nodes.contains_key(wanted.registration.incarnation()) {
+            return Reply::NotAMember;
+        }
+        let settled = self.born + self.timing.settle;
+        match self.devices.get(&wanted.id).map(|entry| entry.registration.clone()) {
+            Some(holder) if holder == wanted.registration => {}
+            Some(holder) if Some(&holder) != expected => {
+                let lease = self.nodes.get(holder.incarnation()).map(|node| node.lease_end.saturating_sub(now));
+                return Reply::Claimed(Claimed::Held { holder, lease: lease.unwrap_or_default() });
+            }
+            None if now < settled => return Reply::Claimed(Claimed::Settling(settled.saturating_sub(now))),
+            _ => self.hold(std::slice::from_ref(wanted)),
+        }
+        Reply::Claimed(Claimed::Granted)
+    }
+
+    fn reclaim(&mut self, node: &Incarnation, wanted: &[Wanted], now: Duration) -> Reply {
+        assert!(wanted.len() <= BATCH, "{} devices in one call", wanted.len());
+        if !self.nodes.contains_key(node) {
+            return Reply::NotAMember;
+        }
+        let (mut new, mut claimed) = (Vec::new(), Vec::new());
+        for device in wanted {
+            let holder = self.devices.get(&device.id).map(|entry| entry.registration.clone());
+            claimed.push(match holder {
+                Some(holder) if holder != device.registration => {
+                    let lease = self.nodes.get(holder.incarnation()).map(|node| node.lease_end.saturating_sub(now));
+                    Claimed::Held { holder, lease: lease.unwrap_or_default() }
+                }
+                Some(_) => Claimed::Granted,
+                None => {
+                    new.push(device.clone());
+                    Claimed::Granted
+                }
+            });
+        }
+        self.hold(&new);
+        Reply::Reclaimed(claimed)
+    }
+
+    fn release(&mut self, ids: &[(DeviceId, Registration)]) -> Reply {
+        let own = |(id, registration): &&(DeviceId, Registration)| {
+            self.devices.get(id).is_some_and(|entry| entry.registration == *registration)
+        };
+        let released: Vec<_> = ids.iter().filter(own).map(|(id, _)| id.clone()).collect();
+        self.remove(released);
+        Reply::Done
+    }
+
+    /// Returns a page of three, in the order of the hashes of ids: what stays is not skipped while others come and go.
+    fn scan(&self, cursor: u64) -> Reply {
+        let hashed = self.devices.iter().map(|(id, entry)| (hash(id), id.clone(), entry.clone()));
+        let mut rest: Vec<_> = hashed.filter(|(hash, ..)| *hash >= cursor).collect();
+        rest.sort_by_key(|(hash, ..)| *hash);
+        let cursor = rest.get(3).map_or(0, |(hash, ..)| *hash);
+        let entries = rest.into_iter().take(3).map(|(_, id, entry)| (id, entry)).collect();
+        Reply::Page { cursor, entries }
+    }
+
+    fn reap(&mut self, node: &Incarnation, now: Duration) -> Reply {
+        if self.nodes.get(node).is_some_and(|node| now < node.lease_end + self.timing.reap) {
+            return Reply::Reaped { more: false };
+        }
+        let held = self.devices.iter().filter(|(_, entry)| entry.registration.incarnation() == node);
+        let ids: Vec<_> = held.map(|(id, _)| id.clone()).take(BATCH).collect();
+        let more = ids.len() == BATCH;
+        self.remove(ids);
+        if !more && self.nodes.remove(node).is_some() {
+            self.change(Change::Left(node.clone()));
+        }
+        Reply::Reaped { more }
+    }
+
+    fn remove_node(&mut self, node: &Incarnation) {
+        let held = self.devices.iter().filter(|(_, entry)| entry.registration.incarnation() == node);
+        let ids: Vec<_> = held.map(|(id, _)| id.clone()).collect();
+        self.remove(ids);
+        if self.nodes.remove(node).is_some() {
+            self.change(Change::Left(node.clone()));
+        }
+    }
+
+    fn live(&self, now: Duration) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter(move |node| node.lease_end > now)
+    }
+
+    fn hold(&mut self, wanted: &[Wanted]) {
+        if wanted.is_empty() {
+            return;
+        }
+        let version = self.version + 1;
+        for Wanted { id, registration, details } in wanted {
+            let entry = Entry { registration: registration.clone(), details: details.clone(), version };
+            self.devices.insert(id.clone(), entry);
+        }
+        let entry = |wanted: &Wanted| (wanted.id.clone(), wanted.registration.clone(), wanted.details.clone());
+        self.change(Change::Claimed(wanted.iter().map(entry).collect()));
+    }
+
+    fn remove(&mut self, ids: Vec<DeviceId>) {
+        if ids.is_empty() {
+            return;
+        }
+        for id in &ids {
+            self.devices.remove(id);
+        }
+        self.change(Change::Released(ids));
+    }
+
+    fn change(&mut self, change: Change) {
+        self.version += 1;
+        self.changes.push(Delta { version: self.version, change });
+    }
+}
+
+/// FNV-1a of an id, never 0.
+fn hash(id: &DeviceId) -> u64 {
+    let bytes = id.as_str().bytes();
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)).max(1)
+}

@@ -1,0 +1,142 @@
+//! How a node joins, stays a member, and notices that it was gone.
+
+use cuttlefish_signaling::core::cluster::claim::Probe;
+use cuttlefish_signaling::core::cluster::output::Report;
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::{Incarnation, Output, Registration};
+use cuttlefish_signaling::protocol::DeviceId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driven::*;
+
+#[test]
+fn held_ids_are_reclaimed_before_anything_is_read() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.outputs();
+    node.membership.on_lost(node.now);
+    node.outputs();
+    node.pass(Duration::from_secs(2));
+    assert_eq!(node.outputs(), [Output::Connect]);
+    node.membership.on_connected(node.now);
+    let joined = Reply::Joined { epoch: Epoch(2), version: 1, age: Duration::ZERO, nodes: vec![record("a", 1)] };
+    node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+    let sent: Vec<_> = node.outputs().into_iter().filter(|output| matches!(output, Output::Send { .. })).collect();
+    assert!(matches!(&sent[..], [Output::Send { operation, .. }] if *operation == reclaim), "{sent:?}");
+}
+
+#[test]
+fn a_node_that_was_paused_closes_the_connections_of_others_before_all_else() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    let sent = node.outputs();
+    let [Output::Send { number, .. }] = sent[..] else { panic!("{sent:?}") };
+    node.now += Duration::from_secs(60);
+    node.membership.on_reply(number, Reply::Claimed(Claimed::Granted), node.now);
+    let paused = Output::Report(Report::Paused(Duration::from_secs(60)));
+    assert_eq!(node.outputs()[..3], [paused, Output::CloseProxied, Output::Disconnect]);
+}
+
+#[test]
+fn an_operation_without_an_answer_ends_the_connection_and_is_repeated() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.outputs();
+    node.pass(Duration::from_secs(1));
+    assert!(node.outputs().contains(&Output::Disconnect));
+    assert!(!node.membership.is_member());
+}
+
+#[test]
+fn a_node_whose_name_another_has_asks_it_before_it_takes_the_name() {
+    let mut node = Node::new(false);
+    node.membership.handle_timeout(node.now);
+    node.outputs();
+    node.membership.on_connected(node.now);
+    let earlier = record("a", 9);
+    let name_held = Reply::NameHeld { node: earlier.clone(), lease: Duration::from_secs(4) };
+    node.answer(&Operation::Join { node: record("a", 1), replaces: None }, name_held);
+    assert_eq!(node.outputs(), [Output::Hello(earlier.clone())]);
+    node.membership.on_hello(&earlier, Probe::Gone, node.now);
+    let replaces = Some(incarnation("a", 9));
+    let sent = node.outputs();
+    let join = Operation::Join { node: record("a", 1), replaces };
+    assert!(matches!(&sent[..], [Output::Send { operation, .. }] if *operation == join), "{sent:?}");
+}
+
+#[test]
+fn a_node_whose_name_another_living_node_has_says_so_and_stays_out() {
+    let mut node = Node::new(false);
+    node.membership.handle_timeout(node.now);
+    node.outputs();
+    node.membership.on_connected(node.now);
+    let twin = record("a", 9);
+    let name_held = Reply::NameHeld { node: twin.clone(), lease: Duration::from_secs(4) };
+    node.answer(&Operation::Join { node: record("a", 1), replaces: None }, name_held);
+    node.outputs();
+    node.membership.on_hello(&twin, Probe::Alive, node.now);
+    assert_eq!(node.outputs(), [Output::Report(Report::NameTaken(twin)), Output::Disconnect]);
+}
+
+#[test]
+fn upkeep_reclaims_what_is_held_and_releases_what_is_not() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    let stray = (DeviceId::new("cvd-2"), own(8));
+    let change = Change::Claimed(vec![(stray.0.clone(), stray.1.clone(), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.outputs();
+    node.pass_renewed(Duration::from_secs(5));
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+    assert_eq!(sent[sent.len() - 2..], [reclaim, Operation::Release(vec![stray])]);
+}
+
+#[test]
+fn the_devices_of_a_node_that_has_died_are_removed_once_it_does_not_answer() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.membership.on_delta(&Delta { version: 2, change: Change::Left(incarnation("b", 2)) }, node.now);
+    let mut asked = false;
+    for second in 0..66 {
+        node.pass_renewed(Duration::from_secs(1));
+        asked = node.outputs().contains(&Output::Hello(record("b", 2)));
+        assert!(!asked || second >= 60, "after {second} s");
+        if asked {
+            break;
+        }
+    }
+    assert!(asked);
+    node.membership.on_hello(&record("b", 2), Probe::Unreachable, node.now);
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert_eq!(sent, [Operation::Reap(incarnation("b", 2))]);
+}
+
+#[test]
+fn the_devices_of_a_node_that_has_lost_only_the_engine_stay() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.membership.on_delta(&Delta { version: 2, change: Change::Left(incarnation("b", 2)) }, node.now);
+    for _ in 0..66 {
+        node.pass_renewed(Duration::from_secs(1));
+    }
+    node.outputs();
+    node.membership.on_hello(&record("b", 2), Probe::Alive, node.now);
+    assert_eq!(node.outputs(), []);
+}
+
+#[test]
+fn text_forms_of_names_are_read_back_and_each_has_one() {
+    let registration = Registration::new(incarnation("lab.7-x_y", 0x1f), 12);
+    assert_eq!(registration.to_string(), "lab.7-x_y.000000000000001f/12");
+    assert_eq!(Registration::parse(&registration.to_string()), Some(registration));
+    for wrong in ["", "lab/1", "lab.1f/1", "lab.000000000000001F/1", "lab.000000000000001f/", "lab.000000000000001f/01"]
+    {
+        assert_eq!(Registration::parse(wrong), None, "{wrong:?}");
+    }
+    for wrong in ["", "a b", "a/b", &"n".repeat(65), "ü"] {
+        assert_eq!(Incarnation::new(wrong, 1), None, "{wrong:?}");
+    }
+}
