@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ._field_docs import with_field_docs
 from ._raw_json import RawJson, parse
 
 EntryTuple: TypeAlias = tuple[
@@ -13,6 +14,7 @@ EntryTuple: TypeAlias = tuple[
 ]
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Entry:
     """A message, or the end of a connection."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._config import Settings
 from ._coroutines import HookCoroutine, LoopThread
+from ._field_docs import with_field_docs
 from ._hook_values import address_of, arguments, gathered, settle
 from ._log import log
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
@@ -37,6 +38,7 @@ _ROLES = {"filter_device_info": "client"}
 """The role of the peers for which a hook is called, where there is one only."""
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class HookFailure:
     """A hook that raised, timed out, was not called in time or returned an invalid result.

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from ._checks import check_text
+from ._field_docs import with_field_docs
 from .errors import ConfigError
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class IceServer:
     """A STUN or TURN server (W3C `RTCIceServer`). TURN needs `username` and `credential`.
@@ -21,7 +23,9 @@ class IceServer:
     urls: str | Sequence[str]
     """One URL or several: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `stuns:`, `turns:`."""
     username: str | None = None
+    """The user name for TURN."""
     credential: str | None = field(default=None, repr=False)
+    """The password for TURN."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.urls, str) and (isinstance(self.urls, bytes) or not isinstance(self.urls, Sequence)):

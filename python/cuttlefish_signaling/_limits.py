@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._field_docs import with_setting_docs
 
+
+@with_setting_docs("limits")
 @dataclass(frozen=True)
 class Limits:
     """Bounds on the resources that peers may use. Times are in seconds."""
@@ -39,17 +42,18 @@ class Limits:
     handshake_turn: float = 0.1
     """Time after which the next TLS handshake begins beside one that is not done. Slow peers hold up no others."""
     max_device_socket_connections: int = 16_384
-    """Connections to the device socket at a time. Further ones are closed."""
+    """Connections to the device socket at a time. Further ones are closed. As many as `max_connections`."""
     max_control_connections: int = 256
     """Connections to the control socket at a time. Further ones are closed. Each start of devices holds one."""
     refusals_logged_per_second: int = 10
     """Log lines about refused requests and closed peers, per second and at once. A later line tells how many were left
     out. A stranger causes one with each request."""
     max_devices: int = 16_384
-    """Devices at a time. Beyond it requests are answered with 503."""
+    """Devices at a time. Beyond it requests are answered with 503. As many as `max_connections`: each device has
+    one."""
     max_device_id: int = 256
-    """The length of a device id, and of the names of a pre-registration. A device with a longer id is refused
-    [1008]."""
+    """The length of a device id, and of the names of a pre-registration. A device with a longer id is refused [1008].
+    Ids of real devices are much shorter."""
     max_clients_per_device: int = 1_024
     """Clients of one device at a time. One more client is closed [1013]. One address (except loopback), one identity
     and one HTTP connection hold at most half of them."""
@@ -57,23 +61,25 @@ class Limits:
     """Messages that one peer may send per second. A peer that sends more is read again when its rate has recovered. No
     session comes near it, and one peer cannot use up a core."""
     message_burst: int = 20_000
-    """Messages that one peer may send at once."""
+    """Messages that one peer may send at once. Two seconds of `message_per_second`."""
     byte_per_second: int = 16 * 1024 * 1024
     """Bytes that one peer may send per second, as they come over the network. A peer that sends more is read again when
-    its rate has recovered."""
+    its rate has recovered. No session comes near it."""
     byte_burst: int = 32 * 1024 * 1024
-    """Bytes that one peer may send at once."""
+    """Bytes that one peer may send at once. Two seconds of `byte_per_second`."""
     error_per_second: int = 20
-    """Errors per second that one peer may cause. A peer that causes more is closed [1008]."""
+    """Errors per second that one peer may cause. A peer that causes more is closed [1008]. An ordinary session causes
+    none or a few."""
     error_burst: int = 100
-    """Errors that one peer may cause at once."""
+    """Errors that one peer may cause at once. Five seconds of `error_per_second`."""
     ping_per_second: int = 20
     """Pings and pongs that one peer may send per second. A peer that sends more is closed [1008]. Real peers ping every
     3 s."""
     ping_burst: int = 100
-    """Pings and pongs that one peer may send at once."""
+    """Pings and pongs that one peer may send at once. Five seconds of `ping_per_second`."""
     write_timeout: float = 10.0
-    """Time in which a peer must read some of the bytes that are written to it. Then it is closed [1013]."""
+    """Time in which a peer must read some of the bytes that are written to it. Then it is closed [1013]. Time for
+    several retransmissions of TCP."""
     outbox_bytes: int = 4 * 1024 * 1024
     """Bytes of messages that may wait for one client, and of the server's own for one device; each message counts 128
     more. Above it they are taken from `outbox_budget`. At least `max_message_size`. Room for the offers and candidates
@@ -83,7 +89,7 @@ class Limits:
     oldest unsent message is closed [1013]. A burst for hundreds of clients, beside devices of several GiB."""
     borrow_timeout: float = 1.0
     """Time in which a peer above its `outbox_bytes` must read some of the bytes that are written to it. Then it is
-    closed [1013]."""
+    closed [1013]. Shorter than `write_timeout`: meanwhile the peer takes memory that belongs to all."""
     max_message_age: float = 60.0
     """Age of the oldest message that waits for a peer. Then the peer is closed [1013]. WebRTC gives up earlier."""
     device_high_water: int = 1024 * 1024
@@ -98,33 +104,38 @@ class Limits:
     client_window_messages: int = 64
     """Number of these messages, from which on this client is not read. A session has a few dozen messages."""
     held_bytes: int = 1024 * 1024
-    """Bytes of messages of one peer that wait for a hook, each with 128 more. From then on this peer is not read."""
+    """Bytes of messages of one peer that wait for a hook, each with 128 more. From then on this peer is not read. Four
+    of the largest messages."""
     first_message_timeout: float | None = 10.0
-    """Time for a peer to register or connect. None: no limit."""
+    """Time for a peer to register or connect. None: no limit. Real peers send it as soon as the connection is open."""
     request_head_timeout: float = 5.0
-    """Time for a peer to send the head of a request."""
+    """Time for a peer to send the head of a request. Real peers send it in one piece, as soon as the connection is
+    open."""
     max_headers: int = 64
     """Headers of a request. Browsers send about 20."""
     max_request_head: int = 16 * 1024
-    """The size of the head of a request."""
+    """The size of the head of a request. Room for long cookies and tokens."""
     tls_handshake_timeout: float = 5.0
-    """Time for a TLS handshake."""
+    """Time for a TLS handshake. It takes one or two round trips."""
     probe_timeout: float = 2.0
     """Time for the holder of a device id to answer a ping, when another device registers the id. A device registers
     again 1 s after it lost its connection."""
     close_timeout: float = 5.0
-    """Time allowed to flush queued messages and to complete the closing handshake."""
+    """Time allowed to flush queued messages and to complete the closing handshake. Time for several retransmissions of
+    TCP. A peer that does not answer is kept no longer."""
     journal_entries: int = 10_000
     """Entries that a journal keeps. Beyond it the oldest entries are dropped. Room for hundreds of sessions."""
     journal_bytes: int = 16 * 1024 * 1024
-    """Bytes of messages that a journal keeps."""
+    """Bytes of messages that a journal keeps. Room for `journal_entries` of 1,600 bytes on average."""
     held_by_faults: int = 10_000
-    """Forwards that faults may hold back at a time. Further ones are dropped, with a warning."""
+    """Forwards that faults may hold back at a time. Further ones are dropped, with a warning. As many as a journal
+    keeps."""
     held_by_faults_bytes: int = 16 * 1024 * 1024
     """Bytes of these forwards. As much as a journal keeps."""
     polled_timeout: float = 30.0
     """Time without a request after which a polling client has left, and the longest wait of one of its requests. While
-    more messages wait than are kept for it, also the time in which it must acknowledge some by a higher `start`."""
+    more messages wait than are kept for it, also the time in which it must acknowledge some by a higher `start`.
+    Shorter than the 60 s after which proxies like nginx end a request."""
     max_polled: int = 1_024
     """Polling clients at a time. Beyond it requests are answered with 503. One address (except loopback), one identity
     and one HTTP connection hold at most half of them. Each may keep twice the bytes of an outbox."""
@@ -141,15 +152,16 @@ class Limits:
     """HTTP requests per second of one connection. Beyond it requests are answered with 429. A client that waits for
     each answer does not come near it."""
     request_burst: int = 2_000
-    """HTTP requests that one connection may send at once."""
+    """HTTP requests that one connection may send at once. Two seconds of `request_per_second`."""
     address_request_per_second: int = 2_000
     """HTTP requests per second from one address, except loopback; of IPv6, from one subnet of 64 bits. Upgrades to a
     WebSocket, `GET /healthz` and `GET /readyz` do not count. Beyond it requests are answered with 429. Room for a lab
     behind one address, with hundreds of polling clients."""
     address_request_burst: int = 4_000
-    """HTTP requests that one address may send at once."""
+    """HTTP requests that one address may send at once. Two seconds of `address_request_per_second`."""
     proxy_timeout: float = 10.0
-    """Time for a device's own web server to begin its answer, and between two parts of it."""
+    """Time for a device's own web server to begin its answer, and between two parts of it. A web server on this machine
+    answers within milliseconds."""
     max_adb: int = 64
     """adb connections at a time. One more client is closed [1013]. Each takes some 100 KiB, and more while a large
     message comes in."""
@@ -158,7 +170,7 @@ class Limits:
     longest packet of adb has 1 MiB and 24 bytes, and a client may send it as one message."""
     adb_timeout: float = 30.0
     """Time for a device's adb port to accept a connection, and to take some of the bytes that wait for it. Then the
-    client is closed [1013]."""
+    client is closed [1013]. A device that boots, or that is busy, takes seconds."""
     goodbye_timeout: float = 0.25
     """Time for a peer to answer the close frame of a server that stops. `stop()` waits for it."""
     hook_threads: int = 32
@@ -170,11 +182,13 @@ class Limits:
     answer 3,200 calls within `hook_timeout`; a call whose peer has left or whose time is over does not wait."""
 
 
+@with_setting_docs("keepalive")
 @dataclass(frozen=True)
 class Keepalive:
     """When a silent connection is closed: after `interval + timeout`. Times are in seconds."""
 
     interval: float | None = 10.0
-    """Silence after which a peer is pinged. None: no pings."""
+    """Silence after which a peer is pinged. None: no pings. With `timeout`, a peer that hangs is noticed after 15 s."""
     timeout: float = 5.0
-    """Time for the pong. Then the connection is closed."""
+    """Time for the pong. Then the connection is closed. A pong takes one round trip, and a lost segment is sent again
+    meanwhile."""

@@ -19,6 +19,7 @@ from aiortc import (
 from aiortc.sdp import candidate_from_sdp
 from av import VideoFrame
 
+from ._field_docs import with_field_docs
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from .testing._wait import wait_until
 
@@ -26,6 +27,7 @@ Candidate: TypeAlias = tuple[str, int, str]
 """An ICE candidate: the `mid` and the index of its media section, and the text."""
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class DataMessage:
     """A message of a data channel."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ._checks import names
+from ._field_docs import with_field_docs
 from ._raw_json import parse
 from .errors import ConfigError
 
@@ -49,6 +50,7 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self._items)}>"
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Peer:
     """A peer, as the transport and `authorize` know it."""
@@ -86,6 +88,7 @@ class Peer:
         return cls(role, address, port, since, path, query, Headers(headers), certificate, _identity(identity))  # type: ignore[arg-type]
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class AuthorizeContext:
     """A request that `authorize` accepts or refuses."""
@@ -116,6 +119,7 @@ class AuthorizeContext:
         return self.peer.address
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Grant:
     """A result of `authorize` that has an identity and limits the peer to some devices.
@@ -138,6 +142,7 @@ class Grant:
             object.__setattr__(self, "devices", names("Grant.devices", self.devices))
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class IceContext:
     """The peer that `ice_servers` is called for."""
@@ -150,6 +155,7 @@ class IceContext:
     """The peer."""
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class FilterContext:
     """The device and the client that `filter_device_info` is called for."""
@@ -168,6 +174,7 @@ class FilterContext:
     """The TCP port of its adb, if it was pre-registered with one; else 0."""
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Device:
     """A registered device."""
@@ -209,6 +216,7 @@ class Device:
         return cls(device_id, address, port, since, _identity(identity), clients, info, *place, device_port)
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Client:
     """A client that has received its device info."""
@@ -232,6 +240,7 @@ class Client:
         return cls(device_id, client_id, address, port, since, _identity(identity))
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class WaitingClient:
     """A client that waits for its device to register (`device_wait_timeout`)."""
@@ -253,6 +262,7 @@ class WaitingClient:
         return cls(device_id, address, port, since, _identity(identity))
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Stats:
     """Counters of one server, since its start. At rest `accepted == delivered + refused + gone + dropped`."""

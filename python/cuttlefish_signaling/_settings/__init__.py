@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .limits import KEEPALIVE, LIMITS
+from .keepalive import KEEPALIVE
+from .limits import LIMITS
 from .row import ENVIRONMENT, Flag, Setting
 from .server import SERVER
 

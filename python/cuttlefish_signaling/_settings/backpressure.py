@@ -28,6 +28,7 @@ BACKPRESSURE = (
         1.0,
         "Time in which a peer above its `outbox_bytes` must read some of the bytes that are written to it. Then it is "
         "closed [1013].",
+        "Shorter than `write_timeout`: meanwhile the peer takes memory that belongs to all.",
     ),
     limit(
         "max_message_age",
@@ -69,5 +70,6 @@ BACKPRESSURE = (
         size(1, MOST_KEPT),
         1 * MIB,
         "Bytes of messages of one peer that wait for a hook, each with 128 more. From then on this peer is not read.",
+        "Four of the largest messages.",
     ),
 )

@@ -1,11 +1,10 @@
-"""The rows of `Limits` and `Keepalive`."""
+"""The rows of `Limits`."""
 
 from __future__ import annotations
 
 from .backpressure import BACKPRESSURE
 from .kinds import Integer, Seconds
-from .row import Setting
-from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, of_group, size
+from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, size
 
 _RATE = Integer(1, MOST_A_SECOND, "a second")
 _BURST = Integer(1, MOST_A_SECOND)
@@ -84,6 +83,7 @@ LIMITS = (
         count(),
         16_384,
         "Connections to the device socket at a time. Further ones are closed.",
+        "As many as `max_connections`.",
     ),
     limit(
         "max_control_connections",
@@ -100,13 +100,20 @@ LIMITS = (
         "left out.",
         "A stranger causes one with each request.",
     ),
-    limit("max_devices", count(), 16_384, "Devices at a time. Beyond it requests are answered with 503."),
+    limit(
+        "max_devices",
+        count(),
+        16_384,
+        "Devices at a time. Beyond it requests are answered with 503.",
+        "As many as `max_connections`: each device has one.",
+    ),
     limit(
         "max_device_id",
         size(1, 64 * KIB),
         256,
         "The length of a device id, and of the names of a pre-registration. A device with a longer id is refused "
         "[1008].",
+        "Ids of real devices are much shorter.",
     ),
     limit(
         "max_clients_per_device",
@@ -122,22 +129,30 @@ LIMITS = (
         "Messages that one peer may send per second. A peer that sends more is read again when its rate has recovered.",
         "No session comes near it, and one peer cannot use up a core.",
     ),
-    limit("message_burst", _BURST, 20_000, "Messages that one peer may send at once."),
+    limit(
+        "message_burst",
+        _BURST,
+        20_000,
+        "Messages that one peer may send at once.",
+        "Two seconds of `message_per_second`.",
+    ),
     limit(
         "byte_per_second",
         _RATE,
         16 * MIB,
         "Bytes that one peer may send per second, as they come over the network. A peer that sends more is read again "
         "when its rate has recovered.",
+        "No session comes near it.",
     ),
-    limit("byte_burst", _BURST, 32 * MIB, "Bytes that one peer may send at once."),
+    limit("byte_burst", _BURST, 32 * MIB, "Bytes that one peer may send at once.", "Two seconds of `byte_per_second`."),
     limit(
         "error_per_second",
         _RATE,
         20,
         "Errors per second that one peer may cause. A peer that causes more is closed [1008].",
+        "An ordinary session causes none or a few.",
     ),
-    limit("error_burst", _BURST, 100, "Errors that one peer may cause at once."),
+    limit("error_burst", _BURST, 100, "Errors that one peer may cause at once.", "Five seconds of `error_per_second`."),
     limit(
         "ping_per_second",
         _RATE,
@@ -145,12 +160,19 @@ LIMITS = (
         "Pings and pongs that one peer may send per second. A peer that sends more is closed [1008].",
         "Real peers ping every 3 s.",
     ),
-    limit("ping_burst", _BURST, 100, "Pings and pongs that one peer may send at once."),
+    limit(
+        "ping_burst",
+        _BURST,
+        100,
+        "Pings and pongs that one peer may send at once.",
+        "Five seconds of `ping_per_second`.",
+    ),
     limit(
         "write_timeout",
         Seconds(),
         10.0,
         "Time in which a peer must read some of the bytes that are written to it. Then it is closed [1013].",
+        "Time for several retransmissions of TCP.",
     ),
     *BACKPRESSURE,
     limit(
@@ -158,11 +180,24 @@ LIMITS = (
         Seconds(optional=True),
         10.0,
         "Time for a peer to register or connect.",
+        "Real peers send it as soon as the connection is open.",
     ),
-    limit("request_head_timeout", Seconds(), 5.0, "Time for a peer to send the head of a request."),
+    limit(
+        "request_head_timeout",
+        Seconds(),
+        5.0,
+        "Time for a peer to send the head of a request.",
+        "Real peers send it in one piece, as soon as the connection is open.",
+    ),
     limit("max_headers", count(4096), 64, "Headers of a request.", "Browsers send about 20."),
-    limit("max_request_head", size(8 * KIB, 1 * MIB), 16 * KIB, "The size of the head of a request."),
-    limit("tls_handshake_timeout", Seconds(), 5.0, "Time for a TLS handshake."),
+    limit(
+        "max_request_head",
+        size(8 * KIB, 1 * MIB),
+        16 * KIB,
+        "The size of the head of a request.",
+        "Room for long cookies and tokens.",
+    ),
+    limit("tls_handshake_timeout", Seconds(), 5.0, "Time for a TLS handshake.", "It takes one or two round trips."),
     limit(
         "probe_timeout",
         Seconds(),
@@ -175,6 +210,7 @@ LIMITS = (
         Seconds(),
         5.0,
         "Time allowed to flush queued messages and to complete the closing handshake.",
+        "Time for several retransmissions of TCP. A peer that does not answer is kept no longer.",
     ),
     limit(
         "journal_entries",
@@ -183,12 +219,19 @@ LIMITS = (
         "Entries that a journal keeps. Beyond it the oldest entries are dropped.",
         "Room for hundreds of sessions.",
     ),
-    limit("journal_bytes", size(1, MOST_KEPT), 16 * MIB, "Bytes of messages that a journal keeps."),
+    limit(
+        "journal_bytes",
+        size(1, MOST_KEPT),
+        16 * MIB,
+        "Bytes of messages that a journal keeps.",
+        "Room for `journal_entries` of 1,600 bytes on average.",
+    ),
     limit(
         "held_by_faults",
         count(),
         10_000,
         "Forwards that faults may hold back at a time. Further ones are dropped, with a warning.",
+        "As many as a journal keeps.",
     ),
     limit(
         "held_by_faults_bytes",
@@ -204,6 +247,7 @@ LIMITS = (
         "Time without a request after which a polling client has left, and the longest wait of one of its requests. "
         "While more messages wait than are kept for it, also the time in which it must acknowledge some by a higher "
         "`start`.",
+        "Shorter than the 60 s after which proxies like nginx end a request.",
     ),
     limit(
         "max_polled",
@@ -242,7 +286,13 @@ LIMITS = (
         "HTTP requests per second of one connection. Beyond it requests are answered with 429.",
         "A client that waits for each answer does not come near it.",
     ),
-    limit("request_burst", _BURST, 2_000, "HTTP requests that one connection may send at once."),
+    limit(
+        "request_burst",
+        _BURST,
+        2_000,
+        "HTTP requests that one connection may send at once.",
+        "Two seconds of `request_per_second`.",
+    ),
     limit(
         "address_request_per_second",
         _RATE,
@@ -251,12 +301,19 @@ LIMITS = (
         "a WebSocket, `GET /healthz` and `GET /readyz` do not count. Beyond it requests are answered with 429.",
         "Room for a lab behind one address, with hundreds of polling clients.",
     ),
-    limit("address_request_burst", _BURST, 4_000, "HTTP requests that one address may send at once."),
+    limit(
+        "address_request_burst",
+        _BURST,
+        4_000,
+        "HTTP requests that one address may send at once.",
+        "Two seconds of `address_request_per_second`.",
+    ),
     limit(
         "proxy_timeout",
         Seconds(),
         10.0,
         "Time for a device's own web server to begin its answer, and between two parts of it.",
+        "A web server on this machine answers within milliseconds.",
     ),
     limit(
         "max_adb",
@@ -278,6 +335,7 @@ LIMITS = (
         30.0,
         "Time for a device's adb port to accept a connection, and to take some of the bytes that wait for it. Then the "
         "client is closed [1013].",
+        "A device that boots, or that is busy, takes seconds.",
     ),
     limit(
         "goodbye_timeout",
@@ -302,24 +360,5 @@ LIMITS = (
         "Calls of hooks that wait for a free thread. Beyond it a call fails at once.",
         "`def` hooks of 50 ms on 32 threads answer 3,200 calls within `hook_timeout`; a call whose peer has left or "
         "whose time is over does not wait.",
-    ),
-)
-
-KEEPALIVE = (
-    of_group(
-        "keepalive",
-        "keepalive-interval",
-        Setting(
-            "interval",
-            Seconds(optional=True),
-            10.0,
-            "Silence after which a peer is pinged.",
-            special=(("None", "no pings"),),
-        ),
-    ),
-    of_group(
-        "keepalive",
-        "keepalive-timeout",
-        Setting("timeout", Seconds(), 5.0, "Time for the pong. Then the connection is closed."),
     ),
 )

@@ -19,6 +19,8 @@ from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutErr
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .._tls import Tls
+
 POLL_INTERVAL = 0.02
 """Seconds between two requests for the list of devices: a server outside this process sends no notification."""
 
@@ -55,10 +57,13 @@ class AttachedServer:
         self._authority = parts.netloc + parts.path.rstrip("/")
         self._secure = secure
         self._timeout = timeout
-        self.host = parts.hostname
-        self.port = port or (443 if secure else 80)
-        self.ssl_context = (ssl_context or ssl.create_default_context()) if secure else None
-        self.tls = None
+        self.host: str = parts.hostname
+        self.port: int = port or (443 if secure else 80)
+        default = ssl.create_default_context() if secure and ssl_context is None else None
+        self.ssl_context: ssl.SSLContext | None = (ssl_context or default) if secure else None
+        """Verifies the server's certificate; None without TLS."""
+        self.tls: Tls | None = None
+        """None: the server's certificate is not known here."""
         handlers: list[Any] = [urllib.request.ProxyHandler({})]
         if self.ssl_context is not None:
             handlers.append(urllib.request.HTTPSHandler(context=self.ssl_context))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._field_docs import with_field_docs
 from .._raw_json import RawJson, members, on_lines, on_one_line, write
 from ..errors import CassetteError, ConfigError
 from ._device import AsyncFakeDevice
@@ -24,6 +25,7 @@ INFINITIES = {"Infinity": RawJson("1e999"), "-Infinity": RawJson("-1e999")}
 """Words that are not JSON. Version 0.1.0 wrote them into a cassette for numbers like 1e400."""
 
 
+@with_field_docs
 @dataclass(frozen=True, init=False)
 class Line:
     """One payload of a cassette."""
@@ -52,6 +54,7 @@ class Line:
         return name if isinstance(name, str) else None
 
 
+@with_field_docs
 @dataclass(frozen=True, init=False)
 class Cassette:
     """The payloads that a device and its clients sent each other, byte for byte.
@@ -223,7 +226,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         device_id: str | None = None,
         **options: Any,
     ) -> None:
-        self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
+        self.cassette: Cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
         options.setdefault("info", self.cassette.device_info_json)
         super().__init__(server, device_id or self.cassette.device_id, **options)
         self.unmatched: list[Any] = []

@@ -118,7 +118,7 @@ class AsyncFakeDevice(AsyncPeer):
         super().__init__(server, headers=headers, tls=tls, timeout=timeout)
         self.device_id = device_id
         self._info_json = info if isinstance(info, RawJson) else None
-        self.info = device_info(str(device_id)) if info is ... else info.value if self._info_json else info
+        self.info: Any = device_info(str(device_id)) if info is ... else info.value if self._info_json else info
         self.profile: Profile = profile
         self._subprotocols = () if profile is None else SUBPROTOCOLS
         self._backoff = backoff

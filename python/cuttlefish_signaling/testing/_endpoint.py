@@ -15,11 +15,16 @@ class Endpoint(Protocol):
     """An object with the URLs of a signaling server: a `SignalingServer` or an `AttachedServer`."""
 
     @property
-    def device_url(self) -> str: ...
+    def device_url(self) -> str:
+        """The WebSocket URL for devices."""
+
     @property
-    def client_url(self) -> str: ...
+    def client_url(self) -> str:
+        """The WebSocket URL for clients."""
+
     @property
-    def tls(self) -> Tls | None: ...
+    def tls(self) -> Tls | None:
+        """Its certificate and key, if they are known; clients trust the certificate."""
 
 
 def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> tuple[str, ssl.SSLContext | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from .._entry import printable
+from .._field_docs import with_field_docs
 from .._raw_json import RawJson, members
 
 Reply: TypeAlias = Any
@@ -22,6 +23,7 @@ class Replier(Protocol):
     async def _reply(self, message: Message, payload: Any) -> None: ...
 
 
+@with_field_docs
 @dataclass(frozen=True, repr=False)
 class Message:
     """A message that a fake peer received."""
@@ -77,6 +79,7 @@ class Message:
         return f"{self.message_type}{client}{f' ({printable(content[:80])})' if content else ''}"
 
 
+@with_field_docs
 class AsyncMessage(Message):
     """A message that an asynchronous fake peer received."""
 

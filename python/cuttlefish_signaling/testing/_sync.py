@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._field_docs import with_field_docs
 from .._loops import stood_still
 from .._raw_json import RawJson
 from .._timeouts import DEFAULT_TIMEOUT
@@ -42,6 +43,7 @@ def documented_by(twin: object) -> Callable[[F], F]:
     return copy
 
 
+@with_field_docs
 class SyncMessage(Message):
     """A message that a synchronous fake peer received."""
 
