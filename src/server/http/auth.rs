@@ -10,7 +10,7 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use super::respond::error;
+use super::{proxy, respond::error};
 use crate::access::hooks::{AuthorizeRequest, HookError};
 use crate::core::peer::{self, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
@@ -73,9 +73,8 @@ impl Caller {
 
 /// Whether a proxy has passed the request on, as far as it says so (RFC 7239, RFC 9110 7.6.3).
 fn comes_from_proxy<B>(request: &hyper::Request<B>) -> bool {
-    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"]
-        .iter()
-        .any(|name| request.headers().contains_key(*name))
+    let tells = |name| proxy::NAMES.contains(name) || *name == header::VIA || name == "x-real-ip";
+    request.headers().keys().any(tells)
 }
 
 /// The response to a refusing or failed hook.
