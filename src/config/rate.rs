@@ -11,17 +11,56 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// The tokens of a bucket, whose owner keeps the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens(f64);
+
+impl Tokens {
+    /// Fills a bucket.
+    pub fn full(rate: Rate) -> Self {
+        Self(f64::from(rate.burst))
+    }
+
+    /// Adds the tokens of a time in seconds.
+    #[inline]
+    pub fn refill(&mut self, seconds: f64, rate: Rate) {
+        self.0 = (self.0 + seconds * f64::from(rate.per_second)).min(f64::from(rate.burst));
+    }
+
+    /// Takes `amount` tokens. Returns false, and takes none, if the bucket has fewer.
+    pub fn take(&mut self, amount: f64) -> bool {
+        let enough = self.0 >= amount;
+        if enough {
+            self.0 -= amount;
+        }
+        enough
+    }
+
+    /// Takes `amount` tokens, however few there are. If they were too few, returns the time after which the bucket has
+    /// recovered: it holds the tokens of a hundredth of a second then, so that a peer is not delayed for each message.
+    #[inline]
+    pub fn borrow(&mut self, amount: f64, rate: Rate) -> Option<Duration> {
+        self.0 -= amount;
+        if self.0 >= 0.0 {
+            return None;
+        }
+        let per_second = f64::from(rate.per_second);
+        let missing = (per_second / 100.0).min(f64::from(rate.burst)) - self.0;
+        Some(Duration::try_from_secs_f64(missing / per_second).unwrap_or(Duration::MAX))
+    }
+}
+
 /// A token bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    left: f64,
+    tokens: Tokens,
     at: Instant,
 }
 
 impl Bucket {
     /// Creates a full bucket.
     pub fn full(rate: Rate, now: Instant) -> Self {
-        Self { left: f64::from(rate.burst), at: now }
+        Self { tokens: Tokens::full(rate), at: now }
     }
 
     /// Whether nothing of it is used at this time.
@@ -31,34 +70,8 @@ impl Bucket {
 
     /// Takes `amount` tokens. Returns false, and takes none, if the bucket has fewer.
     pub fn take(&mut self, amount: f64, rate: Rate, now: Instant) -> bool {
-        self.refill(rate, now);
-        let enough = self.left >= amount;
-        if enough {
-            self.left -= amount;
-        }
-        enough
-    }
-
-    /// Takes `amount` tokens, however few there are. If they were too few, returns the time at which the bucket has
-    /// recovered: it holds the tokens of a hundredth of a second then, so that a peer is not delayed for each message.
-    pub fn borrow(&mut self, amount: f64, rate: Rate, now: Instant) -> Option<Instant> {
-        self.refill(rate, now);
-        self.left -= amount;
-        if self.left >= 0.0 {
-            return None;
-        }
-        let per_second = f64::from(rate.per_second);
-        let missing = (per_second / 100.0).min(f64::from(rate.burst)) - self.left;
-        now.checked_add(Duration::try_from_secs_f64(missing / per_second).unwrap_or(Duration::MAX))
-    }
-
-    fn refill(&mut self, rate: Rate, now: Instant) {
-        // In a burst, many texts have the same time.
-        if now <= self.at {
-            return;
-        }
-        let since = now.duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.left = (self.left + since * f64::from(rate.per_second)).min(f64::from(rate.burst));
+        self.tokens.refill(now.saturating_duration_since(self.at).as_secs_f64(), rate);
+        self.at = self.at.max(now);
+        self.tokens.take(amount)
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::config::Limits;
-use crate::config::rate::Bucket;
+use crate::config::rate::Tokens;
 use crate::protocol::refusal::Refusal;
 
 /// An input whose rate is limited by a delay.
@@ -29,34 +29,54 @@ pub(super) enum Strict {
 
 /// The token buckets of one peer.
 pub(super) struct Throttle {
+    /// The time of the last refill.
+    at: Instant,
     /// Messages and pongs.
-    messages: Bucket,
+    messages: Tokens,
     /// Bytes from the network.
-    bytes: Bucket,
+    bytes: Tokens,
     /// Errors that the peer caused.
-    errors: Bucket,
+    errors: Tokens,
     /// Pings.
-    pings: Bucket,
+    pings: Tokens,
 }
 
 impl Throttle {
     /// Creates full buckets.
     pub(super) fn new(limits: &Limits, now: Instant) -> Self {
         Self {
-            messages: Bucket::full(limits.messages, now),
-            bytes: Bucket::full(limits.bytes, now),
-            errors: Bucket::full(limits.errors, now),
-            pings: Bucket::full(limits.pings, now),
+            at: now,
+            messages: Tokens::full(limits.messages),
+            bytes: Tokens::full(limits.bytes),
+            errors: Tokens::full(limits.errors),
+            pings: Tokens::full(limits.pings),
         }
+    }
+
+    /// Refills all buckets. In a burst, many inputs have the same time.
+    #[inline]
+    fn refill(&mut self, limits: &Limits, now: Instant) {
+        if now <= self.at {
+            return;
+        }
+        let seconds = now.duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.messages.refill(seconds, limits.messages);
+        self.bytes.refill(seconds, limits.bytes);
+        self.errors.refill(seconds, limits.errors);
+        self.pings.refill(seconds, limits.pings);
     }
 
     /// Takes a message or bytes from their bucket. Returns the time before which the peer is not read, if they were too
     /// many.
+    #[inline]
     pub(super) fn delay(&mut self, limits: &Limits, sent: Sent, now: Instant) -> Option<Instant> {
-        match sent {
-            Sent::Message => self.messages.borrow(1.0, limits.messages, now),
-            Sent::Bytes(count) => self.bytes.borrow(f64::from(count), limits.bytes, now),
-        }
+        self.refill(limits, now);
+        let delay = match sent {
+            Sent::Message => self.messages.borrow(1.0, limits.messages),
+            Sent::Bytes(count) => self.bytes.borrow(f64::from(count), limits.bytes),
+        };
+        now.checked_add(delay?)
     }
 
     /// Takes an error or a ping from its bucket.
@@ -64,13 +84,11 @@ impl Throttle {
     /// # Errors
     /// [`Refusal::TooFast`] if the bucket is empty.
     pub(super) fn spend(&mut self, limits: &Limits, strict: Strict, now: Instant) -> Result<(), Refusal> {
-        let (bucket, rate, what) = match strict {
+        self.refill(limits, now);
+        let (tokens, rate, what) = match strict {
             Strict::Error => (&mut self.errors, limits.errors, "errors"),
             Strict::Ping => (&mut self.pings, limits.pings, "pings"),
         };
-        if bucket.take(1.0, rate, now) {
-            return Ok(());
-        }
-        Err(Refusal::TooFast { what, per_second: rate.per_second })
+        if tokens.take(1.0) { Ok(()) } else { Err(Refusal::TooFast { what, per_second: rate.per_second }) }
     }
 }
