@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._hooks import HookRunner
-from ._log import log, report
+from ._log import log, lowest_level, report
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,7 +64,7 @@ class EventThread:
             self._subscribers.pop(key, None)
 
     def _wait_first(self) -> None:
-        if not self._events.wait_first():
+        if not self._events.wait_first(lowest_level()):
             self._ended.release()
             return
         self._thread = threading.Thread(target=self._work, name="cuttlefish-events", daemon=True)
@@ -80,7 +80,7 @@ class EventThread:
             self._ended.release()
 
     def _run(self) -> None:
-        while (events := self._events.next()) is not None:
+        while (events := self._events.next(lowest_level())) is not None:
             try:
                 self._handle(*events)
             except BaseException as error:  # The other events must not be lost with this one.

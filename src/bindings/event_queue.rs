@@ -7,12 +7,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::hook_calls::{Bounds, HookCalls};
 use super::job::{Job, Unanswered};
-use super::log_batch::Records;
-use super::log_batch::WARNING;
+use super::log_batch::{DEBUG, Records, WARNING};
 use super::memory::give_back;
 
 /// The most log records that wait for Python, and the most unanswered calls. Further ones are counted and dropped.
@@ -20,6 +19,13 @@ const MAX_RECORDS: usize = 10_000;
 
 /// How long log records are batched before delivery: each delivery needs the interpreter's lock.
 const GATHERING: Duration = Duration::from_millis(5);
+
+/// How long log records wait whose level the logger is not enabled for. Python filters them, and so finds that its level
+/// has changed meanwhile. Each delivery costs it more than the records.
+const GATHERING_UNWANTED: Duration = Duration::from_millis(250);
+
+/// The number of log records that are delivered, wanted or not.
+const MANY_RECORDS: usize = 1_000;
 
 /// How long a join waits for a thread beyond its deadline.
 pub(super) const SLACK: Duration = Duration::from_secs(5);
@@ -55,11 +61,24 @@ pub(super) struct EventQueue {
     watchers: AtomicUsize,
 }
 
+/// When a batch is delivered: the most urgent of its events decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Delivery {
+    /// After [`GATHERING_UNWANTED`]: it has only log records that Python will filter out.
+    Late,
+    /// After [`GATHERING`].
+    Soon,
+    /// At once.
+    Now,
+}
+
 struct State {
     batch: Events,
     calls: HookCalls<Job>,
-    /// The batch contains an event that must be delivered at once.
-    urgent: bool,
+    /// When the batch is delivered.
+    delivery: Delivery,
+    /// The lowest level that the logger is enabled for, as Python has told it last.
+    lowest_level: u8,
     /// [`EventQueue::wait_first`] has to return, although there is no event.
     parks: bool,
     closed: bool,
@@ -68,14 +87,15 @@ struct State {
 impl EventQueue {
     pub(super) fn new(bounds: Bounds) -> Self {
         let calls = HookCalls::new(bounds);
-        let state = State { batch: Events::default(), calls, urgent: false, parks: true, closed: false };
+        let (batch, lowest_level) = (Events::default(), DEBUG);
+        let state = State { batch, calls, delivery: Delivery::Late, lowest_level, parks: true, closed: false };
         Self { state: Mutex::new(state), event: Condvar::new(), call: Condvar::new(), watchers: AtomicUsize::new(0) }
     }
 
     /// Adds an event for immediate delivery.
     fn push(&self, state: &mut State, write: impl FnOnce(&mut Events)) {
         write(&mut state.batch);
-        state.urgent = true;
+        state.delivery = Delivery::Now;
         self.event.notify_one();
     }
 
@@ -88,10 +108,14 @@ impl EventQueue {
             return;
         }
         batch.records.push(level, write);
-        let is_first = batch.records.len() == 1;
-        let is_warning = level >= WARNING;
-        state.urgent |= is_warning;
-        if is_first || is_warning {
+        let count = batch.records.len();
+        let delivery = match level {
+            WARNING.. => Delivery::Now,
+            _ if level >= state.lowest_level || count >= MANY_RECORDS => Delivery::Soon,
+            _ => Delivery::Late,
+        };
+        if count == 1 || delivery > state.delivery {
+            state.delivery = delivery.max(state.delivery);
             self.event.notify_one();
         }
     }
@@ -126,10 +150,25 @@ impl EventQueue {
     // The event thread ------------------------------------------------------------------------------------------------
 
     /// Blocks until there are events. Returns false if there are none, and [`Self::end_parking`] was called.
-    pub(super) fn wait_first(&self) -> bool {
+    ///
+    /// `lowest_level` is the lowest level that the logger is enabled for.
+    pub(super) fn wait_first(&self, lowest_level: u8) -> bool {
         let mut state = self.state.lock();
-        self.event.wait_while(&mut state, |state| state.batch.is_empty() && state.parks && !state.closed);
+        self.wait(&mut state, lowest_level, |state| !state.parks || state.closed);
         !state.batch.is_empty()
+    }
+
+    /// Waits for events, or until the wait is over for another reason. Log records alone that Python will filter out end
+    /// it only when they are many or have waited for long.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, lowest_level: u8, is_over: impl Fn(&State) -> bool) {
+        state.lowest_level = lowest_level;
+        self.event.wait_while(state, |state| state.batch.is_empty() && !is_over(state));
+        self.event.wait_while_for(
+            state,
+            |state| state.delivery == Delivery::Late && !is_over(state),
+            GATHERING_UNWANTED,
+        );
+        state.delivery = state.delivery.max(Delivery::Soon);
     }
 
     /// Ends [`Self::wait_first`]. Events that come later are left to [`Self::collect`].
@@ -140,13 +179,13 @@ impl EventQueue {
 
     /// Blocks until there are events, and takes them all. Returns `None` if the queue is closed and empty.
     ///
-    /// Without an urgent event it waits a little for more. It also returns memory to the system, so that no other thread
-    /// has to.
-    pub(super) fn collect(&self) -> Option<Events> {
+    /// `lowest_level` is the lowest level that the logger is enabled for. Without an urgent event it waits a little for
+    /// more. It also returns memory to the system, so that no other thread has to.
+    pub(super) fn collect(&self, lowest_level: u8) -> Option<Events> {
         let mut state = self.state.lock();
-        self.event.wait_while(&mut state, |state| state.batch.is_empty() && !state.closed);
-        self.event.wait_while_for(&mut state, |state| !state.urgent && !state.closed, GATHERING);
-        state.urgent = false;
+        self.wait(&mut state, lowest_level, |state| state.closed);
+        self.event.wait_while_for(&mut state, |state| state.delivery != Delivery::Now && !state.closed, GATHERING);
+        state.delivery = Delivery::Late;
         let batch = std::mem::take(&mut state.batch);
         drop(state);
         if batch.many_left {

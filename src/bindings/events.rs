@@ -26,16 +26,17 @@ impl Events {
     }
 
     /// Blocks until there is an event. Returns false if none comes before the server stops. Called by the first thread.
-    fn wait_first(&self, py: Python<'_>) -> PyResult<bool> {
-        detached(py, || self.0.wait_first())
+    fn wait_first(&self, py: Python<'_>, lowest_level: u8) -> PyResult<bool> {
+        detached(py, || self.0.wait_first(lowest_level))
     }
 
     /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
     ///
+    /// `lowest_level` is the lowest level that the logger is enabled for: other records alone are gathered for longer.
     /// The tuple contains log records, the number of dropped records, changed, unanswered hook calls, the number of
     /// further ones, numbers of abandoned calls, and whether the runtime has made progress (see `Server.beat_every`).
-    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(batch) = detached(py, || self.0.collect())? else { return Ok(None) };
+    fn next<'py>(&self, py: Python<'py>, lowest_level: u8) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(batch) = detached(py, || self.0.collect(lowest_level))? else { return Ok(None) };
         let records: Vec<_> = batch.records.iter().collect();
         let unanswered: Vec<_> = batch.unanswered.into_iter().map(unanswered_tuple).collect();
         let rest = (batch.unanswered_dropped, batch.abandoned);

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling._events import EventThread
+from cuttlefish_signaling._log import lowest_level
 from cuttlefish_signaling._pause import wait_event
 
 from peers import PATIENCE, peers_of, wait_until
@@ -93,6 +96,38 @@ def test_each_record_is_filtered_by_the_level_of_its_moment(
             peers.device("noticed")
             wait_until(lambda: "noticed" in caplog.text)
     assert "unseen" not in caplog.text
+
+
+def test_records_that_are_filtered_out_seldom_wake_python(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    handle = EventThread._handle
+
+    def counted(thread: EventThread, records: list[tuple[int, str]], *rest: Any) -> None:
+        batches.append(len(records))
+        handle(thread, records, *rest)
+
+    monkeypatch.setattr(EventThread, "_handle", counted)
+    begin = time.monotonic()
+    with caplog.at_level(logging.WARNING, "cuttlefish_signaling"):
+        with SignalingServer() as server, peers_of(server) as peers:
+            for number in range(40):
+                peers.device(f"cvd-{number}").close()
+    assert sum(batches) >= 80, "each device is logged when it comes and when it leaves"
+    assert len(batches) <= 2 + (time.monotonic() - begin) / 0.25
+
+
+def test_lowest_level_is_that_of_the_logger(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for level in (logging.DEBUG, logging.WARNING, logging.ERROR):
+        with caplog.at_level(level, "cuttlefish_signaling"):
+            assert lowest_level() == level
+    with caplog.at_level(logging.DEBUG, "cuttlefish_signaling"):
+        monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+        assert lowest_level() == logging.INFO + 1
+        monkeypatch.undo()
+    with caplog.at_level(1_000, "cuttlefish_signaling"):
+        assert lowest_level() == logging.CRITICAL
 
 
 @pytest.mark.parametrize("turns", range(6))
