@@ -1,6 +1,6 @@
 //! The one task that runs all polled connections of a server: it polls answers of hooks, and keeps deadlines.
 //!
-//! It starts with the first connection and ends with the last. Each connection has a waker of its own, so a message or a
+//! It starts with the first connection and ends when the server stops, with the last one. Each connection has a waker of its own, so a message or a
 //! deadline polls that connection only. A panic ends only its own connection.
 
 use std::future::poll_fn;
@@ -10,8 +10,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::registry::{Polled, Registration, Work};
+use super::registry::{Registration, Work};
 use crate::server::catch_panic::CatchPanic;
+use crate::server::shared::Shared;
 
 /// Creates the work for one connection.
 pub(super) fn work(registration: Registration) -> Work {
@@ -19,17 +20,14 @@ pub(super) fn work(registration: Registration) -> Work {
     CatchPanic::new(Box::pin(keep(registration)), &connection.shared.incidents, connection.peer.address)
 }
 
-/// Runs the connections that come, until there are none.
-pub(super) async fn run(polled: Arc<Polled>, mut new: UnboundedReceiver<Work>) {
+/// Runs the connections that come, until the server stops and there are none.
+pub(super) async fn run(shared: Arc<Shared>, mut new: UnboundedReceiver<Work>) {
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             Some(work) = new.recv() => running.push(work),
             Some(()) = running.next() => {}
-            else => return,
-        }
-        if running.is_empty() && polled.retire(&new) {
-            return;
+            () = shared.stopping.cancelled(), if running.is_empty() => return,
         }
     }
 }

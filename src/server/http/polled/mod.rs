@@ -48,7 +48,7 @@ pub(in crate::server) async fn connect(
     session.handle_step(first);
     connection.begin(session);
     polled.hand_over(keeper::work(registration), |new| {
-        drop(shared.tasks.spawn(keeper::run(Arc::clone(polled), new)));
+        drop(shared.tasks.spawn(keeper::run(Arc::clone(shared), new)));
     });
     // A client that disconnects before the device info has left.
     let mut cancel = CancelOnDrop(Some(Arc::clone(&connection)));

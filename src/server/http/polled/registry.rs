@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -20,21 +20,17 @@ pub(super) struct Full(pub(super) Option<Party>);
 
 /// The polled connections of one server.
 #[derive(Default)]
-pub(crate) struct Polled(Mutex<Registry>);
-
-/// The mutable state of [`Polled`].
-#[derive(Default)]
-struct Registry {
+pub(crate) struct Polled {
     /// The connections, by connection id.
-    connections: HashMap<String, Arc<PolledConnection>>,
-    /// Hands connections to the keeper. `None` while it does not run.
-    keeper: Option<UnboundedSender<Work>>,
+    connections: Mutex<HashMap<String, Arc<PolledConnection>>>,
+    /// Hands connections to the keeper.
+    keeper: OnceLock<UnboundedSender<Work>>,
 }
 
 impl Polled {
     /// Finds a connection.
     pub(in crate::server) fn find(&self, id: &str) -> Option<Arc<PolledConnection>> {
-        self.0.lock().connections.get(id).cloned()
+        self.connections.lock().get(id).cloned()
     }
 
     /// Registers a connection, unless there are `limit` already, or a party of its client has its share of them.
@@ -44,39 +40,27 @@ impl Polled {
         connection: &Arc<PolledConnection>,
         limit: usize,
     ) -> Result<Registration, Full> {
-        let mut registry = self.0.lock();
-        if registry.connections.len() >= limit {
+        let mut connections = self.connections.lock();
+        if connections.len() >= limit {
             return Err(Full(None));
         }
-        let others = registry.connections.values().map(|connection| &*connection.peer);
+        let others = connections.values().map(|connection| &*connection.peer);
         if let Some(party) = without_room(&connection.peer, others, limit) {
             return Err(Full(Some(party)));
         }
-        registry.connections.insert(id.to_owned(), Arc::clone(connection));
-        drop(registry);
+        connections.insert(id.to_owned(), Arc::clone(connection));
         Ok(Registration { polled: Arc::clone(self), id: id.to_owned(), connection: Arc::clone(connection) })
     }
 
-    /// Hands a connection to the keeper, and starts it if it does not run.
+    /// Hands a connection to the keeper, and starts it with the first one.
     pub(super) fn hand_over(&self, work: Work, start: impl FnOnce(UnboundedReceiver<Work>)) {
-        let mut registry = self.0.lock();
-        let keeper = registry.keeper.get_or_insert_with(|| {
+        let keeper = self.keeper.get_or_init(|| {
             let (keeper, new) = unbounded_channel();
             start(new);
             keeper
         });
-        // The keeper runs: it ends only in `retire`, under the same lock.
-        let _delivered = keeper.send(work);
-    }
-
-    /// Lets the keeper end, unless a connection waits for it.
-    pub(super) fn retire(&self, new: &UnboundedReceiver<Work>) -> bool {
-        let mut registry = self.0.lock();
-        let ends = new.is_empty();
-        if ends {
-            registry.keeper = None;
-        }
-        ends
+        // If the server has stopped, the keeper has ended, and the connection ends with its work.
+        let _ended = keeper.send(work);
     }
 }
 
@@ -92,7 +76,7 @@ pub(super) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.polled.0.lock().connections.remove(&self.id);
+        self.polled.connections.lock().remove(&self.id);
         self.connection.close();
     }
 }
