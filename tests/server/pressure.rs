@@ -1,7 +1,7 @@
 //! Peers that do not read: they are closed [1013], their peers are notified, others are not delayed, and the ledger
 //! balances.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::rate::Rate;
@@ -62,20 +62,20 @@ fn five_hundred_stuck_clients_do_not_delay_others() {
             one.freeze();
             stuck.push(one);
         }
+        // A wait for the deadline of a stuck peer would be forever, and no stuck peer is closed meanwhile.
+        server.clock().freeze();
         for id in 2..=501 {
             for _ in 0..4 {
                 device.says(&forward_to(id)).await;
             }
         }
-        let began = Instant::now();
         for _ in 0..100 {
             client.says(r#"{"message_type":"forward","payload":1}"#).await;
             device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
             device.says(r#"{"message_type":"forward","client_id":1,"payload":2}"#).await;
             client.hears(r#"{"message_type":"device_msg","payload":2}"#).await;
         }
-        // No figure of speed: one stuck peer would cost its whole deadline each time.
-        assert!(began.elapsed() < Duration::from_secs(20));
+        assert_eq!(server.hub().connections(), 502);
     });
 }
 
