@@ -111,7 +111,7 @@ impl<S: Session> Party<S> {
         let cx = TaskContext::from_waker(Waker::noop());
         match self.driver.poll_output(&cx, true, &mut self.edge) {
             Poll::Ready(Output::Text(text)) => {
-                self.driver.on_flushed();
+                self.driver.on_flushed(&mut self.edge);
                 Some(text)
             }
             _ => None,

@@ -186,7 +186,7 @@ impl Device {
     /// Sends the device `client_disconnected` for a client that has left, each time it forwards to it (docs/protocol.md
     /// 4.1.20). While one for this id is queued, there is no second one.
     pub fn notify_left(&self, id: ClientId) {
-        self.outbox.push_left_again(id);
+        self.outbox.push_left(id);
     }
 
     /// Queues a device's forward for its client.

@@ -26,8 +26,8 @@ pub(super) enum Incoming {
     Invalid(Refusal),
     /// A message above the size limit.
     TooBig,
-    /// The peer closed the transport.
-    Gone,
+    /// The peer closed the transport, or it is lost.
+    Gone(Closed),
 }
 
 /// A transport of whole messages.
@@ -85,7 +85,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             Poll::Ready(sent) => {
                 sent?;
                 self.pending = None;
-                self.session.driver.on_flushed();
+                self.session.driver.on_flushed(&mut self.session.edge);
             }
             Poll::Pending => self.session.driver.on_blocked(&mut self.session.edge),
         }
@@ -108,7 +108,7 @@ impl<W: MessageTransport, P: Session + Unpin> MessagePump<W, P> {
             }
             Incoming::Invalid(refusal) => self.session.driver.refuse(&refusal),
             Incoming::TooBig => self.session.driver.handle_violation(End::message_too_big()),
-            Incoming::Gone => self.session.driver.handle_closed(Closed::Reset, &mut self.session.edge),
+            Incoming::Gone(closed) => self.session.driver.handle_closed(closed, &mut self.session.edge),
         }
         true
     }

@@ -14,6 +14,7 @@ use socket2::{SockRef, Type};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::access::connection_limits::Local;
+use crate::core::driver::Closed;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
 use crate::protocol::refusal::Refusal;
@@ -160,7 +161,8 @@ impl MessageTransport for PacketTransport {
                 Ok(text) => Incoming::Text(text.to_owned()),
                 Err(_) => Incoming::Invalid(Refusal::InvalidJson),
             },
-            Ok(_) | Err(_) => Incoming::Gone,
+            Ok(_) => Incoming::Gone(Closed::Fin),
+            Err(_) => Incoming::Gone(Closed::Reset),
         })
     }
 

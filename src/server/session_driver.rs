@@ -156,7 +156,11 @@ impl<P: Session> SessionDriver<P> {
     /// if the driver's has expired.
     ///
     /// Input only moves a deadline to a later time. The timer then stays as it is, and is set again after it has fired.
+    #[inline]
     pub(super) fn check_deadlines(&mut self, cx: &mut TaskContext<'_>, transport: Option<Instant>) -> bool {
+        if !self.driver.has_new_timeout() && transport.is_none() && self.timer.is_pending() {
+            return false;
+        }
         let Some(due) = earlier(self.driver.poll_timeout(), transport) else { return false };
         let real = self.edge.shared.clock.real(due);
         if real.is_some_and(|real| self.timer.fires_by(real)) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::faults::{Effect, Rule};
 use cuttlefish_signaling::incidents::Incident;
-use cuttlefish_signaling::outbox::{Budget, MESSAGE_OVERHEAD, Outbox, OutboxBounds, Passage, Share, Waiting};
+use cuttlefish_signaling::outbox::{Budget, CreditWait, MESSAGE_OVERHEAD, Outbox, OutboxBounds, Passage, Share};
 use cuttlefish_signaling::protocol::{DeviceId, Text};
 use cuttlefish_signaling::{Config, Limits};
 
@@ -129,7 +129,7 @@ fn clients_are_woken_at_half_a_window_and_at_low_water_in_the_order_in_which_the
     let push = |share: &Arc<Share>, size: usize| {
         outbox.push_forward_while(Text::from("x".repeat(size)), Passage::Direct, now, &here, share).unwrap();
     };
-    let wait = |waiting: &Waiting, name| {
+    let wait = |waiting: &CreditWait, name| {
         let waker = Waker::from(Arc::new(Turn(Arc::clone(&woken), name)));
         waiting.poll(&TaskContext::from_waker(&waker))
     };
@@ -138,7 +138,7 @@ fn clients_are_woken_at_half_a_window_and_at_low_water_in_the_order_in_which_the
     for _ in 0..4 {
         push(&small, 10);
     }
-    let first = Waiting::new(&outbox, &small);
+    let first = CreditWait::new(&outbox, &small);
     assert!(wait(&first, "small").is_pending());
     take();
     assert_eq!(*woken.lock().unwrap(), [""; 0], "three of four are left");
@@ -148,7 +148,7 @@ fn clients_are_woken_at_half_a_window_and_at_low_water_in_the_order_in_which_the
     for share in [&large, &third, &large] {
         push(share, 1500);
     }
-    let (second, last) = (Waiting::new(&outbox, &third), Waiting::new(&outbox, &large));
+    let (second, last) = (CreditWait::new(&outbox, &third), CreditWait::new(&outbox, &large));
     woken.lock().unwrap().clear();
     assert!(
         wait(&second, "third").is_pending() && wait(&last, "large").is_pending() && wait(&first, "small").is_pending()

@@ -227,7 +227,7 @@ fn close_flushes_then_waits_for_the_peers_close_frame() {
     assert_eq!(rig.output(true), Poll::Ready(Output::Text(Text::from("1".to_owned()))));
     assert_eq!(rig.output(true), Poll::Ready(Output::End(End::close(1008, "scripted"))));
     assert!(matches!(rig.driver.phase(), Phase::Closing(_)));
-    rig.driver.on_flushed();
+    rig.driver.on_flushed(&mut rig.edge);
     assert_eq!(rig.context.relay.ledger().read().delivered, 1);
     assert_eq!(rig.after(S(4)), None);
     rig.driver.handle_close_complete();
@@ -239,7 +239,7 @@ fn close_flushes_then_waits_for_the_peers_close_frame() {
 #[test]
 fn stop_shortens_the_wait_for_the_peers_close_frame() {
     let mut rig = Rig::new();
-    rig.driver.handle_close_frame(&mut rig.edge);
+    rig.driver.handle_closed(Closed::Frame, &mut rig.edge);
     assert_eq!(rig.left(), Some(S(5)));
     rig.edge.now += S(1);
     rig.driver.shorten_close(&mut rig.edge);
@@ -256,6 +256,28 @@ fn fin_and_reset_end_the_session_at_once() {
         rig.driver.handle_closed(closed, &mut rig.edge);
         assert_eq!((rig.log(), rig.driver.phase() == Phase::Done), (&["leave".to_owned()][..], done));
     }
+}
+
+#[test]
+fn end_counts_behind_held_texts_and_a_reset_at_once() {
+    for closed in [Closed::Frame, Closed::Fin] {
+        let mut rig = Rig::new();
+        rig.says(&["ask", "1", "2"]);
+        rig.driver.handle_closed(closed, &mut rig.edge);
+        rig.forward("to the peer");
+        assert!(!rig.reads(), "there is nothing more to read");
+        assert_eq!((rig.log(), rig.driver.phase()), (&["ask".to_owned()][..], Phase::Open));
+        assert_eq!(rig.output(true).is_pending(), closed == Closed::Frame, "a text cannot follow a close frame");
+        rig.answers();
+        assert_eq!(rig.log(), ["ask", "answer", "1", "2", "leave"]);
+        assert_eq!(matches!(rig.driver.phase(), Phase::Closing(_)), closed == Closed::Frame);
+        assert!(!rig.driver.is_open());
+    }
+    let mut rig = Rig::new();
+    rig.says(&["ask", "1"]);
+    rig.driver.handle_closed(Closed::Fin, &mut rig.edge);
+    rig.driver.handle_closed(Closed::Reset, &mut rig.edge);
+    assert_eq!((rig.log(), rig.driver.phase()), (&["ask".to_owned(), "leave".to_owned()][..], Phase::Done));
 }
 
 #[test]

@@ -240,9 +240,8 @@ impl Harness {
         for _ in 0..messages {
             let output = self.drive(name, |driver, edge| driver.poll_output(&cx, true, edge));
             if let Poll::Ready(Output::Text(text)) = output {
-                let peer = self.peer(name);
-                peer.heard.push_back(text.as_str().to_owned());
-                peer.driver.on_flushed();
+                self.peer(name).heard.push_back(text.as_str().to_owned());
+                self.drive(name, |driver, edge| driver.on_flushed(edge));
             }
         }
         self.settle();
@@ -250,7 +249,7 @@ impl Harness {
 
     pub fn thaws(&mut self, name: &str) {
         self.peer(name).frozen = false;
-        self.peer(name).driver.on_flushed();
+        self.drive(name, |driver, edge| driver.on_flushed(edge));
         self.settle();
     }
 
@@ -339,7 +338,7 @@ impl Harness {
         match output {
             Output::Text(text) => {
                 peer.heard.push_back(text.as_str().to_owned());
-                peer.driver.on_flushed();
+                self.drive(name, |driver, edge| driver.on_flushed(edge));
             }
             Output::Ping if peer.silent => peer.pings += 1,
             Output::Ping => {

@@ -28,8 +28,8 @@ fn next(outbox: &Outbox) -> Poll<Outgoing> {
     outbox.poll_next(&Context::from_waker(Waker::noop()), true)
 }
 
-fn message(said: &str, forward: bool, last: bool) -> Poll<Outgoing> {
-    Poll::Ready(Outgoing::Message { text: text(said), forward, last })
+fn message(said: &str, forward: bool) -> Poll<Outgoing> {
+    Poll::Ready(Outgoing::Message { text: text(said), forward })
 }
 
 #[derive(Default)]
@@ -49,9 +49,9 @@ fn messages_come_in_order_then_the_error_then_the_end() {
     outbox.refuse(&Refusal::Binary);
     assert_eq!(push(&outbox, "3"), Err(Closed));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing), "the end is reported at once");
-    assert_eq!(next(&outbox), message("1", true, false));
-    assert_eq!(next(&outbox), message("2", false, false));
-    assert_eq!(next(&outbox), message(r#"{"error":"Received a binary message"}"#, false, false));
+    assert_eq!(next(&outbox), message("1", true));
+    assert_eq!(next(&outbox), message("2", false));
+    assert_eq!(next(&outbox), message(r#"{"error":"Received a binary message"}"#, false));
     let end = End::close(1003, "Received a binary message");
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(end.clone())));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(end)), "an end stays an end");
@@ -74,8 +74,8 @@ fn no_forward_of_a_sender_follows_its_client_disconnected() {
     here.store(false, Ordering::Release);
     outbox.push(text("gone"));
     assert_eq!(push("2"), Err(Closed));
-    assert_eq!(next(&outbox), message("1", true, false));
-    assert_eq!(next(&outbox), message("gone", false, true));
+    assert_eq!(next(&outbox), message("1", true));
+    assert_eq!(next(&outbox), message("gone", false));
     assert_eq!(next(&outbox), Poll::Pending);
     assert!(!outbox.is_closed());
 }
@@ -98,8 +98,9 @@ fn every_push_and_signal_wakes_the_draining_task() {
     ];
     for (count, event) in events.iter().enumerate() {
         assert_eq!(outbox.poll_next(&cx, true), Poll::Pending);
+        assert!(outbox.is_idle());
         event();
-        assert_eq!(woken.0.load(Ordering::Relaxed), count + 1);
+        assert_eq!((woken.0.load(Ordering::Relaxed), outbox.is_idle()), (count + 1, false));
         assert!(outbox.poll_next(&cx, true).is_ready());
     }
 }
@@ -117,24 +118,27 @@ fn only_signals_pass_while_the_transport_has_no_room() {
     outbox.wake_session();
     assert_eq!(outbox.poll_next(&cx, false), Poll::Ready(Outgoing::Recheck));
     assert_eq!(outbox.poll_next(&cx, true), Poll::Ready(Outgoing::Ping));
-    assert_eq!(outbox.poll_next(&cx, true), message("1", false, false));
+    assert_eq!(outbox.poll_next(&cx, true), message("1", false));
 }
 
 #[test]
 fn last_message_stores_the_waker() {
     let (outbox, woken) = (outbox(), Arc::new(Woken::default()));
     let waker = Waker::from(Arc::clone(&woken));
-    let next = || outbox.poll_next(&Context::from_waker(&waker), true);
+    let next = |room| (outbox.poll_next(&Context::from_waker(&waker), room), outbox.is_idle());
     outbox.push(text("1"));
     outbox.push(text("2"));
-    assert_eq!(next(), message("1", false, false));
+    assert_eq!(next(false), (Poll::Pending, false), "there is more to do as soon as there is room");
+    assert_eq!(next(true), (message("1", false), false));
     outbox.push(text("3"));
-    assert_eq!(next(), message("2", false, false));
-    assert_eq!(woken.0.load(Ordering::Relaxed), 0, "more is queued, so the task polls again by itself");
-    assert_eq!(next(), message("3", false, true));
+    assert_eq!(next(true), (message("2", false), false));
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "more is queued, so the task polls again by itself");
+    assert_eq!(next(true), (message("3", false), true));
     outbox.push(text("4"));
-    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert_eq!(next(), message("4", false, true));
+    assert_eq!((woken.0.load(Ordering::Relaxed), outbox.is_idle()), (2, false));
+    assert_eq!(next(true), (message("4", false), true));
+    outbox.close(None, End::Drop);
+    assert!(!outbox.is_idle());
 }
 
 #[test]
@@ -217,7 +221,7 @@ fn close_slow_does_not_change_an_earlier_end() {
     outbox.close_slow();
     assert!(!outbox.has_overflowed());
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::Closing));
-    assert_eq!(next(&outbox), message("1", true, false));
+    assert_eq!(next(&outbox), message("1", true));
     assert_eq!(next(&outbox), Poll::Ready(Outgoing::End(End::close(1001, "first"))));
 }
 

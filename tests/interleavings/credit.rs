@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::hub::{Client, Device, Forwarded, Hub};
-use cuttlefish_signaling::outbox::{End, OutboxBounds, Passage, Waiting};
+use cuttlefish_signaling::outbox::{CreditWait, End, OutboxBounds, Passage};
 use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
 use shuttle::future::block_on;
@@ -21,7 +21,7 @@ fn send_with_credit(device: &Arc<Device>, client: &Arc<Client>, count: usize) ->
         let mut queued = 0;
         for _ in 0..count {
             if !device.outbox.may_queue(&client.share) {
-                let waiting = Waiting::new(&device.outbox, &client.share);
+                let waiting = CreditWait::new(&device.outbox, &client.share);
                 block_on(poll_fn(|cx| waiting.poll(cx)));
             }
             let message = outbound::client_msg(client.id, "1");
@@ -96,7 +96,7 @@ fn client_that_gives_up_waiting_leaves_the_line() {
         let giving_up = {
             let (device, client) = (Arc::clone(&device), Arc::clone(&client));
             thread::spawn(move || {
-                let waiting = Waiting::new(&device.outbox, &client.share);
+                let waiting = CreditWait::new(&device.outbox, &client.share);
                 let _once = waiting.poll(&std::task::Context::from_waker(std::task::Waker::noop()));
             })
         };

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::dial::{Dialed, block_on, serve_with, with_timeout};
 use crate::hostile::answer;
-use crate::raw_peer::{RawPeer, text};
+use crate::raw_peer::{CLOSE, FINAL, RawPeer, frame, text};
 
 const CONNECT: &str = r#"{"message_type":"connect","device_id":"x"}"#;
 
@@ -91,6 +91,35 @@ fn input_read_during_a_pending_hook_is_kept_intact() {
         decide.notify_one();
         for payload in 1..=40 {
             device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{payload}}}"#)).await;
+        }
+    });
+}
+
+/// The forwards were sent before the close frame or the FIN, and nothing refuses them.
+#[test]
+fn forwards_that_wait_for_a_hook_outlive_the_end_of_their_sender() {
+    block_on(async {
+        for with_frame in [true, false] {
+            let decide = Arc::new(Notify::new());
+            let server = serve_with(Config::default(), Arc::new(DecidesWhenNotified(Arc::clone(&decide))));
+            let mut device = Dialed::device(server.local_addr(), "x").await;
+            let mut client = RawPeer::connect(server.local_addr(), "/connect_client").await;
+            let forwards = (1..=2).map(|n| text(&format!(r#"{{"message_type":"forward","payload":{n}}}"#)));
+            client.send(&[text(CONNECT)].into_iter().chain(forwards).collect::<Vec<_>>().concat()).await;
+            if with_frame {
+                client.send(&frame(FINAL | CLOSE, &1000_u16.to_be_bytes(), [0; 4])).await;
+                // The answer to a close frame does not wait.
+                while client.next().await.0 != CLOSE {}
+            } else {
+                client.0.shutdown().await.unwrap();
+            }
+            device.round_trip().await;
+            decide.notify_one();
+            for n in 1..=2 {
+                device.hears(&format!(r#"{{"message_type":"client_msg","client_id":1,"payload":{n}}}"#)).await;
+            }
+            device.hears(r#"{"message_type":"client_disconnected","client_id":1}"#).await;
+            client.read_to_end().await;
         }
     });
 }

@@ -27,6 +27,8 @@ pub enum Phase {
 /// The way in which a peer or its transport ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
+    /// The peer has sent a close frame. It reads nothing but the answer to it.
+    Frame,
     /// The peer sends nothing more, and may still read.
     Fin,
     /// The transport is lost.
@@ -77,18 +79,19 @@ impl<P: Session + ?Sized> Driver<P> {
         }
     }
 
-    /// Handles the peer's close frame.
-    pub fn handle_close_frame(&mut self, edge: &mut impl Edge) {
-        self.session.leave();
-        if self.is_open() {
-            self.phase = Phase::Closing(self.close_by(edge));
-        }
-    }
-
-    /// Handles the end of the input. The session leaves at once; messages that wait for the peer are dropped.
+    /// Handles the end of the input. The session leaves; messages that wait for the peer are dropped.
+    ///
+    /// A reset counts at once. Another end counts behind the texts that wait for an answer: [`Driver::wants_read`] handles
+    /// both.
     pub fn handle_closed(&mut self, closed: Closed, edge: &mut impl Edge) {
+        if closed != Closed::Reset && self.is_open() && !self.held.is_empty() {
+            self.ending = Some(closed);
+            return;
+        }
         self.session.leave();
         self.phase = match closed {
+            Closed::Frame if !self.is_open() => self.phase,
+            Closed::Frame => Phase::Closing(self.close_by(edge)),
             Closed::Fin => Phase::ShuttingDown(self.close_by(edge)),
             Closed::Reset => Phase::Done,
         };
@@ -99,8 +102,7 @@ impl<P: Session + ?Sized> Driver<P> {
         let context = self.session.context();
         context.incidents.count(Incident::Silent);
         context.outbox.close_silent(silent_for);
-        self.session.leave();
-        self.phase = Phase::Done;
+        self.abort();
     }
 
     /// Ends without a closing handshake, since the server's time for it is over.
@@ -109,11 +111,9 @@ impl<P: Session + ?Sized> Driver<P> {
         self.phase = Phase::Done;
     }
 
-    /// Shortens the wait for the peer's close frame, since the server stops. Only the first call has an effect.
+    /// Shortens the wait for the peer's close frame, since the server stops. A later call leaves the time of an earlier.
     pub fn shorten_close(&mut self, edge: &mut impl Edge) {
-        if let Phase::Closing(deadline) = self.phase
-            && !std::mem::replace(&mut self.close_shortened, true)
-        {
+        if let Phase::Closing(deadline) = self.phase {
             self.phase = Phase::Closing(deadline.min(after(edge.now(), self.session.context().rules.goodbye_timeout)));
         }
     }
@@ -131,6 +131,13 @@ impl<P: Session + ?Sized> Driver<P> {
             Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => deadline,
             Phase::Open | Phase::Done => after(edge.now(), self.session.context().rules.close_timeout),
         }
+    }
+
+    /// Returns whether the time of the next timeout may be an earlier one since the last call. Most polls need not
+    /// compute it.
+    #[inline]
+    pub fn has_new_timeout(&mut self) -> bool {
+        std::mem::take(&mut self.new_timeout) || self.phase != Phase::Open || self.blocked_since.is_some()
     }
 
     // Deadlines -------------------------------------------------------------------------------------------------------

@@ -68,18 +68,18 @@ pub struct Driver<P: Session + ?Sized> {
     stuck_since: Option<Instant>,
     /// Time since which the transport has not taken all that is written to it.
     blocked_since: Option<Instant>,
-    /// Whether the last output was a text with nothing behind it.
-    was_last_output: bool,
     /// Forwards that were handed out and are not flushed.
     unflushed: u64,
     /// Whether the transport has pings.
     has_pings: bool,
+    /// Whether the timeout of an open connection may be an earlier one than before.
+    new_timeout: bool,
     /// Whether the session has rechecked, so that [`Outbox::rechecked`] is due.
     rechecking: bool,
-    /// Whether the wait for the peer's close frame was shortened, since the server stops.
-    close_shortened: bool,
     /// Texts that wait while [`Session::holds_texts`].
     held: VecDeque<String>,
+    /// End of the input behind them.
+    ending: Option<Closed>,
     /// Size of `held` in bytes, with [`MESSAGE_OVERHEAD`] for each.
     held_bytes: usize,
     /// The session.
@@ -101,12 +101,12 @@ impl<P: Session> Driver<P> {
             delayed_until: None,
             stuck_since: None,
             blocked_since: None,
-            was_last_output: false,
             unflushed: 0,
             has_pings,
+            new_timeout: true,
             rechecking: false,
-            close_shortened: false,
             held: VecDeque::new(),
+            ending: None,
             held_bytes: 0,
             session,
         }
@@ -132,29 +132,35 @@ impl<P: Session + ?Sized> Driver<P> {
     /// A transport asks before each input, not once for each poll. Texts that have waited for an answer are handled
     /// first. While the peer is not read, pings are not answered, an exception to docs/protocol.md 3.12; all else goes
     /// on: writes, pings of the server, deadlines, answers and the end.
+    #[inline]
     pub fn wants_read(&mut self, cx: &Context<'_>, edge: &mut impl Edge) -> bool {
         let wants = !self.is_open() || self.has_room(cx, edge);
-        if wants && self.paused {
+        if wants == self.paused {
             // Keepalive counts only time in which the server reads.
             self.handle_input(edge.now());
+            self.paused = !wants;
         }
-        self.paused = !wants;
         wants
     }
 
-    /// Returns whether the next text can be handled or held. Handles held texts first.
+    /// Returns whether the next text can be handled or held. Handles held texts first, and an end behind them.
+    #[inline]
     fn has_room(&mut self, cx: &Context<'_>, edge: &mut impl Edge) -> bool {
         loop {
             if self.session.holds_texts() {
-                return self.held_bytes < self.session.context().rules.max_held_bytes;
+                return self.ending.is_none() && self.held_bytes < self.session.context().rules.max_held_bytes;
             }
             if self.delayed_until.is_some() || self.session.poll_credit(cx).is_pending() {
                 return false;
             }
-            let Some(text) = self.held.pop_front() else { return true };
+            let Some(text) = self.held.pop_front() else { break };
             self.held_bytes -= text.len() + MESSAGE_OVERHEAD;
             self.handle_text(&text, edge);
         }
+        if let Some(closed) = self.ending.take() {
+            self.handle_closed(closed, edge);
+        }
+        true
     }
 
     /// Returns whether the peer is not read.
@@ -165,6 +171,7 @@ impl<P: Session + ?Sized> Driver<P> {
     /// Stops reading until this time, since the peer has sent too much.
     pub fn delay_reading(&mut self, until: Instant) {
         self.delayed_until = self.delayed_until.max(Some(until));
+        self.new_timeout = true;
     }
 
     /// Polls for credit, then handles one text: for a transport that has a text to offer, such as an HTTP request.
@@ -192,6 +199,7 @@ impl<P: Session + ?Sized> Driver<P> {
     /// An answer that is there at once goes back to the session. A session whose request named its device starts with
     /// a step.
     pub fn handle_step(&mut self, mut step: Step, edge: &mut impl Edge) {
+        self.new_timeout = true;
         let too_many_errors = match &step {
             Step::Refused => edge.count_error(None),
             Step::Withheld(refusal) => edge.count_error(Some(refusal)),

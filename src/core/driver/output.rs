@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Driver, Edge, Phase};
+use super::{Closed, Driver, Edge, Phase};
 use crate::core::outbox::{End, Outgoing};
 use crate::core::session::Session;
 use crate::observe::incidents::Incident;
@@ -28,7 +28,6 @@ impl<P: Session + ?Sized> Driver<P> {
     /// `room` says whether the transport could write a message now. Without room there is only
     /// [`Output::Progress`].
     pub fn poll_output(&mut self, cx: &Context<'_>, room: bool, edge: &mut impl Edge) -> Poll<Output> {
-        self.was_last_output = false;
         if !self.is_open() {
             // Keeps the waker in the outbox, so that the server's stop wakes the task.
             while self.outbox().poll_next(cx, false).is_ready() {
@@ -36,9 +35,10 @@ impl<P: Session + ?Sized> Driver<P> {
             }
             return Poll::Pending;
         }
+        // A peer that has sent a close frame is sent nothing more.
+        let room = room && self.ending != Some(Closed::Frame);
         Poll::Ready(match ready!(self.outbox().poll_next(cx, room)) {
-            Outgoing::Message { text, forward, last } => {
-                self.was_last_output = last;
+            Outgoing::Message { text, forward } => {
                 self.unflushed += u64::from(forward);
                 Output::Text(text)
             }
@@ -60,12 +60,6 @@ impl<P: Session + ?Sized> Driver<P> {
                 Output::End(end)
             }
         })
-    }
-
-    /// Returns whether the last output was a text with nothing behind it. The waker is stored then, and a transport need
-    /// not poll again to learn that there is no more output.
-    pub fn was_last_output(&self) -> bool {
-        self.was_last_output
     }
 
     /// Sends a ping, if the transport has pings.
@@ -97,9 +91,12 @@ impl<P: Session + ?Sized> Driver<P> {
     }
 
     /// Notes that the transport has taken all output so far: the ledger counts its forwards as delivered.
-    pub fn on_flushed(&mut self) {
+    #[inline]
+    pub fn on_flushed(&mut self, edge: &mut impl Edge) {
         if self.blocked_since.take().is_some() {
-            (self.stuck_since, self.pinged_at) = (None, None);
+            (self.stuck_since, self.new_timeout) = (None, true);
+            // No answer to a ping was due. From now on, the peer has the whole time again.
+            self.handle_input(edge.now());
         }
         if self.unflushed > 0 {
             self.session.context().relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));

@@ -4,17 +4,16 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::budget::{Borrower, Precedence};
-use super::queue::Message;
+use super::queue::{Account, Kind, Message};
 use super::{Outbox, State};
 use crate::sync::Ordering;
 
 impl Borrower for Outbox {
     fn borrows(&self) -> Option<Precedence> {
-        let mut state = self.state.lock();
-        state.is_borrower = state.queue.own_bytes > self.bounds().bytes;
-        let borrowed = state.queue.own_bytes.saturating_sub(self.bounds().bytes);
+        let state = self.state.lock();
+        let borrowed = self.borrowed(state.queue.own_bytes);
         let oldest = state.queue.oldest();
-        state.is_borrower.then_some((oldest.is_none(), oldest, Reverse(borrowed)))
+        (borrowed > 0).then_some((oldest.is_none(), oldest, Reverse(borrowed)))
     }
 
     fn close_slow(&self) {
@@ -23,18 +22,21 @@ impl Borrower for Outbox {
 }
 
 impl Outbox {
-    /// Adds a message to the queue, and to the accounts. Returns whether the outbox borrows.
+    /// Adds a message to the queue, and to the accounts. The journal gets it if it is one of the server.
     #[inline]
-    pub(super) fn add(&self, state: &mut State, message: Message) -> bool {
-        let before = state.queue.own_bytes;
-        if let Some(share) = &message.share {
+    pub(super) fn add(&self, state: &mut State, message: Message) {
+        if let (Some(peer_journal), Kind::Server | Kind::Left(_)) = (self.peer_journal(), message.kind) {
+            peer_journal.sent(&message.text);
+        }
+        if let Account::Sender(share) = &message.account {
             share.take(message.text.len());
         }
+        let before = state.queue.own_bytes;
         state.queue.push(message);
-        if state.queue.shared_bytes >= self.bounds().high_water {
+        if state.queue.shared_bytes >= self.budget.bounds.high_water {
             self.congested.store(true, Ordering::Release);
         }
-        self.account(before, state.queue.own_bytes)
+        self.settle(before, state.queue.own_bytes);
     }
 
     /// Takes the first message from the queue, and from the accounts. Its sender gets its credit back.
@@ -43,10 +45,10 @@ impl Outbox {
     pub(super) fn take(&self, state: &mut State) -> Option<Message> {
         let before = state.queue.own_bytes;
         let message = state.queue.pop()?;
-        if let Some(share) = &message.share {
+        if let Account::Sender(share) = &message.account {
             self.give_back(share, message.text.len(), state.queue.shared_bytes, &mut state.waiters);
         }
-        self.account(before, state.queue.own_bytes);
+        self.settle(before, state.queue.own_bytes);
         Some(message)
     }
 
@@ -57,19 +59,22 @@ impl Outbox {
         forwards as u64
     }
 
-    /// Settles with the budget. Returns whether the outbox borrows.
+    /// Settles with the budget.
     #[inline]
-    fn account(&self, before: usize, now: usize) -> bool {
-        let bytes = self.bounds().bytes;
-        if before.max(now) > bytes {
-            self.budget.borrow(before.saturating_sub(bytes), now.saturating_sub(bytes));
+    fn settle(&self, before: usize, now: usize) {
+        if before.max(now) > self.budget.bounds.bytes {
+            self.budget.borrow(self.borrowed(before), self.borrowed(now));
         }
-        now > bytes
+    }
+
+    /// Returns how many of these bytes of its own are borrowed.
+    pub(super) fn borrowed(&self, own_bytes: usize) -> usize {
+        own_bytes.saturating_sub(self.budget.bounds.bytes)
     }
 
     /// Returns whether it borrows, and the time of its first message if that is a forward.
     pub fn pressure(&self) -> (bool, Option<Instant>) {
         let state = self.state.lock();
-        (state.queue.own_bytes > self.bounds().bytes, state.queue.oldest())
+        (self.borrowed(state.queue.own_bytes) > 0, state.queue.oldest())
     }
 }

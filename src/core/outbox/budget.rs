@@ -6,6 +6,7 @@
 //! (docs/protocol.md 4.3.13).
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -49,15 +50,14 @@ pub(super) trait Borrower: Send + Sync {
 pub struct Budget {
     pub(super) bounds: OutboxBounds,
     borrowed: AtomicUsize,
-    /// Outboxes of clients that borrow, and some that did.
-    borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
+    /// Outboxes of clients that borrow, and some that did, by their addresses.
+    borrowers: Mutex<BTreeMap<usize, Weak<dyn Borrower>>>,
 }
 
 impl Budget {
     /// Creates the budget of a server.
     pub fn new(bounds: OutboxBounds) -> Arc<Self> {
-        let (borrowed, borrowers) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        Arc::new(Self { bounds, borrowed, borrowers })
+        Arc::new(Self { bounds, borrowed: AtomicUsize::new(0), borrowers: Mutex::default() })
     }
 
     /// Returns the bytes that are borrowed now.
@@ -74,18 +74,16 @@ impl Budget {
         }
     }
 
-    /// Notes that the outbox of a client borrows.
-    pub(super) fn add_borrower(&self, outbox: Weak<dyn Borrower>) {
-        self.borrowers.lock().push(outbox);
-    }
-
-    /// Closes borrowers, the one with the oldest unsent message first, until the budget is kept.
-    pub(super) fn enforce(&self) {
+    /// Notes that the outbox of a client borrows. Then closes borrowers, the one with the oldest unsent message first,
+    /// until the budget is kept.
+    pub(super) fn enforce<B: Borrower + 'static>(&self, outbox: &Arc<B>) {
+        let borrower: Weak<dyn Borrower> = Arc::<B>::downgrade(outbox);
+        self.borrowers.lock().insert(Arc::as_ptr(outbox).addr(), borrower);
         while self.borrowed() > self.bounds.budget {
             let oldest = {
                 let mut borrowers = self.borrowers.lock();
-                let mut found: Vec<_> = Vec::with_capacity(borrowers.len());
-                borrowers.retain(|outbox| {
+                let mut found = Vec::with_capacity(borrowers.len());
+                borrowers.retain(|_, outbox| {
                     let Some(outbox) = outbox.upgrade() else { return false };
                     let borrows = outbox.borrows();
                     found.extend(borrows.map(|borrows| (borrows, outbox)));

@@ -1,9 +1,6 @@
 //! The end of a connection, decided by the server.
 
 use std::borrow::Cow;
-use std::time::Duration;
-
-use super::Outbox;
 
 /// The way in which the server ends a connection, after the queued messages were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +24,11 @@ impl End {
         Self::Close { code, reason: Cow::Borrowed(reason) }
     }
 
+    /// Returns the end of a peer that does not read (docs/protocol.md 4.3.10).
+    pub fn slow_consumer() -> Self {
+        Self::close(1013, "slow consumer")
+    }
+
     /// Returns the end for a peer whose message is too large (docs/protocol.md 4.3.7).
     pub fn message_too_big() -> Self {
         Self::close(1009, "message too big")
@@ -40,19 +42,6 @@ impl std::fmt::Display for End {
             Self::Close { code, reason } => write!(f, "{code} {reason}"),
             Self::Drop => f.write_str("dropped"),
             Self::Reset => f.write_str("reset"),
-        }
-    }
-}
-
-impl Outbox {
-    /// Closes without a close frame, since the peer has sent nothing for this long.
-    pub fn close_silent(&self, silent_for: Duration) {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            let seconds = silent_for.as_secs_f64().round();
-            self.record(|peer_journal| peer_journal.ended(format!("silent for {seconds} s, {}", End::Drop)));
-            state.end = Some(End::Drop);
-            state.signals.drop_probes();
         }
     }
 }

@@ -12,23 +12,23 @@
 mod account;
 mod budget;
 mod credit;
+mod credit_wait;
 mod end;
 mod queue;
 mod requests;
-mod signals;
-mod waiting;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 pub use self::budget::{Budget, MESSAGE_OVERHEAD, OutboxBounds};
 use self::credit::Waiters;
 pub use self::credit::{Queued, Share};
+pub use self::credit_wait::CreditWait;
 pub use self::end::End;
-use self::queue::{Kind, Message, Queue};
-use self::signals::Signals;
-pub use self::waiting::Waiting;
+use self::queue::{Account, Kind, Message, Queue};
 use crate::observe::journal::PeerJournal;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, Text, outbound};
@@ -43,8 +43,6 @@ pub enum Outgoing {
         text: Text,
         /// Whether it counts in the ledger as a forward.
         forward: bool,
-        /// Whether it is the last for now: the waker is stored, as with `Poll::Pending`.
-        last: bool,
     },
     /// Send a ping now, and call [`Outbox::alive`] on a pong.
     Ping,
@@ -55,14 +53,6 @@ pub enum Outgoing {
     Closing,
     /// End the connection. This is the last action.
     End(End),
-}
-
-/// Result of a push.
-struct Enqueued {
-    /// Messages that are queued now.
-    messages: usize,
-    /// Whether the outbox borrows.
-    borrows: bool,
 }
 
 /// The message was not queued and is dropped. Its sender has to be told.
@@ -81,12 +71,12 @@ pub enum Passage {
 }
 
 impl Passage {
-    /// Returns the kind of a forward that is queued now.
-    fn kind(self, now: Instant) -> Kind {
+    /// Returns a forward that is queued now. `account` is that of a direct one.
+    fn message(self, text: Text, now: Instant, account: Account) -> Message {
         match self {
-            Self::Direct => Kind::Forward(now),
-            Self::Released => Kind::Released(now),
-            Self::Copy => Kind::Copy,
+            Self::Direct => Message { text, kind: Kind::Forward(now), account },
+            Self::Released => Message { text, kind: Kind::Forward(now), account: Account::Free },
+            Self::Copy => Message { text, kind: Kind::Copy, account: Account::Free },
         }
     }
 }
@@ -99,6 +89,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// Whether clients have to wait until low water. Changed under the lock.
     congested: AtomicBool,
+    /// Whether its task has found nothing to do since the last change. Changed under the lock.
+    idle: AtomicBool,
     /// Records the messages of the server, if there is a journal. The relay records forwards.
     peer_journal: Option<Box<PeerJournal>>,
     /// Whether the peer gets error messages. A Cuttlefish device does not (docs/protocol.md 4.1.2).
@@ -106,10 +98,9 @@ pub struct Outbox {
 }
 
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "they come and go independently of each other")]
 struct State {
     queue: Queue,
-    signals: Signals,
+    requests: Requests,
     end: Option<End>,
     /// Refusal that closed the connection, if one did.
     refusal: Option<Box<Refusal>>,
@@ -117,14 +108,23 @@ struct State {
     closing_reported: bool,
     /// Whether the task that drains the outbox has ended.
     drained: bool,
-    overflowed: bool,
-    /// Whether the budget knows that it may borrow.
-    is_borrower: bool,
     waker: Option<Waker>,
     /// Clients that wait for room.
     waiters: Waiters,
     /// Forwards that were discarded on overflow, for the ledger.
     discarded: u64,
+}
+
+/// Requests that the task has not taken yet, and the callers that wait for their results.
+#[derive(Debug, Default)]
+struct Requests {
+    /// The session has to recheck the state that it waits for.
+    recheck: bool,
+    ping: bool,
+    /// Each sender is notified on a pong, and dropped when the outbox closes.
+    probes: Vec<oneshot::Sender<()>>,
+    /// Dropped once the task has rechecked, or has ended.
+    waiters: Vec<mpsc::Sender<()>>,
 }
 
 impl Outbox {
@@ -134,14 +134,10 @@ impl Outbox {
             budget: Arc::clone(budget),
             state: Mutex::new(State::default()),
             congested: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             peer_journal: None,
             says_errors: true,
         }
-    }
-
-    /// Returns its bounds.
-    fn bounds(&self) -> &OutboxBounds {
-        &self.budget.bounds
     }
 
     /// Makes it record the messages of the server in a journal.
@@ -171,29 +167,15 @@ impl Outbox {
 
     /// Queues a message of the server. A closed outbox ignores it, since the peer has left.
     pub fn push(&self, text: Text) {
-        self.push_own(text, Kind::Server);
+        let message = Message { text, kind: Kind::Server, account: Account::Outbox };
+        let _closed = self.enqueue(message, |_| true);
     }
 
-    /// Queues `client_disconnected` for a client that has just left, behind its forwards.
+    /// Queues `client_disconnected` for a client, behind its forwards, unless one for this id is queued already.
     pub fn push_left(&self, id: ClientId) {
-        self.push_own(outbound::client_disconnected(id), Kind::Left(id));
-    }
-
-    /// Queues `client_disconnected` for a client, unless one for this id is queued already.
-    pub fn push_left_again(&self, id: ClientId) {
-        if !self.state.lock().queue.has_left(id) {
-            self.push_left(id);
-        }
-    }
-
-    fn push_own(&self, text: Text, kind: Kind) {
-        let recorded = self.peer_journal.is_some().then(|| text.clone());
-        let _closed = self.enqueue(Message { text, share: None, kind }, || {
-            if let Some(text) = &recorded {
-                self.record(|peer_journal| peer_journal.sent(text));
-            }
-            true
-        });
+        let text = outbound::client_disconnected(id);
+        let message = Message { text, kind: Kind::Left(id), account: Account::Outbox };
+        let _closed = self.enqueue(message, |state| !state.queue.has_left(id));
     }
 
     /// Queues a device's forward for its client. Returns the number of messages that are queued now.
@@ -204,16 +186,11 @@ impl Outbox {
     /// # Errors
     /// [`Closed`] if the outbox is closed.
     pub fn push_forward(self: &Arc<Self>, text: Text, passage: Passage, now: Instant) -> Result<usize, Closed> {
-        let message = Message { text, share: None, kind: passage.kind(now) };
-        let queued = self.enqueue(message, || true)?;
-        if queued.borrows {
-            if !std::mem::replace(&mut self.state.lock().is_borrower, true) {
-                let borrower = Arc::downgrade(self);
-                self.budget.add_borrower(borrower);
-            }
-            self.budget.enforce();
+        let (queued, own_bytes) = self.enqueue(passage.message(text, now, Account::Outbox), |_| true)?;
+        if self.borrowed(own_bytes) > 0 {
+            self.budget.enforce(self);
         }
-        Ok(queued.messages)
+        Ok(queued)
     }
 
     /// Queues a client's forward for its device, if `sender` is set when the queue is locked. Returns the number of
@@ -233,19 +210,20 @@ impl Outbox {
         sender: &AtomicBool,
         share: &Arc<Share>,
     ) -> Result<usize, Closed> {
-        let share = (passage == Passage::Direct).then(|| Arc::clone(share));
-        let message = Message { text, share, kind: passage.kind(now) };
-        self.enqueue(message, || sender.load(Ordering::Acquire)).map(|queued| queued.messages)
+        let message = passage.message(text, now, Account::Sender(Arc::clone(share)));
+        self.enqueue(message, |_| sender.load(Ordering::Acquire)).map(|(queued, _)| queued)
     }
 
-    fn enqueue(&self, message: Message, is_allowed: impl FnOnce() -> bool) -> Result<Enqueued, Closed> {
+    /// Queues a message, if it is allowed. Returns the number of messages and the bytes of the outbox.
+    #[inline]
+    fn enqueue(&self, message: Message, is_allowed: impl FnOnce(&State) -> bool) -> Result<(usize, usize), Closed> {
         let mut state = self.state.lock();
-        if state.end.is_some() || !is_allowed() {
+        if state.end.is_some() || !is_allowed(&state) {
             return Err(Closed);
         }
-        let borrows = self.add(&mut state, message);
-        state.wake();
-        Ok(Enqueued { messages: state.queue.len(), borrows })
+        self.add(&mut state, message);
+        self.wake(&mut state);
+        Ok((state.queue.len(), state.queue.own_bytes))
     }
 
     /// Queues the error, if the peer gets errors, and closes the outbox, if the refusal closes the connection.
@@ -271,32 +249,38 @@ impl Outbox {
             return;
         }
         if let Some(text) = last {
-            self.record(|peer_journal| peer_journal.sent(&text));
-            self.add(&mut state, Message { text, share: None, kind: Kind::Server });
+            self.add(&mut state, Message { text, kind: Kind::Server, account: Account::Outbox });
         }
-        self.record(|peer_journal| peer_journal.ended(end.to_string()));
-        state.end = Some(end);
-        state.signals.drop_probes();
-        state.wake();
+        self.end(&mut state, end, None);
     }
 
-    /// Closes with 1013 and discards the queue, since the peer does not read (docs/protocol.md 4.3.10).
+    /// Closes with 1013 and discards the queue, since the peer does not read (docs/protocol.md 4.3.10). The senders are
+    /// told when the peer leaves.
     pub fn close_slow(&self) {
         let mut state = self.state.lock();
         if state.end.is_none() {
-            self.overflow(&mut state);
+            state.discarded += self.discard(&mut state);
+            self.end(&mut state, End::slow_consumer(), None);
         }
     }
 
-    /// Discards the queue of a peer that does not read. The senders are told when the peer leaves.
-    fn overflow(&self, state: &mut State) {
-        state.discarded += self.discard(state);
-        state.overflowed = true;
-        let end = End::close(1013, "slow consumer");
-        self.record(|peer_journal| peer_journal.ended(end.to_string()));
+    /// Closes without a close frame, since the peer has sent nothing for this long.
+    pub fn close_silent(&self, silent_for: Duration) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            let seconds = silent_for.as_secs_f64().round();
+            self.end(&mut state, End::Drop, Some(format!("silent for {seconds} s, {}", End::Drop)));
+        }
+    }
+
+    /// Decides the end. The journal has it in the order of the queue, in these words if there are some.
+    fn end(&self, state: &mut State, end: End, words: Option<String>) {
+        if let Some(peer_journal) = self.peer_journal() {
+            peer_journal.ended(words.unwrap_or_else(|| end.to_string()));
+        }
         state.end = Some(end);
-        state.signals.drop_probes();
-        state.wake();
+        state.requests.probes.clear();
+        self.wake(state);
     }
 
     /// Records that the peer has left, unless the server has closed the connection.
@@ -308,13 +292,6 @@ impl Outbox {
         }
     }
 
-    /// Records an event. The caller holds the lock of the outbox, so that the journal has the order of the queue.
-    fn record(&self, write: impl FnOnce(&PeerJournal)) {
-        if let Some(peer_journal) = self.peer_journal() {
-            write(peer_journal);
-        }
-    }
-
     /// Returns the refusal that closed the connection, if one did.
     pub fn refusal(&self) -> Option<Refusal> {
         self.state.lock().refusal.as_deref().cloned()
@@ -322,17 +299,24 @@ impl Outbox {
 
     /// Returns whether it was closed because its peer did not read.
     pub fn has_overflowed(&self) -> bool {
-        self.state.lock().overflowed
+        self.state.lock().end == Some(End::slow_consumer())
     }
 
     /// Returns whether messages wait.
     pub fn has_messages(&self) -> bool {
-        !self.state.lock().queue.is_empty()
+        self.state.lock().queue.len() > 0
     }
 
     /// Returns whether it is closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().end.is_some()
+    }
+
+    /// Returns whether there is nothing to do: the last [`Outbox::poll_next`] has stored the waker, with room for a
+    /// message, and nothing has come since. A task that always polls with the same waker need not poll then.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
     }
 
     /// Returns the next action, or stores the waker if there is none.
@@ -341,29 +325,46 @@ impl Outbox {
     /// [`Outgoing::Closing`] are returned.
     pub fn poll_next(&self, cx: &Context<'_>, room: bool) -> Poll<Outgoing> {
         let mut state = self.state.lock();
-        if state.signals.take_recheck() {
+        if std::mem::take(&mut state.requests.recheck) {
             return Poll::Ready(Outgoing::Recheck);
         }
         if state.end.is_some() && !std::mem::replace(&mut state.closing_reported, true) {
             return Poll::Ready(Outgoing::Closing);
         }
         if room {
-            if state.signals.take_ping() {
+            if std::mem::take(&mut state.requests.ping) {
                 return Poll::Ready(Outgoing::Ping);
             }
             if let Some(Message { text, kind, .. }) = self.take(&mut state) {
-                let last = state.queue.is_empty() && state.end.is_none();
-                if last {
-                    state.store_waker(cx);
+                // The task need not poll again to learn that there is nothing more.
+                if state.queue.len() == 0 && state.end.is_none() {
+                    self.store_waker(&mut state, cx, true);
                 }
-                return Poll::Ready(Outgoing::Message { text, forward: kind.is_forward(), last });
+                return Poll::Ready(Outgoing::Message { text, forward: kind.is_forward() });
             }
             if let Some(end) = &state.end {
                 return Poll::Ready(Outgoing::End(end.clone()));
             }
         }
-        state.store_waker(cx);
+        self.store_waker(&mut state, cx, room);
         Poll::Pending
+    }
+
+    #[inline]
+    fn store_waker(&self, state: &mut State, cx: &Context<'_>, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes the task that drains the outbox.
+    #[inline]
+    fn wake(&self, state: &mut State) {
+        self.idle.store(false, Ordering::Release);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Closes and empties the outbox after the transport has ended. Returns the number of forwards that were not
@@ -374,22 +375,8 @@ impl Outbox {
         let mut state = self.state.lock();
         state.end.get_or_insert(End::Drop);
         state.waker = None;
-        state.signals.drop_probes();
+        state.requests.probes.clear();
         state.drained = true;
         std::mem::take(&mut state.discarded) + self.discard(&mut state)
-    }
-}
-
-impl State {
-    fn store_waker(&mut self, cx: &Context<'_>) {
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-        }
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 }

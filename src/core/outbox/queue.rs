@@ -1,6 +1,6 @@
 //! The queue of one outbox.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,46 +12,38 @@ use crate::protocol::{ClientId, Text};
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) text: Text,
-    /// Credit that it holds.
-    pub(super) share: Option<Arc<Share>>,
     pub(super) kind: Kind,
+    pub(super) account: Account,
 }
 
-/// Kind of a queued message, which decides its account.
+/// Kind of a queued message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Message of the server. It never waits, and counts towards the bytes of the outbox.
+    /// Message of the server.
     Server,
-    /// `client_disconnected` for this client, otherwise as [`Kind::Server`].
+    /// `client_disconnected` for this client.
     Left(ClientId),
-    /// Forward that the ledger counts, with the time at which it was queued. It holds credit, or counts towards the bytes.
+    /// Forward that the ledger counts, with the time at which it was queued.
     Forward(Instant),
-    /// Forward that a fault has held: on no account but the ledger's.
-    Released(Instant),
-    /// Second copy of a forward: on no account.
+    /// Further copy of a forward, which the ledger does not count.
     Copy,
+}
+
+/// Account on which the bytes of a message are.
+#[derive(Debug)]
+pub(super) enum Account {
+    /// Of the outbox, which borrows above its bound.
+    Outbox,
+    /// Of its sender, whose credit it holds.
+    Sender(Arc<Share>),
+    /// None: a fault has held the message, and has a bound of its own.
+    Free,
 }
 
 impl Kind {
     /// Returns whether the ledger counts it as a forward.
     pub(super) fn is_forward(self) -> bool {
-        matches!(self, Self::Forward(_) | Self::Released(_))
-    }
-}
-
-impl Message {
-    /// Returns its bytes on the account of the outbox.
-    fn own_bytes(&self) -> usize {
-        match self.kind {
-            Kind::Forward(_) if self.share.is_some() => 0,
-            Kind::Forward(_) | Kind::Server | Kind::Left(_) => self.text.len() + MESSAGE_OVERHEAD,
-            Kind::Released(_) | Kind::Copy => 0,
-        }
-    }
-
-    /// Returns its bytes on the account of its sender.
-    pub(super) fn shared_bytes(&self) -> usize {
-        if self.share.is_some() { self.text.len() } else { 0 }
+        matches!(self, Self::Forward(_))
     }
 }
 
@@ -59,52 +51,53 @@ impl Message {
 #[derive(Debug)]
 pub(super) struct Queue {
     messages: VecDeque<Message>,
-    /// Bytes of the outbox itself.
+    /// Bytes on the account of the outbox.
     pub(super) own_bytes: usize,
-    /// Bytes of forwards that hold credit.
+    /// Bytes on the accounts of senders.
     pub(super) shared_bytes: usize,
     /// Clients whose `client_disconnected` is queued.
-    #[allow(clippy::box_collection, reason = "an outbox without them, which is any at rest, stays small")]
-    left: Option<Box<HashSet<ClientId>>>,
+    left: BTreeSet<ClientId>,
 }
 
 impl Default for Queue {
     /// Creates an empty queue with room for one message: a device that registers and rests is sent only its config.
     fn default() -> Self {
-        Self { messages: VecDeque::with_capacity(1), own_bytes: 0, shared_bytes: 0, left: None }
+        Self { messages: VecDeque::with_capacity(1), own_bytes: 0, shared_bytes: 0, left: BTreeSet::new() }
     }
 }
 
 impl Queue {
+    #[inline]
     pub(super) fn push(&mut self, message: Message) {
-        self.own_bytes += message.own_bytes();
-        self.shared_bytes += message.shared_bytes();
+        match message.account {
+            Account::Outbox => self.own_bytes += message.text.len() + MESSAGE_OVERHEAD,
+            Account::Sender(_) => self.shared_bytes += message.text.len(),
+            Account::Free => {}
+        }
         if let Kind::Left(id) = message.kind {
-            self.left.get_or_insert_default().insert(id);
+            self.left.insert(id);
         }
         self.messages.push_back(message);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "each message moves through it")]
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
-        self.own_bytes -= message.own_bytes();
-        self.shared_bytes -= message.shared_bytes();
-        if let (Kind::Left(id), Some(left)) = (message.kind, &mut self.left) {
-            left.remove(&id);
-            if left.is_empty() {
-                self.left = None;
-            }
+        match message.account {
+            Account::Outbox => self.own_bytes -= message.text.len() + MESSAGE_OVERHEAD,
+            Account::Sender(_) => self.shared_bytes -= message.text.len(),
+            Account::Free => {}
+        }
+        if let Kind::Left(id) = message.kind {
+            self.left.remove(&id);
         }
         Some(message)
     }
 
     /// Returns whether a `client_disconnected` for this client is queued.
     pub(super) fn has_left(&self, id: ClientId) -> bool {
-        self.left.as_ref().is_some_and(|left| left.contains(&id))
+        self.left.contains(&id)
     }
 
     /// Returns the number of messages.
@@ -115,7 +108,7 @@ impl Queue {
     /// Returns the time of the first message, if it is a forward.
     pub(super) fn oldest(&self) -> Option<Instant> {
         match self.messages.front()?.kind {
-            Kind::Forward(at) | Kind::Released(at) => Some(at),
+            Kind::Forward(at) => Some(at),
             _ => None,
         }
     }

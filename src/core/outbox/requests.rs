@@ -1,17 +1,21 @@
-//! Requests to the task that drains an outbox, and the reports of that task.
+//! Requests to the task that drains an outbox, besides messages, and the reports of that task.
 
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use super::Outbox;
+use super::{Outbox, Requests};
 
 impl Outbox {
+    fn request<T>(&self, write: impl FnOnce(&mut Requests) -> T) {
+        let mut state = self.state.lock();
+        write(&mut state.requests);
+        self.wake(&mut state);
+    }
+
     /// Asks the task to let its session recheck its state.
     pub fn wake_session(&self) {
-        let mut state = self.state.lock();
-        state.signals.request_recheck();
-        state.wake();
+        self.request(|requests| requests.recheck = true);
     }
 
     /// Calls [`Outbox::wake_session`] and drops `waiter` when the task has rechecked and done all that was due, or has
@@ -19,21 +23,20 @@ impl Outbox {
     pub fn wake_session_and_notify(&self, waiter: mpsc::Sender<()>) {
         let mut state = self.state.lock();
         if !state.drained {
-            state.signals.add_waiter(waiter);
-            state.wake();
+            state.requests.recheck = true;
+            state.requests.waiters.push(waiter);
+            self.wake(&mut state);
         }
     }
 
     /// Reports that the task has rechecked, and done all that was due.
     pub fn rechecked(&self) {
-        self.state.lock().signals.drop_waiters();
+        self.state.lock().requests.waiters.clear();
     }
 
     /// Asks the task to ping its peer.
     pub fn ping(&self) {
-        let mut state = self.state.lock();
-        state.signals.request_ping();
-        state.wake();
+        self.request(|requests| requests.ping = true);
     }
 
     /// Asks the task to ping its peer. The receiver gets `()` on the pong, or an error when the outbox closes.
@@ -41,14 +44,17 @@ impl Outbox {
         let (pong, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if state.end.is_none() {
-            state.signals.add_probe(pong);
-            state.wake();
+            state.requests.ping = true;
+            state.requests.probes.push(pong);
+            self.wake(&mut state);
         }
         answer
     }
 
     /// Reports a pong of the peer.
     pub fn alive(&self) {
-        self.state.lock().signals.answer_probes();
+        for probe in self.state.lock().requests.probes.drain(..) {
+            let _receiver_gave_up = probe.send(());
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::core::hub::{Client, Device, Waiter};
-use crate::core::outbox::Waiting;
+use crate::core::outbox::CreditWait;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, is_plain, outbound};
 
@@ -20,7 +20,7 @@ pub struct ClientSession {
     /// Time from which the credentials in that config are too old for a client that has waited.
     renew_at: Option<Instant>,
     /// Place in the line for room in the device's outbox.
-    waiting: Option<Waiting>,
+    credit_wait: Option<CreditWait>,
     /// Messages in that outbox after the last forward.
     backlog: usize,
 }
@@ -81,7 +81,7 @@ impl ClientSession {
 
     fn with(context: Context, deadline: Option<Instant>, framing: Framing) -> Self {
         let state = State::New { deadline };
-        Self { context, state, framing, generation: 0, renew_at: None, waiting: None, backlog: 0 }
+        Self { context, state, framing, generation: 0, renew_at: None, credit_wait: None, backlog: 0 }
     }
 
     /// Refuses a message. A refusal that closes ends the session at once, and further texts of the peer are ignored.
@@ -96,7 +96,7 @@ impl ClientSession {
 
     /// Removes the session from the hub.
     fn unregister(&mut self) {
-        self.waiting = None;
+        self.credit_wait = None;
         match std::mem::replace(&mut self.state, State::Left) {
             State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
             State::Connected { device, client } => self.context.hub.detach(&device, &client),
@@ -263,11 +263,13 @@ impl Session for ClientSession {
     fn poll_credit(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
         let State::Connected { device, client } = &self.state else { return Poll::Ready(()) };
         if !device.outbox.may_queue(&client.share) {
-            let waiting = self.waiting.get_or_insert_with(|| Waiting::new(&device.outbox, &client.share));
-            ready!(waiting.poll(cx));
+            let wait = self.credit_wait.get_or_insert_with(|| CreditWait::new(&device.outbox, &client.share));
+            ready!(wait.poll(cx));
         }
-        // The client goes on, and leaves its place in the line.
-        self.waiting = None;
+        if self.credit_wait.is_some() {
+            // The client goes on, and leaves its place in the line.
+            self.credit_wait = None;
+        }
         Poll::Ready(())
     }
 

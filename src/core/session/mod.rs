@@ -34,7 +34,7 @@ use crate::protocol::{DeviceId, Text};
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// Continue with the next text.
+    /// Continue with the next text. The text has changed no deadline of the session.
     Done,
     /// The peer got an error, and the connection stays open. Continue with the next text.
     Refused,

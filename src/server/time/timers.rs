@@ -179,8 +179,15 @@ impl Timer {
     }
 
     /// Whether the timer is set, has not fired, and will fire at `at` or earlier.
+    #[inline]
     pub(in crate::server) fn fires_by(&self, at: Instant) -> bool {
         self.set.is_some_and(|(fires_at, _)| fires_at <= at) && !self.fired()
+    }
+
+    /// Whether the timer is set and has not fired.
+    #[inline]
+    pub(in crate::server) fn is_pending(&self) -> bool {
+        self.set.is_some() && !self.fired()
     }
 
     /// Whether the timer has fired since it was set.

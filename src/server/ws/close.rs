@@ -5,6 +5,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, Utf8Bytes};
 
+use crate::core::driver::Closed;
 use crate::core::outbox::End;
 use crate::protocol::Text;
 use crate::protocol::refusal::Refusal;
@@ -14,8 +15,8 @@ const MAX_CLOSE_REASON: usize = 123;
 
 /// The consequence of a read error.
 pub(in crate::server) enum ReadFailure {
-    /// The connection is gone.
-    Lost,
+    /// The connection has ended without a close frame.
+    Lost(Closed),
     /// The peer violated RFC 6455. The connection ends with this close code.
     Close(End),
     /// The peer violated the signaling protocol. It gets this refusal.
@@ -28,11 +29,11 @@ impl ReadFailure {
         match error {
             WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Self::Close(End::message_too_big()),
             WebSocketError::Utf8(_) => Self::Refuse(Refusal::InvalidJson),
-            WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost,
+            WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost(Closed::Fin),
             WebSocketError::Protocol(_) | WebSocketError::Capacity(_) => {
                 Self::Close(End::close(1002, "protocol error"))
             }
-            _ => Self::Lost,
+            _ => Self::Lost(Closed::Reset),
         }
     }
 }

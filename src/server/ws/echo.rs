@@ -41,7 +41,7 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>
     let (code, reason) = match ReadFailure::of(&error) {
         ReadFailure::Close(End::Close { code, reason }) => (code, reason),
         ReadFailure::Refuse(refusal) => (refusal.close_code().unwrap_or(1002), refusal.text()),
-        ReadFailure::Close(_) | ReadFailure::Lost => return,
+        ReadFailure::Close(_) | ReadFailure::Lost(_) => return,
     };
     // tungstenite reads no further after an error, but still sends a close frame.
     let _hung_up = send(&mut socket, |socket, buffer| socket.send(close(code, &reason), buffer)).await;

@@ -349,7 +349,7 @@ impl State {
             }
         }
         if self.kept.has_room(self.max_kept) || !session.driver.outbox().has_messages() {
-            session.driver.on_flushed();
+            session.driver.on_flushed(&mut session.edge);
         } else {
             session.driver.on_blocked(&mut session.edge);
         }

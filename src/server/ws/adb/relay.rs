@@ -227,7 +227,7 @@ impl<S: Transport> Relay<S> {
     /// The end after a read error. A violation is told, and counted.
     fn client_failed(&self, error: &WebSocketError) -> End {
         let end = match ReadFailure::of(error) {
-            ReadFailure::Lost => return End::Drop,
+            ReadFailure::Lost(_) => return End::Drop,
             ReadFailure::Close(end) => end,
             ReadFailure::Refuse(refusal) => refused(&refusal),
         };

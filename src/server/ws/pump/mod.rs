@@ -116,7 +116,8 @@ where
     /// Returns true if an earlier step may have become unblocked.
     fn write(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         let (mut unblocked, before) = (false, self.session.driver.phase());
-        while self.session.driver.is_open() {
+        // The task polls with the same waker from its start to its end.
+        while self.session.driver.is_open() && !self.session.driver.outbox().is_idle() {
             let room = match self.socket.poll_ready(cx, buffer) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Pending => false,
@@ -127,9 +128,6 @@ where
             };
             let Poll::Ready(output) = self.session.poll_output(cx, room) else { break };
             unblocked |= self.on_output(output, cx, buffer);
-            if self.session.driver.was_last_output() {
-                break;
-            }
         }
         self.flush(cx, buffer);
         self.continue_closing(cx);
@@ -167,7 +165,7 @@ where
         match self.socket.poll_flush(cx, buffer) {
             Poll::Ready(Ok(())) => {
                 self.dirty = false;
-                self.session.driver.on_flushed();
+                self.session.driver.on_flushed(&mut self.session.edge);
             }
             Poll::Ready(Err(error)) => self.on_transport_error(&error),
             Poll::Pending => {
@@ -208,15 +206,20 @@ where
     /// Flushes as far as the transport takes it at once, then ends with a RST.
     fn reset(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) {
         if matches!(self.socket.poll_flush(cx, buffer), Poll::Ready(Ok(()))) {
-            self.session.driver.on_flushed();
+            self.session.driver.on_flushed(&mut self.session.edge);
         }
         self.socket.transport().reset_on_close();
     }
 
     /// Handles a failed transport. Unwritten messages are lost; the session's leaving informs their senders.
     fn on_transport_error(&mut self, error: &WebSocketError) {
+        self.on_lost(error, Closed::Reset);
+    }
+
+    /// Handles an end without a close frame.
+    fn on_lost(&mut self, error: &WebSocketError, closed: Closed) {
         self.session.log_loss(error);
-        self.session.driver.handle_closed(Closed::Reset, &mut self.session.edge);
+        self.session.driver.handle_closed(closed, &mut self.session.edge);
     }
 }
 

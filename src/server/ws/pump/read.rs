@@ -25,7 +25,9 @@ where
     pub(in crate::server) fn read(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         let before = self.session.driver.phase();
         if self.read_closed || matches!(before, Phase::ShuttingDown(_)) {
-            return self.drain_input(cx);
+            // Texts that wait for an answer are handled before the end behind them.
+            self.session.wants_read(cx);
+            return self.drain_input(cx) || self.session.driver.phase() != before;
         }
         for _ in 0..BURST {
             if self.read_closed || self.session.driver.phase() == Phase::Done {
@@ -72,7 +74,7 @@ where
             Received::Message(Message::Pong(_)) => self.session.driver.handle_pong(),
             Received::Message(Message::Close(_)) => {
                 self.dirty = true;
-                self.session.driver.handle_close_frame(&mut self.session.edge);
+                self.session.driver.handle_closed(Closed::Frame, &mut self.session.edge);
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) if self.session.driver.is_open() => {
                 self.session.driver.handle_binary();
@@ -101,7 +103,7 @@ where
     fn on_read_error(&mut self, error: &WebSocketError) {
         self.read_closed = true;
         match ReadFailure::of(error) {
-            ReadFailure::Lost => self.on_transport_error(error),
+            ReadFailure::Lost(closed) => self.on_lost(error, closed),
             ReadFailure::Close(end) => self.session.driver.handle_violation(end),
             ReadFailure::Refuse(refusal) => self.session.driver.refuse(&refusal),
         }

@@ -1,7 +1,7 @@
 //! The wait of a client for room in its device's outbox.
 //!
 //! Before each text, the client asks [`Outbox::may_queue`]: two atomic loads. Only a client that has to wait takes a
-//! lock. It registers, and keeps its place in the line until it goes on or its [`Waiting`] is dropped.
+//! lock. It registers, and keeps its place in the line until it goes on or its [`CreditWait`] is dropped.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,13 +12,13 @@ use crate::sync::Ordering;
 
 /// A client's place in the line for room in its device's outbox. Dropping it leaves the line.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct CreditWait {
     outbox: Arc<Outbox>,
     share: Arc<Share>,
 }
 
-impl Waiting {
-    /// Prepares to wait. The place in the line is taken by the first [`Waiting::poll`].
+impl CreditWait {
+    /// Prepares to wait. The place in the line is taken by the first [`CreditWait::poll`].
     pub fn new(outbox: &Arc<Outbox>, share: &Arc<Share>) -> Self {
         Self { outbox: Arc::clone(outbox), share: Arc::clone(share) }
     }
@@ -35,7 +35,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for CreditWait {
     fn drop(&mut self) {
         self.outbox.state.lock().waiters.remove(&self.share);
     }
@@ -47,9 +47,10 @@ impl Outbox {
     /// Its queued forwards must be below its window, and the outbox must not be above high water, from which on it is
     /// congested until low water. A client with nothing queued may always queue one, so that a flood of others starves
     /// no client.
+    #[inline]
     pub fn may_queue(&self, share: &Share) -> bool {
-        let Queued { bytes, messages, .. } = share.queued();
-        let bounds = self.bounds();
+        let Queued { bytes, messages } = share.queued();
+        let bounds = &self.budget.bounds;
         messages == 0
             || (bytes < bounds.window_bytes
                 && messages < bounds.window_messages
@@ -62,15 +63,16 @@ impl Outbox {
     }
 
     /// Returns credit to its client, and wakes clients that may go on. The caller holds the lock of the outbox.
-    pub(super) fn give_back(&self, share: &Arc<Share>, bytes: usize, shared_bytes: usize, waiters: &mut Waiters) {
-        let rest = share.give_back(bytes);
-        let congested = self.congested.load(Ordering::Relaxed);
-        if congested && shared_bytes <= self.bounds().low_water {
+    #[inline]
+    pub(super) fn give_back(&self, share: &Share, bytes: usize, shared_bytes: usize, waiters: &mut Waiters) {
+        share.give_back(bytes);
+        let (bounds, congested) = (&self.budget.bounds, self.congested.load(Ordering::Relaxed));
+        if congested && shared_bytes <= bounds.low_water {
             self.congested.store(false, Ordering::Release);
             waiters.wake_all();
-        } else if rest.waits {
+        } else if waiters.len() > 0 {
             // Half of a window at a time: a client that is woken for each message costs a poll for each.
-            let bounds = self.bounds();
+            let rest = share.queued();
             let half_free = rest.bytes <= bounds.window_bytes / 2 && rest.messages <= bounds.window_messages / 2;
             if rest.messages == 0 || (half_free && !congested) {
                 waiters.wake(share);
