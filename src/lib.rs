@@ -71,7 +71,7 @@ mod sync;
 pub use self::core::{client_ids, driver, hub, outbox, peer, preregistration as preregistrations, relay, session};
 pub use access::{connection_limits as gate, hooks, origin_policy as policy};
 pub use config::ice_command::IceCommand;
-pub use config::{certificates, error, listen, rate, state_dir, tls, turn};
+pub use config::{certificates, error, listen, rate, renewal, state_dir, tls, turn};
 pub use observe::{faults, incidents, journal, ledger};
 pub use protocol::refusal;
 

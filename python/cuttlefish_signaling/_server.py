@@ -48,6 +48,10 @@ class SignalingServer(LiveSettings):
             None: no such socket.
         tls: Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`. None: plain http and
             ws.
+        tls_check_interval: Time between two checks whether the files of the certificate have changed. New connections
+            get the new one, and a certificate of a state directory is made anew in its last 30 days. Files that cannot
+            be used are logged once, and tried again. None: no checks. The content of the files counts, so they may be
+            replaced in any way.
         ice_servers: ICE servers in the `config` message: a list of `IceServer` or dictionaries, one of them, the JSON
             answer of a TURN provider, a `TurnRest`, an `IceCommand`, or a function that is called with an `IceContext`
             for each peer and returns or yields them. By default no peer contacts a public STUN server.
@@ -112,6 +116,7 @@ class SignalingServer(LiveSettings):
         device_socket: str | os.PathLike[str] | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,
+        tls_check_interval: float | None = 60.0,
         ice_servers: IceServers = (),
         filter_device_info: FilterDeviceInfo | None = None,
         authorize: Authorize | None = None,

@@ -21,17 +21,19 @@ DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
 class Tls:
     """A server's certificate and key. Make one with `self_signed`, `kept_in`, `from_files` or `from_pem`."""
 
-    __slots__ = ("_native", "authority_file", "certificate_pem")
+    __slots__ = ("_native", "authority_file")
 
-    certificate_pem: str
-    """The certificate that a client has to trust, PEM: the authority of a self-signed one, else the certificate."""
     authority_file: Path | None
     """The file of that authority, for a certificate of `kept_in`."""
 
-    def __init__(self, native: _native.Tls, certificate_pem: str, authority_file: Path | None = None) -> None:
+    def __init__(self, native: _native.Tls, authority_file: Path | None = None) -> None:
         self._native = native
-        self.certificate_pem = certificate_pem
         self.authority_file = authority_file
+
+    @property
+    def certificate_pem(self) -> str:
+        """The certificate that a client has to trust, PEM: the authority of a self-signed one, else the certificate."""
+        return self._native.trusted_pem
 
     @classmethod
     def self_signed(
@@ -47,7 +49,7 @@ class Tls:
         Raises TlsError where a name is neither.
         """
         native = _native.Tls.self_signed(_names(names), _authority(client_ca))
-        return cls(native, native.authority_pem or "")
+        return cls(native)
 
     @classmethod
     def kept_in(
@@ -60,8 +62,9 @@ class Tls:
         """Returns the certificate that a directory keeps for these names. Clients have to trust its authority once.
 
         Makes the directory (mode 0700), an authority that may sign for these DNS names only (10 years), and a
-        certificate (825 days) that is renewed by the first call in its last 30 days. New files are logged; changed
-        names and a new authority are warnings. Several processes may use the directory at once.
+        certificate (825 days) that is renewed by the first call in its last 30 days, and by a server that runs then
+        (`tls_check_interval`). New files are logged; changed names and a new authority are warnings. Several processes
+        may use the directory at once.
 
         Raises StateDirError where the directory cannot be used, or a file in it is broken or not private; such a file
         is never overwritten. Raises TlsError where a name is neither a DNS name nor an address.
@@ -80,13 +83,19 @@ class Tls:
     ) -> Tls:
         """Reads a certificate chain, leaf first, and its private key, both PEM.
 
+        A server reads the files again while it runs, and takes a new certificate for new connections
+        (`tls_check_interval`, `reload_tls()`).
+
         Args:
             client_ca: The authorities of client certificates, a file or PEM in memory. Only peers with a certificate of
                 theirs are accepted; hooks get its subject as `Peer.certificate`.
 
         Raises TlsError where a file cannot be read or is not PEM, or the two do not belong together.
         """
-        return cls.from_pem(_read(certificate, "certificate"), _read(key, "private key"), client_ca=client_ca)
+        chain, secret = _read(certificate, "certificate"), _read(key, "private key")
+        authorities = None if isinstance(client_ca, bytes) or client_ca is None else _absolute(client_ca)
+        files = (_absolute(certificate), _absolute(key), authorities)
+        return cls(_native.Tls.from_pem(chain, secret, _authority(client_ca), files))
 
     @classmethod
     def from_pem(
@@ -98,8 +107,7 @@ class Tls:
     ) -> Tls:
         """Like `from_files`, with PEM in memory. Raises TlsError."""
         chain, secret = _pem(certificate, "certificate"), _pem(key, "private key")
-        native = _native.Tls.from_pem(chain, secret, _authority(client_ca))
-        return cls(native, chain.decode("ascii", "replace"))
+        return cls(_native.Tls.from_pem(chain, secret, _authority(client_ca), None))
 
     @property
     def fingerprint(self) -> str:
@@ -160,7 +168,7 @@ def prepare(
         unsaved.save()
         _log(notices)
 
-    return Tls(native, native.authority_pem or "", file), save
+    return Tls(native, file), save
 
 
 def authority_kept_in(directory: str | PathLike[str], names: Sequence[str]) -> str:
@@ -191,6 +199,11 @@ def _pem(text: str | bytes, what: str) -> bytes:
     if not isinstance(text, bytes | bytearray):
         raise TlsError("tls", f"the {what} must be PEM, a string or bytes, got a value of type {type(text).__name__}")
     return bytes(text)
+
+
+def _absolute(path: str | PathLike[str]) -> str:
+    """Returns the path from the root, for a process that changes its directory. Links in it are not followed."""
+    return os.path.join(os.getcwd(), os.fsdecode(path))
 
 
 def _read(path: str | PathLike[str], what: str) -> bytes:

@@ -29,7 +29,6 @@ const BUSY: u64 = u64::MAX;
 
 /// The connection limits of one server.
 pub struct ConnectionLimiter {
-    limits: Limits,
     incidents: Arc<Incidents>,
     /// The time from which [`Activity::waits_since`] counts.
     start: Instant,
@@ -39,6 +38,7 @@ pub struct ConnectionLimiter {
 }
 
 struct State {
+    limits: Limits,
     total: usize,
     by_address: HashMap<IpAddr, usize>,
     arrivals: Bucket,
@@ -104,8 +104,18 @@ impl ConnectionLimiter {
             last: 0,
             none_silent_before: now,
             local: [0; 2],
+            limits,
         };
-        Arc::new(Self { limits, incidents, start: now, state: Mutex::new(state), freed: Notify::new() })
+        Arc::new(Self { incidents, start: now, state: Mutex::new(state), freed: Notify::new() })
+    }
+
+    /// Replaces the limits. Connections beyond new limits stay, and count.
+    pub fn set_limits(&self, limits: Limits) {
+        let mut state = self.state.lock();
+        state.limits = limits;
+        state.none_silent_before = self.start;
+        drop(state);
+        self.freed.notify_one();
     }
 
     /// Makes room for one more opening connection. `Some` if there is none: the time at which to try again, unless
@@ -116,7 +126,7 @@ impl ConnectionLimiter {
     /// has not served yet, or soon becomes silent.
     pub fn make_room(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
-        if state.opening.len() < self.limits.max_opening {
+        if state.opening.len() < state.limits.max_opening {
             return None;
         }
         if now < state.none_silent_before {
@@ -137,7 +147,7 @@ impl ConnectionLimiter {
 
     /// The number of the connection to evict. If there is none, this sets [`State::none_silent_before`].
     fn silent_connection(&self, state: &mut State, now: Instant) -> Option<u64> {
-        let silence = self.limits.opening_silence;
+        let silence = state.limits.opening_silence;
         let mut silent: HashMap<IpAddr, (usize, u64)> = HashMap::new();
         let mut next = silence;
         for (&number, activity) in &state.opening {
@@ -174,7 +184,7 @@ impl ConnectionLimiter {
     pub fn acquire(self: &Arc<Self>, address: IpAddr, now: Instant) -> Permit {
         let address = counted(address);
         let mut state = self.state.lock();
-        let turned_away = self.no_room(&mut state, address, now);
+        let turned_away = state.no_room(address, now);
         if turned_away.is_some() {
             self.incidents.count(Incident::TurnedAway);
         } else {
@@ -196,7 +206,7 @@ impl ConnectionLimiter {
     pub fn acquire_sender(self: &Arc<Self>, address: IpAddr) -> Result<SenderPermit, &'static str> {
         let address = counted(address);
         let mut state = self.state.lock();
-        if self.address_is_full(&state, address) {
+        if state.address_is_full(address) {
             self.incidents.count(Incident::TurnedAway);
             return Err(ADDRESS_FULL);
         }
@@ -204,30 +214,15 @@ impl ConnectionLimiter {
         Ok(SenderPermit { limiter: Arc::clone(self), address })
     }
 
-    fn address_is_full(&self, state: &State, address: IpAddr) -> bool {
-        let of_address = state.by_address.get(&address).copied().unwrap_or_default();
-        !address.is_loopback() && of_address >= self.limits.max_connections_per_address
-    }
-
-    fn no_room(&self, state: &mut State, address: IpAddr, now: Instant) -> Option<&'static str> {
-        if !state.arrivals.take(1.0, arrival_rate(&self.limits), now) {
-            return Some("Too many new connections");
-        }
-        if state.total >= self.limits.max_connections {
-            return Some("Too many connections");
-        }
-        self.address_is_full(state, address).then_some(ADDRESS_FULL)
-    }
-
     /// Counts a new connection to a local socket. `None` if its limit is reached.
     ///
     /// Only the limit of the socket applies: connections over the network take no place from it.
     pub fn acquire_local(self: &Arc<Self>, local: Local) -> Option<LocalPermit> {
-        let limit = match local {
-            Local::Devices => self.limits.max_device_socket_connections,
-            Local::Control => self.limits.max_control_connections,
-        };
         let mut state = self.state.lock();
+        let limit = match local {
+            Local::Devices => state.limits.max_device_socket_connections,
+            Local::Control => state.limits.max_control_connections,
+        };
         let count = &mut state.local[local as usize];
         if *count >= limit {
             self.incidents.count(Incident::TurnedAway);
@@ -309,6 +304,22 @@ impl Drop for SenderPermit {
 }
 
 impl State {
+    fn no_room(&mut self, address: IpAddr, now: Instant) -> Option<&'static str> {
+        let rate = arrival_rate(&self.limits);
+        if !self.arrivals.take(1.0, rate, now) {
+            return Some("Too many new connections");
+        }
+        if self.total >= self.limits.max_connections {
+            return Some("Too many connections");
+        }
+        self.address_is_full(address).then_some(ADDRESS_FULL)
+    }
+
+    fn address_is_full(&self, address: IpAddr) -> bool {
+        let of_address = self.by_address.get(&address).copied().unwrap_or_default();
+        !address.is_loopback() && of_address >= self.limits.max_connections_per_address
+    }
+
     /// Takes one connection from the count of an address.
     fn release(&mut self, address: IpAddr) {
         if let Some(count) = self.by_address.get_mut(&address) {

@@ -98,6 +98,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
         tls,
+        tls_check_interval: from.optional_seconds("tls_check_interval")?,
         ice: ice_source(&from.raw("ice_servers")?)?,
         device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
         on_duplicate: from.choice("on_duplicate", &ON_DUPLICATE)?,

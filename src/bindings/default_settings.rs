@@ -36,6 +36,7 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("device_socket", defaults.device_socket.as_deref())?;
     settings.set_item("control_socket", defaults.control_socket.as_deref())?;
     settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;
+    settings.set_item("tls_check_interval", defaults.tls_check_interval.map(seconds))?;
     settings.set_item("ice_servers", ice)?;
     settings.set_item("device_wait_timeout", defaults.device_wait_timeout.map(seconds))?;
     settings.set_item("on_duplicate", word(&ON_DUPLICATE, defaults.on_duplicate))?;

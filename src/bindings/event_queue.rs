@@ -256,6 +256,11 @@ impl EventQueue {
         }
     }
 
+    /// Replaces the bounds of calls. Those that wait stay.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.state.lock().calls.set_bounds(bounds);
+    }
+
     /// Returns why no hook can be called.
     pub(super) fn blocked(&self) -> Option<String> {
         self.state.lock().calls.blocked()

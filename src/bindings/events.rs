@@ -62,6 +62,11 @@ impl Events {
         self.0.watch(more);
     }
 
+    /// Replaces the bounds of hook calls that wait, and the number of hook threads that there may be.
+    fn set_bounds(&self, hook_queue: usize, hook_threads: usize) {
+        self.0.set_bounds(Bounds { waiting: hook_queue, threads: hook_threads });
+    }
+
     /// Ends the threads. The event thread takes the last events before.
     fn close(&self) {
         self.0.close();

@@ -36,6 +36,11 @@ impl<J> HookCalls<J> {
         Self { waiting: BTreeMap::new(), running: BTreeMap::new(), idle: 0, bounds }
     }
 
+    /// Replaces the bounds.
+    pub(super) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// Adds a call that waits for a thread. Returns why there is no room, if there is none.
     pub(super) fn add(&mut self, key: u64, job: J) -> Result<(), String> {
         let Bounds { waiting, .. } = self.bounds;

@@ -23,6 +23,7 @@ mod log_batch;
 mod logging;
 mod memory;
 mod observer;
+mod reload;
 mod runtime;
 mod server;
 mod tls;
@@ -50,6 +51,8 @@ mod _native {
     use super::journal::Journal;
     #[pymodule_export]
     use super::listen::machine_addresses;
+    #[pymodule_export]
+    use super::reload::{Reload, same_ice_servers};
     #[pymodule_export]
     use super::server::Server;
     #[pymodule_export]

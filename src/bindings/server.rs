@@ -22,6 +22,7 @@ use super::listen::{ListenTuple, listener_tuple};
 use super::logging::QueueSubscriber;
 use super::memory::PeakCounter;
 use super::observer::HubObserver;
+use super::reload::Reload;
 use super::runtime::{Thread, spawn};
 use crate::config::IceSource;
 use crate::config::error::ConfigError;
@@ -197,6 +198,25 @@ impl Server {
         self.hooks.hooked.ice_servers.store(matches!(source, IceSource::Hook), Ordering::Relaxed);
         self.running.set_ice_servers(source);
         Ok(())
+    }
+
+    /// Checks settings that replace those in effect, with these hooks. `renews_ice`: the ICE servers are replaced too.
+    ///
+    /// Raises `ConfigError` for an invalid setting, and for one that needs a restart.
+    fn prepare_reload(
+        &self,
+        py: Python<'_>,
+        settings: &Bound<'_, PyDict>,
+        hooks: Vec<String>,
+        renews_ice: bool,
+    ) -> PyResult<Reload> {
+        self.check(py)?;
+        let (config, hooked) = (config(settings)?, Hooked::new(&hooks));
+        let ice = renews_ice.then(|| config.ice.clone());
+        let authenticates = hooked.authorize.load(Ordering::Acquire);
+        let prepared = detached(py, || self.running.prepare_reload(config, authenticates, ice))?;
+        let checked = Mutex::new(Some(prepared.map_err(|error| config_error(py, &error))?));
+        Ok(Reload { checked, hooks: Arc::clone(&self.hooks), hooked, running: self.running.clone() })
     }
 
     /// Tells whether there is a hook `authorize` from now on. Python has set the hook before.

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::error::{detached, start_error};
 use crate::config::state_dir::{self, Notice};
+use crate::config::tls::TlsFiles;
 use crate::config::{certificates, tls};
 
 /// Messages for Python's log: whether each is a warning, and its text.
@@ -19,10 +20,21 @@ pub(super) struct Tls(pub(super) tls::Tls);
 
 #[pymethods]
 impl Tls {
-    /// Reads a certificate chain and its key, both PEM.
+    /// Reads a certificate chain and its key, both PEM. `files`: the paths of certificate, key and the authorities of
+    /// clients, of which they were read.
     #[staticmethod]
-    fn from_pem(py: Python<'_>, certificate: Vec<u8>, key: Vec<u8>, client_ca: Option<Vec<u8>>) -> PyResult<Self> {
-        let tls = detached(py, || tls::Tls::from_pem(&certificate, &key, client_ca.as_deref()))?;
+    fn from_pem(
+        py: Python<'_>,
+        certificate: Vec<u8>,
+        key: Vec<u8>,
+        client_ca: Option<Vec<u8>>,
+        files: Option<(PathBuf, PathBuf, Option<PathBuf>)>,
+    ) -> PyResult<Self> {
+        let files = files.map(|(certificate, key, client_ca)| TlsFiles { certificate, key, client_ca });
+        let tls = detached(py, || match files {
+            Some(files) => tls::Tls::from_pem_of(files, &certificate, &key, client_ca.as_deref()),
+            None => tls::Tls::from_pem(&certificate, &key, client_ca.as_deref()),
+        })?;
         tls.map(Self).map_err(|error| start_error(py, &error))
     }
 
@@ -63,21 +75,39 @@ impl Tls {
         certificates::is_name(name)
     }
 
-    /// The certificate that a client has to trust, as PEM; `None` if the certificate was not created here.
+    /// Takes the certificate from its files again. Returns whether it is another one, and log messages.
+    fn renew(&self, py: Python<'_>) -> PyResult<(bool, Notices)> {
+        let renewed = detached(py, || self.0.renew(OffsetDateTime::now_utc()))?;
+        let renewed = renewed.map_err(|error| start_error(py, &error))?;
+        Ok((renewed.is_some(), renewed.map_or_else(Vec::new, |renewed| for_python(renewed.notices))))
+    }
+
+    /// Whether the certificate comes from files or a state directory.
     #[getter]
-    fn authority_pem(&self) -> Option<&str> {
-        self.0.authority_pem()
+    fn is_renewable(&self) -> bool {
+        self.0.is_renewable()
+    }
+
+    /// Whether it has the same certificate, key and authorities of clients, and the same source.
+    fn is_same(&self, other: &Self) -> bool {
+        self.0.is_same(&other.0)
+    }
+
+    /// The certificate that a client has to trust, as PEM: the authority of one that was created here, else the chain.
+    #[getter]
+    fn trusted_pem(&self) -> String {
+        self.0.trusted_pem()
     }
 
     /// The SHA-256 fingerprint of the certificate, as OpenSSL prints it.
     #[getter]
-    fn fingerprint(&self) -> &str {
+    fn fingerprint(&self) -> String {
         self.0.fingerprint()
     }
 
     /// The SHA-256 fingerprint of the authority; `None` if the certificate was not created here.
     #[getter]
-    fn authority_fingerprint(&self) -> Option<&str> {
+    fn authority_fingerprint(&self) -> Option<String> {
         self.0.authority_fingerprint()
     }
 }

@@ -9,6 +9,9 @@ use crate::config::error::ConfigError;
 /// The longest time that a setting may have: about 30 years.
 pub const MAX_TIME: Duration = Duration::from_secs(1_000_000_000);
 
+/// The shortest time between two checks of files.
+pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The most connections, peers or messages.
 pub const MAX_COUNT: usize = 1 << 20;
 
@@ -35,6 +38,17 @@ pub(super) fn above_zero(setting: &'static str, time: Option<Duration>) -> Resul
         return Err(ConfigError::new(setting, "must be more than 0 seconds, got 0"));
     }
     at_most(setting, time)
+}
+
+/// Checks that a time is neither too short nor too long. `None` is no limit.
+pub(super) fn at_least(setting: &'static str, time: Option<Duration>, least: Duration) -> Result<(), ConfigError> {
+    match time {
+        Some(time) if time < least => {
+            let (least, got) = (least.as_secs_f64(), time.as_secs_f64());
+            Err(ConfigError::new(setting, format!("must be at least {least} seconds, got {got}")))
+        }
+        _ => at_most(setting, time),
+    }
 }
 
 /// Checks that a time is not too long. `None` is no limit.

@@ -194,6 +194,12 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     bytes.join(":")
 }
 
+/// The text of a system error, without its number.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 fn sha256(bytes: &[u8]) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec()
 }

@@ -9,7 +9,7 @@ use crate::protocol::IceServers;
 /// A command that prints ICE servers on its standard output.
 ///
 /// `Debug` omits its arguments, which may hold a secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct IceCommand {
     argv: Vec<String>,
     timeout: Duration,

@@ -13,6 +13,8 @@ mod keepalive;
 mod limits;
 pub mod listen;
 pub mod rate;
+mod reload;
+pub mod renewal;
 pub mod state_dir;
 pub mod tls;
 pub mod turn;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
-use crate::config::bounds::{above_zero, at_most, within};
+use crate::config::bounds::{MIN_CHECK_INTERVAL, above_zero, at_least, at_most, within};
 use crate::config::error::ConfigError;
 use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
@@ -52,6 +54,19 @@ pub enum IceSource {
     Command(Arc<IceCommand>),
     /// The hook [`crate::access::hooks::Hooks::ice_servers`] returns the list for each peer.
     Hook,
+}
+
+impl IceSource {
+    /// Whether both give the same servers. The hook is one, whichever function is behind it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(one), Self::Fixed(other)) => one == other,
+            (Self::TurnRest(one), Self::TurnRest(other)) => one == other,
+            (Self::Command(one), Self::Command(other)) => one == other,
+            (Self::Hook, Self::Hook) => true,
+            _ => false,
+        }
+    }
 }
 
 /// The format of `GET /devices` for a request without `?format=full` or `?format=ids` (docs/protocol.md 5.3.5).
@@ -84,6 +99,9 @@ pub struct Config {
     pub control_socket: Option<PathBuf>,
     /// The certificate and key for TLS. Default none: plain text.
     pub tls: Option<Tls>,
+    /// How often the files of the certificate are read again. Default 60 s: ACME clients and Kubernetes renew files weeks
+    /// before the certificate expires. `None` never.
+    pub tls_check_interval: Option<Duration>,
     /// The source of ICE servers. Default an empty list: a test run must not contact a public STUN server.
     pub ice: IceSource,
     /// How long a client may wait for its device to register (docs/protocol.md 1.19). Default 0: the client is refused at
@@ -140,6 +158,7 @@ impl Default for Config {
             device_socket: None,
             control_socket: None,
             tls: None,
+            tls_check_interval: Some(Duration::from_secs(60)),
             ice: IceSource::Fixed(IceServers::default()),
             device_wait_timeout: Some(Duration::ZERO),
             on_duplicate: OnDuplicate::default(),
@@ -239,6 +258,7 @@ impl Config {
         ] {
             above_zero(setting, time)?;
         }
+        at_least("tls_check_interval", self.tls_check_interval, MIN_CHECK_INTERVAL)?;
         at_most("device_wait_timeout", self.device_wait_timeout)
     }
 }

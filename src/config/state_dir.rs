@@ -12,6 +12,7 @@
 
 mod directory;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::KeyPair;
@@ -20,7 +21,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::config::certificates::{self, Authority, Facts, Names};
 use crate::config::error::Error;
-use crate::config::tls::Tls;
+use crate::config::tls::{Loaded, Source, Tls};
 use directory::{Directory, Staged, broken};
 
 const AUTHORITY: &str = "authority.pem";
@@ -75,21 +76,66 @@ pub fn prepare(
     now: OffsetDateTime,
 ) -> Result<(Kept, Unsaved), Error> {
     let names = Names::parse(names)?;
+    let path = directory;
+    let (loaded, authority_file, notices, unsaved) = load(path, &names, client_ca, now)?;
+    let texts = names.to_texts();
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let source = Source::Directory { path, names: texts.clone(), client_ca: client_ca.map(<[u8]>::to_vec) };
+    Ok((Kept { tls: Tls::new(source, texts, client_ca, loaded), authority_file, notices }, unsaved))
+}
+
+/// Whether the directory has another certificate than this one, or has to have another one soon.
+///
+/// It takes no lock: a file that is being replaced counts as another one.
+pub(super) fn is_due(directory: &Path, loaded: &Loaded, now: OffsetDateTime) -> bool {
+    let pem = fs::read_to_string(directory.join(CERTIFICATE)).unwrap_or_default();
+    let certificate = certificates::from_pem(&pem);
+    let is_same = certificate.is_ok_and(|found| certificates::fingerprint(&found) == loaded.fingerprint);
+    !is_same || loaded.not_after.is_none_or(|end| end - now <= RENEWAL)
+}
+
+/// Returns the certificate that the directory keeps, for a server that runs with `old`. Renews it if necessary.
+///
+/// # Errors
+/// The errors of [`tls`]; also where the authority would be another one, which clients do not trust yet.
+pub(super) fn renewed(
+    directory: &Path,
+    names: &[String],
+    client_ca: Option<&[u8]>,
+    old: &Loaded,
+    now: OffsetDateTime,
+) -> Result<(Loaded, Vec<Notice>), Error> {
+    let (loaded, authority_file, notices, unsaved) = load(directory, &Names::parse(names)?, client_ca, now)?;
+    if loaded.authority != old.authority {
+        let what = "is not the authority that clients of this server trust: restart the server to use another one";
+        return Err(broken(&authority_file, what));
+    }
+    unsaved.save()?;
+    Ok((loaded, notices))
+}
+
+/// Reads the directory, and makes the files that are missing or have to be replaced.
+fn load(
+    directory: &Path,
+    names: &Names,
+    client_ca: Option<&[u8]>,
+    now: OffsetDateTime,
+) -> Result<(Loaded, PathBuf, Vec<Notice>, Unsaved), Error> {
     let directory = Directory::open(directory)?;
     let found = Found::read(&directory)?;
     let mut notices = Vec::new();
     let authority_file = directory.path(AUTHORITY);
-    let (authority, is_new_authority) = usable_authority(found.authority, &authority_file, &names, now, &mut notices)?;
+    let (authority, is_new_authority) = usable_authority(found.authority, &authority_file, names, now, &mut notices)?;
     let (key, is_new_key) = match found.key {
         Some(key) => (key, false),
         None => {
             (KeyPair::generate().map_err(|error| Error::Tls(format!("cannot create a private key: {error}")))?, true)
         }
     };
-    let is_due = found.certificate.as_ref().is_some_and(|old| is_due(old, &names, now, &mut notices));
+    let is_due = found.certificate.as_ref().is_some_and(|old| must_be_replaced(old, names, now, &mut notices));
     let (certificate, is_new) = match found.certificate {
         Some(old) if !is_due && !is_new_authority => (old.certificate, false),
-        _ => (authority.issue(&names, &key, now)?, true),
+        _ => (authority.issue(names, &key, now)?, true),
     };
     let unsaved = Unsaved {
         directory,
@@ -97,8 +143,8 @@ pub fn prepare(
         key: is_new_key.then(|| key.serialize_pem()),
         certificate: is_new.then(|| certificates::to_pem(&certificate)),
     };
-    let tls = Tls::issued(certificate, authority.certificate().clone(), &key, &names, client_ca)?;
-    Ok((Kept { tls, authority_file, notices }, unsaved))
+    let loaded = Loaded::issued(certificate, authority.certificate().clone(), &key, client_ca)?;
+    Ok((loaded, authority_file, notices, unsaved))
 }
 
 /// Returns the authority that the directory keeps for these names, as PEM. Creates or replaces it if necessary.
@@ -147,7 +193,7 @@ fn usable_authority(
 }
 
 /// Whether the certificate has to be replaced: its names are different, or it expires soon.
-fn is_due(old: &Issued, names: &Names, now: OffsetDateTime, notices: &mut Vec<Notice>) -> bool {
+fn must_be_replaced(old: &Issued, names: &Names, now: OffsetDateTime, notices: &mut Vec<Notice>) -> bool {
     if !old.facts.names.equals(names) {
         let text = format!(
             "the names of the server have changed: its certificate was for {}, and the new one is for {names}",

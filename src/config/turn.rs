@@ -14,7 +14,7 @@ use crate::config::error::ConfigError;
 use crate::protocol::{IceError, IceServer, IceServers};
 
 /// Creates credentials for one TURN server. `Debug` omits the secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct TurnRest {
     urls: Vec<String>,
     secret: String,

@@ -91,6 +91,16 @@ impl LastIds {
         Self { max_devices, ids: HashMap::new(), turns: BTreeMap::new(), next_turn: 0 }
     }
 
+    /// Sets the number of devices. Those that left first are removed.
+    pub fn set_max_devices(&mut self, max_devices: usize) {
+        self.max_devices = max_devices;
+        while self.ids.len() > max_devices
+            && let Some((_, oldest)) = self.turns.pop_first()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
     /// Returns the last id of this device; 0 if it has none, or was removed.
     pub fn of(&self, device: &DeviceId) -> u32 {
         self.ids.get(device).map_or(0, |(id, _)| *id)

@@ -101,6 +101,11 @@ impl Hub {
         }
     }
 
+    /// Sets the number of devices that have left whose last client ids are kept.
+    pub fn set_max_devices(&self, max_devices: usize) {
+        self.state.lock().last_ids.set_max_devices(max_devices);
+    }
+
     /// Adds a connection. The caller does so before it reads the first message.
     ///
     /// If the server is stopping, the outbox closes at once.

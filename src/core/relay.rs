@@ -50,6 +50,11 @@ impl Relay {
         }
     }
 
+    /// Sets the bounds on the forwards that all faults together hold back. Those that are held stay.
+    pub fn set_max_held(&self, max_held: HeldBounds) {
+        self.faults.lock().set_max_held(max_held);
+    }
+
     /// Returns the ledger.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

@@ -182,13 +182,12 @@ pub struct JournalBounds {
 
 /// A bounded ring of entries.
 pub struct Journal {
-    bounds: JournalBounds,
     observer: Box<dyn JournalObserver>,
     state: Mutex<Ring>,
 }
 
-#[derive(Default)]
 struct Ring {
+    bounds: JournalBounds,
     entries: VecDeque<Entry>,
     bytes: usize,
     last_number: u64,
@@ -198,7 +197,15 @@ struct Ring {
 impl Journal {
     /// Creates an empty journal.
     pub fn new(bounds: JournalBounds, observer: Box<dyn JournalObserver>) -> Self {
-        Self { bounds, observer, state: Mutex::default() }
+        let ring = Ring { bounds, entries: VecDeque::new(), bytes: 0, last_number: 0, last_connection: 0 };
+        Self { observer, state: Mutex::new(ring) }
+    }
+
+    /// Replaces the bounds, and removes the entries beyond them.
+    pub fn set_bounds(&self, bounds: JournalBounds) {
+        let mut ring = self.state.lock();
+        ring.bounds = bounds;
+        ring.shrink();
     }
 
     /// Records an entry and returns its number. The journal sets number and time.
@@ -211,7 +218,7 @@ impl Journal {
             entry.number = ring.last_number;
             ring.bytes += entry.text.len();
             ring.entries.push_back(entry);
-            ring.shrink(self.bounds);
+            ring.shrink();
             ring.last_number
         };
         self.observer.recorded();
@@ -282,7 +289,8 @@ impl Ring {
         self.entries.get_mut(at)
     }
 
-    fn shrink(&mut self, bounds: JournalBounds) {
+    fn shrink(&mut self) {
+        let bounds = self.bounds;
         while self.entries.len() > bounds.entries || (self.bytes > bounds.bytes && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { return };
             self.bytes -= oldest.text.len();
@@ -292,7 +300,7 @@ impl Ring {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("Journal").field("bounds", &self.state.lock().bounds).finish_non_exhaustive()
     }
 }
 

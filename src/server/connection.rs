@@ -55,13 +55,14 @@ impl Connection {
     }
 
     /// Returns the task that serves the connection until it ends or the server terminates it.
-    pub(super) fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>) -> ConnectionTask {
+    pub(super) fn run(self, stream: TcpStream, is_tls: bool) -> ConnectionTask {
         let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
         let stream = PeerStream::new(stream, &shared, &permit);
         // Each branch is boxed by itself: a TLS handshake needs many times the memory of a request.
-        let opening: Opening = match tls {
-            Some(tls) => Box::pin(self.speak_tls(stream, tls)),
-            None => Box::pin(self.speak_http(stream, Scheme::Http, None)),
+        let opening: Opening = if is_tls {
+            Box::pin(self.speak_tls(stream))
+        } else {
+            Box::pin(self.speak_http(stream, Scheme::Http, None))
         };
         ConnectionTask::begin(shared, permit, opening)
     }
@@ -77,10 +78,10 @@ impl Connection {
     }
 
     /// Performs the TLS handshake, then serves HTTP.
-    async fn speak_tls(self, stream: PeerStream<TcpStream>, tls: TlsAcceptor) -> Option<BoxFuture> {
+    async fn speak_tls(self, stream: PeerStream<TcpStream>) -> Option<BoxFuture> {
         let outcome = tokio::select! {
             biased;
-            outcome = self.shake_hands(stream, tls) => outcome,
+            outcome = self.shake_hands(stream) => outcome,
             () = self.shared.stopped_for_a_while() => return None,
         };
         match outcome {
@@ -98,14 +99,17 @@ impl Connection {
     /// Waits for the first bytes and for a turn, then performs the TLS handshake. `None` if the peer takes too long.
     ///
     /// The timeout begins with the turn: the time in which the server is busy with other handshakes does not count. A
-    /// handshake that outlasts its turn goes on beside the next ones, so slow peers hold up no other.
-    async fn shake_hands(&self, stream: PeerStream<TcpStream>, tls: TlsAcceptor) -> Option<io::Result<TlsTransport>> {
-        let (timers, limits) = (&self.shared.timers, &self.shared.config.limits);
+    /// handshake that outlasts its turn goes on beside the next ones, so slow peers hold up no other. The certificate is
+    /// the one that is in effect at the turn.
+    async fn shake_hands(&self, stream: PeerStream<TcpStream>) -> Option<io::Result<TlsTransport>> {
+        let (timers, settings) = (&self.shared.timers, self.shared.settings());
+        let limits = &settings.limits;
         if let Err(error) = timers.timeout(limits.tls_handshake_timeout, stream.inner().readable()).await? {
             return Some(Err(error));
         }
         self.permit.busy();
-        let turn = self.shared.handshakes.acquire().await;
+        let turn = settings.handshakes.acquire().await;
+        let tls = TlsAcceptor::from(self.shared.settings().tls.as_ref()?.server_config());
         self.permit.waits(Instant::now());
         let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, tls.accept(stream)));
         tokio::select! {
@@ -123,7 +127,7 @@ impl Connection {
     {
         let Self { shared, service, address, permit } = self;
         let upgrade = Arc::new(Mutex::new(None));
-        let requests = Arc::new(ConnectionRequests::new(&shared.config.limits.http, Instant::now()));
+        let requests = Arc::new(ConnectionRequests::new(&shared.settings().limits.http, Instant::now()));
         let upgrade_slot = Arc::clone(&upgrade);
         let connect_info = ConnectInfo {
             address,
@@ -212,7 +216,8 @@ where
         connect_info.permit.opened();
         async move { Ok::<_, Infallible>(service.answer(shared, connect_info, request).await) }
     });
-    let limits = &shared.config.limits;
+    let settings = shared.settings();
+    let limits = &settings.limits;
     let mut connection = http1::Builder::new()
         .timer(HyperTimer(Arc::clone(&shared.timers)))
         .header_read_timeout(limits.request_head_timeout)
@@ -245,7 +250,7 @@ where
 async fn discard(shared: &Shared, stream: impl AsyncRead + AsyncWrite + Unpin, is_http2: bool) {
     tokio::select! {
         () = shared.stopping.cancelled() => {}
-        _ = shared.timers.timeout(shared.config.limits.close_timeout, end(shared, stream, is_http2)) => {}
+        _ = shared.timers.timeout(shared.settings().limits.close_timeout, end(shared, stream, is_http2)) => {}
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
 use super::http::service::Routes;
@@ -16,8 +15,8 @@ use super::inherited::Inherited;
 use super::shared::Shared;
 use super::socket_file::SocketFile;
 use crate::access::connection_limits::Permit;
-use crate::access::hooks::Hooks;
 use crate::config::Config;
+use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 
@@ -74,14 +73,12 @@ impl Listener {
 
     /// Accepts connections and spawns a task for each, until the server stops.
     pub(super) async fn accept(self, shared: Arc<Shared>, routes: Routes) {
-        if is_exposed(&self.address, &shared.config, &*shared.hooks) {
+        if is_exposed(&self.address, &shared.settings(), shared.hooks.authenticates()) {
             tracing::warn!(
                 "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
                 self.address
             );
         }
-        let tls = shared.config.tls.as_ref().filter(|_| self.address.is_tls());
-        let tls = tls.map(|tls| TlsAcceptor::from(tls.server_config()));
         let listener = match Acceptor::watch(self.socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("cannot watch the listening socket: {error}"),
@@ -100,7 +97,7 @@ impl Listener {
                     let Some(permit) = permit(&shared, address).await else { return };
                     let service = routes.service(permit.turned_away);
                     let connection = Connection::new(Arc::clone(&shared), service, address, permit);
-                    serve(&shared, connection, stream, address, tls.as_ref());
+                    serve(&shared, connection, stream, address, self.address.is_tls());
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => tokio::select! {
@@ -153,15 +150,9 @@ impl Acceptor {
 }
 
 /// Spawns the task of one connection.
-fn serve(
-    shared: &Arc<Shared>,
-    connection: Connection,
-    stream: Stream,
-    address: Option<SocketAddr>,
-    tls: Option<&TlsAcceptor>,
-) {
+fn serve(shared: &Arc<Shared>, connection: Connection, stream: Stream, address: Option<SocketAddr>, is_tls: bool) {
     let task = match stream {
-        Stream::Tcp(stream) => connection.run(stream, tls.cloned()),
+        Stream::Tcp(stream) => connection.run(stream, is_tls),
         Stream::Unix(stream) => connection.run_plain(stream),
     };
     shared.spawn(task, address);
@@ -202,7 +193,7 @@ async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> 
 /// The address by which the limits count a new connection. The limit per address exempts Unix sockets and trusted proxies
 /// as it exempts loopback.
 pub(super) fn limited_address(shared: &Shared, address: Option<SocketAddr>) -> IpAddr {
-    let own = address.map(|address| address.ip()).filter(|ip| !shared.trusted_proxies.trusts(Some(*ip)));
+    let own = address.map(|address| address.ip()).filter(|ip| !shared.settings().trusted_proxies.trusts(Some(*ip)));
     own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
@@ -235,8 +226,23 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// Refuses settings with which other machines reach the server and need no authentication, unless they permit that.
+/// `authenticates`: there is an `authorize` hook.
+pub(super) fn refuse_exposed(config: &Config, authenticates: bool) -> Result<(), ConfigError> {
+    let listeners = config.listeners();
+    let exposed = listeners.iter().find(|listener| is_exposed(listener, config, authenticates));
+    let Some(listener) = exposed.filter(|_| !config.allow_unauthenticated) else { return Ok(()) };
+    let host = ("host", config.host.to_string());
+    let (setting, shown) = if config.listen.is_empty() { host } else { ("listen", listener.to_string()) };
+    let what = format!(
+        "{shown} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
+         allow_unauthenticated if that is meant"
+    );
+    Err(ConfigError::new(setting, what))
+}
+
 /// Whether other machines can reach this listener without authentication.
-pub(super) fn is_exposed(listener: &Listen, config: &Config, hooks: &dyn Hooks) -> bool {
+fn is_exposed(listener: &Listen, config: &Config, authenticates: bool) -> bool {
     let certificates = listener.is_tls() && config.tls.as_ref().is_some_and(Tls::asks_clients);
-    !listener.is_local() && !hooks.authenticates() && !certificates
+    !listener.is_local() && !authenticates && !certificates
 }

@@ -4,6 +4,7 @@
 //! left no task behind.
 
 mod catch_panic;
+mod certificate_watch;
 mod connect_info;
 mod connection;
 mod drain;
@@ -18,9 +19,11 @@ mod listener;
 mod message_pump;
 mod peer_stream;
 mod refusal_log;
+mod reload;
 mod resolver;
 mod seqpacket;
 mod session_driver;
+mod settings;
 mod shared;
 mod socket_file;
 mod throttle;
@@ -33,13 +36,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use tokio::io::DuplexStream;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::drain::Drain;
 pub use self::events::Changes;
+pub use self::reload::Reload;
 pub use self::time::clock::Clock;
 
 use self::events::LoggingObserver;
@@ -47,22 +51,20 @@ use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
 use self::ice_cache::IceCache;
 use self::inherited::Inherited;
-use self::listener::{Listener, is_exposed};
+use self::listener::{Listener, refuse_exposed};
 use self::refusal_log::RefusalLog;
 use self::seqpacket::{SeqpacketListener, SocketKind};
+use self::settings::{CurrentSettings, Settings};
 use self::shared::{DrainSteps, Shared};
 use self::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
-use crate::access::hooks::{Hooks, NoHooks};
-use crate::access::origin_policy::Policy;
+use crate::access::hooks::Hooks;
 use crate::access::request_rates::RequestRates;
-use crate::access::trusted_proxies::TrustedProxies;
 use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
-use crate::core::client_ids::ClientIds;
 use crate::core::hub::{Hub, Observer};
-use crate::core::outbox::{Budget, End};
+use crate::core::outbox::End;
 use crate::core::relay::Relay;
 use crate::observe::adb::AdbReading;
 use crate::observe::faults::{FaultStats, Rule, RuleId};
@@ -99,11 +101,12 @@ impl Server {
     /// [`Error::Config`] for invalid settings; [`Error::Bind`] if the server cannot listen; [`Error::Runtime`] if the
     /// system has no descriptor left for the timer.
     pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
-        config.validate()?;
-        check_exposed(&config, &*hooks)?;
-        let mut inherited = Inherited::of(&config)?;
+        let settings = Settings::new(config)?;
+        let config = &*settings;
+        let mut inherited = Inherited::of(config)?;
         let requested = config.listeners();
         let setting = if config.listen.is_empty() { "host, port" } else { "listen" };
+        refuse_exposed(config, hooks.authenticates())?;
         let listeners = requested.iter().map(|listen| {
             let address = listen.tcp().filter(|_| config.listen.is_empty());
             let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
@@ -120,7 +123,7 @@ impl Server {
             SeqpacketListener::bind(kind, path, &mut inherited).map_err(error)
         });
         let local = local.collect::<Result<_, _>>()?;
-        let mut shared = share(config, hooks, observer)?;
+        let mut shared = share(settings, hooks, observer)?;
         shared.own_ports = listeners.iter().filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
         Ok(Self { shared: Arc::new(shared), listeners, local })
     }
@@ -148,6 +151,9 @@ impl Server {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
         shared.tasks.spawn(fault_timer::release_when_due(Arc::clone(&shared)));
+        if shared.settings().tls.is_some() {
+            shared.tasks.spawn(certificate_watch::watch(Arc::clone(&shared)));
+        }
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let routes = Routes::default();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
@@ -259,8 +265,7 @@ impl Running {
 
     /// Sets the ICE servers of new `config` messages, and sends connected devices a new `config`.
     pub fn set_ice_servers(&self, source: IceSource) {
-        *self.shared.ice.write() = source;
-        self.shared.hub.renew_config();
+        self.shared.set_ice_servers(source);
     }
 
     /// Checks that the server may go on without a hook `authorize`.
@@ -268,7 +273,7 @@ impl Running {
     /// # Errors
     /// As [`Server::bind`]: other machines can reach a listener, and `allow_unauthenticated` is not set.
     pub fn check_exposed_without_authorize(&self) -> Result<(), ConfigError> {
-        check_exposed(&self.shared.config, &NoHooks)
+        refuse_exposed(&self.shared.settings(), false)
     }
 
     /// Stops the server and returns whether all connections closed in time.
@@ -294,20 +299,6 @@ impl Running {
     }
 }
 
-/// Refuses listeners that other machines can reach without authentication, unless the settings allow them.
-fn check_exposed(config: &Config, hooks: &dyn Hooks) -> Result<(), ConfigError> {
-    let requested = config.listeners();
-    let exposed = requested.iter().find(|listener| is_exposed(listener, config, hooks));
-    let Some(listener) = exposed.filter(|_| !config.allow_unauthenticated) else { return Ok(()) };
-    let host = ("host", config.host.to_string());
-    let (setting, shown) = if config.listen.is_empty() { host } else { ("listen", listener.to_string()) };
-    let what = format!(
-        "{shown} can be reached from other machines, and nobody is asked who they are: set `authorize`, or \
-         allow_unauthenticated if that is meant"
-    );
-    Err(ConfigError::new(setting, what))
-}
-
 /// The end of each connection when the server stops (docs/protocol.md 4.3.14).
 fn server_stopping() -> End {
     End::close(1001, "server stopping")
@@ -323,12 +314,12 @@ fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr 
 ///
 /// It is by the system's clock, not the server's: real devices do not know of a clock that a test has moved
 /// (docs/protocol.md 2.5.3).
-fn first_client_id(client_ids: ClientIds) -> impl Fn() -> u32 {
-    move || client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+fn first_client_id(settings: Arc<CurrentSettings>) -> impl Fn() -> u32 {
+    move || settings.get().client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Creates the state that all connections share.
-fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
+fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
@@ -336,17 +327,16 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
         Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
     });
+    let (limits, held, ice) = (config.limits.clone(), config.held_bounds(), config.ice.clone());
+    let current = Arc::new(CurrentSettings::new(config));
+    let first_client_id = first_client_id(Arc::clone(&current));
     Ok(Shared {
-        rules: Arc::new(config.rules()),
-        hub: Arc::new(Hub::new(Arc::new(hub_observer), config.limits.max_devices, first_client_id(config.client_ids))),
-        budget: Budget::new(config.limits.backpressure.outbox_bounds()),
-        relay: Arc::new(Relay::new(journal, config.held_bounds())),
-        limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
-        refusals: RefusalLog::new(config.limits.refusals_logged_per_second, Instant::now()),
-        unix_limiter: ConnectionLimiter::new(config.limits.clone(), Arc::clone(&incidents), Instant::now()),
+        hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id)),
+        relay: Arc::new(Relay::new(journal, held)),
+        limiter: ConnectionLimiter::new(limits.clone(), Arc::clone(&incidents), Instant::now()),
+        refusals: RefusalLog::new(limits.refusals_logged_per_second, Instant::now()),
+        unix_limiter: ConnectionLimiter::new(limits, Arc::clone(&incidents), Instant::now()),
         request_rates: RequestRates::default(),
-        policy: Policy::new(&config)?,
-        trusted_proxies: TrustedProxies::parse(&config.trusted_proxies)?,
         preregistrations: Arc::default(),
         adb: Arc::default(),
         own_ports: Vec::new(),
@@ -354,18 +344,18 @@ fn share(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> 
         started: clock.unix_now(),
         clock,
         timers,
-        handshakes: Semaphore::new(config.limits.max_handshakes),
         tasks: TaskTracker::new(),
         timekeeping: TaskTracker::new(),
         incidents,
         hooks,
         changes,
-        ice: RwLock::new(config.ice.clone()),
+        ice: RwLock::new(ice),
         ice_cache: IceCache::default(),
         drain: DrainSteps::default(),
         stopping: CancellationToken::new(),
         over: CancellationToken::new(),
-        config,
+        reloaded: Notify::new(),
+        current,
     })
 }
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::access::connection_limits::Permit;
 use crate::observe::incidents::Incident;
+use crate::server::settings::Settings;
 use crate::server::shared::Shared;
 
 /// The byte stream of a connection.
@@ -29,6 +30,8 @@ pub(super) struct PeerStream<S> {
 struct Watch {
     /// The state that all connections share.
     shared: Arc<Shared>,
+    /// The settings that the connection began with.
+    settings: Arc<Settings>,
     /// Notes that the peer has sent or taken bytes.
     permit: Arc<Permit>,
     /// The write that the peer does not take.
@@ -48,7 +51,8 @@ struct BlockedWrite {
 impl<S> PeerStream<S> {
     /// Watches a stream.
     pub(super) fn new(inner: S, shared: &Arc<Shared>, permit: &Arc<Permit>) -> Self {
-        let watch = Watch { shared: Arc::clone(shared), permit: Arc::clone(permit), blocked: None };
+        let settings = shared.settings();
+        let watch = Watch { shared: Arc::clone(shared), settings, permit: Arc::clone(permit), blocked: None };
         Self { inner, watch: Some(Box::new(watch)) }
     }
 
@@ -66,7 +70,7 @@ impl<S> PeerStream<S> {
 impl Watch {
     /// The time that a write may make no progress: `write_timeout`, or `goodbye_timeout` if the server stops.
     fn limit(&self) -> Duration {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.limits;
         if self.shared.stopping.is_cancelled() {
             limits.write_timeout.min(limits.goodbye_timeout)
         } else {

@@ -8,11 +8,11 @@ use crate::config::rate::{Bucket, Rate};
 
 /// Counts log lines about refusals against their rate.
 pub(super) struct RefusalLog {
-    rate: Rate,
     state: Mutex<State>,
 }
 
 struct State {
+    rate: Rate,
     bucket: Bucket,
     /// Lines that were left out since the last one that was logged.
     left_out: u64,
@@ -31,13 +31,19 @@ impl RefusalLog {
     /// Creates a log that admits `per_second` lines a second, and as many at once.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let rate = Rate { per_second, burst: per_second };
-        Self { rate, state: Mutex::new(State { bucket: Bucket::full(rate, now), left_out: 0 }) }
+        Self { state: Mutex::new(State { rate, bucket: Bucket::full(rate, now), left_out: 0 }) }
+    }
+
+    /// Sets the lines that are admitted a second, and at once.
+    pub(super) fn set_rate(&self, per_second: u32) {
+        self.state.lock().rate = Rate { per_second, burst: per_second };
     }
 
     /// Decides about one line.
     pub(super) fn admit(&self, now: Instant) -> Admission {
         let mut state = self.state.lock();
-        if state.bucket.take(1.0, self.rate, now) {
+        let rate = state.rate;
+        if state.bucket.take(1.0, rate, now) {
             return Admission::Logged(std::mem::take(&mut state.left_out));
         }
         state.left_out += 1;

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::access::hooks::{HookError, HookFuture, Hooks, IceQuestion};
 use crate::config::IceSource;
@@ -28,7 +28,7 @@ pub(super) enum Resolved {
 /// The ICE servers, at once or later.
 pub(super) enum ResolvedIce {
     /// The servers, and how long their credentials are valid.
-    Ready(IceServers, Option<std::time::Duration>),
+    Ready(IceServers, Option<Duration>),
     /// The command whose run has to end first.
     Command(Arc<IceCommand>),
     /// The call of the hook.
@@ -43,6 +43,8 @@ pub(super) struct HookCall<T> {
     hook: &'static str,
     /// The time at which the call has failed; `None` is never.
     due: Option<Instant>,
+    /// The time that the call has.
+    time: Duration,
     /// The pending result.
     result: HookFuture<T>,
 }
@@ -55,7 +57,7 @@ impl Shared {
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
             Question::Alive(holder) => {
                 let shared = Arc::clone(self);
-                let due = self.clock.now().checked_add(self.config.limits.probe_timeout);
+                let due = self.clock.now().checked_add(self.settings().limits.probe_timeout);
                 Resolved::Pending(Box::pin(async move {
                     let alive = matches!(shared.clock.timeout_at(due, holder.outbox.probe()).await, Some(Ok(())));
                     Answer::Alive { holder, alive }
@@ -144,16 +146,16 @@ impl Shared {
         call: impl FnOnce(&dyn Hooks) -> Option<HookFuture<T>>,
     ) -> Option<HookCall<T>> {
         // Read first: the hook may begin at once on another thread, where a test then moves the clock.
-        let due = self.clock.now().checked_add(self.config.hook_timeout);
-        call(&*self.hooks).map(|result| HookCall { hook, due, result })
+        let (now, time) = (self.clock.now(), self.settings().hook_timeout);
+        let due = now.checked_add(time);
+        call(&*self.hooks).map(|result| HookCall { hook, due, time, result })
     }
 
     /// Waits for a hook. A hook that exceeds the timeout counts as failed.
     pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, HookError> {
-        let HookCall { hook, due, mut result } = call;
+        let HookCall { hook, due, time, mut result } = call;
         let answer = self.clock.timeout_at(due, &mut result).await;
-        let answer =
-            answer.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, self.config.hook_timeout)));
+        let answer = answer.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, time)));
         if matches!(answer, Err(HookError::NotCalled)) {
             self.incidents.count(Incident::HookNotCalled);
         }

@@ -108,10 +108,10 @@ fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     peer.is_local = true;
     if kind == SocketKind::Devices {
         peer.hears_errors = false;
-        peer.max_message = max_packet(&socket).min(shared.config.limits.max_message_size);
+        peer.max_message = max_packet(&socket).min(shared.settings().limits.max_message_size);
     }
     let context = shared.context(peer);
-    let transport = PacketTransport::new(socket, shared.config.limits.max_message_size);
+    let transport = PacketTransport::new(socket, shared.settings().limits.max_message_size);
     let (now, ours) = (shared.clock.now(), Arc::clone(shared));
     let pump: BoxFuture = match kind {
         SocketKind::Devices => {

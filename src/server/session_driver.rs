@@ -17,6 +17,7 @@ use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::server::resolver::Resolved;
+use crate::server::settings::Settings;
 use crate::server::shared::Shared;
 use crate::server::throttle::{Sent, Strict, Throttle};
 use crate::server::time::timers::Timer;
@@ -35,6 +36,8 @@ pub(super) struct SessionDriver<P: Session> {
 pub(super) struct ServerEdge {
     /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
+    /// The settings that the connection began with.
+    pub(super) settings: Arc<Settings>,
     /// The peer of the session.
     pub(super) peer: Arc<Peer>,
     /// The pending answer to the session's question.
@@ -70,7 +73,7 @@ impl Edge for ServerEdge {
             self.shared.log_refusal(format_args!("no error is sent to {self}: {}", Quoted(&refusal.text())));
         }
         let now = self.now();
-        self.throttle.spend(&self.shared.config.limits, Strict::Error, now).err()
+        self.throttle.spend(&self.settings.limits, Strict::Error, now).err()
     }
 }
 
@@ -84,12 +87,14 @@ impl std::fmt::Display for ServerEdge {
 impl<P: Session> SessionDriver<P> {
     /// Registers the connection in the hub.
     pub(super) fn new(shared: Arc<Shared>, session: P, has_pings: bool, now: Instant) -> Self {
+        let settings = shared.settings();
         let edge = ServerEdge {
             peer: Arc::clone(&session.context().peer),
             question: None,
-            throttle: Throttle::new(&shared.config.limits, now),
+            throttle: Throttle::new(&settings.limits, now),
             now: None,
             shared,
+            settings,
         };
         Self { driver: Driver::new(session, has_pings, now), timer: Timer::new(&edge.shared.timers), edge }
     }
@@ -107,7 +112,7 @@ impl<P: Session> SessionDriver<P> {
     /// Counts messages or bytes. Above their rate, the peer is not read until the bucket has recovered.
     pub(super) fn count(&mut self, sent: Sent) {
         let now = self.edge.now();
-        if let Some(until) = self.edge.throttle.delay(&self.edge.shared.config.limits, sent, now) {
+        if let Some(until) = self.edge.throttle.delay(&self.edge.settings.limits, sent, now) {
             self.driver.delay_reading(until);
         }
     }
@@ -115,7 +120,7 @@ impl<P: Session> SessionDriver<P> {
     /// Counts a ping. Above their rate, the peer is refused.
     pub(super) fn count_ping(&mut self) {
         let now = self.edge.now();
-        if let Err(refusal) = self.edge.throttle.spend(&self.edge.shared.config.limits, Strict::Ping, now) {
+        if let Err(refusal) = self.edge.throttle.spend(&self.edge.settings.limits, Strict::Ping, now) {
             self.driver.refuse(&refusal);
         }
     }

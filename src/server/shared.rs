@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,20 +17,19 @@ use super::catch_panic;
 use super::events::Changes;
 use super::ice_cache::IceCache;
 use super::refusal_log::{Admission, RefusalLog};
+use super::settings::{CurrentSettings, Settings};
 use super::time::clock::Clock;
 use super::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
-use crate::access::origin_policy::Policy;
 use crate::access::request_rates::RequestRates;
-use crate::access::trusted_proxies::TrustedProxies;
-use crate::config::{Config, IceSource};
+use crate::config::IceSource;
 use crate::core::hub::Hub;
-use crate::core::outbox::{Budget, Outbox};
+use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
 use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
-use crate::core::session::{Context, Rules};
+use crate::core::session::Context;
 use crate::observe::adb::AdbCounts;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
@@ -38,14 +37,10 @@ use crate::observe::request_counts::RequestCounts;
 
 /// The state that all connections of one server share. It does not know HTTP.
 pub(crate) struct Shared {
-    /// The settings, checked.
-    pub(crate) config: Config,
-    /// The settings that sessions use.
-    pub(crate) rules: Arc<Rules>,
+    /// The settings, which a reload replaces.
+    pub(super) current: Arc<CurrentSettings>,
     /// The registered devices and their clients.
     pub(crate) hub: Arc<Hub>,
-    /// The bounds of outboxes, and the bytes that they borrow.
-    pub(super) budget: Arc<Budget>,
     /// The path of forwards, with ledger, journal and faults.
     pub(crate) relay: Arc<Relay>,
     /// The clock of the protocol's deadlines. A test can freeze it or move it.
@@ -78,18 +73,14 @@ pub(crate) struct Shared {
     pub(super) unix_limiter: Arc<ConnectionLimiter>,
     /// The rate of log lines about refusals.
     pub(super) refusals: RefusalLog,
-    /// The turns of TLS handshakes, given in the order of arrival.
-    pub(super) handshakes: Semaphore,
     /// The rates of requests, by address.
     pub(super) request_rates: RequestRates,
-    /// The proxies whose headers count.
-    pub(super) trusted_proxies: TrustedProxies,
-    /// Decides which `Host` and `Origin` headers are allowed.
-    pub(super) policy: Policy,
     /// The source of ICE servers, which can be replaced while the server runs.
     pub(super) ice: RwLock<IceSource>,
     /// The ICE servers of the command, if that is the source.
     pub(super) ice_cache: IceCache,
+    /// Notified when the settings were replaced.
+    pub(super) reloaded: Notify,
     /// The steps of a drain.
     pub(super) drain: DrainSteps,
     /// Cancelled when the server stops: all connections that are left close.
@@ -108,9 +99,21 @@ pub(crate) struct DrainSteps {
 }
 
 impl Shared {
+    /// The settings that are in effect now.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.current.get()
+    }
+
+    /// Sets the ICE servers of new `config` messages, and sends connected devices a new `config`.
+    pub(super) fn set_ice_servers(&self, source: IceSource) {
+        *self.ice.write() = source;
+        self.hub.renew_config();
+    }
+
     /// Creates the context of a peer's session, with an outbox of its own.
     pub(super) fn context(&self, peer: Peer) -> Context {
-        let mut outbox = Outbox::new(&self.budget);
+        let settings = self.settings();
+        let mut outbox = Outbox::new(&settings.budget);
         if !peer.hears_errors {
             outbox = outbox.without_errors();
         }
@@ -121,7 +124,7 @@ impl Shared {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
             relay: Arc::clone(&self.relay),
-            rules: Arc::clone(&self.rules),
+            rules: Arc::clone(&settings.rules),
             preregistrations: Arc::clone(&self.preregistrations),
             outbox: Arc::new(outbox),
             peer: Arc::new(peer),
@@ -163,7 +166,7 @@ impl Shared {
     /// Waits until the server has been stopping for `goodbye_timeout`.
     pub(super) async fn stopped_for_a_while(&self) {
         self.stopping.cancelled().await;
-        self.timers.sleep(self.config.limits.goodbye_timeout).await;
+        self.timers.sleep(self.settings().limits.goodbye_timeout).await;
     }
 
     /// Polls a future until it is ready, or until the time for closing handshakes is over. `None` in the second case.

@@ -41,6 +41,8 @@ mod peer;
 mod preregistration;
 mod properties;
 mod relay;
+mod reload;
+mod renewal;
 mod request_rates;
 mod schedules;
 mod security;

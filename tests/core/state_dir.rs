@@ -85,7 +85,7 @@ fn the_first_start_makes_private_files() {
     }
     assert_eq!(state.first.authority_file, state.file("authority.pem"));
     let pem = fs::read_to_string(state.file("authority.pem")).unwrap();
-    assert_eq!(state.first.tls.authority_pem(), Some(&*pem));
+    assert_eq!(state.first.tls.authority_pem().as_deref(), Some(&*pem));
     assert!(!pem.contains("KEY"));
     assert_eq!(warnings(&state.first), [""; 0]);
     assert!(state.first.notices[0].text.contains("made an authority for localhost, lab-7, 127.0.0.1"));
@@ -179,7 +179,7 @@ fn the_authority_alone_is_made_once_and_leaves_the_certificate() {
     let (pem, notices) = state_dir::authority_pem(&path, &texts(&USUAL), now()).unwrap();
     assert_eq!(notices.len(), 1);
     let kept = state_dir::tls(&path, &texts(&USUAL), None, now()).unwrap();
-    assert_eq!(kept.tls.authority_pem(), Some(&*pem));
+    assert_eq!(kept.tls.authority_pem().as_deref(), Some(&*pem));
     let before = contents(&path);
     let again = state_dir::authority_pem(&path, &texts(&["localhost"]), now()).unwrap();
     assert_eq!(again, (pem.clone(), Vec::new()));
@@ -189,7 +189,7 @@ fn the_authority_alone_is_made_once_and_leaves_the_certificate() {
     assert!(notices[0].is_warning);
     assert!(!contents(&path).contains_key("server.pem"), "the former authority has signed it");
     let kept = state_dir::tls(&path, &texts(&["signal.lab"]), None, now()).unwrap();
-    assert_eq!((kept.tls.authority_pem(), kept.notices), (Some(&*other), Vec::new()));
+    assert_eq!((kept.tls.authority_pem().as_deref(), kept.notices), (Some(&*other), Vec::new()));
 }
 
 #[test]

@@ -27,7 +27,7 @@ def values(kind: Kind) -> list[Any]:
     if isinstance(kind, Integer):
         return [kind.least, kind.most]
     assert isinstance(kind, Seconds)
-    return [1e-9, 0.5, 10**9, *([0] if kind.zero else []), *([None] if kind.optional else [])]
+    return [kind.least or 1e-9, 0.5, 10**9, *([0] if kind.zero else []), *([None] if kind.optional else [])]
 
 
 def nonsense(kind: Kind) -> list[str]:

@@ -25,6 +25,7 @@ mod packets;
 mod polled;
 mod pressure;
 mod raw_peer;
+mod reload;
 mod requests;
 mod seeds;
 mod seqpacket;

@@ -88,16 +88,19 @@ class Seconds(Kind):
 
     toml = (int, float)
 
-    def __init__(self, *, optional: bool = False, zero: bool = False) -> None:
-        least = "0 to 10^9" if zero else "more than 0, at most 10^9"
-        super().__init__("float | None" if optional else "float", f"seconds, {least}{', or None' * optional}")
+    def __init__(self, *, optional: bool = False, zero: bool = False, least: float = 0.0) -> None:
+        shown = f"{least:g} to 10^9" if zero or least else "more than 0, at most 10^9"
+        super().__init__("float | None" if optional else "float", f"seconds, {shown}{', or None' * optional}")
         self.optional = optional
         self.zero = zero
+        self.least = least
         self.wanted = f"a number of {self.values}".replace("None", "none")
 
     def check(self, setting: str, value: Any) -> float | None:
         """Returns the number."""
         check_seconds(setting, value, optional=self.optional, zero=self.zero)
+        if value is not None and value < self.least:
+            raise ConfigError(setting, f"must be at least {self.least:g} seconds, got {value}")
         return value  # type: ignore[no-any-return]
 
     def parse(self, text: str) -> float | None:
@@ -117,7 +120,7 @@ class Seconds(Kind):
         return value
 
     def _has(self, value: float) -> bool:
-        return 0 <= value <= MAX_SECONDS and (value > 0 or self.zero)
+        return self.least <= value <= MAX_SECONDS and (value > 0 or self.zero)
 
 
 class Choice(Kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ice import TEXT
-from .kinds import MAX_SOCKET_PATH, Address, Certificate, Integer, Listeners, Path, Sockets, Switch
+from .kinds import MAX_SOCKET_PATH, Address, Certificate, Integer, Listeners, Path, Seconds, Sockets, Switch
 from .row import Flag, Setting
 
 STATE_DIR = (
@@ -133,6 +133,22 @@ NETWORK = (
         "Certificate and key: `Tls.self_signed()`, `Tls.kept_in(...)` or `Tls.from_files(...)`.",
         special=(("None", "plain http and ws"),),
         instead="`--tls-cert` with `--tls-key`, `--state-dir`, or `--no-tls`.",
+    ),
+    Setting(
+        "tls_check_interval",
+        Seconds(optional=True, least=0.01),
+        60.0,
+        "Time between two checks whether the files of the certificate have changed. New connections get the new one, "
+        "and a certificate of a state directory is made anew in its last 30 days. Files that cannot be used are logged "
+        "once, and tried again.",
+        "The content of the files counts, so they may be replaced in any way.",
+        special=(("None", "no checks"),),
+        flag=Flag(
+            "tls-check-interval",
+            "seconds between two checks whether the files of the certificate have changed; none is never",
+            60.0,
+            "SECONDS",
+        ),
     ),
     Setting(
         "device_socket",

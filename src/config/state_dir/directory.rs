@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::certificates::reason;
 use crate::config::error::Error;
 
 /// How long to wait while another process holds the lock. Creating a certificate takes milliseconds.
@@ -132,12 +133,6 @@ impl Drop for Staged<'_> {
 /// Creates an error about a file or a directory.
 pub(super) fn broken(path: &Path, what: impl Into<String>) -> Error {
     Error::StateDir { path: path.to_owned(), what: what.into() }
-}
-
-/// The text of a system error, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn check_directory(path: &Path) -> Result<(), Error> {

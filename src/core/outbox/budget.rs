@@ -46,9 +46,16 @@ pub(super) trait Borrower: Send + Sync {
     fn close_slow(&self);
 }
 
-/// The bounds and the borrowed bytes of one server.
+/// The bounds of outboxes, and the borrowed bytes of one server.
 pub struct Budget {
     pub(super) bounds: OutboxBounds,
+    loans: Arc<Loans>,
+}
+
+/// The bytes that the outboxes of one server have borrowed, also those with other bounds.
+struct Loans {
+    /// Bytes that all outboxes together may borrow.
+    most: AtomicUsize,
     borrowed: AtomicUsize,
     /// Outboxes of clients that borrow, and some that did, by their addresses.
     borrowers: Mutex<BTreeMap<usize, Weak<dyn Borrower>>>,
@@ -57,20 +64,35 @@ pub struct Budget {
 impl Budget {
     /// Creates the budget of a server.
     pub fn new(bounds: OutboxBounds) -> Arc<Self> {
-        Arc::new(Self { bounds, borrowed: AtomicUsize::new(0), borrowers: Mutex::default() })
+        let (borrowed, borrowers) = (AtomicUsize::new(0), Mutex::default());
+        let loans = Loans { most: AtomicUsize::new(bounds.budget), borrowed, borrowers };
+        Arc::new(Self { bounds, loans: Arc::new(loans) })
+    }
+
+    /// Creates a budget with other bounds for new outboxes of the same server. `bounds.budget` is also that of the
+    /// outboxes that there are, from [`Self::take_effect`] on.
+    #[must_use]
+    pub fn with_bounds(&self, bounds: OutboxBounds) -> Arc<Self> {
+        Arc::new(Self { bounds, loans: Arc::clone(&self.loans) })
+    }
+
+    /// Sets the bytes that all outboxes of the server may borrow, and closes borrowers until that is kept.
+    pub fn take_effect(&self) {
+        self.loans.most.store(self.bounds.budget, Ordering::Release);
+        self.loans.enforce();
     }
 
     /// Returns the bytes that are borrowed now.
     pub fn borrowed(&self) -> usize {
-        self.borrowed.load(Ordering::Acquire)
+        self.loans.borrowed.load(Ordering::Acquire)
     }
 
     /// Changes the account by what an outbox has borrowed before and borrows now.
     pub(super) fn borrow(&self, before: usize, now: usize) {
         if now > before {
-            self.borrowed.fetch_add(now - before, Ordering::AcqRel);
+            self.loans.borrowed.fetch_add(now - before, Ordering::AcqRel);
         } else {
-            self.borrowed.fetch_sub(before - now, Ordering::AcqRel);
+            self.loans.borrowed.fetch_sub(before - now, Ordering::AcqRel);
         }
     }
 
@@ -78,8 +100,15 @@ impl Budget {
     /// until the budget is kept.
     pub(super) fn enforce<B: Borrower + 'static>(&self, outbox: &Arc<B>) {
         let borrower: Weak<dyn Borrower> = Arc::<B>::downgrade(outbox);
-        self.borrowers.lock().insert(Arc::as_ptr(outbox).addr(), borrower);
-        while self.borrowed() > self.bounds.budget {
+        self.loans.borrowers.lock().insert(Arc::as_ptr(outbox).addr(), borrower);
+        self.loans.enforce();
+    }
+}
+
+impl Loans {
+    /// Closes borrowers, the one with the oldest unsent message first, until the budget is kept.
+    fn enforce(&self) {
+        while self.borrowed.load(Ordering::Acquire) > self.most.load(Ordering::Acquire) {
             let oldest = {
                 let mut borrowers = self.borrowers.lock();
                 let mut found = Vec::with_capacity(borrowers.len());
@@ -99,6 +128,7 @@ impl Budget {
 
 impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Budget({} of {} borrowed)", self.borrowed(), self.bounds.budget)
+        let most = self.loans.most.load(Ordering::Acquire);
+        write!(f, "Budget({} of {most} borrowed)", self.borrowed())
     }
 }

@@ -122,6 +122,11 @@ impl<C: Clone> Faults<C> {
         self.seed = seed;
     }
 
+    /// Sets the bounds on held forwards.
+    pub fn set_max_held(&mut self, max_held: HeldBounds) {
+        self.max_held = max_held;
+    }
+
     /// Arms a rule, after those that are armed already.
     pub fn arm(&mut self, rule: Rule) -> RuleId {
         self.last_id += 1;

@@ -82,7 +82,7 @@ pub(in crate::server) async fn devices(
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
-    let query = ListQuery::parse(&query, shared.config.devices_format);
+    let query = ListQuery::parse(&query, shared.settings().devices_format);
     let listing = listings.current(&shared).await;
     let pieces = if peer.grant.devices.is_none() && query.is_all() {
         listing.all(query.format)

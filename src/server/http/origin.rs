@@ -71,7 +71,7 @@ fn judge<B>(shared: &Shared, request: &Request<B>, connect_info: &ConnectInfo) -
         is_cross_site: texts(headers, &SEC_FETCH_SITE).any(|site| site.eq_ignore_ascii_case("cross-site")),
         is_navigation: navigates && request.method() == Method::GET,
     };
-    shared.policy.check(&facts).map_err(Refused::Foreign)
+    shared.settings().policy.check(&facts).map_err(Refused::Foreign)
 }
 
 /// The host and port that a request names: of an absolute target, which counts instead of `Host` (RFC 9112, 3.2.2),

@@ -190,7 +190,7 @@ async fn messages(
         let caller = caller.authorize(&shared).await?;
         let mut query = parse_query(&query)?;
         let connection = find(&polled, Dialect::Current, &id, &caller)?;
-        query.wait = query.wait.min(shared.config.limits.polled_timeout);
+        query.wait = query.wait.min(shared.settings().limits.polled_timeout);
         // HEAD has no body, so it must not mark a message as delivered.
         let messages = if is_head { connection.peek(&query) } else { connection.fetch(&query).await };
         let messages = messages.map_err(|failure| poll_error(Dialect::Current, failure, &connection))?;
@@ -278,7 +278,8 @@ fn parse(body: &str) -> Result<PollBody<'_>, Response> {
 
 /// Reads the body of a request, within the size of a message and the timeout of a request head.
 async fn read_body(shared: &Shared, request: Request) -> Result<String, Response> {
-    let limits = &shared.config.limits;
+    let settings = shared.settings();
+    let limits = &settings.limits;
     // From the head, before the body is asked for: a client that expects `100 Continue` need not send it.
     if request.body().size_hint().lower() > limits.max_message_size as u64 {
         return Err(too_large(limits.max_message_size));

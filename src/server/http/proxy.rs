@@ -41,11 +41,12 @@ pub(super) fn apply<B>(
     if headers.is_empty() {
         return Ok(connect_info);
     }
-    if !shared.trusted_proxies.trusts(connect_info.address.map(|address| address.ip())) {
+    let settings = shared.settings();
+    if !settings.trusted_proxies.trusts(connect_info.address.map(|address| address.ip())) {
         shared.incidents.count(Incident::ForwardedIgnored);
         return Ok(connect_info);
     }
-    let Sender { address, scheme, host } = shared.trusted_proxies.sender(&headers).map_err(|Ambiguous| {
+    let Sender { address, scheme, host } = settings.trusted_proxies.sender(&headers).map_err(|Ambiguous| {
         let what = "Forwarded and X-Forwarded-* in one request: the proxy has to remove the one that it does not write";
         error(StatusCode::BAD_REQUEST, what)
     })?;

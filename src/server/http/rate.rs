@@ -33,7 +33,8 @@ pub(in crate::server) async fn refusal(shared: &Shared, connect_info: &ConnectIn
 /// The limits on connections count upgrades, and a health check must not fail because of its neighbours. A Unix socket
 /// has no addresses.
 fn exceeded(shared: &Shared, connect_info: &ConnectInfo, path: &str) -> Option<Rate> {
-    let (limits, now) = (&shared.config.limits.http, Instant::now());
+    let (settings, now) = (shared.settings(), Instant::now());
+    let limits = &settings.limits.http;
     if let Some(rate) = connect_info.requests.take(limits, now) {
         return Some(rate);
     }

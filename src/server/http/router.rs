@@ -21,9 +21,10 @@ use crate::server::ws::open::Purpose;
 
 /// Builds the router.
 pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
-    let router = if shared.config.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
-    let router = assets::add_to(router, shared.config.dashboard);
-    let router = dashboard::events::add_to(router, shared.config.dashboard);
+    let settings = shared.settings();
+    let router = if settings.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
+    let router = assets::add_to(router, settings.dashboard);
+    let router = dashboard::events::add_to(router, settings.dashboard);
     polling::add_to(router)
         .route("/devices", get(devices::devices))
         .route("/devices/{id}", get(devices::device))
@@ -47,7 +48,7 @@ async fn connect_to_device(State(shared): State<Arc<Shared>>, PathId(id): PathId
 
 /// `WS /devices/{id}/adb`: bytes to and from the device's adb port (docs/protocol.md 5.3.19).
 async fn adb_of_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, request: Request) -> Response {
-    if !shared.config.adb.is_on {
+    if !shared.settings().adb.is_on {
         return error(StatusCode::NOT_FOUND, "adb is off on this server: --adb (adb=True) turns it on");
     }
     upgrade_here(&shared, Role::Client, Purpose::Adb(DeviceId::new(&id)), request).await

@@ -53,7 +53,7 @@ pub(in crate::server) async fn upgrade<B>(
         Ok(response) => response,
         Err(refused) => return refused,
     };
-    if role == Role::Device && shared.hub.device_count() >= shared.config.limits.max_devices {
+    if role == Role::Device && shared.hub.device_count() >= shared.settings().limits.max_devices {
         shared.incidents.count(Incident::TurnedAway);
         return too_many("Too many devices");
     }

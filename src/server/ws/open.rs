@@ -57,10 +57,10 @@ pub(in crate::server) fn open<S>(
 where
     S: Transport,
 {
-    let limits = &shared.config.limits;
+    let in_effect = shared.settings();
     let max_message = match purpose {
-        Purpose::Adb(_) => shared.config.adb.max_message,
-        _ => limits.max_message_size,
+        Purpose::Adb(_) => in_effect.adb.max_message,
+        _ => in_effect.limits.max_message_size,
     };
     let settings = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)

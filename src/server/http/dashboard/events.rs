@@ -108,7 +108,7 @@ async fn events(
         Err(refused) => return refused,
     };
     let address = peer.address.map(|address| address.ip());
-    let slot = match ViewerSlot::take(&viewers, address, &shared.config.limits.http) {
+    let slot = match ViewerSlot::take(&viewers, address, &shared.settings().limits.http) {
         Ok(slot) => slot,
         Err(why) => {
             shared.incidents.count(Incident::TurnedAway);
@@ -140,7 +140,7 @@ async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snap
             () = shared.timers.sleep(pause) => {}
         }
         pause = TICK;
-        let room = shared.timers.timeout(shared.config.limits.write_timeout, events.reserve());
+        let room = shared.timers.timeout(shared.settings().limits.write_timeout, events.reserve());
         let room = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,

@@ -102,7 +102,7 @@ impl Overviews {
                 text.push(b',');
             }
             append(&mut text, &DeviceRow::of(shared, device));
-            if text.len() > shared.config.limits.http.viewer_bytes {
+            if text.len() > shared.settings().limits.http.viewer_bytes {
                 text.truncate(end);
                 break;
             }

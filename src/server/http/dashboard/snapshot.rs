@@ -157,7 +157,7 @@ impl Snapshot {
         let until = journal.count();
         let (entries, mut skipped) = journal.latest(id, self.last_entry, MOST_ENTRIES);
         self.last_entry = entries.last().map_or(until, |entry| entry.number.max(until));
-        let (mut rows, mut left) = (Vec::new(), self.shared.config.limits.http.viewer_bytes);
+        let (mut rows, mut left) = (Vec::new(), self.shared.settings().limits.http.viewer_bytes);
         for entry in entries.iter().rev() {
             let row = EntryRow::json(entry);
             let Some(rest) = left.checked_sub(row.len()) else { break };

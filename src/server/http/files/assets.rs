@@ -126,7 +126,8 @@ where
 
 /// The fallback route: a file of the assets directory, if the settings name one.
 pub(in crate::server) async fn of_directory(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let Some(directory) = &shared.config.assets_dir else { return error(StatusCode::NOT_FOUND, "Not found") };
+    let settings = shared.settings();
+    let Some(directory) = &settings.assets_dir else { return error(StatusCode::NOT_FOUND, "Not found") };
     let caller = Caller::of(&shared, Role::Http, &request);
     let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
     drop(request);

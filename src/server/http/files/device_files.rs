@@ -71,7 +71,7 @@ pub(in crate::server) async fn device_file(State(shared): State<Arc<Shared>>, re
 
 /// Answers the request; `Err` is the error response.
 async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Response> {
-    if !shared.config.proxy_device_files {
+    if !shared.settings().proxy_device_files {
         return Err(error(StatusCode::NOT_FOUND, "Not found"));
     }
     let caller = Caller::of(shared, Role::Http, &request);
@@ -91,7 +91,7 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     }
     let original = parts.extensions.remove::<OriginalTarget>().map_or(parts.uri, |OriginalTarget(original)| original);
     let target = behind_files(&original).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
-    let limit = shared.config.limits.proxy_timeout;
+    let limit = shared.settings().limits.proxy_timeout;
     let fetched = shared.timers.timeout(limit, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
         Some(Ok(response)) if response.status().is_informational() => {
@@ -168,7 +168,7 @@ async fn fetch(
 fn with_timeout(shared: Arc<Shared>, body: Body) -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::unfold((shared, Some(body.into_data_stream())), async |(shared, parts)| {
         let mut parts = parts?;
-        match shared.timers.timeout(shared.config.limits.proxy_timeout, parts.next()).await {
+        match shared.timers.timeout(shared.settings().limits.proxy_timeout, parts.next()).await {
             Some(Some(Ok(part))) => Some((Ok(part), (shared, Some(parts)))),
             Some(Some(Err(why))) => Some((Err(io::Error::other(why)), (shared, None))),
             Some(None) => None,

@@ -18,6 +18,7 @@ use crate::core::peer::Peer;
 use crate::core::session::ClientSession;
 use crate::protocol::{DeviceId, Text, outbound};
 use crate::server::session_driver::SessionDriver;
+use crate::server::settings::Settings;
 use crate::server::shared::Shared;
 
 /// Rounds in one poll, before the task yields to others.
@@ -27,6 +28,8 @@ const ROUNDS: usize = 64;
 pub(in crate::server) struct PolledConnection {
     /// The state that all connections share.
     pub(super) shared: Arc<Shared>,
+    /// The settings that the connection began with.
+    pub(super) settings: Arc<Settings>,
     /// The client that opened the connection.
     pub(super) peer: Arc<Peer>,
     /// The device that the client is connected to.
@@ -103,17 +106,18 @@ impl Drop for PendingPoll<'_> {
 impl PolledConnection {
     /// Creates a connection without a session.
     pub(super) fn new(shared: &Arc<Shared>, peer: Arc<Peer>, outbox: Arc<Outbox>, device: DeviceId) -> Self {
+        let settings = shared.settings();
         let state = State {
             session: None,
             kept: KeptMessages::default(),
-            max_kept: shared.config.limits.backpressure.outbox_bytes,
+            max_kept: settings.limits.backpressure.outbox_bytes,
             waiting: 0,
             last_seen: shared.clock.now(),
             phase: Phase::Opening,
             waker: None,
         };
         let (shared, state, arrived) = (Arc::clone(shared), Mutex::new(state), Notify::new());
-        Self { shared, peer, device, outbox, state, arrived, room: Notify::new() }
+        Self { shared, settings, peer, device, outbox, state, arrived, room: Notify::new() }
     }
 
     /// Adds the session. The keeper runs it from now on.
@@ -253,7 +257,7 @@ impl PolledConnection {
             state.waker = Some(cx.waker().clone());
         }
         let mut arrived = false;
-        let timeout = self.shared.config.limits.polled_timeout;
+        let timeout = self.settings.limits.polled_timeout;
         for round in 0..=ROUNDS {
             let due = self.due(&state);
             let Some(session) = &mut state.session else { break };
@@ -308,7 +312,7 @@ impl PolledConnection {
     /// arrived.
     fn due(&self, state: &State) -> Option<Instant> {
         let seen = if state.waiting > 0 { self.shared.clock.now() } else { state.last_seen };
-        seen.checked_add(self.shared.config.limits.polled_timeout)
+        seen.checked_add(self.settings.limits.polled_timeout)
     }
 
     /// Ends the connection and settles the ledger.

@@ -24,7 +24,7 @@ impl PolledConnection {
                 room.await;
             }
         };
-        let timeout = self.shared.config.limits.write_timeout;
+        let timeout = self.settings.limits.write_timeout;
         self.shared.clock.timeout(timeout, forwarded).await.unwrap_or(Err(PollError::Busy))
     }
 

@@ -35,12 +35,13 @@ pub(in crate::server) async fn connect(
     device: DeviceId,
 ) -> Result<(String, Text), ConnectError> {
     let id = new_id().ok_or(ConnectError::Failed)?;
-    let mut context = shared.context(peer);
+    let (settings, mut context) = (shared.settings(), shared.context(peer));
+    let timeout = settings.limits.polled_timeout;
     // The client takes messages by its requests: it is slow by the time that it has for them (docs/protocol.md 4.3.10).
-    context.rules = Arc::new(Rules { write_timeout: shared.config.limits.polled_timeout, ..(*context.rules).clone() });
+    context.rules = Arc::new(Rules { write_timeout: timeout, ..(*context.rules).clone() });
     let (peer, outbox) = (Arc::clone(&context.peer), Arc::clone(&context.outbox));
     let connection = Arc::new(PolledConnection::new(shared, peer, outbox, device.clone()));
-    let registered = polled.register(&id, &connection, shared.config.limits.max_polled);
+    let registered = polled.register(&id, &connection, settings.limits.max_polled);
     let registration = registered.map_err(|Full(party)| ConnectError::Full(party))?;
     let now = shared.clock.now();
     let (session, first) = ClientSession::of_device(context, device.clone(), now);
@@ -53,7 +54,7 @@ pub(in crate::server) async fn connect(
     // A client that disconnects before the device info has left.
     let mut cancel = CancelOnDrop(Some(Arc::clone(&connection)));
     // A pending request does not show whether its client is still there, so it waits no longer than `polled_timeout`.
-    let first = shared.clock.timeout(shared.config.limits.polled_timeout, connection.first_message()).await;
+    let first = shared.clock.timeout(timeout, connection.first_message()).await;
     let info = match first {
         Some(Some(info)) => info,
         Some(None) => return Err(ConnectError::of(&connection)),

@@ -57,7 +57,7 @@ async fn connect(shared: &Arc<Shared>, peer: &Peer, id: &DeviceId) -> Result<(Tc
     };
     let port = adb::port_of(&device, &shared.own_ports).map_err(|why| refuse(1008, why.to_string()))?;
     drop(device);
-    let settings = &shared.config.adb;
+    let settings = &shared.settings().adb.clone();
     let Some(seat) = shared.adb.take_seat(settings.max_connections) else {
         shared.incidents.count(Incident::TurnedAway);
         return Err(refuse(1013, format!("Too many adb connections: at most {}", settings.max_connections)));
@@ -83,7 +83,8 @@ async fn connect(shared: &Arc<Shared>, peer: &Peer, id: &DeviceId) -> Result<(Tc
 /// Sends the close frame, unless one was sent, and waits for the client's. Then shuts the transport down.
 async fn finish<S: Transport>(shared: &Arc<Shared>, mut socket: WebSocketStream<S>, end: End) {
     let End::Close { code, reason } = end else { return };
-    let limits = &shared.config.limits;
+    let settings = shared.settings();
+    let limits = &settings.limits;
     let frame = socket.can_write().then(|| close::close(code, &reason));
     // The server's stop waits for this client no longer than for all others.
     tokio::select! {

@@ -19,6 +19,7 @@ use crate::core::outbox::End;
 use crate::observe::adb::AdbSeat;
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
+use crate::server::settings::Settings;
 use crate::server::shared::Shared;
 use crate::server::ws::close::{self, ReadFailure};
 use crate::server::ws::io_buffer::IoBuffer;
@@ -40,6 +41,8 @@ pub(super) fn stopping() -> End {
 #[allow(clippy::struct_excessive_bools, reason = "the two directions end independently of each other")]
 pub(super) struct Relay<S> {
     shared: Arc<Shared>,
+    /// The settings that the connection began with.
+    settings: Arc<Settings>,
     /// The place among the adb connections, and its counters.
     seat: AdbSeat,
     client: WebSocketStream<S>,
@@ -75,6 +78,7 @@ impl<S: Transport> Relay<S> {
     pub(super) fn new(shared: Arc<Shared>, client: WebSocketStream<S>, device: TcpStream, seat: AdbSeat) -> Self {
         Self {
             last_received: shared.clock.now(),
+            settings: shared.settings(),
             shared,
             seat,
             client,
@@ -303,12 +307,12 @@ impl<S: Transport> Relay<S> {
 
     /// The next deadline.
     fn due(&self) -> Option<Instant> {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.limits;
         let after = |since: Option<Instant>, time| since.and_then(|since| since.checked_add(time));
         [
             self.ping_due(),
             after(self.client_stuck_since, limits.write_timeout),
-            after(self.device_stuck_since, self.shared.config.adb.timeout),
+            after(self.device_stuck_since, self.settings.adb.timeout),
             after(self.closing_since, limits.close_timeout),
         ]
         .into_iter()
@@ -323,7 +327,7 @@ impl<S: Transport> Relay<S> {
         if self.closing_since.is_some() || is_stuck {
             return None;
         }
-        let keepalive = &self.shared.config.keepalive;
+        let keepalive = &self.settings.keepalive;
         match self.pinged_at {
             Some(at) => at.checked_add(keepalive.timeout),
             None => keepalive.interval.and_then(|interval| self.last_received.checked_add(interval)),
@@ -332,7 +336,7 @@ impl<S: Transport> Relay<S> {
 
     /// Handles an expired deadline. Returns the end, if it is one.
     fn on_deadline(&mut self, now: Instant) -> Option<End> {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.limits;
         let is_over = |since: Option<Instant>, time| {
             since.and_then(|since: Instant| since.checked_add(time)).is_some_and(|due| due <= now)
         };
@@ -340,7 +344,7 @@ impl<S: Transport> Relay<S> {
             self.shared.incidents.count(Incident::SlowConsumer);
             return Some(End::close(1013, "slow consumer"));
         }
-        if is_over(self.device_stuck_since, self.shared.config.adb.timeout) {
+        if is_over(self.device_stuck_since, self.settings.adb.timeout) {
             return Some(End::close(1013, "The device's adb port takes no bytes"));
         }
         if is_over(self.closing_since, limits.close_timeout) {

@@ -89,7 +89,7 @@ where
             return;
         }
         let is_first = self.first_bytes.is_some() && !self.session.driver.session().holds_texts();
-        if is_first && text.len() > self.session.edge.shared.config.limits.max_first_message {
+        if is_first && text.len() > self.session.edge.settings.limits.max_first_message {
             self.session.driver.handle_violation(End::message_too_big());
             return;
         }
@@ -143,7 +143,7 @@ where
     fn count_first_bytes(&mut self, bytes_read: u32) {
         let Some(first) = &mut self.first_bytes else { return };
         *first = first.saturating_add(bytes_read as usize);
-        if *first > self.session.edge.shared.config.limits.max_first_message * 2 {
+        if *first > self.session.edge.settings.limits.max_first_message * 2 {
             self.session.driver.handle_violation(End::message_too_big());
         }
     }

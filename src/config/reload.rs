@@ -1,0 +1,24 @@
+//! Tells which settings a server that runs can replace.
+
+use crate::config::Config;
+
+impl Config {
+    /// The settings that are different in `new`, and that a server that runs cannot replace.
+    ///
+    /// A certificate can be replaced by another one only: the scheme of a listener goes by it.
+    pub fn fixed_changes(&self, new: &Self) -> Vec<&'static str> {
+        let changes = [
+            ("host", self.host != new.host),
+            ("port", self.port != new.port),
+            ("listen", self.listen != new.listen),
+            ("tls", self.tls.is_some() != new.tls.is_some()),
+            ("device_socket", self.device_socket != new.device_socket),
+            ("control_socket", self.control_socket != new.control_socket),
+            ("echo", self.echo != new.echo),
+            ("dashboard", self.dashboard != new.dashboard),
+            ("journal", self.journal != new.journal),
+            ("workers", self.workers != new.workers),
+        ];
+        changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(setting, _)| setting).collect()
+    }
+}
