@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from .._settings import ENVIRONMENT, FLAGS, Flag
-from .._settings.kinds import Switch
+from .._settings.kinds import Seconds, Switch
 from .output import PROGRAM
 
 DESCRIPTION = """\
@@ -33,6 +33,14 @@ examples:
 --hooks names an object with any of authorize, filter_device_info and ice_servers, as functions or methods, def or
 async def. A FILE.toml for --config has the names of the flags with underscores. Limits are in its table [limits], and
 keepalive is in its table [keepalive], as interval and timeout.
+"""
+
+
+HEALTH = """\
+Asks a server for /healthz, prints one line, and ends with status 0 if it is healthy, and otherwise with 1.
+
+Without --url it asks the server of the same flags, environment variables and FILE.toml as `serve`: the first listener
+of http, https and unix. A certificate is verified if --ca is given, or if --url is not on this machine's loopback.
 """
 
 
@@ -69,8 +77,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{PROGRAM}: error: {' '.join(message.removeprefix('argument ').split())}\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of the command line. With `only`, the other commands have no settings: it is made faster."""
     top = Parser(prog=PROGRAM, description="A signaling server for Android Cuttlefish devices over WebRTC.")
     top.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -83,20 +91,62 @@ def parser() -> argparse.ArgumentParser:
         # The error of an ambiguous flag would quote its value, and a new flag would change the meaning of a short one.
         allow_abbrev=False,
     )
-    serve.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
     serve.add_argument(
         "--print-ca", action="store_true", help="print the authority of the server's own certificate, PEM, and exit"
     )
     serve.add_argument(
         "--dry-run", action="store_true", help="print the settings that were given and where they come from, and exit"
     )
-    group = serve.add_argument_group()
-    for flag in FLAGS:
-        if flag.name in GROUP_TITLES:
-            group = serve.add_argument_group(GROUP_TITLES[flag.name])
-        _add(group, flag)
+    _add_settings(serve, only in (None, "serve"))
+    _add_health(commands, only in (None, "health"))
     _add_installers(commands)
     return top
+
+
+def _add_settings(command: argparse.ArgumentParser, is_wanted: bool) -> None:
+    command.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
+    group = command.add_argument_group()
+    for flag in FLAGS if is_wanted else ():
+        if flag.name in GROUP_TITLES:
+            group = command.add_argument_group(GROUP_TITLES[flag.name])
+        _add(group, flag)
+
+
+def _add_health(commands: Any, is_wanted: bool) -> None:
+    command = commands.add_parser(
+        "health",
+        help="ask a running server whether it is alive, for HEALTHCHECK and probes",
+        description=HEALTH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument(
+        "--url", metavar="URL", help="http://HOST:PORT, https://HOST:PORT or unix:PATH; default: the server's own"
+    )
+    command.add_argument("--ready", action="store_true", help="whether it is to be sent peers: /readyz, not /healthz")
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="seconds for the whole answer, more than 0, at most 3600; default 5",
+    )
+    command.add_argument(
+        "--ca",
+        metavar="FILE",
+        help=f"the authority of the certificate, PEM, which is verified then [env: {ENVIRONMENT}CA]",
+    )
+    _add_settings(command, is_wanted)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = Seconds().parse(text)
+    except ValueError:
+        seconds = None
+    if seconds is None or seconds > 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0, at most 3600")
+    return seconds
 
 
 def _add_installers(commands: Any) -> None:
