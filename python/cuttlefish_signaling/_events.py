@@ -34,7 +34,7 @@ class EventThread:
         self._last_key = 0
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """The last errors that the core has logged."""
-        self.error_count = 0
+        self.error_count: int = 0
         self.on_beat: Callable[[], object] = lambda: None
         """Called after each beat of the runtime, by this thread or by that of the hooks' event loop."""
         self._lock = threading.Lock()

@@ -78,7 +78,7 @@ class HookRunner:
         events: _native.Events,
     ) -> None:
         self.failures: deque[HookFailure] = deque(maxlen=MAX_KEPT_FAILURES)
-        self.failure_count = 0
+        self.failure_count: int = 0
         self._hooks: dict[str, Callable[..., Any] | None] = {
             "authorize": settings.authorize,
             "filter_device_info": settings.filter_device_info,

@@ -53,11 +53,11 @@ class Run:
             names.append("ice_servers")
         native = {**settings.resolved(), "ice_servers": ice.native}
         self._events = _native.Events(settings.limits.hook_queue, settings.limits.hook_threads)
-        self.hooks = HookRunner(settings, ice.hook, loop, self._events)
+        self.hooks: HookRunner = HookRunner(settings, ice.hook, loop, self._events)
         # Before the server, so that its thread starts while the server binds.
-        self.events = EventThread(self.hooks, self._events)
+        self.events: EventThread = EventThread(self.hooks, self._events)
         try:
-            self.native = _native.Server(native, names, self._events)
+            self.native: _native.Server = _native.Server(native, names, self._events)
         except BaseException:
             self._events.close()
             self.events.close(THREAD_TIMEOUT)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import sysconfig
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -83,7 +82,6 @@ def _linked(entries: list[TracebackType]) -> TracebackType | None:
     return linked
 
 
-@cache
 def _is_library(file: str) -> bool:
     """Whether the standard library, `websockets`, pytest or a runner of asynchronous tests has the file."""
     if file.startswith("<"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,13 @@ import pytest
 from . import _checkpoints
 
 if TYPE_CHECKING:
-    from ..testing import FakeClient, FakeDevice, ReplayDevice
+    from ..testing import (
+        AsyncFakeClientFactory,
+        AsyncFakeDeviceFactory,
+        FakeClientFactory,
+        FakeDeviceFactory,
+        ReplayDevice,
+    )
 
 CASSETTE = "@pytest.mark.signaling_cassette"
 
@@ -70,7 +76,7 @@ def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def fake_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeDevice]]:
+def fake_device(request: pytest.FixtureRequest) -> Iterator[FakeDeviceFactory]:
     """Registers devices: `fake_device("cvd-1", info=..., server=..., ...)`, with the options of `FakeDevice`.
 
     The default server is that of the test. The devices are closed after the test; a lost device fails the test.
@@ -79,7 +85,7 @@ def fake_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeDe
 
 
 @pytest.fixture
-def fake_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., FakeClient]]:
+def fake_client(request: pytest.FixtureRequest) -> Iterator[FakeClientFactory]:
     """Connects clients: `fake_client("cvd-1", server=..., ...)`, with the options of `FakeClient`.
 
     The default server is that of the test. The clients are closed after the test.
@@ -163,7 +169,7 @@ async def async_peers(request: pytest.FixtureRequest) -> AsyncIterator[AsyncPeer
 
 
 ANYIO_FIXTURE = "_signaling_anyio_peers"
-signaling_anyio_peers = pytest.fixture(async_peers, name=ANYIO_FIXTURE)
+signaling_anyio_peers: Any = pytest.fixture(async_peers, name=ANYIO_FIXTURE)
 ASYNCIO_FIXTURE = "_signaling_asyncio_peers_"
 """The fixtures of pytest-asyncio, one for each scope of its loops. `_asyncio_fixtures` has them."""
 
@@ -201,7 +207,7 @@ def _async_factory(request: pytest.FixtureRequest, kind: str) -> Any:
 
 
 @pytest.fixture
-def async_fake_device(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def async_fake_device(request: pytest.FixtureRequest) -> AsyncFakeDeviceFactory:
     """Registers devices in a coroutine, with the options of `AsyncFakeDevice`.
 
     Use it as `device = await async_fake_device("cvd-1", ...)`, or in an `async with` statement. It works on asyncio,
@@ -212,7 +218,7 @@ def async_fake_device(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def async_fake_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def async_fake_client(request: pytest.FixtureRequest) -> AsyncFakeClientFactory:
     """Connects clients in a coroutine, with the options of `AsyncFakeClient`.
 
     Use it as `client = await async_fake_client("cvd-1", ...)`, or in an `async with` statement. It works on asyncio,

@@ -15,7 +15,7 @@ from ._options import OPTIONS
 if TYPE_CHECKING:
     from .._server import SignalingServer
     from .._tls import Tls
-    from ..testing import AttachedServer
+    from ..testing import AttachedServer, ServerFactory
 
 MARKER = "@pytest.mark.signaling"
 FUNCTION_SERVERS = ("signaling_server", "signaling_server_factory")
@@ -225,7 +225,7 @@ def signaling_server_session(
 @pytest.fixture
 def signaling_server_factory(
     request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
-) -> Iterator[Callable[..., SignalingServer]]:
+) -> Iterator[ServerFactory]:
     """Starts more servers for a test: `signaling_server_factory(**settings)`. These settings take precedence."""
     from ._calls import Factory
 
@@ -237,7 +237,8 @@ def signaling_server_factory(
             server: SignalingServer = _start(request, request.node.stash, settings, stack)
             return server
 
-        yield Factory("signaling_server_factory", "servers", start, positional=0)
+        factory: Any = Factory("signaling_server_factory", "servers", start, positional=0)
+        yield factory
 
 
 @pytest.fixture

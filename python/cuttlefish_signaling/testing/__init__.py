@@ -23,6 +23,13 @@ from ._attached import AttachedServer
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, device_info
+from ._factories import (
+    AsyncFakeClientFactory,
+    AsyncFakeDeviceFactory,
+    FakeClientFactory,
+    FakeDeviceFactory,
+    ServerFactory,
+)
 from ._message import AsyncMessage, Message
 from ._peer import AsyncPeer
 from ._sync import FakeClient, FakeDevice, Peer, ReplayDevice, SyncMessage
@@ -31,18 +38,23 @@ del _client
 
 __all__ = [
     "AsyncFakeClient",
+    "AsyncFakeClientFactory",
     "AsyncFakeDevice",
+    "AsyncFakeDeviceFactory",
     "AsyncMessage",
     "AsyncPeer",
     "AsyncReplayDevice",
     "AttachedServer",
     "Cassette",
     "FakeClient",
+    "FakeClientFactory",
     "FakeDevice",
+    "FakeDeviceFactory",
     "Message",
     "Peer",
     "RawJson",
     "ReplayDevice",
+    "ServerFactory",
     "SyncMessage",
     "device_info",
 ]
