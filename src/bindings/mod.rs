@@ -54,7 +54,7 @@ mod _native {
     #[pymodule_export]
     use super::reload::{Reload, same_ice_servers};
     #[pymodule_export]
-    use super::server::Server;
+    use super::server::{Server, check_settings};
     #[pymodule_export]
     use super::tls::{Tls, Unsaved};
     #[pymodule_export]

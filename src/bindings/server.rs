@@ -33,6 +33,12 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId};
 use crate::server;
 
+/// Checks settings without a server. `authenticates`: whether there is an `authorize` hook.
+#[pyfunction]
+pub(super) fn check_settings(py: Python<'_>, settings: &Bound<'_, PyDict>, authenticates: bool) -> PyResult<()> {
+    server::Server::check(config(settings)?, authenticates).map_err(|error| start_error(py, &error))
+}
+
 /// A server that serves from its construction until `stop`.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
 pub(super) struct Server {

@@ -95,6 +95,16 @@ pub struct Running {
 }
 
 impl Server {
+    /// Checks the settings as [`Server::bind`] does, without listening. `authenticates`: whether the hooks would.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first setting that is wrong.
+    pub fn check(config: Config, authenticates: bool) -> Result<(), Error> {
+        let settings = Settings::new(config)?;
+        Inherited::of(&settings)?;
+        Ok(refuse_exposed(&settings, authenticates)?)
+    }
+
     /// Checks the settings and listens. It needs no runtime.
     ///
     /// # Errors

@@ -83,11 +83,11 @@ def test_certificate_is_verified_with_ca_only_on_loopback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tls = Tls.self_signed()
-    assert tls._native.authority_pem
-    (tmp_path / "ca.pem").write_text(tls._native.authority_pem)
+    assert tls.certificate_pem
+    (tmp_path / "ca.pem").write_text(tls.certificate_pem)
     other = Tls.self_signed()
-    assert other._native.authority_pem
-    (tmp_path / "other.pem").write_text(other._native.authority_pem)
+    assert other.certificate_pem
+    (tmp_path / "other.pem").write_text(other.certificate_pem)
     with SignalingServer(tls=tls) as server:
         assert health(capsys, "--url", server.url)[0] == 0
         assert health(capsys, "--url", server.url, "--ca", str(tmp_path / "ca.pem"))[0] == 0

@@ -16,6 +16,7 @@ __all__ = ["FLAGS", "main", "parser"]
 
 COMMANDS = {
     "serve": ("serve", "serve"),
+    "check": ("check", "check"),
     "health": ("health", "health"),
     "install-operator": ("install", "install_operator"),
     "uninstall-operator": ("install", "uninstall_operator"),

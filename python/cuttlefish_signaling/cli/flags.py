@@ -10,6 +10,7 @@ from .. import __version__
 from .._settings import ENVIRONMENT, FLAGS, Flag
 from .._settings.kinds import Seconds, Switch
 from .output import PROGRAM
+from .sources import Unparsed
 
 DESCRIPTION = """\
 Runs the server until SIGINT, SIGTERM or SIGHUP. Then it drains (--drain, --drain-spread), closes its connections and
@@ -35,6 +36,12 @@ async def. A FILE.toml for --config has the names of the flags with underscores.
 keepalive is in its table [keepalive], as interval and timeout.
 """
 
+
+CHECK = """\
+Reads the flags, variables and FILE.toml of `serve`, loads the hooks, certificates and files that they name, and tells
+all mistakes. It prints every setting, as a FILE.toml, with the flag, variable or line from which it comes, and no
+secrets. It listens nowhere and writes no file. Exit status 0: the settings are right; 2: they are not.
+"""
 
 HEALTH = """\
 Asks a server for /healthz, prints one line, and ends with status 0 if it is healthy, and otherwise with 1.
@@ -98,18 +105,37 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print the settings that were given and where they come from, and exit"
     )
     _add_settings(serve, only in (None, "serve"))
+    _add_check(commands, only in (None, "check"))
     _add_health(commands, only in (None, "health"))
     _add_installers(commands)
     return top
 
 
-def _add_settings(command: argparse.ArgumentParser, is_wanted: bool) -> None:
+def _add_settings(command: argparse.ArgumentParser, is_wanted: bool, *, unparsed: bool = False) -> None:
     command.add_argument("--config", metavar="FILE.toml", help=f"a file with settings [env: {ENVIRONMENT}CONFIG]")
     group = command.add_argument_group()
     for flag in FLAGS if is_wanted else ():
         if flag.name in GROUP_TITLES:
             group = command.add_argument_group(GROUP_TITLES[flag.name])
-        _add(group, flag)
+        _add(group, flag, unparsed)
+
+
+def _add_check(commands: Any, is_wanted: bool) -> None:
+    command = commands.add_parser(
+        "check",
+        help="check the settings of `serve` and all that they name, and start nothing",
+        description=CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_settings(command, is_wanted, unparsed=True)
+
+
+class _KeepTexts(argparse.Action):
+    """Keeps the texts of a flag as they are."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None) -> None:
+        setattr(namespace, self.dest, Unparsed([*(getattr(namespace, self.dest) or ()), values]))
 
 
 def _add_health(commands: Any, is_wanted: bool) -> None:
@@ -168,12 +194,17 @@ def _add_installers(commands: Any) -> None:
             )
 
 
-def _add(serve: argparse._ArgumentGroup, flag: Flag) -> None:
+def _add(serve: argparse._ArgumentGroup, flag: Flag, unparsed: bool) -> None:
     is_switch = isinstance(flag.kind, Switch)
     default = "" if flag.default is None or is_switch else f"; default {flag.default}"
     text = f"{flag.help}{default} [env: {flag.variable}]".replace("%", "%%")
     if is_switch:
         serve.add_argument(f"--{flag.name}", action="store_true", default=None, help=text)
+        return
+    text += "; may be repeated" if flag.kind.repeats else ""
+    if unparsed:
+        shown = flag.metavar or "|".join(flag.kind.choices) or None
+        serve.add_argument(f"--{flag.name}", action=_KeepTexts, metavar=shown, help=text)
         return
     serve.add_argument(
         f"--{flag.name}",
@@ -181,7 +212,7 @@ def _add(serve: argparse._ArgumentGroup, flag: Flag) -> None:
         metavar=flag.metavar,
         choices=flag.kind.choices or None,
         action="append" if flag.kind.repeats else "store",
-        help=text + ("; may be repeated" if flag.kind.repeats else ""),
+        help=text,
     )
 
 

@@ -1,22 +1,24 @@
-"""`--dry-run`: the settings that were given, as a TOML file for `--config`."""
+"""`--dry-run` and `check`: the settings as a TOML file for `--config`."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from .._settings import FLAGS, GROUPS
+from .._settings import FLAGS, GROUPS, Flag
 from .._settings.kinds import Json, Secret
 from .sources import Found
 
 
-def settings_as_toml(found: Found) -> list[str]:
-    """Returns the lines. Each has the flag, variable or place from which its setting comes."""
+def settings_as_toml(found: Found, *, defaults: bool = False) -> list[str]:
+    """Returns the lines. Each has the flag, variable or place from which its setting comes, or `default` if wanted."""
     tables: dict[str, list[str]] = {name: [] for name in ("", *GROUPS)}
     for flag in FLAGS:
-        if (origin := found.origins.get(flag.key)) is None:
+        origin, value = found.origins.get(flag.key), found[flag.key]
+        if origin is None:
+            if defaults:
+                tables[flag.table].append(_default(flag, value))
             continue
-        value = found[flag.key]
         is_secret = isinstance(flag.kind, Secret | Json) and not str(value).startswith("@")
         shown = '"..."' if is_secret else _toml(value)
         tables[flag.table].append(f"{flag.place.rpartition('.')[2]} = {shown}  # {origin}")
@@ -24,6 +26,13 @@ def settings_as_toml(found: Found) -> list[str]:
     for name, given in tables.items():
         lines += ["", f"[{name}]", *given] if given else []
     return lines
+
+
+def _default(flag: Flag, value: Any) -> str:
+    name = flag.place.rpartition(".")[2]
+    if value is None and not flag.kind.optional:
+        return f"# {name} is not set"
+    return f"{name} = {_toml(value)}  # default"
 
 
 def _toml(value: Any) -> str:

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
-from .. import IceCommand, IceServer, SignalingServer, TurnRest, _native
+from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, _native
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError
@@ -29,6 +29,9 @@ from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify, watchdog_interval
 from .tls import authority_pem, certificate, fingerprints
+
+Certify: TypeAlias = Callable[[Found], tuple[Tls | None, Callable[[], None]]]
+"""Returns the certificate of settings, and a function that writes its new files."""
 
 SLACK = 5.0
 """Seconds beyond a stop in which the process ends."""
@@ -122,7 +125,7 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
     lines = []
     if any(listener.scheme != "unix" for listener in listeners(found)):
         lines += [f"devices: {running.device_url}", f"clients: {running.client_url}"]
-        if _wants_dashboard(found):
+        if wants_dashboard(found):
             lines.append(f"people: {running.url}/")
         elif found["dashboard"] == "auto":
             lines.append("people: the page is off here: --dashboard on")
@@ -130,14 +133,14 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
     return lines + ([fingerprints(running.tls)] if running.tls else [])
 
 
-def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
+def server(found: Found, certify: Certify = certificate) -> tuple[SignalingServer, Callable[[], None]]:
     """Returns the server of these settings, and a function that writes and logs a new certificate after its start.
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
     hooks = load_hooks(found["hooks"]) if found["hooks"] else {}
     if hooks.get("ice_servers") is None:
-        hooks["ice_servers"] = _ice_servers(found)
+        hooks["ice_servers"] = ice_servers(found)
     elif given := [found.origin(key) for key in ("stun", "turn", "ice_servers") if found[key]]:
         raise ConfigError("hooks", f"{found['hooks']} has ice_servers, which contradicts {' and '.join(given)}")
     if found["token_file"]:
@@ -145,14 +148,14 @@ def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
             raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts --token-file")
         hooks["authorize"] = read_tokens("token-file", found["token_file"])
     # Last: it locks the state directory, and hooks may take long to load.
-    tls, save_certificate = certificate(found)
+    tls, save_certificate = certify(found)
     running = SignalingServer(
         **{
-            **_same(found),
+            **same(found),
             **keywords(found),
             **hooks,
             "tls": tls,
-            "dashboard": _wants_dashboard(found),
+            "dashboard": wants_dashboard(found),
             "limits": found["limits"],
             "keepalive": found["keepalive"],
         }
@@ -160,7 +163,7 @@ def server(found: Found) -> tuple[SignalingServer, Callable[[], None]]:
     return running, save_certificate
 
 
-def _same(found: Found) -> dict[str, Any]:
+def same(found: Found) -> dict[str, Any]:
     """Returns the keyword arguments that are the values of flags."""
     same = {}
     for row in KEYWORDS:
@@ -171,7 +174,7 @@ def _same(found: Found) -> dict[str, Any]:
     return same
 
 
-def _wants_dashboard(found: Found) -> bool:
+def wants_dashboard(found: Found) -> bool:
     if found["dashboard"] != "auto":
         return bool(found["dashboard"] == "on")
     return is_reached_from_here_only(found)
@@ -186,7 +189,7 @@ def _turn_secret(found: Found) -> str | None:
     return read_secret("turn-secret-file", found["turn_secret_file"])
 
 
-def _ice_servers(found: Found) -> Any:
+def ice_servers(found: Found) -> Any:
     stun, turn, given = found["stun"] or [], found["turn"] or [], found["ice_servers"]
     secret = _turn_secret(found)
     if turn or secret:

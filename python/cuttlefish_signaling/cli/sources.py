@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from .. import Keepalive, Limits, _native
 from .._settings import ENVIRONMENT, FLAGS, GROUPS, SETTINGS, Flag
@@ -98,29 +99,63 @@ class Found(dict[str, Any]):
         return f"{found[1]} {found[2] if key is None else self.origin(key)}"
 
 
-def settings(arguments: argparse.Namespace, environment: dict[str, str]) -> Found:
-    """Returns the settings by their keys. Raises ConfigError, which names the flag, variable or place in the file."""
+def _raise(error: ConfigError) -> None:
+    raise error
+
+
+def settings(
+    arguments: argparse.Namespace, environment: dict[str, str], refuse: Callable[[ConfigError], None] = _raise
+) -> Found:
+    """Returns the settings by their keys. Raises ConfigError, which names the flag, variable or place in the file.
+
+    With `refuse`, it is called for each error, and the setting has its default.
+    """
     path = arguments.config or environment.get(CONFIG)
-    file = _File.read(path, "--config" if arguments.config else CONFIG) if path else _File("", {}, {})
+    file = _File("", {}, {})
+    try:
+        file = _File.read(path, "--config" if arguments.config else CONFIG) if path else file
+    except ConfigError as error:
+        refuse(error)
     found = Found()
     environment, found.notices = understood(environment)
     for flag in FLAGS:
-        from_file = file.take(flag)
-        if (given := getattr(arguments, flag.key)) is not None:
-            # None is a flag that was not given: the parser leaves `none` as a text.
-            value = None if flag.kind.optional and given == "none" else given
-            found[flag.key], found.origins[flag.key] = value, f"--{flag.name}"
-        elif (text := environment.get(flag.variable)) is not None:
-            found[flag.key], found.origins[flag.key] = _from_environment(flag, text), flag.variable
-        elif from_file is not None:
-            place = file.place(flag.place)
-            found[flag.key], found.origins[flag.key] = flag.kind.read(place, from_file), place
-        else:
+        try:
+            _find(found, flag, arguments, environment, file)
+        except ConfigError as error:
+            refuse(error)
             found[flag.key] = flag.default
-    file.refuse_the_rest()
+    for unknown in file.unknown():
+        refuse(unknown)
     for name, dataclass in (("limits", Limits), ("keepalive", Keepalive)):
         found[name] = dataclass(**{row.name: found[row.flag.key] for row in GROUPS[name] if row.flag})
     return found
+
+
+def _find(found: Found, flag: Flag, arguments: argparse.Namespace, environment: dict[str, str], file: _File) -> None:
+    """Reads one setting. Raises ConfigError."""
+    from_file = file.take(flag)
+    if (given := getattr(arguments, flag.key)) is not None:
+        if isinstance(given, Unparsed):
+            given = given.parsed(flag)
+        # None is a flag that was not given: the parser leaves `none` as a text.
+        value = None if flag.kind.optional and given == "none" else given
+        found[flag.key], found.origins[flag.key] = value, f"--{flag.name}"
+    elif (text := environment.get(flag.variable)) is not None:
+        found[flag.key], found.origins[flag.key] = _from_environment(flag, text), flag.variable
+    elif from_file is not None:
+        place = file.place(flag.place)
+        found[flag.key], found.origins[flag.key] = flag.kind.read(place, from_file), place
+    else:
+        found[flag.key] = flag.default
+
+
+class Unparsed(list[str]):
+    """The texts of a flag of `check`, which tells all errors and not only the first."""
+
+    def parsed(self, flag: Flag) -> Any:
+        """Returns the value. Raises ConfigError."""
+        values = [_parsed(f"--{flag.name}", flag, text) for text in self]
+        return values if flag.kind.repeats else values[-1]
 
 
 class _File(NamedTuple):
@@ -156,23 +191,24 @@ class _File(NamedTuple):
         table = self.values.get(flag.table, {}) if flag.table else self.values
         return table.pop(flag.place.removeprefix(f"{flag.table}."), None)
 
-    def refuse_the_rest(self) -> None:
-        """Raises ConfigError for a key that no flag has taken."""
+    def unknown(self) -> Iterator[ConfigError]:
+        """Returns an error for each key that no flag has taken."""
         for name, value in self.values.items():
             if name not in GROUPS:
                 known = [flag.key for flag in FLAGS if not flag.table] + [f"[{group}]" for group in GROUPS]
-                self._refuse(name, name, known)
+                yield self._unknown(name, name, known)
+                continue
             for key in value:
-                self._refuse(f"{name}.{key}", key, [row.name for row in GROUPS[name]])
+                yield self._unknown(f"{name}.{key}", key, [row.name for row in GROUPS[name]])
 
-    def _refuse(self, place: str, key: str, known: list[str]) -> NoReturn:
+    def _unknown(self, place: str, key: str, known: list[str]) -> ConfigError:
         in_a_table = [flag.place for flag in FLAGS if flag.table and flag.place.split(".")[1] == key]
         near = get_close_matches(key, known, n=1)
         if in_a_table and place not in in_a_table:
             meant = f"its place is {' or '.join(in_a_table)}"
         else:
             meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise ConfigError(self.place(place), f"unknown key {key!r}; {meant}")
+        return ConfigError(self.place(place), f"unknown key {key!r}; {meant}")
 
     def _refuse_null(self, place: str, value: Any) -> None:
         """Raises ConfigError for inf and nan, which have no JSON and come as null. TOML has no null of its own."""
@@ -188,11 +224,18 @@ class _File(NamedTuple):
 
 
 def _from_environment(flag: Flag, text: str) -> Any:
+    if flag.kind.repeats:
+        return [_parsed(flag.variable, flag, part) for part in text.split()]
+    return _parsed(flag.variable, flag, text)
+
+
+def _parsed(place: str, flag: Flag, text: str) -> Any:
+    """Returns the value of a text. Raises ConfigError, which names the place."""
     kind = flag.kind
     try:
-        value = [kind.parse(part) for part in text.split()] if kind.repeats else kind.parse(text)
+        value = kind.parse(text)
     except ValueError:
-        raise ConfigError(flag.variable, f"{text!r} is not {kind.wanted}") from None
+        raise ConfigError(place, f"{text!r} is not {kind.wanted}") from None
     if kind.choices and value not in kind.choices:
-        raise ConfigError(flag.variable, f"{text!r} is not {kind.wanted}")
+        raise ConfigError(place, f"{text!r} is not {kind.wanted}")
     return value
