@@ -312,6 +312,32 @@ fn peer_that_takes_nothing_for_write_timeout_is_a_slow_consumer() {
 }
 
 #[test]
+fn timeout_is_computed_again_only_when_it_may_be_an_earlier_one() {
+    let mut config = Config::default();
+    (config.keepalive.interval, config.keepalive.timeout) = (Some(S(5)), S(60));
+    let mut rig = Rig::with(config);
+    let mut is_new = |change: &dyn Fn(&mut Rig)| {
+        rig.driver.has_new_timeout();
+        change(&mut rig);
+        rig.driver.has_new_timeout()
+    };
+    assert!(!is_new(&|rig| rig.driver.handle_input(rig.edge.now)));
+    assert!(!is_new(&|rig| rig.says(&["forward"])));
+    assert!(is_new(&|rig| rig.says(&["bad"])), "a session may have another deadline after a step");
+    assert!(is_new(&|rig| rig.driver.delay_reading(rig.edge.now + S(1))));
+    assert!(is_new(&|rig| {
+        assert_eq!((rig.after(S(1)), rig.after(S(4))), (Some(Expired::Delay), Some(Expired::Ping)));
+        rig.driver.handle_input(rig.edge.now);
+        assert_eq!(rig.left(), Some(S(5)), "before the time for the pong would be over");
+    }));
+    assert!(is_new(&|rig| rig.driver.on_blocked(&mut rig.edge)));
+    assert!(is_new(&|_| ()), "what others queue changes the deadline of a blocked peer");
+    assert!(is_new(&|rig| rig.driver.on_flushed(&mut rig.edge)));
+    assert!(!is_new(&|_| ()));
+    assert!(is_new(&|rig| rig.driver.handle_closed(Closed::Fin, &mut rig.edge)));
+}
+
+#[test]
 fn silent_peer_is_pinged_then_dropped() {
     let mut rig = Rig::new();
     assert_eq!(rig.left(), Some(S(10)));

@@ -236,7 +236,8 @@ impl<P: Session + ?Sized> Driver<P> {
     /// Notes that the peer has sent something, whatever it is: it is alive.
     pub fn handle_input(&mut self, now: Instant) {
         self.last_received = now;
-        self.pinged_at = None;
+        // The next ping may be due before the answer to the last one was.
+        self.new_timeout |= self.pinged_at.take().is_some();
     }
 
     /// Handles a pong: answers the probes of the peer.
