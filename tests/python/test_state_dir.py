@@ -207,7 +207,9 @@ def test_unusable_state_dir_exits_1(state: Path) -> None:
     failed = run("--state-dir", str(state))
     assert (failed.returncode, failed.stdout) == (1, "")
     key = state / "server.key"
-    assert failed.stderr.startswith(f"cuttlefish-signaling: error: {key}: the key of server.pem is missing: put the")
+    assert failed.stderr.startswith(
+        f"cuttlefish-signaling: error: --state-dir: {key}: the key of server.pem is missing: put the"
+    )
     assert failed.stderr.count("\n") == 1
     assert contents(state) == before
 

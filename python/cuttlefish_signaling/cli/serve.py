@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, _native
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
-from ..errors import BindError, ConfigError
+from ..errors import BindError, ConfigError, StateDirError
 from .activation import Inherited, take_sockets
 from .hooks import load_hooks
 from .listeners import apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
@@ -47,6 +47,8 @@ def serve(arguments: argparse.Namespace) -> int:
             _answer(arguments, found, signals, inherited)
         except ConfigError as error:
             raise found.named(error) from None
+        except StateDirError as error:
+            raise StateDirError(f"{found.origin('state_dir')}: {error.path}", error.what) from None
     return 0
 
 
@@ -124,9 +126,12 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
     """Returns the lines that tell where the server is reached."""
     lines = []
     if any(listener.scheme != "unix" for listener in listeners(found)):
-        lines += [f"devices: {running.device_url}", f"clients: {running.client_url}"]
+        # Of a listener on all addresses, that of the machine, which others can use.
+        url = next(url for url in running.urls if url.startswith("http"))
+        socket = f"ws{url.removeprefix('http')}"
+        lines += [f"devices: {socket}/register_device", f"clients: {socket}/connect_client"]
         if wants_dashboard(found):
-            lines.append(f"people: {running.url}/")
+            lines.append(f"people: {url}/")
         elif found["dashboard"] == "auto":
             lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
