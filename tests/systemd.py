@@ -94,9 +94,44 @@ rm -r /run/systemd/system/cuttlefish-operator.service.d
 systemctl daemon-reload
 systemctl start cuttlefish-operator
 """,
+    "### Behind the web server of the host": """
+check "the origins are told" 'cuttlefish-signaling serve --operator --dry-run | grep -F "https://localhost:2443"'
+""",
     "### Certificates": """
 openssl s_client -connect 127.0.0.1:1443 < /dev/null > shown
 check "the certificate is used" 'openssl x509 -in shown -noout -subject | grep own'
+
+is WatchdogUSec 30s
+check "it is alive" '$COMMAND health --operator --ready'
+mkdir -p /run/systemd/system/cuttlefish-operator.service.d
+printf '[Service]\nTimeoutStopSec=1\nWatchdogSec=1\nEnvironment=CUTTLEFISH_SIGNALING_DRAIN=4\n' \
+    > /run/systemd/system/cuttlefish-operator.service.d/drain.conf
+systemctl daemon-reload
+systemctl restart cuttlefish-operator
+sleep 3
+is NRestarts 0
+systemctl stop cuttlefish-operator
+is Result success
+is ExecMainStatus 0
+rm -r /run/systemd/system/cuttlefish-operator.service.d
+cp cuttlefish-operator.socket /etc/systemd/system/
+systemctl daemon-reload
+systemctl start cuttlefish-operator.socket
+check "the first connection starts the service" '[ "$(curl -s http://127.0.0.1:1080/devices)" = "[]" ]'
+is ActiveState active
+call() { curl -s http://127.0.0.1:1080/healthz > /dev/null || echo refused; echo called; }
+(set +x; while [ ! -e dialled ]; do call; done) > calls &
+CALLER=$!
+for number in 1 2 3; do systemctl restart cuttlefish-operator; done
+touch dialled
+wait $CALLER
+check "no connection is refused during restarts" '[ "$(grep -c refused calls)" = 0 ]'
+check "connections come during restarts" '[ "$(grep -c called calls)" -gt 3 ]'
+check "the device socket is that of systemd" 'systemctl stop cuttlefish-operator && [ -S /run/cuttlefish/operator ]'
+systemctl stop cuttlefish-operator.socket
+rm /etc/systemd/system/cuttlefish-operator.socket
+systemctl daemon-reload
+systemctl start cuttlefish-operator
 """,
     "### In a container": """
 SERVER=$!
@@ -114,6 +149,7 @@ is ActiveState active
 """Commands after those of a part of the guide."""
 
 BEFORE = {
+    "### Behind the web server of the host": "PATH=$PATH:$(dirname $COMMAND)\n",
     "### Certificates": """
 openssl req -newkey rsa:2048 -x509 -days 30 -nodes -out server.pem -keyout server.key -subj /CN=own
 mkdir -p /etc/cuttlefish-common/operator/cert
@@ -145,6 +181,7 @@ def main() -> int:
         live = Path(directory) / "live"
         live.mkdir()
         shutil.copy(wheel, live)
+        shutil.copy(GUIDE.parents[1] / "deploy" / "cuttlefish-operator.socket", live)
         (live / "steps").write_text(steps(), encoding="utf-8")
         output = live / "output"
         spaces = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child=KILL")

@@ -249,8 +249,9 @@ def test_systemd_accepts_the_socket_unit(systemd_analyze: str, tmp_path: Path, n
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_socket_unit_of_the_operator_has_the_addresses_of_the_preset() -> None:
-    found = settings(parser().parse_args(["serve", "--operator", "--operator-defaults="]), {})
+def test_socket_unit_of_the_operator_has_the_addresses_of_the_preset(tmp_path: Path) -> None:
+    (tmp_path / "defaults").write_text("operator_listen_address=0.0.0.0\noperator_https_port=1443\n")
+    found = settings(parser().parse_args(["serve", "--operator", f"--operator-defaults={tmp_path / 'defaults'}"]), {})
     apply_preset(found)
     lines = (REPOSITORY / "deploy" / "cuttlefish-operator.socket").read_text(encoding="utf-8").splitlines()
     streams = [line.removeprefix("ListenStream=") for line in lines if line.startswith("ListenStream=")]
