@@ -101,10 +101,9 @@ impl World {
 
     /// Starts the process of a node.
     pub(crate) fn start(&mut self, node: usize) {
-        let start = self.rng.u64(1..);
-        self.starts[node] = start;
+        self.starts[node] = self.rng.u64(1..);
         self.timers[node] = Duration::MAX;
-        self.nodes[node] = Some(Node::new(node, start, &self.timing, self.hold, self.instant()));
+        self.nodes[node] = Some(Node::new(node, self.starts[node], &self.timing, self.hold, self.instant()));
         self.after(node);
     }
 
