@@ -148,6 +148,9 @@ class Limits:
     viewer_bytes: int = 1024 * 1024
     """Bytes of one event for a dashboard page. Rows beyond it are left out. A page that does not read has at most two
     updates waiting."""
+    viewer_bytes_per_second: int = 256 * 1024
+    """Bytes per second for a dashboard page. The update after a long one comes later. 1,000 devices that all send are
+    then shown about every second."""
     request_per_second: int = 1_000
     """HTTP requests per second of one connection. Beyond it requests are answered with 429. A client that waits for
     each answer does not come near it."""

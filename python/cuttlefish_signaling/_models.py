@@ -129,17 +129,22 @@ class Grant:
     authorized`.
 
     Raises:
-        ConfigError: `devices` is not a list of strings.
+        ConfigError: `devices` is not a list of strings, or `manage` is neither True nor False.
     """
 
     identity: Any = None
     """The identity of the peer: any JSON value."""
     devices: Sequence[str] | None = None
     """Patterns of device ids: `*` matches any characters, `?` one character. `None` allows all devices."""
+    manage: bool = False
+    """Whether the peer may manage these devices on the dashboard: disconnect them and their clients, and export the
+    payloads of their messages."""
 
     def __post_init__(self) -> None:
         if self.devices is not None:
             object.__setattr__(self, "devices", names("Grant.devices", self.devices))
+        if not isinstance(self.manage, bool):
+            raise ConfigError("Grant.manage", f"must be True or False, got {self.manage!r}")
 
 
 @with_field_docs

@@ -12,9 +12,9 @@ use crate::config::Config;
 use crate::config::allowances::{AllowedHost, AllowedOrigin, Authority, Origin, default_port, parse_each};
 use crate::config::error::ConfigError;
 
-/// Endpoints that no link leads to, so that a navigation from another site is refused as well: each event stream holds
-/// a slot for as long as a frame shows it.
-const NOT_NAVIGABLE: [&str; 1] = ["/dashboard/events"];
+/// Endpoints that no link leads to, so that a navigation from another site is refused as well. Each event stream holds a
+/// slot for as long as a frame shows it, and a file of payloads would be saved on the machine of the viewer.
+const NOT_NAVIGABLE: [&str; 2] = ["/dashboard/events", "/dashboard/cassette"];
 
 /// The origin policy of one server.
 pub struct Policy {

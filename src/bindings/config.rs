@@ -216,6 +216,7 @@ fn http_limits(from: &Settings<'_, '_>) -> PyResult<HttpLimits> {
         max_viewers: from.number("limits.max_viewers")?,
         max_viewers_per_address: from.number("limits.max_viewers_per_address")?,
         viewer_bytes: from.number("limits.viewer_bytes")?,
+        viewer_bytes_per_second: from.number("limits.viewer_bytes_per_second")?,
         requests: rate(from, "request")?,
         address_requests: rate(from, "address_request")?,
     })

@@ -93,6 +93,7 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("max_viewers", limits.http.max_viewers),
         ("max_viewers_per_address", limits.http.max_viewers_per_address),
         ("viewer_bytes", limits.http.viewer_bytes),
+        ("viewer_bytes_per_second", limits.http.viewer_bytes_per_second),
     ];
     for (name, number) in numbers {
         settings.set_item(format!("limits.{name}"), number)?;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::convert::unix;
 use super::event_queue::{Added, EventQueue};
-use super::job::{Job, PeerFacts, Reply, Unanswered};
+use super::job::{Job, PeerFacts, Reply, Settled, Unanswered};
 use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion};
 use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Role};
@@ -70,7 +70,7 @@ impl Drop for Wait {
 }
 
 /// A result that is not known yet.
-type Pending = HookFuture<(Option<String>, Option<Vec<String>>)>;
+type Pending = HookFuture<Settled>;
 
 impl PyHooks {
     fn ask(
@@ -127,12 +127,13 @@ impl Hooks for PyHooks {
         let pending = self.ask("authorize", peer, request.role, None, None);
         let call = pending.call();
         let grant = async move {
-            let (identity, devices) = pending.await?;
-            let identity = identity.map(Arc::from);
-            Ok(match devices {
+            let Settled { json, devices, manage } = pending.await?;
+            let identity = json.map(Arc::from);
+            let grant = match devices {
                 Some(patterns) => Grant::of(identity, &patterns),
-                None => Grant { identity, devices: None },
-            })
+                None => Grant { identity, ..Grant::default() },
+            };
+            Ok(Grant { manage, ..grant })
         };
         Some(HookFuture::new(grant).numbered(call))
     }
@@ -142,7 +143,7 @@ impl Hooks for PyHooks {
         let pending = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
         let call = pending.call();
         let servers = async move {
-            let json = pending.await?.0.unwrap_or_default();
+            let json = pending.await?.json.unwrap_or_default();
             // Python has validated the list, and has reported an error to the user.
             IceServers::from_json(&json).map_err(|_| HookError::Failed)
         };
@@ -156,7 +157,7 @@ impl Hooks for PyHooks {
         let device_id = Some(device.id.to_string());
         let pending = self.ask("filter_device_info", PeerFacts::of(client), client.role, device_id, Some(device));
         let call = pending.call();
-        Some(HookFuture::new(async move { Ok(pending.await?.0.unwrap_or_default()) }).numbered(call))
+        Some(HookFuture::new(async move { Ok(pending.await?.json.unwrap_or_default()) }).numbered(call))
     }
 
     fn timed_out(&self, hook: &'static str, call: u64, peer: &str, deadline: Duration) -> HookError {

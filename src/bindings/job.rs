@@ -12,8 +12,18 @@ use crate::access::hooks::HookError;
 use crate::core::hub::Device;
 use crate::core::peer::{KeptRequest, Peer, Request, Role};
 
-/// The result as JSON text; for `authorize` also the patterns of the device ids that a grant covers.
-pub(super) type Reply = Result<(Option<String>, Option<Vec<String>>), HookError>;
+/// The result of a hook.
+pub(super) struct Settled {
+    /// The result as JSON text.
+    pub(super) json: Option<String>,
+    /// For `authorize`: the patterns of the device ids that a grant covers.
+    pub(super) devices: Option<Vec<String>>,
+    /// For `authorize`: whether the peer may manage these devices on the dashboard.
+    pub(super) manage: bool,
+}
+
+/// The outcome of a call.
+pub(super) type Reply = Result<Settled, HookError>;
 
 /// A call of a hook.
 ///
@@ -97,10 +107,11 @@ impl Job {
         self.reply.lock().as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
-    /// Completes the job with a result as JSON text, and with the patterns of device ids that a grant covers.
-    #[pyo3(signature = (json, devices=None))]
-    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>) {
-        self.answer(Ok((json, devices)));
+    /// Completes the job with a result as JSON text, with the patterns of device ids that a grant covers, and with
+    /// whether the peer may manage these devices.
+    #[pyo3(signature = (json, devices=None, manage=false))]
+    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>, manage: bool) {
+        self.answer(Ok(Settled { json, devices, manage }));
     }
 
     /// Completes the job with a refusal. The peer gets `reason`, if there is one.

@@ -112,6 +112,9 @@ pub struct HttpLimits {
     /// Bytes of one event for a dashboard, at least 64 KiB; rows beyond it are left out. Default 1 MiB. A page that does
     /// not read has at most two updates waiting.
     pub viewer_bytes: usize,
+    /// Bytes per second for a dashboard; the update after a long one comes later. Default 256 KiB: 1,000 devices that all
+    /// send are then shown about every second.
+    pub viewer_bytes_per_second: usize,
     /// HTTP requests of one connection. Default 1,000 per second, a burst of 2,000: a client that waits for each answer
     /// does not come near it.
     pub requests: Rate,
@@ -125,6 +128,7 @@ const DEFAULT_HTTP: HttpLimits = HttpLimits {
     max_viewers: 32,
     max_viewers_per_address: 16,
     viewer_bytes: 1024 * 1024,
+    viewer_bytes_per_second: 256 * 1024,
     requests: Rate { per_second: 1_000, burst: 2_000 },
     address_requests: Rate { per_second: 2_000, burst: 4_000 },
 };
@@ -201,6 +205,7 @@ impl Limits {
             ("limits.max_viewers", self.http.max_viewers, 1, MAX_COUNT),
             ("limits.max_viewers_per_address", self.http.max_viewers_per_address, 1, MAX_COUNT),
             ("limits.viewer_bytes", self.http.viewer_bytes, MAX_DEVICE_MESSAGE, MAX_KEPT),
+            ("limits.viewer_bytes_per_second", self.http.viewer_bytes_per_second, MAX_DEVICE_MESSAGE, MAX_KEPT),
             ("limits.journal_entries", self.journal_entries, 1, 1 << 24),
             ("limits.journal_bytes", self.journal_bytes, 1, MAX_KEPT),
             ("limits.held_by_faults", self.held_by_faults, 1, MAX_COUNT),

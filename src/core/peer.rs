@@ -100,13 +100,15 @@ pub struct Grant {
     ///
     /// To this peer, any other device appears as not registered.
     pub devices: Option<Arc<[WildMatch]>>,
+    /// Whether it may manage these devices on the dashboard: disconnect them and their clients, and export payloads.
+    pub manage: bool,
 }
 
 impl Grant {
     /// Creates a grant for devices whose ids match a pattern. `*` stands for any characters, `?` for one.
     pub fn of(identity: Option<Arc<str>>, patterns: &[impl AsRef<str>]) -> Self {
         let devices = patterns.iter().map(|pattern| WildMatch::new(pattern.as_ref())).collect();
-        Self { identity, devices: Some(devices) }
+        Self { identity, devices: Some(devices), manage: false }
     }
 
     /// Returns whether the grant covers this device.

@@ -26,7 +26,12 @@ pub struct Awaited {
     pub clients: usize,
     /// Time when the connection of the first of them was accepted.
     pub since: SystemTime,
+    /// Those that began to wait first, at most [`MOST_NAMED`].
+    pub first: Vec<Arc<Peer>>,
 }
+
+/// The maximum number of waiting clients of a device in [`Awaited::first`].
+pub const MOST_NAMED: usize = 8;
 
 /// The clients that wait, by device id.
 #[derive(Debug, Default)]
@@ -68,7 +73,8 @@ impl Waiting {
     pub(super) fn devices(&self, limit: usize) -> Vec<Awaited> {
         let awaited = |(id, waiters): (&DeviceId, &Vec<Waiter>)| {
             let since = waiters.iter().map(|waiter| waiter.peer.since).min()?;
-            Some(Awaited { id: id.clone(), clients: waiters.len(), since })
+            let first = waiters.iter().take(MOST_NAMED).map(|waiter| Arc::clone(&waiter.peer)).collect();
+            Some(Awaited { id: id.clone(), clients: waiters.len(), since, first })
         };
         self.by_id.iter().take(limit).filter_map(awaited).collect()
     }

@@ -270,6 +270,17 @@ impl Journal {
         (latest, skipped)
     }
 
+    /// Returns the entries of a device among the next `scanned` ones after number `after`, and the number of the last one
+    /// of those. `None` if there is none. So a reader of a long journal holds the lock for a short time only.
+    pub fn next_of(&self, device: &DeviceId, after: u64, scanned: usize) -> Option<(Vec<Entry>, u64)> {
+        let ring = self.state.lock();
+        let first = ring.entries.partition_point(|entry| entry.number <= after);
+        let end = ring.entries.len().min(first.saturating_add(scanned));
+        let last = ring.entries.range(first..end).next_back()?.number;
+        let of_device = ring.entries.range(first..end).filter(|entry| entry.device.as_ref() == Some(device));
+        Some((of_device.cloned().collect(), last))
+    }
+
     /// Returns the number of the last entry, which is the count of all entries, removed ones included.
     pub fn count(&self) -> u64 {
         self.state.lock().last_number

@@ -4,6 +4,7 @@
 
 pub mod adb;
 pub mod faults;
+pub mod hook_errors;
 pub mod incidents;
 pub mod journal;
 pub mod ledger;

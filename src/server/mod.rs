@@ -68,6 +68,7 @@ use crate::core::outbox::End;
 use crate::core::relay::Relay;
 use crate::observe::adb::AdbReading;
 use crate::observe::faults::{FaultStats, Rule, RuleId};
+use crate::observe::hook_errors::HookFailures;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::Journal;
 use crate::observe::ledger::LedgerReading;
@@ -339,9 +340,8 @@ fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -
     });
     let (limits, held, ice) = (config.limits.clone(), config.held_bounds(), config.ice.clone());
     let current = Arc::new(CurrentSettings::new(config));
-    let first_client_id = first_client_id(Arc::clone(&current));
     Ok(Shared {
-        hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id)),
+        hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)))),
         relay: Arc::new(Relay::new(journal, held)),
         limiter: ConnectionLimiter::new(limits.clone(), Arc::clone(&incidents), Instant::now()),
         refusals: RefusalLog::new(limits.refusals_logged_per_second, Instant::now()),
@@ -357,6 +357,7 @@ fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -
         tasks: TaskTracker::new(),
         timekeeping: TaskTracker::new(),
         incidents,
+        hook_failures: HookFailures::default(),
         hooks,
         changes,
         ice: RwLock::new(ice),

@@ -12,6 +12,7 @@ use crate::config::ice_command::IceCommand;
 use crate::core::hub::Device;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, Question};
+use crate::observe::hook_errors::{HookFailure, HowFailed};
 use crate::observe::incidents::Incident;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, IceServers, Text, outbound};
@@ -154,11 +155,18 @@ impl Shared {
     /// Waits for a hook. A hook that exceeds the timeout counts as failed.
     pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, HookError> {
         let HookCall { hook, due, time, mut result } = call;
-        let answer = self.clock.timeout_at(due, &mut result).await;
-        let answer = answer.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, time)));
-        if matches!(answer, Err(HookError::NotCalled)) {
-            self.incidents.count(Incident::HookNotCalled);
-        }
+        let in_time = self.clock.timeout_at(due, &mut result).await;
+        let late = if in_time.is_some() { HowFailed::Raised } else { HowFailed::TimedOut };
+        let answer = in_time.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, time)));
+        let how = match &answer {
+            Err(HookError::NotCalled) => {
+                self.incidents.count(Incident::HookNotCalled);
+                HowFailed::NotCalled
+            }
+            Err(HookError::Failed) => late,
+            Ok(_) | Err(HookError::Refused { .. }) => return answer,
+        };
+        self.hook_failures.add(HookFailure { at: self.clock.unix_now(), hook, peer: peer.to_owned(), how });
         answer
     }
 }

@@ -31,6 +31,7 @@ use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
 use crate::core::session::Context;
 use crate::observe::adb::AdbCounts;
+use crate::observe::hook_errors::HookFailures;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
 use crate::observe::request_counts::RequestCounts;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) changes: Arc<Changes>,
     /// Counts incidents by kind.
     pub(crate) incidents: Arc<Incidents>,
+    /// The last calls of hooks that failed.
+    pub(crate) hook_failures: HookFailures,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
     /// Counts adb connections.

@@ -206,3 +206,31 @@ fn nothing_is_recorded_without_a_journal() {
     assert!(harness.relay.journal().is_none());
     assert!(harness.peer("d").outbox.peer_journal().is_none());
 }
+
+/// A reader that takes the journal in chunks reads what one that takes it at once reads.
+#[test]
+fn chunks_of_a_device_are_its_entries() {
+    let mut harness = harness();
+    for device in ["a", "b"] {
+        harness.registers(device, device);
+        harness.connects(&format!("client of {device}"), device);
+    }
+    for number in 0..10 {
+        let device = if number % 3 == 0 { "a" } else { "b" };
+        harness.forwards(&format!("client of {device}"), &number.to_string());
+    }
+    let journal = harness.relay.journal().unwrap();
+    for (device, scanned) in [("a", 1), ("a", 3), ("b", 7), ("b", 1000), ("c", 2)] {
+        let id = DeviceId::new(device);
+        let whole = journal.find(&Filter { device: Some(id.clone()), ..Filter::default() }, 0, usize::MAX);
+        let (mut numbers, mut after) = (Vec::new(), 0);
+        while let Some((entries, last)) = journal.next_of(&id, after, scanned) {
+            assert!(entries.len() <= scanned && last > after);
+            numbers.extend(entries.iter().map(|entry| entry.number));
+            after = last;
+        }
+        assert_eq!(numbers, whole.iter().map(|entry| entry.number).collect::<Vec<_>>(), "{device} by {scanned}");
+        assert_eq!(after, journal.count());
+        assert_eq!(whole.is_empty(), device == "c");
+    }
+}

@@ -157,6 +157,8 @@ fn cross_site_request_without_origin_has_to_be_a_navigation() {
         ("/devices", true, None, true),
         // A frame of another site would hold a slot of a viewer.
         ("/dashboard/events", true, None, false),
+        // A link of another site would save a file on the viewer's machine.
+        ("/dashboard/cassette", true, None, false),
         // With an origin, that decides alone.
         ("/devices", false, Some("https://panel.lab"), true),
         ("/devices", true, Some("https://evil.example"), false),

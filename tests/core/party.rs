@@ -10,7 +10,7 @@ fn client(address: &str, identity: &str) -> Peer {
     let identity = (!identity.is_empty()).then(|| Arc::from(identity));
     Peer {
         address: (!address.is_empty()).then(|| address.parse().unwrap()),
-        grant: Grant { identity, devices: None },
+        grant: Grant { identity, ..Grant::default() },
         ..Peer::anonymous(Role::Client)
     }
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from test_metrics import INCIDENTS
 
-from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens
+from cuttlefish_signaling import Grant, Limits, Refused, SignalingServer, StaticTokens, TurnRest
 
 from http_requests import open_response, request
 from peers import peers_of, wait_until
@@ -52,7 +52,7 @@ def test_viewers_are_limited_by_max_viewers() -> None:
 
 def test_open_event_stream_does_not_delay_stop() -> None:
     with SignalingServer(dashboard=True) as server, events(server) as answer:
-        next_event(answer)
+        assert [next_event(answer)[0], next_event(answer)[0]] == ["overview", "about"]
         assert server.stop()
         assert answer.read() == b""
 
@@ -65,7 +65,11 @@ def test_event_stream_follows_query() -> None:
             name, overview = next_event(answer)
             assert (name, overview["matching"], overview["server"]["journal"]) == ("overview", 0, True)
             name, device = next_event(answer)
-            assert (name, device) == ("device", {"device_id": "cvd-1", "since": None, "client_count": 0, "clients": []})
+            nothing = {"device_id": "cvd-1", "since": None, "address": None, "client_count": 0, "clients": []}
+            assert (name, device) == ("device", nothing)
+            name, about = next_event(answer)
+            assert name == "about"
+            assert about == {"may_manage": True, "ice_source": "none", "ice_urls": [], "device_socket": None}
 
 
 def test_limited_grant_sees_no_numbers_of_others() -> None:
@@ -99,6 +103,24 @@ def test_events_have_no_payload() -> None:
                 text += answer.read(1).decode()
         assert '"payload_type":"offer"' in text
         assert "CANARY" not in text
+
+
+def test_events_have_no_credentials() -> None:
+    """URLs of ICE servers are told, of the settings and of each `config` in the journal."""
+    turn = TurnRest("turn:turn.lab:3478", secret="CANARY", name="u5er")
+    with SignalingServer(dashboard=True, journal=True, ice_servers=turn) as server, peers_of(server) as peers:
+        peers.device("cvd-1")
+        peers.client("cvd-1")
+        text = ""
+        with events(server, "?device=cvd-1") as answer:
+            while "event: about" not in text or not text.endswith("\n\n"):
+                text += answer.read(1).decode()
+        said = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+        assert said[-1]["ice_urls"] == ["turn:turn.lab:3478"]
+        configs = [entry["ice"] for entry in said[-2]["entries"] if entry["message_type"] == "config"]
+        assert configs == [["turn:turn.lab:3478"]] * 2
+        for secret in ("CANARY", "u5er", "credential", "username"):
+            assert secret not in text
 
 
 def test_event_stream_checks_authorize_and_origin() -> None:

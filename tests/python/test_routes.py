@@ -32,6 +32,8 @@ PATHS = {
     "/js/server_connector.js": "GET",
     "/dashboard/main.js": "GET",
     "/dashboard/events": "GET",
+    "/dashboard/cassette": "GET",
+    "/dashboard/disconnect": "POST",
     "/polled_connections/x/messages": "GET",
     "/register_device": "GET",
     "/connect_client": "GET",

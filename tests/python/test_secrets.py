@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from cuttlefish_signaling import ConfigError, IceServer, SignalingServer, StaticTokens, TurnRest, _native
+from cuttlefish_signaling import (
+    AuthorizeContext,
+    ConfigError,
+    Grant,
+    Headers,
+    IceServer,
+    Peer,
+    SignalingServer,
+    StaticTokens,
+    TurnRest,
+    _native,
+)
 from cuttlefish_signaling.cli import main, secrets
 
 from http_requests import request, request_json
@@ -127,10 +138,22 @@ def test_turn_secret_is_read_from_file(tmp_path: Path) -> None:
     assert turn == expected["ice_servers"][0]
 
 
+def context(token: str) -> AuthorizeContext:
+    """The argument of `authorize` for a client that sends a token."""
+    headers = Headers([("authorization", f"Bearer {token}")])
+    return AuthorizeContext("client", Peer("client", None, None, 0.0, "/", "", headers, None, None))
+
+
 def test_tokens_are_read_from_file(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text("# comment\n\ns3cret alice a-* b-*\nt0ken\n")
+    file.write_text("# comment\n\ns3cret alice a-* b-*\nt0ken\n0perator root +manage\nc4rol carol +manage a-*\n")
     hook = secrets.read_tokens("token-file", str(file))
+    granted = {token: hook(context(token)) for token in ("s3cret", "0perator", "c4rol")}
+    assert granted == {
+        "s3cret": Grant("alice", devices=["a-*", "b-*"]),
+        "0perator": Grant("root", manage=True),
+        "c4rol": Grant("carol", devices=["a-*"], manage=True),
+    }
     with SignalingServer(authorize=hook) as server, peers_of(server) as peers:
         for device in ("a-1", "c-1"):
             peers.device(device, additional_headers={"Authorization": "Bearer t0ken"})
@@ -161,6 +184,7 @@ def test_token_file_protects_a_served_port(tmp_path: Path) -> None:
         ("turn-secret-file", f"\xff{CANARY}".encode("latin-1"), "turn-secret-file: cannot read FILE: it is not UTF-8"),
         ("token-file", None, "token-file: cannot read"),
         ("token-file", b"# none\n", "token-file: FILE has no token"),
+        ("token-file", f"{CANARY} +manage\n".encode(), "token-file: FILE: line 1 needs an identity before +manage"),
         ("token-file", f"{CANARY}\n{CANARY} a\n".encode(), "token-file: FILE: line 2 has the same token"),
     ],
 )

@@ -24,7 +24,7 @@ const PIECE: usize = 16 * 1024;
 const WIDE: usize = 64 * 1024 * 1024;
 
 /// Registers a device without a connection.
-fn register(server: &Running, id: &str) -> Arc<Device> {
+pub(crate) fn register(server: &Running, id: &str) -> Arc<Device> {
     let peer = Arc::new(Peer::anonymous(Role::Device));
     let outbox = Arc::new(Outbox::new(&Budget::new(
         cuttlefish_signaling::Config::default().limits.backpressure.outbox_bounds(),
@@ -35,32 +35,32 @@ fn register(server: &Running, id: &str) -> Arc<Device> {
 }
 
 /// A connection in memory, from an address.
-struct Http(DuplexStream);
+pub(crate) struct Http(DuplexStream);
 
 /// A response: status, head and body.
-struct Response {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Http {
-    fn new(server: &Running) -> Self {
+    pub(crate) fn new(server: &Running) -> Self {
         Self::from(server, ([127, 0, 0, 1], 0).into(), WIDE)
     }
 
-    fn from(server: &Running, address: SocketAddr, width: usize) -> Self {
+    pub(crate) fn from(server: &Running, address: SocketAddr, width: usize) -> Self {
         let (ours, theirs) = tokio::io::duplex(width);
         drop(server.serve_in_memory_from(theirs, address));
         Self(ours)
     }
 
-    async fn send(&mut self, path: &str) {
+    pub(crate) async fn send(&mut self, path: &str) {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.0.write_all(request.as_bytes()).await.unwrap();
     }
 
-    async fn head(&mut self) -> (u16, String) {
+    pub(crate) async fn head(&mut self) -> (u16, String) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(with_timeout("a response", self.0.read_u8()).await.unwrap());
@@ -69,26 +69,26 @@ impl Http {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), head)
     }
 
-    async fn get(&mut self, path: &str) -> Response {
+    pub(crate) async fn get(&mut self, path: &str) -> Response {
         self.send(path).await;
         let (status, head) = self.head().await;
         let body = self.body(&head).await;
         Response { status, head, body }
     }
 
-    async fn body(&mut self, head: &str) -> String {
+    pub(crate) async fn body(&mut self, head: &str) -> String {
         let length = head.split("content-length: ").nth(1).expect("the length is told").lines().next().unwrap();
         let mut body = vec![0; length.parse().unwrap()];
         with_timeout("a body", self.0.read_exact(&mut body)).await.unwrap();
         String::from_utf8(body).unwrap()
     }
 
-    async fn json(&mut self, path: &str) -> Value {
+    pub(crate) async fn json(&mut self, path: &str) -> Value {
         serde_json::from_str(&self.get(path).await.body).unwrap()
     }
 
     /// The next server-sent event of this name.
-    async fn event(&mut self, name: &str) -> Value {
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
         loop {
             // hyper writes chunks: their sizes are lines of their own.
             let line = self.line().await;
@@ -99,7 +99,7 @@ impl Http {
     }
 
     /// The data of an event, which may be several chunks.
-    async fn data(&mut self) -> Value {
+    pub(crate) async fn data(&mut self) -> Value {
         let mut data = self.line().await;
         loop {
             if let Ok(value) = serde_json::from_str(data.strip_prefix("data: ").unwrap()) {
@@ -111,7 +111,7 @@ impl Http {
         }
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             line.push(with_timeout("a line", self.0.read_u8()).await.unwrap());
@@ -121,7 +121,7 @@ impl Http {
 }
 
 /// A counter of `GET /metrics`.
-async fn rendered(server: &Running, of: &str) -> u64 {
+pub(crate) async fn rendered(server: &Running, of: &str) -> u64 {
     let metrics = Http::new(server).get("/metrics").await.body;
     let name = format!(r#"cuttlefish_signaling_renderings_total{{of="{of}"}} "#);
     metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
@@ -283,7 +283,7 @@ fn overview_has_at_most_viewer_bytes() {
     });
 }
 
-fn limited(http: HttpLimits) -> Arc<Running> {
+pub(crate) fn limited(http: HttpLimits) -> Arc<Running> {
     let limits = Limits { http, ..Limits::default() };
     serve(Config { dashboard: true, limits, ..Config::default() })
 }

@@ -35,4 +35,5 @@ mod storms;
 mod tls;
 mod transcripts;
 mod unread;
+mod viewers;
 mod ws_stream;

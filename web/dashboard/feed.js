@@ -3,6 +3,8 @@
 const TOKEN = 'cuttlefish-signaling-token';
 const FIRST_PAUSE = 250;
 const LONGEST_PAUSE = 5_000;
+/** The server sends something every 10 s. After this silence it is unreachable, though no connection has ended. */
+const LONGEST_SILENCE = 25_000;
 
 /** The token of this tab, or an empty string. */
 export const token = () => sessionStorage.getItem(TOKEN) ?? '';
@@ -10,9 +12,9 @@ export const token = () => sessionStorage.getItem(TOKEN) ?? '';
 export const setToken = (text) => sessionStorage.setItem(TOKEN, text);
 
 /** Sends a request to this server. Throws its error, with the HTTP status in `status`. */
-export async function get(path, signal) {
+export async function ask(path, options = {}) {
   const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const response = await fetch(path, { headers, signal, cache: 'no-store' });
+  const response = await fetch(path, { headers, cache: 'no-store', ...options });
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   throw Object.assign(new Error(answer.error ?? `the server answers ${response.status}`), { status: response.status });
@@ -26,7 +28,7 @@ export class Feed {
 
   /**
    * @param {(name: string, data: any) => void} onEvent
-   * @param {(state: 'connecting' | 'live' | 'lost' | 'refused', reason?: string) => void} onState
+   * @param {(state: 'live' | 'lost' | 'refused', reason?: string) => void} onState
    */
   constructor(onEvent, onState) {
     this.#events = { onEvent, onState };
@@ -46,30 +48,63 @@ export class Feed {
     const { onEvent, onState } = this.#events;
     const tell = (...state) => signal.aborted || onState(...state);
     for (let pause = FIRST_PAUSE; !signal.aborted; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      const silence = new Silence();
       try {
-        const response = await get(path, signal);
+        const response = await ask(path, { signal: AbortSignal.any([signal, silence.signal]) });
         tell('live');
         pause = FIRST_PAUSE;
-        for await (const { name, data } of eventsOf(response.body)) {
+        for await (const { name, data } of eventsOf(response.body, silence)) {
           if (signal.aborted) return;
-          onEvent(name, data);
+          try {
+            onEvent(name, data);
+          } catch (error) {
+            reportError(error); // A fault of the page is not one of the server.
+          }
         }
-        tell('lost', 'the server has closed the connection');
+        tell('lost');
       } catch (error) {
         const refused = error.status === 401 || error.status === 403;
-        tell(refused ? 'refused' : 'lost', error.message);
+        // An error without a status is of the network, in words that differ between browsers.
+        tell(refused ? 'refused' : 'lost', error.status && error.message);
         if (refused) return;
+      } finally {
+        silence.end();
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 }
 
+/** Aborts a request of which nothing was heard for too long: a cable that is cut ends no connection. */
+class Silence {
+  #controller = new AbortController();
+  #timer;
+
+  constructor() {
+    this.broken();
+  }
+
+  get signal() {
+    return this.#controller.signal;
+  }
+
+  /** Something was heard. */
+  broken() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#controller.abort(), LONGEST_SILENCE);
+  }
+
+  end() {
+    clearTimeout(this.#timer);
+  }
+}
+
 /** Parses server-sent events (WHATWG HTML, 9.2), as this server sends them. `EventSource` cannot send a token. */
-async function* eventsOf(body) {
+async function* eventsOf(body, silence) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    silence.broken();
     const whole = (text + part.value).split('\n\n');
     text = whole.pop();
     for (const event of whole) {

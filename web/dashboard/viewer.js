@@ -2,10 +2,13 @@
 // Cuttlefish's own page does.
 
 import { createConnector } from '../js/server_connector.js';
-import { byId, duration, element, setText, show, showFacts, size } from './dom.js';
+import { PATIENCE } from './details.js';
+import { byId, element, show, showFacts } from './dom.js';
 import { token } from './feed.js';
+import { duration, escaped, setWords, size, words } from './words.js';
 
-const MOST_LINES = 200;
+/** The most lines of data channels shown. */
+const MOST_LINES = 20;
 const STATS_EVERY = 1_000;
 
 let session;
@@ -23,7 +26,8 @@ export function disconnect() {
   session = undefined;
   byId('stage').hidden = true;
   byId('connect').textContent = 'Connect';
-  setText(byId('viewer-state'), 'Not connected');
+  setWords(byId('viewer-state'), 'Not connected');
+  byId('viewer-state').classList.remove('bad');
 }
 
 export const isConnected = () => session !== undefined;
@@ -43,6 +47,9 @@ class Session {
   #statsTimer;
   #facts = {};
   #closed = false;
+  /** The time at which the device was asked for something that it has not answered yet. */
+  #askedAt;
+  #askTimer;
 
   constructor(deviceId) {
     this.#deviceId = deviceId;
@@ -53,6 +60,7 @@ class Session {
     byId('connect').textContent = 'Disconnect';
     byId('screens').replaceChildren();
     byId('said').replaceChildren();
+    byId('said-before').textContent = '';
     this.#tell('waiting for the device');
     try {
       this.#connector = await createConnector({ token: token() });
@@ -64,6 +72,7 @@ class Session {
       this.#fact('ICE servers', ice_servers.flatMap((server) => server.urls).join(', ') || 'none');
       this.#open(ice_servers);
       this.#tell('asking for an offer');
+      this.#awaitAnswer();
       await this.#connector.sendToDevice({ type: 'request-offer', ice_servers });
     } catch (error) {
       this.#fail(error);
@@ -73,6 +82,7 @@ class Session {
   close() {
     this.#closed = true;
     clearInterval(this.#statsTimer);
+    clearInterval(this.#askTimer);
     this.#peer?.close();
     this.#connector?.close();
     this.#facts = {};
@@ -107,12 +117,22 @@ class Session {
     this.#statsTimer = setInterval(() => this.#showStats().catch(console.error), STATS_EVERY);
   }
 
+  /** Tells that the device does not answer, after a time. The connection itself has no deadline: it may be slow. */
+  #awaitAnswer() {
+    this.#askedAt = performance.now();
+    this.#askTimer = setInterval(() => {
+      const seconds = Math.floor((performance.now() - this.#askedAt) / 1000);
+      if (seconds >= PATIENCE) this.#tell(`the device has not answered for ${seconds} s`, true);
+    }, 1_000);
+  }
+
   #send(message) {
     this.#connector.sendToDevice(message).catch((error) => this.#fail(error));
   }
 
   async #hear(message) {
     if (this.#closed || !this.#peer) return;
+    clearInterval(this.#askTimer);
     if (message?.type === 'offer') {
       this.#tell('answering');
       await this.#peer.setRemoteDescription({ type: 'offer', sdp: message.sdp });
@@ -151,7 +171,7 @@ class Session {
 
   #showChannels() {
     const open = this.#closed ? [] : [...this.#channels.values()].filter(({ readyState }) => readyState === 'open');
-    show(byId('channel'), open, ({ label }) => label, ({ label }) => element('option', { value: label, textContent: label }), () => {});
+    show(byId('channel'), open, ({ label }) => label, ({ label }) => element('option', { value: label, textContent: escaped(label) }), () => {});
     byId('send').disabled = open.length === 0;
   }
 
@@ -179,25 +199,27 @@ class Session {
   #fact(name, value) {
     if (this.#closed) return;
     this.#facts[name] = value;
-    showFacts(byId('media-facts'), Object.entries(this.#facts));
+    showFacts(byId('media-facts'), Object.entries(this.#facts), setWords);
   }
 
   #tell(text, isBad = false) {
     if (this.#closed) return;
-    setText(byId('viewer-state'), text);
+    setWords(byId('viewer-state'), text);
     byId('viewer-state').classList.toggle('bad', isBad);
   }
 
   #fail(error) {
+    clearInterval(this.#askTimer);
     this.#tell(error.message, true);
   }
 }
 
 function log(channel, who, text) {
   const list = byId('said');
-  list.append(element('li', { className: who }, element('small', { textContent: `${channel}, ${who}: ` }), text));
-  while (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
-  list.scrollTop = list.scrollHeight;
+  list.append(element('li', { className: who }, element('small', {}, words(channel), `, ${who}: `), words(text)));
+  if (list.childElementCount <= MOST_LINES) return;
+  list.firstElementChild.remove();
+  byId('said-before').textContent = `Earlier lines are left out: the last ${MOST_LINES} are shown.`;
 }
 
 function binary(data) {

@@ -280,6 +280,13 @@ LIMITS = (
         "A page that does not read has at most two updates waiting.",
     ),
     limit(
+        "viewer_bytes_per_second",
+        size(64 * KIB, MOST_KEPT),
+        256 * KIB,
+        "Bytes per second for a dashboard page. The update after a long one comes later.",
+        "1,000 devices that all send are then shown about every second.",
+    ),
+    limit(
         "request_per_second",
         _RATE,
         1_000,

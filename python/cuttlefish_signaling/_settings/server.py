@@ -140,7 +140,8 @@ SERVER = (
         TEXT,
         None,
         "File of tokens, as an `authorize` hook. Each line has a token, its identity, and patterns of the device ids "
-        "that it may use; the last two may be missing.",
+        "that it may use; the last two may be missing. The word `+manage` among the patterns lets the token disconnect "
+        "peers and export payloads on the dashboard.",
         special=(("None", "no token is asked for"),),
         group="serve",
         instead="`authorize=StaticTokens(...)`.",

@@ -25,6 +25,7 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
     let router = if settings.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
     let router = assets::add_to(router, settings.dashboard);
     let router = dashboard::events::add_to(router, settings.dashboard);
+    let router = dashboard::manage::add_to(router, settings.dashboard);
     polling::add_to(router)
         .route("/devices", get(devices::devices))
         .route("/devices/{id}", get(devices::device))

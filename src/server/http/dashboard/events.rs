@@ -1,8 +1,9 @@
-//! The dashboard's server-sent events: up to four times a second, if something has changed.
+//! The dashboard's server-sent events: up to four times a second, if something has changed, and up to
+//! `viewer_bytes_per_second`.
 //!
-//! `GET /dashboard/events?search=&device=` sends three events. `overview` has the server and the devices that match
+//! `GET /dashboard/events?search=&device=` sends four events. `overview` has the server and the devices that match
 //! `search`. `device` has the device that the query names. `entries` has the new journal entries of that device, where
-//! there is a journal.
+//! there is a journal. `about` has the rights of the viewer and the ICE servers that peers are told.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -22,8 +23,8 @@ use hyper::header::{self, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::TICK;
 use super::overview::Overviews;
+use super::pause_after;
 use super::snapshot::Snapshot;
 use super::view::View;
 use crate::config::HttpLimits;
@@ -116,7 +117,7 @@ async fn events(
         }
     };
     let (events, receiver) = mpsc::channel(1);
-    let snapshot = Snapshot::new(Arc::clone(&shared), overviews, peer.grant, view);
+    let snapshot = Snapshot::new(Arc::clone(&shared), overviews, peer, view);
     shared.tasks.spawn(send_updates(Arc::clone(&shared), slot, snapshot, events));
     let body = EventStream { receiver, parts: VecDeque::new(), pace: Pace::default() };
     let mut response = Response::new(Body::new(body));
@@ -139,7 +140,6 @@ async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snap
             () = events.closed() => return,
             () = shared.timers.sleep(pause) => {}
         }
-        pause = TICK;
         let room = shared.timers.timeout(shared.settings().limits.write_timeout, events.reserve());
         let room = tokio::select! {
             biased;
@@ -151,6 +151,7 @@ async fn send_updates(shared: Arc<Shared>, _slot: ViewerSlot, mut snapshot: Snap
         if update.is_empty() && last_sent.elapsed() >= QUIET {
             update.push(Bytes::from_static(b":\n\n"));
         }
+        pause = pause_after(&shared, update.iter().map(Bytes::len).sum());
         if !update.is_empty() {
             last_sent = Instant::now();
             room.send(update);

@@ -2,7 +2,6 @@
 //!
 //! Viewers without a grant and a search see the same, so that one text serves them all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -12,17 +11,17 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::yield_now;
 
-use super::TICK;
-use super::view::{View, since, unix};
-use crate::core::hub::{Awaited, Device, Traffic};
+use super::pause_after;
+use super::rows::{DeviceRow, awaited};
+use super::totals::Server;
+use super::view::View;
+use crate::core::hub::Device;
 use crate::core::peer::Grant;
 use crate::observe::incidents::Incident;
 use crate::server::shared::Shared;
 
 /// The maximum number of devices in an event. A search finds the others.
-const MOST_ROWS: usize = 200;
-/// The maximum number of devices in an event that clients wait for.
-const MOST_AWAITED: usize = 50;
+const MOST_ROWS: usize = 1_000;
 /// The devices after which rendering yields.
 const ROWS_AT_ONCE: usize = 32;
 
@@ -37,7 +36,7 @@ pub(super) struct Revision {
     connections: usize,
     /// Clients that wait for a device.
     waiting: usize,
-    /// Incidents of all kinds.
+    /// Incidents of all kinds, and failed calls of hooks.
     incidents: u64,
     /// Whether groups that come from device info are hidden.
     hides_groups: bool,
@@ -52,7 +51,8 @@ impl Revision {
             forwards: [ledger.accepted, ledger.delivered + ledger.refused + ledger.gone + ledger.dropped],
             connections: shared.hub.connections(),
             waiting: shared.hub.waiting_count(),
-            incidents: Incident::ALL.iter().map(|incident| shared.incidents.of(*incident)).sum(),
+            incidents: Incident::ALL.iter().map(|incident| shared.incidents.of(*incident)).sum::<u64>()
+                + shared.hook_failures.count(),
             hides_groups: shared.hooks.filters_device_info(),
         }
     }
@@ -70,13 +70,13 @@ pub(crate) struct Overviews {
 impl Overviews {
     /// Returns the overview for viewers without a grant and a search, with its revision.
     ///
-    /// It has each change made before the call, or, unless `is_first`, it is not older than one tick. So a busy server
-    /// renders it once a tick, not once for each viewer.
+    /// It has each change made before the call, or, unless `is_first`, it is not older than the pause that its length
+    /// asks for. So a busy server renders it once in that time, not once for each viewer.
     pub(super) async fn current(&self, shared: &Shared, is_first: bool) -> (Revision, Bytes) {
         let wanted = Revision::of(shared);
         let mut latest = self.latest.lock().await;
         if let Some((revision, at, text)) = &*latest
-            && (*revision == wanted || (!is_first && at.elapsed() < TICK))
+            && (*revision == wanted || (!is_first && at.elapsed() < pause_after(shared, text.len())))
         {
             return (*revision, text.clone());
         }
@@ -90,19 +90,20 @@ impl Overviews {
     /// Renders the event for these devices.
     pub(super) async fn render(&self, shared: &Shared, grant: &Grant, selection: &Selection) -> Bytes {
         self.rendered.fetch_add(1, Relaxed);
-        let server = Server::of(shared, grant, selection);
+        let server = Server::of(shared, grant, selection.devices, selection.clients(shared));
         let mut text = b"event: overview\ndata: {\"server\":".to_vec();
         append(&mut text, &server);
         text.extend_from_slice(b",\"waiting\":");
         append(&mut text, &awaited(shared, grant));
         text.extend_from_slice(format!(r#","matching":{},"devices":["#, selection.matching).as_bytes());
+        let most = shared.settings().limits.http.viewer_bytes;
         for (at, device) in selection.first.iter().enumerate() {
             let end = text.len();
             if at > 0 {
                 text.push(b',');
             }
             append(&mut text, &DeviceRow::of(shared, device));
-            if text.len() > shared.settings().limits.http.viewer_bytes {
+            if text.len() > most {
                 text.truncate(end);
                 break;
             }
@@ -178,148 +179,6 @@ impl Selection {
         let count = |devices: &Vec<Arc<Device>>| devices.iter().map(|device| device.client_count()).sum();
         self.granted.as_ref().map_or_else(|| shared.hub.client_count(), count)
     }
-}
-
-/// Totals of the server.
-#[derive(Serialize)]
-struct Server {
-    /// The version of the server.
-    version: &'static str,
-    /// The start time in seconds since 1970.
-    started: f64,
-    /// Whether there is a journal.
-    journal: bool,
-    /// Registered devices that the viewer may see.
-    devices: usize,
-    /// Clients of these devices.
-    clients: usize,
-    /// Clients that wait for a device that the viewer may see.
-    waiting: usize,
-    /// Numbers of all devices. `None` for a viewer that may see some devices only: it must not find out about others.
-    #[serde(flatten)]
-    totals: Option<Totals>,
-}
-
-/// Numbers of all devices and peers.
-#[derive(Serialize)]
-struct Totals {
-    /// Open connections.
-    connections: usize,
-    /// Forwards accepted.
-    accepted: u64,
-    /// Forwards delivered.
-    delivered: u64,
-    /// Forwards refused.
-    refused: u64,
-    /// Forwards whose receiver was gone.
-    gone: u64,
-    /// Forwards that a fault dropped.
-    dropped: u64,
-    /// The number of incidents, for each kind that has happened.
-    incidents: BTreeMap<&'static str, u64>,
-}
-
-impl Server {
-    fn of(shared: &Shared, grant: &Grant, selection: &Selection) -> Self {
-        Self {
-            version: env!("CARGO_PKG_VERSION"),
-            started: shared.started,
-            journal: shared.relay.journal().is_some(),
-            devices: selection.devices,
-            clients: selection.clients(shared),
-            waiting: waiting(shared, grant),
-            totals: grant.devices.is_none().then(|| Totals::of(shared)),
-        }
-    }
-}
-
-impl Totals {
-    fn of(shared: &Shared) -> Self {
-        let ledger = shared.relay.ledger().read();
-        let counted = |incident: &Incident| (incident.as_str(), shared.incidents.of(*incident));
-        Self {
-            connections: shared.hub.connections(),
-            accepted: ledger.accepted,
-            delivered: ledger.delivered,
-            refused: ledger.refused,
-            gone: ledger.gone,
-            dropped: ledger.dropped,
-            incidents: Incident::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect(),
-        }
-    }
-}
-
-/// The number of clients that wait for a device that the viewer may see.
-fn waiting(shared: &Shared, grant: &Grant) -> usize {
-    if grant.devices.is_none() {
-        return shared.hub.waiting_count();
-    }
-    shared.hub.awaited(grant, usize::MAX).iter().map(|device| device.clients).sum()
-}
-
-/// A device in the event.
-#[derive(Serialize)]
-struct DeviceRow<'a> {
-    /// The device id.
-    device_id: &'a str,
-    /// The group.
-    group_name: &'a str,
-    /// The owner; empty if it is not known.
-    owner: &'a str,
-    /// The name; empty if it is not known.
-    name: &'a str,
-    /// The adb port; 0 if it is not known.
-    adb_port: u16,
-    /// Whether the device has a web server of its own.
-    has_files: bool,
-    /// The time at which the device connected, in seconds since 1970.
-    since: f64,
-    /// The number of clients.
-    clients: usize,
-    /// Forwards to the device.
-    to_device: u64,
-    /// Forwards to its clients.
-    to_client: u64,
-}
-
-impl<'a> DeviceRow<'a> {
-    fn of(shared: &Shared, device: &'a Device) -> Self {
-        let metadata = device.metadata();
-        let (to_device, to_client) = Traffic::read(&device.traffic);
-        Self {
-            device_id: device.id.as_str(),
-            group_name: shared.group_of(device),
-            owner: &metadata.owner,
-            name: &metadata.name,
-            adb_port: metadata.adb_port,
-            has_files: device.port.is_some(),
-            since: since(&device.peer),
-            clients: device.client_count(),
-            to_device,
-            to_client,
-        }
-    }
-}
-
-/// A device in the event that clients wait for.
-#[derive(Serialize)]
-struct AwaitedRow {
-    /// The device id.
-    device_id: String,
-    /// The number of clients.
-    clients: usize,
-    /// The time at which the first of them connected, in seconds since 1970.
-    since: f64,
-}
-
-/// The devices that clients wait for, as far as the viewer may see them, up to the maximum.
-fn awaited(shared: &Shared, grant: &Grant) -> Vec<AwaitedRow> {
-    let row = |Awaited { id, clients, since }: Awaited| AwaitedRow {
-        device_id: id.as_str().to_owned(),
-        clients,
-        since: unix(since),
-    };
-    shared.hub.awaited(grant, MOST_AWAITED).into_iter().map(row).collect()
 }
 
 /// Serialises a value behind the text. Serde cannot fail here: the keys are strings, and a vector takes all bytes.

@@ -1,14 +1,16 @@
 //! The events of one dashboard page: the overview, and the device that the page shows in detail.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
 use serde::Serialize;
 
+use super::about::{About, ice_urls};
 use super::overview::{Overviews, Revision, Selection};
 use super::view::{View, since};
-use crate::core::peer::Grant;
-use crate::observe::journal::{Entry, Kind};
+use crate::core::peer::Peer;
+use crate::observe::journal::{Direction, Entry, Kind};
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 
@@ -25,16 +27,16 @@ pub(super) struct Snapshot {
     shared: Arc<Shared>,
     /// The overviews that pages share.
     overviews: Arc<Overviews>,
-    /// The devices that the viewer may see.
-    grant: Grant,
+    /// The viewer, and the devices that it may see.
+    viewer: Peer,
     /// The page's query.
     view: View,
     /// The devices of a viewer with a grant or a search.
     selection: Selection,
     /// The state at the last check.
     revision: Option<Revision>,
-    /// The last `overview` and the last `device` event.
-    last_sent: (Bytes, Bytes),
+    /// The last `overview`, the last `device` and the last `about` event.
+    last_sent: (Bytes, Bytes, Bytes),
     /// The number of the last journal entry that was read.
     last_entry: u64,
 }
@@ -46,6 +48,8 @@ struct DeviceDetails<'a> {
     device_id: &'a str,
     /// The time at which the device connected; `None` if it is not registered.
     since: Option<f64>,
+    /// The address that it connected from; `None` on a local socket.
+    address: Option<SocketAddr>,
     /// The number of clients, including those beyond the maximum.
     client_count: usize,
     /// The clients, up to the maximum.
@@ -57,6 +61,8 @@ struct DeviceDetails<'a> {
 struct ClientRow {
     /// The client id.
     client_id: u32,
+    /// The address that it connected from; `None` on a local socket.
+    address: Option<SocketAddr>,
     /// The time at which the client connected, in seconds since 1970.
     since: f64,
     /// Forwards from the client to the device.
@@ -88,15 +94,17 @@ struct EntryRow<'a> {
     faults: &'a [&'static str],
     /// The reason of a close, or the text of an `error`.
     says: Option<&'a str>,
+    /// The URLs of the ICE servers in a `config`, without credentials.
+    ice: Option<Vec<String>>,
     /// Whether the entry is the end of a connection.
     closed: bool,
 }
 
 impl Snapshot {
     /// Creates a snapshot that has sent nothing yet.
-    pub(super) fn new(shared: Arc<Shared>, overviews: Arc<Overviews>, grant: Grant, view: View) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, overviews: Arc<Overviews>, viewer: Peer, view: View) -> Self {
         let (selection, last_sent) = (Selection::default(), <_>::default());
-        Self { shared, overviews, grant, view, selection, revision: None, last_sent, last_entry: 0 }
+        Self { shared, overviews, viewer, view, selection, revision: None, last_sent, last_entry: 0 }
     }
 
     /// Returns the events to send; empty if nothing has changed.
@@ -106,14 +114,14 @@ impl Snapshot {
         if self.revision == Some(current) {
             return updates;
         }
-        let overview = if self.grant.devices.is_none() && self.view.is_all() {
+        let overview = if self.viewer.grant.devices.is_none() && self.view.is_all() {
             let (revision, overview) = self.overviews.current(&self.shared, is_first).await;
             self.revision = Some(revision);
             overview
         } else {
             self.revision = Some(current);
-            self.selection.update(&self.shared, &self.grant, &self.view).await;
-            self.overviews.render(&self.shared, &self.grant, &self.selection).await
+            self.selection.update(&self.shared, &self.viewer.grant, &self.view).await;
+            self.overviews.render(&self.shared, &self.viewer.grant, &self.selection).await
         };
         if overview != self.last_sent.0 {
             self.last_sent.0 = overview.clone();
@@ -125,24 +133,36 @@ impl Snapshot {
                 self.last_sent.1 = details.clone();
                 updates.push(details);
             }
-            if self.grant.covers(&id) {
+            if self.viewer.grant.covers(&id) {
                 updates.extend(self.entries(&id));
             }
+        }
+        let about = event("about", &json(&About::of(&self.shared, &self.viewer)));
+        if about != self.last_sent.2 {
+            self.last_sent.2 = about.clone();
+            updates.push(about);
         }
         updates
     }
 
     /// Makes the event `device`.
     fn details(&self, id: &DeviceId) -> Bytes {
-        let device = self.shared.hub.device(id).filter(|_| self.grant.covers(id));
+        let device = self.shared.hub.device(id).filter(|_| self.viewer.grant.covers(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
         let rows = clients.iter().take(MOST_ROWS).map(|client| {
             let (to_device, to_client) = client.traffic.read();
-            ClientRow { client_id: client.id.get(), since: since(&client.peer), to_device, to_client }
+            ClientRow {
+                client_id: client.id.get(),
+                address: client.peer.address,
+                since: since(&client.peer),
+                to_device,
+                to_client,
+            }
         });
         let details = DeviceDetails {
             device_id: id.as_str(),
             since: device.as_ref().map(|device| since(&device.peer)),
+            address: device.as_ref().and_then(|device| device.peer.address),
             client_count: clients.len(),
             clients: rows.collect(),
         };
@@ -174,6 +194,7 @@ impl Snapshot {
 impl EntryRow<'_> {
     fn json(entry: &Entry) -> String {
         let closed = entry.kind == Kind::Closed;
+        let is_of_server = matches!(entry.direction, Direction::ServerToDevice | Direction::ServerToClient);
         let (text, is_error, payload_type) = (&entry.text, entry.message_type == "error", entry.payload_type());
         json(&EntryRow {
             number: entry.number,
@@ -185,6 +206,7 @@ impl EntryRow<'_> {
             size: text.len(),
             outcome: entry.outcome.as_str(),
             faults: &entry.faults,
+            ice: (entry.message_type == "config" && is_of_server && !closed).then(|| ice_urls(text)),
             says: (closed || is_error).then(|| beginning(text.as_str())),
             closed,
         })

@@ -60,7 +60,7 @@ pub(in crate::server) fn server_connector() -> &'static Embedded {
 }
 
 /// The dashboard's files by path.
-fn page() -> [(&'static str, &'static Embedded); 11] {
+fn page() -> [(&'static str, &'static Embedded); 17] {
     macro_rules! script {
         ($name:literal) => {{
             let file = embedded!("text/javascript; charset=utf-8", concat!("dashboard/", $name));
@@ -70,14 +70,20 @@ fn page() -> [(&'static str, &'static Embedded); 11] {
     [
         ("/", embedded!("text/html; charset=utf-8", "dashboard/index.html")),
         ("/dashboard/style.css", embedded!("text/css; charset=utf-8", "dashboard/style.css")),
+        ("/dashboard/device.css", embedded!("text/css; charset=utf-8", "dashboard/device.css")),
         ("/dashboard/icon.svg", embedded!("image/svg+xml", "dashboard/icon.svg")),
         script!("main.js"),
         script!("dom.js"),
+        script!("words.js"),
         script!("feed.js"),
         script!("health.js"),
+        script!("rates.js"),
         script!("devices.js"),
         script!("details.js"),
         script!("conversation.js"),
+        script!("transcript.js"),
+        script!("actions.js"),
+        script!("welcome.js"),
         script!("viewer.js"),
     ]
 }
