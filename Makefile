@@ -31,7 +31,7 @@ make test-root        use the wheel in a root of another release (SUITE=bullseye
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
-make settings         write docs/settings.md from the table of settings
+make settings         write docs/settings.md from the table of settings, and the tables of docs/observing.md
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
 make bench            this server beside others, into docs/performance.md; twenty minutes
@@ -119,9 +119,10 @@ fmt: $(VENV)/tools
 	$(BIN)/ruff check --fix --quiet python tests examples benches scripts
 	$(BIN)/ruff format python tests examples benches scripts
 
-# Writes docs/settings.md from the table of settings.
+# Writes docs/settings.md from the table of settings, and the tables of docs/observing.md.
 settings: $(VENV)/develop
 	$(BIN)/python tests/python/settings_page.py
+	$(BIN)/python tests/python/observing_page.py
 
 # Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.

@@ -72,7 +72,7 @@ pub use self::core::{client_ids, driver, hub, outbox, peer, preregistration as p
 pub use access::{connection_limits as gate, hooks, origin_policy as policy};
 pub use config::ice_command::IceCommand;
 pub use config::{certificates, error, listen, rate, renewal, state_dir, tls, turn};
-pub use observe::{faults, incidents, journal, ledger};
+pub use observe::{faults, incidents, journal, ledger, timings};
 pub use protocol::refusal;
 
 pub use config::{Adb, Backpressure, Config, IceSource, Keepalive, Limits};

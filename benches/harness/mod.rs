@@ -70,6 +70,7 @@ impl Harness {
             hub: Arc::clone(&self.hub),
             relay: Arc::clone(&self.relay),
             incidents: Arc::default(),
+            timings: Arc::default(),
             preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
             outbox: Arc::new(Outbox::new(&self.budget)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -42,6 +42,7 @@ class Settings:
     host: str
     port: int
     listen: tuple[Listener, ...]
+    metrics: tuple[Listener, ...]
     tls: Tls | None
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
@@ -60,24 +61,31 @@ class Settings:
         native = {row.path: value for row, value in checked if row.is_core}
         for name in GROUPS:
             native.update(_checked_group(name, given[name]))
-        listen = tuple(native["listen"])
+        listen, metrics = tuple(native["listen"]), tuple(native["metrics"])
         if listen and (other := [name for name in ("host", "port") if given[name] != _DEFAULTS[name]]):
             raise ConfigError("listen", f"contradicts {' and '.join(other)}: it has all addresses and ports")
         # Requests may name the server by the names that it is bound to. Addresses are allowed anyway.
-        bound = [one.place for one in listen if one.scheme != "unix"] if listen else [given["host"]]
+        bound = [one.place for one in (*listen, *metrics) if one.scheme != "unix"]
+        if not listen:
+            bound.append(given["host"])
         native["allowed_hosts"][:0] = [name for name in bound if _native.allowance_fault("allowed_hosts", name) is None]
-        same = {item.name: given[item.name] for item in fields(cls) if item.name not in ("native", "listen")}
-        return cls(native=native, listen=listen, **same)
+        same = {item.name: given[item.name] for item in fields(cls) if item.name not in ("native", "listen", "metrics")}
+        return cls(native=native, listen=listen, metrics=metrics, **same)
 
     def resolved(self) -> dict[str, Any]:
         """Returns the settings for the core, with addresses in the place of host names. Raises BindError."""
-        listen = [
-            one if one.scheme == "unix" else one._replace(place=resolve("listen", one.place, one.number))
-            for one in self.listen
-        ]
+        listen, metrics = _resolved("listen", self.listen), _resolved("metrics", self.metrics)
         # The core reads `host` in either case.
         host = self.host if listen else resolve("host", self.host, self.port)
-        return {**self.native, "listen": listen, "host": host}
+        return {**self.native, "listen": listen, "metrics": metrics, "host": host}
+
+
+def _resolved(setting: str, listeners: Iterable[Listener]) -> list[Listener]:
+    """Returns the listeners with addresses in the place of host names. Raises BindError."""
+    return [
+        one if one.scheme == "unix" else one._replace(place=resolve(setting, one.place, one.number))
+        for one in listeners
+    ]
 
 
 _checked_groups: dict[str, tuple[Any, dict[str, Any]]] = {}

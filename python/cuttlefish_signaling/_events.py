@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._hooks import HookRunner
-from ._log import log, lowest_level, report
+from ._log import log, log_records, lowest_level, report
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,7 +89,7 @@ class EventThread:
 
     def _handle(
         self,
-        records: list[tuple[int, str]],
+        records: _native.LogRecords,
         dropped: int,
         changed: bool,
         unanswered: list[tuple[str, str | None, str, float | None, int, str | None]],
@@ -99,14 +99,12 @@ class EventThread:
     ) -> None:
         if beat:
             self._hooks.call_if_alive(self.on_beat)
-        for level, message in records:
-            if level >= logging.ERROR:
-                self.errors.append(message)
-                self.error_count += 1
-            log(level, "%s", message)
+        for message in log_records(records):
+            self.errors.append(message)
+            self.error_count += 1
         if dropped:
             text = "%d log records were dropped: the server logged faster than Python's logging could handle"
-            log(logging.WARNING, text, dropped)
+            log(logging.WARNING, text, dropped, event="records_dropped", left_out=dropped)
         for call in unanswered:
             self._hooks.unanswered(*call)
         if more_unanswered:

@@ -162,13 +162,16 @@ class HookRunner:
         """Counts and logs further calls without an answer, for which there was no room."""
         with self._lock:
             self.failure_count += count
-        log(logging.ERROR, "%d more calls of hooks had no answer; they are not logged one by one", count)
+        text = "%d more calls of hooks had no answer; they are not logged one by one"
+        log(logging.ERROR, text, count, event="hook_failures_dropped", left_out=count)
 
     def _keep(self, failure: HookFailure) -> None:
         with self._lock:
             self.failures.append(failure)
             self.failure_count += 1
-        log(logging.ERROR, "%s", failure, error=failure.error)
+        fields = {"hook": failure.hook, "device_id": failure.device_id, "peer": failure.peer, "role": failure.role}
+        reason = str(failure.error) or repr(failure.error)
+        log(logging.ERROR, "%s", failure, event="hook_failed", error=failure.error, reason=reason, **fields)
 
     # Threads ---------------------------------------------------------------------------------------------------------
 
@@ -202,7 +205,8 @@ class HookRunner:
             self._add_thread()
         except RuntimeError as error:
             if not sys.is_finalizing():
-                log(logging.WARNING, "cannot start another hook thread, trying again with the next call: %s", error)
+                text = "cannot start another hook thread, trying again with the next call: %s"
+                log(logging.WARNING, text, error, event="hook_thread_failed", reason=str(error))
 
     def _answer(self, job: _native.Job) -> None:
         hook = self._hooks[job.hook]

@@ -45,9 +45,15 @@ class Limits:
     """Connections to the device socket at a time. Further ones are closed. As many as `max_connections`."""
     max_control_connections: int = 256
     """Connections to the control socket at a time. Further ones are closed. Each start of devices holds one."""
+    max_metrics_connections: int = 64
+    """Connections to the listeners for metrics at a time. Beyond it requests are answered with 503. A Prometheus holds
+    one."""
     refusals_logged_per_second: int = 10
     """Log lines about refused requests and closed peers, per second and at once. A later line tells how many were left
     out. A stranger causes one with each request."""
+    requests_logged_per_second: int = 1_000
+    """Records of the access log, per second and at once. A later one tells how many were left out. A burst of polls and
+    page loads, and no full disk within minutes."""
     max_devices: int = 16_384
     """Devices at a time. Beyond it requests are answered with 503. As many as `max_connections`: each device has
     one."""

@@ -142,6 +142,13 @@ class Clock:
     def is_frozen(self) -> bool: ...
 
 @final
+@final
+class LogRecords:
+    """Log records of the core."""
+
+    def at_least(self, level: int) -> list[tuple[int, str, dict[str, str | int | float]]]: ...
+
+@final
 class Events:
     """The event queue of one server."""
 
@@ -154,7 +161,7 @@ class Events:
         self, lowest_level: int
     ) -> (
         tuple[
-            list[tuple[int, str]],
+            LogRecords,
             int,
             bool,
             list[tuple[str, str | None, str, float | None, int, str | None]],
@@ -201,6 +208,8 @@ class Server:
     def __new__(cls, settings: dict[str, Any], hooks: Sequence[str], events: Events) -> Server: ...
     @property
     def listeners(self) -> list[tuple[str, str, int]]: ...
+    @property
+    def metrics_listeners(self) -> list[tuple[str, str, int]]: ...
     @property
     def process(self) -> int: ...
     @property

@@ -133,7 +133,9 @@ class Run:
         hanging = self.hooks.close(THREAD_TIMEOUT)
         self.events.close(THREAD_TIMEOUT)
         if hanging:
-            log(logging.WARNING, "stopped, but a hook hangs and keeps its thread: %s", ", ".join(hanging))
+            names = ", ".join(hanging)
+            text = "stopped, but a hook hangs and keeps its thread: %s"
+            log(logging.WARNING, text, names, event="hook_hangs", reason=names)
         return in_time
 
     def check_process(self) -> None:

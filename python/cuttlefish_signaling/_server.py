@@ -13,10 +13,9 @@ from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Setting
 from ._hooks import HookFailure
 from ._journal import Journal
 from ._limits import Keepalive, Limits
-from ._listen import Listener, url, urls
-from ._live_settings import LiveSettings
 from ._loops import stood_still
 from ._models import Client, Device, Stats, WaitingClient
+from ._server_addresses import ServerAddresses
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ._tls import Tls
 from .errors import ConfigError, JournalOffError, WaitTimeoutError
@@ -25,10 +24,8 @@ from .faults import Faults
 if TYPE_CHECKING:
     import socket
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
-
-class SignalingServer(LiveSettings):
+class SignalingServer(ServerAddresses):
     """A signaling server in this process. It runs on threads of its own, and relayed messages never enter Python.
 
     The defaults are for tests: 127.0.0.1, a free port, plain http, no ICE servers, all peers accepted. Times are in
@@ -42,6 +39,9 @@ class SignalingServer(LiveSettings):
             as peers of this machine. (): `host` and `port` count.
         sockets: Sockets that listen already, as systemd passes them. Each takes the place of the one that the server
             would open for a listener or a local socket of the same address. They stay open when the server stops.
+        metrics: Addresses at which `GET /metrics` is answered, and nothing else, in the form of `listen`. They ask for
+            no token: the numbers have no ids in them. `GET /metrics` of the other listeners stays, for those whom
+            `authorize` admits. (): no such address.
         device_socket: Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is
             made with mode 0770. A socket without a server is replaced. None: no such socket.
         control_socket: Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.
@@ -95,6 +95,8 @@ class SignalingServer(LiveSettings):
             is a shell on the device, and lets each client reach a port of this machine.
         devices_format: The default format of `GET /devices`. A request chooses with `?format=full` and `?format=ids`.
             "full": an object for each device. "ids": the list of ids that the page of the reference server expects.
+        access_log: Whether each HTTP response is logged once it has ended: method, path without query, status, bytes,
+            duration, peer and user agent. `limits` bounds the rate.
         journal: Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.
         workers: OS threads that relay messages.
         drain: Time before a stop in which `GET /readyz` answers 503 and peers are served, for load balancers.
@@ -113,6 +115,7 @@ class SignalingServer(LiveSettings):
         port: int = 0,
         listen: Iterable[str] = (),
         sockets: Iterable[int | socket.socket] = (),
+        metrics: Iterable[str] = (),
         device_socket: str | os.PathLike[str] | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,
@@ -135,6 +138,7 @@ class SignalingServer(LiveSettings):
         proxy_device_files: bool = False,
         adb: bool = False,
         devices_format: Literal["full", "ids"] = "full",
+        access_log: bool = False,
         journal: bool = False,
         workers: int = 1,
         drain: float = 0.0,
@@ -147,63 +151,6 @@ class SignalingServer(LiveSettings):
 
     def __repr__(self) -> str:
         return f"<SignalingServer {' '.join(self._reprs()) if self.is_running else 'not running'}>"
-
-    # Addresses -------------------------------------------------------------------------------------------------------
-
-    @property
-    def host(self) -> str:
-        """The address that the server listens on: that of its first listener with a port."""
-        return self._first().place
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on: that of its first listener with a port."""
-        return self._first().number
-
-    @property
-    def url(self) -> str:
-        """`http://127.0.0.1:43210`, or `https:`. For a server on all addresses it has the loopback address.
-
-        It is that of the first listener with a port. `urls` has all.
-        """
-        return self._url("http", "")
-
-    @property
-    def urls(self) -> list[str]:
-        """The URLs of all listeners, like `https://192.168.7.2:1443` and `unix:/run/signaling.sock`.
-
-        A listener on all addresses has one URL for each address of the machine, loopback last.
-        """
-        return urls(self._running().native.listeners)
-
-    @property
-    def device_url(self) -> str:
-        """The URL at which devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
-        return self._url("ws", "/register_device")
-
-    @property
-    def client_url(self) -> str:
-        """The URL at which clients connect: `ws://127.0.0.1:43210/connect_client`, or `wss:`."""
-        return self._url("ws", "/connect_client")
-
-    def _url(self, scheme: str, path: str) -> str:
-        return url(scheme + "s" * self._first().is_tls, self._reachable_host(), self.port) + path
-
-    def _first(self) -> Listener:
-        """The first listener with a port."""
-        for listener in map(Listener._make, self._running().native.listeners):
-            if listener.scheme != "unix":
-                return listener
-        raise ConfigError("listen", "has no address with a port, so the server is reached at its `urls` only")
-
-    def _reprs(self) -> list[str]:
-        """The listeners, with loopback for all addresses."""
-        listeners = map(Listener._make, self._running().native.listeners)
-        return [one._replace(place=_LOOPBACK.get(one.place, one.place)).url for one in listeners]
-
-    def _reachable_host(self) -> str:
-        host = self.host
-        return _LOOPBACK.get(host, host)
 
     @property
     def tls(self) -> Tls | None:

@@ -182,9 +182,13 @@ def _log(notices: Iterable[tuple[bool, str]]) -> None:
     # Imported here: most programs keep no certificate.
     import logging
 
-    logger = logging.getLogger("cuttlefish_signaling")
+    from ._log import log
+
     for is_warning, text in notices:
-        logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+        if is_warning:
+            log(logging.WARNING, "%s", text, event="certificate_replaced", reason=text)
+        else:
+            log(logging.INFO, "%s", text, event="certificate_created", reason=text)
 
 
 def _authority(client_ca: str | PathLike[str] | bytes | None) -> bytes | None:

@@ -133,7 +133,8 @@ pub trait Hooks: Send + Sync + 'static {
     ///
     /// Returns [`HookError::NotCalled`] if the hook has not been called yet, else [`HookError::Failed`].
     fn timed_out(&self, hook: &'static str, _call: u64, _peer: &str, deadline: Duration) -> HookError {
-        tracing::error!("hook {hook} gave no answer within {deadline:?}");
+        let what = "gave no answer in time";
+        tracing::error!(event = "hook_failed", hook, reason = what, "hook {hook} gave no answer within {deadline:?}");
         HookError::Failed
     }
 

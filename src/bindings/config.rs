@@ -93,8 +93,9 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
     Ok(Config {
         host: host(from)?,
         port: from.number("port")?,
-        listen: listen(from)?,
+        listen: listen(from, "listen")?,
         sockets: sockets(from)?,
+        metrics: listen(from, "metrics")?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
         tls,
@@ -109,6 +110,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
             interval: from.optional_seconds("keepalive.interval")?,
             timeout: from.seconds("keepalive.timeout")?,
         },
+        access_log: from.raw("access_log")?.extract()?,
         echo: false,
         dashboard: from.raw("dashboard")?.extract()?,
         assets_dir: from.raw("assets_dir")?.extract()?,
@@ -129,11 +131,11 @@ fn host(from: &Settings<'_, '_>) -> PyResult<IpAddr> {
     host.parse().map_err(|_| from.error("host", format!("must be an IP address, got {host:?}")))
 }
 
-fn listen(from: &Settings<'_, '_>) -> PyResult<Vec<Listen>> {
-    let raw: Vec<ListenTuple> = from.raw("listen")?.extract()?;
+fn listen(from: &Settings<'_, '_>, setting: &str) -> PyResult<Vec<Listen>> {
+    let raw: Vec<ListenTuple> = from.raw(setting)?.extract()?;
     let convert = |tuple: ListenTuple| {
         let shown = format!("{tuple:?}");
-        listener(tuple).ok_or_else(|| from.error("listen", format!("{shown} is not a listener")))
+        listener(tuple).ok_or_else(|| from.error(setting, format!("{shown} is not a listener")))
     };
     raw.into_iter().map(convert).collect()
 }
@@ -173,6 +175,7 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         max_handshakes: from.number("limits.max_handshakes")?,
         max_device_socket_connections: from.number("limits.max_device_socket_connections")?,
         max_control_connections: from.number("limits.max_control_connections")?,
+        max_metrics_connections: from.number("limits.max_metrics_connections")?,
         refusals_logged_per_second: from.number("limits.refusals_logged_per_second")?,
         max_devices: from.number("limits.max_devices")?,
         max_device_id: from.number("limits.max_device_id")?,
@@ -219,6 +222,7 @@ fn http_limits(from: &Settings<'_, '_>) -> PyResult<HttpLimits> {
         viewer_bytes_per_second: from.number("limits.viewer_bytes_per_second")?,
         requests: rate(from, "request")?,
         address_requests: rate(from, "address_request")?,
+        requests_logged_per_second: from.number("limits.requests_logged_per_second")?,
     })
 }
 

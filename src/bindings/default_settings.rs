@@ -33,6 +33,7 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("port", defaults.port)?;
     settings.set_item("listen", defaults.listen.iter().map(listener_tuple).collect::<Vec<_>>())?;
     settings.set_item("sockets", Vec::<i32>::new())?;
+    settings.set_item("metrics", defaults.metrics.iter().map(listener_tuple).collect::<Vec<_>>())?;
     settings.set_item("device_socket", defaults.device_socket.as_deref())?;
     settings.set_item("control_socket", defaults.control_socket.as_deref())?;
     settings.set_item("tls", defaults.tls.as_ref().map(|_| "a certificate"))?;
@@ -52,6 +53,7 @@ fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("trusted_proxies", &defaults.trusted_proxies)?;
     settings.set_item("allowed_origins", &defaults.allowed_origins)?;
     settings.set_item("allow_unauthenticated", defaults.allow_unauthenticated)?;
+    settings.set_item("access_log", defaults.access_log)?;
     settings.set_item("dashboard", defaults.dashboard)?;
     settings.set_item("assets_dir", defaults.assets_dir.as_deref())?;
     settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
@@ -73,6 +75,7 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("max_handshakes", limits.max_handshakes),
         ("max_device_socket_connections", limits.max_device_socket_connections),
         ("max_control_connections", limits.max_control_connections),
+        ("max_metrics_connections", limits.max_metrics_connections),
         ("max_devices", limits.max_devices),
         ("max_device_id", limits.max_device_id),
         ("max_clients_per_device", limits.max_clients_per_device),
@@ -126,6 +129,7 @@ fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
 fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     settings.set_item("limits.new_per_second", limits.new_per_second)?;
     settings.set_item("limits.refusals_logged_per_second", limits.refusals_logged_per_second)?;
+    settings.set_item("limits.requests_logged_per_second", limits.http.requests_logged_per_second)?;
     let rates = [
         ("message", limits.messages),
         ("byte", limits.bytes),

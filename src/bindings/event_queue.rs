@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::hook_calls::{Bounds, HookCalls};
 use super::job::{Job, Unanswered};
-use super::log_batch::{DEBUG, Records, WARNING};
+use super::log_batch::{DEBUG, Records, WARNING, Writer};
 use super::memory::give_back;
 
 /// The most log records that wait for Python, and the most unanswered calls. Further ones are counted and dropped.
@@ -100,7 +100,7 @@ impl EventQueue {
     }
 
     /// Adds a log record, if there is room. Warnings and errors are delivered at once.
-    pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut String)) {
+    pub(super) fn record(&self, level: u8, write: impl FnOnce(&mut Writer<'_>)) {
         let mut state = self.state.lock();
         let batch = &mut state.batch;
         if batch.records.len() >= MAX_RECORDS {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::error::detached;
 use super::event_queue::EventQueue;
 use super::hook_calls::Bounds;
 use super::job::{Job, Unanswered};
+use super::log_batch::{Records, Value};
 
 /// The event queue of one server. It is made before the server, so that its thread starts while the server binds.
 #[pyclass(frozen, module = "cuttlefish_signaling._native")]
@@ -33,11 +34,11 @@ impl Events {
     /// Blocks until there are events. Returns `None` when the server has stopped. Called by the event thread only.
     ///
     /// `lowest_level` is the lowest level that the logger is enabled for: other records alone are gathered for longer.
-    /// The tuple contains log records, the number of dropped records, changed, unanswered hook calls, the number of
+    /// The tuple contains the log records, the number of dropped records, changed, unanswered hook calls, the number of
     /// further ones, numbers of abandoned calls, and whether the runtime has made progress (see `Server.beat_every`).
     fn next<'py>(&self, py: Python<'py>, lowest_level: u8) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(batch) = detached(py, || self.0.collect(lowest_level))? else { return Ok(None) };
-        let records: Vec<_> = batch.records.iter().collect();
+        let records = LogRecords(batch.records);
         let unanswered: Vec<_> = batch.unanswered.into_iter().map(unanswered_tuple).collect();
         let rest = (batch.unanswered_dropped, batch.abandoned);
         (records, batch.dropped, batch.changed, unanswered, rest.0, rest.1, batch.beat).into_pyobject(py).map(Some)
@@ -70,6 +71,29 @@ impl Events {
     /// Ends the threads. The event thread takes the last events before.
     fn close(&self) {
         self.0.close();
+    }
+}
+
+/// Log records, which become objects of Python only if the logger wants them.
+#[pyclass(frozen, module = "cuttlefish_signaling._native")]
+pub(super) struct LogRecords(Records);
+
+#[pymethods]
+impl LogRecords {
+    /// The records of this level or a more severe one: level, message, and fields by name.
+    fn at_least<'py>(&self, py: Python<'py>, level: u8) -> PyResult<Vec<(u8, &str, Bound<'py, PyDict>)>> {
+        let records = self.0.at_least(level).map(|(level, message, fields)| {
+            let record = PyDict::new(py);
+            for (name, value) in fields {
+                match value {
+                    Value::Text(text) => record.set_item(name, text)?,
+                    Value::Integer(number) => record.set_item(name, number)?,
+                    Value::Number(number) => record.set_item(name, number)?,
+                }
+            }
+            Ok((level, message, record))
+        });
+        records.collect()
     }
 }
 

@@ -40,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use super::default_settings::default_settings;
     #[pymodule_export]
-    use super::events::Events;
+    use super::events::{Events, LogRecords};
     #[pymodule_export]
     use super::faults::{Clock, Faults};
     #[pymodule_export]

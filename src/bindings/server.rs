@@ -68,10 +68,13 @@ impl Server {
         let hooked = Hooked::new(&hooks);
         let hooks = Arc::new(PyHooks { hooked, events: Arc::clone(&events), last_key: AtomicU64::new(1) });
         let asked = Arc::clone(&hooks);
+        let python = py.version_info();
+        let python = format!("{}.{}.{}", python.major, python.minor, python.patch);
         let started = detached(py, || {
             let workers = config.workers;
             let observer = HubObserver { events: Arc::clone(&events), peak: PeakCounter::default() };
             let bound = server::Server::bind(config, hooks, Arc::new(observer))?;
+            bound.runs_in_python(&python);
             spawn(bound, workers, Dispatch::new(QueueSubscriber(Arc::clone(&events))))
         })?;
         let (running, thread) = started.map_err(|error| start_error(py, &error))?;
@@ -83,6 +86,12 @@ impl Server {
     #[getter]
     fn listeners(&self) -> Vec<ListenTuple> {
         self.running.addresses().iter().map(listener_tuple).collect()
+    }
+
+    /// The listeners for metrics, in the same form.
+    #[getter]
+    fn metrics_listeners(&self) -> Vec<ListenTuple> {
+        self.running.metrics_addresses().iter().map(listener_tuple).collect()
     }
 
     /// The id of the process that started the server.

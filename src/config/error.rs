@@ -41,7 +41,7 @@ pub enum Error {
     /// The address is in use, or not an address of this machine, or a socket cannot be created at the path.
     #[error("{setting}: cannot listen on {address}: {source}")]
     Bind {
-        /// The setting that has the address: `host, port`, `listen`, `device_socket` or `control_socket`.
+        /// The setting that has the address: `host, port`, `listen`, `metrics`, `device_socket` or `control_socket`.
         setting: &'static str,
         /// The address or the path, as the setting has it.
         address: String,

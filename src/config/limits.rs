@@ -42,6 +42,8 @@ pub struct Limits {
     pub max_device_socket_connections: usize,
     /// Connections to the control socket. Default 256: each start of devices holds one.
     pub max_control_connections: usize,
+    /// Connections to the listeners for metrics. Default 64: a Prometheus holds one.
+    pub max_metrics_connections: usize,
     /// Log lines about refusals, per second and in one burst. Further ones are counted, and a later line tells how many.
     /// Default 10: a stranger causes one with each request.
     pub refusals_logged_per_second: u32,
@@ -121,6 +123,9 @@ pub struct HttpLimits {
     /// HTTP requests of one address. Loopback is exempt, and so are upgrades and health checks. Default 2,000 per
     /// second, a burst of 4,000: a lab behind one address, with hundreds of polling clients.
     pub address_requests: Rate,
+    /// Records of the access log, per second and in one burst. Further ones are counted, and a later one tells how many.
+    /// Default 1,000: a burst of polls and page loads, and no full disk within minutes.
+    pub requests_logged_per_second: u32,
 }
 
 /// The defaults.
@@ -131,6 +136,7 @@ const DEFAULT_HTTP: HttpLimits = HttpLimits {
     viewer_bytes_per_second: 256 * 1024,
     requests: Rate { per_second: 1_000, burst: 2_000 },
     address_requests: Rate { per_second: 2_000, burst: 4_000 },
+    requests_logged_per_second: 1_000,
 };
 
 impl Default for HttpLimits {
@@ -152,6 +158,7 @@ const DEFAULT: Limits = Limits {
     handshake_turn: Duration::from_millis(100),
     max_device_socket_connections: 16_384,
     max_control_connections: 256,
+    max_metrics_connections: 64,
     refusals_logged_per_second: 10,
     max_devices: 16_384,
     max_device_id: 256,
@@ -186,6 +193,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The limits for connections to listeners for metrics.
+    #[must_use]
+    pub fn of_metrics(&self) -> Self {
+        Self { max_connections: self.max_metrics_connections, ..self.clone() }
+    }
+
     pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
         for (setting, value, least, most) in [
             ("limits.max_message_size", self.max_message_size, 128, MAX_MESSAGE),
@@ -198,6 +211,7 @@ impl Limits {
             ("limits.max_handshakes", self.max_handshakes, 1, MAX_COUNT),
             ("limits.max_device_socket_connections", self.max_device_socket_connections, 1, MAX_COUNT),
             ("limits.max_control_connections", self.max_control_connections, 1, MAX_COUNT),
+            ("limits.max_metrics_connections", self.max_metrics_connections, 1, MAX_COUNT),
             ("limits.max_devices", self.max_devices, 1, MAX_COUNT),
             ("limits.max_device_id", self.max_device_id, 1, MAX_DEVICE_MESSAGE),
             ("limits.max_clients_per_device", self.max_clients_per_device, 1, MAX_COUNT),

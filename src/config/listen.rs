@@ -71,22 +71,27 @@ fn covers_one_another(one: SocketAddr, two: SocketAddr) -> bool {
     covers(one, two) || covers(two, one)
 }
 
-/// Checks that the listeners are different, and that those for TLS have a certificate.
+/// Checks that all listeners are different, those for metrics included, and that those for TLS have a certificate.
 ///
 /// # Errors
 /// [`ConfigError`], which names both of two settings that contradict.
-pub(super) fn validate(listeners: &[Listen], has_certificate: bool) -> Result<(), ConfigError> {
-    let error = |what| Err(ConfigError::new("listen", what));
-    match listeners.iter().find(|listener| listener.is_tls()) {
-        Some(listener) if !has_certificate => return error(format!("{listener} needs a certificate: set `tls`")),
+pub(super) fn validate(listeners: &[Listen], metrics: &[Listen], has_certificate: bool) -> Result<(), ConfigError> {
+    let named = |setting| move |listener| (setting, listener);
+    let all: Vec<_> = listeners.iter().map(named("listen")).chain(metrics.iter().map(named("metrics"))).collect();
+    let error = |setting, what| Err(ConfigError::new(setting, what));
+    match all.iter().find(|(_, listener)| listener.is_tls()) {
+        Some((setting, listener)) if !has_certificate => {
+            return error(*setting, format!("{listener} needs a certificate: set `tls`"));
+        }
         None if has_certificate => {
             return Err(ConfigError::new("tls", "no listener is https, so the certificate has no use"));
         }
         _ => {}
     }
-    for (index, listener) in listeners.iter().enumerate() {
-        if let Some(before) = listeners[..index].iter().find(|before| before.overlaps(listener)) {
-            return error(format!("{before} and {listener} are one address"));
+    for (index, (setting, listener)) in all.iter().enumerate() {
+        if let Some((other, before)) = all[..index].iter().find(|(_, before)| before.overlaps(listener)) {
+            let place = if other == setting { String::new() } else { format!(" of {other}") };
+            return error(*setting, format!("{before}{place} and {listener} are one address"));
         }
     }
     Ok(())
@@ -98,12 +103,14 @@ pub(super) fn validate(listeners: &[Listen], has_certificate: bool) -> Result<()
 /// [`ConfigError`], which names both settings.
 pub(super) fn validate_paths(
     sockets: [(&'static str, Option<&PathBuf>); 2],
-    listeners: &[Listen],
+    listeners: [(&'static str, &[Listen]); 2],
 ) -> Result<(), ConfigError> {
     let sockets = sockets.into_iter().filter_map(|(setting, path)| Some((setting, path?)));
-    let listeners = listeners.iter().filter_map(|listener| match listener {
-        Listen::Unix { path, .. } => Some(("listen", path)),
-        Listen::Http(_) | Listen::Https(_) => None,
+    let listeners = listeners.into_iter().flat_map(|(setting, listeners)| {
+        listeners.iter().filter_map(move |listener| match listener {
+            Listen::Unix { path, .. } => Some((setting, path)),
+            Listen::Http(_) | Listen::Https(_) => None,
+        })
     });
     let mut taken: Vec<(&str, &PathBuf)> = Vec::new();
     for (setting, path) in sockets.chain(listeners) {

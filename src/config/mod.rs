@@ -93,6 +93,8 @@ pub struct Config {
     /// Sockets that listen already, as systemd passes them. Each takes the place of the one that the server would open
     /// for a listener or a local socket of the same address. Default none.
     pub sockets: Vec<Arc<OwnedFd>>,
+    /// The addresses at which `GET /metrics` is answered, and nothing else. They ask for no token. Default none.
+    pub metrics: Vec<Listen>,
     /// The path of the local socket for devices (docs/protocol.md 5.1). Default none.
     pub device_socket: Option<PathBuf>,
     /// The path of the local socket for pre-registrations (docs/protocol.md 5.2). Default none.
@@ -128,6 +130,8 @@ pub struct Config {
     pub trusted_proxies: Vec<String>,
     /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
+    /// Whether to log each HTTP request. Default no.
+    pub access_log: bool,
     /// Whether to serve `/echo`, for the Autobahn test suite. Default no.
     #[doc(hidden)]
     pub echo: bool,
@@ -155,6 +159,7 @@ impl Default for Config {
             port: 0,
             listen: Vec::new(),
             sockets: Vec::new(),
+            metrics: Vec::new(),
             device_socket: None,
             control_socket: None,
             tls: None,
@@ -170,6 +175,7 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             allow_unauthenticated: false,
+            access_log: false,
             echo: false,
             dashboard: false,
             assets_dir: None,
@@ -188,10 +194,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names the first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        listen::validate(&self.listeners(), self.tls.is_some())?;
+        listen::validate(&self.listeners(), &self.metrics, self.tls.is_some())?;
         let sockets =
             [("device_socket", self.device_socket.as_ref()), ("control_socket", self.control_socket.as_ref())];
-        listen::validate_paths(sockets, &self.listen)?;
+        listen::validate_paths(sockets, [("listen", &self.listen), ("metrics", &self.metrics)])?;
         self.validate_bounds()?;
         parse_each("allowed_hosts", &self.allowed_hosts, AllowedHost::parse)?;
         parse_each("allowed_origins", &self.allowed_origins, AllowedOrigin::parse)?;

@@ -169,6 +169,11 @@ impl Tls {
         self.loaded().authority.clone()
     }
 
+    /// The time at which the current certificate ceases to be valid, in seconds since 1970. `None` if it cannot be parsed.
+    pub fn expires_at(&self) -> Option<i64> {
+        self.loaded().not_after.map(OffsetDateTime::unix_timestamp)
+    }
+
     /// The names of a certificate that was created here; otherwise empty.
     pub fn names(&self) -> &[String] {
         &self.0.names

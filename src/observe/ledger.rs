@@ -43,9 +43,9 @@ impl Ledger {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// Counts forwards that were written to their receiver.
-    pub fn count_delivered(&self, forwards: u64) {
-        self.delivered.fetch_add(forwards, Relaxed);
+    /// Counts forwards that were written to their receiver. Returns how many there were before.
+    pub fn count_delivered(&self, forwards: u64) -> u64 {
+        self.delivered.fetch_add(forwards, Relaxed)
     }
 
     /// Counts a forward that was answered with an error.

@@ -10,3 +10,4 @@ pub mod journal;
 pub mod ledger;
 pub mod quoted;
 pub mod request_counts;
+pub mod timings;

@@ -53,8 +53,14 @@ impl RequestCounts {
 
     /// Returns the number of the endpoint of a path.
     pub fn endpoint_of(path: &str) -> usize {
+        let pattern = Self::pattern_of(path);
+        ENDPOINTS.iter().position(|endpoint| *endpoint == pattern).unwrap_or(ENDPOINTS.len() - 1)
+    }
+
+    /// Returns the path with `{id}` and the like in the place of its parameters; any other path as it is.
+    pub fn pattern_of(path: &str) -> &str {
         let mut parts = path.split('/').skip(1);
-        let pattern = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("devices"), Some(_), None, None) => "/devices/{id}",
             (Some("devices"), Some(_), Some("connect"), None) => "/devices/{id}/connect",
             (Some("devices"), Some(_), Some("files"), Some(_)) => "/devices/{id}/files/{path}",
@@ -63,7 +69,6 @@ impl RequestCounts {
             (Some("polled_connections"), Some(_), Some(":forward"), None) => "/polled_connections/{id}/:forward",
             (Some("polled_connections"), Some(_), Some("messages"), None) => "/polled_connections/{id}/messages",
             _ => path,
-        };
-        ENDPOINTS.iter().position(|endpoint| *endpoint == pattern).unwrap_or(ENDPOINTS.len() - 1)
+        }
     }
 }

@@ -39,9 +39,12 @@ impl<T: Future<Output = ()> + Unpin> Future for CatchPanic<T> {
             Err(panic) => {
                 let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
                 let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let peer = peer_name(self.address);
                 tracing::error!(
-                    "a bug in cuttlefish-signaling ended the connection of {}: {message}",
-                    peer_name(self.address)
+                    event = "bug",
+                    peer,
+                    reason = message,
+                    "a bug in cuttlefish-signaling ended the connection of {peer}: {message}"
                 );
                 self.incidents.count(Incident::Panic);
                 Poll::Ready(())

@@ -37,7 +37,10 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         };
         match outcome {
             Ok(outcome) => report(outcome, &mut last_failure),
-            Err(error) => tracing::error!("the check of the certificate failed: {error}"),
+            Err(error) => {
+                let what = "the check of the certificate failed";
+                tracing::error!(event = "certificate_check_failed", reason = %error, "{what}: {error}");
+            }
         }
     }
 }
@@ -57,19 +60,22 @@ fn report(outcome: Result<Option<Renewed>, Error>, last_failure: &mut Option<Str
         Ok(Some(renewed)) => {
             *last_failure = None;
             for notice in &renewed.notices {
+                let text = &*notice.text;
                 if notice.is_warning {
-                    tracing::warn!("{}", notice.text);
+                    tracing::warn!(event = "certificate_replaced", reason = text, "{text}");
                 } else {
-                    tracing::info!("{}", notice.text);
+                    tracing::info!(event = "certificate_created", reason = text, "{text}");
                 }
             }
             let until = renewed.not_after.map_or_else(String::new, |end| format!(", valid until {}", end.date()));
-            tracing::info!("certificate: took the new one{until}: SHA-256 {}", renewed.fingerprint);
+            let fingerprint = &renewed.fingerprint;
+            tracing::info!(event = "certificate_taken", "certificate: took the new one{until}: SHA-256 {fingerprint}");
         }
         Err(error) => {
             let text = error.to_string();
             if last_failure.as_ref() != Some(&text) {
-                tracing::warn!("certificate: the old one stays, and the new one is tried again: {text}");
+                let what = "the old one stays, and the new one is tried again";
+                tracing::warn!(event = "certificate_refused", reason = text, "certificate: {what}: {text}");
                 *last_failure = Some(text);
             }
         }

@@ -25,6 +25,7 @@ use crate::access::origin_policy::Scheme;
 use crate::access::request_rates::ConnectionRequests;
 use crate::config::tls::subject_of;
 use crate::observe::request_counts::RequestCounts;
+use crate::observe::timings::{Handshake, since};
 use crate::server::catch_panic::peer_name;
 use crate::server::http::service::{self, Service};
 use crate::server::peer_stream::PeerStream;
@@ -90,8 +91,19 @@ impl Connection {
                 let certificate = shown.and_then(subject_of).map(Arc::from);
                 return self.speak_http(stream, Scheme::Https, certificate).await;
             }
-            Some(Err(error)) => tracing::debug!("TLS handshake with {} failed: {error}", peer_name(self.address)),
-            None => tracing::debug!("TLS handshake with {} took too long", peer_name(self.address)),
+            Some(Err(error)) => {
+                let peer = peer_name(self.address);
+                tracing::debug!(event = "tls_failed", peer, reason = %error, "TLS handshake with {peer} failed: {error}");
+            }
+            None => {
+                let peer = peer_name(self.address);
+                tracing::debug!(
+                    event = "tls_failed",
+                    peer,
+                    reason = "took too long",
+                    "TLS handshake with {peer} took too long"
+                );
+            }
         }
         None
     }
@@ -107,17 +119,24 @@ impl Connection {
         if let Err(error) = timers.timeout(limits.tls_handshake_timeout, stream.inner().readable()).await? {
             return Some(Err(error));
         }
+        let began = self.shared.clock.now();
         self.permit.busy();
         let turn = settings.handshakes.acquire().await;
         let tls = TlsAcceptor::from(self.shared.settings().tls.as_ref()?.server_config());
         self.permit.waits(Instant::now());
         let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, tls.accept(stream)));
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            outcome = &mut handshake => return outcome,
-            () = timers.sleep(limits.handshake_turn) => drop(turn),
+            outcome = &mut handshake => outcome,
+            () = timers.sleep(limits.handshake_turn) => {
+                drop(turn);
+                handshake.await
+            }
+        };
+        if matches!(outcome, Some(Ok(_))) {
+            self.shared.timings.observe_handshake(Handshake::Tls, since(began, self.shared.clock.now()));
         }
-        handshake.await
+        outcome
     }
 
     /// Serves HTTP until an endpoint accepts an upgrade. Returns the future that serves the WebSocket.
@@ -142,7 +161,8 @@ impl Connection {
         answer_requests(&shared, &service, connect_info, stream).await;
         let Upgrade { transport, peer, purpose, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
-            tracing::error!("an upgraded connection of {} came back as another type", peer_name(address));
+            let (peer, reason) = (peer_name(address), "an upgraded connection came back as another type");
+            tracing::error!(event = "bug", peer, reason, "{reason}: of {peer}");
             return None;
         };
         let mut stream = parts.io.into_inner();
@@ -236,9 +256,7 @@ where
             (&mut connection).await
         }
     };
-    if let Err(error) = &outcome {
-        tracing::debug!("HTTP with {} ended: {error}", peer_name(connect_info.address));
-    }
+    outcome.as_ref().err().inspect(|error| log_failure(connect_info.address, error));
     let is_http2 = outcome.as_ref().is_err_and(hyper::Error::is_parse_version_h2);
     let answered = outcome.map_or_else(|error| error.is_parse(), |()| true);
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
@@ -261,6 +279,12 @@ async fn stops(shared: &Arc<Shared>, asked: &AtomicBool) {
     if !asked.load(Ordering::Relaxed) {
         shared.stopped_for_a_while().await;
     }
+}
+
+/// Logs that HTTP has ended with an error.
+fn log_failure(address: Option<SocketAddr>, error: &hyper::Error) {
+    let peer = peer_name(address);
+    tracing::debug!(event = "http_failed", peer, reason = %error, "HTTP with {peer} ended: {error}");
 }
 
 /// Reads and discards input until the peer closes.

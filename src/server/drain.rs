@@ -29,7 +29,11 @@ impl Running {
         shared.clock.resume();
         if !wait.is_zero() {
             let connections = shared.hub.connections();
-            tracing::info!("draining for {wait:?}: /readyz answers 503, {connections} connections go on");
+            tracing::info!(
+                event = "draining",
+                duration = wait.as_secs_f64(),
+                "draining for {wait:?}: /readyz answers 503, {connections} connections go on"
+            );
             shared.clock.timeout(wait, std::future::pending::<()>()).await;
         }
         shared.drain.no_more.cancel();
@@ -65,7 +69,11 @@ impl Running {
 async fn close_in_turn(shared: &Arc<Shared>, turns: &[Turn], spread: Duration) {
     let count = u32::try_from(turns.len()).unwrap_or(u32::MAX);
     if !spread.is_zero() && count > 0 {
-        tracing::info!("closing the connections within {spread:?}: {count} devices and other peers");
+        tracing::info!(
+            event = "closing",
+            duration = spread.as_secs_f64(),
+            "closing the connections within {spread:?}: {count} devices and other peers"
+        );
     }
     let began = shared.clock.now();
     for (number, turn) in (0..count).zip(turns) {

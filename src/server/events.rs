@@ -42,6 +42,16 @@ impl Changes {
     }
 }
 
+/// The time for which a peer has been connected, in seconds.
+fn time_of(peer: &Peer) -> f64 {
+    rounded(peer.since.elapsed().unwrap_or_default())
+}
+
+/// A time in seconds, in milliseconds' steps, for the log.
+pub(super) fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 /// Logs each event, counts it and passes it on.
 ///
 /// Ids come from peers, so they are logged quoted and escaped.
@@ -54,26 +64,49 @@ pub(super) struct LoggingObserver {
 
 impl Observer for LoggingObserver {
     fn device_registered(&self, device: &Device) {
-        tracing::info!("device {} registered from {}", Quoted(device.id.as_str()), device.peer);
+        let (id, peer) = (device.id.as_str(), &*device.peer);
+        tracing::info!(
+            event = "device_registered",
+            device_id = id,
+            peer = %peer,
+            "device {} registered from {peer}",
+            Quoted(id)
+        );
         self.changes.mark();
         self.next.device_registered(device);
     }
 
     fn device_left(&self, device: &Device) {
-        tracing::info!("device {} left", Quoted(device.id.as_str()));
+        let (id, peer) = (device.id.as_str(), &*device.peer);
+        let duration = time_of(peer);
+        tracing::info!(event = "device_left", device_id = id, peer = %peer, duration, "device {} left", Quoted(id));
         self.changes.mark();
         self.next.device_left(device);
     }
 
     fn client_connected(&self, device: &Device, client: &Client) {
-        let id = Quoted(device.id.as_str());
-        tracing::info!("client {} of device {id} connected from {}", client.id, client.peer);
+        let (id, peer) = (device.id.as_str(), &*client.peer);
+        tracing::info!(
+            event = "client_connected",
+            device_id = id,
+            client_id = client.id.get(),
+            peer = %peer,
+            "client {} of device {} connected from {peer}",
+            client.id,
+            Quoted(id)
+        );
         self.changes.mark();
         self.next.client_connected(device, client);
     }
 
     fn client_waiting(&self, id: &DeviceId, client: &Peer) {
-        tracing::info!("a client from {client} waits for device {}", Quoted(id.as_str()));
+        let quoted = Quoted(id.as_str());
+        tracing::info!(
+            event = "client_waiting",
+            device_id = id.as_str(),
+            peer = %client,
+            "a client from {client} waits for device {quoted}"
+        );
         self.changes.mark();
         self.next.client_waiting(id, client);
     }
@@ -84,7 +117,17 @@ impl Observer for LoggingObserver {
     }
 
     fn client_left(&self, device: &Device, client: &Client) {
-        tracing::info!("client {} of device {} left", client.id, Quoted(device.id.as_str()));
+        let (id, peer) = (device.id.as_str(), &*client.peer);
+        tracing::info!(
+            event = "client_left",
+            device_id = id,
+            client_id = client.id.get(),
+            peer = %peer,
+            duration = time_of(peer),
+            "client {} of device {} left",
+            client.id,
+            Quoted(id)
+        );
         self.changes.mark();
         self.next.client_left(device, client);
     }

@@ -114,7 +114,12 @@ impl Shared {
                 entry.retry_at = Some(after(RETRY.min(command.ttl())));
                 let used = used_meanwhile(entry.good.as_ref(), now);
                 self.incidents.count(Incident::IceCommandFailed);
-                tracing::error!("the command for ICE servers, {:?}, {why}. {used}", command.program());
+                let program = command.program();
+                tracing::error!(
+                    event = "ice_command_failed",
+                    reason = why,
+                    "the command for ICE servers, {program:?}, {why}. {used}"
+                );
             }
         }
     }

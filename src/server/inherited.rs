@@ -80,7 +80,7 @@ impl Inherited {
 
 /// The addresses that the settings name.
 fn wanted(config: &Config) -> Vec<Address> {
-    let listeners = config.listeners().into_iter().map(|listener| match listener {
+    let listeners = config.listeners().into_iter().chain(config.metrics.clone()).map(|listener| match listener {
         Listen::Http(address) | Listen::Https(address) => Address::Tcp(address),
         Listen::Unix { path, .. } => Address::Unix(path, Type::STREAM),
     });

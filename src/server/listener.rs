@@ -10,13 +10,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::connection::Connection;
-use super::http::service::Routes;
+use super::http::service::{Routes, Service};
 use super::inherited::Inherited;
 use super::shared::Shared;
 use super::socket_file::SocketFile;
 use crate::access::connection_limits::Permit;
 use crate::config::Config;
-use crate::config::error::ConfigError;
+use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 
@@ -26,12 +26,26 @@ use crate::config::tls::Tls;
 /// in this queue uses no memory of the process.
 const BACKLOG: i32 = 4096;
 
+/// The settings of a listener that is not one of `listen`.
+pub(super) const HOST_AND_PORT: &str = "host, port";
+
 /// A socket that listens and accepts no connections yet.
 pub(super) struct Listener {
     /// The socket.
     socket: ListeningSocket,
     /// Its address, with the port that the system has chosen.
     pub(super) address: Listen,
+    /// The clients that it serves.
+    audience: Audience,
+}
+
+/// The clients of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Peers: all endpoints.
+    Peers,
+    /// Readers of the metrics, and of nothing else.
+    Metrics,
 }
 
 /// A listening socket.
@@ -42,9 +56,37 @@ enum ListeningSocket {
     Unix(SocketFile),
 }
 
+impl Audience {
+    /// The service of a connection. `turned_away` names the limit that the connection exceeds.
+    fn service(self, routes: &Routes, turned_away: Option<&'static str>) -> Service {
+        match self {
+            Self::Peers => routes.service(turned_away),
+            Self::Metrics => routes.metrics_service(turned_away),
+        }
+    }
+}
+
 impl Listener {
+    /// Listens on each address of a setting. It needs no runtime.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], which has the address in the form of the setting.
+    pub(super) fn bind_all(
+        setting: &'static str,
+        all: &[Listen],
+        audience: Audience,
+        inherited: &mut Inherited,
+    ) -> Result<Vec<Self>, Error> {
+        let mut bind = |listen: &Listen| {
+            let address = listen.tcp().filter(|_| setting == HOST_AND_PORT);
+            let address = address.map_or_else(|| listen.to_string(), |address| address.to_string());
+            Self::bind(listen, audience, inherited).map_err(|source| Error::Bind { setting, address, source })
+        };
+        all.iter().map(&mut bind).collect()
+    }
+
     /// Listens, or takes a socket that listens on this address. It needs no runtime.
-    pub(super) fn bind(listen: &Listen, inherited: &mut Inherited) -> io::Result<Self> {
+    fn bind(listen: &Listen, audience: Audience, inherited: &mut Inherited) -> io::Result<Self> {
         let mut tcp = |address: &SocketAddr| {
             let socket = match inherited.take_tcp(*address)? {
                 Some(socket) => socket,
@@ -55,33 +97,43 @@ impl Listener {
         Ok(match listen {
             Listen::Http(address) => {
                 let (address, socket) = tcp(address)?;
-                Self { socket, address: Listen::Http(address) }
+                Self { socket, address: Listen::Http(address), audience }
             }
             Listen::Https(address) => {
                 let (address, socket) = tcp(address)?;
-                Self { socket, address: Listen::Https(address) }
+                Self { socket, address: Listen::Https(address), audience }
             }
             Listen::Unix { path, mode } => {
                 let socket = match inherited.take_unix(path, Type::STREAM) {
                     Some(socket) => SocketFile::inherited(socket, path),
                     None => SocketFile::bind(path, Type::STREAM, *mode, BACKLOG)?,
                 };
-                Self { socket: ListeningSocket::Unix(socket), address: listen.clone() }
+                Self { socket: ListeningSocket::Unix(socket), address: listen.clone(), audience }
             }
         })
     }
 
-    /// Accepts connections and spawns a task for each, until the server stops.
-    pub(super) async fn accept(self, shared: Arc<Shared>, routes: Routes) {
-        if is_exposed(&self.address, &shared.settings(), shared.hooks.authenticates()) {
+    /// Warns if other machines reach all endpoints without authentication.
+    fn warn_if_open(&self, shared: &Shared) {
+        let Self { address, audience, .. } = self;
+        if *audience == Audience::Peers && is_exposed(address, &shared.settings(), shared.hooks.authenticates()) {
             tracing::warn!(
-                "listening on {} without `authorize`: whoever reaches it may register devices and use all of them",
-                self.address
+                event = "listening_open",
+                listeners = %address,
+                "listening on {address} without `authorize`: whoever reaches it may register devices and use all of them"
             );
         }
+    }
+
+    /// Accepts connections and spawns a task for each, until the server stops.
+    pub(super) async fn accept(self, shared: Arc<Shared>, routes: Routes) {
+        self.warn_if_open(&shared);
         let listener = match Acceptor::watch(self.socket) {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!("cannot watch the listening socket: {error}"),
+            Err(error) => {
+                let what = "cannot watch the listening socket";
+                return tracing::error!(event = "listener_failed", reason = %error, "{what}: {error}");
+            }
         };
         let mut backoff = Backoff::default();
         loop {
@@ -94,8 +146,8 @@ impl Listener {
                 Ok((stream, address)) => {
                     backoff.pause = Duration::ZERO;
                     // Until there is room, further connections wait in the kernel's backlog.
-                    let Some(permit) = permit(&shared, address).await else { return };
-                    let service = routes.service(permit.turned_away);
+                    let Some(permit) = permit(&shared, address, self.audience).await else { return };
+                    let service = self.audience.service(&routes, permit.turned_away);
                     let connection = Connection::new(Arc::clone(&shared), service, address, permit);
                     serve(&shared, connection, stream, address, self.address.is_tls());
                 }
@@ -176,8 +228,12 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Waits until one more connection may be opening, and counts it. `None` if the server stops.
-async fn permit(shared: &Shared, address: Option<SocketAddr>) -> Option<Permit> {
-    let limiter = if address.is_some() { &shared.limiter } else { &shared.unix_limiter };
+async fn permit(shared: &Shared, address: Option<SocketAddr>, audience: Audience) -> Option<Permit> {
+    let limiter = match (audience, address) {
+        (Audience::Metrics, _) => &shared.limiters.metrics,
+        (Audience::Peers, Some(_)) => &shared.limiters.tcp,
+        (Audience::Peers, None) => &shared.limiters.unix,
+    };
     let ip = limited_address(shared, address);
     while let Some(retry_at) = limiter.make_room(Instant::now()) {
         tokio::select! {
@@ -214,7 +270,8 @@ impl Backoff {
         self.pause = (self.pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
         if self.last_warned.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             self.last_warned = Some(Instant::now());
-            tracing::warn!("cannot accept connections, trying again and again: {error}");
+            let what = "cannot accept connections, trying again and again";
+            tracing::warn!(event = "accept_failed", reason = %error, "{what}: {error}");
         }
         self.pause
     }

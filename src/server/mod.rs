@@ -31,7 +31,7 @@ mod time;
 mod ws;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
@@ -51,13 +51,12 @@ use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
 use self::ice_cache::IceCache;
 use self::inherited::Inherited;
-use self::listener::{Listener, refuse_exposed};
-use self::refusal_log::RefusalLog;
+use self::listener::{Audience, HOST_AND_PORT, Listener, refuse_exposed};
+use self::refusal_log::RecordRates;
 use self::seqpacket::{SeqpacketListener, SocketKind};
 use self::settings::{CurrentSettings, Settings};
-use self::shared::{DrainSteps, Shared};
+use self::shared::{DrainSteps, Limiters, Shared};
 use self::time::timers::Timers;
-use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::request_rates::RequestRates;
 use crate::config::error::{ConfigError, Error};
@@ -80,6 +79,8 @@ pub struct Server {
     shared: Arc<Shared>,
     /// The listening sockets for HTTP and WebSocket.
     listeners: Vec<Listener>,
+    /// The listening sockets for metrics.
+    metrics: Vec<Listener>,
     /// The local sockets of devices.
     local: Vec<SeqpacketListener>,
 }
@@ -93,6 +94,8 @@ pub struct Running {
     routes: Routes,
     /// The addresses that the server listens on.
     addresses: Arc<[Listen]>,
+    /// The addresses for metrics.
+    metrics_addresses: Arc<[Listen]>,
 }
 
 impl Server {
@@ -115,15 +118,10 @@ impl Server {
         let settings = Settings::new(config)?;
         let config = &*settings;
         let mut inherited = Inherited::of(config)?;
-        let requested = config.listeners();
-        let setting = if config.listen.is_empty() { "host, port" } else { "listen" };
+        let setting = if config.listen.is_empty() { HOST_AND_PORT } else { "listen" };
         refuse_exposed(config, hooks.authenticates())?;
-        let listeners = requested.iter().map(|listen| {
-            let address = listen.tcp().filter(|_| config.listen.is_empty());
-            let shown = address.map_or_else(|| listen.to_string(), |address| address.to_string());
-            Listener::bind(listen, &mut inherited).map_err(|source| Error::Bind { setting, address: shown, source })
-        });
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let listeners = Listener::bind_all(setting, &config.listeners(), Audience::Peers, &mut inherited)?;
+        let metrics = Listener::bind_all("metrics", &config.metrics, Audience::Metrics, &mut inherited)?;
         let sockets = [
             ("device_socket", SocketKind::Devices, &config.device_socket),
             ("control_socket", SocketKind::Control, &config.control_socket),
@@ -135,8 +133,9 @@ impl Server {
         });
         let local = local.collect::<Result<_, _>>()?;
         let mut shared = share(settings, hooks, observer)?;
-        shared.own_ports = listeners.iter().filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
-        Ok(Self { shared: Arc::new(shared), listeners, local })
+        let all = listeners.iter().chain(&metrics);
+        shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
+        Ok(Self { shared: Arc::new(shared), listeners, metrics, local })
     }
 
     /// The addresses that the server listens on, with the ports that the system has chosen, in the order of the setting.
@@ -152,12 +151,17 @@ impl Server {
         first_tcp(self.addresses())
     }
 
+    /// Tells the version of the Python that the server runs in, for the metrics. Only the first call has an effect.
+    pub fn runs_in_python(&self, version: &str) {
+        let _first = self.shared.python.set(version.to_owned());
+    }
+
     /// Starts to accept connections, on the current tokio runtime.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
-        let Self { shared, listeners, local } = self;
+        let Self { shared, listeners, metrics, local } = self;
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
@@ -167,11 +171,12 @@ impl Server {
         }
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let routes = Routes::default();
-        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
-        for listener in listeners {
+        let addresses = |of: &[Listener]| of.iter().map(|listener| listener.address.clone()).collect();
+        let (addresses, metrics_addresses) = (addresses(&listeners), addresses(&metrics));
+        for listener in listeners.into_iter().chain(metrics) {
             shared.tasks.spawn(listener.accept(Arc::clone(&shared), routes.clone()));
         }
-        Running { shared, routes, addresses }
+        Running { shared, routes, addresses, metrics_addresses }
     }
 }
 
@@ -179,6 +184,11 @@ impl Running {
     /// The addresses that the server listens on, in the order of the setting.
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
+    }
+
+    /// The addresses at which the metrics are read without a token, in the order of the setting.
+    pub fn metrics_addresses(&self) -> &[Listen] {
+        &self.metrics_addresses
     }
 
     /// The address of the first TCP listener.
@@ -205,7 +215,7 @@ impl Running {
     /// Outside of a tokio runtime.
     pub fn serve_in_memory_from(&self, stream: DuplexStream, address: SocketAddr) -> JoinHandle<()> {
         let counted = listener::limited_address(&self.shared, Some(address));
-        let permit = self.shared.limiter.acquire(counted, Instant::now());
+        let permit = self.shared.limiters.tcp.acquire(counted, Instant::now());
         let service = self.routes.service(permit.turned_away);
         let connection = connection::Connection::new(Arc::clone(&self.shared), service, Some(address), permit);
         self.shared.spawn(connection.run_plain(stream), Some(address))
@@ -334,23 +344,21 @@ fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
-    let journal = config.journal.then(|| {
-        let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
-        Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks)))
-    });
+    let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+    let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks))));
     let (limits, held, ice) = (config.limits.clone(), config.held_bounds(), config.ice.clone());
     let current = Arc::new(CurrentSettings::new(config));
     Ok(Shared {
         hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)))),
         relay: Arc::new(Relay::new(journal, held)),
-        limiter: ConnectionLimiter::new(limits.clone(), Arc::clone(&incidents), Instant::now()),
-        refusals: RefusalLog::new(limits.refusals_logged_per_second, Instant::now()),
-        unix_limiter: ConnectionLimiter::new(limits, Arc::clone(&incidents), Instant::now()),
+        limiters: Limiters::new(&limits, &incidents),
+        record_rates: RecordRates::new(&limits, Instant::now()),
         request_rates: RequestRates::default(),
         preregistrations: Arc::default(),
         adb: Arc::default(),
         own_ports: Vec::new(),
         requests: RequestCounts::default(),
+        python: OnceLock::new(),
         started: clock.unix_now(),
         clock,
         timers,
@@ -358,6 +366,7 @@ fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -
         timekeeping: TaskTracker::new(),
         incidents,
         hook_failures: HookFailures::default(),
+        timings: Arc::default(),
         hooks,
         changes,
         ice: RwLock::new(ice),
@@ -375,7 +384,8 @@ async fn run_timers(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tasks.wait() => {}
         Err(error) = shared.timers.run() => {
-            tracing::error!("cannot watch the timer, and deadlines will be missed: {error}");
+            let what = "cannot watch the timer, and deadlines will be missed";
+            tracing::error!(event = "timer_failed", reason = %error, "{what}: {error}");
             shared.tasks.wait().await;
         }
     }

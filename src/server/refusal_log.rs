@@ -1,9 +1,11 @@
 //! The rate of log lines about refusals. A stranger causes one with each request, so their number has a limit.
 
+use std::fmt;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::config::Limits;
 use crate::config::rate::{Bucket, Rate};
 
 /// Counts log lines about refusals against their rate.
@@ -25,6 +27,30 @@ pub(super) enum Admission {
     Logged(u64),
     /// It is left out. `is_first` says whether it is the first one since the last line.
     LeftOut { is_first: bool },
+}
+
+/// The rates of log records that peers cause.
+pub(super) struct RecordRates {
+    /// About refusals.
+    pub(super) refusals: RefusalLog,
+    /// About requests, in the access log.
+    pub(super) requests: RefusalLog,
+}
+
+impl RecordRates {
+    /// Creates rates that nothing has used yet.
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        Self {
+            refusals: RefusalLog::new(limits.refusals_logged_per_second, now),
+            requests: RefusalLog::new(limits.http.requests_logged_per_second, now),
+        }
+    }
+
+    /// Replaces the rates.
+    pub(super) fn set(&self, limits: &Limits) {
+        self.refusals.set_rate(limits.refusals_logged_per_second);
+        self.requests.set_rate(limits.http.requests_logged_per_second);
+    }
 }
 
 impl RefusalLog {
@@ -53,6 +79,52 @@ impl RefusalLog {
     /// Returns how many lines were left out since the last one that was logged, and forgets them.
     pub(super) fn take_left_out(&self) -> u64 {
         std::mem::take(&mut self.state.lock().left_out)
+    }
+}
+
+/// A record about a refusal.
+#[derive(Clone, Copy)]
+pub(super) struct RefusalRecord<'a> {
+    /// The name of the event.
+    pub(super) event: &'static str,
+    /// The line for people.
+    pub(super) line: fmt::Arguments<'a>,
+    /// The role of the peer.
+    pub(super) role: Option<&'a str>,
+    /// The address of the peer.
+    pub(super) peer: Option<&'a dyn fmt::Display>,
+    /// The id of the device.
+    pub(super) device_id: Option<&'a str>,
+    /// The code of the close frame, or the status.
+    pub(super) code: Option<u16>,
+    /// The reason.
+    pub(super) reason: Option<&'a dyn fmt::Display>,
+}
+
+impl<'a> RefusalRecord<'a> {
+    /// A record with no further fields.
+    pub(super) fn new(event: &'static str, line: fmt::Arguments<'a>) -> Self {
+        Self { event, line, role: None, peer: None, device_id: None, code: None, reason: None }
+    }
+
+    /// Logs it. `left_out` records before it were not logged.
+    pub(super) fn log(&self, left_out: u64) {
+        let Self { event, line, role, peer, device_id, code, reason } = *self;
+        let (peer, reason) = (peer.map(tracing::field::display), reason.map(tracing::field::display));
+        if left_out == 0 {
+            tracing::info!(event, role, peer, device_id, code, reason, "{line}");
+        } else {
+            tracing::info!(
+                event,
+                role,
+                peer,
+                device_id,
+                code,
+                reason,
+                left_out,
+                "{line}, and {left_out} more before it"
+            );
+        }
     }
 }
 

@@ -58,9 +58,8 @@ impl Reload {
     pub fn apply(self) {
         let Self { shared, settings, ice } = self;
         let (limits, held, journal) = (settings.limits.clone(), settings.held_bounds(), settings.journal_bounds());
-        shared.limiter.set_limits(limits.clone());
-        shared.unix_limiter.set_limits(limits.clone());
-        shared.refusals.set_rate(limits.refusals_logged_per_second);
+        shared.limiters.set_limits(&limits);
+        shared.record_rates.set(&limits);
         shared.hub.set_max_devices(limits.max_devices);
         shared.relay.set_max_held(held);
         if let Some(entries) = shared.relay.journal() {

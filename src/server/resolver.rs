@@ -14,6 +14,7 @@ use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, Question};
 use crate::observe::hook_errors::{HookFailure, HowFailed};
 use crate::observe::incidents::Incident;
+use crate::observe::timings::{HookOutcome, since};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, IceServers, Text, outbound};
 use crate::server::shared::Shared;
@@ -42,6 +43,8 @@ pub(super) enum ResolvedIce {
 pub(super) struct HookCall<T> {
     /// The name of the hook.
     hook: &'static str,
+    /// The time of the call.
+    called_at: Instant,
     /// The time at which the call has failed; `None` is never.
     due: Option<Instant>,
     /// The time that the call has.
@@ -98,7 +101,7 @@ impl Shared {
             IceSource::TurnRest(turn) => match turn.credentials(self.clock.system_now()) {
                 Ok(servers) => ResolvedIce::Ready(servers, Some(turn.ttl())),
                 Err(error) => {
-                    tracing::error!("{error}");
+                    tracing::error!(event = "turn_failed", reason = %error, "{error}");
                     ResolvedIce::Failed
                 }
             },
@@ -147,26 +150,30 @@ impl Shared {
         call: impl FnOnce(&dyn Hooks) -> Option<HookFuture<T>>,
     ) -> Option<HookCall<T>> {
         // Read first: the hook may begin at once on another thread, where a test then moves the clock.
-        let (now, time) = (self.clock.now(), self.settings().hook_timeout);
-        let due = now.checked_add(time);
-        call(&*self.hooks).map(|result| HookCall { hook, due, time, result })
+        let (called_at, time) = (self.clock.now(), self.settings().hook_timeout);
+        let due = called_at.checked_add(time);
+        call(&*self.hooks).map(|result| HookCall { hook, called_at, due, time, result })
     }
 
     /// Waits for a hook. A hook that exceeds the timeout counts as failed.
     pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, HookError> {
-        let HookCall { hook, due, time, mut result } = call;
+        let HookCall { hook, called_at, due, time, mut result } = call;
         let in_time = self.clock.timeout_at(due, &mut result).await;
         let late = if in_time.is_some() { HowFailed::Raised } else { HowFailed::TimedOut };
         let answer = in_time.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, time)));
-        let how = match &answer {
+        let (outcome, how) = match &answer {
+            Ok(_) => (HookOutcome::Answered, None),
+            Err(HookError::Refused { .. }) => (HookOutcome::Refused, None),
+            Err(HookError::Failed) => (HookOutcome::Failed, Some(late)),
             Err(HookError::NotCalled) => {
                 self.incidents.count(Incident::HookNotCalled);
-                HowFailed::NotCalled
+                (HookOutcome::NotCalled, Some(HowFailed::NotCalled))
             }
-            Err(HookError::Failed) => late,
-            Ok(_) | Err(HookError::Refused { .. }) => return answer,
         };
-        self.hook_failures.add(HookFailure { at: self.clock.unix_now(), hook, peer: peer.to_owned(), how });
+        self.timings.observe_hook(hook, outcome, since(called_at, self.clock.now()));
+        if let Some(how) = how {
+            self.hook_failures.add(HookFailure { at: self.clock.unix_now(), hook, peer: peer.to_owned(), how });
+        }
         answer
     }
 }
@@ -176,7 +183,8 @@ fn device_info(json: &str) -> Result<Text, Refusal> {
     match serde_json::from_str::<&RawValue>(json) {
         Ok(info) => Ok(outbound::device_info(info.get())),
         Err(error) => {
-            tracing::error!("hook filter_device_info returned no valid JSON: {error}");
+            let (hook, what) = ("filter_device_info", "returned no valid JSON");
+            tracing::error!(event = "hook_failed", hook, reason = %error, "hook {hook} {what}: {error}");
             Err(Refusal::HookFailed)
         }
     }

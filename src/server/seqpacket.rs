@@ -21,6 +21,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
 use crate::server::inherited::Inherited;
 use crate::server::message_pump::{Incoming, MessagePump, MessageTransport};
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 use crate::server::socket_file::SocketFile;
 use crate::server::ws::open::BoxFuture;
@@ -75,7 +76,10 @@ impl SeqpacketListener {
         let listening = self.socket.socket.try_clone().map(OwnedFd::from).and_then(UnixSeqpacketListener::try_from);
         let mut listener = match listening {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!("cannot watch {}: {error}", self.socket.path.display()),
+            Err(error) => {
+                let path = self.socket.path.display();
+                return tracing::error!(event = "listener_failed", reason = %error, "cannot watch {path}: {error}");
+            }
         };
         loop {
             let accepted = tokio::select! {
@@ -86,7 +90,12 @@ impl SeqpacketListener {
             match accepted {
                 Ok(socket) => serve(&shared, self.kind, socket),
                 Err(error) => {
-                    tracing::warn!("cannot accept on {}, trying again: {error}", self.socket.path.display());
+                    let path = self.socket.path.display();
+                    tracing::warn!(
+                        event = "accept_failed",
+                        reason = %error,
+                        "cannot accept on {path}, trying again: {error}"
+                    );
                     tokio::select! {
                         () = shared.drain.no_more.cancelled() => return,
                         () = shared.timers.sleep(Duration::from_secs(1)) => {}
@@ -100,8 +109,10 @@ impl SeqpacketListener {
 /// Serves one accepted connection in a task of its own.
 fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     let local = if kind == SocketKind::Devices { Local::Devices } else { Local::Control };
-    let Some(permit) = shared.limiter.acquire_local(local) else {
-        return shared.log_refusal(format_args!("turned away a connection to the {}: too many", kind.name()));
+    let Some(permit) = shared.limiters.tcp.acquire_local(local) else {
+        let line = format_args!("turned away a connection to the {}: too many", kind.name());
+        return shared
+            .log_refusal(&RefusalRecord { reason: Some(&line), ..RefusalRecord::new("local_peer_refused", line) });
     };
     let role = if kind == SocketKind::Devices { Role::Device } else { Role::Http };
     let mut peer = Peer::anonymous(role);

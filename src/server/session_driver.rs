@@ -3,6 +3,7 @@
 //! The rules are in [`core::driver`](crate::core::driver). This module adds the shared state of the server, the pending
 //! answer, the clock and the peer's rate limits. The transport's task reads and writes texts.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::core::session::{Answer, Question, Session, Step};
 use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::resolver::Resolved;
 use crate::server::settings::Settings;
 use crate::server::shared::Shared;
@@ -70,10 +72,24 @@ impl Edge for ServerEdge {
     fn count_error(&mut self, withheld: Option<&Refusal>) -> Option<Refusal> {
         if let Some(refusal) = withheld {
             self.shared.incidents.count(Incident::ErrorWithheld);
-            self.shared.log_refusal(format_args!("no error is sent to {self}: {}", Quoted(&refusal.text())));
+            let reason = refusal.text();
+            let line = format_args!("no error is sent to {self}: {}", Quoted(&reason));
+            self.shared.log_refusal(&RefusalRecord { reason: Some(&reason), ..self.refused("error_withheld", line) });
         }
         let now = self.now();
         self.throttle.spend(&self.settings.limits, Strict::Error, now).err()
+    }
+}
+
+impl ServerEdge {
+    /// The role of the peer, for the log.
+    pub(super) fn role(&self) -> &'static str {
+        self.peer.role.as_str()
+    }
+
+    /// A record about this peer.
+    fn refused<'a>(&'a self, event: &'static str, line: fmt::Arguments<'a>) -> RefusalRecord<'a> {
+        RefusalRecord { role: Some(self.role()), peer: Some(&*self.peer), ..RefusalRecord::new(event, line) }
     }
 }
 
@@ -152,7 +168,8 @@ impl<P: Session> SessionDriver<P> {
             && !matches!(code, 1000 | 1001)
         {
             let line = format_args!("closing {}: {} [{code}]", self.edge, Quoted(reason));
-            self.edge.shared.log_refusal(line);
+            let refused = self.edge.refused("peer_closed", line);
+            self.edge.shared.log_refusal(&RefusalRecord { code: Some(*code), reason: Some(reason), ..refused });
         }
         output
     }
@@ -185,8 +202,15 @@ impl<P: Session> SessionDriver<P> {
     fn handle_timeout(&mut self) -> bool {
         let expired = self.driver.handle_timeout(&mut self.edge);
         match expired {
-            Some(Expired::Close) => tracing::debug!("dropping {}: no closing handshake in time", self.edge),
-            Some(Expired::Pong) => self.edge.shared.log_refusal(format_args!("dropping {}: no pong", self.edge)),
+            Some(Expired::Close) => {
+                let edge = &self.edge;
+                let what = "no closing handshake in time";
+                tracing::debug!(event = "close_timeout", role = edge.role(), peer = %edge.peer, "dropping {edge}: {what}");
+            }
+            Some(Expired::Pong) => {
+                let line = format_args!("dropping {}: no pong", self.edge);
+                self.edge.shared.log_refusal(&self.edge.refused("peer_silent", line));
+            }
             Some(Expired::Write | Expired::Session | Expired::Delay | Expired::Ping) | None => {}
         }
         expired.is_some()
@@ -201,6 +225,8 @@ impl<P: Session> SessionDriver<P> {
 
     /// Logs that the transport has failed.
     pub(super) fn log_loss(&self, error: &dyn std::fmt::Display) {
-        tracing::debug!("lost {}: {error}", self.edge);
+        let edge = &self.edge;
+        let (role, peer) = (edge.role(), &*edge.peer);
+        tracing::debug!(event = "connection_lost", role, peer = %peer, reason = %error, "lost {edge}: {error}");
     }
 }

@@ -1,13 +1,13 @@
 //! The state that all connections of one server share.
 
-use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,14 +16,14 @@ use tokio_util::task::TaskTracker;
 use super::catch_panic;
 use super::events::Changes;
 use super::ice_cache::IceCache;
-use super::refusal_log::{Admission, RefusalLog};
+use super::refusal_log::{Admission, RecordRates, RefusalLog, RefusalRecord};
 use super::settings::{CurrentSettings, Settings};
 use super::time::clock::Clock;
 use super::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::request_rates::RequestRates;
-use crate::config::IceSource;
+use crate::config::{IceSource, Limits};
 use crate::core::hub::Hub;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
@@ -35,6 +35,7 @@ use crate::observe::hook_errors::HookFailures;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
 use crate::observe::request_counts::RequestCounts;
+use crate::observe::timings::Timings;
 
 /// The state that all connections of one server share. It does not know HTTP.
 pub(crate) struct Shared {
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) incidents: Arc<Incidents>,
     /// The last calls of hooks that failed.
     pub(crate) hook_failures: HookFailures,
+    /// Histograms of times.
+    pub(crate) timings: Arc<Timings>,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
     /// Counts adb connections.
@@ -64,18 +67,18 @@ pub(crate) struct Shared {
     pub(crate) own_ports: Vec<u16>,
     /// Counts HTTP requests by endpoint and class of status.
     pub(crate) requests: RequestCounts,
+    /// The version of the Python that the server runs in, once it is told.
+    pub(crate) python: OnceLock<String>,
     /// The time at which the server was bound, in seconds since 1970.
     pub(crate) started: f64,
     /// All tasks of the server. `stop` waits until it is empty.
     pub(super) tasks: TaskTracker,
     /// Tasks that the other tasks depend on, which end last: the one that fires timers.
     pub(super) timekeeping: TaskTracker,
-    /// The limits on connections, which hand out permits.
-    pub(super) limiter: Arc<ConnectionLimiter>,
-    /// The same limits, for connections to HTTP listeners on Unix sockets: a storm over TCP takes no place from them.
-    pub(super) unix_limiter: Arc<ConnectionLimiter>,
-    /// The rate of log lines about refusals.
-    pub(super) refusals: RefusalLog,
+    /// The limits on connections.
+    pub(super) limiters: Limiters,
+    /// The rates of log records that peers cause.
+    pub(super) record_rates: RecordRates,
     /// The rates of requests, by address.
     pub(super) request_rates: RequestRates,
     /// The source of ICE servers, which can be replaced while the server runs.
@@ -99,6 +102,31 @@ pub(crate) struct DrainSteps {
     pub(super) begun: CancellationToken,
     /// Cancelled when the server stops listening: no new connections. Those that are there close one after the other.
     pub(super) no_more: CancellationToken,
+}
+
+/// The limits on connections, which hand out permits. A storm at one kind of listeners takes no place from the others.
+pub(crate) struct Limiters {
+    /// Of connections over TCP.
+    pub(super) tcp: Arc<ConnectionLimiter>,
+    /// Of connections to HTTP listeners on Unix sockets.
+    pub(super) unix: Arc<ConnectionLimiter>,
+    /// Of connections to listeners for metrics.
+    pub(super) metrics: Arc<ConnectionLimiter>,
+}
+
+impl Limiters {
+    /// Creates limiters without connections.
+    pub(super) fn new(limits: &Limits, incidents: &Arc<Incidents>) -> Self {
+        let limiter = |limits| ConnectionLimiter::new(limits, Arc::clone(incidents), Instant::now());
+        Self { tcp: limiter(limits.clone()), unix: limiter(limits.clone()), metrics: limiter(limits.of_metrics()) }
+    }
+
+    /// Replaces the limits.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        self.tcp.set_limits(limits.clone());
+        self.unix.set_limits(limits.clone());
+        self.metrics.set_limits(limits.of_metrics());
+    }
 }
 
 impl Shared {
@@ -126,6 +154,7 @@ impl Shared {
         Context {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
+            timings: Arc::clone(&self.timings),
             relay: Arc::clone(&self.relay),
             rules: Arc::clone(&settings.rules),
             preregistrations: Arc::clone(&self.preregistrations),
@@ -137,25 +166,48 @@ impl Shared {
     /// Logs that a peer was refused, at most `refusals_logged_per_second` times a second.
     ///
     /// The next line tells how many were left out. If there is none for a second, a line of its own does.
-    pub(super) fn log_refusal(self: &Arc<Self>, line: fmt::Arguments<'_>) {
-        match self.refusals.admit(Instant::now()) {
-            Admission::Logged(0) => tracing::info!("{line}"),
-            Admission::Logged(more) => tracing::info!("{line}, and {more} more before it"),
-            Admission::LeftOut { is_first: false } => {}
-            Admission::LeftOut { is_first: true } => {
-                let shared = Arc::clone(self);
-                self.tasks.spawn(async move {
-                    tokio::select! {
-                        () = shared.stopping.cancelled() => {}
-                        () = shared.timers.sleep(Duration::from_secs(1)) => {}
-                    }
-                    let more = shared.refusals.take_left_out();
-                    if more > 0 {
-                        tracing::info!("refused peers, and {more} more");
-                    }
-                });
+    pub(super) fn log_refusal(self: &Arc<Self>, refused: &RefusalRecord<'_>) {
+        let tell = |more| {
+            let event = "refusals_left_out";
+            tracing::info!(event, left_out = more, "refused peers, and {more} more");
+        };
+        if let Some(left_out) = self.admit(|shared| &shared.record_rates.refusals, tell) {
+            refused.log(left_out);
+        }
+    }
+
+    /// Counts a record of the access log, of which `requests_logged_per_second` are logged.
+    ///
+    /// Returns how many were left out before it, or `None` if it is left out itself.
+    pub(super) fn admit_request_record(self: &Arc<Self>) -> Option<u64> {
+        let tell = |more| {
+            let event = "requests_left_out";
+            tracing::info!(event, left_out = more, "answered requests, and {more} more");
+        };
+        self.admit(|shared| &shared.record_rates.requests, tell)
+    }
+
+    /// Counts a record against its rate. If it is left out, and no record follows for a second, `tell` logs that.
+    fn admit(self: &Arc<Self>, log: fn(&Self) -> &RefusalLog, tell: fn(u64)) -> Option<u64> {
+        match log(self).admit(Instant::now()) {
+            Admission::Logged(more) => return Some(more),
+            Admission::LeftOut { is_first } => {
+                if is_first && Handle::try_current().is_ok() {
+                    let shared = Arc::clone(self);
+                    self.tasks.spawn(async move {
+                        tokio::select! {
+                            () = shared.stopping.cancelled() => {}
+                            () = shared.timers.sleep(Duration::from_secs(1)) => {}
+                        }
+                        let more = log(&shared).take_left_out();
+                        if more > 0 {
+                            tell(more);
+                        }
+                    });
+                }
             }
         }
+        None
     }
 
     /// Spawns a connection's task on the tracker. A panic in it ends only that task.

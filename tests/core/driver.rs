@@ -118,6 +118,7 @@ impl Rig {
             hub: Arc::new(Hub::new(Arc::new(()), 10, || 1)),
             relay: Arc::new(Relay::new(None, config.held_bounds())),
             incidents: Arc::default(),
+            timings: Arc::default(),
             preregistrations: Arc::default(),
             rules: Arc::new(config.rules()),
             outbox: Arc::new(Outbox::new(&Budget::new(config.limits.backpressure.outbox_bounds()))),

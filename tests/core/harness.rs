@@ -20,6 +20,7 @@ use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::session::{
     Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step,
 };
+use cuttlefish_signaling::timings::Timings;
 use tokio::sync::oneshot;
 
 /// The time from which `unique` client ids are made.
@@ -32,6 +33,7 @@ pub struct Harness {
     pub hub: Arc<Hub>,
     pub relay: Arc<Relay>,
     pub incidents: Arc<Incidents>,
+    pub timings: Arc<Timings>,
     pub now: Instant,
     pub ice: Option<IceServers>,
     /// How long the credentials of a config are valid.
@@ -123,6 +125,7 @@ impl Harness {
             hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
             relay: Arc::new(Relay::new(journal, config.held_bounds())),
             incidents: Arc::default(),
+            timings: Arc::default(),
             now,
             ice: Some(ice),
             good_for: None,
@@ -183,6 +186,7 @@ impl Harness {
         Context {
             hub: Arc::clone(&self.hub),
             incidents: Arc::clone(&self.incidents),
+            timings: Arc::clone(&self.timings),
             relay: Arc::clone(&self.relay),
             preregistrations: Arc::clone(&self.preregistrations),
             rules: Arc::clone(&self.rules),

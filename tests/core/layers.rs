@@ -42,7 +42,7 @@ const ABOVE: &[(&str, &[&str])] = &[
     ("bindings", &["pyo3"]),
     ("server::time", &["tokio::net", "tokio::spawn", "hyper", "axum", "tokio_tungstenite", "tokio_rustls"]),
     ("config", &["rustls", "async fn", ".await", "Instant::now", "SystemTime::now()", "std::thread", "tracing"]),
-    ("observe", &["tokio", "parking_lot"]),
+    ("observe", &["tokio", "parking_lot", "prometheus_client"]),
 ];
 
 /// Where a word is allowed below its layer: `sync` and `outbox` hold locks and a channel; `Peer::anonymous`, for tests,

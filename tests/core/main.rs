@@ -50,5 +50,6 @@ mod seeds;
 mod session;
 mod sizes;
 mod state_dir;
+mod timings;
 mod transcripts;
 mod trusted_proxies;

@@ -122,7 +122,7 @@ class Peers:
 
     def connect(self, url: str, **options: Any) -> WebSocketPeer:
         """Connects to this URL."""
-        if self.server.tls is not None:
+        if self.server.tls is not None and url.startswith("wss:"):
             options.setdefault("ssl", self.server.tls.client_context())
         return WebSocketPeer(self._stack.enter_context(connect(url, open_timeout=PATIENCE, close_timeout=1, **options)))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling import SignalingServer, _native
 from cuttlefish_signaling._events import EventThread
 from cuttlefish_signaling._log import lowest_level
 from cuttlefish_signaling._pause import wait_event
@@ -104,8 +104,8 @@ def test_records_that_are_filtered_out_seldom_wake_python(
     batches: list[int] = []
     handle = EventThread._handle
 
-    def counted(thread: EventThread, records: list[tuple[int, str]], *rest: Any) -> None:
-        batches.append(len(records))
+    def counted(thread: EventThread, records: _native.LogRecords, *rest: Any) -> None:
+        batches.append(len(records.at_least(0)))
         handle(thread, records, *rest)
 
     monkeypatch.setattr(EventThread, "_handle", counted)

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::incidents::Incident;
+use cuttlefish_signaling::listen::Listen;
 use cuttlefish_signaling::{Config, Limits, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::dial::{Dialed, advance, block_on, serve, with_timeout};
@@ -126,5 +127,42 @@ fn stop_does_not_wait_for_unread_answers() {
         }
         drop((local, device));
         assert!(with_timeout("the stop", server.stop(Duration::from_secs(3600))).await);
+    });
+}
+
+#[test]
+fn prometheus_that_never_reads_holds_one_connection_until_write_timeout() {
+    block_on(async {
+        let server = serve(Config {
+            limits: Limits { write_timeout: WRITE_TIMEOUT, ..Limits::default() },
+            metrics: vec![Listen::Http("127.0.0.1:0".parse().unwrap())],
+            ..Config::default()
+        });
+        server.clock().freeze();
+        let address = server.metrics_addresses()[0].tcp().unwrap();
+        let stuck = TcpStream::connect(address).await.unwrap();
+        let (mut answers, mut requests) = stuck.into_split();
+        // The answers to these fill the buffers of both sides. The writer ends when the server reads no further request.
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
+        let writer = tokio::spawn(async move { while requests.write_all(&request).await.is_ok() {} });
+        with_timeout("the end of the stuck connection", async {
+            while server.incidents().of(Incident::SlowConsumer) == 0 {
+                advance(&server, WRITE_TIMEOUT).await;
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // Meanwhile and afterwards the server serves others.
+        let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
+        let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
+        client.says(r#"{"message_type":"forward","payload":1}"#).await;
+        device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
+        let mut scrape = TcpStream::connect(address).await.unwrap();
+        scrape.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        with_timeout("a scrape", scrape.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.contains("cuttlefish_signaling_incidents_total{kind=\"slow_consumers\"} 1\n"), "{answer}");
+        with_timeout("the writer", writer).await.unwrap();
+        drop(answers.read_u8().await);
     });
 }

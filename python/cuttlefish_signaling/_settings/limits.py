@@ -93,12 +93,26 @@ LIMITS = (
         "Each start of devices holds one.",
     ),
     limit(
+        "max_metrics_connections",
+        count(),
+        64,
+        "Connections to the listeners for metrics at a time. Beyond it requests are answered with 503.",
+        "A Prometheus holds one.",
+    ),
+    limit(
         "refusals_logged_per_second",
         _RATE,
         10,
         "Log lines about refused requests and closed peers, per second and at once. A later line tells how many were "
         "left out.",
         "A stranger causes one with each request.",
+    ),
+    limit(
+        "requests_logged_per_second",
+        _RATE,
+        1_000,
+        "Records of the access log, per second and at once. A later one tells how many were left out.",
+        "A burst of polls and page loads, and no full disk within minutes.",
     ),
     limit(
         "max_devices",

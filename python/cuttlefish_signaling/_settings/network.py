@@ -53,6 +53,20 @@ NETWORK = (
         instead="The sockets of `LISTEN_FDS`; see docs/service.md.",
     ),
     Setting(
+        "metrics",
+        Listeners(),
+        (),
+        "Addresses at which `GET /metrics` is answered, and nothing else, in the form of `listen`. They ask for no "
+        "token: the numbers have no ids in them. `GET /metrics` of the other listeners stays, for those whom "
+        "`authorize` admits.",
+        special=(("()", "no such address"),),
+        flag=Flag(
+            "metrics",
+            "an address for GET /metrics alone, which needs no token: http://HOST:PORT, https://HOST:PORT or unix:PATH",
+            metavar="URL",
+        ),
+    ),
+    Setting(
         "operator",
         Switch(),
         False,

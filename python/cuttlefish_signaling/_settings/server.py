@@ -173,6 +173,14 @@ SERVER = (
         ),
     ),
     Setting(
+        "access_log",
+        Switch(),
+        False,
+        "Whether each HTTP response is logged once it has ended: method, path without query, status, bytes, duration, "
+        "peer and user agent. `limits` bounds the rate.",
+        flag=Flag("access-log", "log each HTTP response", False),
+    ),
+    Setting(
         "journal",
         Switch(),
         False,

@@ -13,7 +13,7 @@ from .. import Tls, _native
 from .._settings import KEYWORDS
 from ..errors import ConfigError, SignalingError, StateDirError
 from .hooks import load_hooks
-from .listeners import keywords, listeners
+from .listeners import all_listeners, keywords
 from .operator import apply_preset
 from .outcome import settings_as_toml
 from .output import PROGRAM, print_answer
@@ -87,7 +87,7 @@ def _without_sockets(found: Found) -> list[str]:
 
 def _check_parts(found: Found, mistakes: Mistakes) -> None:
     """Checks what does not depend on each other, so that one mistake does not hide another one."""
-    if mistakes.of_step(lambda: listeners(found)) is not None:
+    if mistakes.of_step(lambda: all_listeners(found)) is not None:
         mistakes.of_step(lambda: _certificate(found))
         values = mistakes.of_step(lambda: {**same(found), **keywords(found), "dashboard": wants_dashboard(found)}) or {}
         for row in KEYWORDS:
@@ -105,7 +105,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
 
 def _certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
     """Returns the certificate as `serve` has it. A state directory that is missing stays so, and is only looked at."""
-    makes = not (found["tls_cert"] or found["tls_key"]) and any(one.is_tls for one in listeners(found))
+    makes = not (found["tls_cert"] or found["tls_key"]) and any(one.is_tls for one in all_listeners(found))
     if makes and (directory := found["state_dir"]) and not os.path.lexists(directory):
         parent = os.path.dirname(os.path.abspath(directory))
         while not os.path.lexists(parent):

@@ -40,7 +40,9 @@ def apply_sockets(found: Found, inherited: list[Inherited]) -> None:
         named = [by_name(origin, text, inherited) if "+fd:" in text else [text] for text in found["listen"]]
         found["listen"] = [text for texts in named for text in texts]
         return
-    streams = [one for one in inherited if one.is_stream and one.address]
+    metrics = [text.partition("?")[0].rstrip("/").removeprefix("unix:") for text in found["metrics"] or ()]
+    of_metrics = {text.rpartition("//")[2] if "//" in text else text for text in metrics}
+    streams = [one for one in inherited if one.is_stream and one.address and one.address not in of_metrics]
     if "host" in found.origins:
         return
     if "port" in found.origins:
@@ -52,6 +54,12 @@ def apply_sockets(found: Found, inherited: list[Inherited]) -> None:
         found["listen"], found.origins["listen"] = [one.url(scheme) for one in streams], "LISTEN_FDS"
         found["no_tls"] = False
         found.origins.pop("no_tls", None)
+
+
+def all_listeners(found: Found) -> list[Listener]:
+    """Returns the listeners of these settings, and those for metrics. Raises ConfigError."""
+    metrics = [Listener.parse(found.origin("metrics"), text, most=MAX_SOCKET_PATH) for text in found["metrics"] or ()]
+    return listeners(found) + metrics
 
 
 def keywords(found: Found) -> dict[str, object]:
@@ -69,7 +77,7 @@ def is_reached_from_here_only(found: Found) -> bool:
 
 def hosts_for_tls(found: Found) -> list[str]:
     """Returns the hosts of the encrypted listeners, but no address that stands for all addresses."""
-    return [one.place for one in listeners(found) if one.is_tls and one.place not in EVERY_ADDRESS]
+    return [one.place for one in all_listeners(found) if one.is_tls and one.place not in EVERY_ADDRESS]
 
 
 def with_flags(error: BindError, found: Found) -> str:

@@ -6,8 +6,10 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 
+from .._log_events import FIELDS
 from ..errors import ConfigError
 
 MAX_LINE = 2_000
@@ -39,13 +41,23 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def _rfc3339(seconds: float) -> str:
+    """The time in UTC, like `2026-01-31T12:00:00.125Z` (RFC 3339)."""
+    time = datetime.fromtimestamp(seconds, timezone.utc)
+    return time.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
 class JsonFormatter(logging.Formatter):
-    """Formats one JSON object per line."""
+    """Formats one JSON object per line: time, level, message, and the fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""
-        message = _cut(record.getMessage())
-        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": message}
+        line = {
+            "time": _rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "message": _cut(record.getMessage()),
+            **{name: record.__dict__[name] for name in FIELDS if name in record.__dict__},
+        }
         if record.exc_info:
             lines = self.formatException(record.exc_info).split("\n")
             line["traceback"] = "\n".join(_cut(text) for text in lines)

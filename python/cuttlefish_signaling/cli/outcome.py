@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -33,6 +34,15 @@ def _default(flag: Flag, value: Any) -> str:
     if value is None and not flag.kind.optional:
         return f"# {name} is not set"
     return f"{name} = {_toml(value)}  # default"
+
+
+def settings_digest(found: Found) -> str:
+    """Returns 16 hexadecimal digits, which differ if the effective value of a setting differs.
+
+    Secrets do not count: a digest of a short secret would tell it to a reader who tries many.
+    """
+    values = {flag.place: found[flag.key] for flag in FLAGS if not isinstance(flag.kind, Secret | Json)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _toml(value: Any) -> str:

@@ -13,16 +13,17 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeAlias
 
-from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, _native
+from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, __version__, _native
+from .._log import log
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError, StateDirError
 from .activation import Inherited, take_sockets
 from .hooks import load_hooks
-from .listeners import apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
+from .listeners import all_listeners, apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
 from .operator import apply_preset
-from .outcome import settings_as_toml
+from .outcome import settings_as_toml, settings_digest
 from .output import print_answer, print_if_possible
 from .process import StopSignals, raise_descriptor_limit, stop_signals
 from .secrets import hide_arguments, read_secret, read_tokens
@@ -55,21 +56,34 @@ def serve(arguments: argparse.Namespace) -> int:
 def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, inherited: list[Inherited]) -> None:
     notices = [*found.notices, *apply_preset(found)]
     apply_sockets(found, inherited)
-    listeners(found)
+    all_listeners(found)
     serves = not (arguments.dry_run or arguments.print_ca)
-    with _logging(found, serves=serves) as logger:
+    with _logging(found, serves=serves):
         hide_arguments([arguments.turn_secret, arguments.ice_servers])
+        if serves:
+            _log_settings(found)
         for notice in notices:
-            logger.warning("%s", notice)
+            log(logging.WARNING, "%s", notice, event="setting_ignored", reason=notice)
         if arguments.dry_run:
             print_answer(*settings_as_toml(found))
         elif arguments.print_ca:
             print_answer(authority_pem(found))
         else:
-            _serve(found, logger, signals)
+            _serve(found, signals)
 
 
-def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
+def _log_settings(found: Found) -> None:
+    """Logs the first record: the version, the listeners and the digest of the settings."""
+    fields: dict[str, Any] = {
+        "version": __version__,
+        "listeners": " ".join(one.url for one in all_listeners(found)),
+        "settings_digest": settings_digest(found),
+    }
+    text = "cuttlefish-signaling %s starts on %s, with settings %s"
+    log(logging.INFO, text, *fields.values(), event="starting", **fields)
+
+
+def _serve(found: Found, signals: StopSignals) -> None:
     running, save_certificate = server(found)
     signals.take()
     raise_descriptor_limit()
@@ -78,15 +92,18 @@ def _serve(found: Found, logger: logging.Logger, signals: StopSignals) -> None:
     except BindError as error:
         raise BindError(error.errno, with_flags(error, found)) from None
     try:
+        urls = " ".join([*running.urls, *running.metrics_urls])
+        log(logging.INFO, "listening on %s", urls, event="listening", listeners=urls)
         save_certificate()
         if reason := print_if_possible(*_addresses(running, found)):
-            logger.warning("the URLs cannot be written to stdout: %s", reason)
+            text = "the URLs cannot be written to stdout: %s"
+            log(logging.WARNING, text, reason, event="stdout_failed", reason=reason)
         notify("READY=1")
         _feed_watchdog(running)
         reason = signals.wait()
-        signals.end_drain = partial(_end_drain, running, logger)
+        signals.end_drain = partial(_end_drain, running)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
-        logger.info("stopping: %s", reason)
+        log(logging.INFO, "stopping: %s", reason, event="stopping", reason=reason)
         running.stop()
     finally:
         running.stop(drain=0, drain_spread=0)
@@ -105,10 +122,10 @@ def _feed_watchdog(running: SignalingServer) -> None:
     running._running().beat(interval, partial(notify, "WATCHDOG=1"))
 
 
-def _end_drain(running: SignalingServer, logger: logging.Logger) -> bool:
+def _end_drain(running: SignalingServer) -> bool:
     ended = running._end_drain()
     if ended:
-        logger.info("another signal: the drain ends, the connections are closed now")
+        log(logging.INFO, "another signal: the drain ends, the connections are closed now", event="drain_ended")
     return ended
 
 
@@ -135,6 +152,7 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
         elif found["dashboard"] == "auto":
             lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
+    lines += [f"metrics: {url}" for url in running.metrics_urls]
     return lines + ([fingerprints(running.tls)] if running.tls else [])
 
 

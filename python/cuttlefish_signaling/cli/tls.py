@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 
 from .. import _native
 from .._checks import names as checked_names
+from .._log import log
 from .._tls import DEFAULT_NAMES, Tls, authority_kept_in, prepare
 from ..errors import ConfigError, StateDirError
-from .listeners import hosts_for_tls, listeners
+from .listeners import all_listeners, hosts_for_tls
 from .sources import Found
 
 
@@ -20,7 +21,7 @@ def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
-    if not any(one.is_tls for one in listeners(found)):
+    if not any(one.is_tls for one in all_listeners(found)):
         why = "--listen: no URL in it is https" if found["listen"] else "--no-tls"
         if found["tls_cert"] or found["tls_key"]:
             raise ConfigError("tls-cert", f"contradicts {why}")
@@ -49,7 +50,7 @@ def certificate(found: Found) -> tuple[Tls | None, Callable[[], None]]:
 
 def authority_pem(found: Found) -> str:
     """Returns the output of `--print-ca`. Raises ConfigError, or StateDirError where the state directory fails."""
-    if not any(one.is_tls for one in listeners(found)):
+    if not any(one.is_tls for one in all_listeners(found)):
         why = "--listen: no URL in it is https" if found["listen"] else "--no-tls: there is no certificate"
         raise ConfigError("print-ca", f"contradicts {why}")
     if found["tls_cert"] or found["tls_key"]:
@@ -108,6 +109,5 @@ def _save_or_warn(tls: Tls, save: Callable[[], None]) -> None:
 
 
 def _warn(error: StateDirError) -> None:
-    logging.getLogger("cuttlefish_signaling").warning(
-        "the certificate is kept in memory, and clients have to trust it anew after each start: %s", error
-    )
+    text = "the certificate is kept in memory, and clients have to trust it anew after each start: %s"
+    log(logging.WARNING, text, error, event="certificate_not_kept", reason=str(error))

@@ -6,6 +6,7 @@ use super::{Closed, Driver, Edge, Phase};
 use crate::core::outbox::{End, Outgoing};
 use crate::core::session::Session;
 use crate::observe::incidents::Incident;
+use crate::observe::timings::{is_sampled, since};
 use crate::protocol::Text;
 
 /// The next thing that a transport does for its driver.
@@ -91,6 +92,8 @@ impl<P: Session + ?Sized> Driver<P> {
     }
 
     /// Notes that the transport has taken all output so far: the ledger counts its forwards as delivered.
+    ///
+    /// Of many forwards, one is timed: the clock need not be read for the others.
     #[inline]
     pub fn on_flushed(&mut self, edge: &mut impl Edge) {
         if self.blocked_since.take().is_some() {
@@ -99,7 +102,20 @@ impl<P: Session + ?Sized> Driver<P> {
             self.handle_input(edge.now());
         }
         if self.unflushed > 0 {
-            self.session.context().relay.ledger().count_delivered(std::mem::take(&mut self.unflushed));
+            let count = std::mem::take(&mut self.unflushed);
+            let before = self.session.context().relay.ledger().count_delivered(count);
+            if is_sampled(before, count) {
+                self.time_forward(edge);
+            }
+        }
+    }
+
+    /// Records the time that the last flushed forward has spent in the server.
+    #[cold]
+    fn time_forward(&mut self, edge: &mut impl Edge) {
+        let context = self.session.context();
+        if let Some(queued_at) = context.outbox.taken_since() {
+            context.timings.observe_queue(since(queued_at, edge.now()));
         }
     }
 

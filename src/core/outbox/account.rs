@@ -52,6 +52,11 @@ impl Outbox {
         Some(message)
     }
 
+    /// Returns the time at which the forward that was taken last was queued.
+    pub fn taken_since(&self) -> Option<Instant> {
+        self.state.lock().queue.taken_since
+    }
+
     /// Discards the queue. Returns how many of the messages were forwards.
     pub(super) fn discard(&self, state: &mut State) -> u64 {
         let forwards = std::iter::from_fn(|| self.take(state)).filter(|message| message.kind.is_forward()).count();

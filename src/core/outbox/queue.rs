@@ -55,6 +55,8 @@ pub(super) struct Queue {
     pub(super) own_bytes: usize,
     /// Bytes on the accounts of senders.
     pub(super) shared_bytes: usize,
+    /// Time at which the forward that was taken last was queued.
+    pub(super) taken_since: Option<Instant>,
     /// Clients whose `client_disconnected` is queued.
     left: BTreeSet<ClientId>,
 }
@@ -62,7 +64,13 @@ pub(super) struct Queue {
 impl Default for Queue {
     /// Creates an empty queue with room for one message: a device that registers and rests is sent only its config.
     fn default() -> Self {
-        Self { messages: VecDeque::with_capacity(1), own_bytes: 0, shared_bytes: 0, left: BTreeSet::new() }
+        Self {
+            messages: VecDeque::with_capacity(1),
+            own_bytes: 0,
+            shared_bytes: 0,
+            taken_since: None,
+            left: BTreeSet::new(),
+        }
     }
 }
 
@@ -89,8 +97,12 @@ impl Queue {
             Account::Sender(_) => self.shared_bytes -= message.text.len(),
             Account::Free => {}
         }
-        if let Kind::Left(id) = message.kind {
-            self.left.remove(&id);
+        match message.kind {
+            Kind::Forward(at) => self.taken_since = Some(at),
+            Kind::Left(id) => {
+                self.left.remove(&id);
+            }
+            Kind::Server | Kind::Copy => {}
         }
         Some(message)
     }

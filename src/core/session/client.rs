@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::{Answer, Context, Question, Session, Step, deadline_after};
 use crate::core::hub::{Client, Device, Waiter};
 use crate::core::outbox::CreditWait;
+use crate::observe::timings::since;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientMessage, DeviceId, inbound, is_plain, outbound};
 
@@ -23,6 +24,8 @@ pub struct ClientSession {
     credit_wait: Option<CreditWait>,
     /// Messages in that outbox after the last forward.
     backlog: usize,
+    /// Time from which it has waited for its device, until it has the device info.
+    waits_since: Option<Instant>,
 }
 
 /// Form of the messages between a client and the server.
@@ -81,7 +84,16 @@ impl ClientSession {
 
     fn with(context: Context, deadline: Option<Instant>, framing: Framing) -> Self {
         let state = State::New { deadline };
-        Self { context, state, framing, generation: 0, renew_at: None, credit_wait: None, backlog: 0 }
+        Self {
+            context,
+            state,
+            framing,
+            generation: 0,
+            renew_at: None,
+            credit_wait: None,
+            backlog: 0,
+            waits_since: None,
+        }
     }
 
     /// Refuses a message. A refusal that closes ends the session at once, and further texts of the peer are ignored.
@@ -154,6 +166,7 @@ impl ClientSession {
         if over {
             return self.refuse(&Refusal::DeviceNotFound(id));
         }
+        self.waits_since.get_or_insert(now);
         Step::Done
     }
 
@@ -239,6 +252,9 @@ impl Session for ClientSession {
                 match hub.attach(&device, info, peer, outbox, rules.max_clients_per_device) {
                     Ok(Some(client)) => {
                         self.state = State::Connected { device, client };
+                        if let Some(waits_since) = self.waits_since.take() {
+                            self.context.timings.observe_device_wait(since(waits_since, now));
+                        }
                         Step::Done
                     }
                     // The device left while a hook filtered its info, so the client looks for it again.

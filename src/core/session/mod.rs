@@ -27,6 +27,7 @@ use crate::core::peer::Peer;
 use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
 use crate::observe::incidents::{Incident, Incidents};
+use crate::observe::timings::Timings;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 
@@ -128,6 +129,8 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Counters of incidents.
     pub incidents: Arc<Incidents>,
+    /// Histograms of times.
+    pub timings: Arc<Timings>,
     /// Path of all forwards.
     pub relay: Arc<Relay>,
     /// Devices that were announced over the control socket.

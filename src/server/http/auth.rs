@@ -17,6 +17,7 @@ use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::server::connect_info::ConnectInfo;
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 
 /// The sender of a request, copied out of the request before anything is awaited.
@@ -84,7 +85,11 @@ pub(in crate::server) fn denied(shared: &Arc<Shared>, hook_error: HookError, pee
     };
     let refusal = Refusal::NotAuthorized(reason);
     let reason = refusal.text();
-    shared.log_refusal(format_args!("refused {} {peer}: {} [{status}]", peer.role.as_str(), Quoted(&reason)));
+    let role = peer.role.as_str();
+    let line = format_args!("refused {role} {peer}: {} [{status}]", Quoted(&reason));
+    let record =
+        RefusalRecord { role: Some(role), peer: Some(peer), ..RefusalRecord::new("request_unauthorized", line) };
+    shared.log_refusal(&RefusalRecord { code: Some(status), reason: Some(&reason), ..record });
     refused(&reason, status)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each error has the JSON body `{"error":…}` (docs/protocol.md 5.3.27).
 
+mod access_log;
 mod auth;
 pub(in crate::server) mod dashboard;
 mod devices;

@@ -14,6 +14,7 @@ use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::server::catch_panic::peer_name;
 use crate::server::connect_info::ConnectInfo;
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -39,11 +40,11 @@ pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_inf
         }
     };
     shared.incidents.count(Incident::Foreign);
-    shared.log_refusal(format_args!(
-        "refused a request of {}: {}; if it is welcome, see {hint}",
-        peer_name(connect_info.address),
-        Quoted(&reason)
-    ));
+    let (peer, quoted) = (peer_name(connect_info.address), Quoted(&reason));
+    let line = format_args!("refused a request of {peer}: {quoted}; if it is welcome, see {hint}");
+    let record =
+        RefusalRecord { peer: Some(&peer), reason: Some(&reason), ..RefusalRecord::new("request_foreign", line) };
+    shared.log_refusal(&RefusalRecord { code: Some(status.as_u16()), ..record });
     Some(error(status, &reason))
 }
 

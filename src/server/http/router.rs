@@ -19,8 +19,32 @@ use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 use crate::server::ws::open::Purpose;
 
-/// Builds the router.
-pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
+/// The routers of one server, which share their state.
+pub(in crate::server) struct Routers {
+    /// All endpoints.
+    pub(in crate::server) all: Router,
+    /// The metrics alone, without `authorize`.
+    pub(in crate::server) metrics: Router,
+}
+
+/// Builds the routers.
+pub(in crate::server) fn routers(shared: &Arc<Shared>) -> Routers {
+    let state = HttpState::new(shared);
+    let metrics = Router::new()
+        .route("/metrics", get(metrics::metrics_for_all))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(async || error(StatusCode::NOT_FOUND, "Not found; this address has GET /metrics and nothing else"))
+        .with_state(state.clone());
+    Routers { all: all(shared, state), metrics }
+}
+
+/// The answer to a method that the route does not have.
+async fn method_not_allowed() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+}
+
+/// Builds the router of all endpoints.
+fn all(shared: &Arc<Shared>, state: HttpState) -> Router {
     let settings = shared.settings();
     let router = if settings.echo { Router::new().route("/echo", any(echo)) } else { Router::new() };
     let router = assets::add_to(router, settings.dashboard);
@@ -36,9 +60,9 @@ pub(in crate::server) fn router(shared: &Arc<Shared>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
-        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
+        .method_not_allowed_fallback(method_not_allowed)
         .fallback(assets::of_directory)
-        .with_state(HttpState::new(shared))
+        .with_state(state)
 }
 
 /// `WS /devices/{id}/connect`: the path names the device, and each text is a payload (docs/protocol.md 5.3.7 and

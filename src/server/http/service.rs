@@ -11,6 +11,8 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use tower_service::Service as _;
 
+use super::access_log::Access;
+use super::router::Routers;
 use super::{origin, path, proxy, rate, reference, respond, router, upgrade};
 use crate::core::peer::Role;
 use crate::observe::request_counts::RequestCounts;
@@ -31,13 +33,17 @@ pub(in crate::server) enum Service {
     Open(Routes),
     /// The connection exceeds the limits; the text names the limit.
     Full(Routes, &'static str),
+    /// The connection came to a listener for metrics.
+    Metrics(Routes),
+    /// The connection came to a listener for metrics, and exceeds the limits.
+    MetricsFull(&'static str),
 }
 
 /// The router, built on the first request that needs it.
 ///
 /// A server without such requests starts and stops faster.
 #[derive(Clone, Default)]
-pub(in crate::server) struct Routes(Arc<OnceLock<Router>>);
+pub(in crate::server) struct Routes(Arc<OnceLock<Routers>>);
 
 impl Routes {
     /// The service of a connection. `turned_away` names the limit that the connection exceeds.
@@ -48,15 +54,29 @@ impl Routes {
         }
     }
 
+    /// The service of a connection to a listener for metrics.
+    pub(in crate::server) fn metrics_service(&self, turned_away: Option<&'static str>) -> Service {
+        turned_away.map_or_else(|| Service::Metrics(self.clone()), Service::MetricsFull)
+    }
+
+    /// The routers.
+    fn routers(&self, shared: &Arc<Shared>) -> &Routers {
+        self.0.get_or_init(|| router::routers(shared))
+    }
+
     /// Answers through the router.
     async fn answer(&self, shared: &Arc<Shared>, connect_info: ConnectInfo, request: Request<Incoming>) -> Response {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(connect_info);
-        let mut router = self.0.get_or_init(|| router::router(shared)).clone();
-        match router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        call(self.routers(shared).all.clone(), connect_info, request).await
+    }
+}
+
+/// Passes a request to a router.
+async fn call(mut router: Router, connect_info: ConnectInfo, request: Request<Incoming>) -> Response {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(connect_info);
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 
@@ -71,7 +91,10 @@ impl Service {
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
+        let own_address = connect_info.address;
         let connect_info = proxy::apply(shared, &request, connect_info);
+        let address = connect_info.as_ref().map_or(own_address, |connect_info| connect_info.address);
+        let access = Access::begin(shared, &request, address);
         let is_reference = reference::is_path(request.uri().path());
         let mut response = match connect_info {
             Ok(connect_info) => self.answer_judged(shared, connect_info, request).await,
@@ -85,7 +108,10 @@ impl Service {
         }
         respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());
-        response
+        match access {
+            Some(access) => access.watch(response),
+            None => response,
+        }
     }
 
     /// Answers a request within its rate that the origin policy admits.
@@ -116,7 +142,7 @@ impl Service {
             (Self::Full(routes, _), "/metrics" | "/healthz") => {
                 respond::closing(routes.answer(shared, connect_info, request).await)
             }
-            (Self::Full(_, why), _) => respond::closing(respond::too_many(why)),
+            (Self::Full(_, why) | Self::MetricsFull(why), _) => respond::closing(respond::too_many(why)),
             (Self::Open(_), "/register_device") => {
                 upgrade::upgrade(shared, Role::Device, Purpose::Signaling, connect_info, request).await
             }
@@ -124,6 +150,7 @@ impl Service {
                 upgrade::upgrade(shared, Role::Client, Purpose::Signaling, connect_info, request).await
             }
             (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
+            (Self::Metrics(routes), _) => call(routes.routers(shared).metrics.clone(), connect_info, request).await,
         }
     }
 }

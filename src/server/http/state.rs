@@ -7,6 +7,7 @@ use axum::extract::FromRef;
 use super::dashboard::events::ViewerSlots;
 use super::dashboard::overview::Overviews;
 use super::listing::Listings;
+use super::metrics::Metrics;
 use super::polled::Polled;
 use crate::server::shared::Shared;
 
@@ -23,17 +24,21 @@ pub(in crate::server::http) struct HttpState {
     listings: Arc<Listings>,
     /// The overviews that pages of the dashboard share.
     overviews: Arc<Overviews>,
+    /// The metrics.
+    metrics: Arc<Metrics>,
 }
 
 impl HttpState {
     /// Creates the state of a server without polled connections and viewers.
     pub(in crate::server::http) fn new(shared: &Arc<Shared>) -> Self {
+        let (listings, overviews) = (Arc::default(), Arc::default());
         Self {
+            metrics: Arc::new(Metrics::new(shared, &listings, &overviews)),
             shared: Arc::clone(shared),
             polled: Arc::default(),
             viewers: Arc::default(),
-            listings: Arc::default(),
-            overviews: Arc::default(),
+            listings,
+            overviews,
         }
     }
 }
@@ -65,5 +70,11 @@ impl FromRef<HttpState> for Arc<Listings> {
 impl FromRef<HttpState> for Arc<Overviews> {
     fn from_ref(state: &HttpState) -> Self {
         Arc::clone(&state.overviews)
+    }
+}
+
+impl FromRef<HttpState> for Arc<Metrics> {
+    fn from_ref(state: &HttpState) -> Self {
+        Arc::clone(&state.metrics)
     }
 }

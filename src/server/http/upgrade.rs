@@ -19,6 +19,7 @@ use super::respond::{error, method_not_allowed, too_many};
 use crate::access::connection_limits::SenderPermit;
 use crate::core::peer::Role;
 use crate::observe::incidents::Incident;
+use crate::observe::timings::{Handshake, since};
 use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::shared::Shared;
 use crate::server::ws::open::Purpose;
@@ -49,6 +50,7 @@ pub(in crate::server) async fn upgrade<B>(
     connect_info: ConnectInfo,
     mut request: hyper::Request<B>,
 ) -> Response {
+    let began = shared.clock.now();
     let response = match handshake(&request) {
         Ok(response) => response,
         Err(refused) => return refused,
@@ -70,7 +72,9 @@ pub(in crate::server) async fn upgrade<B>(
             if let Some(sender) = sender {
                 connect_info.permit.keep_sender(sender);
             }
-            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, purpose, agreed_at: shared.clock.now() });
+            let agreed_at = shared.clock.now();
+            shared.timings.observe_handshake(Handshake::WebSocket, since(began, agreed_at));
+            *connect_info.upgrade.lock() = Some(Upgrade { transport, peer, purpose, agreed_at });
             response
         }
         Err(refused) => refused,
@@ -80,7 +84,7 @@ pub(in crate::server) async fn upgrade<B>(
 /// Counts the connection for the address that a trusted proxy tells, if one does.
 fn place_of_sender(shared: &Shared, connect_info: &ConnectInfo) -> Result<Option<SenderPermit>, &'static str> {
     let told = connect_info.address.filter(|_| connect_info.is_forwarded);
-    told.map(|address| shared.limiter.acquire_sender(address.ip())).transpose()
+    told.map(|address| shared.limiters.tcp.acquire_sender(address.ip())).transpose()
 }
 
 /// The 101 to a valid upgrade request, or the error of an invalid one (RFC 6455, 4.2).

@@ -43,7 +43,8 @@ mod descriptor {
             let Ok(it_value) = Timespec::try_from(left) else { return };
             let once = Itimerspec { it_interval: Timespec::default(), it_value };
             if let Err(error) = timerfd_settime(self.0.as_fd(), TimerfdTimerFlags::empty(), &once) {
-                tracing::error!("a timer cannot be set, and deadlines will be missed: {error}");
+                let what = "a timer cannot be set, and deadlines will be missed";
+                tracing::error!(event = "timer_failed", reason = %error, "{what}: {error}");
             }
         }
 

@@ -33,7 +33,8 @@ impl Transport for PeerStream<TcpStream> {
 
     fn reset_on_close(&self) {
         if let Err(error) = SockRef::from(self.inner()).set_linger(Some(Duration::ZERO)) {
-            tracing::warn!("a connection cannot be reset, and ends as others do: {error}");
+            let what = "a connection cannot be reset, and ends as others do";
+            tracing::warn!(event = "reset_failed", reason = %error, "{what}: {error}");
         }
     }
 

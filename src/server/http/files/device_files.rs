@@ -4,6 +4,7 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::server::http::auth::Caller;
 use crate::server::http::extract::members;
 use crate::server::http::path::OriginalTarget;
 use crate::server::http::respond::error;
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 
 /// Request headers that the device's web server gets.
@@ -95,18 +97,26 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     let fetched = shared.timers.timeout(limit, fetch(shared, port, parts.method, target, &parts.headers)).await;
     let response = match fetched {
         Some(Ok(response)) if response.status().is_informational() => {
-            tracing::info!("the web server of device {id:?} on port {port} answered {}", response.status());
+            let line = format_args!("the web server of device {id:?} on port {port} answered {}", response.status());
+            tracing::info!(event = "device_files_failed", device_id = id.as_str(), reason = %line, "{line}");
             return Err(error(StatusCode::BAD_GATEWAY, "The device's web server gives no final answer"));
         }
         Some(Ok(response)) => response,
         Some(Err(why)) => {
-            let id = Quoted(id.as_str());
-            shared.log_refusal(format_args!("the web server of device {id} on port {port} cannot be reached: {why}"));
+            log_unreachable(shared, &id, port, &why);
             return Err(error(StatusCode::BAD_GATEWAY, "The device's web server cannot be reached"));
         }
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
     Ok(passed(shared, response))
+}
+
+/// Logs that a device's web server cannot be reached.
+fn log_unreachable(shared: &Arc<Shared>, id: &DeviceId, port: u16, why: &dyn fmt::Display) {
+    let quoted = Quoted(id.as_str());
+    let line = format_args!("the web server of device {quoted} on port {port} cannot be reached: {why}");
+    let record = RefusalRecord::new("device_files_failed", line);
+    shared.log_refusal(&RefusalRecord { device_id: Some(id.as_str()), reason: Some(why), ..record });
 }
 
 /// The response as the browser gets it.

@@ -377,7 +377,8 @@ impl State {
 fn give_up(session: &mut SessionDriver<ClientSession>, due: Option<Instant>, timeout: Duration) -> bool {
     let now = session.edge.now();
     let Some(due) = due.filter(|due| *due <= now && session.driver.phase() == DriverPhase::Open) else { return false };
-    tracing::debug!("gave up {}", session.edge);
+    let edge = &session.edge;
+    tracing::debug!(event = "polled_client_gone", role = edge.role(), peer = %edge.peer, "gave up {edge}");
     session.driver.handle_silence(now - due + timeout);
     true
 }

@@ -20,6 +20,7 @@ use crate::core::peer::Peer;
 use crate::observe::adb::AdbSeat;
 use crate::observe::incidents::Incident;
 use crate::protocol::DeviceId;
+use crate::server::events::rounded;
 use crate::server::shared::Shared;
 use crate::server::ws::close;
 use crate::server::ws::io_buffer::IoBuffer;
@@ -30,23 +31,49 @@ use crate::server::ws::transport::Transport;
 pub(super) async fn serve<S: Transport>(shared: Arc<Shared>, mut socket: WebSocketStream<S>, peer: Peer, id: DeviceId) {
     let end = match connect(&shared, &peer, &id).await {
         Ok((device, seat)) => {
-            tracing::info!("adb of device {id:?} opened by {peer}");
+            let name = id.as_str();
+            tracing::info!(event = "adb_opened", device_id = name, peer = %peer, "adb of device {id:?} opened by {peer}");
             let mut relay = Relay::new(Arc::clone(&shared), socket, device, seat);
             let end = relay.run().await;
             let (to_device, from_device) = relay.bytes();
+            let (code, reason) = told(&end);
             tracing::info!(
+                event = "adb_closed",
+                device_id = name,
+                peer = %peer,
+                code,
+                reason,
+                duration = rounded(peer.since.elapsed().unwrap_or_default()),
+                to_device,
+                from_device,
                 "adb of device {id:?} ended for {peer}: {end}; {to_device} bytes to the device, {from_device} from it"
             );
             socket = relay.into_client();
             end
         }
         Err(end) => {
-            tracing::warn!("adb of device {id:?} refused for {peer}: {end}");
+            let (code, reason) = told(&end);
+            tracing::warn!(
+                event = "adb_refused",
+                device_id = id.as_str(),
+                peer = %peer,
+                code,
+                reason,
+                "adb of device {id:?} refused for {peer}: {end}"
+            );
             shared.adb.count_refused();
             end
         }
     };
     finish(&shared, socket, end).await;
+}
+
+/// The code and the reason of an end, for the log.
+fn told(end: &End) -> (Option<u16>, Option<&str>) {
+    match end {
+        End::Close { code, reason } => (Some(*code), Some(reason)),
+        End::Drop | End::Reset => (None, None),
+    }
 }
 
 /// Connects to the device's adb port.
@@ -71,7 +98,13 @@ async fn connect(shared: &Arc<Shared>, peer: &Peer, id: &DeviceId) -> Result<(Tc
     match connected {
         Some(Ok(stream)) => {
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!("the adb connection to {address} stays with Nagle's algorithm: {error}");
+                let what = "stays with Nagle's algorithm";
+                tracing::debug!(
+                    event = "socket_option_failed",
+                    peer = %address,
+                    reason = %error,
+                    "the adb connection to {address} {what}: {error}"
+                );
             }
             Ok((stream, seat))
         }

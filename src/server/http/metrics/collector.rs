@@ -1,0 +1,183 @@
+//! The metric families: name, type, help text and samples of each.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::config::tls::Tls;
+use crate::observe::adb::AdbReading;
+use crate::observe::incidents::Incident;
+use crate::observe::ledger::LedgerReading;
+use crate::observe::timings::FORWARDS_PER_SAMPLE;
+use crate::server::http::dashboard::overview::Overviews;
+use crate::server::http::listing::Listings;
+use crate::server::shared::Shared;
+
+/// The places that count. Each answer reads them anew.
+pub(super) struct Collected {
+    /// The counters of the server.
+    pub(super) shared: Arc<Shared>,
+    /// Counts the rendered entries of lists.
+    pub(super) listings: Arc<Listings>,
+    /// Counts the rendered overviews.
+    pub(super) overviews: Arc<Overviews>,
+}
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collected").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.server(&mut page)?;
+        self.peers(&mut page)?;
+        self.forwards(&mut page)?;
+        self.requests(&mut page)?;
+        self.hooks(&mut page)?;
+        self.adb(&mut page)
+    }
+}
+
+impl Collected {
+    /// The process and its certificate.
+    fn server(&self, page: &mut Page<'_>) -> fmt::Result {
+        let versions = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("rust", env!("CUTTLEFISH_SIGNALING_RUSTC")),
+            ("python", self.shared.python.get().map_or("", String::as_str)),
+        ];
+        page.family("build", "Versions of the package, of the Rust compiler and of Python.", MetricType::Info)?
+            .encode_info(&versions)?;
+        page.gauge("start_time_seconds", "Start time of the server, in seconds since 1970.", &self.shared.started)?;
+        let expiry = self.shared.settings().tls.as_ref().and_then(Tls::expires_at);
+        if let Some(expiry) = expiry {
+            let help = "End of validity of the certificate of the listeners, in seconds since 1970.";
+            page.gauge("certificate_expiry_timestamp_seconds", help, &expiry)?;
+        }
+        Ok(())
+    }
+
+    /// The peers. They are counters: no list of the hub is walked.
+    fn peers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let hub = &self.shared.hub;
+        page.gauge("connections", "Connected peers, registered or not.", &hub.connections())?;
+        page.gauge("devices", "Registered devices.", &hub.device_count())?;
+        page.gauge("clients", "Clients connected to a device.", &hub.client_count())?;
+        page.gauge("waiting_clients", "Clients that wait for a device to register.", &hub.waiting_count())?;
+        let help = "Waits of clients for a device that was not registered, until the client had its device info.";
+        page.histograms("device_wait_seconds", help, [("", "", self.shared.timings.device_waits())])
+    }
+
+    /// The forwards.
+    fn forwards(&self, page: &mut Page<'_>) -> fmt::Result {
+        let LedgerReading { accepted, delivered, refused, gone, dropped } = self.shared.relay.ledger().read();
+        page.counters("forwards_accepted", "Forwards accepted from peers.", [([], accepted)])?;
+        let outcomes = [("delivered", delivered), ("refused", refused), ("gone", gone), ("dropped", dropped)];
+        let samples = outcomes.map(|(outcome, count)| ([("outcome", outcome)], count));
+        page.counters("forwards", "Forwards by outcome.", samples)?;
+        let help = format!(
+            "Times of forwards in the server, until their receiver's connection has taken them. One of \
+             {FORWARDS_PER_SAMPLE} is timed."
+        );
+        page.histograms("forward_queue_seconds", &help, [("", "", self.shared.timings.queues())])?;
+        let incidents =
+            Incident::ALL.map(|incident| ([("kind", incident.as_str())], self.shared.incidents.of(incident)));
+        page.counters("incidents", "Incidents by kind, such as refused or dropped connections.", incidents)
+    }
+
+    /// The requests.
+    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let counts = self.shared.requests.read().filter_map(|(endpoint, class, count)| {
+            Some(([("endpoint", endpoint), ("status", *classes.get(class.checked_sub(1)?)?)], count))
+        });
+        let help = "HTTP requests answered, upgrades included, by endpoint and status class.";
+        page.counters("http_requests", help, counts)?;
+        let handshakes = self.shared.timings.handshakes().map(|(kind, times)| ("kind", kind, times));
+        let help = "Times of completed handshakes: of TLS, and of WebSockets with `authorize`.";
+        page.histograms("handshake_seconds", help, handshakes)?;
+        let rendered = [("device_entry", self.listings.rendered()), ("overview", self.overviews.rendered())];
+        let help = "Renderings: of entries of GET /devices, and of overviews of dashboards.";
+        page.counters("renderings", help, rendered.map(|(of, count)| ([("of", of)], count)))
+    }
+
+    /// The hooks.
+    fn hooks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let calls = self.shared.timings.hook_calls();
+        let samples = calls.map(|(hook, outcome, count)| ([("hook", hook), ("outcome", outcome)], count));
+        page.counters("hook_calls", "Calls of hooks by outcome.", samples)?;
+        let times = self.shared.timings.hooks().map(|(hook, times)| ("hook", hook, times));
+        let help = "Times from the call of a hook to its answer, the wait for a thread included.";
+        page.histograms("hook_seconds", help, times)
+    }
+
+    /// The adb connections.
+    fn adb(&self, page: &mut Page<'_>) -> fmt::Result {
+        let AdbReading { open, refused, to_device, from_device } = self.shared.adb.read();
+        page.gauge("adb_connections", "Open adb connections.", &open)?;
+        let help = "Requests for adb that were closed without a connection to a device.";
+        page.counters("adb_refused", help, [([], refused)])?;
+        let directions = [("to_device", to_device), ("from_device", from_device)];
+        let samples = directions.map(|(direction, count)| ([("direction", direction)], count));
+        page.counters("adb_bytes", "Bytes of adb connections, by direction.", samples)
+    }
+}
+
+/// Writes families of metrics.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    /// Begins a family. A counter has its name without `_total`.
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &'s str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+
+    /// Writes a gauge without labels.
+    fn gauge(&mut self, name: &str, help: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge)?.encode_gauge(value)
+    }
+
+    /// Writes the counters of a family, each with its labels.
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.family(name, help, MetricType::Counter)?;
+        for (labels, count) in samples {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the histograms of a family, each with a label. An empty name is no label.
+    fn histograms<'h>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (&'static str, &'static str, &'h Histogram)>,
+    ) -> fmt::Result {
+        let mut family = self.family(name, help, MetricType::Histogram)?;
+        for (label, value, histogram) in samples {
+            if label.is_empty() {
+                // An encoder cannot be lent twice, and there is one sample.
+                return histogram.encode(family);
+            }
+            histogram.encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+}
