@@ -40,6 +40,37 @@ FAILING = (
 """
 )
 
+SEVERAL = (
+    FAILING
+    + """
+import pytest
+
+def test_passes(signaling_server):
+    pass
+
+def test_without_server():
+    assert False
+
+@pytest.mark.parametrize("text", ["a/../b", "x" * 300, "ü", "", "a b"])
+def test_ids(text, signaling_server, fake_device):
+    fake_device()
+    assert False
+
+def test_two_servers(signaling_server, signaling_server_factory, fake_device):
+    other = signaling_server_factory()
+    fake_device("one")
+    fake_device("two", server=other)
+    assert False
+
+@pytest.mark.signaling(journal=False)
+def test_no_journal(signaling_server):
+    assert False
+
+def test_at_teardown(fake_device):
+    fake_device(profile="legacy")._peer._mark_lost("of this test")
+"""
+)
+
 
 def timeless(output: str) -> str:
     return re.sub(r"\b\d+\.\d{3}\b", "0.000", output)

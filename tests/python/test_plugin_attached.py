@@ -88,3 +88,54 @@ def test_unreachable_signaling_url_is_error(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ["*ConfigError: signaling_url: must be a URL with http, https, ws or wss, got '127.0.0.1'*"]
     )
+
+
+def test_devices_of_a_server_outside_the_process(pytester: pytest.Pytester) -> None:
+    suite(
+        pytester,
+        """
+        import pytest
+        from cuttlefish_signaling import NotOursError
+
+        def test_devices(signaling_server, fake_device):
+            assert signaling_server.devices() == []
+            fake_device("b/../ü", info={"b": 1})
+            fake_device("a", info=[1])
+            devices = signaling_server.devices()
+            assert [(device.device_id, device.info, device.group_name) for device in devices] == [
+                ("a", [1], ""), ("b/../ü", {"b": 1}, "")
+            ]
+            with pytest.raises(NotOursError, match="device.clients is not available: the server runs outside"):
+                devices[0].clients
+            with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+                devices[0].nothing
+        """,
+    )
+    with SignalingServer() as server:
+        run(pytester, f"--signaling-url={server.url}").assert_outcomes(passed=1)
+
+
+def test_devices_of_a_server_that_lists_ids(pytester: pytest.Pytester) -> None:
+    """The shape of the reference server: a list of ids, and the device info of one."""
+    import http.server
+    import threading
+
+    from cuttlefish_signaling.testing import AttachedDevice, AttachedServer
+
+    class Reference(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answers = {"/devices?format=ids": b'["gone", "cvd-1"]', "/devices/cvd-1": b'{"displays": []}'}
+            self.send_response(200 if self.path in answers else 404)
+            self.end_headers()
+            self.wfile.write(answers.get(self.path, b""))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Reference) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        attached = AttachedServer(f"http://127.0.0.1:{server.server_port}")
+        assert attached.devices() == [AttachedDevice("cvd-1", {"displays": []})]
+        server.shutdown()
+        thread.join()

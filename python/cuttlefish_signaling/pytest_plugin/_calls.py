@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ..errors import ConfigError
@@ -50,17 +51,21 @@ def check_peer(fixture: str, kind: type[Any], device_id: Any, options: dict[str,
     """Raises ConfigError for arguments that the class of the fake peer does not take."""
     if not isinstance(device_id, str):
         raise ConfigError(f"{fixture}: device_id", f"must be a string, like 'cvd-1', got {device_id!r}")
-    known = [name for name in inspect.signature(kind).parameters if name not in ("server", "device_id")]
+    known = ["server", *(name for name in inspect.signature(kind).parameters if name not in ("server", "device_id"))]
     for name in options:
-        if name not in (*known, "server"):
+        if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"options: server, {', '.join(known)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"options: {', '.join(known)}"
             raise ConfigError(f"{fixture}: {name}", f"unknown option; {hint}")
 
 
-def named(fixture: str, error: ConfigError) -> ConfigError:
-    """The error, with the name of the fixture."""
-    return type(error)(f"{fixture}: {error.setting}", error.what)
+@contextmanager
+def named(fixture: str) -> Iterator[None]:
+    """Adds the name of the fixture to a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{fixture}: {error.setting}", error.what) from None
 
 
 class Starting:

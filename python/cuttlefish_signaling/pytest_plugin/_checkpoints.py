@@ -32,9 +32,20 @@ class Checkpoint:
         self._run = self.server._last_run
         self._baseline = self._counts()
         self._shown = 0
-        self.name = self.server.url if self.server.is_running else "a server that was not started"
+        self.name = ""
+        self.name = self._name()
         if self._run is not None:
             self._run.shown_after = self._baseline[2]
+
+    def _name(self) -> str:
+        """The URL of the server, also when it has stopped."""
+        if self.server.is_running:
+            return self.server.url
+        return (
+            self.name
+            if self.name.startswith("http")
+            else f"a server that {'has stopped' if self.run else 'did not run'}"
+        )
 
     def _counts(self) -> tuple[int, int, int]:
         """The number of failed hooks, of logged errors, and of journal entries."""
@@ -72,8 +83,7 @@ class Checkpoint:
 
     def news(self) -> tuple[str, str]:
         """A title, and the transcript. After a first report of the test, only the messages since that one."""
-        if self.server.is_running:
-            self.name = self.server.url
+        self.name = self._name()
         begin, self._shown = self._shown, self._counts()[2]
         if not begin:
             return f"Signaling transcript of {self.name}", self.transcript(bounded=True)

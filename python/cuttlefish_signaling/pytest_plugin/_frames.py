@@ -10,6 +10,7 @@ import ast
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 
 import pytest
@@ -34,6 +35,7 @@ def _shown(item: pytest.Item, info: pytest.ExceptionInfo[BaseException]) -> pyte
         return info
     if not sum(map(_cut, _chain(error))):
         return info
+    _forget_causes(error)
     if error.__traceback__ is None:
         # The test has not begun, or is over: there is no line of it.
         error.__traceback__ = _at_definition(item, error)
@@ -51,6 +53,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield one
         open_ends += [other for other in (one.__cause__, one.__context__) if other is not None]
         open_ends += getattr(one, "exceptions", ())
+
+
+def _forget_causes(error: BaseException) -> None:
+    """Removes the causes of an error of the package that have no line of the test. Its text says what failed."""
+    if not type(error).__module__.startswith(__package__.partition(".")[0]):
+        return
+    causes = [each for each in _chain(error) if each is not error]
+    frames = [frame for each in causes for frame, _ in walk_tb(each.__traceback__)]
+    if causes and all(_is_library(frame.f_code.co_filename) for frame in frames):
+        error.__cause__, error.__suppress_context__ = None, True
 
 
 def _cut(error: BaseException) -> bool:

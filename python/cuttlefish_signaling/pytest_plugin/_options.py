@@ -67,12 +67,13 @@ def read(config: pytest.Config) -> Options:
     if ca is not None and not ca.is_file():
         raise pytest.UsageError(f"{_given(config, 'ca')[1]}: there is no file {str(ca)!r}; give a PEM file")
     if output is not None:
+        place = _given(config, "output")[1]
         # The workers of pytest-xdist get the absolute path.
         config.option.signaling_output = str(output)
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"{_given(config, 'output')[1]}: cannot make the directory: {error}") from None
+            raise pytest.UsageError(f"{place}: cannot make the directory: {error}") from None
     return Options(
         url=_given(config, "url")[0],
         ca=ca,

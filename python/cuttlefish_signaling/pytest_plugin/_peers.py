@@ -48,26 +48,25 @@ def raise_if_lost(item: Any, devices: list[Any]) -> None:
 
 def _made(fixture: str, kind: type[Any], server: Any, device_id: Any, options: dict[str, Any]) -> Any:
     """A fake peer. Its ConfigError names the fixture."""
-    from ..errors import ConfigError
     from ._calls import check_peer, named
 
     check_peer(fixture, kind, device_id, options)
-    try:
+    with named(fixture):
         return kind(options.pop("server", server), device_id, **options)
-    except ConfigError as error:
-        raise named(fixture, error) from None
 
 
 def _peers(request: pytest.FixtureRequest, kind: str) -> Iterator[Any]:
     from .. import testing
-    from ._calls import Factory
+    from ._calls import Factory, named
 
     fixture = str(request.fixturename)
     server, peers = server_of(request), []
     with ExitStack() as stack:
 
         def start(device_id: Any = "cvd-1", **options: Any) -> Any:
-            peer = stack.enter_context(_made(fixture, getattr(testing, kind), server, device_id, options))
+            peer = _made(fixture, getattr(testing, kind), server, device_id, options)
+            with named(fixture):
+                stack.enter_context(peer)
             peers.append(peer)
             return peer
 
@@ -110,13 +109,11 @@ def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
     device_id = options.pop("device_id", None)
     check_peer("replay_device", AsyncFakeDevice, "cvd-1" if device_id is None else device_id, options)
     server = server_of(request)
-    try:
-        replay = ReplayDevice(
+    with named("replay_device"):
+        device = ReplayDevice(
             options.pop("server", server), Path(request.path).parent / marker.args[0], device_id, **options
         )
-    except ConfigError as error:
-        raise named("replay_device", error) from None
-    with replay as device:
+    with device:
         yield device
     raise_if_lost(request.node, [device])
 
@@ -134,13 +131,14 @@ class AsyncPeers:
     def factory(self, fixture: str, kind: str, server: Any) -> Any:
         """The function that the fixture returns."""
         from .. import testing
-        from ._calls import Factory, Starting
+        from ._calls import Factory, Starting, named
 
         def start(device_id: Any = "cvd-1", **options: Any) -> Any:
             peer = _made(fixture, getattr(testing, kind), server, device_id, options)
 
             async def started() -> Any:
-                await peer.start()
+                with named(fixture):
+                    await peer.start()
                 self._peers.append(peer)
                 return peer
 

@@ -39,7 +39,8 @@ def add(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRepor
 def _told(error: BaseException | None) -> Iterator[int]:
     """The ids of the runs whose transcripts the texts of an exception and its causes have."""
     while error is not None:
-        yield id(getattr(error, "_transcript_of", None))
+        if (run := getattr(error, "_transcript_of", None)) is not None:
+            yield id(run)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 

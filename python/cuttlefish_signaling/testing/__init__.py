@@ -19,7 +19,7 @@ except ImportError as _error:  # pragma: no cover
     ) from _error
 
 from .._raw_json import RawJson
-from ._attached import AttachedServer
+from ._attached import AttachedDevice, AttachedServer
 from ._cassette import AsyncReplayDevice, Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, device_info
@@ -44,6 +44,7 @@ __all__ = [
     "AsyncMessage",
     "AsyncPeer",
     "AsyncReplayDevice",
+    "AttachedDevice",
     "AttachedServer",
     "Cassette",
     "FakeClient",

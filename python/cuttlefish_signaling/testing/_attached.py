@@ -8,8 +8,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .._checks import check_seconds
 from .._loops import running_loop, stood_still
@@ -28,8 +29,40 @@ OWN = ("host", "port", "tls", "ssl_context")
 """Attributes that have the names of settings, and can be set."""
 
 
+@dataclass(frozen=True)
+class AttachedDevice:
+    """A device that is registered with a server outside this process, as the server lists it.
+
+    The reference server lists the id and the device info. Other attributes of a `Device` are known to a server of this
+    process only, and raise NotOursError.
+    """
+
+    device_id: str
+    """The id that it registered."""
+    info: Any = field(repr=False)
+    """Its device info, parsed."""
+    group_name: str = ""
+    """The group it was pre-registered in, or empty."""
+    owner: str = ""
+    """The owner named in the pre-registration, or empty."""
+    name: str = ""
+    """The name given in the pre-registration, or empty."""
+    adb_port: int = 0
+    """The TCP port of its adb, given in the pre-registration, or 0."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        from .._models import Device
+
+        if name not in Device.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        raise NotOursError(
+            f"device.{name} is not available: the server runs outside this process (--signaling-url), "
+            "and its list of devices does not have it"
+        )
+
+
 class AttachedServer:
-    """A server that runs already, this one or the reference server. Only its URLs and its device list are available.
+    """A server that runs already, this one or the reference server. Its URLs and its devices are available.
 
     Args:
         url: `http://host:port`, or `https:`, `ws:`, `wss:`.
@@ -96,15 +129,33 @@ class AttachedServer:
 
     def device_ids(self) -> list[str]:
         """The ids of the registered devices. Raises UnreachableError."""
+        devices = self._get("/devices?format=ids")
         try:
-            with self._opener.open(f"{self.url}/devices?format=ids", timeout=self._timeout) as answer:
-                devices = json.loads(answer.read())
             return sorted(device if isinstance(device, str) else device["device_id"] for device in devices)
-        except urllib.error.HTTPError as error:
-            status = f"{error.code} {error.reason}"
+        except (TypeError, KeyError) as error:
             raise UnreachableError(
-                f"{self.url} is not a signaling server: GET /devices failed with {status}"
+                f"{self.url} is not a signaling server: GET /devices has an unknown format"
             ) from error
+
+    def devices(self) -> list[AttachedDevice]:
+        """The devices that are registered now, sorted by id. Raises UnreachableError.
+
+        There is one request for the ids, and one for each device. A device that leaves meanwhile is left out.
+        """
+        found = ((device_id, self._get(f"/devices/{quote(device_id, '')}")) for device_id in self.device_ids())
+        return [_device_of(device_id, answer) for device_id, answer in found if answer is not None]
+
+    def _get(self, path: str) -> Any:
+        """The JSON of an answer; None for 404 of a device."""
+        try:
+            with self._opener.open(f"{self.url}{path}", timeout=self._timeout) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code == 404 and path.startswith("/devices/"):
+                return None
+            status = f"{error.code} {error.reason}"
+            where = path.partition("?")[0]
+            raise UnreachableError(f"{self.url} is not a signaling server: GET {where} failed with {status}") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             hint = (
@@ -113,10 +164,6 @@ class AttachedServer:
                 else ""
             )
             raise UnreachableError(f"no signaling server answers at {self.url}: {reason}{hint}") from error
-        except (TypeError, KeyError) as error:
-            raise UnreachableError(
-                f"{self.url} is not a signaling server: GET /devices has an unknown format"
-            ) from error
 
     def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Waits until a device of this id is registered. Raises WaitTimeoutError."""
@@ -168,6 +215,14 @@ class AttachedServer:
 
     def __repr__(self) -> str:
         return f"<AttachedServer {self.url}>"
+
+
+def _device_of(device_id: str, answer: Any) -> AttachedDevice:
+    """A device of `GET /devices/ID`. The answer of the reference server is the device info."""
+    if not isinstance(answer, dict) or "registration_info" not in answer:
+        return AttachedDevice(device_id, answer)
+    given = {name: answer[name] for name in ("group_name", "owner", "name", "adb_port") if name in answer}
+    return AttachedDevice(device_id, answer["registration_info"], **given)
 
 
 def _timeout_error(device_id: str, timeout: float | None, ids: list[str], hint: str = "") -> WaitTimeoutError:

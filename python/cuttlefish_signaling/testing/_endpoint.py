@@ -28,10 +28,12 @@ class Endpoint(Protocol):
 
 
 def endpoint(server: Endpoint | str, path: str, tls: ssl.SSLContext | None) -> tuple[str, ssl.SSLContext | None]:
-    """The WebSocket URL of an endpoint, and the TLS context for it."""
+    """The WebSocket URL of an endpoint, and the TLS context for it. Raises ConfigError for another value."""
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise ConfigError("tls", f"must be an ssl.SSLContext, like server.tls.client_context(), or None, got {tls!r}")
+    if not isinstance(server, str) and (isinstance(server, type) or not hasattr(server, "device_url")):
+        raise ConfigError("server", f"must be a SignalingServer, an AttachedServer or a URL, got {server!r}")
     if not isinstance(server, str):
-        if not hasattr(type(server), "device_url"):
-            raise ConfigError("server", f"must be a server or a URL with http, https, ws or wss, got {server!r}")
         url = server.device_url if path == "/register_device" else server.client_url
         if not url.startswith("wss:"):
             return url, None  # The certificate is that of another listener.
@@ -53,6 +55,10 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         raise ConfigError(
             "headers", f"must be a mapping of names to values, got a value of type {type(headers).__name__}"
         )
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            kind = type(value if isinstance(name, str) else name).__name__
+            raise ConfigError("headers", f"must have strings as names and values, got a {kind} at {name!r}")
     return dict(headers or {})
 
 
