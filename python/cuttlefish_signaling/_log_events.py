@@ -78,6 +78,8 @@ EVENTS = (
         "A response has ended; `--access-log`.",
     ),
     LogEvent("requests_left_out", "info", "left_out", "Records about requests that their rate has left out."),
+    LogEvent("dashboard_disconnects", "info", "device_id client_id peer", "A viewer disconnects a device or a client."),
+    LogEvent("dashboard_exports", "info", "device_id peer", "A viewer exports the payloads of a device."),
     LogEvent("adb_opened", "info", "device_id peer", "A client has opened the adb port of a device."),
     LogEvent(
         "adb_closed", "info", "device_id peer code reason duration to_device from_device", "That connection has ended."

@@ -85,11 +85,22 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     let name = Quoted(id.as_str());
     match client.map(|client| (client, device.find(client))) {
         None => {
-            tracing::info!("the dashboard of {viewer} disconnects device {name}");
+            tracing::info!(
+                event = "dashboard_disconnects",
+                device_id = id.as_str(),
+                peer = %viewer,
+                "the dashboard of {viewer} disconnects device {name}"
+            );
             device.outbox.refuse(&Refusal::EndedByOperator);
         }
         Some((number, Found::Here(client))) => {
-            tracing::info!("the dashboard of {viewer} disconnects client {number} of device {name}");
+            tracing::info!(
+                event = "dashboard_disconnects",
+                device_id = id.as_str(),
+                client_id = number.get(),
+                peer = %viewer,
+                "the dashboard of {viewer} disconnects client {number} of device {name}"
+            );
             client.outbox.refuse(&Refusal::EndedByOperator);
         }
         Some((_, Found::Left | Found::Never)) => return error(StatusCode::NOT_FOUND, "Client not found"),
@@ -115,7 +126,13 @@ async fn export(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let Some(pieces) = cassette::of(journal, &device).await else {
         return error(StatusCode::NOT_FOUND, cassette::NO_REGISTRATION);
     };
-    tracing::info!("the dashboard of {viewer} exports the payloads of device {}", Quoted(device.as_str()));
+    tracing::info!(
+        event = "dashboard_exports",
+        device_id = device.as_str(),
+        peer = %viewer,
+        "the dashboard of {viewer} exports the payloads of device {}",
+        Quoted(device.as_str())
+    );
     let mut response = Response::new(Body::new(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
