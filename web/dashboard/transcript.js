@@ -4,6 +4,26 @@
 const LANE = 28;
 const LABEL = 20;
 
+/**
+ * The labels of clients. A client has no id before its device info: the number of its connection tells which client it
+ * becomes. `#?2` is the second of the clients that have no id.
+ */
+function labelsOf(label, entries) {
+  const [clients, unnumbered] = [new Map(), new Set()];
+  for (const { connection, client, direction } of entries) {
+    if (!connection || !direction.includes('client')) continue;
+    if (client !== null) clients.set(connection, client);
+    unnumbered.add(connection);
+  }
+  const waiting = [...unnumbered].filter((connection) => !clients.has(connection));
+  return ({ client, connection }) => {
+    const id = client ?? clients.get(connection);
+    if (id !== undefined) return `${label}#${id}`;
+    const number = waiting.indexOf(connection) + 1;
+    return `${label}#?${number > 1 ? number : ''}`;
+  };
+}
+
 /** Draws devices on the left, the server in the middle, clients on the right, and problems at the end of a line. */
 export function asText(device, entries) {
   if (entries.length === 0) return '(nothing was said)\n';
@@ -11,21 +31,22 @@ export function asText(device, entries) {
   const left = Math.max('device'.length, [...label].length);
   const space = ' '.repeat(LANE - 3);
   const lines = [`${'seconds'.padStart(9)}  ${pad('device', left)}  ${space}server${space}  client`];
+  const clientOf = labelsOf(label, entries);
   for (const entry of entries) {
-    const [lane, right] = laneOf(entry, label);
+    const [lane, right] = laneOf(entry, clientOf);
     const time = (entry.at - entries[0].at).toFixed(3).padStart(9);
     const name = entry.direction.includes('device') ? label : '';
-    lines.push(`${time}  ${pad(name, left)}  ${lane}  ${right}${noteOf(entry)}`.trimEnd());
+    lines.push(`${time}  ${pad(name, left)}  ${lane}  ${right}${noteOf(entry, ...silenceOf(entry))}`.trimEnd());
   }
   return `${lines.join('\n')}\n`;
 }
 
 /** Returns both lanes with the server between them, and the label of the client. */
-function laneOf(entry, label) {
+function laneOf(entry, clientOf) {
   const said = cut(describe(entry), LANE - 5);
   const empty = ' '.repeat(LANE);
   const passed = entry.outcome === 'passed';
-  const client = entry.direction.includes('client') ? `${label}#${entry.client ?? '?'}` : '';
+  const client = entry.direction.includes('client') ? clientOf(entry) : '';
   const line = {
     'device->client': () => {
       const whole = [...pad(`${said} `, 2 * LANE, '─')];
@@ -49,14 +70,17 @@ function laneOf(entry, label) {
 export function asMermaid(device, entries) {
   const label = cut(printable(device), LABEL);
   const names = new Map();
-  const nameOf = (side, { client }) => {
-    const words = { device: `device ${label}`, client: `client ${label}#${client ?? '?'}` }[side] ?? side;
+  const clientOf = labelsOf(label, entries);
+  const nameOf = (side, entry) => {
+    const words = side === 'client' ? `client ${clientOf(entry)}` : { device: `device ${label}` }[side] ?? side;
     const participant = forMermaid(words);
     if (!names.has(participant)) names.set(participant, `p${names.size}`);
     return names.get(participant);
   };
   const messages = entries.map((entry) => {
-    const [sender, receiver] = entry.direction.split('->');
+    const [sender, wanted] = entry.direction.split('->');
+    // A forward that did not reach its receiver ends at the server.
+    const receiver = entry.outcome === 'passed' ? wanted : 'server';
     const arrow = entry.outcome !== 'passed' || entry.closed ? '-x' : '->>';
     return `    ${nameOf(sender, entry)}${arrow}${nameOf(receiver, entry)}: ${forMermaid(describe(entry) + noteOf(entry))}`;
   });
@@ -71,8 +95,12 @@ export function describe(entry) {
   return printable(entry.message_type || '(not a message)');
 }
 
-function noteOf(entry) {
-  const notes = [...entry.faults];
+/** The text of an end for silence, for which the lane has no room. */
+const silenceOf = (entry) =>
+  entry.closed && entry.direction.startsWith('server') && /^silent for .*, dropped$/.test(entry.says) ? [entry.says] : [];
+
+function noteOf(entry, ...more) {
+  const notes = [...entry.faults, ...more];
   if (entry.outcome === 'refused') notes.push('refused');
   if (entry.outcome === 'gone') notes.push('receiver gone');
   const error = errorOf(entry);
@@ -112,7 +140,10 @@ const pad = (text, length, filler = ' ') => text + fill(text, length, filler);
 
 const padLeft = (text, length, filler) => fill(text, length, filler) + text;
 
+/** Cuts a text in the middle: names often differ at their ends. */
 function cut(text, length) {
   const characters = [...text];
-  return characters.length <= length ? text : `${characters.slice(0, length - 1).join('')}…`;
+  if (characters.length <= length) return text;
+  const end = Math.floor((length - 1) / 2);
+  return `${characters.slice(0, length - 1 - end).join('')}…${characters.slice(-end).join('')}`;
 }

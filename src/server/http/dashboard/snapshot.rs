@@ -82,6 +82,8 @@ struct EntryRow<'a> {
     direction: &'static str,
     /// The client id, if a client is concerned.
     client: Option<u32>,
+    /// The number of the connection; 0 for a forward.
+    connection: u64,
     /// The message type.
     message_type: &'a str,
     /// The type in the payload, if it has one.
@@ -201,6 +203,7 @@ impl EntryRow<'_> {
             at: entry.at,
             direction: entry.direction.as_str(),
             client: entry.client.map(crate::protocol::ClientId::get),
+            connection: entry.connection,
             message_type: beginning(&entry.message_type),
             payload_type: payload_type.as_deref().map(beginning),
             size: text.len(),
