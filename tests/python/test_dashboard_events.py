@@ -65,7 +65,13 @@ def test_event_stream_follows_query() -> None:
             name, overview = next_event(answer)
             assert (name, overview["matching"], overview["server"]["journal"]) == ("overview", 0, True)
             name, device = next_event(answer)
-            nothing = {"device_id": "cvd-1", "since": None, "address": None, "client_count": 0, "clients": []}
+            nothing: dict[str, Any] = {
+                "device_id": "cvd-1",
+                "since": None,
+                "address": None,
+                "client_count": 0,
+                "clients": [],
+            }
             assert (name, device) == ("device", nothing)
             name, about = next_event(answer)
             assert name == "about"
