@@ -46,9 +46,12 @@ LARGE = Flood(int(5_000 * MANY), 4_000)
 
 SERVER = """
 import json, sys
-from cuttlefish_signaling import SignalingServer
+from cuttlefish_signaling import Limits, SignalingServer
 workers, folder = int(sys.argv[1]), sys.argv[2]
-server = SignalingServer(workers=workers, device_socket=f"{folder}/device", control_socket=f"{folder}/control").start()
+# A polled client would be refused above these rates, where others are only read later.
+limits = Limits(request_per_second=1_000_000, request_burst=1_000_000)
+sockets = {"device_socket": f"{folder}/device", "control_socket": f"{folder}/control"}
+server = SignalingServer(limits=limits, workers=workers, **sockets).start()
 print(server.port, flush=True)
 sys.stdin.read()
 server.stop()
