@@ -48,7 +48,7 @@ def test_timeout_is_the_default_of_each_wait(pytester: pytest.Pytester) -> None:
             journal, other = server.journal, await async_fake_device("other", profile="legacy", timeout=60)
             attached = AttachedServer(server.url, timeout=60)
             waits = [
-                device.recv, device.wait_closed, device.wait_reconnected, journal.expect,
+                device.recv, device.wait_closed, device.wait_reconnected, lambda: journal.expect("offer"),
                 lambda: journal.expect_sequence("offer"), lambda: server.wait_for_device("no"), server.wait_for_client,
                 lambda: attached.wait_for_device("no"),
             ]
@@ -56,7 +56,7 @@ def test_timeout_is_the_default_of_each_wait(pytester: pytest.Pytester) -> None:
                 with pytest.raises((TimeoutError, AssertionError), match=r"0\\.02 s"):
                     wait()
             coroutines = [
-                other.recv, other.wait_closed, other.wait_reconnected, journal.expect_async,
+                other.recv, other.wait_closed, other.wait_reconnected, lambda: journal.expect_async("offer"),
                 lambda: journal.expect_sequence_async("offer"), lambda: server.wait_for_device_async("no"),
                 server.wait_for_client_async, lambda: attached.wait_for_device_async("no"),
             ]
