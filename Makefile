@@ -156,6 +156,7 @@ soak: $(VENV)/installed fuzz
 	$(BIN)/python tests/exits.py --times 100 $(BIN)/python
 	$(BIN)/pip install --quiet 'websockets>=15'
 	$(BIN)/python tests/python/survival.py --failures 200
+	$(BIN)/python tests/python/reloads.py 500
 	FLOOD_SCALE=1 $(BIN)/python -m pytest -p no:randomly tests/python/test_backpressure.py tests/python/test_backpressure_stuck.py
 	$(BIN)/python tests/drain.py --devices 2000 --spread 10 --even
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from ._limits import Limits
 from ._listen import Listener
 from ._models import AuthorizeContext, FilterContext, IceContext
 from ._settings import GROUPS, KEYWORDS
+from ._settings.kinds import Sockets, Strings
 from ._tls import Tls
 from ._turn import TurnRest
 from .errors import BindError, ConfigError
@@ -31,6 +32,8 @@ IceHook: TypeAlias = Callable[[IceContext], Any]
 IceServers: TypeAlias = StaticIceServers | TurnRest | IceCommand | IceHook
 """A list, time-limited TURN credentials, or a hook that is called for each peer."""
 
+
+_LISTS = {row.name for row in KEYWORDS if isinstance(row.kind, Strings | Sockets)}
 
 _DEFAULTS = {row.name: row.default for row in KEYWORDS}
 
@@ -52,10 +55,16 @@ class Settings:
     stop_timeout: float
     limits: Limits
     native: dict[str, Any] = field(repr=False, compare=False)
+    given: dict[str, Any] = field(repr=False, compare=False)
+    """The keyword arguments, for a reload that replaces some of them. Iterators were read."""
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Settings:
         """Checks the keyword arguments of `SignalingServer`. Raises ConfigError, which names the setting."""
+        given = {
+            name: tuple(value) if isinstance(value, Iterator) and name in _LISTS else value
+            for name, value in given.items()
+        }
         # All are checked, `limits` and `keepalive` themselves before their fields.
         checked = [(row, row.kind.check(row.path, given[row.name])) for row in KEYWORDS]
         native = {row.path: value for row, value in checked if row.is_core}
@@ -69,8 +78,12 @@ class Settings:
         if not listen:
             bound.append(given["host"])
         native["allowed_hosts"][:0] = [name for name in bound if _native.allowance_fault("allowed_hosts", name) is None]
-        same = {item.name: given[item.name] for item in fields(cls) if item.name not in ("native", "listen", "metrics")}
-        return cls(native=native, listen=listen, metrics=metrics, **same)
+        same = {
+            item.name: given[item.name]
+            for item in fields(cls)
+            if item.name not in ("native", "listen", "metrics", "given")
+        }
+        return cls(native=native, listen=listen, metrics=metrics, given=given, **same)
 
     def resolved(self) -> dict[str, Any]:
         """Returns the settings for the core, with addresses in the place of host names. Raises BindError."""
@@ -124,6 +137,12 @@ class IceSource:
             check_hook("ice_servers", source)
             return cls(None, source)
         return cls(ice_json(source), None)
+
+
+def hook_names(settings: Settings, ice: IceSource) -> list[str]:
+    """Returns the names of the hooks that there are."""
+    names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
+    return [*names, "ice_servers"] if ice.hook is not None else names
 
 
 def resolve(setting: str, host: str, port: int) -> str:

@@ -21,6 +21,7 @@ from ._config import Settings
 from ._coroutines import HookCoroutine, LoopThread
 from ._field_docs import with_field_docs
 from ._hook_values import address_of, arguments, gathered, settle
+from ._limits import Limits
 from ._log import log
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
 
@@ -101,8 +102,17 @@ class HookRunner:
     def set_hook(self, name: str, hook: Callable[..., Any]) -> None:
         """Sets a hook. One that is not called any more stays set, for jobs that are in the queue."""
         self._hooks[name] = hook
+        self.start_if_needed()
+
+    def start_if_needed(self) -> None:
+        """Starts the first thread, unless there is one."""
         if not self._threads:
             self._add_thread()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Replaces the limits. Threads beyond a new number end with the server."""
+        self._max_threads = limits.hook_threads
+        self._settle = partial(settle, most=limits.max_message_size)
 
     def close(self, timeout: float) -> list[str]:
         """Waits for the threads, for at most `timeout` seconds. Returns the names of those that hang in a hook."""

@@ -1,19 +1,26 @@
-"""The settings that a running server takes: its hooks and its ICE servers."""
+"""The settings that a running server takes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource
 from ._hook_checks import check_hook
 from ._lifecycle import Lifecycle
+from ._reload import Reload, ReloadSettings
 from ._settings import KEYWORDS
+from ._tls import Tls, renew
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _NAMES = {row.name for row in KEYWORDS}
 
 
 class LiveSettings(Lifecycle):
-    """A server whose hooks and ICE servers can be exchanged. A base class of `SignalingServer`.
+    """A server whose settings can be exchanged. A base class of `SignalingServer`.
 
     An exchange holds for the next start as well. It may come from any thread. A call that has begun ends with the hook
     that it began with; calls that wait for a thread get the new one.
@@ -76,6 +83,58 @@ class LiveSettings(Lifecycle):
             run.native.set_authorize(authorize is not None)
             self._settings = replace(self._settings, authorize=authorize)
 
+    def reload(self, **settings: Unpack[ReloadSettings]) -> list[str]:
+        """Replaces settings of the running server. Connections stay.
+
+        All settings are checked first: where one is invalid, all old ones stay in effect. docs/settings.md tells for
+        each setting whether it is in effect at once or for new connections. Peers that are connected stay, also where
+        a new `authorize` would refuse them.
+
+        Args:
+            settings: As the arguments of `SignalingServer`. Those that are not given stay.
+
+        Returns:
+            The names of the settings that have changed, like `limits.max_devices`.
+
+        Raises:
+            RestartRequiredError: A setting has another value, and a server that runs cannot change it.
+            ConfigError: A value is not allowed.
+            NotRunningError: The server is not running.
+        """
+        with self._lock:
+            return self._commit(self._prepare_reload(dict(settings)))
+
+    def reload_tls(self, tls: Tls | None = None) -> bool:
+        """Replaces the certificate, for connections that are opened from now on. Those that are open stay.
+
+        Args:
+            tls: The certificate. None: the files of the present one are read again, as each `tls_check_interval`.
+
+        Returns:
+            Whether the certificate is another one.
+
+        Raises:
+            TlsError: The files cannot be used. The old certificate stays.
+            ConfigError: The server has no certificate, or one that has no files.
+            NotRunningError: The server is not running.
+        """
+        if tls is not None:
+            return bool(self.reload(tls=tls))
+        self._running()
+        known = self._settings.tls
+        if known is None or not known._native.is_renewable:
+            has = "no certificate" if known is None else "a certificate in memory"
+            raise ConfigError("tls", f"the server has {has}, and there are no files to read: give the new Tls")
+        return renew(known)
+
+    def _prepare_reload(self, settings: dict[str, Any]) -> Reload:
+        return Reload(self._running(), (self._settings, self._ice), settings)
+
+    def _commit(self, reload: Reload) -> list[str]:
+        reload.commit()
+        self._settings, self._ice = reload.settings, reload.ice
+        return reload.changed
+
     def __setattr__(self, name: str, value: object) -> None:
         if name in _NAMES:
             raise AttributeError(f"a server has no attribute {name!r} to set: {how_to_set(name)}")
@@ -86,4 +145,6 @@ def how_to_set(name: str) -> str:
     """Returns how a setting is given to a server."""
     if hasattr(LiveSettings, f"set_{name}"):
         return f"call set_{name}(...), also while it runs"
+    if name in ReloadSettings.__annotations__:
+        return f"give it to SignalingServer({name}=...), or call reload({name}=...) while it runs"
     return f"give it to SignalingServer({name}=...)"

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
 from ._checks import check_seconds, check_text
-from ._config import IceSource, Settings
+from ._config import IceSource, Settings, hook_names
 from ._events import EventThread
 from ._hooks import HookRunner
+from ._limits import Limits
 from ._log import log
 from ._loops import running_loop
 from ._models import Client, Device, WaitingClient
@@ -48,10 +49,10 @@ class Run:
         self._is_draining = False
         self.shown_after = 0
         """Transcripts in errors begin behind this entry. The pytest plugin sets it, for servers of many tests."""
-        names = [name for name in ("filter_device_info", "authorize") if getattr(settings, name) is not None]
-        if ice.hook is not None:
-            names.append("ice_servers")
+        names = hook_names(settings, ice)
         native = {**settings.resolved(), "ice_servers": ice.native}
+        self.addresses = {name: native[name] for name in ("host", "listen", "metrics")}
+        """The addresses that names stood for at the start."""
         self._events = _native.Events(settings.limits.hook_queue, settings.limits.hook_threads)
         self.hooks: HookRunner = HookRunner(settings, ice.hook, loop, self._events)
         # Before the server, so that its thread starts while the server binds.
@@ -69,6 +70,16 @@ class Run:
             # No thread could be started, so the server cannot run.
             self.stop(0.0)
             raise
+
+    def replace(self, hooks: dict[str, Callable[..., Any] | None], limits: Limits) -> None:
+        """Replaces the hooks and their limits. Raises RuntimeError where no thread can be started: nothing changes."""
+        given = {name: hook for name, hook in hooks.items() if hook is not None}
+        if given:
+            self.hooks.start_if_needed()
+        for name, hook in given.items():
+            self.hooks.set_hook(name, hook)
+        self.hooks.set_limits(limits)
+        self._events.set_bounds(limits.hook_queue, limits.hook_threads)
 
     def stop(
         self, timeout: float, drain: float = 0.0, spread: float = 0.0, drained: Callable[[], None] = lambda: None

@@ -171,6 +171,13 @@ def prepare(
     return Tls(native, file), save
 
 
+def renew(tls: Tls) -> bool:
+    """Takes the certificate from its files. Returns whether it is another one. Raises TlsError or StateDirError."""
+    is_new, notices = tls._native.renew()
+    _log(notices)
+    return is_new
+
+
 def authority_kept_in(directory: str | PathLike[str], names: Sequence[str]) -> str:
     """Returns the authority that a directory keeps for these names, PEM. Makes it like `Tls.kept_in`."""
     pem, notices = _native.Tls.authority_kept_in(_directory(directory), _names(names))

@@ -71,6 +71,10 @@ class StaticTokens:
             raise Refused("This token is not known", status=401)
         return identity
 
+    def _has_same(self, other: StaticTokens) -> bool:
+        """Whether both have the same tokens, identities and roles."""
+        return (self._known, self._roles) == (other._known, other._roles)
+
     def __repr__(self) -> str:
         return f"<StaticTokens: {len(self._known)}>"
 

@@ -5,6 +5,8 @@ A peer that breaks the protocol raises no exception here: the server sends the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SignalingError(Exception):
     """The base class of all exceptions of the package."""
@@ -20,6 +22,17 @@ class ConfigError(SignalingError, ValueError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
         return type(self), (self.setting, self.what)
+
+
+class RestartRequiredError(ConfigError):
+    """Settings that a server that runs cannot change. `settings` names them; nothing was changed."""
+
+    def __init__(self, settings: Sequence[str]) -> None:
+        self.settings = tuple(settings)
+        super().__init__(", ".join(settings), "cannot change while the server runs: restart it; nothing was changed")
+
+    def __reduce__(self) -> tuple[type[RestartRequiredError], tuple[tuple[str, ...]]]:  # type: ignore[override]
+        return type(self), (self.settings,)
 
 
 class TlsError(ConfigError):

@@ -19,6 +19,7 @@ fn settings_that_need_a_restart_are_all_named() {
         host: "::1".parse().unwrap(),
         port: 1,
         listen: vec![Listen::Http("127.0.0.1:1".parse().unwrap())],
+        metrics: vec![Listen::Http("127.0.0.1:2".parse().unwrap())],
         tls: Some(Tls::self_signed(&["localhost".into()], None).unwrap()),
         device_socket: Some("/a".into()),
         control_socket: Some("/b".into()),
@@ -28,8 +29,19 @@ fn settings_that_need_a_restart_are_all_named() {
         workers: 2,
         ..Config::default()
     };
-    let named =
-        ["host", "port", "listen", "tls", "device_socket", "control_socket", "echo", "dashboard", "journal", "workers"];
+    let named = [
+        "host",
+        "port",
+        "listen",
+        "metrics",
+        "tls",
+        "device_socket",
+        "control_socket",
+        "echo",
+        "dashboard",
+        "journal",
+        "workers",
+    ];
     assert_eq!(old.fixed_changes(&new), named);
     assert_eq!(new.fixed_changes(&old), named);
     let other = Config { tls: Some(Tls::self_signed(&["localhost".into()], None).unwrap()), ..new.clone() };

@@ -38,6 +38,10 @@ with SignalingServer(device_wait_timeout=30, limits=limits, keepalive=Keepalive(
     print(server.url)
 ```
 
+The column Reload tells what `server.reload(...)` and SIGHUP do with a setting (see [service.md](service.md)). *at
+once*: the next request, connection or call is under the new value. *new connections*: those that are open keep the old
+value. *restart*: a server that runs cannot change it.
+
 A value that is not allowed is a `ConfigError`, which names the setting, before the server starts. Numbers in brackets,
 like [1008], are codes of close frames.
 """
@@ -78,7 +82,7 @@ def flag(row: Setting) -> str:
 
 def table(rows: tuple[Setting, ...]) -> str:
     """A table of these rows."""
-    head = ["Setting", "Values", "Default", "Flag", "Meaning"]
+    head = ["Setting", "Values", "Default", "Flag", "Reload", "Meaning"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         meaning = " ".join(part for part in (row.help, row.reason) if part)
@@ -87,7 +91,7 @@ def table(rows: tuple[Setting, ...]) -> str:
         if row.instead:
             meaning += f" {'In Python' if row.group == 'serve' else 'On the command line'}: {row.instead}"
         default = f"`{type(row.default).__name__}()`" if row.name in GROUPS else number(row.default)
-        lines.append([f"`{row.name}`", values(row), default, flag(row), meaning])
+        lines.append([f"`{row.name}`", values(row), default, flag(row), row.reload, meaning])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

@@ -76,7 +76,7 @@ def register(url: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("program", [(), (str(Path(sys.executable).with_name("cuttlefish-signaling")),)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_prints_urls_and_drains_on_signal(program: tuple[str, ...], number: int) -> None:
     with serve(program=program) as served:
         assert re.fullmatch(r"wss://127\.0\.0\.1:\d+/register_device", served.devices)

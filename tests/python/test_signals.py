@@ -22,7 +22,7 @@ import raw
 from peers import PATIENCE
 from test_cli import ENVIRONMENT, serve
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 SERVE = (sys.executable, "-m", "cuttlefish_signaling", "serve", "--no-tls", "--port", "0")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .kinds import Kind
+from .reload import RELOAD
 
 ENVIRONMENT = "CUTTLEFISH_SIGNALING_"
 """The beginning of environment variables."""
@@ -73,6 +74,11 @@ class Setting(NamedTuple):
     def path(self) -> str:
         """The name in errors, and for the Rust core: `port`, `limits.max_devices`."""
         return f"{self.group}.{self.name}" if self.group in ("limits", "keepalive") else self.name
+
+    @property
+    def reload(self) -> str:
+        """The effect of a reload on it: `at once`, `new connections` or `restart`. Empty for a group of settings."""
+        return RELOAD.get(self.path, "")
 
     @property
     def text(self) -> str:

@@ -13,9 +13,10 @@ from .output import PROGRAM
 from .sources import Unparsed
 
 DESCRIPTION = """\
-Runs the server until SIGINT, SIGTERM or SIGHUP. Then it drains (--drain, --drain-spread), closes its connections and
-ends with status 0. Another signal ends the drain; without one, a signal that comes more than a second after the first
-ends the process at once. Where SIGHUP is ignored (nohup), it stays ignored.
+Runs the server until SIGINT or SIGTERM. Then it drains (--drain, --drain-spread), closes its connections and ends with
+status 0. Another signal ends the drain; without one, a signal that comes more than a second after the first ends the
+process at once. SIGHUP reloads: all settings, hooks, tokens, secrets and certificates are read again, and connections
+stay. Where SIGHUP is ignored (nohup), it stays ignored.
 
 Exit status 1: it cannot start (an address in use, the state directory). 2: a flag or another setting is wrong.
 """

@@ -14,7 +14,12 @@ from contextlib import contextmanager
 
 from .output import last_words
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+RELOAD_SIGNAL = signal.SIGHUP
+"""It reloads. It stops where the terminal of the process is gone: then a shell, not an administrator, has sent it."""
+
+SIGNALS = (*STOP_SIGNALS, RELOAD_SIGNAL)
 
 SAME_REQUEST = 1.0
 """Seconds after the first signal in which others are part of it: a terminal and a supervisor often send one each."""
@@ -24,8 +29,12 @@ SAME_REQUEST_IN_A_DRAIN = 0.25
 """The same while the server drains. A second signal costs less then: it ends the drain, not the process."""
 
 
+class Interrupted(BaseException):
+    """A signal that stops the server has come while settings were loaded."""
+
+
 class StopSignals:
-    """Takes the signals that stop the server, on a thread of its own.
+    """Takes the signals that stop or reload the server, on a thread of its own.
 
     The interpreter writes the number of each signal to a socket, in whichever thread the kernel runs its handler. The
     thread reads them, so the main thread may be busy. The signals are not blocked: programs that hooks run would
@@ -39,21 +48,24 @@ class StopSignals:
         self.end_drain: Callable[[], bool] | None = None
         """Ends the drain of the server, and returns whether there was one. Set when the server is about to drain."""
         self._numbers: set[int] = set()
+        self._wants_reload = False
+        self._is_interruptible = False
+        self._has_terminal = _has_terminal()
         self._came = threading.Event()
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
-        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self._fd_before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._read, name="cuttlefish-signals", daemon=True)
 
     def take(self) -> None:
         """Sets the handlers. Called again after hooks were loaded, which may have set others.
 
-        A handler of hooks stays and runs as well. A SIGHUP that is ignored (nohup) or handled by hooks stops nothing.
+        A handler of hooks stays and runs as well. A SIGHUP that is ignored (nohup) or handled by hooks does nothing.
         """
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
+        for number in SIGNALS:
             handler = signal.getsignal(number)
             if number == signal.SIGHUP and handler not in (signal.SIG_DFL, _taken_by_the_thread):
                 self._numbers.discard(number)
@@ -64,17 +76,43 @@ class StopSignals:
         if self._thread.ident is None:
             self._thread.start()
 
-    def wait(self) -> str:
-        """Waits for the first signal. Returns its name. Wakes for others as well: hooks' handlers need this thread."""
+    def wait(self, reload: Callable[[StopSignals], None] = lambda _signals: None) -> str:
+        """Waits for the first signal that stops, and returns its name. Handlers of hooks need this thread meanwhile.
+
+        SIGHUPs that come during a `reload` lead to one more.
+        """
         while self.first is None:
             self._came.wait()
             self._came.clear()
+            if self._wants_reload and self.first is None:
+                self._wants_reload = False
+                reload(self)
         return self.first
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A signal that stops the server raises `Interrupted` in this context, so that hooks cannot delay the stop."""
+        self._is_interruptible = True
+        try:
+            if self.first is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._is_interruptible = False
+
+    def interrupt(self) -> None:
+        """Raises `Interrupted`, where that is allowed. Called in the main thread, by the handler of a signal."""
+        if self._is_interruptible:
+            self._is_interruptible = False
+            raise Interrupted
 
     def on_signal(self, number: int, now: float) -> bool:
         """Notes a signal. Returns whether the process is to end at once. In a drain, the signal ends the drain."""
         if number not in self._numbers:
             return False  # A signal that hooks handle.
+        if number == RELOAD_SIGNAL and not (self._has_terminal and not _has_terminal()):
+            self._wants_reload = True
+            return False
         if self.first is None:
             self.first, self._first_at = signal.Signals(number).name, now
             return False
@@ -92,7 +130,7 @@ class StopSignals:
 
     def ignore(self) -> None:
         """Ignores the signals from now on. The end of the interpreter would set their defaults, which are to kill."""
-        for number in STOP_SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         self.close()
@@ -114,8 +152,19 @@ class StopSignals:
             self._came.set()
 
 
-def _taken_by_the_thread(_number: int, _frame: object) -> None:
+def _taken_by_the_thread(number: int, _frame: object) -> None:
     """The handler in Python, without which the interpreter has none."""
+    if number in STOP_SIGNALS and _current is not None:
+        _current.interrupt()
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a terminal that can hang up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 _current: StopSignals | None = None
@@ -126,7 +175,7 @@ _masks = threading.local()
 
 def _before_fork() -> None:
     """Blocks the signals: a forked process has the socket too, and a signal to it would stop the server."""
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _after_fork() -> None:

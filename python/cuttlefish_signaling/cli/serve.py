@@ -26,6 +26,7 @@ from .operator import apply_preset
 from .outcome import settings_as_toml, settings_digest
 from .output import print_answer, print_if_possible
 from .process import StopSignals, raise_descriptor_limit, stop_signals
+from .reload import Reloader
 from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify, watchdog_interval
@@ -39,7 +40,7 @@ SLACK = 5.0
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Runs the server until SIGINT, SIGTERM or SIGHUP. Returns the exit status; raises SignalingError."""
+    """Runs the server until SIGINT or SIGTERM; SIGHUP reloads. Returns the exit status; raises SignalingError."""
     with stop_signals(until_exit=arguments.until_exit) as signals:
         inherited, notices = take_sockets(os.environ)
         found = settings(arguments, dict(os.environ))
@@ -69,7 +70,7 @@ def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, i
         elif arguments.print_ca:
             print_answer(authority_pem(found))
         else:
-            _serve(found, signals)
+            _serve(arguments, found, signals, inherited)
 
 
 def _log_settings(found: Found) -> None:
@@ -83,7 +84,7 @@ def _log_settings(found: Found) -> None:
     log(logging.INFO, text, *fields.values(), event="starting", **fields)
 
 
-def _serve(found: Found, signals: StopSignals) -> None:
+def _serve(arguments: argparse.Namespace, found: Found, signals: StopSignals, inherited: list[Inherited]) -> None:
     running, save_certificate = server(found)
     signals.take()
     raise_descriptor_limit()
@@ -100,7 +101,7 @@ def _serve(found: Found, signals: StopSignals) -> None:
             log(logging.WARNING, text, reason, event="stdout_failed", reason=reason)
         notify("READY=1")
         _feed_watchdog(running)
-        reason = signals.wait()
+        reason = signals.wait(Reloader(arguments, inherited, found, running, server_keywords))
         signals.end_drain = partial(_end_drain, running)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
         log(logging.INFO, "stopping: %s", reason, event="stopping", reason=reason)
@@ -161,6 +162,12 @@ def server(found: Found, certify: Certify = certificate) -> tuple[SignalingServe
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
+    given, save_certificate = server_keywords(found, certify)
+    return SignalingServer(**given), save_certificate
+
+
+def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[str, Any], Callable[[], None]]:
+    """Returns the arguments of `SignalingServer`, and the same function. Raises the same errors."""
     hooks = load_hooks(found["hooks"]) if found["hooks"] else {}
     if hooks.get("ice_servers") is None:
         hooks["ice_servers"] = ice_servers(found)
@@ -172,18 +179,16 @@ def server(found: Found, certify: Certify = certificate) -> tuple[SignalingServe
         hooks["authorize"] = read_tokens("token-file", found["token_file"])
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certify(found)
-    running = SignalingServer(
-        **{
-            **same(found),
-            **keywords(found),
-            **hooks,
-            "tls": tls,
-            "dashboard": wants_dashboard(found),
-            "limits": found["limits"],
-            "keepalive": found["keepalive"],
-        }
-    )
-    return running, save_certificate
+    given = {
+        **same(found),
+        **keywords(found),
+        **hooks,
+        "tls": tls,
+        "dashboard": wants_dashboard(found),
+        "limits": found["limits"],
+        "keepalive": found["keepalive"],
+    }
+    return given, save_certificate
 
 
 def same(found: Found) -> dict[str, Any]:

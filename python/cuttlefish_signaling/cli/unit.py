@@ -32,6 +32,7 @@ Type=notify
 # would give these files to the operator's user, and StandardError=append: would need the directory before.
 ExecStartPre=+/usr/bin/install -d -o _cutf-operator -g cvdnetwork -m 0775 /run/cuttlefish
 ExecStart=@COMMAND@ serve --operator
+ExecReload=/bin/kill -HUP $MAINPID
 # Keeps /run/cuttlefish. The server removes its sockets: without them devices start servers of their own.
 Restart=on-failure
 # The server tells twice in this time that its threads make progress. Otherwise it is aborted and started again.
