@@ -23,7 +23,14 @@ from test_tls import made_elsewhere
 
 PAIRS = 100
 
-PATIENT = Limits(tls_handshake_timeout=60, opening_silence=60, request_head_timeout=60, first_message_timeout=60)
+PATIENT = Limits(
+    tls_handshake_timeout=60,
+    opening_silence=60,
+    request_head_timeout=60,
+    first_message_timeout=60,
+    write_timeout=60,
+    borrow_timeout=60,
+)
 """For a busy machine, on which both ends of a handshake share one processor."""
 
 
@@ -58,7 +65,9 @@ async def pair(server: SignalingServer, number: int, course: Course) -> int:
 
     def dial(url: str) -> connect:
         headers = {"Authorization": "Bearer a"}
-        return connect(url, ssl=unverified_context(), additional_headers=headers, open_timeout=PATIENCE)
+        return connect(
+            url, ssl=unverified_context(), additional_headers=headers, open_timeout=PATIENCE, ping_interval=None
+        )
 
     async with AsyncExitStack() as stack:
         async with course.few:
@@ -98,7 +107,9 @@ async def reloads(count: int, pairs: int = PAIRS) -> int:
     """Reloads so many times under so many pairs. Returns the messages of clients that were answered."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        server = SignalingServer(tls=write_certificate(folder), authorize=StaticTokens(["a"]), limits=PATIENT)
+        server = SignalingServer(
+            tls=write_certificate(folder), authorize=StaticTokens(["a"]), limits=PATIENT, keepalive=Keepalive(None)
+        )
         course = Course()
         async with server:
             tasks = [asyncio.create_task(pair(server, number, course)) for number in range(pairs)]

@@ -179,7 +179,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         hooks["authorize"] = read_tokens("token-file", found["token_file"])
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certify(found)
-    given = {
+    keyword_arguments = {
         **same(found),
         **keywords(found),
         **hooks,
@@ -188,7 +188,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         "limits": found["limits"],
         "keepalive": found["keepalive"],
     }
-    return given, save_certificate
+    return keyword_arguments, save_certificate
 
 
 def same(found: Found) -> dict[str, Any]:
