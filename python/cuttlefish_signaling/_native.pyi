@@ -12,6 +12,8 @@ __all__ = [
     "IceCommand",
     "Job",
     "Journal",
+    "LogRecords",
+    "Reload",
     "Server",
     "Tls",
     "TurnRest",
@@ -22,6 +24,7 @@ __all__ = [
     "checked_ice_servers",
     "default_settings",
     "machine_addresses",
+    "same_ice_servers",
     "toml_to_json",
 ]
 __version__: str
