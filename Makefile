@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-units test-programs wheel test-wheel test-s
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings test develop test-rust test-python test-units test-programs test-wheel test-sdist test-root test-systemd lint \
+.PHONY: help serve settings test develop test-rust test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
 	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -28,6 +28,7 @@ make test-wheel       audit the wheel and use it on each CPython from 3.10 to 3.
 make sdist            the source distribution, into dist/
 make test-sdist       build from it offline, and see that the build ends at once without Rust
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
+make test-container   the steps of deploy/Dockerfile, and its command, in a root by debootstrap; needs root and a wheel
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
@@ -85,6 +86,10 @@ test-sdist: $(VENV)/develop sdist
 SUITE ?= bullseye
 test-root: wheel
 	$(BIN)/python tests/root.py --suite $(SUITE) $(if $(MIRROR),--mirror $(MIRROR)) dist/*.whl
+
+# The steps of deploy/Dockerfile in a root by debootstrap, since no Docker runs where this is tested.
+test-container: wheel
+	$(BIN)/python tests/container.py
 
 # docs/cuttlefish.md: takes the operator's place and goes back, below an overlay that is discarded.
 test-systemd: wheel

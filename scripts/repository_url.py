@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = ("pyproject.toml", "README.md", "SECURITY.md", "CHANGELOG.md")
+FILES = ("pyproject.toml", "README.md", "SECURITY.md", "CHANGELOG.md", "deploy/Dockerfile")
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

@@ -25,7 +25,14 @@ import wheel_audit
 ROOT = Path(__file__).parents[2]
 VERSION = release_check.version_of(ROOT)
 URL = "https://forge.lab/group/cuttlefish-signaling"
-COPIED = ("Cargo.toml", "Cargo.lock", "fuzz/Cargo.lock", "pyproject.toml", *release_check.DOCUMENTS)
+COPIED = {
+    "Cargo.toml",
+    "Cargo.lock",
+    "fuzz/Cargo.lock",
+    "pyproject.toml",
+    *release_check.DOCUMENTS,
+    *repository_url.FILES,
+}
 NAME = f"cuttlefish_signaling-{VERSION}"
 WHEEL = f"{NAME}-cp310-abi3-manylinux_2_17_{platform.machine()}.whl"
 
@@ -320,6 +327,7 @@ def test_versions_in_the_metadata_are_those_the_wheel_is_used_on() -> None:
 
 def test_the_address_of_the_repository_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in repository_url.FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     old = release_check.repository_of(tmp_path)
     assert repository_url.main([f"{URL}/"], tmp_path) == 0
