@@ -12,7 +12,6 @@ impl Config {
             ("port", self.port != new.port),
             ("listen", self.listen != new.listen),
             ("metrics", self.metrics != new.metrics),
-            ("metrics", self.metrics != new.metrics),
             ("tls", self.tls.is_some() != new.tls.is_some()),
             ("device_socket", self.device_socket != new.device_socket),
             ("control_socket", self.control_socket != new.control_socket),

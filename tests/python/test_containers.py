@@ -74,6 +74,15 @@ def test_files_and_secrets_of_a_compose_file_exist(file: Path) -> None:
                 assert source in compose["volumes"]
 
 
+def test_prometheus_reaches_the_metrics_by_a_name_that_is_allowed() -> None:
+    folder = COMPOSE[0].parent
+    environment = load(folder / "compose.monitoring.yaml")["services"]["signaling"]["environment"]
+    ((target,),) = [one["targets"] for one in load(folder / "prometheus.yml")["scrape_configs"][0]["static_configs"]]
+    name, port = target.split(":")
+    assert environment[f"{PREFIX}METRICS"] == f"http://0.0.0.0:{port}"
+    assert name in environment[f"{PREFIX}ALLOW_HOST"].split()
+
+
 def test_ignored_files_leave_the_wheel() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == ["*", "!dist/*.whl"]
