@@ -51,7 +51,7 @@ class Run:
         """Transcripts in errors begin behind this entry. The pytest plugin sets it, for servers of many tests."""
         names = hook_names(settings, ice)
         native = {**settings.resolved(), "ice_servers": ice.native}
-        self.addresses = {name: native[name] for name in ("host", "listen", "metrics")}
+        self.addresses: dict[str, Any] = {name: native[name] for name in ("host", "listen", "metrics")}
         """The addresses that names stood for at the start."""
         self._events = _native.Events(settings.limits.hook_queue, settings.limits.hook_threads)
         self.hooks: HookRunner = HookRunner(settings, ice.hook, loop, self._events)

@@ -28,7 +28,7 @@ class RestartRequiredError(ConfigError):
     """Settings that a server that runs cannot change. `settings` names them; nothing was changed."""
 
     def __init__(self, settings: Sequence[str]) -> None:
-        self.settings = tuple(settings)
+        self.settings: tuple[str, ...] = tuple(settings)
         super().__init__(", ".join(settings), "cannot change while the server runs: restart it; nothing was changed")
 
     def __reduce__(self) -> tuple[type[RestartRequiredError], tuple[tuple[str, ...]]]:  # type: ignore[override]
