@@ -41,7 +41,7 @@ def check_ids(device: Any, client: Any) -> None:
     """Raises FilterError for a device id that is not a string, or a client id that is not a whole number."""
     if device is not None and not isinstance(device, str):
         raise FilterError(f"device={device!r} is not a device id: device ids are strings")
-    if client is not None and (not isinstance(client, int) or isinstance(client, bool) or not 0 <= client < 2**31):
+    if client is not None and (not isinstance(client, int) or isinstance(client, bool) or not 1 <= client < 2**31):
         raise FilterError(f"client={client!r} is not a client id: client ids are whole numbers from 1")
 
 

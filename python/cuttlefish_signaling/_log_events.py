@@ -116,6 +116,8 @@ EVENTS = (
     LogEvent("timer_failed", "error", "reason", "The system sets no timer, and deadlines will be missed."),
     LogEvent("bug", "error", "peer reason", "A bug of the server has ended a connection."),
     LogEvent("setting_ignored", "warning", "reason", "A variable or a line of a file has no effect."),
+    LogEvent("faults_armed", "warning", "reason", "The config file has faults, which `serve` has armed; for tests."),
+    LogEvent("fault_overran", "warning", "reason", "A fault of the config file held more than it may, and dropped it."),
     LogEvent("certificate_created", "info", "reason", "`serve` has written a certificate or an authority."),
     LogEvent("certificate_replaced", "warning", "reason", "A certificate or an authority that was kept is replaced."),
     LogEvent("certificate_taken", "info", "", "New connections get a renewed certificate."),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._checks import check_seconds
 from ._filters import check_direction, check_ids, check_names, check_type
-from .errors import ConfigError, ExpectationError, FaultError, FilterError
+from .errors import ConfigError, ExpectationError, FaultError, FilterError, NotRunningError
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -58,15 +58,20 @@ class Narrow(TypedDict, total=False):
 class Fault:
     """One fault. It is armed inside a `with`, or from `arm()` to `remove()`."""
 
-    def __init__(self, run: Run, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow) -> None:
-        self._run = run
-        self._native = run.native.faults
+    def __init__(
+        self, run: Run | None, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow
+    ) -> None:
+        self._its_run = run
         self._effect = effect
         self._numbers = numbers
         self._narrow = narrow
         self._filters = _filters(narrow)
         self._id: int | None = None
         self._stats = (0, 0, 0)
+
+    @property
+    def _run(self) -> Run:
+        return _of_server(self._its_run)
 
     def arm(self) -> Self:
         """Arms the fault behind those that are armed, from the next forward on. Its counters begin at 0.
@@ -86,20 +91,25 @@ class Fault:
                 "register the device first, or pass absent_ok=True"
             )
         self._stats = (0, 0, 0)
-        self._id = self._native.arm(self._effect, *self._numbers, **self._filters)
+        self._id = self._run.native.faults.arm(self._effect, *self._numbers, **self._filters)
         return self
 
     def remove(self) -> None:
         """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed."""
-        if self._id is None:
-            return
-        self._stats, self._id = self._native.disarm(self._id) or self._stats, None
-        if overran := self._stats[2]:
-            text = (
-                f"{self!r} dropped {overran} forwards: the faults already held as many as Limits.held_by_faults and "
-                "Limits.held_by_faults_bytes allow"
-            )
+        if text := self._disarm():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    def _disarm(self) -> str | None:
+        """Does `remove`, and returns the text of its warning."""
+        if self._id is None:
+            return None
+        self._stats, self._id = self._run.native.faults.disarm(self._id) or self._stats, None
+        if not (overran := self._stats[2]):
+            return None
+        return (
+            f"{self!r} dropped {overran} forwards: the faults already held as many as Limits.held_by_faults and "
+            "Limits.held_by_faults_bytes allow"
+        )
 
     def __enter__(self) -> Self:
         return self.arm()
@@ -111,7 +121,7 @@ class Fault:
 
     def _counted(self) -> tuple[int, int, int]:
         if self._id is not None:
-            self._stats = self._native.stats(self._id) or self._stats
+            self._stats = self._run.native.faults.stats(self._id) or self._stats
         return self._stats
 
     @property
@@ -155,7 +165,8 @@ class Faults:
     Each method raises FaultError, FilterError or ConfigError for an invalid argument.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run | None) -> None:
+        """Without a run, the arguments of faults are checked, and no fault can be armed."""
         self._run = run
 
     def seed(self, seed: int) -> None:
@@ -165,7 +176,7 @@ class Faults:
         """
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ConfigError("seed", f"must be a whole number from 0 to 2**64 - 1, got {seed!r}")
-        self._run.native.faults.seed(seed)
+        _of_server(self._run).native.faults.seed(seed)
 
     def drop(self, **narrow: Unpack[Narrow]) -> Fault:
         """Drops forwards, without an error to any peer. `stats()` counts them as `dropped`."""
@@ -224,6 +235,12 @@ class Faults:
         return "<Faults>"
 
 
+def _of_server(run: Run | None) -> Run:
+    if run is None:
+        raise NotRunningError("these faults belong to no server")
+    return run
+
+
 def _behind(after: int, narrow: Narrow) -> Narrow:
     if "nth" in narrow:
         raise FilterError("nth and after have the same meaning here; pass after only")
@@ -243,6 +260,9 @@ def _filters(narrow: Narrow) -> dict[str, Any]:
             raise FilterError(f"to={to!r} and direction={direction!r} contradict each other")
         to = FORWARDS[direction]  # type: ignore[assignment]
     check_ids(narrow.get("device"), narrow.get("client"))
+    for name in ("absent_ok", "check_type"):
+        if not isinstance(narrow.get(name, False), bool):
+            raise FilterError(f"{name}={narrow.get(name)!r} is neither True nor False")
     if narrow.get("check_type", True):
         check_type(narrow.get("type"))
     for name in ("nth", "times"):

@@ -5,8 +5,9 @@ use pyo3::prelude::*;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Converts a TOML document to JSON text, with the line of each key, also of those in tables (`limits.max_devices`).
-/// Raises `ValueError`, with line and column.
+/// Converts a TOML document to JSON text, with the line of each key, also of those in tables (`limits.max_devices`)
+/// and in arrays of tables (`faults.0.device`; `faults.0` has the line of the table). Raises `ValueError`, with line and
+/// column.
 ///
 /// The error does not quote the document: the line may have a secret.
 #[pyfunction]
@@ -28,8 +29,18 @@ pub(super) fn toml_to_json(text: &str) -> PyResult<(String, Vec<(String, usize)>
 fn collect_lines(text: &str, table: &str, keys: &DeTable<'_>, lines: &mut Vec<(String, usize)>) {
     for (key, value) in keys {
         let place = format!("{table}{}", key.get_ref());
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect_lines(text, &format!("{place}."), inner, lines);
+        match value.get_ref() {
+            DeValue::Table(inner) => collect_lines(text, &format!("{place}."), inner, lines),
+            DeValue::Array(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    if let DeValue::Table(inner) = entry.get_ref() {
+                        let place = format!("{place}.{index}");
+                        collect_lines(text, &format!("{place}."), inner, lines);
+                        lines.push((place, line_of(text, entry.span().start)));
+                    }
+                }
+            }
+            _ => {}
         }
         lines.push((place, line_of(text, Spanned::span(key).start)));
     }

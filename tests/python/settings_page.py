@@ -25,7 +25,8 @@ A setting can be given
 - on the command line, with a flag,
 - in an environment variable: `--device-socket` is `CUTTLEFISH_SIGNALING_DEVICE_SOCKET`,
 - in a TOML file that `--config` names: `--device-socket` is the key `device_socket`. Limits and keepalive are in the
-  tables `[limits]` and `[keepalive]`, with the names of Python.
+  tables `[limits]` and `[keepalive]`, with the names of Python. Tables `[[faults]]` are for tests: see
+  [testing.md](testing.md#faults).
 
 On the command line the flag has precedence over the variable, and the variable over the file. A variable with several
 values separates them by spaces. `none` is Python's None. Unknown variables are logged.

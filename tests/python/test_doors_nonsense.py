@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from test_doors import in_file, through, toml
 
 from cuttlefish_signaling import Keepalive, Limits, SignalingServer
 from cuttlefish_signaling._settings import FLAGS, GROUPS, KEYWORDS, Flag, Setting
@@ -25,6 +24,7 @@ from cuttlefish_signaling._settings.kinds import Choice, Integer, Kind, Seconds,
 from cuttlefish_signaling.errors import ConfigError
 
 from plugin_suite import run, suite
+from test_doors import in_file, through, toml
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)

@@ -34,7 +34,7 @@ examples:
 
 --hooks names an object with any of authorize, filter_device_info and ice_servers, as functions or methods, def or
 async def. A FILE.toml for --config has the names of the flags with underscores. Limits are in its table [limits], and
-keepalive is in its table [keepalive], as interval and timeout.
+keepalive is in its table [keepalive], as interval and timeout. Tables [[faults]] drop or delay messages, for tests.
 """
 
 

@@ -26,6 +26,9 @@ def settings_as_toml(found: Found, *, defaults: bool = False) -> list[str]:
     lines = tables.pop("")
     for name, given in tables.items():
         lines += ["", f"[{name}]", *given] if given else []
+    for fault in found.faults:
+        keys = [f"{key} = {_toml(value)}" for key, value in {"fault": "", **fault.table}.items()]
+        lines += ["", f"[[faults]]  # {fault.place}", *keys]
     return lines
 
 
@@ -42,6 +45,8 @@ def settings_digest(found: Found) -> str:
     Secrets do not count: a digest of a short secret would tell it to a reader who tries many.
     """
     values = {flag.place: found[flag.key] for flag in FLAGS if not isinstance(flag.kind, Secret | Json)}
+    if found.faults:
+        values["faults"] = [fault.table for fault in found.faults]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

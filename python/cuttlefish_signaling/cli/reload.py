@@ -15,6 +15,7 @@ from .._settings import SETTINGS
 from .._settings.reload import RESTART
 from ..errors import ConfigError, NotRunningError, SignalingError
 from .activation import Inherited
+from .armed_faults import ArmedFaults
 from .listeners import apply_sockets, listeners
 from .operator import apply_preset
 from .process import Interrupted, StopSignals
@@ -38,12 +39,14 @@ class Reloader:
         found: Found,
         running: SignalingServer,
         keywords: Keywords,
+        faults: ArmedFaults,
     ) -> None:
         self._arguments = arguments
         self._inherited = inherited
         self._found = found
         self._running = running
         self._keywords = keywords
+        self._faults = faults
 
     def __call__(self, signals: StopSignals) -> None:
         """Reloads, and logs one line: what has changed, or why all settings stay. Raises nothing."""
@@ -80,6 +83,8 @@ class Reloader:
         logging.getLogger("cuttlefish_signaling").setLevel(found["log_level"].upper())
         if found["log_level"] != self._found["log_level"]:
             changed = [*changed, "log_level"]
+        if self._faults.replace(found.faults):
+            changed = [*changed, "faults"]
         for notice in notices:
             if notice not in self._found.notices:
                 log(logging.WARNING, "%s", notice, event="setting_ignored", reason=notice)

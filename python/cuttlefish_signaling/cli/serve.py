@@ -19,6 +19,7 @@ from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError, StateDirError
 from .activation import Inherited, take_sockets
+from .armed_faults import ArmedFaults
 from .hooks import load_hooks
 from .listeners import all_listeners, apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
@@ -93,6 +94,9 @@ def _serve(arguments: argparse.Namespace, found: Found, signals: StopSignals, in
     except BindError as error:
         raise BindError(error.errno, with_flags(error, found)) from None
     try:
+        # Before the addresses are told. The server listens already: forwards of its first milliseconds may pass.
+        faults = ArmedFaults(running)
+        faults.replace(found.faults)
         urls = " ".join([*running.urls, *running.metrics_urls])
         log(logging.INFO, "listening on %s", urls, event="listening", listeners=urls)
         save_certificate()
@@ -101,7 +105,7 @@ def _serve(arguments: argparse.Namespace, found: Found, signals: StopSignals, in
             log(logging.WARNING, text, reason, event="stdout_failed", reason=reason)
         notify("READY=1")
         _feed_watchdog(running)
-        reason = signals.wait(Reloader(arguments, inherited, found, running, server_keywords))
+        reason = signals.wait(Reloader(arguments, inherited, found, running, server_keywords, faults))
         signals.end_drain = partial(_end_drain, running)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
         log(logging.INFO, "stopping: %s", reason, event="stopping", reason=reason)

@@ -10,12 +10,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import Keepalive, Limits, _native
 from .._settings import ENVIRONMENT, FLAGS, GROUPS, SETTINGS, Flag
 from ..errors import ConfigError
 from .activation import Inherited
+from .faults import FileFault
 from .variables import understood
 
 CONFIG = f"{ENVIRONMENT}CONFIG"
@@ -56,6 +58,9 @@ class Found(dict[str, Any]):
 
         self.inherited: list[Inherited] = []
         """The sockets that systemd has passed."""
+
+        self.faults: list[FileFault] = []
+        """The tables `[[faults]]` of the file."""
 
         self.notices: list[str] = []
         """Lines for the log about variables that have no effect."""
@@ -124,6 +129,11 @@ def settings(
         except ConfigError as error:
             refuse(error)
             found[flag.key] = flag.default
+    for number, table in enumerate(file.take_faults(refuse)):
+        try:
+            found.faults.append(FileFault.read(table, partial(file.place_of_fault, number)))
+        except ConfigError as error:
+            refuse(error)
     for unknown in file.unknown():
         refuse(unknown)
     for name, dataclass in (("limits", Limits), ("keepalive", Keepalive)):
@@ -191,11 +201,27 @@ class _File(NamedTuple):
         table = self.values.get(flag.table, {}) if flag.table else self.values
         return table.pop(flag.place.removeprefix(f"{flag.table}."), None)
 
+    def take_faults(self, refuse: Callable[[ConfigError], None]) -> list[Any]:
+        """Removes and returns the tables `[[faults]]`."""
+        tables = self.values.pop("faults", [])
+        if isinstance(tables, list):
+            return tables
+        refuse(ConfigError(self.place("faults"), f"must be written as [[faults]], once for each fault, got {tables!r}"))
+        return []
+
+    def place_of_fault(self, number: int, key: str) -> str:
+        """The file, line, number of the table and key, for errors. The line of a missing key is that of the table."""
+        table = f"faults.{number}"
+        line = self.lines.get(f"{table}.{key}", self.lines.get(table, self.lines.get("faults")))
+        return f"{self.path}, line {line}, [[faults]] {number + 1}{key and f': {key}'}"
+
     def unknown(self) -> Iterator[ConfigError]:
         """Returns an error for each key that no flag has taken."""
         for name, value in self.values.items():
             if name not in GROUPS:
-                known = [flag.key for flag in FLAGS if not flag.table] + [f"[{group}]" for group in GROUPS]
+                known = (
+                    [flag.key for flag in FLAGS if not flag.table] + [f"[{group}]" for group in GROUPS] + ["[[faults]]"]
+                )
                 yield self._unknown(name, name, known)
                 continue
             for key in value:
@@ -216,6 +242,9 @@ class _File(NamedTuple):
             key = place
             while key not in self.lines and "." in key:
                 key = key.rpartition(".")[0]  # Entries of a list have no line of their own.
+            if in_table := re.fullmatch(r"faults\.([0-9]+)\.(.+)", key):
+                place = self.place_of_fault(int(in_table[1]), in_table[2])
+                raise ConfigError(place, "is inf or nan, which no fault takes")
             what = 'is inf or nan, which no setting takes; write "none" for a time without an end'
             raise ConfigError(self.place(key), what)
         items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
