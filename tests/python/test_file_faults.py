@@ -269,9 +269,9 @@ def test_served_process_drops_and_reload_adds_removes_and_refuses(tmp_path: Path
     config = tmp_path / "server.toml"
     config.write_text("no_tls = true\n[[faults]]\nfault = 'drop'\ntype = 'offer'\n")
     with serve("--config", str(config)) as served, ExitStack() as stack:
-        assert line(served, "faults are armed").endswith('which are for tests: drop(type="offer")\n')
         pair = Pair(served, stack)
         assert pair.arrive(OFFER, ANSWER) == [ANSWER]
+        assert line(served, "faults are armed").endswith('which are for tests: drop(type="offer")\n')
         assert hang_up(served).endswith("reloaded: nothing has changed\n")
         config.write_text("no_tls = true\n[[faults]]\nfault = 'drop'\ntype = 'answer'\n")
         assert hang_up(served).endswith("reloaded: faults\n")

@@ -207,6 +207,7 @@ def same(found: Found) -> dict[str, Any]:
 
 
 def wants_dashboard(found: Found) -> bool:
+    """Whether the server has the dashboard page: by default only if it is reached from this machine only."""
     if found["dashboard"] != "auto":
         return bool(found["dashboard"] == "on")
     return is_reached_from_here_only(found)
@@ -222,6 +223,7 @@ def _turn_secret(found: Found) -> str | None:
 
 
 def ice_servers(found: Found) -> Any:
+    """Returns the ICE servers of the flags, as `SignalingServer` takes them. Raises ConfigError."""
     stun, turn, given = found["stun"] or [], found["turn"] or [], found["ice_servers"]
     secret = _turn_secret(found)
     if turn or secret:
