@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 from .._checks import check_seconds
+from .._field_docs import with_field_docs
 from .._loops import running_loop, stood_still
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutError
@@ -29,6 +30,7 @@ OWN = ("host", "port", "tls", "ssl_context")
 """Attributes that have the names of settings, and can be set."""
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class AttachedDevice:
     """A device that is registered with a server outside this process, as the server lists it.
