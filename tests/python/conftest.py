@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import weakref
@@ -25,6 +26,10 @@ STATE = tempfile.TemporaryDirectory(prefix="cuttlefish-signaling-")
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ.pop("STATE_DIRECTORY", None)
 os.environ.pop("CUTTLEFISH_SIGNALING_URL", None)
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # `nohup make test`: the programs that tests start would ignore SIGHUP too. A handler is not inherited.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 @pytest.fixture(autouse=True)
