@@ -272,7 +272,9 @@ def test_address_in_use_names_its_flag_and_exits_1(
 ) -> None:
     def error(*arguments: str) -> str:
         assert main(["serve", *arguments]) == 1
-        return capsys.readouterr().err.removeprefix("cuttlefish-signaling: error: ").strip()
+        first, last = capsys.readouterr().err.splitlines()
+        assert " starts on " in first
+        return last.removeprefix("cuttlefish-signaling: error: ")
 
     config = tmp_path / "server.toml"
     with socket.create_server(("127.0.0.1", 0)) as taken:

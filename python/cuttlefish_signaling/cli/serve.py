@@ -17,7 +17,7 @@ from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, __version_
 from .._log import log
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
-from ..errors import BindError, ConfigError, StateDirError
+from ..errors import BindError, ConfigError, SignalingError, StateDirError
 from .activation import Inherited, take_sockets
 from .armed_faults import ArmedFaults
 from .hooks import load_hooks
@@ -63,15 +63,28 @@ def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, i
     with _logging(found, serves=serves):
         hide_arguments([arguments.turn_secret, arguments.ice_servers])
         if serves:
-            _log_settings(found)
-        for notice in notices:
-            log(logging.WARNING, "%s", notice, event="setting_ignored", reason=notice)
-        if arguments.dry_run:
-            print_answer(*settings_as_toml(found))
-        elif arguments.print_ca:
-            print_answer(authority_pem(found))
-        else:
-            _serve(arguments, found, signals, inherited)
+            made = _server_and_first_records(found, notices)
+            _serve(arguments, found, signals, inherited, made)
+            return
+        _log_notices(notices)
+        print_answer(*(settings_as_toml(found) if arguments.dry_run else [authority_pem(found)]))
+
+
+def _server_and_first_records(found: Found, notices: list[str]) -> tuple[SignalingServer, Callable[[], None]]:
+    """Makes the server, and logs the first records. Settings that are wrong are an error without a first record."""
+    try:
+        made = server(found)
+    except SignalingError:
+        _log_notices(notices)
+        raise
+    _log_settings(found)
+    _log_notices(notices)
+    return made
+
+
+def _log_notices(notices: list[str]) -> None:
+    for notice in notices:
+        log(logging.WARNING, "%s", notice, event="setting_ignored", reason=notice)
 
 
 def _log_settings(found: Found) -> None:
@@ -85,8 +98,14 @@ def _log_settings(found: Found) -> None:
     log(logging.INFO, text, *fields.values(), event="starting", **fields)
 
 
-def _serve(arguments: argparse.Namespace, found: Found, signals: StopSignals, inherited: list[Inherited]) -> None:
-    running, save_certificate = server(found)
+def _serve(
+    arguments: argparse.Namespace,
+    found: Found,
+    signals: StopSignals,
+    inherited: list[Inherited],
+    made: tuple[SignalingServer, Callable[[], None]],
+) -> None:
+    running, save_certificate = made
     signals.take()
     raise_descriptor_limit()
     try:
