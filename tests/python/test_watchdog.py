@@ -15,7 +15,7 @@ import pytest
 from cuttlefish_signaling import ConfigError
 from cuttlefish_signaling.cli.systemd import watchdog_interval
 
-from peers import PATIENCE
+from peers import PATIENCE, wait_until
 from test_cli import ServeProcess, serve
 
 BEAT, READY = b"WATCHDOG=1", b"READY=1"
@@ -135,8 +135,15 @@ class Stopped:
 
     def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         tasks = Path(f"/proc/{process.pid}/task")
-        self.threads = [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
-        assert self.threads
+
+        self.threads: list[int] = []
+
+        def listed() -> bool:
+            self.threads = [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
+            return bool(self.threads)
+
+        # The kernel may list fewer threads while one of them ends.
+        wait_until(listed)
         self._ptrace = ctypes.CDLL(None, use_errno=True).ptrace
         self._ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
