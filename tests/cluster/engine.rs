@@ -44,10 +44,6 @@ impl Engine {
             Operation::Read(id) => Reply::Entry(self.devices.get(id).cloned()),
             Operation::Scan(cursor) => self.scan(*cursor),
             Operation::Reap(node) => self.reap(node, now),
-            Operation::Leave(node) => {
-                self.remove_node(node);
-                Reply::Done
-            }
         };
         (reply, std::mem::take(&mut self.changes))
     }

@@ -27,9 +27,9 @@ class ArmedFaults:
         while self._armed:
             if reason := self._armed.pop()._disarm():
                 log(logging.WARNING, "%s", reason, event="fault_overran", reason=reason)
-        self._tables = tables
         if faults:
             self._armed = [fault.made(self._running.faults).arm() for fault in faults]
             told = ", ".join(map(str, faults))
             log(logging.WARNING, "faults are armed, which are for tests: %s", told, event="faults_armed", reason=told)
+        self._tables = tables
         return True

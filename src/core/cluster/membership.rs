@@ -119,11 +119,6 @@ impl Membership {
         &self.nodes
     }
 
-    /// Returns the time since which the engine cannot be asked; `None` if it can.
-    pub fn away_since(&self) -> Option<Instant> {
-        (!self.is_member()).then_some(self.away_since)
-    }
-
     /// Returns the next act.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

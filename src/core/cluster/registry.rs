@@ -130,8 +130,6 @@ pub enum Operation {
     Scan(u64),
     /// Removes at most [`BATCH`] devices of a node whose lease ended long ago ([`Timing::reap`]).
     Reap(Incarnation),
-    /// Ends the lease and removes the devices of the node.
-    Leave(Incarnation),
 }
 
 /// Answer of the engine.
@@ -170,7 +168,7 @@ pub enum Reply {
     Claimed(Claimed),
     /// To [`Operation::Reclaim`]: one for each device, in order.
     Reclaimed(Vec<Claimed>),
-    /// To [`Operation::Release`] and [`Operation::Leave`].
+    /// To [`Operation::Release`].
     Done,
     /// To [`Operation::Read`].
     Entry(Option<Entry>),
