@@ -118,6 +118,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         adb: adb(from)?,
         devices_format: from.choice("devices_format", &DEVICES_FORMAT)?,
         journal: from.raw("journal")?.extract()?,
+        cluster: None,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         trusted_proxies: from.raw("trusted_proxies")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,

@@ -7,6 +7,7 @@ pub mod allowances;
 mod backpressure;
 pub mod bounds;
 pub mod certificates;
+pub mod cluster;
 pub mod error;
 pub mod ice_command;
 mod keepalive;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
 use crate::config::bounds::{MIN_CHECK_INTERVAL, above_zero, at_least, at_most, within};
+use crate::config::cluster::Cluster;
 use crate::config::error::ConfigError;
 use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
@@ -148,6 +150,8 @@ pub struct Config {
     pub devices_format: DevicesFormat,
     /// Whether to record messages in a journal. Default no.
     pub journal: bool,
+    /// The cluster of which this server is a node. Default none.
+    pub cluster: Option<Cluster>,
     /// Worker threads of the runtime. Default 1: the fastest for one test run.
     pub workers: usize,
 }
@@ -183,6 +187,7 @@ impl Default for Config {
             adb: Adb::default(),
             devices_format: DevicesFormat::default(),
             journal: false,
+            cluster: None,
             workers: 1,
         }
     }

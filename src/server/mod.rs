@@ -5,6 +5,7 @@
 
 mod catch_panic;
 mod certificate_watch;
+pub mod cluster;
 mod connect_info;
 mod connection;
 mod drain;

@@ -1,0 +1,3 @@
+//! The node of a cluster: its connection to the engine, and those to other nodes.
+
+pub mod engine;
