@@ -44,6 +44,8 @@ impl Engine {
             Operation::Read(id) => Reply::Entry(self.devices.get(id).cloned()),
             Operation::Scan(cursor) => self.scan(*cursor),
             Operation::Reap(node) => self.reap(node, now),
+            Operation::Nodes => Reply::Nodes(self.live(now).map(|node| node.record.clone()).collect()),
+            Operation::Leave(node) => self.leave(node),
         };
         (reply, std::mem::take(&mut self.changes))
     }
@@ -135,6 +137,17 @@ impl Engine {
         if self.nodes.get(node).is_some_and(|node| now < node.lease_end + self.timing.reap) {
             return Reply::Reaped { more: false };
         }
+        self.remove_some(node)
+    }
+
+    fn leave(&mut self, node: &Incarnation) -> Reply {
+        if let Some(own) = self.nodes.get_mut(node) {
+            own.lease_end = Duration::ZERO;
+        }
+        self.remove_some(node)
+    }
+
+    fn remove_some(&mut self, node: &Incarnation) -> Reply {
         let held = self.devices.iter().filter(|(_, entry)| entry.registration.incarnation() == node);
         let ids: Vec<_> = held.map(|(id, _)| id.clone()).take(BATCH).collect();
         let more = ids.len() == BATCH;

@@ -128,6 +128,28 @@ fn the_devices_of_a_node_that_has_lost_only_the_engine_stay() {
 }
 
 #[test]
+fn the_record_of_a_node_comes_from_the_registry_and_not_from_a_change() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_delta(&Delta { version: 2, change: Change::Joined(record("c", 3)) }, node.now);
+    assert!(node.membership.nodes().record(&incarnation("c", 3)).is_none());
+    node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("c", 4)]));
+    assert!(node.membership.nodes().record(&incarnation("c", 3)).is_none());
+    assert!(node.membership.nodes().record(&incarnation("c", 4)).is_some());
+    assert!(node.membership.nodes().is_live(&incarnation("c", 4)));
+}
+
+#[test]
+fn a_node_whose_change_was_lost_is_found_by_the_next_renewal() {
+    let mut node = Node::joined(&[]);
+    node.pass(Duration::from_secs(1));
+    let nodes = vec![incarnation("a", 1), incarnation("c", 3)];
+    let renew = Operation::Renew(incarnation("a", 1));
+    node.answer(&renew, Reply::Renewed { epoch: Epoch(1), version: 1, nodes });
+    node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("c", 3)]));
+    assert!(node.membership.nodes().record(&incarnation("c", 3)).is_some());
+}
+
+#[test]
 fn text_forms_of_names_are_read_back_and_each_has_one() {
     let registration = Registration::new(incarnation("lab.7-x_y", 0x1f), 12);
     assert_eq!(registration.to_string(), "lab.7-x_y.000000000000001f/12");

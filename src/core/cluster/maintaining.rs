@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, Operation, Wanted};
+use super::registry::{BATCH, NodeRecord, Operation, Wanted};
 
 impl Membership {
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.
@@ -70,6 +70,20 @@ impl Membership {
     pub(super) fn on_reaped(&mut self, node: &Incarnation, more: bool, now: Instant) {
         if more {
             self.reap(node, now);
+        }
+    }
+
+    /// Reads the records of all nodes with a lease, unless they are being read.
+    pub(super) fn read_nodes(&mut self, now: Instant) {
+        if !self.awaits(|asked| matches!(asked, Asked::Nodes)) {
+            self.send(Operation::Nodes, Asked::Nodes, now);
+        }
+    }
+
+    /// Takes over the records of nodes with a lease, as the engine has answered [`Operation::Nodes`].
+    pub fn on_nodes(&mut self, records: &[NodeRecord]) {
+        for record in records {
+            self.nodes.joined(record);
         }
     }
 }

@@ -49,6 +49,7 @@ pub(super) enum Asked {
     Read(DeviceId),
     Page,
     Reap(Incarnation),
+    Nodes,
     /// An operation whose answer says nothing new.
     Other,
 }
@@ -194,7 +195,8 @@ impl Membership {
                     self.read(&id, now);
                 }
             }
-            Change::Joined(record) => self.nodes.joined(record),
+            // A change is not signed. The record of a node is, and decides which process counts as one.
+            Change::Joined(_) => self.read_nodes(now),
             Change::Left(node) => self.nodes.left(node),
         }
     }
@@ -251,6 +253,7 @@ impl Membership {
             (Asked::Read(id), Reply::Entry(entry)) => self.on_entry(&id, entry.as_ref(), now),
             (Asked::Page, Reply::Page { cursor, entries }) => self.on_page(cursor, entries, now),
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
+            (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
             (Asked::Other, _) => {}
             (_, Reply::NotAMember) => self.on_forgotten(now),
             // An engine that answers another question than it was asked.
@@ -287,8 +290,10 @@ impl Membership {
         }
         self.directory.check(self.named);
         self.named = version;
-        self.nodes.renewed(nodes);
         self.renew_at = sent + self.timing.renew;
+        if self.nodes.renewed(nodes) {
+            self.read_nodes(now);
+        }
     }
 
     fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
@@ -303,7 +308,7 @@ impl Membership {
     }
 
     fn on_member_time(&mut self, now: Instant) {
-        if self.renew_at <= now && !self.in_flight.values().any(|sent| matches!(sent.asked, Asked::Renew)) {
+        if self.renew_at <= now && !self.awaits(|asked| matches!(asked, Asked::Renew)) {
             self.renew_at = now + self.timing.renew;
             self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
         }
@@ -338,6 +343,11 @@ impl Membership {
         self.last_number += 1;
         self.in_flight.insert(self.last_number, InFlight { sent: now, asked });
         self.output(Output::Send { number: self.last_number, operation });
+    }
+
+    /// Returns whether there is no answer yet to an operation with this purpose.
+    pub(super) fn awaits(&self, purpose: impl Fn(&Asked) -> bool) -> bool {
+        self.in_flight.values().any(|sent| purpose(&sent.asked))
     }
 
     pub(super) fn output(&mut self, output: Output) {

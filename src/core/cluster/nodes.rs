@@ -37,8 +37,9 @@ impl Nodes {
         }
     }
 
-    /// Adds a node.
+    /// Adds a node with a lease.
     pub(super) fn joined(&mut self, node: &NodeRecord) {
+        self.live.insert(node.incarnation.clone());
         self.records.insert(node.incarnation.clone(), node.clone());
     }
 
@@ -47,9 +48,10 @@ impl Nodes {
         self.live.remove(node);
     }
 
-    /// Takes over the nodes that a renewal names.
-    pub(super) fn renewed(&mut self, nodes: Vec<Incarnation>) {
+    /// Takes over the nodes that a renewal names. Returns whether one of them has no record: its change was lost.
+    pub(super) fn renewed(&mut self, nodes: Vec<Incarnation>) -> bool {
         self.live = nodes.into_iter().collect();
+        !self.live.iter().all(|node| self.records.contains_key(node))
     }
 
     /// Removes the records of nodes that have neither a lease nor devices.

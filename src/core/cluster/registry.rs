@@ -130,6 +130,10 @@ pub enum Operation {
     Scan(u64),
     /// Removes at most [`BATCH`] devices of a node whose lease ended long ago ([`Timing::reap`]).
     Reap(Incarnation),
+    /// Reads the records of all nodes with a lease.
+    Nodes,
+    /// Ends the lease of this node, and removes at most [`BATCH`] devices of it. The node is removed with the last one.
+    Leave(Incarnation),
 }
 
 /// Answer of the engine.
@@ -179,7 +183,9 @@ pub enum Reply {
         /// Entries. An entry that stays during the whole scan is on one page at least.
         entries: Vec<(DeviceId, Entry)>,
     },
-    /// To [`Operation::Reap`]: whether there is more to remove.
+    /// To [`Operation::Nodes`]: all nodes with a lease.
+    Nodes(Vec<NodeRecord>),
+    /// To [`Operation::Reap`] and [`Operation::Leave`]: whether there is more to remove.
     Reaped {
         /// Whether devices of the node are left.
         more: bool,
