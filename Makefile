@@ -8,18 +8,19 @@ DEVICE := target/device/device
 SOURCES := $(shell find src python web -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -path 'web/*' -type f) Cargo.toml Cargo.lock pyproject.toml
 
 # The steps of `make test`, in order. Each takes less than three minutes on two cores; longer ones belong to `make soak`.
-STEPS := develop lint test-rust test-units test-programs wheel test-wheel test-sdist
+STEPS := develop lint test-rust test-cluster test-units test-programs wheel test-wheel test-sdist
 
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings test develop test-rust test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
+.PHONY: help serve settings test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
 	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
 make serve            build a release and run it; ARGS="--no-tls --port 8080" passes flags to `cuttlefish-signaling serve`
 make test             all that CI runs, in steps: $(STEPS)
 make test-rust        the Rust tests
+make test-cluster     nodes, devices and clients of a cluster in one seeded queue; SCHEDULES=100000, SEED=0
 make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest
 make test-units       the Python tests without those of test-programs
 make test-programs    the Python tests that run pytest, chromium or a device as programs: half of the time
@@ -61,6 +62,13 @@ develop: $(VENV)/develop
 test-rust:
 	cargo test --locked
 	cargo test --locked --features shuttle --test interleavings
+
+# Optimised, with the dependencies that `make test-rust` has built. CONTRIBUTING.md tells how a seed is run alone.
+SCHEDULES ?= 100000
+SEED ?= 0
+test-cluster:
+	CLUSTER_SCHEDULES=$(SCHEDULES) CLUSTER_SEED=$(SEED) cargo test --locked --test cluster \
+		--config 'profile.dev.package.cuttlefish-signaling.opt-level=2'
 
 test-python: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -153,10 +161,11 @@ fuzz:
 			corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=1 -print_final_stats=1) || exit 1; \
 	done
 
-# Long: fuzzing, a million messages against the model, then real devices through restarts and kills, churn and faults on a
+# Long: fuzzing, a million messages against the model, ten million schedules of a cluster, then real devices through restarts and kills, churn and faults on a
 # release build.
 soak: $(VENV)/installed fuzz
 	cargo test --locked --release --test core -- --ignored
+	$(MAKE) --no-print-directory test-cluster SCHEDULES=10000000 SEED=1000000
 	$(BIN)/pip install --quiet pytest
 	$(BIN)/python tests/exits.py --times 100 $(BIN)/python
 	$(BIN)/pip install --quiet 'websockets>=15'

@@ -10,5 +10,6 @@ mod engine;
 mod event;
 mod joining;
 mod node;
+mod queue;
 mod schedules;
 mod world;

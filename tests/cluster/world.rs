@@ -1,7 +1,5 @@
 //! A world of nodes and one engine. One seed decides all that happens, and when.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
@@ -11,14 +9,14 @@ use cuttlefish_signaling::core::cluster::{Output, Registration};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::node::{Node, SessionState};
+use crate::queue::Queue;
 
 /// Time for the answer of another node.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Queued {
+    /// Time for which it was queued. It happens later if its process was stopped then.
     at: Duration,
-    /// Order of events at one time.
-    number: u64,
     /// Start of the node for which the event is. An event for an earlier start is void.
     start: u64,
     event: Event,
@@ -30,11 +28,9 @@ pub(crate) struct World {
     pub(crate) timing: Timing,
     base: Instant,
     pub(crate) now: Duration,
-    queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    events: BTreeMap<u64, Queued>,
+    queue: Queue<Queued>,
     /// Events for processes that are stopped.
     held: Vec<Vec<Queued>>,
-    last_event: u64,
     pub(crate) nodes: Vec<Option<Node>>,
     starts: Vec<u64>,
     pub(crate) engine: Engine,
@@ -54,11 +50,13 @@ pub(crate) struct World {
     pub(crate) slow: bool,
     pub(crate) replaces: bool,
     hold: bool,
-    pub(crate) log: Vec<String>,
+    /// Story of this world, if it is told.
+    log: Option<Vec<String>>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, count: usize) -> Self {
+    /// Creates the world of a seed. `told` keeps its story.
+    pub(crate) fn new(seed: u64, count: usize, told: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let timing = Timing::default();
         let engine = Engine::new(timing.clone(), rng.u64(..), Duration::ZERO);
@@ -69,10 +67,8 @@ impl World {
             timing,
             base: Instant::now(),
             now: Duration::ZERO,
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            queue: Queue::new(),
             held: (0..count).map(|_| Vec::new()).collect(),
-            last_event: 0,
             nodes: (0..count).map(|_| None).collect(),
             starts: vec![0; count],
             saved: engine.clone(),
@@ -86,7 +82,7 @@ impl World {
             cut: Vec::new(),
             slow: false,
             replaces,
-            log: vec![format!("seed {seed}")],
+            log: told.then(Vec::new),
         };
         for node in 0..count {
             world.start(node);
@@ -156,13 +152,8 @@ impl World {
 
     /// Does all that happens until `until`.
     pub(crate) fn run(&mut self, until: Duration) {
-        while let Some(Reverse((at, ..))) = self.queue.peek() {
-            if *at > until {
-                break;
-            }
-            let Some(Reverse((at, number))) = self.queue.pop() else { break };
+        while let Some((at, queued)) = self.queue.pop(until) {
             self.now = at;
-            let Some(queued) = self.events.remove(&number) else { continue };
             self.happen(queued);
         }
         self.now = until;
@@ -177,7 +168,7 @@ impl World {
         if matches!(queued.event, Event::Wake { .. }) {
             process.paused = false;
             for held in std::mem::take(&mut self.held[node]) {
-                self.queue(held);
+                self.queue.push(self.now, held);
             }
             return;
         }
@@ -187,6 +178,8 @@ impl World {
         let now = self.base + self.now;
         let current = process.connection;
         match queued.event {
+            // Set to an earlier time since.
+            Event::Timer { .. } if self.timers[node] != queued.at => return,
             Event::Timer { .. } => {
                 self.timers[node] = Duration::MAX;
                 process.membership.handle_timeout(now);
@@ -319,20 +312,20 @@ impl World {
                 self.later(index, Event::Probe { from: index, to, id, claimant, holder });
             }
             Output::Tell { registration, outcome } => {
-                self.log.push(format!("{:?} node {index}: {registration} {outcome:?}", self.now));
+                self.tell(|| format!("node {index}: {registration} {outcome:?}"));
                 self.check_grant(index, &registration, outcome);
                 if let Some(process) = &mut self.nodes[index] {
                     process.tell(&registration, outcome, now);
                 }
             }
             Output::End { id, registration } => {
-                self.log.push(format!("{:?} node {index}: {id} {registration} ends", self.now));
+                self.tell(|| format!("node {index}: {id} {registration} ends"));
                 self.check_end(index, &registration);
                 if let Some(process) = &mut self.nodes[index] {
                     process.leave(&registration, now);
                 }
             }
-            Output::Report(report) => self.log.push(format!("{:?} node {index}: {report:?}", self.now)),
+            Output::Report(report) => self.tell(|| format!("node {index}: {report:?}")),
             Output::TellReplaced { .. } | Output::Appeared(_) | Output::CloseProxied => {}
         }
     }
@@ -358,7 +351,7 @@ impl World {
             for (id, other, holder) in node.registered() {
                 let beside = *id == session.id && other != registration && holder.state == SessionState::Granted;
                 let lost = beside && holder.alive && !holder.disturbed;
-                assert!(!lost, "{other} has {id} when {registration} gets it\n{}", self.log.join("\n"));
+                assert!(!lost, "{other} has {id} when {registration} gets it\n{}", self.story());
             }
         }
     }
@@ -367,12 +360,18 @@ impl World {
         let Some(process) = &self.nodes[index] else { return };
         let Some(session) = process.sessions.get(registration) else { return };
         let kept = session.alive && !session.disturbed && !self.replaces;
-        assert!(
-            !kept,
-            "{registration} of {} ends although it is alive and reachable\n{}",
-            session.id,
-            self.log.join("\n")
-        );
+        assert!(!kept, "{registration} of {} ends although it is alive and reachable\n{}", session.id, self.story());
+    }
+
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:?} {}", self.now, line()));
+        }
+    }
+
+    /// Returns all that has happened, if it is told.
+    pub(crate) fn story(&self) -> String {
+        self.log.as_ref().map(|log| log.join("\n")).unwrap_or_default()
     }
 
     fn latency(&mut self) -> Duration {
@@ -385,13 +384,8 @@ impl World {
     }
 
     fn at(&mut self, at: Duration, node: usize, event: Event) {
-        self.last_event += 1;
-        self.queue(Queued { at, number: self.last_event, start: self.starts[node], event });
-    }
-
-    fn queue(&mut self, queued: Queued) {
-        self.queue.push(Reverse((queued.at.max(self.now), queued.number)));
-        self.events.insert(queued.number, queued);
+        let at = at.max(self.now);
+        self.queue.push(at, Queued { at, start: self.starts[node], event });
     }
 }
 
