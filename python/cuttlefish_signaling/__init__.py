@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # The name that `typing` has. To import `typing` would ta
 
 if TYPE_CHECKING:
     from ._clock import Clock
+    from ._cluster import Cluster
     from ._entry import Entry
     from ._hooks import HookFailure
     from ._ice_command import IceCommand
@@ -75,6 +76,7 @@ __all__ = [
     "CassetteError",
     "Client",
     "Clock",
+    "Cluster",
     "ConfigError",
     "Device",
     "DeviceLostError",
@@ -131,6 +133,7 @@ _LAZY = {
     "CassetteError": "errors",
     "Client": "_models",
     "Clock": "_clock",
+    "Cluster": "_cluster",
     "ConfigError": "errors",
     "Device": "_models",
     "DeviceLostError": "errors",

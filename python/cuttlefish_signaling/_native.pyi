@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, final
 
 __all__ = [
     "Clock",
+    "Cluster",
     "Events",
     "Faults",
     "IceCommand",
@@ -75,6 +76,24 @@ class Unsaved:
     """Files for a state directory that are not written yet, and the lock of the directory."""
 
     def save(self) -> None: ...
+
+@final
+class Cluster:
+    """The settings of a node of a cluster."""
+
+    def __new__(
+        cls,
+        engine: str,
+        *,
+        name: str,
+        node: str,
+        listen: str,
+        address: str | None,
+        secrets: list[str],
+        ca: str | None,
+        hold_on_outage: bool,
+        device_id_template: str | None,
+    ) -> Cluster: ...
 
 @final
 class IceCommand:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._checks import check_integer, check_text
 from ._clock import Clock
+from ._cluster import Cluster
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
 from ._journal import Journal
@@ -84,6 +85,8 @@ class SignalingServer(ServerAddresses):
             networks like `10.0.0.0/8`, and `unix` for all peers on Unix sockets. Each of them has to write or remove
             all of these headers. Those of other peers are ignored and counted.
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
+        cluster: The cluster of which this server is a node, `Cluster(...)`: several servers that are one service, with
+            one registry in Redis or Valkey. See docs/cluster.md. None: this server is alone.
         dashboard: Whether there is a dashboard page at `/`: devices, conversations, a viewer.
         assets_dir: A directory whose files are served besides the endpoints: the web client of a Cuttlefish host
             package (`client.html`, `js/app.js`). `js/server_connector.js` is always the server's own. Links in it are
@@ -133,6 +136,7 @@ class SignalingServer(ServerAddresses):
         allowed_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
         allow_unauthenticated: bool = False,
+        cluster: Cluster | None = None,
         dashboard: bool = False,
         assets_dir: str | os.PathLike[str] | None = None,
         proxy_device_files: bool = False,
@@ -145,9 +149,7 @@ class SignalingServer(ServerAddresses):
         drain_spread: float = 0.0,
         stop_timeout: float = 2.0,
     ) -> None:
-        # The table of settings has the names, so they are not repeated here.
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__(Settings.of(given), IceSource.of(ice_servers))
+        super().__init__(Settings.of(_settings(locals())), IceSource.of(ice_servers))
 
     def __repr__(self) -> str:
         return f"<SignalingServer {' '.join(self._reprs()) if self.is_running else 'not running'}>"
@@ -338,6 +340,11 @@ class SignalingServer(ServerAddresses):
             "--verify_sig_server_certificate=false",
             f"--webrtc_device_id={device_id}",
         ]
+
+
+def _settings(variables: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `SignalingServer.__init__`. The table of settings has their names."""
+    return {name: value for name, value in variables.items() if name not in ("self", "__class__")}
 
 
 def _a_client_of(device_id: str | None, waiting: bool) -> str:

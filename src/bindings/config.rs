@@ -8,6 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::cluster::Cluster;
 use super::error::config_error;
 use super::ice_command::IceCommand;
 use super::listen::{ListenTuple, listener};
@@ -88,8 +89,6 @@ pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
 }
 
 fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
-    let tls = from.raw("tls")?;
-    let tls = if tls.is_none() { None } else { Some(tls.cast::<Tls>()?.get().0.clone()) };
     Ok(Config {
         host: host(from)?,
         port: from.number("port")?,
@@ -98,7 +97,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         metrics: listen(from, "metrics")?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
-        tls,
+        tls: tls(from)?,
         tls_check_interval: from.optional_seconds("tls_check_interval")?,
         ice: ice_source(&from.raw("ice_servers")?)?,
         device_wait_timeout: from.optional_seconds("device_wait_timeout")?,
@@ -118,13 +117,23 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         adb: adb(from)?,
         devices_format: from.choice("devices_format", &DEVICES_FORMAT)?,
         journal: from.raw("journal")?.extract()?,
-        cluster: None,
+        cluster: cluster(from)?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         trusted_proxies: from.raw("trusted_proxies")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         workers: from.number("workers")?,
     })
+}
+
+fn tls(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::tls::Tls>> {
+    let tls = from.raw("tls")?;
+    Ok(if tls.is_none() { None } else { Some(tls.cast::<Tls>()?.get().0.clone()) })
+}
+
+fn cluster(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::cluster::Cluster>> {
+    let cluster = from.raw("cluster")?;
+    Ok(if cluster.is_none() { None } else { Some(cluster.cast::<Cluster>()?.get().0.clone()) })
 }
 
 fn host(from: &Settings<'_, '_>) -> PyResult<IpAddr> {

@@ -6,6 +6,7 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 extracts arguments by value")]
 
+mod cluster;
 mod config;
 mod convert;
 mod default_settings;
@@ -35,6 +36,8 @@ use pyo3::prelude::*;
 /// The extension module `cuttlefish_signaling._native`.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::cluster::Cluster;
     #[pymodule_export]
     use super::config::allowance_fault;
     #[pymodule_export]

@@ -206,6 +206,7 @@ impl Config {
         self.validate_bounds()?;
         parse_each("allowed_hosts", &self.allowed_hosts, AllowedHost::parse)?;
         parse_each("allowed_origins", &self.allowed_origins, AllowedOrigin::parse)?;
+        self.cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
         if let Some(directory) = &self.assets_dir
             && !directory.is_dir()
         {

@@ -18,6 +18,7 @@ impl Config {
             ("echo", self.echo != new.echo),
             ("dashboard", self.dashboard != new.dashboard),
             ("journal", self.journal != new.journal),
+            ("cluster", self.cluster != new.cluster),
             ("workers", self.workers != new.workers),
         ];
         changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(setting, _)| setting).collect()

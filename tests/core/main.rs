@@ -17,6 +17,7 @@ mod backpressure;
 mod certificates;
 mod citations;
 mod client_ids;
+mod cluster_settings;
 mod connection_limits;
 mod control;
 mod dependencies;

@@ -4,12 +4,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::access::connection_limits::{ConnectionLimiter, Local};
+use cuttlefish_signaling::config::cluster::Cluster;
 use cuttlefish_signaling::core::client_ids::LastIds;
+use cuttlefish_signaling::core::cluster::registry::Timing;
 use cuttlefish_signaling::core::outbox::{Budget, Outbox, Passage};
 use cuttlefish_signaling::incidents::Incidents;
 use cuttlefish_signaling::listen::Listen;
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
 use cuttlefish_signaling::{Config, Limits, Tls};
+
+fn cluster() -> Cluster {
+    Cluster {
+        engine: "redis://localhost".into(),
+        name: "lab".into(),
+        node: "a".into(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        address: None,
+        secrets: Vec::new(),
+        ca: None,
+        hold_on_outage: false,
+        device_id_template: None,
+        timing: Timing::default(),
+    }
+}
 
 #[test]
 fn settings_that_need_a_restart_are_all_named() {
@@ -27,6 +44,7 @@ fn settings_that_need_a_restart_are_all_named() {
         dashboard: true,
         journal: true,
         workers: 2,
+        cluster: Some(cluster()),
         ..Config::default()
     };
     let named = [
@@ -40,12 +58,15 @@ fn settings_that_need_a_restart_are_all_named() {
         "echo",
         "dashboard",
         "journal",
+        "cluster",
         "workers",
     ];
     assert_eq!(old.fixed_changes(&new), named);
     assert_eq!(new.fixed_changes(&old), named);
     let other = Config { tls: Some(Tls::self_signed(&["localhost".into()], None).unwrap()), ..new.clone() };
     assert!(new.fixed_changes(&other).is_empty(), "another certificate needs no restart");
+    let other = Config { cluster: Some(Cluster { secrets: vec!["x".repeat(32)], ..cluster() }), ..new.clone() };
+    assert_eq!(new.fixed_changes(&other), ["cluster"]);
 }
 
 #[test]

@@ -26,6 +26,8 @@ SETTINGS = [
     ("filter_device_info=lambda: {}", "filter_device_info *: *"),
     ("allowed_origins='https://a'", "allowed_origins *: must be a list of strings, got 'https://a'"),
     ("journal='yes'", "journal *: *'yes'*"),
+    ("cluster='redis://:secret@localhost'", "cluster *: must be a Cluster or None, got a value of type str"),
+    ("cluster=True", "cluster *: must be a Cluster or None, got True"),
     ("workers=0", "workers *: must be between 1 and *, got 0"),
 ]
 

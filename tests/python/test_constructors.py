@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cuttlefish_signaling import (
+    Cluster,
     ConfigError,
     FaultError,
     FilterError,
@@ -32,6 +33,8 @@ NO_LISTS: list[Any] = [None, True, 7, math.nan, "x", b"x", [7], [None], [["x"]],
 NO_SECONDS: list[Any] = [True, -1, math.nan, math.inf, "5", "", b"5", [], [5], {}, object(), len, 10**400]
 NO_MAPPINGS: list[Any] = [True, 7, "x", b"x", ["x"], [7], object(), len, {"x"}]
 TURN: dict[str, Any] = {"urls": "turn:t", "secret": "s"}
+ENGINE: dict[str, Any] = {"url": "redis://localhost", "node": "a"}
+NO_OPTIONAL_TEXTS = [value for value in NO_TEXTS if value is not None]
 
 ARGUMENTS: list[tuple[str, Callable[..., Any], dict[str, Any], list[Any]]] = [
     ("TurnRest.urls", TurnRest, TURN, [value for value in NO_LISTS if value != "x"]),
@@ -52,6 +55,20 @@ ARGUMENTS: list[tuple[str, Callable[..., Any], dict[str, Any], list[Any]]] = [
     ("Grant.devices", Grant, {}, [value for value in NO_LISTS if value is not None]),
     ("Refused.reason", Refused, {}, [True, 7, b"x", [], {}, object(), len]),
     ("Refused.status", Refused, {}, [None, "403", 403.5, [], True, 200]),
+    ("Cluster.url", Cluster, ENGINE, [*NO_TEXTS, "", "localhost", "http://localhost", "redis://", "redis://a,b"]),
+    ("Cluster.name", Cluster, ENGINE, [*NO_TEXTS, "", "a b", "{a}"]),
+    ("Cluster.listen", Cluster, ENGINE, [*NO_TEXTS, "", "7443", ":7443", "localhost:7443", "127.0.0.1:70000"]),
+    ("Cluster.address", Cluster, ENGINE, [*NO_OPTIONAL_TEXTS, "", "node", "node:0"]),
+    (
+        "Cluster.secret",
+        Cluster,
+        ENGINE,
+        [*(value for value in NO_LISTS if value not in (None, [None])), "", "\n", "x" * 31, ["x" * 32, "x"], b"x" * 32],
+    ),
+    ("Cluster.node", Cluster, ENGINE, [*NO_OPTIONAL_TEXTS, "", "a b", "x" * 65]),
+    ("Cluster.ca", Cluster, ENGINE, [True, 7, b"x", [], {}, object(), len, "", "a\0b", "\ud800", "/nowhere/ca.pem"]),
+    ("Cluster.on_outage", Cluster, ENGINE, [None, True, 7, "", "Hold", b"hold", [], {}, object()]),
+    ("Cluster.device_id_template", Cluster, ENGINE, [*NO_OPTIONAL_TEXTS, "", "{node}", "{node}{id}", "{id}-{x}"]),
     ("Headers.items", Headers, {}, [None, True, 7, "x", b"x", ["x"], ["xy"], [("x", 7)], [("x",)], {"x": 7}, len]),
 ]
 
@@ -83,6 +100,8 @@ def test_right_types_are_taken() -> None:
     assert Headers({"X-A": "b"})["x-a"] == Headers([("x-A", "b")])["X-a"] == "b"
     assert Refused(None).reason is None
     assert Tls.self_signed(iter(["localhost"]))  # type: ignore[arg-type]
+    assert Cluster("redis://localhost", secret=iter(["x" * 32]), node="a-b", device_id_template="{node}:{id}")
+    assert Cluster("redis://localhost", secret="x" * 32 + "\r\n\n" + "y" * 32 + "\n", on_outage="hold")
 
 
 # Certificates ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cuttlefish_signaling import (
+    Cluster,
     ConfigError,
     IceServer,
     Keepalive,
@@ -89,6 +90,7 @@ def another(row: Setting) -> Any:
         "assets_dir": "/tmp",
         "ice_servers": "[]",
         "tls": Tls.self_signed()._native,
+        "cluster": Cluster("redis://localhost", node="a")._native,
     }[row.name]
 
 

@@ -9,6 +9,7 @@ import shlex
 from typing import Any
 
 from .._checks import MAX_SECONDS, check_integer, check_seconds, names
+from .._cluster import Cluster
 from .._hook_checks import check_hook
 from .._listen import Listener
 from .._tls import Tls
@@ -312,6 +313,21 @@ class Certificate(Kind):
         """Returns the certificate and key of the core."""
         if value is not None and not isinstance(value, Tls):
             raise ConfigError(setting, f"must be a Tls or None, got {value!r}")
+        return value and value._native
+
+
+class Member(Kind):
+    """A `Cluster`, or None."""
+
+    def __init__(self) -> None:
+        super().__init__("Cluster | None", "a `Cluster`, or None")
+
+    def check(self, setting: str, value: Any) -> Any:
+        """Returns the settings of the core."""
+        if value is not None and not isinstance(value, Cluster):
+            # A URL may have a password.
+            shown = f"a value of type {type(value).__name__}" if isinstance(value, str | bytes) else repr(value)
+            raise ConfigError(setting, f"must be a Cluster or None, got {shown}")
         return value and value._native
 
 

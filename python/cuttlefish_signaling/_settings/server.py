@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._limits import Keepalive, Limits
+from .cluster import CLUSTER
 from .ice import ICE, TEXT
 from .kinds import (
     Choice,
@@ -159,6 +160,7 @@ SERVER = (
         "A real device disconnects after 10 s.",
         flag=Flag("hook-timeout", "seconds in which a hook must return", 5.0, "SECONDS"),
     ),
+    *CLUSTER,
     Setting(
         "dashboard",
         Switch(),

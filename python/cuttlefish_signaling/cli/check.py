@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from .. import Tls, _native
 from .._settings import KEYWORDS
 from ..errors import ConfigError, SignalingError, StateDirError
+from .cluster import cluster
 from .hooks import load_hooks
 from .listeners import all_listeners, keywords
 from .operator import apply_preset
@@ -57,7 +58,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Prints each setting and where it comes from, and each mistake. Returns 0 if there is none, and otherwise 2."""
     mistakes = Mistakes()
     found = settings(arguments, dict(os.environ), mistakes.add)
-    hide_arguments([*(arguments.turn_secret or ()), *(arguments.ice_servers or ())])
+    hide_arguments([*(arguments.turn_secret or ()), *(arguments.ice_servers or ()), *(arguments.cluster or ())])
     mistakes.of(found)
     notices = [*found.notices, *(mistakes.of_step(lambda: apply_preset(found)) or ())]
     print_answer(*settings_as_toml(found, defaults=True))
@@ -89,13 +90,19 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
     """Checks what does not depend on each other, so that one mistake does not hide another one."""
     if mistakes.of_step(lambda: all_listeners(found)) is not None:
         mistakes.of_step(lambda: _certificate(found))
-        values = mistakes.of_step(lambda: {**same(found), **keywords(found), "dashboard": wants_dashboard(found)}) or {}
+        values = (
+            mistakes.of_step(
+                lambda: {**same(found), **keywords(found), "dashboard": wants_dashboard(found), "cluster": None}
+            )
+            or {}
+        )
         for row in KEYWORDS:
             if row.name in values:
                 mistakes.of_step(lambda row=row: row.kind.check(row.path, values[row.name]))  # type: ignore[misc]
     if found["hooks"]:
         mistakes.of_step(lambda: load_hooks(found["hooks"]))
     mistakes.of_step(lambda: ice_servers(found))
+    mistakes.of_step(lambda: cluster(found))
     if found["token_file"]:
         mistakes.of_step(lambda: read_tokens("token-file", found["token_file"]))
     if found["assets_dir"] and not os.path.isdir(found["assets_dir"]):

@@ -59,6 +59,7 @@ GROUP_TITLES = {
     "stun": "ICE servers",
     "device-wait-timeout": "devices and clients",
     "allow-host": "access",
+    "cluster": "cluster",
     "dashboard": "page, files and adb",
     "workers": "process and log",
     "max-message-size": "limits, in the table [limits] of a file",

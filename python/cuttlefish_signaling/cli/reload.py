@@ -16,6 +16,7 @@ from .._settings.reload import RESTART
 from ..errors import ConfigError, NotRunningError, SignalingError
 from .activation import Inherited
 from .armed_faults import ArmedFaults
+from .cluster import keep_cluster
 from .listeners import apply_sockets, listeners
 from .operator import apply_preset
 from .process import Interrupted, StopSignals
@@ -75,6 +76,7 @@ class Reloader:
                 listeners(found)
                 given, save_certificate = self._keywords(found)
                 with_known_tokens(given, self._running)
+                fixed += keep_cluster(given, self._running._settings.given["cluster"], found)
                 reload = self._running._prepare_reload(given)
             except ConfigError as error:
                 raise found.named(error) from None

@@ -22,7 +22,8 @@ def hide_arguments(secrets: Iterable[str | None]) -> None:
     wanted = {os.fsencode(secret) for secret in secrets if secret and not secret.startswith("@")}
     if wanted and not _overwrite(wanted):
         logging.getLogger("cuttlefish_signaling").warning(
-            "the process list shows a secret of the command line: use --turn-secret-file, or @FILE for --ice-servers"
+            "the process list shows a secret of the command line: use --turn-secret-file, @FILE for --ice-servers, or "
+            "a variable or a file for --cluster"
         )
 
 
@@ -57,6 +58,14 @@ def read_secret(flag: str, path: str) -> str:
     if not secret or "\n" in secret:
         raise ConfigError(flag, f"{path} must have one line, with the secret")
     return secret
+
+
+def read_secrets(flag: str, path: str) -> list[str]:
+    """Returns the lines of a file that are not empty. Raises ConfigError, which names the flag."""
+    secrets = [line.strip() for line in _read(flag, path).splitlines() if line.strip()]
+    if not secrets:
+        raise ConfigError(flag, f"{path} is empty; write a secret of at least 32 bytes, the same on all nodes")
+    return secrets
 
 
 def read_tokens(flag: str, path: str) -> StaticTokens:

@@ -20,6 +20,7 @@ from .._settings.kinds import Path, Strings
 from ..errors import BindError, ConfigError, SignalingError, StateDirError
 from .activation import Inherited, take_sockets
 from .armed_faults import ArmedFaults
+from .cluster import cluster
 from .hooks import load_hooks
 from .listeners import all_listeners, apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
@@ -61,7 +62,7 @@ def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, i
     all_listeners(found)
     serves = not (arguments.dry_run or arguments.print_ca)
     with _logging(found, serves=serves):
-        hide_arguments([arguments.turn_secret, arguments.ice_servers])
+        hide_arguments([arguments.turn_secret, arguments.ice_servers, arguments.cluster])
         if serves:
             made = _server_and_first_records(found, notices)
             _serve(arguments, found, signals, inherited, made)
@@ -200,6 +201,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         if hooks.get("authorize") is not None:
             raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts --token-file")
         hooks["authorize"] = read_tokens("token-file", found["token_file"])
+    joined = cluster(found)
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certify(found)
     keyword_arguments = {
@@ -207,6 +209,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         **keywords(found),
         **hooks,
         "tls": tls,
+        "cluster": joined,
         "dashboard": wants_dashboard(found),
         "limits": found["limits"],
         "keepalive": found["keepalive"],

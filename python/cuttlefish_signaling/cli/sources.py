@@ -37,6 +37,15 @@ _OF_PYTHON = (
     ("IceCommand.ttl", "ice_servers_ttl"),
     ("IceCommand.fallback", "ice_servers"),
     ("StaticTokens.tokens", "token_file"),
+    ("Cluster.url", "cluster"),
+    ("Cluster.name", "cluster_name"),
+    ("Cluster.listen", "cluster_listen"),
+    ("Cluster.address", "cluster_address"),
+    ("Cluster.secret", "cluster_secret_file"),
+    ("Cluster.ca", "cluster_ca"),
+    ("Cluster.node", "node"),
+    ("Cluster.device_id_template", "device_id_template"),
+    ("Cluster.on_outage", "cluster_on_outage"),
 )
 """The arguments of Python that are made of settings, and their names here."""
 
@@ -91,12 +100,19 @@ class Found(dict[str, Any]):
             what = error.what.replace(_IN_PYTHON, _ON_THE_COMMAND_LINE)
             what = re.sub(r"(?<=the path of )\w+", lambda other: self.origin(_KEYS.get(other[0], other[0])), what)
             what = re.sub(r"(?<=must be at )(least|most) ([a-z_]+)", self._bound, what)
+            if error.setting.startswith("Cluster."):
+                what = re.sub("`([a-z_]+)`", lambda other: self._of_cluster(other[1]), what)
             return ConfigError(self.origin(key) + rest, what)
         if name == "sockets" and entry:
             return ConfigError(str(self.inherited[int(entry[1])]), error.what)
         if name == "tls":
             return ConfigError(f"{self.origin('tls_cert')}, {self.origin('tls_key')}", error.what)
         return ConfigError(f"--{name}{rest}", error.what) if name in _COMMANDS else error
+
+    def _of_cluster(self, argument: str) -> str:
+        """The name of another argument of `Cluster`, or the text itself."""
+        key = dict(_OF_PYTHON).get(f"Cluster.{argument}")
+        return f"`{argument}`" if key is None else self.origin(key)
 
     def _bound(self, found: re.Match[str]) -> str:
         """The name of another limit that bounds one."""

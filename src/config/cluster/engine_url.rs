@@ -1,0 +1,89 @@
+//! The URL of an engine. It is parsed to be checked, and to be shown without its password.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::allowances::Authority;
+
+const REDIS: &str = "redis";
+const REDIS_TLS: &str = "rediss";
+const SENTINEL: &str = "redis+sentinel";
+
+/// The forms of URLs, for errors.
+const FORMS: &str = "write redis://HOST:6379, rediss://HOST:6379 or redis+sentinel://HOST:26379,HOST:26379/MASTER, with USER:PASSWORD@ \
+     before the first host where the engine asks for a password";
+
+/// The parts of the URL of an engine. `Display` leaves out user and password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineUrl {
+    scheme: &'static str,
+    /// The hosts with their ports, as they were written: one, or those of Sentinels.
+    hosts: Vec<String>,
+    /// The number of the database, or the name of the master; it may be empty.
+    path: String,
+}
+
+impl EngineUrl {
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// The reason and the forms that are allowed. It quotes nothing that may be a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("has no scheme: {FORMS}"))?;
+        let known = [REDIS, REDIS_TLS, SENTINEL].into_iter().find(|known| *known == scheme);
+        // A text before `://` may be anything, a password included.
+        let scheme = known.ok_or_else(|| format!("has an unknown scheme: {FORMS}"))?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+        if path.contains('@') || rest.contains(['?', '#']) {
+            return Err("has one of / @ ? # in its password, or a query: write %2F %40 %3F %23 for them".into());
+        }
+        let hosts: Vec<_> = hosts.split(',').map(str::to_owned).collect();
+        if hosts.iter().any(|host| Authority::parse(host).is_none_or(|host| host.port == Some(0))) {
+            return Err(format!("has a host that is not HOST or HOST:PORT: {FORMS}"));
+        }
+        let url = Self { scheme, hosts, path: path.to_owned() };
+        url.check_path()?;
+        Ok(url)
+    }
+
+    /// Checks the hosts and the path of the scheme.
+    fn check_path(&self) -> Result<(), String> {
+        let Self { scheme, hosts, path } = self;
+        if *scheme == SENTINEL {
+            let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+            let is_name = !path.is_empty() && path.bytes().all(plain);
+            return if is_name { Ok(()) } else { Err(format!("has no name of a master after its hosts: {FORMS}")) };
+        }
+        if hosts.len() > 1 {
+            return Err(format!("has {} hosts, and {scheme}:// has one: {FORMS}", hosts.len()));
+        }
+        if !path.is_empty() && path.parse::<u16>().is_err() {
+            return Err("has a path that is not the number of a database, like redis://HOST:6379/0".into());
+        }
+        Ok(())
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == REDIS_TLS
+    }
+
+    /// Whether all hosts are this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.hosts.iter().all(|host| Authority::parse(host).is_some_and(|host| is_loopback(&host.host)))
+    }
+}
+
+impl fmt::Display for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, hosts, path } = self;
+        write!(f, "{scheme}://{}", hosts.join(","))?;
+        if path.is_empty() { Ok(()) } else { write!(f, "/{path}") }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
