@@ -15,7 +15,7 @@ use cuttlefish_signaling::peer::{Peer, Role};
 use cuttlefish_signaling::protocol::{IceServers, Text};
 use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
-use cuttlefish_signaling::session::{Answer, ClientSession, Context, DeviceSession, Question, Session};
+use cuttlefish_signaling::session::{Answer, ClaimGuard, ClientSession, Context, DeviceSession, Question, Session};
 
 pub struct Harness {
     pub hub: Arc<Hub>,
@@ -43,6 +43,8 @@ impl Edge for InstantEdge {
             Question::Config { .. } => Answer::Config(IceServers::default().config(), None),
             Question::DeviceInfo(device) => Answer::DeviceInfo(device.info.clone()),
             Question::Alive(holder) => Answer::Alive { holder, alive: true },
+            Question::Claim(_) => Answer::Claimed(ClaimGuard::new(())),
+            Question::Locate { .. } => Answer::Nowhere,
         })
     }
 

@@ -241,6 +241,7 @@ impl Config {
             borrow_timeout: self.limits.backpressure.borrow_timeout,
             max_message_age: self.limits.backpressure.max_message_age,
             max_held_bytes: self.limits.backpressure.held_bytes,
+            is_clustered: self.cluster.is_some(),
         }
     }
 

@@ -243,6 +243,14 @@ impl Hub {
         device
     }
 
+    /// Wakes the clients that wait for this device, which has appeared on another node.
+    pub fn wake_waiting(&self, id: &DeviceId) {
+        let waiting = self.state.lock().waiting.of(id);
+        for outbox in waiting {
+            outbox.wake_session();
+        }
+    }
+
     /// Ends the wait of a client for this device.
     pub fn stop_waiting(&self, id: &DeviceId, waiter: &Arc<Outbox>) {
         {

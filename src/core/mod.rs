@@ -15,4 +15,5 @@ pub mod peer;
 pub mod preregistration;
 pub mod relay;
 pub mod session;
+pub mod upstream;
 pub mod waiting;

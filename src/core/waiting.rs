@@ -69,6 +69,11 @@ impl Waiting {
         Some(removed)
     }
 
+    /// Returns the outboxes of the clients that wait for this device.
+    pub(super) fn of(&self, id: &DeviceId) -> Vec<Arc<Outbox>> {
+        self.by_id.get(id).into_iter().flatten().map(|waiter| Arc::clone(&waiter.outbox)).collect()
+    }
+
     /// Returns the devices that clients wait for, sorted by id, at most `limit`.
     pub(super) fn devices(&self, limit: usize) -> Vec<Awaited> {
         let awaited = |(id, waiters): (&DeviceId, &Vec<Waiter>)| {

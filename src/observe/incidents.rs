@@ -81,6 +81,7 @@ impl Incident {
             | Refusal::DeviceNotFound(_)
             | Refusal::ForwardTooLarge { .. }
             | Refusal::DeviceDisconnected
+            | Refusal::ClusterUnavailable(_)
             | Refusal::ClientIdsExhausted => return None,
         })
     }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::protocol::outbound::{self, Text};
-use crate::protocol::{ClientId, DeviceId, Malformed};
+use crate::protocol::{ClientId, DeviceId, Malformed, Role};
 
 /// Longest part of a peer's own text that an error repeats, in bytes.
 ///
@@ -76,6 +76,9 @@ pub enum Refusal {
         /// Longest message that the device takes, in bytes.
         limit: usize,
     },
+    /// The registry of the cluster cannot be reached, so that a device cannot be claimed, or cannot be said to be missing
+    /// (docs/protocol.md 5.4.5).
+    ClusterUnavailable(Role),
     /// The device of this client has left (docs/protocol.md 4.2.7).
     DeviceDisconnected,
     /// The server has as many devices as `max_devices` allows.
@@ -145,6 +148,8 @@ impl Refusal {
             Self::ClientForwardWithoutPayload => "Forward failed: No payload present in message",
             Self::DeviceDisconnected => "Device disconnected",
             Self::ClientIdsExhausted => "Connection failed: Device has no client ids left",
+            Self::ClusterUnavailable(Role::Device) => "Registration failed: Cluster unavailable",
+            Self::ClusterUnavailable(_) => "Connection failed: Cluster unavailable",
             Self::TooManyDevices => "Registration failed: Too many devices",
             Self::TooManyClients(id) => return echo(TOO_MANY_CLIENTS, id.as_str(), "'"),
             Self::TooManyClientsOf(id, party) => return echo(TOO_MANY_CLIENTS, id.as_str(), party.after_quote()),
@@ -158,9 +163,8 @@ impl Refusal {
             Self::DeviceNotFound(id) => return echo("Connection failed: Device not found: '", id.as_str(), "'"),
             Self::UnknownClient(id) => return Cow::Owned(format!("Forward failed: Unknown client {id}")),
             Self::ForwardTooLarge { size, limit } => {
-                return Cow::Owned(format!(
-                    "Forward failed: Message too large: {size} bytes for the device, which takes at most {limit}"
-                ));
+                let what = "Forward failed: Message too large";
+                return Cow::Owned(format!("{what}: {size} bytes for the device, which takes at most {limit}"));
             }
         })
     }
@@ -178,7 +182,10 @@ impl Refusal {
             Self::Binary => Some(1003),
             Self::InvalidJson => Some(1007),
             Self::HookFailed => Some(1011),
-            Self::TooManyDevices | Self::TooManyClients(_) | Self::TooManyClientsOf(..) => Some(1013),
+            Self::TooManyDevices
+            | Self::TooManyClients(_)
+            | Self::TooManyClientsOf(..)
+            | Self::ClusterUnavailable(_) => Some(1013),
             _ => Some(1008),
         }
     }

@@ -59,6 +59,9 @@ impl Shared {
         match question {
             Question::Config { device_id } => self.config_for(peer, peer.role, Some(device_id)),
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
+            // Asked on a node of a cluster only.
+            Question::Claim(_) => Resolved::Ready(Answer::Refused(Refusal::ClusterUnavailable(Role::Device))),
+            Question::Locate { .. } => Resolved::Ready(Answer::Nowhere),
             Question::Alive(holder) => {
                 let shared = Arc::clone(self);
                 let due = self.clock.now().checked_add(self.settings().limits.probe_timeout);

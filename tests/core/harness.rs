@@ -47,6 +47,8 @@ pub struct Harness {
     rules: Arc<Rules>,
     config: Config,
     peers: BTreeMap<String, Actor>,
+    /// Questions for the cluster, each of this peer. The test answers them.
+    pub asked: VecDeque<(String, Question)>,
 }
 
 /// A peer. It sends what the server reads; the rest waits in `unread`, as in the buffers of the system.
@@ -74,6 +76,8 @@ struct TestEdge<'a> {
     hold_device_info: bool,
     now: Instant,
     probe: &'a mut Option<Probe>,
+    name: &'a str,
+    asked: &'a mut VecDeque<(String, Question)>,
 }
 
 impl Edge for TestEdge<'_> {
@@ -92,6 +96,10 @@ impl Edge for TestEdge<'_> {
             Question::Alive(holder) => {
                 let probe = holder.outbox.probe();
                 *self.probe = Some((holder, probe, self.now));
+                None
+            }
+            Question::Claim(_) | Question::Locate { .. } => {
+                self.asked.push_back((self.name.to_owned(), question));
                 None
             }
         }
@@ -135,6 +143,7 @@ impl Harness {
             rules: Arc::new(config.rules()),
             config,
             peers: BTreeMap::new(),
+            asked: VecDeque::new(),
         }
     }
 
@@ -175,7 +184,7 @@ impl Harness {
         self.enters(name, outbox, ControlSession::new(context), Step::Done);
     }
 
-    fn context(&self, peer: Peer) -> Context {
+    pub fn context(&self, peer: Peer) -> Context {
         let mut outbox = Outbox::new(&self.budget);
         if !peer.hears_errors {
             outbox = outbox.without_errors();
@@ -195,7 +204,7 @@ impl Harness {
         }
     }
 
-    fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
+    pub fn enters(&mut self, name: &str, outbox: Arc<Outbox>, session: impl Session + 'static, first: Step) {
         let actor = Actor {
             driver: Box::new(Driver::new(session, true, self.now)),
             outbox,
@@ -217,7 +226,21 @@ impl Harness {
         let (now, good_for, hold_device_info) = (self.now, self.good_for, self.hold_device_info);
         let peer = self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
         let Actor { driver, probe, .. } = peer;
-        call(driver, &mut TestEdge { ice: self.ice.as_ref(), good_for, hold_device_info, now, probe })
+        let (ice, asked) = (self.ice.as_ref(), &mut self.asked);
+        call(driver, &mut TestEdge { ice, good_for, hold_device_info, now, probe, name, asked })
+    }
+
+    /// The peer sends a close frame.
+    pub fn closes(&mut self, name: &str, code: u16, reason: &str) {
+        self.drive(name, |driver, edge| {
+            driver.handle_close_frame(code, reason);
+            driver.handle_closed(Closed::Frame, edge);
+        });
+        self.settle();
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.peers.contains_key(name)
     }
 
     pub fn peer(&mut self, name: &str) -> &mut Actor {

@@ -34,6 +34,7 @@ mod journal;
 mod layers;
 mod listen;
 mod model;
+mod nodes;
 mod origin_policy;
 mod outbox;
 mod party;

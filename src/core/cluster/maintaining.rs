@@ -75,7 +75,7 @@ impl Membership {
 
     /// Reads the records of all nodes with a lease, unless they are being read.
     pub(super) fn read_nodes(&mut self, now: Instant) {
-        if !self.awaits(|asked| matches!(asked, Asked::Nodes)) {
+        if !self.is_asking(|asked| matches!(asked, Asked::Nodes)) {
             self.send(Operation::Nodes, Asked::Nodes, now);
         }
     }

@@ -308,7 +308,7 @@ impl Membership {
     }
 
     fn on_member_time(&mut self, now: Instant) {
-        if self.renew_at <= now && !self.awaits(|asked| matches!(asked, Asked::Renew)) {
+        if self.renew_at <= now && !self.is_asking(|asked| matches!(asked, Asked::Renew)) {
             self.renew_at = now + self.timing.renew;
             self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
         }
@@ -346,7 +346,7 @@ impl Membership {
     }
 
     /// Returns whether there is no answer yet to an operation with this purpose.
-    pub(super) fn awaits(&self, purpose: impl Fn(&Asked) -> bool) -> bool {
+    pub(super) fn is_asking(&self, purpose: impl Fn(&Asked) -> bool) -> bool {
         self.in_flight.values().any(|sent| purpose(&sent.asked))
     }
 

@@ -79,6 +79,12 @@ impl<P: Session + ?Sized> Driver<P> {
         }
     }
 
+    /// Notes the code and the reason of a close frame, before [`Driver::handle_closed`]. A connection to another node passes
+    /// them on to its client.
+    pub fn handle_close_frame(&mut self, code: u16, reason: &str) {
+        self.session.on_close_frame(code, reason);
+    }
+
     /// Handles the end of the input. The session leaves; messages that wait for the peer are dropped.
     ///
     /// A reset counts at once. Another end counts behind the texts that wait for an answer: [`Driver::wants_read`] handles

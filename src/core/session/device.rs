@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Context, OnDuplicate, Question, Session, Step, deadline_after};
+use super::{Answer, ClaimGuard, Context, OnDuplicate, Question, Session, Step, deadline_after};
 use crate::core::hub::Device;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
@@ -28,6 +28,8 @@ enum State {
     New { deadline: Option<Instant> },
     /// Waits for its config. `generation` is that of the ICE servers when the config was requested.
     Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
+    /// Waits for its id in the cluster (docs/protocol.md 5.4.2).
+    Claiming(Box<Registration>),
     /// Waits for the result of the probe of the holder of its id (docs/protocol.md 4.1.13).
     AwaitingProbe(Box<Registration>),
     /// Registered in the hub.
@@ -41,6 +43,8 @@ struct Registration {
     config: Text,
     generation: u64,
     renew_at: Option<Instant>,
+    /// Claim of its id in the cluster.
+    claim: Option<ClaimGuard>,
 }
 
 struct Registered {
@@ -50,6 +54,8 @@ struct Registered {
     renewing: Option<u64>,
     /// Time to renew the credentials in its config, or to try it again.
     renew_at: Option<Instant>,
+    /// Claim of its id in the cluster, given up after the device has left the hub.
+    _claim: Option<ClaimGuard>,
 }
 
 impl DeviceSession {
@@ -107,22 +113,53 @@ impl DeviceSession {
         Step::Ask(Question::Config { device_id: id })
     }
 
+    /// Creates the device, which is not registered yet.
+    fn device(&self, id: DeviceId, info: Text, port: Option<u16>) -> Arc<Device> {
+        let Context { peer, outbox, preregistrations, .. } = &self.context;
+        let metadata = preregistrations.metadata_of(&id);
+        let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
+        (device.metadata, device.port) = (metadata, port.filter(|_| self.may_name_port));
+        Arc::new(device)
+    }
+
+    /// Claims the id in the cluster, if the server is a node of one. Registers in the hub otherwise.
+    fn claim(&mut self, registration: Box<Registration>, now: Instant) -> Step {
+        if self.is_full(&registration) {
+            return self.refuse(Refusal::TooManyDevices);
+        }
+        if !self.context.rules.is_clustered {
+            return self.register(registration, None, now);
+        }
+        let device = Arc::clone(&registration.device);
+        self.state = State::Claiming(registration);
+        Step::Ask(Question::Claim(device))
+    }
+
+    /// Returns whether the server has no room for one more device.
+    fn is_full(&self, registration: &Registration) -> bool {
+        let Context { hub, rules, .. } = &self.context;
+        hub.device_count() >= rules.max_devices && hub.device(&registration.device.id).is_none()
+    }
+
     /// Registers in the hub. If another connection holds the id, replaces it or asks for a probe (docs/protocol.md
     /// 4.1.12 to 4.1.14).
     fn register(&mut self, registration: Box<Registration>, expected: Option<&Arc<Device>>, now: Instant) -> Step {
-        let hub = &self.context.hub;
-        if hub.device_count() >= self.context.rules.max_devices && hub.device(&registration.device.id).is_none() {
+        if self.is_full(&registration) {
             return self.refuse(Refusal::TooManyDevices);
         }
+        let hub = &self.context.hub;
+        // A claim decides between two connections, whatever this node has.
+        let replaces = self.context.rules.on_duplicate == OnDuplicate::Replace || registration.claim.is_some();
         let mut outcome = hub.register(&registration.device, &registration.config, expected);
-        while let (Err(holder), OnDuplicate::Replace) = (&outcome, self.context.rules.on_duplicate) {
+        while let (Err(holder), true) = (&outcome, replaces) {
             outcome = hub.register(&registration.device, &registration.config, Some(&Arc::clone(holder)));
         }
         match outcome {
             Ok(()) => {
-                let Registration { device, generation, renew_at, .. } = *registration;
+                let Registration { device, generation, renew_at, claim, .. } = *registration;
                 self.context.preregistrations.registered(&device.id);
-                self.state = State::Registered(Registered { device, generation, renewing: None, renew_at });
+                self.state =
+                    State::Registered(Registered { device, generation, renewing: None, renew_at, _claim: claim });
                 self.renew_if_due(now)
             }
             Err(holder) => {
@@ -196,13 +233,13 @@ impl Session for DeviceSession {
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
             (State::Configuring { id, info, port, generation }, Answer::Config(config, good_for)) => {
-                let Context { peer, outbox, preregistrations, .. } = &self.context;
-                let metadata = preregistrations.metadata_of(&id);
-                let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
-                (device.metadata, device.port) = (metadata, port.filter(|_| self.may_name_port));
-                let device = Arc::new(device);
+                let device = self.device(id, info, port);
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
-                self.register(Box::new(Registration { device, config, generation, renew_at }), None, now)
+                self.claim(Box::new(Registration { device, config, generation, renew_at, claim: None }), now)
+            }
+            (State::Claiming(mut registration), Answer::Claimed(claim)) => {
+                registration.claim = Some(claim);
+                self.register(registration, None, now)
             }
             (State::AwaitingProbe(registration), Answer::Alive { holder, alive }) => {
                 if alive {
@@ -219,12 +256,14 @@ impl Session for DeviceSession {
                     }
                     // After a failed renewal, the device keeps the config that it has until the next one.
                     Answer::Refused(_) => registered.renew_at = deadline_after(now, Some(RENEWAL_RETRY)),
-                    Answer::DeviceInfo(_) | Answer::Alive { .. } => {}
+                    _ => {}
                 }
                 self.state = State::Registered(registered);
                 self.renew_if_due(now)
             }
-            (State::Configuring { .. } | State::AwaitingProbe(_), Answer::Refused(refusal)) => self.refuse(refusal),
+            (State::Configuring { .. } | State::Claiming(_) | State::AwaitingProbe(_), Answer::Refused(refusal)) => {
+                self.refuse(refusal)
+            }
             (state, _) => {
                 self.state = state;
                 Step::Done
@@ -233,7 +272,7 @@ impl Session for DeviceSession {
     }
 
     fn holds_texts(&self) -> bool {
-        matches!(self.state, State::Configuring { .. } | State::AwaitingProbe(_))
+        matches!(self.state, State::Configuring { .. } | State::Claiming(_) | State::AwaitingProbe(_))
     }
 
     fn backlog(&self) -> usize {

@@ -12,7 +12,9 @@
 mod client;
 mod control;
 mod device;
+mod upstream;
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -20,12 +22,14 @@ use std::time::{Duration, Instant};
 pub use client::ClientSession;
 pub use control::ControlSession;
 pub use device::DeviceSession;
+pub use upstream::{NOT_HERE, OnOpened, Opened, UpstreamSession};
 
 use crate::core::hub::{Device, Hub};
-use crate::core::outbox::Outbox;
+use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
 use crate::core::preregistration::PreRegistrations;
 use crate::core::relay::Relay;
+use crate::core::upstream::Upstream;
 use crate::observe::incidents::{Incident, Incidents};
 use crate::observe::timings::Timings;
 use crate::protocol::refusal::Refusal;
@@ -59,6 +63,15 @@ pub enum Question {
     DeviceInfo(Arc<Device>),
     /// Whether this device answers a ping. Another connection wants to register its id (docs/protocol.md 4.1.13).
     Alive(Arc<Device>),
+    /// Whether this device may have its id in the cluster.
+    Claim(Arc<Device>),
+    /// The node of a device that is not on this one, for this client.
+    Locate {
+        /// Id of the device.
+        id: DeviceId,
+        /// Whether the client waits no longer: the registry itself has to be asked.
+        last: bool,
+    },
 }
 
 /// Answer to a [`Question`].
@@ -75,8 +88,39 @@ pub enum Answer {
         /// Whether it answered.
         alive: bool,
     },
+    /// To [`Question::Claim`]: the device has its id as long as this guard is kept.
+    Claimed(ClaimGuard),
+    /// To [`Question::Locate`]: the connection to the device on another node.
+    Away(Box<Upstream>),
+    /// To [`Question::Locate`]: no other node has the device.
+    Nowhere,
+    /// To [`Question::Locate`]: the node of the device has refused the client, which gets the same end.
+    Ended {
+        /// Error message.
+        last: Option<Text>,
+        /// End of the connection.
+        end: End,
+    },
     /// To any question: the peer is refused.
     Refused(Refusal),
+}
+
+/// The claim of a device id in the cluster. Dropping it gives the id up.
+pub struct ClaimGuard {
+    _release: Box<dyn Send>,
+}
+
+impl ClaimGuard {
+    /// Creates a guard, which drops `release` when it is dropped.
+    pub fn new(release: impl Send + 'static) -> Self {
+        Self { _release: Box::new(release) }
+    }
+}
+
+impl fmt::Debug for ClaimGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimGuard").finish_non_exhaustive()
+    }
 }
 
 /// Treatment of a `register` whose id another live connection holds.
@@ -120,6 +164,27 @@ pub struct Rules {
     pub max_message_age: Duration,
     /// Bytes of texts that wait for the answer to a question. At this size, the peer is not read.
     pub max_held_bytes: usize,
+    /// Whether the server is a node of a cluster: ids are claimed, and devices may be on other nodes.
+    pub is_clustered: bool,
+}
+
+impl Rules {
+    /// Returns the rules of a connection to another node, for a client.
+    ///
+    /// The other node is not pinged there, and may take nothing for any time: it does not read while the device has no
+    /// room. Whether it is alive is found out elsewhere.
+    #[must_use]
+    pub fn of_upstream(&self) -> Self {
+        let never = Duration::MAX;
+        Self {
+            first_message_timeout: None,
+            ping_interval: None,
+            write_timeout: never,
+            borrow_timeout: never,
+            max_message_age: never,
+            ..self.clone()
+        }
+    }
 }
 
 /// Shared state and peer of a session.
@@ -220,6 +285,10 @@ pub trait Session: Send {
     fn on_binary(&mut self) {
         self.disconnect(&Refusal::Binary);
     }
+
+    /// Notes the code and the reason of the peer's close frame, before [`Session::leave`]. Only the session of a connection
+    /// to another node passes them on.
+    fn on_close_frame(&mut self, _code: u16, _reason: &str) {}
 
     /// Returns whether the peer has sent `register` or `connect`. A control connection needs neither.
     fn is_introduced(&self) -> bool;

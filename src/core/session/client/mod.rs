@@ -1,15 +1,21 @@
 //! The session of a client: one `connect`, a wait for the device if configured, then forwards.
 
+mod search;
+
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Answer, Context, Question, Session, Step, deadline_after};
-use crate::core::hub::{Client, Device, Waiter};
+use crate::core::hub::{Client, Device};
 use crate::core::outbox::CreditWait;
+use crate::core::upstream::Upstream;
 use crate::observe::timings::since;
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientMessage, DeviceId, inbound, is_plain, outbound};
+use crate::protocol::{ClientMessage, DeviceId, Text, inbound, outbound};
+
+/// Time that a client of another node waits for a device that is about to register on this one.
+const WAIT_FOR_NODE: Duration = Duration::from_secs(2);
 
 /// Session of a client. See [`Session`].
 pub struct ClientSession {
@@ -35,6 +41,8 @@ enum Framing {
     Enveloped,
     /// Without one: the request names the device, and each text is a payload (docs/protocol.md 5.3.7 and 5.3.8).
     Bare,
+    /// Between nodes: as [`Framing::Bare`], for a client of another node, which renders the device info itself.
+    Node,
 }
 
 enum State {
@@ -44,21 +52,38 @@ enum State {
     Configuring { id: DeviceId, wait: Wait },
     /// Has its config and waits for the device to register.
     Waiting { id: DeviceId, deadline: Option<Instant> },
-    /// The device is registered; waits for its device info as this client may see it.
-    AwaitingDeviceInfo { device: Arc<Device>, deadline: Option<Instant> },
+    /// Waits to hear which other node has the device.
+    Locating(Search),
+    /// The device is registered, here or on another node; waits for its device info as this client may see it.
+    AwaitingDeviceInfo { device: Arc<Device>, upstream: Option<Box<Upstream>>, deadline: Option<Instant> },
     /// Has the device info.
     Connected { device: Arc<Device>, client: Arc<Client> },
+    /// Has the device info of a device on another node.
+    Proxied(Box<Upstream>),
     /// Left.
     Left,
 }
 
 /// Wait of a client for its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// It has not begun.
     Begins,
     /// It goes on until the deadline.
     Continues(Option<Instant>),
+    /// It is over: the device was found on another node.
+    Found(Box<Upstream>, Option<Instant>),
+}
+
+/// A question for the node of the device.
+struct Search {
+    id: DeviceId,
+    deadline: Option<Instant>,
+    /// Whether the client is among those that the hub wakes.
+    waits: bool,
+    /// Whether it was woken since the question.
+    woken: bool,
+    /// Whether the client waits no longer.
+    last: bool,
 }
 
 impl ClientSession {
@@ -78,6 +103,15 @@ impl ClientSession {
         }
         let deadline = deadline_after(now, context.rules.device_wait_timeout);
         let mut session = Self::with(context, deadline, Framing::Bare);
+        let step = session.find(id, deadline, now);
+        (session, step)
+    }
+
+    /// Creates the session of a client of another node, and connects it. It gets the unfiltered device info and no
+    /// `config`, since its own node has both from its hooks.
+    pub fn of_node(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
+        let deadline = now.checked_add(WAIT_FOR_NODE);
+        let mut session = Self::with(context, deadline, Framing::Node);
         let step = session.find(id, deadline, now);
         (session, step)
     }
@@ -110,7 +144,9 @@ impl ClientSession {
     fn unregister(&mut self) {
         self.credit_wait = None;
         match std::mem::replace(&mut self.state, State::Left) {
-            State::Waiting { id, .. } => self.context.hub.stop_waiting(&id, &self.context.outbox),
+            State::Waiting { id, .. } | State::Locating(Search { id, .. }) => {
+                self.context.hub.stop_waiting(&id, &self.context.outbox);
+            }
             State::Connected { device, client } => self.context.hub.detach(&device, &client),
             _ => {}
         }
@@ -131,43 +167,34 @@ impl ClientSession {
         Step::Ask(Question::Config { device_id: id })
     }
 
-    /// Looks for the device that the client waits for. If it has come, and the ICE servers of the client are outdated, the
-    /// client gets a new config first (docs/protocol.md 4.2.10).
-    fn find_after_wait(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
-        let step = self.find(id.clone(), deadline, now);
-        let has_come = matches!(self.state, State::AwaitingDeviceInfo { .. });
-        let expiring = self.renew_at.is_some_and(|at| at <= now);
-        let outdated = expiring || self.generation != self.context.hub.ice_generation();
-        if has_come && outdated && self.framing == Framing::Enveloped {
-            return self.configure(id, Wait::Continues(deadline));
+    /// Connects the client to a device of this node.
+    fn attach(&mut self, device: &Arc<Device>, info: Text, deadline: Option<Instant>, now: Instant) -> Step {
+        let Context { hub, peer, outbox, rules, .. } = &self.context;
+        match hub.attach(device, self.rendered(info), peer, outbox, rules.max_clients_per_device) {
+            Ok(Some(client)) => {
+                self.state = State::Connected { device: Arc::clone(device), client };
+                self.has_its_device(now);
+                Step::Done
+            }
+            // The device left while a hook filtered its info, so the client looks for it again.
+            Ok(None) => self.find(device.id.clone(), deadline, now),
+            Err(refusal) => self.refuse(&refusal),
         }
-        step
     }
 
-    /// Looks for the device, until the deadline.
-    ///
-    /// A device outside the client's grant takes the same steps and is never found, so that a client cannot tell it
-    /// from one that does not exist.
-    fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
-        let Context { hub, peer, outbox, rules, .. } = &self.context;
-        // No device can register such an id. It is not waited for, since the text may be long.
-        let can_register = !id.as_str().is_empty() && is_plain(id.as_str(), rules.max_device_id);
-        let over = deadline.is_some_and(|deadline| deadline <= now) || !can_register;
-        let device = if over {
-            hub.device(&id).filter(|_| peer.grant.covers(&id))
-        } else {
-            hub.device_or_wait(&id, &Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) })
-        };
-        if let Some(device) = device {
-            self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), deadline };
-            return Step::Ask(Question::DeviceInfo(device));
+    /// Returns the device info in the framing of the client.
+    fn rendered(&self, info: Text) -> Text {
+        match self.framing {
+            Framing::Enveloped | Framing::Node => info,
+            Framing::Bare => outbound::bare_device_info(outbound::info_of(&info)),
         }
-        self.state = State::Waiting { id: id.clone(), deadline };
-        if over {
-            return self.refuse(&Refusal::DeviceNotFound(id));
+    }
+
+    /// Records for how long the client has waited for its device.
+    fn has_its_device(&mut self, now: Instant) {
+        if let Some(waits_since) = self.waits_since.take() {
+            self.context.timings.observe_device_wait(since(waits_since, now));
         }
-        self.waits_since.get_or_insert(now);
-        Step::Done
     }
 
     /// Forwards a payload of a polled client. The answer to its request carries the refusal.
@@ -177,6 +204,7 @@ impl ClientSession {
     pub fn forward(&mut self, payload: &str, now: Instant) -> Result<(), Refusal> {
         let outcome = match &self.state {
             State::Connected { device, client } => self.context.relay.to_device(device, client, payload, now),
+            State::Proxied(upstream) => Ok(upstream.forward(&self.context.relay, payload, now)),
             _ => Err(Refusal::NotConnected),
         };
         outcome.map(|_| ()).inspect_err(|refusal| self.context.record_refusal(refusal))
@@ -193,7 +221,11 @@ impl ClientSession {
                     Err(refusal) => return self.refuse(&refusal),
                 }
             }
-            (State::Connected { .. }, None) => Refusal::ClientForwardWithoutPayload,
+            (State::Proxied(upstream), Some(payload)) => {
+                self.backlog = upstream.forward(&self.context.relay, payload, now);
+                return Step::Done;
+            }
+            (State::Connected { .. } | State::Proxied(_), None) => Refusal::ClientForwardWithoutPayload,
             _ => Refusal::NotConnected,
         };
         self.context.record_received(text, "forward", None);
@@ -206,7 +238,7 @@ impl Session for ClientSession {
         if matches!(self.state, State::Left) {
             return Step::Done;
         }
-        if self.framing == Framing::Bare {
+        if self.framing != Framing::Enveloped {
             return match inbound::bare_payload(text) {
                 Ok(payload) => self.on_forward(text, Some(payload), now),
                 Err(malformed) => {
@@ -237,31 +269,19 @@ impl Session for ClientSession {
             (State::Configuring { id, wait }, Answer::Config(config, good_for)) => {
                 self.context.outbox.push(config);
                 self.renew_at = deadline_after(now, good_for.map(|time| time / 2));
-                let deadline = match wait {
-                    Wait::Begins => deadline_after(now, self.context.rules.device_wait_timeout),
-                    Wait::Continues(deadline) => deadline,
-                };
-                self.find(id, deadline, now)
-            }
-            (State::AwaitingDeviceInfo { device, deadline }, Answer::DeviceInfo(info)) => {
-                let Context { hub, peer, outbox, rules, .. } = &self.context;
-                let info = match self.framing {
-                    Framing::Enveloped => info,
-                    Framing::Bare => outbound::bare_device_info(outbound::info_of(&info)),
-                };
-                match hub.attach(&device, info, peer, outbox, rules.max_clients_per_device) {
-                    Ok(Some(client)) => {
-                        self.state = State::Connected { device, client };
-                        if let Some(waits_since) = self.waits_since.take() {
-                            self.context.timings.observe_device_wait(since(waits_since, now));
-                        }
-                        Step::Done
+                match wait {
+                    Wait::Begins => self.find(id, deadline_after(now, self.context.rules.device_wait_timeout), now),
+                    Wait::Continues(deadline) => self.find(id, deadline, now),
+                    Wait::Found(upstream, deadline) => {
+                        self.meet(Arc::clone(upstream.device()), Some(upstream), deadline, now)
                     }
-                    // The device left while a hook filtered its info, so the client looks for it again.
-                    Ok(None) => self.find(device.id.clone(), deadline, now),
-                    Err(refusal) => self.refuse(&refusal),
                 }
             }
+            (State::AwaitingDeviceInfo { device, upstream, deadline }, Answer::DeviceInfo(info)) => match upstream {
+                None => self.attach(&device, info, deadline, now),
+                Some(upstream) => self.attach_away(upstream, info, deadline, now),
+            },
+            (State::Locating(search), answer) => self.on_located(search, answer, now),
             (State::Configuring { .. } | State::AwaitingDeviceInfo { .. }, Answer::Refused(refusal)) => {
                 self.refuse(&refusal)
             }
@@ -273,13 +293,17 @@ impl Session for ClientSession {
     }
 
     fn holds_texts(&self) -> bool {
-        matches!(self.state, State::Configuring { .. } | State::AwaitingDeviceInfo { .. })
+        matches!(self.state, State::Configuring { .. } | State::Locating(_) | State::AwaitingDeviceInfo { .. })
     }
 
     fn poll_credit(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
-        let State::Connected { device, client } = &self.state else { return Poll::Ready(()) };
-        if !device.outbox.may_queue(&client.share) {
-            let wait = self.credit_wait.get_or_insert_with(|| CreditWait::new(&device.outbox, &client.share));
+        let (outbox, share) = match &self.state {
+            State::Connected { device, client } => (&device.outbox, &client.share),
+            State::Proxied(upstream) => (&upstream.device().outbox, upstream.share()),
+            _ => return Poll::Ready(()),
+        };
+        if !outbox.may_queue(share) {
+            let wait = self.credit_wait.get_or_insert_with(|| CreditWait::new(outbox, share));
             ready!(wait.poll(cx));
         }
         if self.credit_wait.is_some() {
@@ -297,6 +321,10 @@ impl Session for ClientSession {
         match std::mem::replace(&mut self.state, State::Left) {
             State::New { deadline: Some(deadline) } if deadline <= now => self.refuse(&Refusal::FirstMessageTimeout),
             State::Waiting { id, deadline } => self.find_after_wait(id, deadline, now),
+            State::Locating(search) => {
+                self.state = State::Locating(Search { woken: true, ..search });
+                Step::Done
+            }
             state => {
                 self.state = state;
                 Step::Done
