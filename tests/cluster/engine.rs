@@ -60,8 +60,10 @@ impl Engine {
             self.remove_node(&earlier);
         }
         let lease_end = now + self.timing.lease;
-        self.nodes.insert(node.incarnation.clone(), Node { record: node.clone(), lease_end });
-        self.change(Change::Joined(node.clone()));
+        let known = self.nodes.insert(node.incarnation.clone(), Node { record: node.clone(), lease_end });
+        if known.is_none_or(|known| known.record != *node) {
+            self.change(Change::Joined(node.clone()));
+        }
         let nodes = self.live(now).map(|node| node.record.clone()).collect();
         Reply::Joined { epoch: self.epoch, version: self.version, age: now.saturating_sub(self.born), nodes }
     }
@@ -161,7 +163,9 @@ impl Engine {
     fn remove_node(&mut self, node: &Incarnation) {
         let held = self.devices.iter().filter(|(_, entry)| entry.registration.incarnation() == node);
         let ids: Vec<_> = held.map(|(id, _)| id.clone()).collect();
-        self.remove(ids);
+        for batch in ids.chunks(BATCH) {
+            self.remove(batch.to_vec());
+        }
         if self.nodes.remove(node).is_some() {
             self.change(Change::Left(node.clone()));
         }

@@ -11,5 +11,7 @@ mod event;
 mod joining;
 mod node;
 mod queue;
+#[cfg(feature = "cluster")]
+mod redis;
 mod schedules;
 mod world;

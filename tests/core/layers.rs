@@ -77,6 +77,16 @@ fn only_the_timers_use_the_timers_of_the_runtime() {
 }
 
 #[test]
+fn only_one_folder_names_redis() {
+    let code = Crate::read();
+    let named: Vec<_> = code.modules().filter(|module| module.code.contains("use redis::")).collect();
+    assert!(named.len() > 2, "the crate is named in {} modules", named.len());
+    let elsewhere: Vec<_> =
+        named.iter().map(|module| &module.path).filter(|path| !path.starts_with("server::cluster::redis")).collect();
+    assert_eq!(elsewhere, Vec::<&String>::new());
+}
+
+#[test]
 fn modules_import_only_their_own_layer_and_lower_ones() {
     let code = Crate::read();
     let (mut wrong, mut checked) = (Vec::new(), 0);

@@ -31,6 +31,9 @@ pub enum Feed {
     Delta(Delta),
     /// Changes were lost: the queue was full, or one could not be read.
     Gap,
+    /// A record or a change was ignored, for it has no signature by a secret of the cluster: another user of the engine
+    /// has written it, or a node with another secret. The text names it, for the log.
+    Unsigned(String),
 }
 
 /// The side of a connection that executes operations.

@@ -1,0 +1,133 @@
+//! Operations on one connection to the engine.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::errors::Explainer;
+use super::feed::Pushes;
+use super::keys::Keys;
+use super::reply::{self, Read};
+use super::request::Requests;
+use super::scripts::Scripts;
+use super::signer::Signer;
+use crate::core::cluster::Registration;
+use crate::core::cluster::registry::{Claimed, Operation, Reply, Timing, Wanted};
+use crate::server::cluster::engine::{Commands, EngineError, EngineFuture, Feed};
+
+/// Most tries of an operation that a record without a signature stands against.
+const TRIES: usize = 3;
+
+/// One connection to the engine. It is closed when the last operation on it is dropped.
+#[derive(Clone)]
+pub(super) struct RedisCommands {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Parts of a connection that its operations share.
+pub(super) struct Shared {
+    pub(super) keys: Keys,
+    pub(super) signer: Arc<Signer>,
+    pub(super) timing: Timing,
+    pub(super) scripts: Scripts,
+    pub(super) explainer: Explainer,
+    pub(super) pushes: Arc<Pushes>,
+    /// Bytes since the last whole value of the engine.
+    pub(super) unread: Arc<AtomicUsize>,
+    /// The task that reads and writes. It ends with the last user of the connection.
+    pub(super) _task: AbortOnDropHandle<()>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+
+impl Commands for RedisCommands {
+    fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
+        let commands = self.clone();
+        let answer = begin(commands.send(&operation));
+        Box::pin(async move { commands.finish(operation, answer).await })
+    }
+}
+
+/// Puts a command into the queue of the connection, and returns its answer.
+///
+/// A future does nothing before it is polled, and commands go out in the order of the calls. The queue admits those that
+/// wait for a place in the order of their first polls.
+fn begin(answer: Answer) -> Answer {
+    // Outside of the budget of the calling task, or the poll could be put off.
+    let mut answer = Box::pin(tokio::task::unconstrained(answer));
+    match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Box::pin(std::future::ready(done)),
+        Poll::Pending => answer,
+    }
+}
+
+impl RedisCommands {
+    fn send(&self, operation: &Operation) -> Answer {
+        let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
+        let command = Requests { keys, scripts, signer, timing }.command(operation);
+        let mut connection = self.connection.clone();
+        Box::pin(async move { connection.send_packed_command(&command).await?.extract_error() })
+    }
+
+    /// Waits for the answer, and repeats what a record without a signature stands against.
+    async fn finish(self, mut operation: Operation, mut answer: Answer) -> Result<Reply, EngineError> {
+        for _ in 0..TRIES {
+            let Read { reply, against, name, unsigned } = self.read(&operation, answer.await)?;
+            self.report(&unsigned);
+            match (&mut operation, reply) {
+                (Operation::Join { replaces, .. }, Reply::NameHeld { .. }) if name.is_some() => *replaces = name,
+                (Operation::Claim { expected, .. }, _) if !against.is_empty() => {
+                    *expected = against.into_iter().next().map(|(_, holder)| holder);
+                }
+                (Operation::Reclaim { wanted, .. }, Reply::Reclaimed(mut claimed)) if !against.is_empty() => {
+                    self.claim_again(wanted, against, &mut claimed).await?;
+                    return Ok(Reply::Reclaimed(claimed));
+                }
+                (_, reply) => return Ok(reply),
+            }
+            answer = self.send(&operation);
+        }
+        Err(self
+            .shared
+            .explainer
+            .error("foreign_data", "another program writes records without the secret of the cluster"))
+    }
+
+    /// Claims ids that records without a signature hold.
+    async fn claim_again(
+        &self,
+        wanted: &[Wanted],
+        against: Vec<(usize, Registration)>,
+        claimed: &mut [Claimed],
+    ) -> Result<(), EngineError> {
+        for (place, holder) in against {
+            let Some((wanted, outcome)) = wanted.get(place).zip(claimed.get_mut(place)) else { continue };
+            let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder) };
+            let answer = self.send(&claim).await;
+            if let Reply::Claimed(claim) = self.read(&claim, answer)?.reply {
+                *outcome = claim;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, operation: &Operation, answer: RedisResult<Value>) -> Result<Read, EngineError> {
+        let Shared { signer, explainer, unread, .. } = &*self.shared;
+        unread.store(0, Relaxed);
+        let value = answer.map_err(|error| explainer.explain(&error))?;
+        reply::read(signer, operation, &value).map_err(|unreadable| explainer.unreadable(&unreadable))
+    }
+
+    fn report(&self, unsigned: &[String]) {
+        if let Some(first) = unsigned.first() {
+            let rest = if unsigned.len() == 1 { String::new() } else { format!(" and {} others", unsigned.len() - 1) };
+            self.shared.pushes.push(Feed::Unsigned(format!("the record of {first}{rest}")));
+        }
+    }
+}

@@ -1,0 +1,2 @@
+-- No arguments.
+return append_live({ 'nodes' }, now())

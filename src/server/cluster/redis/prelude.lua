@@ -1,0 +1,117 @@
+-- The part that all scripts share. KEYS and ARGV begin alike; see keys.rs for what each key holds.
+local META, NODES, RECORDS, DEVICES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local CHANNEL = ARGV[1]
+
+-- Whole numbers as text: tostring() rounds those with more than 14 digits.
+local function whole(number)
+    return string.format('%.0f', number)
+end
+
+-- The time in ms, by the engine's clock.
+local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Publishes a change as the text `VERSION KIND FIELD...`. The length stands before each field, which may be any text.
+local function publish(version, kind, fields)
+    for i, field in ipairs(fields) do
+        fields[i] = #field .. ':' .. field
+    end
+    redis.call('PUBLISH', CHANNEL, version .. ' ' .. kind .. ' ' .. table.concat(fields))
+end
+
+local function next_version()
+    return whole(redis.call('HINCRBY', META, 'version', 1))
+end
+
+local function change(kind, fields)
+    publish(next_version(), kind, fields)
+end
+
+local function is_member(node)
+    return redis.call('ZSCORE', NODES, node) and redis.call('HEXISTS', META, 'epoch') == 1
+end
+
+-- A time in ms as text, from 0 to a day, whatever stands in the registry.
+local function duration(time)
+    return whole(math.max(0, math.min(time, 86400000)))
+end
+
+-- Time in ms that is left of the lease of a node.
+local function lease_of(node, time)
+    local lease_end = redis.call('ZSCORE', NODES, node)
+    return duration(lease_end and lease_end - time or 0)
+end
+
+-- Returns the registration that holds an id, its node, and the record. A record is `REGISTRATION VERSION SIGNATURE
+-- DETAILS`. One that does not begin so was not written by a node: the id is free.
+local function holder(id)
+    local record = redis.call('HGET', DEVICES, id)
+    if not record then
+        return nil
+    end
+    local name, start, number = string.match(record, '^([0-9A-Za-z_.-]+)%.([0-9a-f]+)/(%d+) %d+ ')
+    if not name or #name > 64 or #start ~= 16 or #number > 19 or (#number > 1 and string.sub(number, 1, 1) == '0') then
+        return nil
+    end
+    local node = name .. '.' .. start
+    return node .. '/' .. number, node, record
+end
+
+-- Gives ids to registrations of one node: a list of id, registration, signature with details, and so on. `held` is the
+-- set of the ids of that node.
+local function hold(held, wanted)
+    if #wanted == 0 then
+        return
+    end
+    local version = next_version()
+    for i = 1, #wanted, 3 do
+        redis.call('HSET', DEVICES, wanted[i], wanted[i + 1] .. ' ' .. version .. ' ' .. wanted[i + 2])
+        redis.call('ZADD', held, 0, wanted[i])
+    end
+    publish(version, 'claimed', wanted)
+end
+
+-- Removes the devices of a node, at most `most` of them. Returns how many ids its set had.
+local function remove_held(held, node, most)
+    local ids, removed = redis.call('ZRANGE', held, 0, most - 1), {}
+    for _, id in ipairs(ids) do
+        local _, owner = holder(id)
+        if owner == node then
+            redis.call('HDEL', DEVICES, id)
+            removed[#removed + 1] = id
+        end
+        redis.call('ZREM', held, id)
+    end
+    if #removed > 0 then
+        change('released', removed)
+    end
+    return #ids
+end
+
+local function remove_node(node)
+    redis.call('HDEL', RECORDS, node)
+    if redis.call('ZREM', NODES, node) == 1 then
+        change('left', { node })
+    end
+end
+
+-- Removes some devices of a node, and the node with the last one.
+local function remove_some(held, node, most)
+    if remove_held(held, node, most) == most then
+        return { 'reaped', '1' }
+    end
+    remove_node(node)
+    return { 'reaped', '0' }
+end
+
+-- Appends the nodes that have a lease, each with its record.
+local function append_live(reply, time)
+    for _, node in ipairs(redis.call('ZRANGEBYSCORE', NODES, '(' .. whole(time), '+inf')) do
+        reply[#reply + 1] = node
+        reply[#reply + 1] = redis.call('HGET', RECORDS, node) or ''
+    end
+    return reply
+end
+

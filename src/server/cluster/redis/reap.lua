@@ -1,0 +1,8 @@
+-- ARGV: time in ms from the end of the lease to the removal, most devices, node. KEYS[5]: the ids of the node.
+local REAP, BATCH, NODE = unpack(ARGV, 2)
+
+local lease_end = redis.call('ZSCORE', NODES, NODE)
+if lease_end and now() < lease_end + REAP then
+    return { 'reaped', '0' }
+end
+return remove_some(KEYS[5], NODE, tonumber(BATCH))

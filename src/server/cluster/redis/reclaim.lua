@@ -1,0 +1,24 @@
+-- ARGV: node, then id, registration, signature with details of each device. KEYS[5]: the ids of the node.
+local NODE = ARGV[2]
+
+if not is_member(NODE) then
+    return { 'not_a_member' }
+end
+local time, free, reply = now(), {}, { 'reclaimed' }
+for i = 3, #ARGV, 3 do
+    local registration, node, record = holder(ARGV[i])
+    if registration and registration ~= ARGV[i + 1] then
+        reply[#reply + 1] = { 'held', record, lease_of(node, time) }
+    else
+        if registration then
+            redis.call('ZADD', KEYS[5], 0, ARGV[i])
+        else
+            for field = i, i + 2 do
+                free[#free + 1] = ARGV[field]
+            end
+        end
+        reply[#reply + 1] = { 'granted' }
+    end
+end
+hold(KEYS[5], free)
+return reply

@@ -1,0 +1,224 @@
+//! Answers of the engine. They are read as a stranger's: an answer of another form is an error, and a record without the
+//! signature of the cluster is left out.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::records::{self, Unsigned};
+use super::signer::Signer;
+use crate::core::cluster::registry::{Claimed, Epoch, NodeRecord, Operation, Reply};
+use crate::core::cluster::{Incarnation, Registration};
+use crate::protocol::DeviceId;
+
+/// Longest list that is read. A page of a scan may be longer than it was asked to be.
+const MAX_LIST: usize = 65_536;
+
+/// An answer that is not one to the operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// The registry is of another version.
+    Schema(String),
+    /// The answer has another form.
+    Form,
+}
+
+/// An answer, and what was left out of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) reply: Reply,
+    /// Claims that a record without a signature stands against: the number of the device, and the registration there.
+    pub(super) against: Vec<(usize, Registration)>,
+    /// A record without a signature that has the name of the node.
+    pub(super) name: Option<Incarnation>,
+    /// Names of records without a signature.
+    pub(super) unsigned: Vec<String>,
+}
+
+/// Reads the answer to an operation.
+pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Result<Read, Unreadable> {
+    let mut reader = Reader { signer, against: Vec::new(), name: None, unsigned: Vec::new() };
+    let reply = match operation {
+        Operation::Read(id) => reader.entry(id, value),
+        Operation::Scan(_) => reader.page(value),
+        _ => reader.answer(operation, list(value)?),
+    }?;
+    let Reader { against, name, unsigned, .. } = reader;
+    Ok(Read { reply, against, name, unsigned })
+}
+
+struct Reader<'a> {
+    signer: &'a Signer,
+    against: Vec<(usize, Registration)>,
+    name: Option<Incarnation>,
+    unsigned: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Reads the answer of a script: its name, and what follows.
+    fn answer(&mut self, operation: &Operation, parts: &[Value]) -> Result<Reply, Unreadable> {
+        let (kind, parts) = parts.split_first().ok_or(Unreadable::Form)?;
+        match (operation, bytes(kind)?, parts) {
+            (Operation::Join { .. }, b"schema", [schema]) => {
+                Err(Unreadable::Schema(String::from_utf8_lossy(bytes(schema)?).chars().take(32).collect()))
+            }
+            (Operation::Join { .. }, b"joined", [epoch, version, age, nodes @ ..]) => Ok(Reply::Joined {
+                epoch: read_epoch(epoch)?,
+                version: number(version)?,
+                age: time(age)?,
+                nodes: self.nodes(nodes)?,
+            }),
+            (Operation::Join { .. }, b"name_held", [node, record, lease]) => {
+                self.name_held(bytes(node)?, bytes(record)?, time(lease)?)
+            }
+            (Operation::Renew(_), b"renewed", [epoch, version, nodes]) => Ok(Reply::Renewed {
+                epoch: read_epoch(epoch)?,
+                version: number(version)?,
+                nodes: sorted(self.names(list(nodes)?)?),
+            }),
+            (Operation::Claim { wanted, .. }, _, _) if kind_of_claim(kind) => {
+                Ok(Reply::Claimed(self.claimed(0, &wanted.id, kind, parts)?))
+            }
+            (Operation::Reclaim { wanted, .. }, b"reclaimed", answers) if answers.len() == wanted.len() => {
+                let mut claimed = Vec::with_capacity(wanted.len());
+                for (place, (wanted, answer)) in wanted.iter().zip(answers).enumerate() {
+                    let (kind, parts) = list(answer)?.split_first().ok_or(Unreadable::Form)?;
+                    claimed.push(self.claimed(place, &wanted.id, kind, parts)?);
+                }
+                Ok(Reply::Reclaimed(claimed))
+            }
+            (Operation::Release(_), b"done", []) => Ok(Reply::Done),
+            (Operation::Nodes, b"nodes", nodes) => Ok(Reply::Nodes(self.nodes(nodes)?)),
+            (Operation::Reap(_) | Operation::Leave(_), b"reaped", [more]) => {
+                Ok(Reply::Reaped { more: number(more)? != 0 })
+            }
+            (_, b"not_a_member", []) => Ok(Reply::NotAMember),
+            _ => Err(Unreadable::Form),
+        }
+    }
+
+    fn claimed(&mut self, place: usize, id: &DeviceId, kind: &Value, parts: &[Value]) -> Result<Claimed, Unreadable> {
+        match (bytes(kind)?, parts) {
+            (b"granted", []) => Ok(Claimed::Granted),
+            (b"settling", [left]) => Ok(Claimed::Settling(time(left)?)),
+            (b"held", [record, lease]) => {
+                let record = bytes(record)?;
+                // The script has seen that the record begins with a registration.
+                let holder = records::read_owner(record).map_err(|Unsigned| Unreadable::Form)?;
+                if records::read_entry(self.signer, id.as_str().as_bytes(), record).is_err() {
+                    self.unsigned.push(format!("device {id}"));
+                    self.against.push((place, holder.clone()));
+                }
+                Ok(Claimed::Held { holder, lease: time(lease)? })
+            }
+            _ => Err(Unreadable::Form),
+        }
+    }
+
+    fn name_held(&mut self, node: &[u8], record: &[u8], lease: Duration) -> Result<Reply, Unreadable> {
+        let incarnation = read_incarnation(node).ok_or(Unreadable::Form)?;
+        let node = records::read_node(self.signer, node, record).unwrap_or_else(|Unsigned| {
+            self.unsigned.push(format!("node {incarnation}"));
+            self.name = Some(incarnation.clone());
+            NodeRecord { incarnation, details: "{}".into() }
+        });
+        Ok(Reply::NameHeld { node, lease })
+    }
+
+    /// Reads nodes with their records.
+    fn nodes(&mut self, parts: &[Value]) -> Result<Vec<NodeRecord>, Unreadable> {
+        let mut nodes = Vec::new();
+        for pair in pairs(parts)? {
+            let (node, record) = (bytes(&pair[0])?, bytes(&pair[1])?);
+            match records::read_node(self.signer, node, record) {
+                Ok(node) => nodes.push(node),
+                Err(Unsigned) => self.unsigned.push(format!("node {}", String::from_utf8_lossy(node))),
+            }
+        }
+        nodes.sort_by(|a, b| a.incarnation.cmp(&b.incarnation));
+        Ok(nodes)
+    }
+
+    /// Reads the names of nodes.
+    fn names(&mut self, parts: &[Value]) -> Result<Vec<Incarnation>, Unreadable> {
+        let mut nodes = Vec::new();
+        for name in parts {
+            let name = bytes(name)?;
+            match read_incarnation(name) {
+                Some(node) => nodes.push(node),
+                None => self.unsigned.push(format!("node {}", String::from_utf8_lossy(name))),
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn entry(&mut self, id: &DeviceId, value: &Value) -> Result<Reply, Unreadable> {
+        if matches!(value, Value::Nil) {
+            return Ok(Reply::Entry(None));
+        }
+        let entry = records::read_entry(self.signer, id.as_str().as_bytes(), bytes(value)?);
+        if entry.is_err() {
+            self.unsigned.push(format!("device {id}"));
+        }
+        Ok(Reply::Entry(entry.ok().map(|(_, entry)| entry)))
+    }
+
+    fn page(&mut self, value: &Value) -> Result<Reply, Unreadable> {
+        let [cursor, parts] = list(value)? else { return Err(Unreadable::Form) };
+        let mut entries = Vec::new();
+        for pair in pairs(list(parts)?)? {
+            let id = bytes(&pair[0])?;
+            match records::read_entry(self.signer, id, bytes(&pair[1])?) {
+                Ok(entry) => entries.push(entry),
+                Err(Unsigned) => self.unsigned.push(format!("device {}", String::from_utf8_lossy(id))),
+            }
+        }
+        Ok(Reply::Page { cursor: number(cursor)?, entries })
+    }
+}
+
+fn kind_of_claim(kind: &Value) -> bool {
+    bytes(kind).is_ok_and(|kind| matches!(kind, b"granted" | b"settling" | b"held"))
+}
+
+fn list(value: &Value) -> Result<&[Value], Unreadable> {
+    match value {
+        Value::Array(items) if items.len() <= MAX_LIST => Ok(items),
+        _ => Err(Unreadable::Form),
+    }
+}
+
+fn pairs(items: &[Value]) -> Result<impl Iterator<Item = &[Value]>, Unreadable> {
+    if items.len().is_multiple_of(2) { Ok(items.chunks_exact(2)) } else { Err(Unreadable::Form) }
+}
+
+fn bytes(value: &Value) -> Result<&[u8], Unreadable> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err(Unreadable::Form),
+    }
+}
+
+fn number(value: &Value) -> Result<u64, Unreadable> {
+    let digits = std::str::from_utf8(bytes(value)?).map_err(|_| Unreadable::Form)?;
+    digits.parse().map_err(|_| Unreadable::Form)
+}
+
+/// Reads a time in ms. The scripts limit it to a day.
+fn time(value: &Value) -> Result<Duration, Unreadable> {
+    number(value).map(|ms| Duration::from_millis(ms).min(Duration::from_secs(86_400)))
+}
+
+fn read_epoch(value: &Value) -> Result<Epoch, Unreadable> {
+    let digits = std::str::from_utf8(bytes(value)?).map_err(|_| Unreadable::Form)?;
+    u64::from_str_radix(digits, 16).map(Epoch).map_err(|_| Unreadable::Form)
+}
+
+fn read_incarnation(name: &[u8]) -> Option<Incarnation> {
+    Incarnation::parse(std::str::from_utf8(name).ok()?)
+}
+
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort();
+    items
+}

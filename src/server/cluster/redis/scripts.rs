@@ -1,0 +1,57 @@
+//! The scripts, which the engine executes whole or not at all.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, cmd};
+
+use super::keys::Keys;
+
+/// A script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Script {
+    Join,
+    Renew,
+    Claim,
+    Reclaim,
+    Release,
+    Reap,
+    Nodes,
+    Leave,
+}
+
+/// The scripts in the order of [`Script`].
+const SOURCES: [&str; 8] = [
+    concat!(include_str!("prelude.lua"), include_str!("join.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("renew.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("claim.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("reclaim.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("release.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("reap.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("nodes.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("leave.lua")),
+];
+
+/// Names that the engine has given to the scripts.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    names: Vec<String>,
+}
+
+impl Scripts {
+    /// Loads the scripts. An engine that has forgotten them since answers `NOSCRIPT`, and the connection begins anew: a
+    /// script that is loaded and called again would be executed after later calls.
+    pub(super) async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+        let mut names = Vec::new();
+        for source in SOURCES {
+            names.push(cmd("SCRIPT").arg("LOAD").arg(source).query_async(connection).await?);
+        }
+        Ok(Self { names })
+    }
+
+    /// Returns a call of a script. `held` are the keys after those that all scripts have, and arguments follow.
+    pub(super) fn call(&self, script: Script, keys: &Keys, held: &[String]) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(self.names.get(script as usize)).arg(4 + held.len());
+        call.arg(&keys.meta).arg(&keys.nodes).arg(&keys.records).arg(&keys.devices).arg(held).arg(&keys.channel);
+        call
+    }
+}

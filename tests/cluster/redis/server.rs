@@ -1,0 +1,133 @@
+//! A `redis-server` of the test's own.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use cuttlefish_signaling::config::cluster::Cluster;
+use cuttlefish_signaling::core::cluster::registry::Timing;
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+/// Secret of the clusters of the tests.
+pub(crate) const SECRET: &str = "a secret of thirty-two bytes, or more";
+
+/// A server that ends with this value. Its data are in memory only.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    program: &'static str,
+    options: Vec<String>,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts a server on a free port of loopback, with these options more.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_on(free_port(), options)
+    }
+
+    pub(crate) fn start_on(port: u16, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        let child = spawn("redis-server", dir.path(), port, &options);
+        Self { port, program: "redis-server", options, child, dir }
+    }
+
+    /// Ends the server at once, and starts it again on the same port, without data.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.program, self.dir.path(), self.port, &self.options);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Returns the id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Connects for commands of the test.
+    pub(crate) fn admin(&self) -> Connection {
+        redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap().get_connection().unwrap()
+    }
+
+    /// Executes a command, whose words have no spaces.
+    pub(crate) fn run<T: FromRedisValue>(&self, words: &str) -> T {
+        command(words).query(&mut self.admin()).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Splits words into a command.
+pub(crate) fn command(words: &str) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    for word in words.split(' ') {
+        command.arg(word);
+    }
+    command
+}
+
+/// Returns the settings of a node of a cluster at this URL.
+pub(crate) fn settings(url: &str, timing: Timing) -> Cluster {
+    Cluster {
+        engine: url.to_owned(),
+        name: "lab".into(),
+        node: "a".into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        address: None,
+        secrets: vec![SECRET.into()],
+        ca: None,
+        hold_on_outage: false,
+        device_id_template: None,
+        timing,
+    }
+}
+
+/// Returns a runtime without timers, as that of the Python package is.
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_io().build().unwrap()
+}
+
+/// Returns a port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(program: &str, dir: &Path, port: u16, options: &[String]) -> Child {
+    let port = port.to_string();
+    let mut command = Command::new(program);
+    command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--enable-debug-command", "local", "--dir"]).arg(dir).args(options);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}: apt-get install {program}"));
+    wait_until_ready(child.stdout.take().unwrap());
+    child
+}
+
+/// Reads the log until the server accepts connections, then in the background until it ends.
+pub(crate) fn wait_until_ready(log: ChildStdout) {
+    let mut lines = BufReader::new(log).lines().map_while(Result::ok);
+    let mut seen = Vec::new();
+    let ready = lines.by_ref().any(|line| {
+        seen.push(line);
+        seen.last().is_some_and(|line| line.contains("eady to accept connections"))
+    });
+    assert!(ready, "the server ended: {}", seen.join("\n"));
+    std::thread::spawn(move || lines.for_each(drop));
+}

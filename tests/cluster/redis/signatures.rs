@@ -1,0 +1,173 @@
+//! Another user of the engine writes into the registry.
+
+use cuttlefish_signaling::core::cluster::registry::{Claimed, Operation, Reply, Timing};
+use cuttlefish_signaling::server::cluster::engine::{Connection, Engine as _, Feed};
+use cuttlefish_signaling::server::cluster::redis::Redis;
+
+use super::server::{SECRET, Server, runtime, settings};
+use super::{claim, incarnation, join, join_as, read, registration, wanted};
+
+const DEVICES: &str = "{cuttlefish:lab}:devices";
+
+fn write(server: &Server, key: &str, field: &str, value: &str) {
+    redis::cmd("HSET").arg(key).arg(field).arg(value).exec(&mut server.admin()).unwrap();
+}
+
+/// Returns what the feed has reported so far.
+fn reported(connection: &mut Connection) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Ok(event) = connection.feed.try_recv() {
+        if let Feed::Unsigned(text) = event {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// Claims an id, and returns its record as it stands in the engine.
+async fn record(server: &Server, connection: &Connection, id: &str) -> String {
+    connection.commands.execute(claim("a", id, 1)).await.unwrap();
+    redis::cmd("HGET").arg(DEVICES).arg(id).query(&mut server.admin()).unwrap()
+}
+
+#[test]
+fn a_forged_record_is_ignored_and_reported() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut connection = join(&server.url(), "a").await;
+        let good = record(&server, &connection, "cvd-1").await;
+        // The record of another device, of another registration, with other details, without a signature, and no record.
+        let others = [
+            ("cvd-2", good.clone()),
+            ("cvd-3", good.replacen("/1 ", "/2 ", 1)),
+            ("cvd-4", format!("{good} ")),
+            ("cvd-5", "evil.0000000000000001/1 1 - {}".into()),
+            ("cvd-6", "anything".into()),
+        ];
+        for (id, record) in others {
+            write(&server, DEVICES, id, &record);
+            assert_eq!(connection.commands.execute(read(id)).await.unwrap(), Reply::Entry(None), "{id}");
+            assert_eq!(reported(&mut connection), [format!("the record of device {id}")]);
+        }
+        let Reply::Page { entries, .. } = connection.commands.execute(Operation::Scan(0)).await.unwrap() else {
+            panic!()
+        };
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        let texts = reported(&mut connection);
+        assert!(texts[0].ends_with(" and 4 others"), "{texts:?}");
+    });
+}
+
+#[test]
+fn a_forged_record_does_not_keep_an_id() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut connection = join(&server.url(), "a").await;
+        for record in ["evil.0000000000000001/1 1 - {}", "anything", "", "a.7/1 1", "\n"] {
+            write(&server, DEVICES, "cvd-1", record);
+            let claimed = connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap();
+            assert_eq!(claimed, Reply::Claimed(Claimed::Granted), "{record:?}");
+            write(&server, DEVICES, "cvd-1", record);
+            let reclaim = Operation::Reclaim {
+                node: incarnation("a"),
+                wanted: vec![wanted("a", "cvd-0", 1), wanted("a", "cvd-1", 1)],
+            };
+            let claimed = connection.commands.execute(reclaim).await.unwrap();
+            assert_eq!(claimed, Reply::Reclaimed(vec![Claimed::Granted, Claimed::Granted]), "{record:?}");
+            let Reply::Entry(Some(entry)) = connection.commands.execute(read("cvd-1")).await.unwrap() else { panic!() };
+            assert_eq!(entry.registration, registration("a", 1));
+        }
+        assert_eq!(reported(&mut connection)[0], "the record of device cvd-1");
+    });
+}
+
+#[test]
+fn a_forged_node_does_not_keep_a_name_and_is_not_dialled() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut b = join(&server.url(), "b").await;
+        for node in ["a.0000000000000001", "evil.0000000000000001"] {
+            redis::cmd("ZADD").arg("{cuttlefish:lab}:nodes").arg("inf").arg(node).exec(&mut server.admin()).unwrap();
+            write(&server, "{cuttlefish:lab}:node_records", node, "- {\"address\":\"192.0.2.1:1\"}");
+        }
+        let Reply::Nodes(nodes) = b.commands.execute(Operation::Nodes).await.unwrap() else { panic!() };
+        assert_eq!(nodes.iter().map(|node| node.incarnation.clone()).collect::<Vec<_>>(), [incarnation("b")]);
+        assert_eq!(reported(&mut b), ["the record of node a.0000000000000001 and 1 others"]);
+        let Reply::Joined { nodes, .. } = b.commands.execute(join_as("a")).await.unwrap() else { panic!("name held") };
+        assert_eq!(nodes.len(), 2, "{nodes:?}");
+    });
+}
+
+#[test]
+fn a_forged_change_is_reported_and_not_applied() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut connection = join(&server.url(), "a").await;
+        while connection.feed.try_recv().is_ok() {}
+        let record = "- {}";
+        let forged = [
+            format!("9 claimed 5:cvd-124:evil.0000000000000001/1{}:{record}", record.len()),
+            format!("9 joined 21:evil.0000000000000001{}:{record}", record.len()),
+            "9 left 3:abc".into(),
+            "9 unknown ".into(),
+            "99999999999999999999 released ".into(),
+            "9 released 99999999999999999999:a".into(),
+            "9 released 5:abc".into(),
+            String::new(),
+        ];
+        for text in forged {
+            redis::cmd("PUBLISH").arg("{cuttlefish:lab}:feed").arg(&text).exec(&mut server.admin()).unwrap();
+            let event = connection.feed.recv().await;
+            assert_eq!(event, Some(Feed::Unsigned("a change on the channel {cuttlefish:lab}:feed".into())), "{text}");
+        }
+    });
+}
+
+#[test]
+fn each_secret_verifies_and_the_first_signs() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let connect = async |secrets: &[&str]| {
+            let mut settings =
+                settings(&server.url(), Timing { settle: std::time::Duration::ZERO, ..Timing::default() });
+            settings.secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+            Redis::new(&settings).unwrap().connect().await.unwrap()
+        };
+        let new = "another secret of more than thirty-two bytes";
+        let (old, both, next) = (connect(&[SECRET]).await, connect(&[new, SECRET]).await, connect(&[new]).await);
+        old.commands.execute(join_as("a")).await.unwrap();
+        both.commands.execute(join_as("b")).await.unwrap();
+        old.commands.execute(claim("a", "old", 1)).await.unwrap();
+        both.commands.execute(claim("b", "new", 1)).await.unwrap();
+        for (connection, reads) in [(&old, [true, false]), (&both, [true, true]), (&next, [false, true])] {
+            for (id, is_read) in ["old", "new"].into_iter().zip(reads) {
+                let Reply::Entry(entry) = connection.commands.execute(read(id)).await.unwrap() else { panic!() };
+                assert_eq!(entry.is_some(), is_read, "{id}");
+            }
+        }
+    });
+}
+
+#[test]
+fn times_that_another_user_has_written_are_limited() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let connection = join(&server.url(), "a").await;
+        connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap();
+        redis::cmd("ZADD")
+            .arg("{cuttlefish:lab}:nodes")
+            .arg("inf")
+            .arg("a.0000000000000007")
+            .exec(&mut server.admin())
+            .unwrap();
+        for born in ["-1e300", "1e300", "text"] {
+            write(&server, "{cuttlefish:lab}:meta", "born", born);
+            let outcome = connection.commands.execute(claim("a", "cvd-1", 2)).await.unwrap();
+            let Reply::Claimed(Claimed::Held { lease, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(lease.as_secs(), 86_400);
+            let free = connection.commands.execute(claim("a", &format!("born {born}"), 2)).await.unwrap();
+            assert_eq!(free, Reply::Claimed(Claimed::Granted));
+            assert!(matches!(connection.commands.execute(join_as("b")).await.unwrap(), Reply::Joined { .. }));
+        }
+    });
+}
