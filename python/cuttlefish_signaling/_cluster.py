@@ -16,13 +16,12 @@ ON_OUTAGE = ("admit", "hold")
 class Cluster:
     """The cluster of which a server is a node: several servers that are one service, with one registry.
 
-    A client reaches each device through each node. Nodes reach the engine (Redis 7 or Valkey), and each other at
-    `listen`. docs/cluster.md describes it.
+    A client reaches each device through each node. Nodes reach the engine (Redis 6 or later, or Valkey), and each other
+    at `listen`. docs/cluster.md describes it.
 
     Args:
-        url: The URL of the engine: `redis://HOST:6379`, `rediss://HOST:6379` (encrypted), or
-            `redis+sentinel://HOST:26379,HOST:26379/MASTER`. It may have `USER:PASSWORD@` before the first host, which
-            is never printed.
+        url: The URL of the engine: `redis://HOST:6379`, or `redis+sentinel://HOST:26379,HOST:26379/MASTER`; `rediss`
+            in the place of `redis` for TLS. It may have `USER:PASSWORD@` before the first host, which is never printed.
         name: The name of the service. Nodes of one name share a registry.
         listen: The address for other nodes, `ADDRESS:PORT`. Port 0: the system chooses a free port.
         address: The `HOST:PORT` at which other nodes reach this one. None: `listen`.
@@ -30,7 +29,7 @@ class Cluster:
             all verify, so that it can be replaced without an outage. None: no secret, which is allowed only where
             engine and `listen` are on loopback. It is never printed.
         node: The name of this node, unique in the cluster. None: the host name.
-        ca: A file with the certificate authority of the engine, PEM, for `rediss://`. None: those of the system.
+        ca: A file with the certificate authority of the engine, PEM, for TLS. None: those of the system.
         on_outage: The rule for a device that registers while the engine is unreachable. "admit": its node serves
             it alone until the engine is back. "hold": it is held, and refused after 5 s.
         device_id_template: The name in the cluster of a device on a local socket, like `{node}-{id}`: devices of

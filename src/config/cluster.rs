@@ -27,7 +27,7 @@ pub const MAX_SECRETS: usize = 16;
 /// The settings of a node of a cluster.
 #[derive(Clone, PartialEq)]
 pub struct Cluster {
-    /// The URL of the engine: `redis://`, `rediss://` or `redis+sentinel://`. It may have a password.
+    /// The URL of the engine: `redis://` or `redis+sentinel://`, with `rediss` for TLS. It may have a password.
     pub engine: String,
     /// The name of the service. Nodes of one name share a registry.
     pub name: String,
@@ -144,7 +144,7 @@ impl Cluster {
         let Some(path) = &self.ca else { return Ok(()) };
         let place = path.display();
         if !engine.is_tls() {
-            return Err(error("ca", format!("{place} has no use: {engine} is not encrypted; write rediss://")));
+            return Err(error("ca", format!("{place} has no use: {engine} is not encrypted; write rediss for redis")));
         }
         let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
         match found {

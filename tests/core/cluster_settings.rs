@@ -43,6 +43,7 @@ fn urls_of_engines_are_parsed() {
         ("redis://user:p%40ss@[::1]:6379/0", "redis://[::1]:6379/0", false, true),
         ("rediss://:pass@redis.lab:6380/", "rediss://redis.lab:6380", true, false),
         ("redis+sentinel://a:26379,b,10.0.0.1:1/farm", "redis+sentinel://a:26379,b,10.0.0.1:1/farm", false, false),
+        ("rediss+sentinel://redis.lab/farm", "rediss+sentinel://redis.lab/farm", true, false),
         ("redis+sentinel://:p@127.0.0.1:1,[::1]/farm", "redis+sentinel://127.0.0.1:1,[::1]/farm", false, true),
         ("redis+sentinel://127.0.0.1:1,redis.lab/farm", "redis+sentinel://127.0.0.1:1,redis.lab/farm", false, false),
     ] {
@@ -184,7 +185,9 @@ fn an_authority_is_read_and_has_a_use() {
     let tls = cuttlefish_signaling::Tls::self_signed(&["localhost".into()], None).unwrap();
     std::fs::write(&file, tls.trusted_pem()).unwrap();
     assert_eq!(with("rediss://localhost"), "");
-    assert!(with("redis://localhost").ends_with("has no use: redis://localhost is not encrypted; write rediss://"));
+    assert!(
+        with("redis://localhost").ends_with("has no use: redis://localhost is not encrypted; write rediss for redis")
+    );
     std::fs::remove_dir_all(directory).unwrap();
 }
 

@@ -27,8 +27,8 @@ CLUSTER = (
         on_command_line="The URL of the engine; a variable or the file hides its password from the process list.",
         flag=Flag(
             "cluster",
-            "the engine of the cluster of which this server is a node: redis://HOST:6379, rediss://HOST:6379 or "
-            "redis+sentinel://HOST:26379,HOST:26379/MASTER",
+            "the engine of the cluster of which this server is a node: redis://HOST:6379 or "
+            "redis+sentinel://HOST:26379,HOST:26379/MASTER; rediss in the place of redis for TLS",
             metavar="URL",
             kind=Secret("str | None", "a URL"),
         ),
@@ -75,8 +75,8 @@ CLUSTER = (
         "ca",
         TEXT,
         None,
-        "File with the certificate authority of the engine, PEM, for `rediss://`.",
-        Flag("cluster-ca", "the certificate authority of the engine, PEM, for rediss://", metavar="FILE"),
+        "File with the certificate authority of the engine, PEM, for TLS.",
+        Flag("cluster-ca", "the certificate authority of the engine, PEM, for TLS", metavar="FILE"),
         "those of the system",
     ),
     _of_the_command_line(

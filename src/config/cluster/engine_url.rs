@@ -8,10 +8,11 @@ use crate::config::allowances::Authority;
 const REDIS: &str = "redis";
 const REDIS_TLS: &str = "rediss";
 const SENTINEL: &str = "redis+sentinel";
+const SENTINEL_TLS: &str = "rediss+sentinel";
 
 /// The forms of URLs, for errors.
-const FORMS: &str = "write redis://HOST:6379, rediss://HOST:6379 or redis+sentinel://HOST:26379,HOST:26379/MASTER, with USER:PASSWORD@ \
-     before the first host where the engine asks for a password";
+const FORMS: &str = "write redis://HOST:6379, or redis+sentinel://HOST:26379,HOST:26379/MASTER; rediss instead of redis \
+                     for TLS; USER:PASSWORD@ before the first host where the engine asks for a password";
 
 /// The parts of the URL of an engine. `Display` leaves out user and password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl EngineUrl {
     /// The reason and the forms that are allowed. It quotes nothing that may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("has no scheme: {FORMS}"))?;
-        let known = [REDIS, REDIS_TLS, SENTINEL].into_iter().find(|known| *known == scheme);
+        let known = [REDIS, REDIS_TLS, SENTINEL, SENTINEL_TLS].into_iter().find(|known| *known == scheme);
         // A text before `://` may be anything, a password included.
         let scheme = known.ok_or_else(|| format!("has an unknown scheme: {FORMS}"))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -50,7 +51,7 @@ impl EngineUrl {
     /// Checks the hosts and the path of the scheme.
     fn check_path(&self) -> Result<(), String> {
         let Self { scheme, hosts, path } = self;
-        if *scheme == SENTINEL {
+        if [SENTINEL, SENTINEL_TLS].contains(scheme) {
             let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
             let is_name = !path.is_empty() && path.bytes().all(plain);
             return if is_name { Ok(()) } else { Err(format!("has no name of a master after its hosts: {FORMS}")) };
@@ -66,7 +67,7 @@ impl EngineUrl {
 
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
-        self.scheme == REDIS_TLS
+        [REDIS_TLS, SENTINEL_TLS].contains(&self.scheme)
     }
 
     /// Whether all hosts are this machine.
