@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("serve", "serve"),
     "check": ("check", "check"),
     "health": ("health", "health"),
+    "probe": ("probe", "probe"),
     "install-operator": ("install", "install_operator"),
     "uninstall-operator": ("install", "uninstall_operator"),
 }
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: without arguments that of the process. Returns the exit status.
 
     0, or 1 where something of the system fails (an address, the state directory, stdout), or 2 where the usage or a
-    setting is wrong.
+    setting is wrong. `probe` has more of them, one for each stage.
     """
     if arguments is not None:
         return _run(arguments, is_process=False)

@@ -10,6 +10,7 @@ from .. import __version__
 from .._settings import ENVIRONMENT, FLAGS, Flag
 from .._settings.kinds import Seconds, Switch
 from .output import PROGRAM
+from .probe_flags import add_probe
 from .sources import Unparsed
 
 DESCRIPTION = """\
@@ -109,6 +110,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_settings(serve, only in (None, "serve"))
     _add_check(commands, only in (None, "check"))
     _add_health(commands, only in (None, "health"))
+    add_probe(commands)
     _add_installers(commands)
     return top
 
