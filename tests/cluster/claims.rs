@@ -76,6 +76,19 @@ fn a_holder_whose_node_renews_its_lease_keeps_its_id_in_the_end() {
 }
 
 #[test]
+fn the_hold_begins_with_the_first_question_that_has_no_answer() {
+    let mut node = Node::asks_b(Duration::from_secs(6));
+    // The node of the holder pings its device, and dies meanwhile.
+    node.pass_renewed(Duration::from_secs(4));
+    node.probed(Probe::Unreachable);
+    node.pass_renewed(Duration::from_secs(1));
+    node.claimed(None, held(Duration::from_secs(4)));
+    node.pass_renewed(Duration::from_secs(3));
+    node.probed(Probe::Unreachable);
+    assert!(!node.outputs().contains(&tell(1, Outcome::Refused)), "its lease has not ended");
+}
+
+#[test]
 fn a_grant_is_given_back_if_the_directory_knows_a_holder_that_is_alive() {
     let mut node = Node::joined(&["cvd-1"]);
     node.claim(1);

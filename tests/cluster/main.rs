@@ -3,13 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod checks;
 mod claims;
+mod connection;
 mod directory;
+mod dispatch;
 mod driven;
 mod engine;
 mod event;
+mod faults;
 mod joining;
+mod locate;
+mod net;
 mod node;
+mod outputs;
+mod peers;
 mod queue;
 #[cfg(feature = "cluster")]
 mod redis;

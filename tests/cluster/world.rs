@@ -1,57 +1,47 @@
 //! A world of nodes and one engine. One seed decides all that happens, and when.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
-use cuttlefish_signaling::core::cluster::registry::{Delta, Timing};
-use cuttlefish_signaling::core::cluster::{Output, Registration};
+use cuttlefish_signaling::core::cluster::Registration;
+use cuttlefish_signaling::core::cluster::registry::Timing;
+use cuttlefish_signaling::protocol::DeviceId;
 
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::node::{Node, SessionState};
-use crate::queue::Queue;
+use crate::net::{Frame, Net, Queued};
+use crate::node::{Node, Settings};
+use crate::peers::{Client, Device};
 
-/// Time for the answer of another node.
-const NODE_TIMEOUT: Duration = Duration::from_secs(2);
-
-struct Queued {
-    /// Time for which it was queued. It happens later if its process was stopped then.
-    at: Duration,
-    /// Start of the node for which the event is. An event for an earlier start is void.
-    start: u64,
-    event: Event,
-}
-
-#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct World {
-    pub(crate) rng: fastrand::Rng,
-    pub(crate) timing: Timing,
-    base: Instant,
-    pub(crate) now: Duration,
-    queue: Queue<Queued>,
-    /// Events for processes that are stopped.
-    held: Vec<Vec<Queued>>,
+    pub(crate) net: Net,
+    pub(crate) settings: Settings,
     pub(crate) nodes: Vec<Option<Node>>,
+    /// Events for processes that are stopped.
+    pub(crate) held: Vec<Vec<Queued>>,
     starts: Vec<u64>,
+    /// The next timeout of the membership, by node.
+    pub(crate) timers: Vec<Duration>,
     pub(crate) engine: Engine,
     pub(crate) engine_up: bool,
     pub(crate) saved: Engine,
-    /// Connections by node: messages of others are lost.
-    connections: Vec<u64>,
-    last_connection: u64,
-    /// Arrival of the last message of the engine, by node.
-    arrivals: Vec<Duration>,
-    /// The next timeout, by node.
-    timers: Vec<Duration>,
-    /// Nodes that the engine does not reach, without either end noticing.
-    pub(crate) cut_from_engine: Vec<bool>,
-    /// Pairs of nodes that do not reach each other.
-    pub(crate) cut: Vec<(usize, usize)>,
     pub(crate) slow: bool,
-    pub(crate) replaces: bool,
-    hold: bool,
-    /// Story of this world, if it is told.
-    log: Option<Vec<String>>,
+    /// Connections to the engine, by node: messages of others are lost.
+    pub(crate) connections: Vec<u64>,
+    pub(crate) last_connection: u64,
+    /// Arrival of the last message of the engine, by node.
+    pub(crate) arrivals: Vec<Duration>,
+    /// Questions between nodes that have no answer: the claim that waits for it.
+    pub(crate) asked: BTreeMap<u64, (DeviceId, Registration, Registration)>,
+    pub(crate) last_asked: u64,
+    /// Number of times at which two nodes have met again after a cut or a pause.
+    pub(crate) met: Vec<Vec<u64>>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) clients: Vec<Client>,
+    /// Time of the last fault that has touched a node.
+    pub(crate) disturbed_at: Vec<Duration>,
+    /// Forwards that nodes which are gone have delivered.
+    pub(crate) delivered_before: u64,
 }
 
 impl World {
@@ -60,29 +50,33 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let timing = Timing::default();
         let engine = Engine::new(timing.clone(), rng.u64(..), Duration::ZERO);
-        let replaces = rng.u8(..4) == 0;
-        let mut world = Self {
-            hold: rng.u8(..4) == 0,
-            rng,
+        let settings = Settings {
             timing,
-            base: Instant::now(),
-            now: Duration::ZERO,
-            queue: Queue::new(),
-            held: (0..count).map(|_| Vec::new()).collect(),
+            replaces: rng.u8(..4) == 0,
+            holds: rng.u8(..4) == 0,
+            device_wait: rng.choice([None, Some(Duration::from_secs(5)), Some(Duration::from_secs(60))]).flatten(),
+        };
+        let mut world = Self {
+            net: Net::new(rng, count, told),
+            settings,
             nodes: (0..count).map(|_| None).collect(),
+            held: (0..count).map(|_| Vec::new()).collect(),
             starts: vec![0; count],
+            timers: vec![Duration::MAX; count],
             saved: engine.clone(),
             engine,
             engine_up: true,
+            slow: false,
             connections: vec![0; count],
             last_connection: 0,
             arrivals: vec![Duration::ZERO; count],
-            timers: vec![Duration::MAX; count],
-            cut_from_engine: vec![false; count],
-            cut: Vec::new(),
-            slow: false,
-            replaces,
-            log: told.then(Vec::new),
+            asked: BTreeMap::new(),
+            last_asked: 0,
+            met: vec![vec![0; count]; count],
+            devices: Vec::new(),
+            clients: Vec::new(),
+            disturbed_at: vec![Duration::ZERO; count],
+            delivered_before: 0,
         };
         for node in 0..count {
             world.start(node);
@@ -90,305 +84,101 @@ impl World {
         world
     }
 
-    /// Returns the time as the nodes read it.
-    pub(crate) fn instant(&self) -> Instant {
-        self.base + self.now
-    }
-
     /// Starts the process of a node.
     pub(crate) fn start(&mut self, node: usize) {
-        self.starts[node] = self.rng.u64(1..);
+        self.starts[node] = self.net.rng.u64(1..);
         self.timers[node] = Duration::MAX;
-        self.nodes[node] = Some(Node::new(node, self.starts[node], &self.timing, self.hold, self.instant()));
+        self.nodes[node] = Some(Node::new(node, self.starts[node], &self.settings, self.net.instant()));
         self.after(node);
     }
 
     /// Kills the process of a node. Its connections break.
     pub(crate) fn kill(&mut self, node: usize) {
-        self.nodes[node] = None;
-        self.held[node].clear();
+        let Some(process) = self.nodes[node].take() else { return };
+        self.net.tell(|| format!("node {node} is killed"));
         self.connections[node] = 0;
+        for queued in std::mem::take(&mut self.held[node]) {
+            self.drop_void(queued);
+        }
+        for (link, connection) in &process.connections {
+            self.net.send(*link, connection.side, Frame::Reset);
+            self.net.close(*link, connection.side);
+        }
+        let relay = std::sync::Arc::clone(&process.relay);
+        drop(process);
+        self.check_ledger(node, &relay);
+        self.delivered_before += relay.ledger().read().delivered;
     }
 
     /// Stops a process for some time. Its events wait.
     pub(crate) fn pause(&mut self, node: usize, pause: Duration) {
         if let Some(process) = &mut self.nodes[node] {
             process.paused = true;
-            self.at(self.now + pause, node, Event::Wake { node });
+            let party = process.party;
+            self.net.at(self.net.now + pause, party, Event::Wake);
+            (0..self.nodes.len()).filter(|other| *other != node).for_each(|other| self.watch(other, node));
         }
     }
 
     /// Lets a process that is stopped go on.
     pub(crate) fn end_pause(&mut self, node: usize) {
-        self.at(self.now, node, Event::Wake { node });
-    }
-
-    /// Does what a node wants after an act of a device.
-    pub(crate) fn poke(&mut self, node: usize) {
-        self.after(node);
-    }
-
-    /// Breaks the connection of a node to the engine, which the node notices soon.
-    pub(crate) fn break_connection(&mut self, node: usize) {
-        let connection = self.connections[node];
-        if connection != 0 {
-            self.connections[node] = 0;
-            self.later(node, Event::Lost { node, connection: Some(connection) });
+        if let Some(process) = &self.nodes[node] {
+            self.net.at(self.net.now, process.party, Event::Wake);
         }
     }
 
-    /// Marks the sessions of a node as touched by a fault.
-    pub(crate) fn disturb(&mut self, node: usize) {
-        if let Some(node) = &mut self.nodes[node] {
-            node.sessions.values_mut().for_each(|session| session.disturbed = true);
-        }
+    /// Lets a node notice that it has not heard another for some time.
+    pub(crate) fn watch(&mut self, by: usize, of: usize) {
+        let Some(process) = &self.nodes[by] else { return };
+        let (party, met) = (process.party, self.met[by][of]);
+        let silence = self.settings.timing.pause + Duration::from_millis(self.net.rng.u64(..2_000));
+        self.net.at(self.net.now + silence, party, Event::Silence { by, of, met });
     }
 
-    /// Returns whether a fault is under way that touches this node.
-    pub(crate) fn is_disturbed(&self, node: usize) -> bool {
-        let cut = self.cut.iter().any(|(a, b)| *a == node || *b == node);
-        cut || self.slow || !self.engine_up || self.cut_from_engine[node]
+    /// Notes that two nodes hear each other again.
+    pub(crate) fn meet(&mut self, one: usize, other: usize) {
+        self.met[one][other] += 1;
+        self.met[other][one] += 1;
     }
 
     /// Does all that happens until `until`.
     pub(crate) fn run(&mut self, until: Duration) {
-        while let Some((at, queued)) = self.queue.pop(until) {
-            self.now = at;
+        while let Some((at, queued)) = self.net.queue.pop(until) {
+            self.net.now = at;
             self.happen(queued);
         }
-        self.now = until;
+        self.net.now = until;
     }
 
     fn happen(&mut self, queued: Queued) {
-        let Some(node) = queued.event.node() else { return self.at_engine_or_node(queued.event) };
-        if self.starts[node] != queued.start {
-            return;
-        }
-        let Some(process) = &mut self.nodes[node] else { return };
-        if matches!(queued.event, Event::Wake { .. }) {
+        let Some(queued) = self.net.park(queued) else { return };
+        let Some((node, start)) = queued.process else { return self.outside(queued.event) };
+        let Some(process) = self.nodes[node].as_mut().filter(|_| self.starts[node] == start) else {
+            return self.drop_void(queued);
+        };
+        if matches!(queued.event, Event::Wake) {
             process.paused = false;
-            for held in std::mem::take(&mut self.held[node]) {
-                self.queue.push(self.now, held);
+            (0..self.nodes.len()).for_each(|other| self.meet(node, other));
+            for queued in std::mem::take(&mut self.held[node]) {
+                self.net.queue.push(self.net.now, Queued { held: true, ..queued });
             }
             return;
         }
         if process.paused {
             return self.held[node].push(queued);
         }
-        let now = self.base + self.now;
-        let current = process.connection;
-        match queued.event {
-            // Set to an earlier time since.
-            Event::Timer { .. } if self.timers[node] != queued.at => return,
-            Event::Timer { .. } => {
-                self.timers[node] = Duration::MAX;
-                process.membership.handle_timeout(now);
-            }
-            Event::Connected { connection, .. } => {
-                process.connection = Some(connection);
-                process.membership.on_connected(now);
-            }
-            Event::Lost { connection, .. } if connection == current || connection.is_none() => {
-                process.connection = None;
-                process.membership.on_lost(now);
-            }
-            Event::Reply { connection, number, reply, .. } if current == Some(connection) => {
-                process.membership.on_reply(number, reply, now);
-            }
-            Event::Delta { connection, delta, .. } if current == Some(connection) => {
-                process.membership.on_delta(&delta, now);
-            }
-            Event::Probed { id, claimant, holder, probe, .. } => {
-                process.membership.on_probe(&id, &claimant, &holder, probe, now);
-            }
-            Event::Greeted { node, probe, .. } => process.membership.on_hello(&node, probe, now),
-            _ => {}
-        }
+        self.at_node(node, queued.at, queued.event);
         self.after(node);
     }
 
-    /// Handles an event that is not for the membership of a node.
-    fn at_engine_or_node(&mut self, event: Event) {
-        match event {
-            Event::Operation { node, connection, number, operation } => {
-                if !self.engine_up || self.connections[node] != connection || self.cut_from_engine[node] {
-                    return;
-                }
-                let (reply, changes) = self.engine.execute(&operation, self.now);
-                for delta in changes {
-                    self.publish(&delta);
-                }
-                self.send(node, Event::Reply { node, connection, number, reply });
-            }
-            Event::Probe { from, to, id, claimant, holder } => {
-                let asked = self.ask(from, to, |node| {
-                    if node.incarnation == *holder.incarnation() { node.probe(&holder) } else { Probe::Gone }
-                });
-                self.answer(from, asked, |probe| Event::Probed { from, id, claimant, holder, probe });
-            }
-            Event::Hello { from, to, node } => {
-                let asked = self.ask(from, to, |process| {
-                    if process.incarnation == node.incarnation { Probe::Alive } else { Probe::Gone }
-                });
-                self.answer(from, asked, |probe| Event::Greeted { from, node, probe });
-            }
-            _ => {}
-        }
-    }
-
-    /// Asks a node. It is unreachable while it is cut off, dead, or stopped for longer than the others wait.
-    fn ask(&self, from: usize, to: usize, ask: impl FnOnce(&Node) -> Probe) -> Probe {
-        if self.cut.contains(&(from.min(to), from.max(to))) {
-            return Probe::Unreachable;
-        }
-        match &self.nodes[to] {
-            Some(node) if !node.paused => ask(node),
-            _ => Probe::Unreachable,
-        }
-    }
-
-    fn answer(&mut self, from: usize, probe: Probe, event: impl FnOnce(Probe) -> Event) {
-        let pause = if probe == Probe::Unreachable { NODE_TIMEOUT } else { self.latency() };
-        self.at(self.now + pause, from, event(probe));
-    }
-
-    fn publish(&mut self, delta: &Delta) {
-        for node in 0..self.nodes.len() {
-            let connection = self.connections[node];
-            // A change is lost now and then, as where a queue is full.
-            if connection != 0 && self.rng.u8(..64) != 0 {
-                self.send(node, Event::Delta { node, connection, delta: delta.clone() });
+    /// Drops an event for a process that is gone.
+    fn drop_void(&mut self, queued: Queued) {
+        if let Event::Frame { link, side, frame } = queued.event {
+            self.net.lose(&frame);
+            // The system of a process that is gone answers with a reset.
+            if !matches!(frame, Frame::Reset) && !self.net.is_closed(link, 1 - side) {
+                self.net.send(link, side, Frame::Reset);
             }
         }
     }
-
-    /// Sends from the engine to a node. One connection keeps its order.
-    fn send(&mut self, node: usize, event: Event) {
-        if !self.cut_from_engine[node] {
-            let pause = if self.slow { Duration::from_millis(700) } else { Duration::from_micros(300) };
-            // A connection keeps the order.
-            let arrival = (self.now + pause).max(self.arrivals[node]);
-            self.arrivals[node] = arrival;
-            self.at(arrival, node, event);
-        }
-    }
-
-    /// Does the acts that a node puts out, and sets its timer.
-    fn after(&mut self, index: usize) {
-        let now = self.instant();
-        while let Some(process) = &mut self.nodes[index] {
-            let Some(output) = process.membership.poll_output() else { break };
-            self.act(index, output, now);
-        }
-        if let Some(process) = &self.nodes[index] {
-            let at = process.membership.poll_timeout().saturating_duration_since(self.base).max(self.now);
-            if at < self.timers[index] {
-                self.timers[index] = at;
-                self.at(at, index, Event::Timer { node: index });
-            }
-        }
-    }
-
-    fn act(&mut self, index: usize, output: Output, now: Instant) {
-        let Some(process) = &mut self.nodes[index] else { return };
-        match output {
-            Output::Connect => self.connect(index),
-            Output::Disconnect => {
-                process.connection = None;
-                self.connections[index] = 0;
-            }
-            Output::Send { number, operation } => {
-                if let Some(connection) = process.connection {
-                    let pause = Duration::from_micros(200);
-                    self.at(self.now + pause, index, Event::Operation { node: index, connection, number, operation });
-                }
-            }
-            Output::Hello(node) => {
-                let to = index_of(node.incarnation.node());
-                self.later(index, Event::Hello { from: index, to, node });
-            }
-            Output::Probe { id, claimant, holder } => {
-                let to = index_of(holder.incarnation().node());
-                self.later(index, Event::Probe { from: index, to, id, claimant, holder });
-            }
-            Output::Tell { registration, outcome } => {
-                self.tell(|| format!("node {index}: {registration} {outcome:?}"));
-                self.check_grant(index, &registration, outcome);
-                if let Some(process) = &mut self.nodes[index] {
-                    process.tell(&registration, outcome, now);
-                }
-            }
-            Output::End { id, registration } => {
-                self.tell(|| format!("node {index}: {id} {registration} ends"));
-                self.check_end(index, &registration);
-                if let Some(process) = &mut self.nodes[index] {
-                    process.leave(&registration, now);
-                }
-            }
-            Output::Report(report) => self.tell(|| format!("node {index}: {report:?}")),
-            Output::TellReplaced { .. } | Output::Appeared(_) | Output::CloseProxied => {}
-        }
-    }
-
-    fn connect(&mut self, node: usize) {
-        if !self.engine_up || self.cut_from_engine[node] {
-            return self.later(node, Event::Lost { node, connection: None });
-        }
-        self.last_connection += 1;
-        let connection = self.last_connection;
-        self.connections[node] = connection;
-        self.later(node, Event::Connected { node, connection });
-    }
-
-    /// No device that is alive and reachable loses its id to a newcomer, nor does another hold it beside it.
-    fn check_grant(&self, index: usize, registration: &Registration, outcome: Outcome) {
-        let Some(process) = &self.nodes[index] else { return };
-        let Some(session) = process.sessions.get(registration) else { return };
-        if outcome != Outcome::Granted || self.replaces {
-            return;
-        }
-        for node in self.nodes.iter().flatten() {
-            for (id, other, holder) in node.registered() {
-                let beside = *id == session.id && other != registration && holder.state == SessionState::Granted;
-                let lost = beside && holder.alive && !holder.disturbed;
-                assert!(!lost, "{other} has {id} when {registration} gets it\n{}", self.story());
-            }
-        }
-    }
-
-    fn check_end(&self, index: usize, registration: &Registration) {
-        let Some(process) = &self.nodes[index] else { return };
-        let Some(session) = process.sessions.get(registration) else { return };
-        let kept = session.alive && !session.disturbed && !self.replaces;
-        assert!(!kept, "{registration} of {} ends although it is alive and reachable\n{}", session.id, self.story());
-    }
-
-    fn tell(&mut self, line: impl FnOnce() -> String) {
-        if let Some(log) = &mut self.log {
-            log.push(format!("{:?} {}", self.now, line()));
-        }
-    }
-
-    /// Returns all that has happened, if it is told.
-    pub(crate) fn story(&self) -> String {
-        self.log.as_ref().map(|log| log.join("\n")).unwrap_or_default()
-    }
-
-    fn latency(&mut self) -> Duration {
-        Duration::from_micros(self.rng.u64(100..5_000))
-    }
-
-    fn later(&mut self, node: usize, event: Event) {
-        let pause = self.latency();
-        self.at(self.now + pause, node, event);
-    }
-
-    fn at(&mut self, at: Duration, node: usize, event: Event) {
-        let at = at.max(self.now);
-        self.queue.push(at, Queued { at, start: self.starts[node], event });
-    }
-}
-
-fn index_of(name: &str) -> usize {
-    name.trim_start_matches("node-").parse().unwrap()
 }

@@ -126,13 +126,7 @@ impl Claim {
     }
 
     /// Handles the answer of the engine. `contradicted` is a living holder that the directory names instead.
-    pub(super) fn on_reply(
-        &mut self,
-        claimed: Claimed,
-        contradicted: Option<&Registration>,
-        timing: &Timing,
-        now: Instant,
-    ) -> Next {
+    pub(super) fn on_reply(&mut self, claimed: Claimed, contradicted: Option<&Registration>, now: Instant) -> Next {
         let State::Asked(expected) = &self.state else { return Next::Wait };
         let expected = expected.clone();
         match claimed {
@@ -145,7 +139,6 @@ impl Claim {
             },
             Claimed::Held { holder, .. } if self.replaces && !self.admitted => self.ask(Some(holder)),
             Claimed::Held { holder, lease } => {
-                self.hold_until.get_or_insert(now + timing.hold);
                 self.state = State::Probing { holder: holder.clone(), lease_end: now + lease };
                 Next::Probe(holder)
             }
@@ -157,7 +150,7 @@ impl Claim {
     }
 
     /// Handles the answer of the node of a holder.
-    pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, now: Instant) -> Next {
+    pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, timing: &Timing, now: Instant) -> Next {
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
             (State::Probing { .. }, Probe::Alive) if self.admitted => Next::End,
@@ -166,7 +159,7 @@ impl Claim {
             (State::Probing { lease_end, .. }, Probe::Unreachable) if *lease_end <= now => {
                 self.ask(Some(holder.clone()))
             }
-            (State::Probing { lease_end, .. }, Probe::Unreachable) => self.hold(*lease_end, now),
+            (State::Probing { lease_end, .. }, Probe::Unreachable) => self.hold(*lease_end, timing, now),
             (State::ProbingAlone, _) => self.admit(),
             (State::Confirming, Probe::Alive) => Next::GiveBack,
             (State::Confirming, _) => self.grant(None),
@@ -210,8 +203,9 @@ impl Claim {
     }
 
     /// Waits for a holder whose node cannot be reached. Another node with a lease keeps its devices in the end.
-    fn hold(&mut self, lease_end: Instant, now: Instant) -> Next {
-        if self.hold_until.is_some_and(|until| until <= now) {
+    fn hold(&mut self, lease_end: Instant, timing: &Timing, now: Instant) -> Next {
+        // Counted from the first question without an answer: the node may have died while it asked its device.
+        if *self.hold_until.get_or_insert(now + timing.hold) <= now {
             return if self.admitted { Next::End } else { Next::Tell(Outcome::Refused) };
         }
         self.state = State::AskAt(lease_end.min(now + ASK_AGAIN));

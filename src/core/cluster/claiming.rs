@@ -45,7 +45,7 @@ impl Membership {
         now: Instant,
     ) {
         self.wake(now);
-        self.advance(id, claimant, now, |claim, _| claim.on_probe(holder, probe, now));
+        self.advance(id, claimant, now, |claim, membership| claim.on_probe(holder, probe, &membership.timing, now));
     }
 
     pub(super) fn send_release(&mut self, ids: Vec<(DeviceId, Registration)>, now: Instant) {
@@ -94,9 +94,7 @@ impl Membership {
 
     pub(super) fn on_claimed(&mut self, id: &DeviceId, registration: &Registration, claimed: Claimed, now: Instant) {
         let contradicted = self.contradicted(id, registration);
-        self.advance(id, registration, now, |claim, membership| {
-            claim.on_reply(claimed, contradicted.as_ref(), &membership.timing, now)
-        });
+        self.advance(id, registration, now, |claim, _| claim.on_reply(claimed, contradicted.as_ref(), now));
     }
 
     /// Returns the holder that the directory names, if it is another one, on a node with a lease.

@@ -1,0 +1,178 @@
+//! The invariants of each world.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::core::cluster::Registration;
+use cuttlefish_signaling::core::cluster::claim::Outcome;
+use cuttlefish_signaling::relay::Relay;
+
+use crate::net::Party;
+use crate::node::{Node, SessionState};
+use crate::peers::{Client, Device};
+use crate::world::World;
+
+/// Time in which an answer of another node may come.
+const RECENTLY: Duration = Duration::from_secs(4);
+
+impl World {
+    /// Returns the device of a link.
+    fn device_of(&self, link: usize) -> usize {
+        match self.net.links[link].halves[0].party {
+            Party::Device(device) => device,
+            other => panic!("{other:?} has registered"),
+        }
+    }
+
+    /// Returns whether a device is there, and others have no reason to take it for gone.
+    fn is_safe(&self, device: usize) -> bool {
+        self.is_alive(device) && !self.devices[device].disturbed
+    }
+
+    /// No device that is alive and reachable loses its id to a newcomer, nor does another hold it beside it. A newcomer
+    /// is refused only where another device has the id.
+    pub(crate) fn check_outcome(&mut self, index: usize, registration: &Registration, outcome: Outcome) {
+        let Some(process) = &self.nodes[index] else { return };
+        let Some(session) = process.sessions.get(registration) else { return };
+        let (id, device) = (session.device.id.clone(), self.device_of(session.link));
+        if outcome == Outcome::Unclaimed {
+            // Until it is granted, another may hold the id.
+            self.devices[device].disturbed = true;
+        }
+        let others = self.nodes.iter().flatten().flat_map(|node| node.sessions.iter());
+        let others: Vec<_> =
+            others.filter(|(other, session)| *other != registration && session.device.id == id).collect();
+        if outcome == Outcome::Granted && !self.settings.replaces {
+            for (other, holder) in &others {
+                let beside = holder.state == SessionState::Granted && self.is_safe(self.device_of(holder.link));
+                assert!(!beside, "{other} has {id} when {registration} gets it\n{}", self.net.story());
+            }
+        }
+        if outcome == Outcome::Refused && !self.devices[device].disturbed {
+            // The holder may have left since it has answered a ping.
+            let was_there = |it: &Device| it.id == id && it.over.is_some_and(|at| at + RECENTLY > self.net.now);
+            let free = others.is_empty() && !self.devices.iter().any(was_there);
+            assert!(!free, "{registration} is refused {id}, which no other has\n{}", self.net.story());
+        }
+    }
+
+    pub(crate) fn check_end(&self, index: usize, registration: &Registration) {
+        let Some(session) = self.nodes[index].as_ref().and_then(|process| process.sessions.get(registration)) else {
+            return;
+        };
+        let kept = self.is_safe(self.device_of(session.link)) && !self.settings.replaces;
+        assert!(!kept, "{registration} ends although it is alive and reachable\n{}", self.net.story());
+    }
+
+    /// No client is told that its device has left, or is not there, while it is.
+    pub(crate) fn check_client_end(&self, index: usize, code: u16, reason: &str) {
+        let Client { id, node, device, since, .. } = &self.clients[index];
+        let settled = self.net.now.saturating_sub(Duration::from_secs(1));
+        if self.is_disturbed(*node) || self.disturbed_at[*node] + Duration::from_secs(10) > self.net.now {
+            return;
+        }
+        let story = || format!("client {index} is told {code} {reason}\n{}", self.net.story());
+        if let Some(device) = device {
+            let stays = self.is_safe(*device) && self.devices[*device].registered && self.disturbed_at[*node] < *since;
+            assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
+        } else if reason.starts_with("Device not found") || reason.contains("not found") {
+            let there = self.devices.iter().enumerate().any(|(place, device)| {
+                device.id == *id && self.is_safe(place) && device.since.is_some_and(|since| since < settled)
+            });
+            assert!(!there, "the device is registered: {}", story());
+        }
+    }
+
+    /// The books of a node that is at rest, or gone, balance.
+    pub(crate) fn check_ledger(&self, node: usize, relay: &Arc<Relay>) {
+        let books = relay.ledger().read();
+        assert!(books.balances(), "the ledger of node {node} does not balance: {books:?}\n{}", self.net.story());
+    }
+
+    /// Returns whether a peer is about to hear that its connection has ended.
+    pub(crate) fn has_close_under_way(&self) -> bool {
+        let devices = self.devices.iter().filter(|device| device.over.is_none()).map(|device| device.link);
+        let clients = self.clients.iter().filter(|client| !client.over).map(|client| client.link);
+        devices.chain(clients).any(|link| self.net.is_closed(link, 1))
+    }
+
+    /// After all faults are over, and some time has passed.
+    pub(crate) fn check_at_rest(&self) {
+        let registry: BTreeMap<_, _> =
+            self.engine.devices.iter().map(|(id, entry)| (id.clone(), entry.registration.clone())).collect();
+        let mut union = BTreeMap::new();
+        for (index, node) in self.nodes.iter().flatten().enumerate() {
+            self.check_sessions(node);
+            for (registration, session) in &node.sessions {
+                let other = union.insert(session.device.id.clone(), registration.clone());
+                assert!(other.is_none(), "{other:?} and {registration} have one id: {}", self.net.story());
+            }
+            let known = node.membership.directory().iter();
+            let known: BTreeMap<_, _> = known.map(|(id, entry)| (id.clone(), entry.registration.clone())).collect();
+            assert!(node.membership.is_member(), "{} is no member: {}", node.incarnation, self.net.story());
+            assert_eq!(known, registry, "the directory of {}: {}", node.incarnation, self.net.story());
+            self.check_ledger(index, &node.relay);
+        }
+        assert_eq!(union, registry, "the sessions: {}", self.net.story());
+        self.check_clients(&union);
+        self.check_books();
+    }
+
+    /// The hub of a node has the devices that it has claimed.
+    fn check_sessions(&self, node: &Node) {
+        let story = || self.net.story();
+        for (registration, session) in &node.sessions {
+            assert_eq!(session.state, SessionState::Granted, "{registration} of {}: {}", session.device.id, story());
+            let in_hub = node.hub.device(&session.device.id);
+            let same = in_hub.is_some_and(|device| Arc::ptr_eq(&device, &session.device));
+            assert!(same, "{registration} is not in the hub: {}", story());
+        }
+        assert_eq!(node.hub.device_count(), node.sessions.len(), "devices of {}: {}", node.incarnation, story());
+    }
+
+    /// Each client has its device if it is there, and no session is left without its client.
+    fn check_clients(&self, holders: &BTreeMap<cuttlefish_signaling::protocol::DeviceId, Registration>) {
+        let story = || self.net.story();
+        let (mut connected, mut proxied, mut here) = (0, 0, 0);
+        for (index, client) in self.clients.iter().enumerate().filter(|(_, client)| !client.over) {
+            here += 1;
+            let holder = holders.get(&client.id).map(|registration| {
+                let session = |node: &Node| node.sessions.get(registration).map(|session| session.link);
+                self.device_of(self.nodes.iter().flatten().find_map(session).unwrap())
+            });
+            assert_eq!(client.device, holder, "the device of client {index}: {}", story());
+            let Some(device) = holder else { continue };
+            connected += 1;
+            proxied += usize::from(self.devices[device].node != client.node);
+            self.check_talk(index, device);
+        }
+        let attached: usize = self.nodes.iter().flatten().map(|node| node.hub.client_count()).sum();
+        assert_eq!(attached, connected, "sessions with a device: {}", story());
+        let devices = self.devices.iter().filter(|device| device.over.is_none()).count();
+        let connections: usize = self.nodes.iter().flatten().map(|node| node.connections.len()).sum();
+        let open = |node: &Node| node.connections.keys().copied().collect::<Vec<_>>();
+        let open: Vec<_> = self.nodes.iter().flatten().map(open).collect();
+        assert_eq!(connections, devices + here + 2 * proxied, "connections {open:?}: {}", story());
+    }
+
+    /// All payloads of a pair that is still connected have arrived.
+    fn check_talk(&self, client: usize, device: usize) {
+        let sent = self.clients[client].sent;
+        let talk = self.devices[device].talks.values().find(|talk| talk.client == Some(client));
+        let story = || format!("of client {client} and device {device}: {}", self.net.story());
+        assert_eq!(talk.map_or(0, |talk| talk.received), sent, "payloads {}", story());
+        if let Some(talk) = talk.filter(|talk| talk.sent > talk.unsure) {
+            let last = self.clients[client].received.map(|(at, _)| at + 1);
+            assert_eq!(last, Some(talk.sent), "answers {}", story());
+        }
+    }
+
+    /// All that the nodes have counted as delivered has arrived, or was lost when a connection broke.
+    fn check_books(&self) {
+        let carried = self.net.carried;
+        let living = self.nodes.iter().flatten().map(|node| node.relay.ledger().read().delivered);
+        assert_eq!(living.sum::<u64>() + self.delivered_before, carried.sent, "{carried:?}: {}", self.net.story());
+        assert_eq!(carried.sent, carried.arrived + carried.lost, "{carried:?}: {}", self.net.story());
+    }
+}

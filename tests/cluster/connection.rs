@@ -1,0 +1,172 @@
+//! One end of a connection in a node: a driver with its session, and what carries its messages.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use cuttlefish_signaling::core::cluster::Registration;
+use cuttlefish_signaling::driver::{Closed, Driver, Edge, Output};
+use cuttlefish_signaling::outbox::End;
+use cuttlefish_signaling::protocol::{DeviceId, outbound};
+use cuttlefish_signaling::refusal::Refusal;
+use cuttlefish_signaling::session::{Answer, ClaimGuard, Question, Session};
+use parking_lot::Mutex;
+
+use crate::net::{Frame, LinkId, Net};
+
+/// Events that callbacks report to the node.
+#[derive(Default)]
+pub(crate) struct Notices {
+    /// Connections that have something to do.
+    pub(crate) ready: Mutex<Vec<LinkId>>,
+    /// Claims whose guard was dropped.
+    pub(crate) released: Mutex<Vec<(DeviceId, Registration)>>,
+    /// Connections to other nodes with the answer for their client, none if they have failed.
+    pub(crate) opened: Mutex<Vec<(LinkId, Option<Answer>)>>,
+}
+
+impl Notices {
+    pub(crate) fn any(&self) -> bool {
+        !self.ready.lock().is_empty() || !self.released.lock().is_empty() || !self.opened.lock().is_empty()
+    }
+}
+
+/// Wakes a connection.
+struct LinkWaker {
+    link: LinkId,
+    notices: Arc<Notices>,
+}
+
+impl Wake for LinkWaker {
+    fn wake(self: Arc<Self>) {
+        self.notices.ready.lock().push(self.link);
+    }
+}
+
+/// Answers what a server without hooks answers at once, and keeps the other questions.
+pub(crate) struct NodeEdge {
+    pub(crate) now: Instant,
+    pub(crate) asked: Vec<Question>,
+}
+
+impl Edge for NodeEdge {
+    fn now(&mut self) -> Instant {
+        self.now
+    }
+
+    fn ask(&mut self, question: Question) -> Option<Answer> {
+        if let Question::Config { .. } = question {
+            return Some(Answer::Config(outbound::config("[]"), None));
+        }
+        self.asked.push(question);
+        None
+    }
+
+    fn count_error(&mut self, _: Option<&Refusal>) -> Option<Refusal> {
+        None
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct Connection {
+    pub(crate) driver: Box<Driver<dyn Session>>,
+    link: LinkId,
+    /// Its side of the link.
+    pub(crate) side: usize,
+    waker: Waker,
+    /// Time of the timer that is set.
+    pub(crate) timer: Duration,
+    /// Questions that wait for the node.
+    pub(crate) asked: Vec<Question>,
+    /// Claim of the device that the engine has not decided.
+    pub(crate) claim: Option<(Registration, ClaimGuard)>,
+}
+
+impl Connection {
+    pub(crate) fn new(driver: Box<Driver<dyn Session>>, link: LinkId, side: usize, notices: &Arc<Notices>) -> Self {
+        let waker = Waker::from(Arc::new(LinkWaker { link, notices: Arc::clone(notices) }));
+        Self { driver, link, side, waker, timer: Duration::MAX, asked: Vec::new(), claim: None }
+    }
+
+    /// Does all that can be done now. Returns false if the connection is over.
+    pub(crate) fn pump(&mut self, net: &mut Net, edge: &mut NodeEdge) -> bool {
+        while self.step(net, edge) {}
+        if !self.driver.is_open() {
+            return false;
+        }
+        if let Some(at) = self.driver.poll_timeout().map(|at| net.time_of(at).max(net.now))
+            && at < self.timer
+        {
+            self.timer = at;
+            let party = net.links[self.link].halves[self.side].party;
+            net.at(at, party, crate::event::Event::LinkTimer { link: self.link });
+        }
+        true
+    }
+
+    fn step(&mut self, net: &mut Net, edge: &mut NodeEdge) -> bool {
+        let waker = self.waker.clone();
+        let cx = Context::from_waker(&waker);
+        if net.is_reset(self.link, self.side) {
+            self.driver.handle_closed(Closed::Reset, edge);
+            return false;
+        }
+        if self.driver.wants_read(&cx, edge)
+            && let Some(frame) = net.take(self.link, self.side)
+        {
+            self.read(frame, edge);
+            return true;
+        }
+        if !self.driver.is_open() {
+            return false;
+        }
+        let room = net.has_room(self.link, self.side);
+        match self.driver.poll_output(&cx, room, edge) {
+            Poll::Ready(output) => {
+                self.write(output, net, edge);
+                true
+            }
+            Poll::Pending => {
+                if !room && self.driver.outbox().has_messages() {
+                    self.driver.on_blocked(edge);
+                }
+                let expired = self.driver.handle_timeout(edge).is_some();
+                if !expired {
+                    self.driver.on_pending();
+                }
+                expired
+            }
+        }
+    }
+
+    fn read(&mut self, frame: Frame, edge: &mut NodeEdge) {
+        self.driver.handle_input(edge.now);
+        match frame {
+            Frame::Text { text, .. } => self.driver.handle_text(&text, edge),
+            Frame::Pong => self.driver.handle_pong(),
+            Frame::Close { code, reason } => {
+                self.driver.handle_close_frame(code, &reason);
+                self.driver.handle_closed(Closed::Frame, edge);
+            }
+            Frame::Ping | Frame::Reset => {}
+        }
+    }
+
+    fn write(&mut self, output: Output, net: &mut Net, edge: &mut NodeEdge) {
+        let frame = match output {
+            Output::Text(text) => {
+                let delivered =
+                    |driver: &Driver<dyn Session>| driver.session().context().relay.ledger().read().delivered;
+                let before = delivered(&self.driver);
+                self.driver.on_flushed(edge);
+                let forward = delivered(&self.driver) > before;
+                Frame::Text { text: text.as_str().to_owned(), forward }
+            }
+            Output::Ping => Frame::Ping,
+            Output::Progress => return,
+            Output::End(End::Close { code, reason }) => Frame::Close { code, reason: reason.into_owned() },
+            Output::End(End::Drop | End::Reset) => Frame::Reset,
+        };
+        net.send(self.link, self.side, frame);
+    }
+}

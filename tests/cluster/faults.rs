@@ -1,0 +1,128 @@
+//! The faults of a world, and their end.
+
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::world::World;
+
+impl World {
+    /// Marks the devices of a node as touched by a fault.
+    pub(crate) fn disturb(&mut self, node: usize) {
+        self.devices.iter_mut().filter(|device| device.node == node).for_each(|device| device.disturbed = true);
+        self.disturbed_at[node] = self.net.now;
+    }
+
+    pub(crate) fn disturb_all(&mut self) {
+        (0..self.nodes.len()).for_each(|node| self.disturb(node));
+    }
+
+    /// Returns whether a fault is under way that touches this node.
+    pub(crate) fn is_disturbed(&self, node: usize) -> bool {
+        let cut = (0..=self.net.engine()).any(|other| self.net.has_cut(node, other));
+        cut || self.slow || !self.engine_up || self.nodes[node].as_ref().is_some_and(|process| process.paused)
+    }
+
+    pub(crate) fn start_if_dead(&mut self, node: usize) {
+        if self.nodes[node].is_none() {
+            self.start(node);
+        }
+    }
+
+    pub(crate) fn pause_some(&mut self, node: usize) {
+        let seconds = [0.5, 4.0, 12.0, 70.0];
+        let pause = Duration::from_secs_f64(self.net.rng.choice(seconds).unwrap());
+        self.net.tell(|| format!("node {node} is paused for {pause:?}"));
+        self.disturb(node);
+        self.pause(node, pause);
+    }
+
+    /// Cuts two nodes, or a node and the engine, from each other, in one direction or both. Or heals them.
+    pub(crate) fn cut(&mut self, one: usize, other: usize) {
+        for place in [one, other] {
+            if place < self.nodes.len() {
+                self.disturb(place);
+            }
+        }
+        if self.net.has_cut(one, other) {
+            return self.heal_cut(one, other);
+        }
+        let ways = self.net.rng.u8(..3);
+        self.net.tell(|| format!("{one} and {other} are cut: {ways}"));
+        self.net.set_cut(one, other, ways != 1);
+        self.net.set_cut(other, one, ways != 0);
+        if one.max(other) < self.nodes.len() {
+            self.watch(one, other);
+            self.watch(other, one);
+        }
+    }
+
+    fn heal_cut(&mut self, one: usize, other: usize) {
+        self.net.set_cut(one, other, false);
+        self.net.set_cut(other, one, false);
+        if one.max(other) < self.nodes.len() {
+            self.meet(one, other);
+        }
+        self.net.release();
+    }
+
+    pub(crate) fn fail_engine(&mut self) {
+        self.disturb_all();
+        self.engine_up = false;
+        (0..self.nodes.len()).for_each(|node| self.break_connection(node));
+    }
+
+    /// The engine comes back: as it was, empty, or as it was at some time.
+    pub(crate) fn restart_engine(&mut self) {
+        self.fail_engine();
+        self.engine_up = true;
+        let way = self.net.rng.u8(..4);
+        self.net.tell(|| format!("the engine is back: {way}"));
+        match way {
+            0 => self.new_engine(),
+            1 => self.engine = self.saved.clone(),
+            2 => self.saved = self.engine.clone(),
+            _ => {}
+        }
+    }
+
+    fn new_engine(&mut self) {
+        let epoch = self.net.rng.u64(..);
+        self.engine = Engine::new(self.settings.timing.clone(), epoch, self.net.now);
+    }
+
+    /// All data of the engine is deleted under the feet of the nodes.
+    pub(crate) fn empty_engine(&mut self) {
+        self.disturb_all();
+        self.net.tell(|| "the engine is emptied".to_owned());
+        self.new_engine();
+    }
+
+    pub(crate) fn slow_engine(&mut self) {
+        self.disturb_all();
+        self.slow ^= true;
+    }
+
+    /// Ends all faults. Dead nodes start, and what is half-open ends.
+    pub(crate) fn heal(&mut self) {
+        self.net.tell(|| "all faults end".to_owned());
+        self.disturb_all();
+        self.engine_up = true;
+        self.slow = false;
+        let places = self.net.engine();
+        for (one, other) in (0..places).flat_map(|one| (one + 1..=places).map(move |other| (one, other))) {
+            if self.net.has_cut(one, other) {
+                self.heal_cut(one, other);
+            }
+        }
+        for device in 0..self.devices.len() {
+            if std::mem::take(&mut self.net.half_open[device]) && self.devices[device].over.is_none() {
+                self.leave(self.devices[device].link, false);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            self.start_if_dead(node);
+            self.end_pause(node);
+            self.after(node);
+        }
+    }
+}
