@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cuttlefish_signaling import Grant, SignalingServer, StaticTokens
-from cuttlefish_signaling.probe import ProbeOptions, Report, metrics, probe_async
+from cuttlefish_signaling.probe import EXIT_STATUS, ProbeOptions, Report, metrics, probe_async
 from cuttlefish_signaling.testing import AsyncFakeDevice
 from cuttlefish_signaling.webrtc import TestPattern, WebRtcDevice
 
-from peers import PATIENCE
+from peers import PATIENCE, wait_until
 
 SOON = 0.3
 """The deadline of a stage that fails by it."""
@@ -68,6 +70,13 @@ def candidates(edit: Callable[[str], str | None]) -> Callable[[dict[str, Any]], 
         return None if text is None else {**payload, "candidate": text}
 
     return change
+
+
+def other_fingerprint(payload: dict[str, Any]) -> dict[str, Any]:
+    if payload["type"] != "offer":
+        return payload
+    other = re.sub(r"(a=fingerprint:sha-\d+ )(..)", r"\g<1>00", payload["sdp"])
+    return {**payload, "sdp": other.replace("fingerprint:sha-256 00", "fingerprint:sha-256 01")}
 
 
 def test_session_passes() -> None:
@@ -173,13 +182,7 @@ def test_candidates_that_cannot_be_read_are_no_traceback(capfd: pytest.CaptureFi
 
 
 def test_fingerprint_was_changed() -> None:
-    def change(payload: dict[str, Any]) -> dict[str, Any]:
-        if payload["type"] != "offer":
-            return payload
-        other = re.sub(r"(a=fingerprint:sha-\d+ )(..)", r"\g<1>00", payload["sdp"])
-        return {**payload, "sdp": other.replace("fingerprint:sha-256 00", "fingerprint:sha-256 01")}
-
-    assert_fails(probed(faulty(change), options()), "dtls", "dtls_failed")
+    assert_fails(probed(faulty(other_fingerprint), options()), "dtls", "dtls_failed")
 
 
 def test_no_frame_comes() -> None:
@@ -202,6 +205,54 @@ def test_credentials_of_the_server_have_expired() -> None:
     assert "p4ssword" not in report.json() + report.text() + metrics(report)
 
 
+@pytest.mark.parametrize("fault", ["silent", "unreachable", "fingerprint", "none"])
+def test_program_has_one_failure_and_no_traceback(fault: str) -> None:
+    """Tasks of the libraries fail too, after the stage: stderr has none of that."""
+    closed = candidates(lambda text: re.sub(r"127\.0\.0\.1 \d+", "127.0.0.1 9", text))
+    makes: dict[str, tuple[Any, int]] = {
+        "silent": (AsyncFakeDevice, EXIT_STATUS["offer"]),
+        "unreachable": (faulty(closed, deaf=True), EXIT_STATUS["ice"]),
+        "fingerprint": (faulty(other_fingerprint), EXIT_STATUS["dtls"]),
+        "none": (lambda server: WebRtcDevice(server, timeout=PATIENCE), 0),
+    }
+    make, status = makes[fault]
+    flags = [f"--timeout={PATIENCE:g}", f"--timeout={'ice' if fault == 'unreachable' else 'offer'}=1", "--seconds=0.2"]
+    flags = flags if fault in ("silent", "unreachable") else [flags[0], flags[2]]
+
+    async def run() -> tuple[int | None, bytes, bytes]:
+        async with SignalingServer() as server, make(server):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cuttlefish_signaling", "probe", server.url, "cvd-1", *flags),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            out, error = await process.communicate()
+            return process.returncode, out, error
+
+    returned, out, error = asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE))
+    assert (returned, error) == (status, b""), out.decode()
+
+
+def test_session_leaves_no_descriptor_task_or_client() -> None:
+    async def run() -> None:
+        async with SignalingServer() as server, WebRtcDevice(server, timeout=PATIENCE):
+            await probe_async(server.url, "cvd-1", options())
+            await asyncio.to_thread(wait_until, lambda: not server.clients())
+            tasks, files = asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))
+            for _ in range(2):
+                assert (await probe_async(server.url, "cvd-1", options())).ok
+                # The device closes its side of the session as well.
+                await asyncio.to_thread(wait_until, lambda: not server.clients())
+            for _ in range(1000):
+                if (asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))) == (tasks, files):
+                    return
+                await asyncio.sleep(0)
+            left = [str(task) for task in asyncio.all_tasks() - tasks]
+            raise AssertionError(f"left: {left}, descriptors {files} and now {len(os.listdir('/proc/self/fd'))}")
+
+    asyncio.run(asyncio.wait_for(run(), 3 * PATIENCE))
+
+
 def test_server_does_not_speak_the_protocol() -> None:
     from websockets.asyncio.server import ServerConnection, serve
 
@@ -219,7 +270,9 @@ def test_server_does_not_speak_the_protocol() -> None:
 
         async with serve(peer, "127.0.0.1", 0, process_request=healthy, select_subprotocol=select) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            timeouts = {"connect": SOON if answer in (None, CONFIG, '{"message_type":"x"}') else PATIENCE}
+            timeouts = {
+                "connect": SOON if answer in (None, CONFIG, SECRET_CONFIG, '{"message_type":"x"}') else PATIENCE
+            }
             return await probe_async(f"ws://127.0.0.1:{port}", "cvd-1", options(**timeouts))
 
     for answer, cause in {
@@ -229,8 +282,15 @@ def test_server_does_not_speak_the_protocol() -> None:
         "hello": "not_signaling",
         "[" * 100_000: "not_signaling",
         '{"error":"no"}': "connect_refused",
+        SECRET_CONFIG: "no_device_info",
     }.items():
-        assert_fails(asyncio.run(run(answer)), "connect", cause)
+        report = asyncio.run(run(answer))
+        assert_fails(report, "connect", cause)
+        assert "p4ssword" not in report.json()
 
 
+# A server that quotes a credential in the place of a URL.
+SECRET_CONFIG = (
+    '{"message_type":"config","ice_servers":[{"urls":["turn:a"],"credential":"p4ssword"},{"urls":["turn:p4ssword"]}]}'
+)
 CONFIG = '{"message_type":"config","ice_servers":[]}'

@@ -6,11 +6,15 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import json
+import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import test_coturn
+from aioice import stun
 
 from cuttlefish_signaling import IceServerDict, SignalingServer, TurnRest
 from cuttlefish_signaling.probe import ProbeOptions, Report, probe, probe_async
@@ -133,3 +137,71 @@ def test_other_program_answers_turn(scheme: str, handler: staged.Handler, causes
 
     report = asyncio.run(run())
     assert report.failed_stage == "turn" and report.cause in causes, report.text()
+
+
+class FakeTurn(asyncio.DatagramProtocol):
+    """A TURN server that grants each allocation, with this relayed address."""
+
+    def __init__(self, relayed: str) -> None:
+        self.relayed = relayed
+        self.lifetimes: list[int] = []
+        self.transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        request = stun.parse_message(data)
+        self.lifetimes.append(request.attributes["LIFETIME"])
+        attributes = {"LIFETIME": request.attributes["LIFETIME"]}
+        if request.message_method == stun.Method.ALLOCATE:
+            attributes |= {"XOR-MAPPED-ADDRESS": addr, "XOR-RELAYED-ADDRESS": (self.relayed, 50000)}
+        answer = stun.Message(request.message_method, stun.Class.RESPONSE, request.transaction_id, attributes)
+        self.transport.sendto(bytes(answer), addr)
+
+
+class Garbled(FakeTurn):
+    """A TURN server whose answer has an attribute that is too short."""
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        attribute = b"\x00\x0c\x00\x01\x00\x00\x00\x00"  # CHANNEL-NUMBER, of one byte.
+        self.transport.sendto(b"\x01\x03\x00\x08" + data[4:20] + attribute, addr)
+
+
+async def with_fake(fake: FakeTurn, *flags: str) -> tuple[int | None, bytes, Any]:
+    """The status, stderr and report of the program with this TURN server."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: fake, local_addr=("127.0.0.1", 0))
+    url = f"turn:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    with SignalingServer() as server:
+        process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "cuttlefish_signaling",
+                "probe",
+                server.url,
+                "--json",
+                "--turn-server",
+                url,
+                *flags,
+            ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, error = await process.communicate()
+    transport.close()
+    return process.returncode, error, json.loads(out)
+
+
+def test_allocation_is_given_back() -> None:
+    fake = FakeTurn("10.0.0.9")
+    status, error, report = asyncio.run(asyncio.wait_for(with_fake(fake), 2 * PATIENCE))
+    assert (status, error) == (0, b""), report
+    assert len(fake.lifetimes) == 2 and fake.lifetimes[0] > 0 and fake.lifetimes[1] == 0
+
+
+def test_answer_of_turn_server_that_cannot_be_read_is_no_traceback() -> None:
+    """Aioice raises struct.error in a callback, which asyncio would print."""
+    status, error, report = asyncio.run(asyncio.wait_for(with_fake(Garbled(""), "--timeout=turn=1"), 2 * PATIENCE))
+    assert (status, error, report["cause"]) == (18, b"", "turn_silent")

@@ -56,7 +56,7 @@ class Progress:
     def __init__(self, *, is_json: bool) -> None:
         self._is_json = is_json
         self._has_line = False
-        self.stage = ""
+        self.stage: str = ""
 
     def on_stage(self, stage: str, seconds: float) -> None:
         """Shows the stage that begins."""
