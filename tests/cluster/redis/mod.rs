@@ -3,8 +3,10 @@
 mod connection;
 mod differential;
 mod errors;
+mod sentinel;
 mod server;
 mod signatures;
+mod tls;
 
 use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Operation, Reply, Timing, Wanted};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};

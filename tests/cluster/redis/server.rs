@@ -65,6 +65,60 @@ impl Server {
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
+
+    /// Repeats a command until its answer contains a text.
+    pub(crate) fn until(&self, words: &str, text: &str) {
+        until(&mut self.admin(), words, text);
+    }
+}
+
+/// A Sentinel that watches a master as `lab`.
+pub(crate) struct Sentinel {
+    pub(crate) port: u16,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Sentinel {
+    pub(crate) fn start(master: u16) -> Self {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        // A Sentinel writes into its configuration.
+        let file = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor lab 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds lab 500\nsentinel failover-timeout lab 2000\n",
+            dir.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("redis-sentinel");
+        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = run(&mut command, "redis-sentinel", "Sentinel ID is");
+        Self { port, child, _dir: dir }
+    }
+
+    /// Repeats a command until its answer contains a text.
+    pub(crate) fn until(&self, words: &str, text: &str) {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        until(&mut client.get_connection().unwrap(), words, text);
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn until(connection: &mut Connection, words: &str, text: &str) {
+    loop {
+        let answer: redis::Value = command(words).query(connection).unwrap();
+        let words: Vec<String> = redis::from_redis_value(answer.clone()).unwrap_or_default();
+        let line = String::from_redis_value(answer).unwrap_or_default();
+        if words.join(" ").contains(text) || line.contains(text) {
+            return;
+        }
+    }
 }
 
 impl Drop for Server {
@@ -115,18 +169,23 @@ fn spawn(program: &str, dir: &Path, port: u16, options: &[String]) -> Child {
     command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.args(["--enable-debug-command", "local", "--dir"]).arg(dir).args(options);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    run(&mut command, program, "eady to accept connections")
+}
+
+/// Starts a program, and waits until its log has a text.
+fn run(command: &mut Command, program: &str, ready: &str) -> Child {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}: apt-get install {program}"));
-    wait_until_ready(child.stdout.take().unwrap());
+    wait_for(child.stdout.take().unwrap(), ready);
     child
 }
 
-/// Reads the log until the server accepts connections, then in the background until it ends.
-pub(crate) fn wait_until_ready(log: ChildStdout) {
+/// Reads the log until it has a text, then in the background until it ends.
+fn wait_for(log: ChildStdout, text: &str) {
     let mut lines = BufReader::new(log).lines().map_while(Result::ok);
     let mut seen = Vec::new();
     let ready = lines.by_ref().any(|line| {
         seen.push(line);
-        seen.last().is_some_and(|line| line.contains("eady to accept connections"))
+        seen.last().is_some_and(|line| line.contains(text))
     });
     assert!(ready, "the server ended: {}", seen.join("\n"));
     std::thread::spawn(move || lines.for_each(drop));

@@ -61,7 +61,13 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "the engine runs in protected mode: give it a password, or let it listen on this address",
     ),
     ("DENIED", "protected", "the engine runs in protected mode: give it a password, or let it listen on this address"),
+    ("SENTINEL", "no_sentinel", "the server is no Sentinel: write redis://HOST for a server itself"),
     ("NOPROTO", "too_old", "the engine has no RESP3: use Redis 6 or later, or Valkey"),
+    (
+        "unknown command 'SCRIPT'",
+        "sentinel",
+        "the server is a Sentinel: write redis+sentinel://HOST:26379/MASTER, with the name that it gives the master",
+    ),
     ("unknown command", "too_old", "the engine is too old, or no Redis: use Redis 6 or later, or Valkey"),
 ];
 
@@ -113,7 +119,8 @@ impl Explainer {
 
     /// Explains an error of the crate or of the engine.
     pub(super) fn explain(&self, error: &RedisError) -> EngineError {
-        let text = error.to_string();
+        // An error may quote a whole script.
+        let text: String = error.to_string().chars().take(200).collect();
         let reason = format!("{} {text}", error.code().unwrap_or_default());
         if let Some((_, kind, fix)) = KNOWN.iter().find(|(words, ..)| reason.contains(words)) {
             return match *kind {
@@ -126,11 +133,15 @@ impl Explainer {
             ErrorKind::RESP3NotSupported => {
                 self.error("too_old", &format!("the engine has no RESP3: use Redis 6 or later, or Valkey ({text})"))
             }
-            ErrorKind::Parse => self.error("not_redis", &format!("the server does not answer as Redis does ({text})")),
+            ErrorKind::Parse => self.error(
+                "not_redis",
+                &format!("the server does not answer as Redis does; if it has TLS, write rediss:// ({text})"),
+            ),
             ErrorKind::AuthenticationFailed => {
                 self.error("wrong_password", &format!("the engine refuses the user or the password ({text})"))
             }
-            ErrorKind::Io => self.error("lost", &format!("the connection is lost ({text})")),
+            ErrorKind::Io => self
+                .error("lost", &format!("the connection is lost; if the port is one of TLS, write rediss:// ({text})")),
             _ => self.error("refused_command", &text),
         }
     }

@@ -1,0 +1,96 @@
+//! A master with two replicas, watched by three Sentinels.
+
+use cuttlefish_signaling::core::cluster::registry::{Operation, Reply};
+use cuttlefish_signaling::server::cluster::engine::{Connection, EngineError};
+
+use super::server::{Sentinel, Server, runtime};
+use super::{claim, connect, incarnation, join_as, read};
+
+struct Trio {
+    servers: Vec<Server>,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Trio {
+    fn start() -> Self {
+        let master = Server::start(&["--repl-diskless-sync-delay", "0"]);
+        let of_master = ["--replicaof", "127.0.0.1", &master.port.to_string()].map(str::to_owned);
+        let of_master: Vec<_> = of_master.iter().map(String::as_str).collect();
+        let servers = vec![master, Server::start(&of_master), Server::start(&of_master)];
+        servers.iter().skip(1).for_each(|replica| replica.until("INFO replication", "master_link_status:up"));
+        let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(servers[0].port)).collect();
+        for sentinel in &sentinels {
+            sentinel.until("SENTINEL MASTER lab", "num-slaves 2");
+            sentinel.until("SENTINEL MASTER lab", "num-other-sentinels 2");
+        }
+        Self { servers, sentinels }
+    }
+
+    fn url(&self) -> String {
+        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        format!("redis+sentinel://{}/lab", hosts.join(","))
+    }
+}
+
+async fn join(url: &str) -> Result<(Connection, Reply), EngineError> {
+    let connection = connect(url).await?;
+    let reply = connection.commands.execute(join_as("a")).await?;
+    Ok((connection, reply))
+}
+
+#[test]
+fn failover_leads_to_the_new_master() {
+    let mut trio = Trio::start();
+    let url = trio.url();
+    runtime().block_on(async {
+        let (mut connection, joined) = join(&url).await.unwrap();
+        let Reply::Joined { epoch: first, .. } = joined else { panic!("{joined:?}") };
+        connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap();
+        // Both replicas have the claim.
+        let copied = trio.servers[0].run::<u32>("WAIT 2 0");
+        assert_eq!(copied, 2);
+        trio.servers[0].kill();
+        while connection.feed.recv().await.is_some() {}
+        // One Sentinel less: the others are asked.
+        trio.sentinels.remove(0);
+        let mut refused = Vec::new();
+        let (connection, joined) = loop {
+            match join(&url).await {
+                Ok(made) => break made,
+                Err(error) => refused.push(error.kind),
+            }
+            // The address of the old master refuses, until the failover.
+            std::thread::yield_now();
+        };
+        let known = ["refused", "lost", "read_only", "no_replicas"];
+        assert!(refused.iter().all(|kind| known.contains(kind)), "{refused:?}");
+        let Reply::Joined { epoch, .. } = joined else { panic!("{joined:?}") };
+        assert_eq!(epoch, first, "the registry was copied");
+        let Reply::Entry(Some(_)) = connection.commands.execute(read("cvd-1")).await.unwrap() else { panic!("lost") };
+        let renewed = connection.commands.execute(Operation::Renew(incarnation("a"))).await.unwrap();
+        assert!(matches!(renewed, Reply::Renewed { .. }));
+    });
+}
+
+#[test]
+fn sentinels_that_do_not_know_the_master_or_are_not_there() {
+    let server = Server::start(&[]);
+    let sentinel = Sentinel::start(server.port);
+    runtime().block_on(async {
+        let error = async |url: String| match connect(&url).await {
+            Ok(_) => panic!("{url} leads to a master"),
+            Err(error) => error,
+        };
+        let unknown = error(format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port)).await;
+        assert_eq!(unknown.kind, "no_master", "{unknown}");
+        assert!(unknown.what.contains("`sentinel monitor`"), "{unknown}");
+        let absent = error(format!("redis+sentinel://127.0.0.1:{}/lab", super::server::free_port())).await;
+        assert_eq!(absent.kind, "refused", "{absent}");
+        let no_sentinel = error(format!("redis+sentinel://127.0.0.1:{}/lab", server.port)).await;
+        assert_eq!(no_sentinel.kind, "no_sentinel", "{no_sentinel}");
+        // A Sentinel as the engine.
+        let engine = error(format!("redis://127.0.0.1:{}", sentinel.port)).await;
+        assert_eq!(engine.kind, "sentinel", "{engine}");
+        assert!(engine.what.contains("redis+sentinel://"), "{engine}");
+    });
+}
