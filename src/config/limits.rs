@@ -199,6 +199,12 @@ impl Limits {
         Self { max_connections: self.max_metrics_connections, ..self.clone() }
     }
 
+    /// The limits of connections of other nodes. One address has those of all clients of a node.
+    #[must_use]
+    pub fn of_nodes(&self) -> Self {
+        Self { max_connections_per_address: self.max_connections, ..self.clone() }
+    }
+
     pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
         for (setting, value, least, most) in [
             ("limits.max_message_size", self.max_message_size, 128, MAX_MESSAGE),

@@ -38,7 +38,7 @@ pub(super) struct ConnectInfo {
     pub(super) scheme: Scheme,
     /// The host and port that a trusted proxy tells, instead of `Host`.
     pub(super) host: Option<String>,
-    /// The subject of the sender's TLS client certificate.
+    /// The subject of the sender's TLS client certificate. The fingerprint on the listener for nodes.
     pub(super) certificate: Option<Arc<str>>,
     /// The slot in which an endpoint stores an accepted upgrade.
     pub(super) upgrade: Arc<Mutex<Option<Upgrade>>>,

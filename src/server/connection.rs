@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +24,7 @@ use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
 use crate::access::origin_policy::Scheme;
 use crate::access::request_rates::ConnectionRequests;
+use crate::config::certificates::fingerprint;
 use crate::config::tls::subject_of;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::timings::{Handshake, since};
@@ -47,12 +49,19 @@ pub(super) struct Connection {
     address: Option<SocketAddr>,
     /// The place of this connection among those that the limits allow.
     permit: Arc<Permit>,
+    /// TLS between nodes, on the listener for them.
+    nodes: Option<Arc<ServerConfig>>,
 }
 
 impl Connection {
     /// Creates the connection. It does no I/O.
     pub(super) fn new(shared: Arc<Shared>, service: Service, address: Option<SocketAddr>, permit: Permit) -> Self {
-        Self { shared, service, address, permit: Arc::new(permit) }
+        Self { shared, service, address, permit: Arc::new(permit), nodes: None }
+    }
+
+    /// Makes it a connection of another node, with this TLS.
+    pub(super) fn between_nodes(self, tls: Arc<ServerConfig>) -> Self {
+        Self { nodes: Some(tls), ..self }
     }
 
     /// Returns the task that serves the connection until it ends or the server terminates it.
@@ -88,7 +97,9 @@ impl Connection {
         match outcome {
             Some(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let certificate = shown.and_then(subject_of).map(Arc::from);
+                // Nodes know each other by their fingerprints.
+                let name = |shown| if self.nodes.is_some() { Some(fingerprint(shown)) } else { subject_of(shown) };
+                let certificate = shown.and_then(name).map(Arc::from);
                 return self.speak_http(stream, Scheme::Https, certificate).await;
             }
             Some(Err(error)) => {
@@ -122,7 +133,8 @@ impl Connection {
         let began = self.shared.clock.now();
         self.permit.busy();
         let turn = settings.handshakes.acquire().await;
-        let tls = TlsAcceptor::from(self.shared.settings().tls.as_ref()?.server_config());
+        let of_peers = || Some(self.shared.settings().tls.as_ref()?.server_config());
+        let tls = TlsAcceptor::from(self.nodes.clone().or_else(of_peers)?);
         self.permit.waits(Instant::now());
         let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, tls.accept(stream)));
         let outcome = tokio::select! {
@@ -144,7 +156,7 @@ impl Connection {
     where
         S: Transport,
     {
-        let Self { shared, service, address, permit } = self;
+        let Self { shared, service, address, permit, .. } = self;
         let upgrade = Arc::new(Mutex::new(None));
         let requests = Arc::new(ConnectionRequests::new(&shared.settings().limits.http, Instant::now()));
         let upgrade_slot = Arc::clone(&upgrade);

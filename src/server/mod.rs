@@ -3,9 +3,11 @@
 //! A server listens as soon as it is bound. Each connection is one task on a tracker, so a server that has stopped has
 //! left no task behind.
 
+mod bind;
 mod catch_panic;
 mod certificate_watch;
 pub mod cluster;
+mod cluster_view;
 mod connect_info;
 mod connection;
 mod drain;
@@ -18,6 +20,7 @@ mod ice_process;
 mod inherited;
 mod listener;
 mod message_pump;
+mod nodes;
 mod peer_stream;
 mod refusal_log;
 mod reload;
@@ -32,47 +35,35 @@ mod time;
 mod ws;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
 use tokio::io::DuplexStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+pub use self::cluster_view::NodeView;
 pub use self::drain::Drain;
 pub use self::events::Changes;
 pub use self::reload::Reload;
 pub use self::time::clock::Clock;
 
-use self::events::LoggingObserver;
-use self::fault_timer::JournalHooks;
 use self::http::service::Routes;
-use self::ice_cache::IceCache;
 use self::inherited::Inherited;
-use self::listener::{Audience, HOST_AND_PORT, Listener, refuse_exposed};
-use self::refusal_log::RecordRates;
-use self::seqpacket::{SeqpacketListener, SocketKind};
-use self::settings::{CurrentSettings, Settings};
-use self::shared::{DrainSteps, Limiters, Shared};
-use self::time::timers::Timers;
-use crate::access::hooks::Hooks;
-use crate::access::request_rates::RequestRates;
+use self::listener::{Listener, refuse_exposed};
+use self::nodes::BoundNode;
+use self::seqpacket::SeqpacketListener;
+use self::settings::Settings;
+use self::shared::Shared;
 use crate::config::error::{ConfigError, Error};
 use crate::config::listen::Listen;
 use crate::config::{Config, IceSource};
-use crate::core::hub::{Hub, Observer};
+use crate::core::hub::Hub;
 use crate::core::outbox::End;
-use crate::core::relay::Relay;
 use crate::observe::adb::AdbReading;
 use crate::observe::faults::{FaultStats, Rule, RuleId};
-use crate::observe::hook_errors::HookFailures;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::Journal;
 use crate::observe::ledger::LedgerReading;
-use crate::observe::request_counts::RequestCounts;
 
 /// A server that listens and does not accept connections yet.
 pub struct Server {
@@ -84,6 +75,8 @@ pub struct Server {
     metrics: Vec<Listener>,
     /// The local sockets of devices.
     local: Vec<SeqpacketListener>,
+    /// The node of a cluster.
+    node: Option<BoundNode>,
 }
 
 /// A handle to a server that accepts connections. Clones refer to the same server.
@@ -97,6 +90,8 @@ pub struct Running {
     addresses: Arc<[Listen]>,
     /// The addresses for metrics.
     metrics_addresses: Arc<[Listen]>,
+    /// The address for other nodes of a cluster.
+    node_address: Option<SocketAddr>,
 }
 
 impl Server {
@@ -108,35 +103,6 @@ impl Server {
         let settings = Settings::new(config)?;
         Inherited::of(&settings)?;
         Ok(refuse_exposed(&settings, authenticates)?)
-    }
-
-    /// Checks the settings and listens. It needs no runtime.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for invalid settings; [`Error::Bind`] if the server cannot listen; [`Error::Runtime`] if the
-    /// system has no descriptor left for the timer.
-    pub fn bind(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Self, Error> {
-        let settings = Settings::new(config)?;
-        let config = &*settings;
-        let mut inherited = Inherited::of(config)?;
-        let setting = if config.listen.is_empty() { HOST_AND_PORT } else { "listen" };
-        refuse_exposed(config, hooks.authenticates())?;
-        let listeners = Listener::bind_all(setting, &config.listeners(), Audience::Peers, &mut inherited)?;
-        let metrics = Listener::bind_all("metrics", &config.metrics, Audience::Metrics, &mut inherited)?;
-        let sockets = [
-            ("device_socket", SocketKind::Devices, &config.device_socket),
-            ("control_socket", SocketKind::Control, &config.control_socket),
-        ];
-        let sockets = sockets.into_iter().filter_map(|(setting, kind, path)| Some((setting, kind, path.as_deref()?)));
-        let local = sockets.map(|(setting, kind, path)| {
-            let error = |source| Error::Bind { setting, address: path.display().to_string(), source };
-            SeqpacketListener::bind(kind, path, &mut inherited).map_err(error)
-        });
-        let local = local.collect::<Result<_, _>>()?;
-        let mut shared = share(settings, hooks, observer)?;
-        let all = listeners.iter().chain(&metrics);
-        shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
-        Ok(Self { shared: Arc::new(shared), listeners, metrics, local })
     }
 
     /// The addresses that the server listens on, with the ports that the system has chosen, in the order of the setting.
@@ -162,7 +128,7 @@ impl Server {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
-        let Self { shared, listeners, metrics, local } = self;
+        let Self { shared, listeners, metrics, local, node } = self;
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
@@ -171,13 +137,17 @@ impl Server {
             shared.tasks.spawn(certificate_watch::watch(Arc::clone(&shared)));
         }
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
+        let node_address = node.as_ref().map(BoundNode::address);
+        if let Some(node) = node {
+            node.start(&shared);
+        }
         let routes = Routes::default();
         let addresses = |of: &[Listener]| of.iter().map(|listener| listener.address.clone()).collect();
         let (addresses, metrics_addresses) = (addresses(&listeners), addresses(&metrics));
         for listener in listeners.into_iter().chain(metrics) {
             shared.tasks.spawn(listener.accept(Arc::clone(&shared), routes.clone()));
         }
-        Running { shared, routes, addresses, metrics_addresses }
+        Running { shared, routes, addresses, metrics_addresses, node_address }
     }
 }
 
@@ -330,54 +300,6 @@ fn server_stopping() -> End {
 #[allow(clippy::expect_used, reason = "documented as a panic; `addresses` is the function without one")]
 fn first_tcp<'a>(mut addresses: impl Iterator<Item = &'a Listen>) -> SocketAddr {
     addresses.find_map(Listen::tcp).expect("no listener uses TCP: see `addresses`")
-}
-
-/// Returns the first client id of a registration.
-///
-/// It is by the system's clock, not the server's: real devices do not know of a clock that a test has moved
-/// (docs/protocol.md 2.5.3).
-fn first_client_id(settings: Arc<CurrentSettings>) -> impl Fn() -> u32 {
-    move || settings.get().client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Creates the state that all connections share.
-fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
-    let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
-    let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
-    let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
-    let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
-    let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(journal_hooks))));
-    let (limits, held, ice) = (config.limits.clone(), config.held_bounds(), config.ice.clone());
-    let current = Arc::new(CurrentSettings::new(config));
-    Ok(Shared {
-        hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)))),
-        relay: Arc::new(Relay::new(journal, held)),
-        limiters: Limiters::new(&limits, &incidents),
-        record_rates: RecordRates::new(&limits, Instant::now()),
-        request_rates: RequestRates::default(),
-        preregistrations: Arc::default(),
-        adb: Arc::default(),
-        own_ports: Vec::new(),
-        requests: RequestCounts::default(),
-        python: OnceLock::new(),
-        started: clock.unix_now(),
-        clock,
-        timers,
-        tasks: TaskTracker::new(),
-        timekeeping: TaskTracker::new(),
-        incidents,
-        hook_failures: HookFailures::default(),
-        timings: Arc::default(),
-        hooks,
-        changes,
-        ice: RwLock::new(ice),
-        ice_cache: IceCache::default(),
-        drain: DrainSteps::default(),
-        stopping: CancellationToken::new(),
-        over: CancellationToken::new(),
-        reloaded: Notify::new(),
-        current,
-    })
 }
 
 /// Fires due timers until the last connection has ended.

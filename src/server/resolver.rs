@@ -10,13 +10,15 @@ use crate::access::hooks::{HookError, HookFuture, Hooks, IceQuestion};
 use crate::config::IceSource;
 use crate::config::ice_command::IceCommand;
 use crate::core::hub::Device;
+use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
-use crate::core::session::{Answer, Question};
+use crate::core::session::{Answer, OnDuplicate, Question};
 use crate::observe::hook_errors::{HookFailure, HowFailed};
 use crate::observe::incidents::Incident;
 use crate::observe::timings::{HookOutcome, since};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, IceServers, Text, outbound};
+use crate::server::cluster::handle::unavailable;
 use crate::server::shared::Shared;
 
 /// An answer, at once or later.
@@ -55,13 +57,21 @@ pub(super) struct HookCall<T> {
 
 impl Shared {
     /// Answers a session's question about its peer.
-    pub(super) fn resolve(self: &Arc<Self>, question: Question, peer: &Arc<Peer>) -> Resolved {
+    pub(super) fn resolve(self: &Arc<Self>, question: Question, peer: &Arc<Peer>, outbox: &Arc<Outbox>) -> Resolved {
         match question {
             Question::Config { device_id } => self.config_for(peer, peer.role, Some(device_id)),
             Question::DeviceInfo(device) => self.device_info_for(peer, &device),
-            // Asked on a node of a cluster only.
-            Question::Claim(_) => Resolved::Ready(Answer::Refused(Refusal::ClusterUnavailable(Role::Device))),
-            Question::Locate { .. } => Resolved::Ready(Answer::Nowhere),
+            Question::Claim(device) => match &self.cluster {
+                Some(cluster) => {
+                    let replaces = self.settings().on_duplicate == OnDuplicate::Replace;
+                    Resolved::Pending(Box::pin(cluster.claim(&device, replaces)))
+                }
+                None => Resolved::Ready(unavailable(Role::Device)),
+            },
+            Question::Locate { id, last } => match &self.cluster {
+                Some(cluster) => Resolved::Pending(Box::pin(cluster.locate(id, last, peer, outbox))),
+                None => Resolved::Ready(Answer::Nowhere),
+            },
             Question::Alive(holder) => {
                 let shared = Arc::clone(self);
                 let due = self.clock.now().checked_add(self.settings().limits.probe_timeout);

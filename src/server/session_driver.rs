@@ -11,7 +11,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use crate::core::driver::{Driver, Edge, Expired, Output, earlier};
-use crate::core::outbox::End;
+use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
 use crate::core::session::{Answer, Question, Session, Step};
 use crate::observe::incidents::Incident;
@@ -42,6 +42,8 @@ pub(super) struct ServerEdge {
     pub(super) settings: Arc<Settings>,
     /// The peer of the session.
     pub(super) peer: Arc<Peer>,
+    /// The queue of messages to the peer.
+    outbox: Arc<Outbox>,
     /// The pending answer to the session's question.
     question: Option<PendingAnswer>,
     /// The peer's rate limits.
@@ -60,7 +62,7 @@ impl Edge for ServerEdge {
     }
 
     fn ask(&mut self, question: Question) -> Option<Answer> {
-        match self.shared.resolve(question, &self.peer) {
+        match self.shared.resolve(question, &self.peer, &self.outbox) {
             Resolved::Ready(answer) => Some(answer),
             Resolved::Pending(answer) => {
                 self.question = Some(answer);
@@ -106,6 +108,7 @@ impl<P: Session> SessionDriver<P> {
         let settings = shared.settings();
         let edge = ServerEdge {
             peer: Arc::clone(&session.context().peer),
+            outbox: Arc::clone(&session.context().outbox),
             question: None,
             throttle: Throttle::new(&settings.limits, now),
             now: None,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::catch_panic;
+use super::cluster::handle::Cluster;
 use super::events::Changes;
 use super::ice_cache::IceCache;
 use super::refusal_log::{Admission, RecordRates, RefusalLog, RefusalRecord};
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) hook_failures: HookFailures,
     /// Histograms of times.
     pub(crate) timings: Arc<Timings>,
+    /// The cluster of which this server is a node.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
     /// Counts adb connections.
@@ -112,13 +115,20 @@ pub(crate) struct Limiters {
     pub(super) unix: Arc<ConnectionLimiter>,
     /// Of connections to listeners for metrics.
     pub(super) metrics: Arc<ConnectionLimiter>,
+    /// Of connections of other nodes.
+    pub(super) nodes: Arc<ConnectionLimiter>,
 }
 
 impl Limiters {
     /// Creates limiters without connections.
     pub(super) fn new(limits: &Limits, incidents: &Arc<Incidents>) -> Self {
         let limiter = |limits| ConnectionLimiter::new(limits, Arc::clone(incidents), Instant::now());
-        Self { tcp: limiter(limits.clone()), unix: limiter(limits.clone()), metrics: limiter(limits.of_metrics()) }
+        Self {
+            tcp: limiter(limits.clone()),
+            unix: limiter(limits.clone()),
+            metrics: limiter(limits.of_metrics()),
+            nodes: limiter(limits.of_nodes()),
+        }
     }
 
     /// Replaces the limits.
@@ -126,6 +136,7 @@ impl Limiters {
         self.tcp.set_limits(limits.clone());
         self.unix.set_limits(limits.clone());
         self.metrics.set_limits(limits.of_metrics());
+        self.nodes.set_limits(limits.of_nodes());
     }
 }
 

@@ -52,7 +52,12 @@ pub fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Arc<Running> {
 }
 
 pub fn serve_observed(config: Config, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Arc<Running> {
-    let server = Arc::new(Server::bind(config, hooks, observer).unwrap().serve());
+    keep(Server::bind(config, hooks, observer).unwrap().serve())
+}
+
+/// Has a server stopped at the end of the test.
+pub fn keep(server: Running) -> Arc<Running> {
+    let server = Arc::new(server);
     SERVERS.with_borrow_mut(|servers| servers.push(Arc::clone(&server)));
     server
 }

@@ -13,6 +13,7 @@ mod transcript;
 mod adb;
 mod backpressure;
 mod clock;
+mod cluster;
 mod connection;
 mod dial;
 mod draining;

@@ -79,6 +79,14 @@ impl Membership {
         }
     }
 
+    /// Looks whether this node still holds an id, since another node says that it does not.
+    pub fn check(&mut self, id: &DeviceId, now: Instant) {
+        self.wake(now);
+        if self.is_member() && self.claims.held(id).is_some() {
+            self.read(id, now);
+        }
+    }
+
     /// Handles the entry of an id that a change names with another holder. Changes are not signed, entries are.
     pub(super) fn on_entry(&mut self, id: &DeviceId, entry: Option<&Entry>, now: Instant) {
         let Some(own) = self.claims.held(id).cloned() else { return };

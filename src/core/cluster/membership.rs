@@ -335,7 +335,7 @@ impl Membership {
         self.send(Operation::Join { node: self.node.clone(), replaces }, Asked::Join, now);
     }
 
-    fn read(&mut self, id: &DeviceId, now: Instant) {
+    pub(super) fn read(&mut self, id: &DeviceId, now: Instant) {
         self.send(Operation::Read(id.clone()), Asked::Read(id.clone()), now);
     }
 

@@ -1,5 +1,8 @@
 //! The node of a cluster: its connection to the engine, and those to other nodes.
 
+pub(in crate::server) mod client_facts;
+pub(in crate::server) mod details;
 pub mod engine;
+pub(crate) mod handle;
 #[cfg(feature = "cluster")]
 pub mod redis;

@@ -37,6 +37,8 @@ pub(in crate::server) enum Service {
     Metrics(Routes),
     /// The connection came to a listener for metrics, and exceeds the limits.
     MetricsFull(&'static str),
+    /// The connection came to the listener for nodes.
+    Nodes(Router),
 }
 
 /// The router, built on the first request that needs it.
@@ -88,6 +90,9 @@ impl Service {
         connect_info: ConnectInfo,
         mut request: Request<Incoming>,
     ) -> Response {
+        if let Self::Nodes(router) = self {
+            return Self::answer_node(shared, router, connect_info, request).await;
+        }
         path::decode(&mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
@@ -112,6 +117,22 @@ impl Service {
             Some(access) => access.watch(response),
             None => response,
         }
+    }
+
+    /// Answers a request of another node. Neither rates nor the origin policy apply: its certificate decides.
+    async fn answer_node(
+        shared: &Arc<Shared>,
+        router: &Router,
+        connect_info: ConnectInfo,
+        request: Request<Incoming>,
+    ) -> Response {
+        let endpoint = RequestCounts::endpoint_of(request.uri().path());
+        let mut response = call(router.clone(), connect_info, request).await;
+        if shared.stopping.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response = respond::closing(response);
+        }
+        shared.requests.count(endpoint, response.status().as_u16());
+        response
     }
 
     /// Answers a request within its rate that the origin policy admits.
@@ -151,6 +172,7 @@ impl Service {
             }
             (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
             (Self::Metrics(routes), _) => call(routes.routers(shared).metrics.clone(), connect_info, request).await,
+            (Self::Nodes(router), _) => call(router.clone(), connect_info, request).await,
         }
     }
 }

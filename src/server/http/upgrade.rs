@@ -88,7 +88,7 @@ fn place_of_sender(shared: &Shared, connect_info: &ConnectInfo) -> Result<Option
 }
 
 /// The 101 to a valid upgrade request, or the error of an invalid one (RFC 6455, 4.2).
-fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
+pub(in crate::server) fn handshake<B>(request: &hyper::Request<B>) -> Result<Response, Response> {
     if request.method() != Method::GET {
         return Err(method_not_allowed("GET", "Method not allowed; this is a WebSocket endpoint"));
     }

@@ -48,7 +48,7 @@ pub(in crate::server) async fn echo<S: Transport>(mut socket: WebSocketStream<S>
 }
 
 /// Receives the next message, from either lane.
-async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
+pub(super) async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
     poll_fn(|cx| {
         IoBuffer::with(|buffer| {
             let received = socket.poll_read(cx, buffer).map(|received| {
@@ -67,7 +67,7 @@ async fn next<S: Transport>(socket: &mut WebSocketStream<S>) -> Option<Result<Me
 }
 
 /// Writes a message and flushes it.
-async fn send<S, W>(socket: &mut WebSocketStream<S>, write: W) -> Result<(), Error>
+pub(super) async fn send<S, W>(socket: &mut WebSocketStream<S>, write: W) -> Result<(), Error>
 where
     S: Transport,
     W: FnOnce(&mut WebSocketStream<S>, &mut IoBuffer) -> Result<(), Error>,

@@ -61,6 +61,13 @@ impl FrameHeader {
         Some((mask, self.header_len..self.header_len + length))
     }
 
+    /// The range of the payload, if the frame is a single-frame text without a mask, of at most `max_length` bytes, as a
+    /// server sends it.
+    pub(in crate::server) fn unmasked_text(&self, max_length: usize) -> Option<Range<usize>> {
+        let length = usize::try_from(self.length).ok().filter(|&length| length <= max_length)?;
+        (self.mask.is_none() && self.first == FINAL_TEXT).then(|| self.header_len..self.header_len + length)
+    }
+
     /// Whether more frames of the same message follow. `None` for frames that are no part of a fragmented message.
     pub(in crate::server) fn more_fragments_follow(&self) -> Option<bool> {
         match (self.first & OPCODE, self.first & FINAL) {
@@ -78,15 +85,29 @@ impl FrameHeader {
 
 /// Writes the header of an unmasked single-frame text, as servers send it.
 pub(in crate::server) fn write_text(out: &mut Vec<u8>, length: usize) {
+    write_header(out, length, 0);
+}
+
+/// Writes a masked single-frame text, as clients send it.
+pub(in crate::server) fn write_masked_text(out: &mut Vec<u8>, text: &[u8], key: [u8; 4]) {
+    write_header(out, text.len(), MASKED);
+    out.extend_from_slice(&key);
+    let start = out.len();
+    out.extend_from_slice(text);
+    mask(&mut out[start..], key);
+}
+
+#[inline]
+fn write_header(out: &mut Vec<u8>, length: usize, masked: u8) {
     out.push(FINAL_TEXT);
     match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(length @ ..TWO_BYTES), _) => out.push(length),
+        (Ok(length @ ..TWO_BYTES), _) => out.push(length | masked),
         (_, Ok(length)) => {
-            out.push(TWO_BYTES);
+            out.push(TWO_BYTES | masked);
             out.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            out.push(EIGHT_BYTES);
+            out.push(EIGHT_BYTES | masked);
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }

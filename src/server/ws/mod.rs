@@ -10,3 +10,4 @@ pub(in crate::server) mod open;
 mod pump;
 mod stream;
 pub(in crate::server) mod transport;
+mod watch;

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_util::sync::CancellationToken;
 
 use crate::core::peer::{Peer, Role};
-use crate::core::session::{ClientSession, DeviceSession};
+use crate::core::session::{ClientSession, DeviceSession, Step, UpstreamSession};
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 use crate::server::ws::adb;
@@ -17,6 +18,7 @@ use crate::server::ws::echo::echo;
 use crate::server::ws::pump::Pump;
 use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
+use crate::server::ws::watch::watch;
 
 /// The read buffer of tungstenite in bytes, for each connection.
 ///
@@ -25,6 +27,9 @@ const READ_BUFFER: usize = 128;
 
 /// The size up to which tungstenite batches writes, in bytes. It allocates the buffer only when it writes.
 const WRITE_BUFFER: usize = 4 * 1024;
+
+/// The bytes by which the envelope of a message between nodes may exceed the longest payload.
+const MAX_ENVELOPE: usize = 1024;
 
 /// The purpose of a WebSocket, by its endpoint.
 #[derive(Debug, Clone)]
@@ -37,6 +42,15 @@ pub(in crate::server) enum Purpose {
     Adb(DeviceId),
     /// Each message is sent back, for Autobahn.
     Echo,
+    /// Messages of a client of another node.
+    OfNode {
+        /// The device of the client.
+        device: DeviceId,
+        /// Cancelled when the other node is lost.
+        lost: CancellationToken,
+    },
+    /// Pings of another node. The token is cancelled when it is lost.
+    Watch(CancellationToken),
 }
 
 /// The future of one connection's WebSocket.
@@ -62,15 +76,15 @@ where
         Purpose::Adb(_) => in_effect.adb.max_message,
         _ => in_effect.limits.max_message_size,
     };
-    let settings = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(max_message))
-        .max_frame_size(Some(max_message));
-    // A copy, because the slice would keep hyper's buffer of 8 KiB alive.
-    let read_ahead = Bytes::copy_from_slice(read_ahead);
-    let socket = WebSocketStream::new(stream, read_ahead, settings);
+    let socket = socket(stream, read_ahead, max_message);
     match purpose {
+        Purpose::Watch(token) => until_over(shared, |shared| watch(shared, socket, token)),
+        Purpose::OfNode { device, lost } => {
+            let (session, first) = ClientSession::of_node(shared.context(peer), device, now);
+            let mut pump = Pump::without_pings(shared, socket, session, now);
+            pump.begin(first);
+            until_lost(pump, lost)
+        }
         Purpose::Echo => until_over(shared, |_| echo(socket)),
         Purpose::Adb(id) => until_over(shared, |shared| adb::serve(shared, socket, peer, id)),
         Purpose::SignalingWith(device) => {
@@ -81,6 +95,57 @@ where
         }
         Purpose::Signaling => signaling(shared, socket, peer, now),
     }
+}
+
+/// A WebSocket on a stream, on which `read_ahead` has come already.
+fn socket<S: Transport>(stream: S, read_ahead: &Bytes, max_message: usize) -> WebSocketStream<S> {
+    let settings = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    // A copy, because the slice would keep hyper's buffer of 8 KiB alive.
+    WebSocketStream::new(stream, Bytes::copy_from_slice(read_ahead), settings)
+}
+
+/// The future of a connection to another node, for one client of this one. It ends when the node is `lost`.
+pub(in crate::server) fn upstream<S: Transport>(
+    shared: Arc<Shared>,
+    stream: S,
+    read_ahead: &Bytes,
+    session: UpstreamSession,
+    lost: CancellationToken,
+) -> BoxFuture {
+    let max_message = shared.settings().limits.max_message_size.saturating_add(MAX_ENVELOPE);
+    let (socket, now) = (socket(stream, read_ahead, max_message), shared.clock.now());
+    let mut pump = Pump::without_pings(shared, socket, session, now);
+    pump.begin(Step::Done);
+    until_lost(pump, lost)
+}
+
+/// The future of the control connection to another node. It cancels the token when the node is lost.
+pub(in crate::server) fn control<S: Transport>(
+    shared: Arc<Shared>,
+    stream: S,
+    read_ahead: &Bytes,
+    token: CancellationToken,
+) -> BoxFuture {
+    let socket = socket(stream, read_ahead, shared.settings().limits.max_message_size);
+    until_over(shared, |shared| watch(shared, socket, token))
+}
+
+/// A task that ends when the connection does, or another node is lost. Its session then leaves.
+fn until_lost<F>(pump: F, lost: CancellationToken) -> BoxFuture
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = pump => {}
+            () = lost.cancelled() => {}
+        }
+    })
 }
 
 /// The future of a peer whose first message says which device it is, or which it wants.

@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
@@ -34,6 +34,7 @@ use super::frame_header::{self, FrameHeader};
 use super::io_buffer::IoBuffer;
 use crate::protocol::Text;
 use crate::server::ws::close;
+use crate::server::ws::transport::Transport;
 
 /// The size up to which an incomplete text stays in the fast lane, in bytes. Its header is parsed again with each read.
 ///
@@ -54,7 +55,8 @@ pub(in crate::server) enum Received<'buffer> {
 
 /// The next step of reading.
 enum Next {
-    /// A single-frame text: its masking key, and its range in the unread bytes.
+    /// A single-frame text: its masking key, and its range in the unread bytes. The text of another node has no mask, which
+    /// is the same as a key of zeros.
     Text([u8; 4], Range<usize>),
     /// Give tungstenite this many bytes.
     Library(usize),
@@ -62,7 +64,7 @@ enum Next {
     Incomplete,
 }
 
-/// The server's side of a WebSocket.
+/// The server's side of a WebSocket, or the client's side to another node ([`Transport::IS_CLIENT`]).
 #[allow(clippy::struct_excessive_bools, reason = "each is something of its own that a lane has to know")]
 pub(in crate::server) struct WebSocketStream<S> {
     /// tungstenite, and the transport below it.
@@ -85,12 +87,13 @@ pub(in crate::server) struct WebSocketStream<S> {
     library_has_output: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
+impl<S: Transport> WebSocketStream<S> {
     /// Wraps an upgraded connection. `read_ahead` is the input that was read from it before.
     pub(in crate::server) fn new(inner: S, read_ahead: Bytes, settings: WebSocketConfig) -> Self {
+        let role = if S::IS_CLIENT { Role::Client } else { Role::Server };
         Self {
             max_text: settings.max_message_size.unwrap_or(usize::MAX),
-            library: WebSocket::from_raw_socket(BlockingIo::new(inner), Role::Server, Some(settings)),
+            library: WebSocket::from_raw_socket(BlockingIo::new(inner), role, Some(settings)),
             read_ahead,
             remaining: 0,
             fragmented: false,
@@ -185,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         if self.remaining == 0 {
             let Some(header) = FrameHeader::parse(unread) else { return Next::Incomplete };
             if !self.fragmented
-                && let Some((mask, payload_range)) = header.single_frame_text(self.max_text)
+                && let Some((mask, payload_range)) = Self::single_frame_text(&header, self.max_text)
             {
                 if payload_range.end <= unread.len() {
                     return Next::Text(mask, payload_range);
@@ -204,6 +207,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         Next::Library(length)
     }
 
+    /// The masking key and the range of the payload of a single-frame text.
+    #[inline]
+    fn single_frame_text(header: &FrameHeader, max_length: usize) -> Option<([u8; 4], Range<usize>)> {
+        if S::IS_CLIENT {
+            header.unmasked_text(max_length).map(|range| ([0; 4], range))
+        } else {
+            header.single_frame_text(max_length)
+        }
+    }
+
     /// Takes a single-frame text from the buffer and unmasks it in place.
     fn text<'buffer>(
         &mut self,
@@ -212,7 +225,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         buffer: &'buffer mut IoBuffer,
     ) -> Result<Received<'buffer>, Error> {
         let payload = &mut buffer.take(payload_range.end)[payload_range.start..];
-        frame_header::mask(payload, mask);
+        if !S::IS_CLIENT {
+            frame_header::mask(payload, mask);
+        }
         let text = simdutf8::basic::from_utf8(payload).map_err(|error| Error::Utf8(error.to_string()));
         self.read_closed = text.is_err();
         text.map(Received::Text)
@@ -261,8 +276,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             return self.send(close::frame(text.clone()), buffer);
         }
         let text = text.as_bytes();
-        frame_header::write_text(&mut buffer.outgoing, text.len());
-        buffer.outgoing.extend_from_slice(text);
+        if S::IS_CLIENT {
+            frame_header::write_masked_text(&mut buffer.outgoing, text, fastrand::u32(..).to_ne_bytes());
+        } else {
+            frame_header::write_text(&mut buffer.outgoing, text.len());
+            buffer.outgoing.extend_from_slice(text);
+        }
         if buffer.outgoing.len() < WRITE_BATCH { Ok(()) } else { self.send_buffer(buffer) }
     }
 

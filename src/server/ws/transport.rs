@@ -5,6 +5,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream as ClientTlsStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::server::peer_stream::PeerStream;
@@ -13,6 +14,9 @@ use crate::server::peer_stream::PeerStream;
 pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the transport sends an alert before it closes. If not, dropping it is enough.
     const SENDS_CLOSE_NOTIFY: bool;
+
+    /// Whether this side has dialed: another node. It masks its frames, and reads frames without a mask, of any rate.
+    const IS_CLIENT: bool = false;
 
     /// Stops watching the transport: the deadlines of the WebSocket apply from now on.
     fn upgraded(&mut self);
@@ -57,6 +61,24 @@ impl Transport for TlsStream<PeerStream<TcpStream>> {
 
     fn was_reset(&self) -> bool {
         self.get_ref().0.was_reset()
+    }
+}
+
+impl Transport for ClientTlsStream<TcpStream> {
+    const SENDS_CLOSE_NOTIFY: bool = true;
+
+    const IS_CLIENT: bool = true;
+
+    fn upgraded(&mut self) {}
+
+    fn reset_on_close(&self) {
+        if let Err(error) = SockRef::from(self.get_ref().0).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(event = "reset_failed", reason = %error, "a connection to a node cannot be reset: {error}");
+        }
+    }
+
+    fn was_reset(&self) -> bool {
+        matches!(SockRef::from(self.get_ref().0).take_error(), Ok(Some(_)) | Err(_))
     }
 }
 

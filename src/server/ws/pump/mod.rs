@@ -59,7 +59,21 @@ where
 {
     /// Registers the peer in the hub, before its first message is read.
     pub(in crate::server) fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, now: Instant) -> Self {
-        let session = SessionDriver::new(shared, session, true, now);
+        Self::with_pings(shared, socket, session, true, now)
+    }
+
+    /// The same for a connection between nodes, which is not pinged.
+    pub(in crate::server) fn without_pings(
+        shared: Arc<Shared>,
+        socket: WebSocketStream<S>,
+        session: P,
+        now: Instant,
+    ) -> Self {
+        Self::with_pings(shared, socket, session, false, now)
+    }
+
+    fn with_pings(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, has_pings: bool, now: Instant) -> Self {
+        let session = SessionDriver::new(shared, session, has_pings, now);
         let first_bytes = Some(0);
         Self { socket, session, read_closed: false, dirty: false, yields: false, first_bytes, next_reset_check: None }
     }

@@ -40,7 +40,7 @@ where
             let bytes_read = self.socket.take_bytes_read();
             if bytes_read > 0 {
                 self.count_first_bytes(bytes_read);
-                self.session.count(Sent::Bytes(bytes_read));
+                self.count(Sent::Bytes(bytes_read));
             }
             let Poll::Ready(next) = next else { return self.session.driver.phase() != before };
             match next {
@@ -64,7 +64,7 @@ where
             Received::Message(Message::Close(_)) => {}
             Received::Message(Message::Ping(_)) => self.session.count_ping(),
             // Pongs count as messages: other peers can make the server ping this one often.
-            _ => self.session.count(Sent::Message),
+            _ => self.count(Sent::Message),
         }
         match received {
             Received::Text(text) => self.on_text(text),
@@ -72,14 +72,25 @@ where
             // tungstenite has queued the pong. It goes out with the next flush.
             Received::Message(Message::Ping(_)) => self.dirty = true,
             Received::Message(Message::Pong(_)) => self.session.driver.handle_pong(),
-            Received::Message(Message::Close(_)) => {
+            Received::Message(Message::Close(frame)) => {
                 self.dirty = true;
+                if let Some(frame) = frame {
+                    self.session.driver.handle_close_frame(frame.code.into(), &frame.reason);
+                }
                 self.session.driver.handle_closed(Closed::Frame, &mut self.session.edge);
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) if self.session.driver.is_open() => {
                 self.session.driver.handle_binary();
             }
             Received::Message(Message::Binary(_) | Message::Frame(_)) => {}
+        }
+    }
+
+    /// Counts an input against the rates of a peer. Another node has counted its own.
+    #[inline]
+    fn count(&mut self, sent: Sent) {
+        if !S::IS_CLIENT {
+            self.session.count(sent);
         }
     }
 

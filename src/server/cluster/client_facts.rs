@@ -1,0 +1,113 @@
+//! The facts of a client for the node of its device.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use hyper::header::HeaderValue;
+use serde::{Deserialize, Serialize};
+
+use crate::core::peer::{Grant, Peer, Role};
+
+/// The greatest length of the identity of a client between nodes, in bytes. A longer one is left out: it is for lists, and
+/// for the share of an identity in the clients of a device.
+const MAX_IDENTITY: usize = 4096;
+
+/// The greatest length of the facts, in bytes. The certificate has a bound of TLS, the rest is short.
+const MAX_FACTS: usize = 12 * 1024;
+
+/// The facts of a client. Its headers and its grant stay on its own node.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::server) struct ClientFacts {
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    /// The subject of its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    /// Its identity, as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+}
+
+impl ClientFacts {
+    /// The facts of a client of this node.
+    pub(in crate::server) fn of(peer: &Peer) -> Self {
+        Self {
+            address: peer.address,
+            certificate: peer.certificate.as_deref().map(str::to_owned),
+            identity: peer.grant.identity.as_deref().filter(|json| json.len() <= MAX_IDENTITY).map(str::to_owned),
+        }
+    }
+
+    /// Reads the facts of a client of another node. `None` if they are invalid.
+    pub(in crate::server) fn parse(header: &str) -> Option<Self> {
+        let facts: Self = (header.len() <= MAX_FACTS).then(|| serde_json::from_str(header).ok())??;
+        let is_json = |text: &String| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        facts.identity.as_ref().is_none_or(is_json).then_some(facts)
+    }
+
+    /// Writes the facts as a header.
+    pub(in crate::server) fn to_header(&self) -> HeaderValue {
+        let json = ascii(&serde_json::to_string(self).unwrap_or_default());
+        HeaderValue::try_from(json).unwrap_or(HeaderValue::from_static("{}"))
+    }
+
+    /// The client, as the node of its device knows it.
+    pub(in crate::server) fn into_peer(self) -> Peer {
+        Peer {
+            address: self.address,
+            certificate: self.certificate.map(Into::into),
+            grant: Grant { identity: self.identity.map(Into::into), ..Grant::default() },
+            ..Peer::anonymous(Role::Client)
+        }
+    }
+}
+
+/// Writes JSON in ASCII, as a header needs it.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() && !character.is_ascii_control() {
+            text.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a string does not fail.
+            let _written = write!(text, "\\u{unit:04x}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_a_client_are_a_header_and_are_read_back() {
+        let mut peer = Peer::anonymous(Role::Client);
+        peer.address = Some(([10, 0, 0, 9], 4321).into());
+        peer.certificate = Some("CN=Zoë 𝄞\u{7f}\n".into());
+        peer.grant.identity = Some(r#"{"user":"ß"}"#.into());
+        let header = ClientFacts::of(&peer).to_header();
+        let read = ClientFacts::parse(header.to_str().unwrap()).unwrap().into_peer();
+        assert_eq!((read.address, &read.certificate), (peer.address, &peer.certificate));
+        assert_eq!(read.grant.identity, peer.grant.identity);
+    }
+
+    #[test]
+    fn identity_that_is_too_long_is_left_out() {
+        let mut peer = Peer::anonymous(Role::Client);
+        peer.grant.identity = Some(format!("\"{}\"", "x".repeat(MAX_IDENTITY)).into());
+        assert_eq!(ClientFacts::of(&peer).to_header(), "{}");
+    }
+
+    #[test]
+    fn invalid_facts_are_refused() {
+        let long = format!(r#"{{"certificate":"{}"}}"#, "x".repeat(MAX_FACTS));
+        for wrong in ["", "7", r#"{"address":"here"}"#, r#"{"identity":"{"}"#, r#"{"certificate":7}"#, &long] {
+            assert_eq!(ClientFacts::parse(wrong), None, "{wrong:.40}");
+        }
+        assert_eq!(ClientFacts::parse(r#"{"later":[1]}"#), Some(ClientFacts::default()));
+    }
+}

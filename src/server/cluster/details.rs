@@ -1,0 +1,76 @@
+//! The facts of a node for the others, as they stand in its [`NodeRecord`].
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::core::cluster::registry::NodeRecord;
+
+/// The version of the requests between nodes. Nodes of another version do not talk to each other.
+pub(in crate::server) const PROTOCOL: u32 = 1;
+
+/// The greatest length of the details of a node, in bytes. Longer ones are not read.
+const MAX_DETAILS: usize = 8 * 1024;
+
+/// The facts of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::server) struct NodeDetails {
+    /// The address at which other nodes reach it, `HOST:PORT`.
+    pub(in crate::server) address: String,
+    /// SHA-256 of its certificate, as [`crate::config::certificates::fingerprint`] writes it.
+    pub(in crate::server) fingerprint: String,
+    /// The version of the program.
+    #[serde(default)]
+    pub(in crate::server) build: String,
+    /// The version of its requests to other nodes.
+    pub(in crate::server) protocol: u32,
+    /// A digest of the settings that all nodes should have in common.
+    #[serde(default)]
+    pub(in crate::server) digest: String,
+    /// Whether it takes no new peers, since it is about to stop.
+    #[serde(default)]
+    pub(in crate::server) draining: bool,
+    /// Facts that a later version has added.
+    #[serde(flatten)]
+    pub(in crate::server) others: Map<String, Value>,
+}
+
+impl NodeDetails {
+    /// Reads the details of a record. `None` if they are not those of a node.
+    pub(in crate::server) fn of(record: &NodeRecord) -> Option<Self> {
+        (record.details.len() <= MAX_DETAILS).then(|| serde_json::from_str(&record.details).ok())?
+    }
+
+    /// Writes the details.
+    pub(in crate::server) fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::cluster::Incarnation;
+
+    fn record(details: &str) -> NodeRecord {
+        NodeRecord { incarnation: Incarnation::new("a", 1).unwrap(), details: details.into() }
+    }
+
+    #[test]
+    fn facts_of_a_later_version_are_kept() {
+        let text = r#"{"address":"10.0.0.5:7443","fingerprint":"AB","build":"9.1","protocol":1,"digest":"d","draining":true,"zone":{"name":"x"}}"#;
+        let details = NodeDetails::of(&record(text)).unwrap();
+        assert_eq!((details.address.as_str(), details.draining), ("10.0.0.5:7443", true));
+        assert_eq!(
+            serde_json::from_str::<Value>(&details.to_json()).unwrap(),
+            serde_json::from_str::<Value>(text).unwrap()
+        );
+    }
+
+    #[test]
+    fn details_that_are_not_those_of_a_node_are_none() {
+        let long = format!(r#"{{"address":"a:1","fingerprint":"AB","protocol":1,"x":"{}"}}"#, "x".repeat(MAX_DETAILS));
+        for wrong in ["", "[]", "{}", r#"{"address":7,"fingerprint":"AB","protocol":1}"#, &long] {
+            assert_eq!(NodeDetails::of(&record(wrong)), None, "{wrong:.40}");
+        }
+    }
+}

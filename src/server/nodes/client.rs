@@ -1,0 +1,159 @@
+//! Requests to other nodes: each over a connection of its own, with mutual TLS, which tickets make cheap.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::error::Unreachable;
+use super::identity::server_name;
+use super::neighbours::Neighbour;
+use super::node::Node;
+use crate::config::certificates::fingerprint;
+use crate::server::cluster::details::PROTOCOL;
+
+/// The version of the requests between nodes.
+pub(super) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-cuttlefish-cluster");
+
+/// The start of the node that a request is for.
+pub(super) const INCARNATION_HEADER: HeaderName = HeaderName::from_static("x-cuttlefish-incarnation");
+
+/// The facts of a client, as JSON.
+pub(super) const CLIENT_HEADER: HeaderName = HeaderName::from_static("x-cuttlefish-client");
+
+/// Time to connect to a node, TLS included.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Time for the answer of a node: it pings a device for 2 s, or waits as long for one that is about to register.
+const ANSWER: Duration = Duration::from_secs(4);
+
+/// The longest body of an answer, in bytes: the clients of a device, or a device info.
+const MAX_BODY: usize = 16 << 20;
+
+/// A connection to another node.
+pub(super) type NodeStream = TlsStream<TcpStream>;
+
+impl Node {
+    /// Asks a node. Returns the status and the body of its answer.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        neighbour: &Neighbour,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), Unreachable> {
+        let request = request_to(neighbour, method, path);
+        let ask = async {
+            let response = self.send(neighbour, request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+            let body = body.map_err(|error| Unreachable::Failed(error.to_string()))?.to_bytes();
+            Ok((status, body))
+        };
+        self.shared.timers.timeout(ANSWER, ask).await.unwrap_or(Err(Unreachable::Silent(ANSWER)))
+    }
+
+    /// Opens a WebSocket to a node. Returns the stream, and the input that came behind the answer.
+    ///
+    /// # Errors
+    /// [`Unreachable::Refused`] if the node answers the request otherwise.
+    pub(super) async fn upgrade(
+        self: &Arc<Self>,
+        neighbour: &Neighbour,
+        path: &str,
+        client: Option<HeaderValue>,
+    ) -> Result<(NodeStream, Bytes), Unreachable> {
+        let key = STANDARD.encode(fastrand::u128(..).to_ne_bytes());
+        let mut request = request_to(neighbour, Method::GET, path);
+        let headers = request.headers_mut();
+        headers.extend([
+            (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+        ]);
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(&key).map_err(|_| failed("no key"))?);
+        if let Some(client) = client {
+            headers.insert(CLIENT_HEADER, client);
+        }
+        let open = async {
+            let response = self.send(neighbour, request).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Unreachable::Refused(response.status()));
+            }
+            let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+            if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+                return Err(failed("its answer to the upgrade is invalid"));
+            }
+            let upgraded = hyper::upgrade::on(response).await?;
+            let parts =
+                upgraded.downcast::<TokioIo<NodeStream>>().map_err(|_| failed("the upgrade has another type"))?;
+            Ok((parts.io.into_inner(), parts.read_buf))
+        };
+        self.shared.timers.timeout(ANSWER, open).await.unwrap_or(Err(Unreachable::Silent(ANSWER)))
+    }
+
+    /// Connects to a node, and sends a request.
+    async fn send(
+        self: &Arc<Self>,
+        neighbour: &Neighbour,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<Response<Incoming>, Unreachable> {
+        let theirs = neighbour.details.protocol;
+        if theirs != PROTOCOL {
+            return Err(Unreachable::Version(theirs));
+        }
+        let stream = self.dial(neighbour).await?;
+        let (mut sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        self.spawn(async move {
+            // The sender of the request is told.
+            let _lost = connection.with_upgrades().await;
+        });
+        Ok(sender.send_request(request).await?)
+    }
+
+    /// Connects to a node, and checks that it is the one of the record.
+    pub(super) async fn dial(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
+        let connect = async {
+            let stream = TcpStream::connect(&neighbour.details.address).await?;
+            stream.set_nodelay(true)?;
+            let stream = TlsConnector::from(Arc::clone(&neighbour.tls)).connect(server_name(), stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(fingerprint);
+            match shown {
+                Some(shown) if shown == neighbour.details.fingerprint => Ok(stream),
+                shown => Err(Unreachable::Other(shown.unwrap_or_default())),
+            }
+        };
+        self.shared.timers.timeout(CONNECT, connect).await.unwrap_or(Err(Unreachable::Silent(CONNECT)))
+    }
+}
+
+fn failed(what: &str) -> Unreachable {
+    Unreachable::Failed(what.to_owned())
+}
+
+/// A request with the headers that each has.
+fn request_to(neighbour: &Neighbour, method: Method, path: &str) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    let values = [
+        (header::HOST, neighbour.details.address.clone()),
+        (VERSION_HEADER, PROTOCOL.to_string()),
+        (INCARNATION_HEADER, neighbour.incarnation.to_string()),
+    ];
+    for (name, value) in values {
+        headers.extend(HeaderValue::try_from(value).map(|value| (name, value)).ok());
+    }
+    request
+}

@@ -1,0 +1,261 @@
+//! The task of the node: it connects to the engine, and does what the [`Membership`] wants.
+//!
+//! It goes by real time. A test that moves the clock of the server ends no lease.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::locate;
+use super::node::Node;
+use crate::core::cluster::output::Report;
+use crate::core::cluster::registry::{Operation, Reply};
+use crate::core::cluster::{Membership, Output};
+use crate::protocol::refusal::Refusal;
+use crate::server::cluster::engine::{Commands, Connection, EngineError, EngineFuture, Feed};
+
+/// Time for the last acts of a node that stops: `stop()` waits for it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Time in which the sessions of a node that stops give up their ids.
+const RELEASES: Duration = Duration::from_millis(200);
+
+/// The pause between two lines about records without a signature.
+const UNSIGNED: Duration = Duration::from_secs(60);
+
+/// Drives the membership until the server stops, then leaves the registry.
+pub(super) async fn drive(node: Arc<Node>) {
+    let Some(mut requests) = node.cluster.take_requests() else { return };
+    let mut task = Drive::new(Arc::clone(&node));
+    let stopping = node.shared.stopping.clone();
+    loop {
+        task.act();
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => break,
+            () = task.step() => {}
+            Some(question) = requests.recv() => {
+                let asked = Arc::clone(&node);
+                node.spawn(async move { locate::answer(&asked, question).await });
+            }
+        }
+    }
+    drop(requests);
+    node.shared.timers.timeout(FAREWELL, task.leave()).await;
+    node.commands.send_replace(None);
+}
+
+type Answers = FuturesUnordered<Pin<Box<dyn Future<Output = (u64, Result<Reply, EngineError>)> + Send>>>;
+
+/// The state of the task.
+struct Drive {
+    node: Arc<Node>,
+    /// The attempt to connect.
+    connecting: Option<EngineFuture<Connection>>,
+    commands: Option<Arc<dyn Commands>>,
+    feed: Option<mpsc::Receiver<Feed>>,
+    /// Answers of the engine that are due.
+    answers: Answers,
+    /// The kind of the last error of the engine, which is logged once.
+    failed: Option<&'static str>,
+    /// When a record without a signature was logged.
+    unsigned: Option<Instant>,
+}
+
+/// An event of the engine.
+enum Event {
+    Connected(Result<Connection, EngineError>),
+    Fed(Option<Feed>),
+    Answered(u64, Result<Reply, EngineError>),
+    Time,
+    Changed,
+}
+
+impl Drive {
+    fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            connecting: None,
+            commands: None,
+            feed: None,
+            answers: Answers::new(),
+            failed: None,
+            unsigned: None,
+        }
+    }
+
+    /// Waits for the next event, and handles it.
+    async fn step(&mut self) {
+        let at = self.node.cluster.read(Membership::poll_timeout);
+        let event = tokio::select! {
+            biased;
+            Some((number, answer)) = self.answers.next(), if !self.answers.is_empty() => Event::Answered(number, answer),
+            fed = pending_or(self.feed.as_mut().map(mpsc::Receiver::recv)) => Event::Fed(fed),
+            outcome = pending_or(self.connecting.as_mut()) => Event::Connected(outcome),
+            () = self.node.cluster.changed.notified() => Event::Changed,
+            () = self.node.shared.timers.sleep_until(at) => Event::Time,
+        };
+        let now = Instant::now();
+        match event {
+            Event::Answered(number, Ok(reply)) => {
+                self.node.cluster.with(|membership| membership.on_reply(number, reply, now));
+            }
+            Event::Fed(Some(Feed::Delta(delta))) => {
+                self.node.cluster.with(|membership| membership.on_delta(&delta, now));
+            }
+            Event::Fed(Some(Feed::Gap)) => self.node.cluster.with(|membership| membership.on_gap(now)),
+            Event::Fed(Some(Feed::Unsigned(text))) => self.log_unsigned(&text, now),
+            Event::Fed(None) => self.lose(None),
+            Event::Connected(Ok(Connection { commands, feed })) => {
+                (self.connecting, self.commands, self.feed) = (None, Some(Arc::from(commands)), Some(feed));
+                self.node.cluster.with(|membership| membership.on_connected(now));
+            }
+            Event::Answered(_, Err(error)) | Event::Connected(Err(error)) => self.lose(Some(&error)),
+            Event::Time => self.node.cluster.with(|membership| membership.handle_timeout(now)),
+            Event::Changed => {}
+        }
+    }
+
+    /// Drops the connection to the engine.
+    fn disconnect(&mut self) {
+        (self.connecting, self.commands, self.feed, self.answers) = (None, None, None, Answers::new());
+        self.node.commands.send_replace(None);
+    }
+
+    fn lose(&mut self, error: Option<&EngineError>) {
+        self.disconnect();
+        let lost = EngineError { kind: "lost", what: "the connection was lost".to_owned() };
+        self.log_failure(error.unwrap_or(&lost));
+        self.node.cluster.with(|membership| membership.on_lost(Instant::now()));
+    }
+
+    /// Logs an error of the engine, once until the node has joined again or another error comes.
+    fn log_failure(&mut self, error: &EngineError) {
+        if self.failed.replace(error.kind) != Some(error.kind) {
+            let what = "cannot use the engine of the cluster, trying again and again";
+            tracing::warn!(event = "cluster_engine_lost", reason = error.kind, "{what}: {error}");
+        }
+    }
+
+    /// Logs that a record or a change was ignored, once a minute at most.
+    fn log_unsigned(&mut self, text: &str, now: Instant) {
+        if self.unsigned.is_none_or(|last| last + UNSIGNED <= now) {
+            self.unsigned = Some(now);
+            let what = "ignored a record of the registry that no secret of this cluster has signed";
+            let fix = "give all nodes the same --cluster-secret-file, and other clusters another --cluster-name";
+            tracing::warn!(event = "cluster_unsigned", reason = text, "{what}: {text}; {fix}");
+        }
+    }
+
+    /// Does what the membership wants.
+    fn act(&mut self) {
+        while let Some(output) = self.node.cluster.poll_output() {
+            match output {
+                Output::Connect => {
+                    let (timers, limit) = (Arc::clone(&self.node.shared.timers), self.node.timing.operation * 2);
+                    let connect = self.node.engine.connect();
+                    self.connecting = Some(Box::pin(async move {
+                        let what = format!("no connection within {limit:?}");
+                        let late = Err(EngineError { kind: "unreachable", what });
+                        timers.timeout(limit, connect).await.unwrap_or(late)
+                    }));
+                }
+                Output::Disconnect => self.disconnect(),
+                Output::Send { number, operation } => self.send(number, operation),
+                Output::Report(report) => self.report(report),
+                output => self.act_on_node(output),
+            }
+        }
+    }
+
+    fn send(&mut self, number: u64, operation: Operation) {
+        if let Some(commands) = &self.commands {
+            let answer = commands.execute(operation);
+            self.answers.push(Box::pin(async move { (number, answer.await) }));
+        }
+    }
+
+    /// Does what concerns sessions or other nodes.
+    fn act_on_node(&self, output: Output) {
+        let node = &self.node;
+        match output {
+            Output::Tell { registration, outcome } => node.cluster.tell(&registration, outcome),
+            Output::End { id, registration } => {
+                if let Some(device) = node.cluster.device(&registration) {
+                    device.outbox.refuse(&Refusal::Replaced(id));
+                }
+            }
+            Output::Appeared(ids) => ids.iter().for_each(|id| node.shared.hub.wake_waiting(id)),
+            Output::CloseProxied => node.neighbours.close_all(),
+            Output::Hello(record) => node.greet(record),
+            Output::Probe { id, claimant, holder } => node.probe(id, claimant, holder),
+            Output::TellReplaced { id, holder } => node.tell_replaced(id, holder),
+            Output::Connect | Output::Disconnect | Output::Send { .. } | Output::Report(_) => {}
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let own = self.node.cluster.incarnation.node();
+        match report {
+            Report::Joined => {
+                self.failed = None;
+                self.node.commands.send_replace(self.commands.clone());
+                let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
+                tracing::info!(
+                    event = "cluster_joined",
+                    node = own,
+                    nodes,
+                    "joined the cluster as {own}, with {nodes} nodes"
+                );
+                self.node.on_joined();
+            }
+            Report::EngineLost => {}
+            Report::EngineSilent => {
+                let what = format!("no answer to an operation within {:?}", self.node.timing.operation);
+                self.log_failure(&EngineError { kind: "silent", what });
+            }
+            Report::Forgotten => {
+                self.node.commands.send_replace(None);
+                let what = "the registry has no lease of this node, or has begun again: joining again";
+                tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
+            }
+            Report::NameTaken(other) => super::hello::log_name_taken(&self.node, &other),
+            Report::Paused(time) => {
+                let seconds = time.as_secs_f64();
+                tracing::warn!(
+                    event = "cluster_paused",
+                    duration = seconds,
+                    "this process was paused for {seconds:.1} s: connections with other nodes are closed, joining again"
+                );
+            }
+        }
+    }
+
+    /// Leaves the registry, once the sessions have given up their ids or had time for it.
+    async fn leave(&mut self) {
+        let node = Arc::clone(&self.node);
+        let releases = async {
+            while node.cluster.claim_count() > 0 || !self.answers.is_empty() {
+                self.step().await;
+                self.act();
+            }
+        };
+        node.shared.timers.timeout(RELEASES, releases).await;
+        let Some(commands) = self.commands.clone() else { return };
+        let own = node.cluster.incarnation.clone();
+        while let Ok(Reply::Reaped { more: true }) = commands.execute(Operation::Leave(own.clone())).await {}
+        tracing::info!(event = "cluster_left", node = own.node(), "left the cluster");
+    }
+}
+
+/// Waits for a future, or forever if there is none.
+async fn pending_or<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,194 @@
+//! Whether the other nodes can be reached, and reach this one: asked when a node joins, and named in the log with the fix.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::error::Unreachable;
+use super::neighbours::Neighbour;
+use super::node::Node;
+use crate::core::cluster::Incarnation;
+use crate::core::cluster::claim::Probe;
+use crate::core::cluster::registry::{NodeRecord, Operation, Reply};
+use crate::protocol::DeviceId;
+
+/// The pause between two reads of the records of all nodes.
+const BETWEEN_READS: Duration = Duration::from_millis(100);
+
+/// The answer to `GET /cluster/hello`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// The name of the node.
+    pub(super) node: String,
+    /// Its start.
+    pub(super) incarnation: String,
+    /// The version of its program.
+    pub(super) build: String,
+    /// The version of its requests.
+    pub(super) protocol: u32,
+    /// The digest of its settings.
+    pub(super) digest: String,
+    /// Whether it is a member, which needs the engine.
+    pub(super) engine: bool,
+    /// Whether it takes no new peers.
+    pub(super) draining: bool,
+}
+
+impl Node {
+    /// The answer of this node.
+    pub(super) fn hello(&self) -> Hello {
+        let incarnation = &self.cluster.incarnation;
+        Hello {
+            node: incarnation.node().to_owned(),
+            incarnation: incarnation.to_string(),
+            build: self.details.build.clone(),
+            protocol: self.details.protocol,
+            digest: self.details.digest.clone(),
+            engine: self.commands.borrow().is_some(),
+            draining: self.shared.drain.begun.is_cancelled(),
+        }
+    }
+
+    /// Asks a node whether it is the start that its record names, and tells the membership.
+    pub(super) fn greet(self: &Arc<Self>, record: NodeRecord) {
+        let node = Arc::clone(self);
+        self.spawn(async move {
+            let probe = match node.neighbours.of(&record) {
+                // An earlier process at the address on which this one listens.
+                Ok(neighbour) if neighbour.details.address == node.details.address => Probe::Gone,
+                Ok(neighbour) => match node.ask(&neighbour, Method::GET, "/cluster/hello").await {
+                    Ok((StatusCode::CONFLICT, _)) => Probe::Gone,
+                    // Its certificate has proved which process it is, whatever it answers.
+                    Ok(_) => Probe::Alive,
+                    Err(error) => node.probe_of(&error),
+                },
+                Err(error) => node.probe_of(&error),
+            };
+            node.cluster.with(|membership| membership.on_hello(&record, probe, Instant::now()));
+        });
+    }
+
+    /// Looks whether other nodes can reach this one, and whether this one reaches them.
+    pub(super) fn on_joined(self: &Arc<Self>) {
+        let others = self.cluster.read(|membership| {
+            let nodes = membership.nodes();
+            nodes.live().filter_map(|node| nodes.record(node).cloned()).collect::<Vec<_>>()
+        });
+        self.neighbours.retain(|incarnation| others.iter().any(|other| other.incarnation == *incarnation));
+        for record in others {
+            let node = Arc::clone(self);
+            self.spawn(async move { node.look_at(&record).await });
+        }
+    }
+
+    /// Logs what stands between this node and another, which may be this one.
+    async fn look_at(self: &Arc<Self>, record: &NodeRecord) {
+        let Ok(neighbour) = self.neighbours.of(record) else { return };
+        let is_own = record.incarnation == self.cluster.incarnation;
+        let (address, name) = (neighbour.details.address.clone(), record.incarnation.node());
+        let outcome = self.ask(&neighbour, Method::GET, "/cluster/hello").await;
+        let fix = "give the node's --cluster-address the HOST:PORT at which other nodes reach it";
+        match outcome {
+            Ok((StatusCode::OK, body)) if !is_own => self.compare(&neighbour, &body),
+            Ok(_) => {}
+            Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.details.fingerprint => {
+                let what = "this node itself listens at the address of another";
+                tracing::error!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
+            }
+            Err(error) if is_own => {
+                let what = "this node does not reach itself at its own address, so that others may not reach it either";
+                tracing::warn!(event = "cluster_address", node = name, address, reason = %error, "{what}: {address}: {error}; {fix}");
+            }
+            Err(error) => {
+                let what = "cannot reach node";
+                tracing::warn!(event = "cluster_unreachable", node = name, address, reason = %error, "{what} {name} at {address}: {error}; open its port, or {fix}");
+            }
+        }
+    }
+
+    /// Logs a difference between the settings of this node and of another of the same version.
+    fn compare(&self, neighbour: &Neighbour, body: &[u8]) {
+        let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
+        let name = neighbour.incarnation.node();
+        if hello.build == self.details.build && hello.digest != self.details.digest {
+            let what = "has other limits, ICE servers or waits than this node: give all nodes the same settings";
+            tracing::warn!(event = "cluster_settings_differ", node = name, "node {name} {what}");
+        }
+    }
+
+    /// Returns a node by its start, from its record, which is read from the engine if it is not known.
+    pub(super) async fn neighbour(self: &Arc<Self>, incarnation: &Incarnation) -> Result<Arc<Neighbour>, Unreachable> {
+        let record = || self.cluster.read(|membership| membership.nodes().record(incarnation).cloned());
+        if let Some(record) = record() {
+            return self.neighbours.of(&record);
+        }
+        self.read_nodes().await;
+        self.neighbours.of(&record().ok_or(Unreachable::Details)?)
+    }
+
+    /// Reads the records of all nodes from the engine, unless another task has begun to do so meanwhile.
+    ///
+    /// Strangers can cause it, so it is done at most ten times a second.
+    pub(super) async fn read_nodes(&self) {
+        let asked_at = Instant::now();
+        let mut began = self.nodes_read.lock().await;
+        if let Some(last) = *began {
+            if last >= asked_at {
+                return;
+            }
+            self.shared.timers.sleep_until(last + BETWEEN_READS).await;
+        }
+        *began = Some(Instant::now());
+        let Some(commands) = self.commands.borrow().clone() else { return };
+        let read = commands.execute(Operation::Nodes);
+        if let Some(Ok(Reply::Nodes(records))) = self.shared.timers.timeout(self.timing.operation, read).await {
+            self.cluster.with(|membership| membership.on_nodes(&records));
+        }
+    }
+
+    /// Returns the living node that has a certificate with this fingerprint. It is looked up in the engine if it is not known.
+    pub(super) async fn living_by_engine(&self, fingerprint: &str) -> Option<Incarnation> {
+        if let Some(node) = self.living(fingerprint) {
+            return Some(node);
+        }
+        self.read_nodes().await;
+        self.living(fingerprint)
+    }
+
+    /// Returns the living node that has a certificate with this fingerprint.
+    pub(super) fn living(&self, fingerprint: &str) -> Option<Incarnation> {
+        self.cluster.read(|membership| {
+            let nodes = membership.nodes();
+            let has = |node: &&Incarnation| {
+                let neighbour = nodes.record(node).and_then(|record| self.neighbours.of(record).ok());
+                neighbour.is_some_and(|neighbour| neighbour.details.fingerprint == fingerprint)
+            };
+            nodes.live().find(has).cloned()
+        })
+    }
+
+    /// Whether a fingerprint is that of this node or of a living one.
+    pub(super) fn is_own_or_living(&self, fingerprint: &str) -> bool {
+        fingerprint == self.details.fingerprint || self.living(fingerprint).is_some()
+    }
+
+    /// Looks whether this node still holds an id.
+    pub(super) fn check(&self, id: &DeviceId) {
+        self.cluster.with(|membership| membership.check(id, Instant::now()));
+    }
+}
+
+/// Logs that another living node has the name of this one.
+pub(super) fn log_name_taken(node: &Node, other: &NodeRecord) {
+    let own = node.cluster.incarnation.node();
+    let address = node.neighbours.of(other).map(|other| other.details.address.clone()).unwrap_or_default();
+    let fix = "give this node another name with --node";
+    tracing::error!(
+        event = "cluster_name_taken",
+        node = own,
+        address,
+        "the node at {address} has the name {own} already, and is alive: {fix}"
+    );
+}

@@ -1,0 +1,118 @@
+//! A node of a cluster at work: it drives the membership, answers other nodes, and connects to them.
+//!
+//! - [`drive`]: the task that does what the membership wants.
+//! - [`listener`] and [`routes`]: requests of other nodes. [`identity`] has the certificates of both sides.
+//! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
+//! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
+
+mod client;
+mod drive;
+mod error;
+mod hello;
+mod identity;
+mod listener;
+mod locate;
+mod neighbours;
+mod node;
+mod probe;
+mod routes;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use self::identity::Identity;
+use self::listener::NodeListener;
+use self::neighbours::Neighbours;
+use self::node::Node;
+use super::cluster::details::{NodeDetails, PROTOCOL};
+use super::cluster::engine::Engine;
+use super::cluster::handle::Cluster;
+use super::settings::Settings;
+use super::shared::Shared;
+use crate::config::IceSource;
+use crate::config::cluster::Cluster as ClusterSettings;
+use crate::config::error::{ConfigError, Error};
+use crate::core::cluster::Incarnation;
+use crate::core::cluster::registry::{NodeRecord, Timing};
+
+/// A node that listens for others and has not begun to join.
+pub(super) struct BoundNode {
+    listener: NodeListener,
+    identity: Identity,
+    details: NodeDetails,
+    engine: Arc<dyn Engine>,
+    timing: Timing,
+    /// The cluster, for the sessions.
+    pub(super) cluster: Arc<Cluster>,
+}
+
+impl BoundNode {
+    /// Listens for other nodes. It needs no runtime.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for invalid settings, [`Error::Bind`] if the node cannot listen, [`Error::Tls`] if it can make no
+    /// certificate.
+    pub(super) fn bind(settings: &Settings, own: &ClusterSettings, engine: Arc<dyn Engine>) -> Result<Self, Error> {
+        let incarnation = Incarnation::new(&own.node, fastrand::u64(..))
+            .ok_or_else(|| ConfigError::new("cluster.node", format!("{:?} is not a name of a node", own.node)))?;
+        let identity = Identity::generate()?;
+        let listener = NodeListener::bind(own.listen, &identity)?;
+        let details = NodeDetails {
+            address: own.address.clone().unwrap_or_else(|| listener.address.to_string()),
+            fingerprint: identity.fingerprint(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            digest: digest(settings),
+            draining: false,
+            others: serde_json::Map::new(),
+        };
+        let record = NodeRecord { incarnation, details: details.to_json().into() };
+        let cluster = Cluster::new(record, own.timing.clone(), own.hold_on_outage);
+        Ok(Self { listener, identity, details, engine, timing: own.timing.clone(), cluster })
+    }
+
+    /// The address that the node listens on for others.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listener.address
+    }
+
+    /// Starts to join, and to answer other nodes, on the current tokio runtime.
+    pub(super) fn start(self, shared: &Arc<Shared>) {
+        let Self { listener, identity, details, engine, timing, cluster } = self;
+        let neighbours = Neighbours::new(identity, &shared.settings().limits);
+        let (shared, commands) = (Arc::clone(shared), watch::Sender::new(None));
+        let node = Arc::new(Node {
+            shared,
+            cluster,
+            engine,
+            timing,
+            details,
+            commands,
+            neighbours,
+            looks: Mutex::default(),
+            nodes_read: AsyncMutex::default(),
+        });
+        let tasks = &node.shared.tasks;
+        tasks.spawn(listener.accept(Arc::clone(&node)));
+        tasks.spawn(drive::drive(Arc::clone(&node)));
+    }
+}
+
+/// A digest of the settings that all nodes should have in common.
+fn digest(settings: &Settings) -> String {
+    let ice = match settings.ice {
+        IceSource::Fixed(_) => "fixed",
+        IceSource::TurnRest(_) => "turn",
+        IceSource::Command(_) => "command",
+        IceSource::Hook => "hook",
+    };
+    let common = format!("{ice} {:?} {:?} {:?}", settings.limits, settings.on_duplicate, settings.device_wait_timeout);
+    let digest = ring::digest::digest(&ring::digest::SHA256, common.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..9])
+}

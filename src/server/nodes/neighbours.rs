@@ -1,0 +1,105 @@
+//! The other nodes, as this one knows them, and the connections with each.
+//!
+//! Each pair of nodes that has clients in common has a control connection for each direction. Its loss ends the
+//! connections of clients in that direction: those are not pinged, since one under backpressure is not read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::error::Unreachable;
+use super::identity::Identity;
+use crate::config::Limits;
+use crate::core::cluster::Incarnation;
+use crate::core::cluster::registry::NodeRecord;
+use crate::server::cluster::details::NodeDetails;
+
+/// The other nodes.
+pub(super) struct Neighbours {
+    identity: Identity,
+    /// The most clients of this node on one other node.
+    max_clients: usize,
+    known: Mutex<HashMap<Incarnation, Arc<Neighbour>>>,
+    /// The control connections that other nodes have made. Cancelled when one is lost.
+    from: Mutex<HashMap<Incarnation, CancellationToken>>,
+}
+
+/// Another node.
+pub(super) struct Neighbour {
+    /// Its start.
+    pub(super) incarnation: Incarnation,
+    /// Its facts.
+    pub(super) details: NodeDetails,
+    /// TLS to it, with the tickets for later connections.
+    pub(super) tls: Arc<ClientConfig>,
+    /// A permit for each client of this node there.
+    pub(super) places: Arc<Semaphore>,
+    /// The control connection to it, cancelled when it is lost.
+    pub(super) control: AsyncMutex<Option<CancellationToken>>,
+}
+
+impl Neighbours {
+    pub(super) fn new(identity: Identity, limits: &Limits) -> Self {
+        let max_clients = limits.max_connections.min(Semaphore::MAX_PERMITS);
+        Self { identity, max_clients, known: Mutex::default(), from: Mutex::default() }
+    }
+
+    /// Returns the node of a record.
+    ///
+    /// # Errors
+    /// [`Unreachable::Details`] if the record does not tell how to reach it.
+    pub(super) fn of(&self, record: &NodeRecord) -> Result<Arc<Neighbour>, Unreachable> {
+        let details = NodeDetails::of(record).ok_or(Unreachable::Details)?;
+        let mut known = self.known.lock();
+        match known.get(&record.incarnation) {
+            Some(neighbour) if neighbour.details == details => return Ok(Arc::clone(neighbour)),
+            _ => {}
+        }
+        let neighbour = Arc::new(Neighbour {
+            incarnation: record.incarnation.clone(),
+            details,
+            tls: self.identity.client().map_err(|error| Unreachable::Failed(error.to_string()))?,
+            places: Arc::new(Semaphore::new(self.max_clients)),
+            control: AsyncMutex::new(None),
+        });
+        known.insert(record.incarnation.clone(), Arc::clone(&neighbour));
+        Ok(neighbour)
+    }
+
+    /// Forgets the nodes for which `keep` is false. Connections with them go on.
+    pub(super) fn retain(&self, keep: impl Fn(&Incarnation) -> bool) {
+        self.known.lock().retain(|incarnation, _| keep(incarnation));
+    }
+
+    /// Notes a control connection that another node has made. It replaces an earlier one, whose clients end by themselves.
+    pub(super) fn connected(&self, from: &Incarnation, token: &CancellationToken) {
+        let mut all = self.from.lock();
+        all.retain(|_, token| !token.is_cancelled());
+        all.insert(from.clone(), token.clone());
+    }
+
+    /// Returns the control connection that another node has made.
+    pub(super) fn connection_from(&self, from: &Incarnation) -> Option<CancellationToken> {
+        self.from.lock().get(from).filter(|token| !token.is_cancelled()).cloned()
+    }
+
+    /// Ends all connections of clients, in both directions: this node was paused, and the others count it as gone.
+    pub(super) fn close_all(&self) {
+        for token in self.from.lock().drain().map(|(_, token)| token) {
+            token.cancel();
+        }
+        let known: Vec<_> = self.known.lock().values().cloned().collect();
+        for neighbour in known {
+            // While a control connection is made, there is none to end.
+            if let Ok(control) = neighbour.control.try_lock()
+                && let Some(token) = &*control
+            {
+                token.cancel();
+            }
+        }
+    }
+}

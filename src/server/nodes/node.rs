@@ -1,0 +1,47 @@
+//! The state that the tasks of a node share.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use super::neighbours::Neighbours;
+use crate::core::cluster::registry::Timing;
+use crate::protocol::DeviceId;
+use crate::server::cluster::details::NodeDetails;
+use crate::server::cluster::engine::{Commands, Engine};
+use crate::server::cluster::handle::Cluster;
+use crate::server::shared::Shared;
+
+/// A node at work. Its tasks share it.
+pub(in crate::server) struct Node {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) timing: Timing,
+    /// The facts of this node for the others.
+    pub(super) details: NodeDetails,
+    /// The engine, while this node is a member.
+    pub(super) commands: watch::Sender<Option<Arc<dyn Commands>>>,
+    pub(super) neighbours: Neighbours,
+    /// The devices for which waiting clients look again soon.
+    pub(super) looks: Mutex<HashSet<DeviceId>>,
+    /// When the records of all nodes were read from the engine.
+    pub(super) nodes_read: AsyncMutex<Option<Instant>>,
+}
+
+impl Node {
+    /// Spawns a task that ends when the server stops.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = shared.stopping.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! The connections of clients of this node to devices on other nodes, and the control connection for all of one node.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Unreachable;
+use super::neighbours::Neighbour;
+use super::node::Node;
+use super::probe::path_of;
+use crate::core::cluster::registry::Entry;
+use crate::core::hub::Device;
+use crate::core::outbox::Outbox;
+use crate::core::peer::{Peer, Role};
+use crate::core::session::{Answer, Context, UpstreamSession};
+use crate::core::upstream::{Link, Upstream};
+use crate::protocol::DeviceId;
+use crate::server::cluster::client_facts::ClientFacts;
+use crate::server::ws::open;
+
+/// A search for one client.
+pub(super) struct Search<'a> {
+    pub(super) node: &'a Arc<Node>,
+    pub(super) id: &'a DeviceId,
+    /// Whether the client waits no longer.
+    pub(super) last: bool,
+    pub(super) peer: &'a Arc<Peer>,
+    pub(super) outbox: &'a Arc<Outbox>,
+}
+
+/// The answer of the node of a device.
+pub(super) enum Opened {
+    /// The device is not there.
+    NotHere,
+    /// The answer for the session.
+    Answer(Answer),
+}
+
+impl Search<'_> {
+    /// Connects the client to the device of an entry.
+    pub(super) async fn open(&self, entry: &Entry) -> Result<Opened, Unreachable> {
+        let node = self.node;
+        let neighbour = node.neighbour(entry.registration.incarnation()).await?;
+        let place = Arc::clone(&neighbour.places).try_acquire_owned().map_err(|_| Unreachable::Full)?;
+        let lost = node.control(&neighbour).await?;
+        let path = format!("{}/connect", path_of(self.id));
+        let opened = node.upgrade(&neighbour, &path, Some(ClientFacts::of(self.peer).to_header())).await;
+        let (stream, read_ahead) = match opened {
+            Ok(opened) => opened,
+            Err(Unreachable::Refused(StatusCode::NOT_FOUND | StatusCode::CONFLICT)) => return Ok(Opened::NotHere),
+            Err(error) => return Err(error),
+        };
+        let (tell, told) = oneshot::channel();
+        let (link, context) = (Link::default(), self.context());
+        let (id, peer, outbox) = (self.id.clone(), Arc::clone(&context.peer), Arc::clone(&context.outbox));
+        let of_client = link.clone();
+        let on_opened = move |opened: crate::core::session::Opened| {
+            let answer = opened
+                .answer(|info| Answer::Away(Box::new(Upstream::new(Device::new(id, info, peer, outbox), &of_client))));
+            // A search that has ended drops the answer, and with it the connection.
+            let _ended = tell.send(answer);
+        };
+        let session = UpstreamSession::new(context, link, Arc::clone(self.outbox), Box::new(on_opened));
+        let address = stream.get_ref().0.peer_addr().ok();
+        let pump = open::upstream(Arc::clone(&node.shared), stream, &read_ahead, session, lost);
+        let task = Box::pin(async move {
+            pump.await;
+            drop(place);
+        });
+        node.shared.spawn(task, address);
+        match told.await {
+            Ok(Answer::Nowhere) => Ok(Opened::NotHere),
+            Ok(answer) => Ok(Opened::Answer(answer)),
+            Err(_) => Err(Unreachable::Failed("the connection was lost".to_owned())),
+        }
+    }
+
+    /// The context of the connection's session. Its outbox is the queue to the other node.
+    fn context(&self) -> Context {
+        let shared = &self.node.shared;
+        let settings = shared.settings();
+        let peer = Peer { address: self.peer.address, ..Peer::anonymous(Role::Http) };
+        Context {
+            outbox: Arc::new(Outbox::new(&settings.budget)),
+            rules: Arc::new(settings.rules.of_upstream()),
+            ..shared.context(peer)
+        }
+    }
+}
+
+impl Node {
+    /// Returns the control connection to a node, which is made if there is none. It is cancelled when it is lost.
+    async fn control(self: &Arc<Self>, neighbour: &Arc<Neighbour>) -> Result<CancellationToken, Unreachable> {
+        let mut control = neighbour.control.lock().await;
+        if let Some(token) = control.as_ref().filter(|token| !token.is_cancelled()) {
+            return Ok(token.clone());
+        }
+        let (stream, read_ahead) = self.upgrade(neighbour, "/cluster/control", None).await?;
+        let token = CancellationToken::new();
+        let address = stream.get_ref().0.peer_addr().ok();
+        let watch = open::control(Arc::clone(&self.shared), stream, &read_ahead, token.clone());
+        self.shared.spawn(watch, address);
+        *control = Some(token.clone());
+        Ok(token)
+    }
+}

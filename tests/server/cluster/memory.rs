@@ -1,0 +1,146 @@
+//! An engine in memory for nodes on real sockets: the model of the tests without sockets, behind the contract of engines.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cuttlefish_signaling::core::cluster::registry::{Operation, Reply, Timing};
+use cuttlefish_signaling::protocol::DeviceId;
+use cuttlefish_signaling::server::cluster::engine::{Commands, Connection, Engine, EngineError, EngineFuture, Feed};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::model;
+
+/// Changes that wait for a node.
+const FEED: usize = 4096;
+
+/// An engine. Clones are the same one.
+#[derive(Clone)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    started: Instant,
+}
+
+struct State {
+    model: model::Engine,
+    /// The feeds of the connections.
+    feeds: Vec<mpsc::Sender<Feed>>,
+    /// Whether it can be reached.
+    is_up: bool,
+    /// Whether nodes hear of changes.
+    feeds_changes: bool,
+    /// Reads of one entry.
+    reads: usize,
+}
+
+fn away() -> EngineError {
+    EngineError { kind: "unreachable", what: "the engine of the test is away".to_owned() }
+}
+
+impl Memory {
+    /// An engine that is old enough to grant ids at once.
+    pub fn new(timing: Timing) -> Self {
+        let age = timing.settle;
+        let state = State {
+            model: model::Engine::new(timing, fastrand::u64(..), Duration::ZERO),
+            feeds: Vec::new(),
+            is_up: true,
+            feeds_changes: true,
+            reads: 0,
+        };
+        Self { state: Arc::new(Mutex::new(state)), started: Instant::now().checked_sub(age).unwrap() }
+    }
+
+    /// Cuts all connections, and refuses others until [`Memory::comes_back`].
+    pub fn goes_away(&self) {
+        let mut state = self.state.lock();
+        state.is_up = false;
+        state.feeds.clear();
+    }
+
+    pub fn comes_back(&self) {
+        self.state.lock().is_up = true;
+    }
+
+    /// Keeps changes from nodes.
+    pub fn feeds_changes(&self, yes: bool) {
+        self.state.lock().feeds_changes = yes;
+    }
+
+    /// The node that holds an id.
+    pub fn holder(&self, id: &str) -> Option<String> {
+        let state = self.state.lock();
+        state.model.devices.get(&DeviceId::new(id)).map(|entry| entry.registration.incarnation().node().to_owned())
+    }
+
+    /// The number of devices.
+    pub fn devices(&self) -> usize {
+        self.state.lock().model.devices.len()
+    }
+
+    /// The names of the nodes with a lease.
+    pub fn node_names(&self) -> Vec<String> {
+        let now = self.started.elapsed();
+        let Reply::Nodes(nodes) = self.state.lock().model.execute(&Operation::Nodes, now).0 else { panic!() };
+        nodes.iter().map(|node| node.incarnation.node().to_owned()).collect()
+    }
+
+    /// The number of reads of one entry.
+    pub fn reads(&self) -> usize {
+        self.state.lock().reads
+    }
+
+    fn execute(&self, operation: &Operation, connection: &mpsc::Sender<Feed>) -> Result<Reply, EngineError> {
+        let mut state = self.state.lock();
+        if !state.feeds.iter().any(|feed| feed.same_channel(connection)) {
+            return Err(away());
+        }
+        state.reads += usize::from(matches!(operation, Operation::Read(_)));
+        let (reply, changes) = state.model.execute(operation, self.started.elapsed());
+        if state.feeds_changes {
+            for feed in &state.feeds {
+                for change in &changes {
+                    // Closed, if the node was killed.
+                    let full = feed.try_send(Feed::Delta(change.clone()));
+                    assert!(!matches!(full, Err(mpsc::error::TrySendError::Full(_))));
+                }
+            }
+        }
+        Ok(reply)
+    }
+}
+
+impl Engine for Memory {
+    fn connect(&self) -> EngineFuture<Connection> {
+        let engine = self.clone();
+        Box::pin(async move {
+            let (sender, feed) = mpsc::channel(FEED);
+            {
+                let mut state = engine.state.lock();
+                if !state.is_up {
+                    return Err(away());
+                }
+                state.feeds.retain(|feed| !feed.is_closed());
+                state.feeds.push(sender.clone());
+            }
+            let commands: Box<dyn Commands> = Box::new(Link { engine, connection: sender.downgrade() });
+            Ok(Connection { commands, feed })
+        })
+    }
+}
+
+/// A connection. The engine alone keeps the feed open.
+struct Link {
+    engine: Memory,
+    connection: mpsc::WeakSender<Feed>,
+}
+
+impl Commands for Link {
+    fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
+        let outcome = match self.connection.upgrade() {
+            Some(connection) => self.engine.execute(&operation, &connection),
+            None => Err(away()),
+        };
+        Box::pin(async move { outcome })
+    }
+}

@@ -1,0 +1,123 @@
+//! Several nodes in one process, over sockets, with an engine in memory.
+
+#[path = "../../cluster/engine.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests without sockets use the rest")]
+mod model;
+
+mod memory;
+mod pairs;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cuttlefish_signaling::config::cluster::Cluster;
+use cuttlefish_signaling::core::cluster::registry::Timing;
+use cuttlefish_signaling::{Config, NoHooks, Running, Server};
+
+use self::memory::Memory;
+use crate::dial::{keep, with_timeout};
+
+/// Times of the tests: those of a real cluster, divided by ten.
+pub fn timing() -> Timing {
+    let tenth = |time: Duration| time / 10;
+    let real = Timing::default();
+    Timing {
+        lease: tenth(real.lease),
+        renew: tenth(real.renew),
+        settle: tenth(real.settle),
+        hold: tenth(real.hold),
+        patience: tenth(real.patience),
+        upkeep: tenth(real.upkeep),
+        max_backoff: tenth(real.max_backoff),
+        backoff: tenth(real.backoff),
+        ..real
+    }
+}
+
+/// The settings of a node.
+pub fn settings(name: &str, config: Config) -> Config {
+    let cluster = Cluster {
+        engine: "redis://127.0.0.1:1".into(),
+        name: "test".into(),
+        node: name.into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        address: None,
+        secrets: Vec::new(),
+        ca: None,
+        hold_on_outage: false,
+        device_id_template: None,
+        timing: timing(),
+    };
+    Config { cluster: Some(cluster), ..config }
+}
+
+/// Nodes of one cluster.
+pub struct Nodes {
+    pub engine: Memory,
+    pub nodes: Vec<Arc<Running>>,
+}
+
+impl Nodes {
+    /// Starts nodes `a`, `b` and so on, and waits until each knows all.
+    pub async fn start(count: usize, config: Config) -> Self {
+        let engine = Memory::new(timing());
+        let names = ["a", "b", "c"];
+        let nodes = names[..count].iter().map(|name| start(&engine, settings(name, config.clone()))).collect();
+        let nodes = Self { engine, nodes };
+        for node in &nodes.nodes {
+            until(|| node.nodes().len() == count).await;
+        }
+        nodes
+    }
+
+    /// The address for peers of a node.
+    pub fn address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].local_addr()
+    }
+}
+
+/// Starts a node.
+pub fn start(engine: &Memory, config: Config) -> Arc<Running> {
+    let server = Server::bind_with_engine(config, Arc::new(NoHooks), Arc::new(()), Arc::new(engine.clone())).unwrap();
+    keep(server.serve())
+}
+
+/// Waits for a condition that a task makes true.
+pub async fn until(condition: impl Fn() -> bool) {
+    with_timeout("a condition", async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A node in a runtime of its own, which a test can kill: its tasks end where they are.
+pub struct Killable {
+    pub address: SocketAddr,
+    runtime: Mutex<Option<tokio::runtime::Runtime>>,
+}
+
+impl Killable {
+    pub fn start(engine: &Memory, name: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let config = settings(name, Config::default());
+        let server = Server::bind_with_engine(config, Arc::new(NoHooks), Arc::new(()), Arc::new(engine.clone()));
+        let address = server.unwrap().serve().local_addr();
+        Self { address, runtime: Mutex::new(Some(runtime)) }
+    }
+
+    pub fn kill(&self) {
+        if let Some(runtime) = self.runtime.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Killable {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
