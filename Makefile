@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-cluster test-units test-programs wheel test
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
+.PHONY: help serve settings conformance test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
 	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -33,6 +33,7 @@ make test-container   the steps of deploy/Dockerfile, and its command, in a root
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
+make conformance      write the sentences of docs/protocol.md for the conformance kit
 make settings         write docs/settings.md from the table of settings, and the tables of docs/observing.md
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
@@ -136,6 +137,10 @@ fmt: $(VENV)/tools
 settings: $(VENV)/develop
 	$(BIN)/python tests/python/settings_page.py
 	$(BIN)/python tests/python/observing_page.py
+
+# Writes the sentences of docs/protocol.md for the conformance kit.
+conformance: $(VENV)/develop
+	$(BIN)/python scripts/conformance_sentences.py
 
 # Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.

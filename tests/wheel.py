@@ -49,6 +49,16 @@ with SignalingServer(journal=True) as server:       # The kit needs nothing but 
     else:
         raise AssertionError("there is no websockets here")
 
+    try:
+        import cuttlefish_signaling.conformance
+    except ImportError as error:
+        assert "pip install 'cuttlefish-signaling[testing]'" in str(error)
+    else:
+        raise AssertionError("there is no websockets here")
+conformance = os.path.join(os.path.dirname(cuttlefish_signaling.__file__), "conformance")
+assert len([name for name in os.listdir(os.path.join(conformance, "transcripts")) if name.endswith(".jsonl")]) >= 8
+assert os.path.exists(os.path.join(conformance, "sentences.json"))
+
 async def ice(ctx):
     await asyncio.sleep(0)
     return [{"urls": "stun:" + ctx.role}]

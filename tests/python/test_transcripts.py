@@ -1,4 +1,4 @@
-"""The transcripts, run from Python over sockets. See tests/transcripts/README.md."""
+"""The transcripts, run from Python over sockets. See README.md beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cuttlefish_signaling import Limits, SignalingServer
 
 from peers import PATIENCE, SeqpacketPeer
 
-FILES = sorted((Path(__file__).parents[1] / "transcripts").glob("*.jsonl"))
+FOLDER = Path(__file__).parents[2] / "python/cuttlefish_signaling/conformance/transcripts"
+FILES = sorted(FOLDER.glob("*.jsonl"))
 LIMITS = ("first_message_timeout", "probe_timeout", "max_message_size")
 
 

@@ -1,4 +1,4 @@
-//! Reads `tests/transcripts/*.jsonl` for the runners.
+//! Reads `python/cuttlefish_signaling/conformance/transcripts/*.jsonl` for the runners.
 
 #![allow(dead_code, reason = "each runner uses its part")]
 
@@ -50,7 +50,7 @@ pub enum Act {
 }
 
 pub fn load() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/cuttlefish_signaling/conformance/transcripts");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ("check", "check"),
     "health": ("health", "health"),
     "probe": ("probe", "probe"),
+    "conform": ("conform", "conform"),
     "install-operator": ("install", "install_operator"),
     "uninstall-operator": ("install", "uninstall_operator"),
 }

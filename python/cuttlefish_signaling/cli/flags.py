@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from .._conform_arguments import add_conform
 from .._settings import ENVIRONMENT, FLAGS, Flag
 from .._settings.kinds import Seconds, Switch
 from .output import PROGRAM
@@ -112,6 +113,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_health(commands, only in (None, "health"))
     add_probe(commands)
     _add_installers(commands)
+    add_conform(commands)
     return top
 
 

@@ -1,0 +1,140 @@
+"""`cuttlefish-signaling conform`, also `python -m cuttlefish_signaling.conformance`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, SignalingError
+from ._model import Report, Result
+from ._profiles import rules_of
+from ._report import as_json, as_junit, as_list, as_markdown, as_table, mark_of
+from ._server import run_check, server_check
+from ._target import tls_context
+
+Print = Callable[[str], None]
+
+
+def conform(arguments: argparse.Namespace, say: Print) -> int:
+    """Runs a command; returns the exit status. `say` prints text to stdout. Raises ConfigError and OSError."""
+    check_files(arguments)
+    if arguments.list:
+        say("\n".join(as_list(_rules(arguments))))
+        return 0
+    report = asyncio.run(_run(arguments, say))
+    for name, write in (("junit", as_junit), ("json", as_json), ("markdown", as_markdown)):
+        if (file := getattr(arguments, name)) is not None:
+            Path(file).write_text(write(report), encoding="utf-8", errors="backslashreplace")
+    say("\n".join(as_table(report)))
+    return report.exit_status
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for a file that cannot be written, before the rules run."""
+    for name in ("junit", "json", "markdown"):
+        file = getattr(arguments, name)
+        if file is None:
+            continue
+        try:
+            with Path(file).open("a", encoding="utf-8"):
+                pass
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--{name}", f"{file} cannot be written: {getattr(error, 'strerror', error)}") from None
+
+
+def _rules(arguments: argparse.Namespace) -> Any:
+    return rules_of(arguments.profile)
+
+
+async def _run(arguments: argparse.Namespace, say: Print) -> Report:
+    return await _judge_server(arguments, _progress())
+
+
+def _progress() -> Callable[[Result], None] | None:
+    """Shows the rules on a terminal as they are done."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(result: Result) -> None:
+        sys.stderr.write(f"\r\x1b[K{result.rule.id[:60]} {mark_of(result)}\r")
+        sys.stderr.flush()
+
+    return show
+
+
+async def _judge_server(arguments: argparse.Namespace, on_result: Callable[[Result], None] | None) -> Report:
+    if arguments.url is None:
+        raise ConfigError("URL", "give the URL of the server, or --list")
+    uses_tls = arguments.url.startswith(("wss:", "https:"))
+    has_options = arguments.ca or arguments.insecure or arguments.cert
+    context = None
+    if uses_tls and has_options:
+        context = tls_context(arguments.ca, insecure=arguments.insecure, cert=arguments.cert, key=arguments.key)
+    check = server_check(
+        arguments.url,
+        profile=arguments.profile,
+        only=arguments.only,
+        skip=arguments.skip,
+        timeout=arguments.timeout,
+        token=_token(arguments.token),
+        headers=dict(map(_header, arguments.header)),
+        tls=context,
+        settings=dict(map(_setting, arguments.setting)),
+    )
+    return await run_check(check, on_result)
+
+
+def _token(text: str | None) -> str | None:
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "--token", f"{text[1:]} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ConfigError("--header", "must be NAME:VALUE")
+    return name.strip(), value.strip()
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A setting: a number, `none`, or a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not value:
+        raise ConfigError("--setting", f"must be NAME=VALUE, got {text!r}")
+    if value == "none":
+        return name, None
+    try:
+        number = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, number if isinstance(number, int | float) and not isinstance(number, bool) else value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line without the rest of the package: `python -m cuttlefish_signaling.conformance`."""
+    from .._conform_arguments import DESCRIPTION, add_subjects
+
+    parser = argparse.ArgumentParser(
+        prog="python -m cuttlefish_signaling.conformance",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_subjects(parser)
+    parsed = parser.parse_args(arguments)
+    try:
+        return conform(parsed, print)
+    except (SignalingError, OSError) as error:
+        print(f"conform: error: {error}", file=sys.stderr)
+        return 2
