@@ -199,7 +199,7 @@ fn waiting_client_finds_its_device_or_is_woken() {
             thread::spawn(move || register(&hub, &device("x"), None))
         };
         let found = block_on(poll_fn(|cx| {
-            if let Some(device) = hub.device_or_wait(&DeviceId::new("x"), &waiting) {
+            if let Some(device) = hub.device_or_wait(&DeviceId::new("x"), &waiting, false) {
                 return Poll::Ready(device);
             }
             match waiter.poll_next(cx, true) {

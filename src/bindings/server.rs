@@ -171,7 +171,7 @@ impl Server {
         detached(py, || {
             let hub = self.running.hub();
             let devices = match device_id {
-                Some(id) => hub.device(&DeviceId::new(&id)).into_iter().collect(),
+                Some(id) => hub.find(&DeviceId::new(&id)).into_iter().collect(),
                 None => hub.devices(),
             };
             let clients = |device: &Arc<Device>| {

@@ -39,6 +39,7 @@ use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
+use crate::core::aliases::LocalNames;
 use crate::core::client_ids::ClientIds;
 use crate::core::session::{OnDuplicate, Rules};
 use crate::observe::faults::HeldBounds;
@@ -243,6 +244,12 @@ impl Config {
             max_held_bytes: self.limits.backpressure.held_bytes,
             is_clustered: self.cluster.is_some(),
         }
+    }
+
+    /// The names in the cluster of devices on local sockets, if they have others there than their ids.
+    pub fn local_names(&self) -> Option<LocalNames> {
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster.template().ok()??.names(&cluster.node))
     }
 
     /// The settings that the journal uses.

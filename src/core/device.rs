@@ -17,8 +17,10 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// One registration of a device. It ends with its connection; a device that registers again gets a new one.
 #[derive(Debug)]
 pub struct Device {
-    /// Id that it registered.
+    /// Its id in the cluster.
     pub id: DeviceId,
+    /// Id that it registered, if that is another one (docs/protocol.md 5.4.9).
+    pub local_id: Option<DeviceId>,
     /// Facts about its connection.
     pub peer: Arc<Peer>,
     /// Queue of messages to it.
@@ -103,7 +105,13 @@ impl Device {
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
         let (metadata, port, traffic) = (None, None, Traffic::default());
         let own_group = payload::group_id_of(outbound::info_of(&info)).filter(|group| !group.is_empty()).map(Arc::from);
-        Self { id, peer, outbox, info, metadata, port, traffic, own_group, clients: Mutex::default() }
+        let local_id = None;
+        Self { id, local_id, peer, outbox, info, metadata, port, traffic, own_group, clients: Mutex::default() }
+    }
+
+    /// Returns the id that it registered, and hears.
+    pub fn said_id(&self) -> &DeviceId {
+        self.local_id.as_ref().unwrap_or(&self.id)
     }
 
     /// Returns the group in its device info, read once; `None` if there is none.

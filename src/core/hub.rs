@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
+use super::aliases::{self, Aliases, LocalNames};
 use super::client_ids::LastIds;
 use super::closing;
 pub use super::closing::Turn;
@@ -40,6 +41,8 @@ pub struct Hub {
     /// Returns the first client id of a registration, if the device had no larger one before.
     first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
     announcements: Announcements,
+    /// The second names of devices of this node, if they have any.
+    aliases: Option<Aliases>,
 }
 
 struct State {
@@ -98,7 +101,19 @@ impl Hub {
             client_count: Arc::default(),
             first_client_id: Box::new(first_client_id),
             announcements: Announcements::new(observer),
+            aliases: None,
         }
+    }
+
+    /// Lets devices of local sockets answer to their own ids as well (docs/protocol.md 5.4.10).
+    #[must_use]
+    pub fn with_aliases(self, aliases: Option<Aliases>) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// Returns the names that devices of local sockets get, if they get any.
+    pub fn local_names(&self) -> Option<&LocalNames> {
+        self.aliases.as_ref().map(|aliases| &aliases.names)
     }
 
     /// Sets the number of devices that have left whose last client ids are kept.
@@ -191,12 +206,12 @@ impl Hub {
             state.devices.insert(device.id.clone(), Arc::clone(device));
             state.list.insert(Arc::clone(device));
             self.list_revision.fetch_add(1, Ordering::AcqRel);
-            let waiting = state.waiting.take(&device.id);
+            let waiting = state.waiting.take([Some(&device.id), device.local_id.as_ref()]);
             self.announcements.registered(device, &waiting);
             (replaced, waiting)
         };
         if let Some((holder, clients)) = replaced {
-            holder.outbox.refuse(&Refusal::Replaced(holder.id.clone()));
+            holder.outbox.refuse(&Refusal::Replaced(holder.said_id().clone()));
             disconnect_clients(&clients);
         }
         self.announcements.deliver();
@@ -225,16 +240,30 @@ impl Hub {
         self.announcements.deliver();
     }
 
-    /// Finds a device by its id.
+    /// Finds a device by the id that a peer of this node says: its id, or its own id on its local socket.
+    pub fn find(&self, id: &DeviceId) -> Option<Arc<Device>> {
+        aliases::find(&self.state.lock().devices, id, self.aliases.as_ref()).cloned()
+    }
+
+    /// Returns the id in the cluster of the device that [`Hub::find`] finds, or the same id if there is none.
+    pub fn resolve(&self, id: &DeviceId) -> DeviceId {
+        // Without aliases, both are the same.
+        let found = self.aliases.as_ref().and_then(|_| self.find(id));
+        found.map_or_else(|| id.clone(), |device| device.id.clone())
+    }
+
+    /// Finds a device by its id in the cluster.
     pub fn device(&self, id: &DeviceId) -> Option<Arc<Device>> {
         self.state.lock().devices.get(id).cloned()
     }
 
-    /// Finds a device by its id. If there is none that `waiter` may use, its session is woken when one registers.
-    pub fn device_or_wait(&self, id: &DeviceId, waiter: &Waiter) -> Option<Arc<Device>> {
-        let granted = waiter.peer.grant.covers(id);
+    /// Finds a device as [`Hub::find`] does, or, for another node, as [`Hub::device`]. If there is none that `waiter` may
+    /// use, its session is woken when one registers.
+    pub fn device_or_wait(&self, id: &DeviceId, waiter: &Waiter, is_for_node: bool) -> Option<Arc<Device>> {
+        let aliases = self.aliases.as_ref().filter(|_| !is_for_node);
         let mut state = self.state.lock();
-        let device = state.devices.get(id).filter(|_| granted).cloned();
+        let device =
+            aliases::find(&state.devices, id, aliases).filter(|device| waiter.peer.grant.covers(&device.id)).cloned();
         if device.is_none() && state.waiting.add(id, waiter) {
             self.announcements.waiting(id, &waiter.peer);
         }

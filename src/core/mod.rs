@@ -1,6 +1,7 @@
 //! State and rules without I/O: registry, sessions, outboxes, and the path of a forward.
 
 pub mod address;
+pub mod aliases;
 pub mod client_ids;
 mod closing;
 pub mod cluster;

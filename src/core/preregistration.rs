@@ -154,10 +154,10 @@ impl PreRegistrations {
         self.0.lock().entries.get(id).map(|entry| Arc::clone(&entry.metadata))
     }
 
-    /// Notifies the control connection that pre-registered this device, if it has not been notified.
+    /// Notifies the control connection that pre-registered this device as `announced`, if it has not been notified.
     ///
     /// The caller calls [`PreRegistrations::left`] when this registration ends.
-    pub fn registered(&self, id: &DeviceId) {
+    pub fn registered(&self, id: &DeviceId, announced: &DeviceId) {
         let mut guard = self.0.lock();
         let state = &mut *guard;
         let Some(entry) = state.entries.get_mut(id) else { return };
@@ -168,7 +168,7 @@ impl PreRegistrations {
         let expected_by = entry.expected_by.take();
         drop(guard);
         if let Some(outbox) = expected_by {
-            outbox.push(control::registered(id));
+            outbox.push(control::registered(announced));
         }
     }
 

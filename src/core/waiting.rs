@@ -84,9 +84,9 @@ impl Waiting {
         self.by_id.iter().take(limit).filter_map(awaited).collect()
     }
 
-    /// Removes the clients that wait for this device, and returns them.
-    pub(super) fn take(&mut self, id: &DeviceId) -> Vec<Waiter> {
-        let waiters = self.by_id.remove(id).unwrap_or_default();
+    /// Removes the clients that wait for the device with these ids, and returns them.
+    pub(super) fn take(&mut self, ids: [Option<&DeviceId>; 2]) -> Vec<Waiter> {
+        let waiters: Vec<_> = ids.into_iter().flatten().filter_map(|id| self.by_id.remove(id)).flatten().collect();
         self.len -= waiters.len();
         waiters
     }

@@ -169,6 +169,16 @@ impl Refusal {
         })
     }
 
+    /// Returns the same refusal with the id that the peer has said.
+    #[must_use]
+    pub fn naming(self, id: &DeviceId) -> Self {
+        match self {
+            Self::TooManyClients(_) => Self::TooManyClients(id.clone()),
+            Self::TooManyClientsOf(_, party) => Self::TooManyClientsOf(id.clone(), party),
+            other => other,
+        }
+    }
+
     /// Returns the error message, `{"error": …}`.
     pub fn message(&self) -> Text {
         outbound::error(&self.text())

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Server;
 use super::cluster::engine::Engine;
+use super::cluster::handle::Cluster as Handle;
 #[cfg(feature = "cluster")]
 use super::cluster::redis::Redis;
 use super::events::{Changes, LoggingObserver};
@@ -29,6 +30,7 @@ use crate::access::request_rates::RequestRates;
 use crate::config::Config;
 use crate::config::cluster::Cluster;
 use crate::config::error::{ConfigError, Error};
+use crate::core::aliases::Aliases;
 use crate::core::hub::{Hub, Observer};
 use crate::core::relay::Relay;
 use crate::observe::hook_errors::HookFailures;
@@ -76,8 +78,8 @@ impl Server {
         let metrics = Listener::bind_all("metrics", &config.metrics, Audience::Metrics, &mut inherited)?;
         let local = local_sockets(config, &mut inherited)?;
         let node = node_of(&settings, engine)?;
-        let mut shared = share(settings, hooks, observer)?;
-        shared.cluster = node.as_ref().map(|node| Arc::clone(&node.cluster));
+        let cluster = node.as_ref().map(|node| Arc::clone(&node.cluster));
+        let mut shared = share(settings, hooks, observer, cluster)?;
         let all = listeners.iter().chain(&metrics);
         shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
         Ok(Self { shared: Arc::new(shared), listeners, metrics, local, node })
@@ -127,21 +129,28 @@ fn first_client_id(settings: Arc<CurrentSettings>) -> impl Fn() -> u32 {
 }
 
 /// Creates the state that all connections share.
-fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -> Result<Shared, Error> {
+fn share(
+    config: Settings,
+    hooks: Arc<dyn Hooks>,
+    observer: Arc<dyn Observer>,
+    cluster: Option<Arc<Handle>>,
+) -> Result<Shared, Error> {
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
     let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
     let relay = Arc::new(relay(&config, journal_hooks));
     let (limits, ice) = (config.limits.clone(), config.ice.clone());
+    let aliases = aliases(&config, cluster.as_ref());
     let current = Arc::new(CurrentSettings::new(config));
+    let hub = Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)));
     Ok(Shared {
-        hub: Arc::new(Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)))),
+        hub: Arc::new(hub.with_aliases(aliases)),
         relay,
         limiters: Limiters::new(&limits, &incidents),
         record_rates: RecordRates::new(&limits, Instant::now()),
         request_rates: RequestRates::default(),
-        cluster: None,
+        cluster,
         preregistrations: Arc::default(),
         adb: Arc::default(),
         own_ports: Vec::new(),
@@ -165,6 +174,12 @@ fn share(config: Settings, hooks: Arc<dyn Hooks>, observer: Arc<dyn Observer>) -
         reloaded: Notify::new(),
         current,
     })
+}
+
+/// The second names of devices on local sockets, if the settings give them any.
+fn aliases(config: &Config, cluster: Option<&Arc<Handle>>) -> Option<Aliases> {
+    let (names, cluster) = (config.local_names()?, Arc::clone(cluster?));
+    Some(Aliases { names, is_elsewhere: Box::new(move |id| cluster.elsewhere(id).is_some()) })
 }
 
 /// Creates the path of forwards, with the journal if the settings ask for one.

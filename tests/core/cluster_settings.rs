@@ -193,7 +193,8 @@ fn an_authority_is_read_and_has_a_use() {
 
 #[test]
 fn templates_give_each_device_of_each_node_a_name_of_its_own() {
-    let name = |template: &str, node, id| DeviceIdTemplate::parse(template).unwrap().name(node, id);
+    let name =
+        |template: &str, node, id| DeviceIdTemplate::parse(template).unwrap().names(node).name_of(id).to_string();
     assert_eq!(name("{node}-{id}", "host7", "cvd-1"), "host7-cvd-1");
     assert_eq!(name("{id}@{node}", "host7", "cvd-1"), "cvd-1@host7");
     assert_eq!(name("lab/{id}", "host7", "cvd-1"), "lab/cvd-1");

@@ -1,11 +1,12 @@
 //! A server without sockets: peers are sessions and outboxes, [`Harness::settle`] is the transport, time is a number.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::config::{Config, IceSource};
+use cuttlefish_signaling::core::aliases::Aliases;
 use cuttlefish_signaling::driver::{Closed, Driver, Edge, Output, Phase};
 use cuttlefish_signaling::hub::{Device, Hub};
 use cuttlefish_signaling::incidents::Incidents;
@@ -49,6 +50,10 @@ pub struct Harness {
     peers: BTreeMap<String, Actor>,
     /// Questions for the cluster, each of this peer. The test answers them.
     pub asked: VecDeque<(String, Question)>,
+    /// The devices for which configs were asked.
+    pub configured: Vec<DeviceId>,
+    /// Devices that the directory has on other nodes.
+    pub elsewhere: Arc<Mutex<BTreeSet<DeviceId>>>,
 }
 
 /// A peer. It sends what the server reads; the rest waits in `unread`, as in the buffers of the system.
@@ -78,6 +83,7 @@ struct TestEdge<'a> {
     probe: &'a mut Option<Probe>,
     name: &'a str,
     asked: &'a mut VecDeque<(String, Question)>,
+    configured: &'a mut Vec<DeviceId>,
 }
 
 impl Edge for TestEdge<'_> {
@@ -87,10 +93,13 @@ impl Edge for TestEdge<'_> {
 
     fn ask(&mut self, question: Question) -> Option<Answer> {
         match question {
-            Question::Config { .. } => Some(match self.ice {
-                Some(ice) => Answer::Config(ice.config(), self.good_for),
-                None => Answer::Refused(Refusal::HookFailed),
-            }),
+            Question::Config { device_id } => {
+                self.configured.push(device_id);
+                Some(match self.ice {
+                    Some(ice) => Answer::Config(ice.config(), self.good_for),
+                    None => Answer::Refused(Refusal::HookFailed),
+                })
+            }
             Question::DeviceInfo(_) if self.hold_device_info => None,
             Question::DeviceInfo(device) => Some(Answer::DeviceInfo(device.info.clone())),
             Question::Alive(holder) => {
@@ -127,10 +136,16 @@ impl Harness {
         let client_ids = config.client_ids;
         let IceSource::Fixed(ice) = config.ice.clone() else { panic!("the core has no hooks: set fixed ICE servers") };
         let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(FixedClock))));
-        let now = Instant::now();
+        let (now, elsewhere) = (Instant::now(), Arc::new(Mutex::new(BTreeSet::new())));
+        let known = Arc::clone(&elsewhere);
+        let is_elsewhere = Box::new(move |id: &DeviceId| known.lock().unwrap().contains(id));
+        let aliases = config.local_names().map(|names| Aliases { names, is_elsewhere });
+        let hub = Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME));
         Self {
             budget: Budget::new(config.limits.backpressure.outbox_bounds()),
-            hub: Arc::new(Hub::new(Arc::new(()), config.limits.max_devices, move || client_ids.first(UNIX_TIME))),
+            hub: Arc::new(hub.with_aliases(aliases)),
+            elsewhere,
+            configured: Vec::new(),
             relay: Arc::new(Relay::new(journal, config.held_bounds())),
             incidents: Arc::default(),
             timings: Arc::default(),
@@ -166,6 +181,14 @@ impl Harness {
         let context = self.context(Peer::anonymous(Role::Client));
         let outbox = Arc::clone(&context.outbox);
         let (session, first) = ClientSession::of_device(context, DeviceId::new(id), self.now);
+        self.enters(name, outbox, session, first);
+    }
+
+    /// A client of another node, which says the id in the cluster.
+    pub fn opens_for_node(&mut self, name: &str, id: &str) {
+        let context = self.context(Peer::anonymous(Role::Client));
+        let outbox = Arc::clone(&context.outbox);
+        let (session, first) = ClientSession::of_node(context, DeviceId::new(id), self.now);
         self.enters(name, outbox, session, first);
     }
 
@@ -226,8 +249,8 @@ impl Harness {
         let (now, good_for, hold_device_info) = (self.now, self.good_for, self.hold_device_info);
         let peer = self.peers.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
         let Actor { driver, probe, .. } = peer;
-        let (ice, asked) = (self.ice.as_ref(), &mut self.asked);
-        call(driver, &mut TestEdge { ice, good_for, hold_device_info, now, probe, name, asked })
+        let (ice, asked, configured) = (self.ice.as_ref(), &mut self.asked, &mut self.configured);
+        call(driver, &mut TestEdge { ice, good_for, hold_device_info, now, probe, name, asked, configured })
     }
 
     /// The peer sends a close frame.

@@ -193,7 +193,7 @@ fn waiting_client_is_woken_once_and_can_stop_waiting() {
     let id = DeviceId::new("late");
     let wait = |outbox: &Arc<Outbox>| {
         let peer = Arc::new(Peer::anonymous(Role::Client));
-        hub.device_or_wait(&id, &Waiter { peer, outbox: Arc::clone(outbox) })
+        hub.device_or_wait(&id, &Waiter { peer, outbox: Arc::clone(outbox) }, false)
     };
     assert!(wait(&waiter).is_none());
     assert!(wait(&waiter).is_none());

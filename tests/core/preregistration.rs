@@ -29,8 +29,8 @@ fn id_is_pre_registered_by_one_connection_until_it_registers() {
         preregistrations.pre_register(&id, metadata("2"), &other, false, 10),
         Err(PreRegisterError::AlreadyPreRegistered)
     );
-    preregistrations.registered(&id);
-    preregistrations.registered(&id);
+    preregistrations.registered(&id, &id);
+    preregistrations.registered(&id, &id);
     assert_eq!(preregistrations.pending(), 0);
     preregistrations.cancel(&one);
     assert_eq!(
@@ -60,7 +60,7 @@ fn pre_registrations_are_limited() {
         preregistrations.pre_register(&DeviceId::new("b"), metadata("b"), &by, false, 1),
         Err(PreRegisterError::TooMany)
     );
-    preregistrations.registered(&DeviceId::new("a"));
+    preregistrations.registered(&DeviceId::new("a"), &DeviceId::new("a"));
     assert_eq!(
         preregistrations.pre_register(&DeviceId::new("a"), metadata("a"), &by, false, 1),
         Ok(()),
@@ -71,7 +71,7 @@ fn pre_registrations_are_limited() {
 fn metadata_of_the_device_that_left_first_makes_room() {
     let (preregistrations, by) = (PreRegistrations::default(), outbox());
     let announce = |id: &str| preregistrations.pre_register(&DeviceId::new(id), metadata(id), &by, false, 3);
-    let comes = |id: &str| preregistrations.registered(&DeviceId::new(id));
+    let comes = |id: &str| preregistrations.registered(&DeviceId::new(id), &DeviceId::new(id));
     let leaves = |id: &str| preregistrations.left(&DeviceId::new(id));
     let is_known = |id: &str| preregistrations.metadata_of(&DeviceId::new(id)).is_some();
     for id in ["a", "b", "c"] {
@@ -107,7 +107,7 @@ fn any_number_of_devices_come_and_leave_one_after_the_other() {
     for number in 0..1000 {
         let id = DeviceId::new(&format!("run-{number}"));
         preregistrations.pre_register(&id, metadata("x"), &by, false, 50).unwrap();
-        preregistrations.registered(&id);
+        preregistrations.registered(&id, &id);
         preregistrations.left(&id);
         assert!(preregistrations.len() <= 50);
     }

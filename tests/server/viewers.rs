@@ -72,7 +72,7 @@ fn waiting_clients_are_told_with_device_and_address() {
             let peer = Peer { address: Some(([192, 0, 2, 1], port).into()), ..Peer::anonymous(Role::Client) };
             let bounds = Config::default().limits.backpressure.outbox_bounds();
             let waiter = Waiter { peer: Arc::new(peer), outbox: Arc::new(Outbox::new(&Budget::new(bounds))) };
-            assert!(server.hub().device_or_wait(&id, &waiter).is_none());
+            assert!(server.hub().device_or_wait(&id, &waiter, false).is_none());
         }
         let (_page, overview) = page(&server).await;
         assert_eq!(overview["server"]["waiting"], 10);

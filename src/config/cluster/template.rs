@@ -1,5 +1,7 @@
 //! Names in a cluster of devices on local sockets, whose own ids are the same on each host.
 
+use crate::core::aliases::LocalNames;
+
 const NODE: &str = "{node}";
 const ID: &str = "{id}";
 
@@ -40,10 +42,10 @@ impl DeviceIdTemplate {
         Ok(Self { text: text.to_owned(), separator })
     }
 
-    /// Returns the name of a device.
-    pub fn name(&self, node: &str, id: &str) -> String {
-        // The id last: it may contain the text `{node}`.
-        self.text.replacen(NODE, node, 1).replacen(ID, id, 1)
+    /// Returns the form of the names on one node.
+    pub fn names(&self, node: &str) -> LocalNames {
+        let (before, after) = self.text.split_once(ID).unwrap_or((&self.text, ""));
+        LocalNames::new(&before.replace(NODE, node), &after.replace(NODE, node))
     }
 
     /// Checks that the name of a node does not contain the separator: `a-b` with `c`, and `a` with `b-c`, would be one.

@@ -34,7 +34,10 @@ impl ControlSession {
             if !is_valid(&device.id) || !is_valid(&device.name) {
                 return (device.id.as_str(), Some("Invalid device id"));
             }
-            let id = DeviceId::new(&device.id);
+            let id = hub.local_names().map_or_else(|| DeviceId::new(&device.id), |names| names.name_of(&device.id));
+            if !is_valid(id.as_str()) {
+                return (device.id.as_str(), Some("Invalid device id"));
+            }
             let metadata = DeviceMetadata {
                 group_name: group_name.clone(),
                 owner: owner.clone(),

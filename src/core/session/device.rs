@@ -16,9 +16,9 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 pub struct DeviceSession {
     context: Context,
     state: State,
-    /// Whether it may name the port of its own web server on this machine: on the device socket only (docs/protocol.md
-    /// 5.1.4).
-    may_name_port: bool,
+    /// Whether it is on the device socket. It may name the port of its own web server on this machine (docs/protocol.md
+    /// 5.1.4), and has another id in the cluster (docs/protocol.md 5.4.9).
+    is_local: bool,
     /// Messages in the outbox of the client of the last forward, after it.
     backlog: usize,
 }
@@ -27,7 +27,7 @@ enum State {
     /// No message yet; the deadline is for the first one.
     New { deadline: Option<Instant> },
     /// Waits for its config. `generation` is that of the ICE servers when the config was requested.
-    Configuring { id: DeviceId, info: Text, port: Option<u16>, generation: u64 },
+    Configuring { id: DeviceId, local_id: Option<DeviceId>, info: Text, port: Option<u16>, generation: u64 },
     /// Waits for its id in the cluster (docs/protocol.md 5.4.2).
     Claiming(Box<Registration>),
     /// Waits for the result of the probe of the holder of its id (docs/protocol.md 4.1.13).
@@ -62,14 +62,13 @@ impl DeviceSession {
     /// Creates the session of a device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, may_name_port: false, backlog: 0 }
+        Self { context, state: State::New { deadline }, is_local: false, backlog: 0 }
     }
 
-    /// Creates the session of a device on the device socket. It may name the port of its own web server
-    /// (docs/protocol.md 5.1.4).
+    /// Creates the session of a device on the device socket.
     pub fn over_packets(context: Context, now: Instant) -> Self {
         let mut session = Self::new(context, now);
-        session.may_name_port = true;
+        session.is_local = true;
         session
     }
 
@@ -96,29 +95,42 @@ impl DeviceSession {
         }
     }
 
-    fn on_register(&mut self, id: Option<DeviceId>, info: &str, port: Option<u16>) -> Step {
+    /// Returns the name in the cluster of a device on a local socket, if it has another one there.
+    fn name_of(&self, id: Option<&DeviceId>) -> Option<DeviceId> {
+        let names = self.context.hub.local_names().filter(|_| self.is_local);
+        Some(names?.name_of(id?.as_str()))
+    }
+
+    fn on_register(&mut self, id: Option<DeviceId>, name: Option<DeviceId>, info: &str, port: Option<u16>) -> Step {
         if let State::Registered(registered) = &self.state {
-            let refusal = Refusal::AlreadyRegistered(registered.device.id.clone());
+            let refusal = Refusal::AlreadyRegistered(registered.device.said_id().clone());
             return self.refuse(refusal);
         }
         let Some(id) = id else { return self.refuse(Refusal::RegisterWithoutId) };
-        if !is_plain(id.as_str(), self.context.rules.max_device_id) {
+        let max = self.context.rules.max_device_id;
+        if !is_plain(id.as_str(), max) || name.as_ref().is_some_and(|name| name.as_str().len() > max) {
             return self.refuse(Refusal::InvalidDeviceId);
         }
+        let (id, local_id) = match name {
+            Some(name) => (name, Some(id)),
+            None => (id, None),
+        };
         if !self.context.peer.grant.covers(&id) {
             return self.refuse(Refusal::NotAuthorized(None));
         }
         let generation = self.context.hub.ice_generation();
-        self.state = State::Configuring { id: id.clone(), info: outbound::device_info(info), port, generation };
+        let info = outbound::device_info(info);
+        self.state = State::Configuring { id: id.clone(), local_id, info, port, generation };
         Step::Ask(Question::Config { device_id: id })
     }
 
     /// Creates the device, which is not registered yet.
-    fn device(&self, id: DeviceId, info: Text, port: Option<u16>) -> Arc<Device> {
+    fn device(&self, id: DeviceId, local_id: Option<DeviceId>, info: Text, port: Option<u16>) -> Arc<Device> {
         let Context { peer, outbox, preregistrations, .. } = &self.context;
         let metadata = preregistrations.metadata_of(&id);
         let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
-        (device.metadata, device.port) = (metadata, port.filter(|_| self.may_name_port));
+        (device.metadata, device.port) = (metadata, port.filter(|_| self.is_local));
+        device.local_id = local_id;
         Arc::new(device)
     }
 
@@ -157,7 +169,10 @@ impl DeviceSession {
         match outcome {
             Ok(()) => {
                 let Registration { device, generation, renew_at, claim, .. } = *registration;
-                self.context.preregistrations.registered(&device.id);
+                let names = self.context.hub.local_names();
+                let announced =
+                    names.and_then(|names| names.id_of(&device.id)).map_or(device.id.clone(), DeviceId::new);
+                self.context.preregistrations.registered(&device.id, &announced);
                 self.state =
                     State::Registered(Registered { device, generation, renewing: None, renew_at, _claim: claim });
                 self.renew_if_due(now)
@@ -206,6 +221,22 @@ impl DeviceSession {
         registered.renew_at = None;
         Step::Ask(Question::Config { device_id: registered.device.id.clone() })
     }
+
+    /// Handles the answer to a renewal.
+    fn on_renewed(&mut self, mut registered: Registered, answer: Answer, now: Instant) -> Step {
+        registered.generation = registered.renewing.take().unwrap_or(registered.generation);
+        match answer {
+            Answer::Config(config, good_for) => {
+                registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
+                self.context.outbox.push(config);
+            }
+            // After a failed renewal, the device keeps the config that it has until the next one.
+            Answer::Refused(_) => registered.renew_at = deadline_after(now, Some(RENEWAL_RETRY)),
+            _ => {}
+        }
+        self.state = State::Registered(registered);
+        self.renew_if_due(now)
+    }
 }
 
 impl Session for DeviceSession {
@@ -216,8 +247,9 @@ impl Session for DeviceSession {
         match DeviceMessage::parse(text) {
             Ok(DeviceMessage::Forward { client_id, payload }) => self.on_forward(text, client_id, payload, now),
             Ok(DeviceMessage::Register { device_id, device_info, device_port }) => {
-                self.context.record_received(text, "register", device_id.as_ref());
-                self.on_register(device_id, device_info, device_port)
+                let name = self.name_of(device_id.as_ref());
+                self.context.record_received(text, "register", name.as_ref().or(device_id.as_ref()));
+                self.on_register(device_id, name, device_info, device_port)
             }
             Ok(DeviceMessage::Unknown(name)) => {
                 self.context.record_received(text, &name, None);
@@ -232,8 +264,8 @@ impl Session for DeviceSession {
 
     fn on_answer(&mut self, answer: Answer, now: Instant) -> Step {
         match (std::mem::replace(&mut self.state, State::Left), answer) {
-            (State::Configuring { id, info, port, generation }, Answer::Config(config, good_for)) => {
-                let device = self.device(id, info, port);
+            (State::Configuring { id, local_id, info, port, generation }, Answer::Config(config, good_for)) => {
+                let device = self.device(id, local_id, info, port);
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
                 self.claim(Box::new(Registration { device, config, generation, renew_at, claim: None }), now)
             }
@@ -243,23 +275,13 @@ impl Session for DeviceSession {
             }
             (State::AwaitingProbe(registration), Answer::Alive { holder, alive }) => {
                 if alive {
-                    return self.refuse(Refusal::AlreadyRegistered(registration.device.id.clone()));
+                    return self.refuse(Refusal::AlreadyRegistered(registration.device.said_id().clone()));
                 }
                 self.register(registration, Some(&holder), now)
             }
-            (State::Registered(mut registered), answer) => {
-                registered.generation = registered.renewing.take().unwrap_or(registered.generation);
-                match answer {
-                    Answer::Config(config, good_for) => {
-                        registered.renew_at = deadline_after(now, good_for.map(|time| time / 2));
-                        self.context.outbox.push(config);
-                    }
-                    // After a failed renewal, the device keeps the config that it has until the next one.
-                    Answer::Refused(_) => registered.renew_at = deadline_after(now, Some(RENEWAL_RETRY)),
-                    _ => {}
-                }
-                self.state = State::Registered(registered);
-                self.renew_if_due(now)
+            (State::Registered(registered), answer) => self.on_renewed(registered, answer, now),
+            (State::Claiming(registration), Answer::Refused(Refusal::AlreadyRegistered(_))) => {
+                self.refuse(Refusal::AlreadyRegistered(registration.device.said_id().clone()))
             }
             (State::Configuring { .. } | State::Claiming(_) | State::AwaitingProbe(_), Answer::Refused(refusal)) => {
                 self.refuse(refusal)

@@ -185,6 +185,12 @@ impl Cluster {
         self.with(|membership| membership.on_probe(id, claimant, holder, probe, Instant::now()));
     }
 
+    /// Returns the entry of a device of another node, if the directory has one. It is called under the lock of the hub.
+    pub(in crate::server) fn elsewhere(&self, id: &DeviceId) -> Option<Entry> {
+        let known = self.read(|membership| membership.directory().get(id).cloned());
+        known.filter(|entry| *entry.registration.incarnation() != self.incarnation)
+    }
+
     /// Asks which other node has a device, for a client. `last`: the client waits no longer.
     pub(in crate::server) fn locate(
         &self,
@@ -193,8 +199,7 @@ impl Cluster {
         peer: &Arc<Peer>,
         outbox: &Arc<Outbox>,
     ) -> impl Future<Output = Answer> + Send + use<> {
-        let known = self.read(|membership| membership.directory().get(&id).cloned());
-        let known = known.filter(|entry| *entry.registration.incarnation() != self.incarnation);
+        let known = self.elsewhere(&id);
         let (answer, answered) = oneshot::channel();
         let is_known = known.is_some();
         let question = Locate { id, last, peer: Arc::clone(peer), outbox: Arc::clone(outbox), known, answer };

@@ -105,7 +105,7 @@ pub(in crate::server) async fn device(
         Err(refused) => return refused,
     };
     let id = DeviceId::new(&id);
-    let Some(device) = shared.hub.device(&id).filter(|_| peer.grant.covers(&id)) else {
+    let Some(device) = shared.hub.find(&id).filter(|device| peer.grant.covers(&device.id)) else {
         return error(StatusCode::NOT_FOUND, "Device not found");
     };
     let answer = match shared.device_info_for(&peer, &device) {

@@ -184,9 +184,9 @@ impl Drive {
         let node = &self.node;
         match output {
             Output::Tell { registration, outcome } => node.cluster.tell(&registration, outcome),
-            Output::End { id, registration } => {
+            Output::End { registration, .. } => {
                 if let Some(device) = node.cluster.device(&registration) {
-                    device.outbox.refuse(&Refusal::Replaced(id));
+                    device.outbox.refuse(&Refusal::Replaced(device.said_id().clone()));
                 }
             }
             Output::Appeared(ids) => ids.iter().for_each(|id| node.shared.hub.wake_waiting(id)),

@@ -7,6 +7,7 @@ use cuttlefish_signaling::peer::Role;
 
 use crate::actors::{error, harness};
 
+mod aliases;
 mod client;
 mod clustered;
 mod device;

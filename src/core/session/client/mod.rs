@@ -55,7 +55,7 @@ enum State {
     /// Waits to hear which other node has the device.
     Locating(Search),
     /// The device is registered, here or on another node; waits for its device info as this client may see it.
-    AwaitingDeviceInfo { device: Arc<Device>, upstream: Option<Box<Upstream>>, deadline: Option<Instant> },
+    AwaitingDeviceInfo { id: DeviceId, device: Arc<Device>, upstream: Option<Box<Upstream>>, deadline: Option<Instant> },
     /// Has the device info.
     Connected { device: Arc<Device>, client: Arc<Client> },
     /// Has the device info of a device on another node.
@@ -99,7 +99,7 @@ impl ClientSession {
     /// It gets no `config`: `GET /infra_config` has it (docs/protocol.md 5.3.1).
     pub fn of_device(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
         if let Some(peer_journal) = context.outbox.peer_journal() {
-            peer_journal.concerns(&id);
+            peer_journal.concerns(&context.hub.resolve(&id));
         }
         let deadline = deadline_after(now, context.rules.device_wait_timeout);
         let mut session = Self::with(context, deadline, Framing::Bare);
@@ -163,12 +163,20 @@ impl ClientSession {
     /// Requests a config.
     fn configure(&mut self, id: DeviceId, wait: Wait) -> Step {
         self.generation = self.context.hub.ice_generation();
-        self.state = State::Configuring { id: id.clone(), wait };
-        Step::Ask(Question::Config { device_id: id })
+        let device_id = self.context.hub.resolve(&id);
+        self.state = State::Configuring { id, wait };
+        Step::Ask(Question::Config { device_id })
     }
 
     /// Connects the client to a device of this node.
-    fn attach(&mut self, device: &Arc<Device>, info: Text, deadline: Option<Instant>, now: Instant) -> Step {
+    fn attach(
+        &mut self,
+        id: DeviceId,
+        device: &Arc<Device>,
+        info: Text,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> Step {
         let Context { hub, peer, outbox, rules, .. } = &self.context;
         match hub.attach(device, self.rendered(info), peer, outbox, rules.max_clients_per_device) {
             Ok(Some(client)) => {
@@ -177,8 +185,8 @@ impl ClientSession {
                 Step::Done
             }
             // The device left while a hook filtered its info, so the client looks for it again.
-            Ok(None) => self.find(device.id.clone(), deadline, now),
-            Err(refusal) => self.refuse(&refusal),
+            Ok(None) => self.find(id, deadline, now),
+            Err(refusal) => self.refuse(&refusal.naming(&id)),
         }
     }
 
@@ -250,7 +258,8 @@ impl Session for ClientSession {
         match ClientMessage::parse(text) {
             Ok(ClientMessage::Forward { payload }) => self.on_forward(text, payload, now),
             Ok(ClientMessage::Connect { device_id }) => {
-                self.context.record_received(text, "connect", device_id.as_ref());
+                let meant = device_id.as_ref().map(|id| self.context.hub.resolve(id));
+                self.context.record_received(text, "connect", meant.as_ref());
                 self.on_connect(device_id)
             }
             Ok(ClientMessage::Unknown(name)) => {
@@ -273,14 +282,16 @@ impl Session for ClientSession {
                     Wait::Begins => self.find(id, deadline_after(now, self.context.rules.device_wait_timeout), now),
                     Wait::Continues(deadline) => self.find(id, deadline, now),
                     Wait::Found(upstream, deadline) => {
-                        self.meet(Arc::clone(upstream.device()), Some(upstream), deadline, now)
+                        self.meet(id, Arc::clone(upstream.device()), Some(upstream), deadline, now)
                     }
                 }
             }
-            (State::AwaitingDeviceInfo { device, upstream, deadline }, Answer::DeviceInfo(info)) => match upstream {
-                None => self.attach(&device, info, deadline, now),
-                Some(upstream) => self.attach_away(upstream, info, deadline, now),
-            },
+            (State::AwaitingDeviceInfo { id, device, upstream, deadline }, Answer::DeviceInfo(info)) => {
+                match upstream {
+                    None => self.attach(id, &device, info, deadline, now),
+                    Some(upstream) => self.attach_away(upstream, info, deadline, now),
+                }
+            }
             (State::Locating(search), answer) => self.on_located(search, answer, now),
             (State::Configuring { .. } | State::AwaitingDeviceInfo { .. }, Answer::Refused(refusal)) => {
                 self.refuse(&refusal)

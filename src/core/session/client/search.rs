@@ -36,13 +36,13 @@ impl ClientSession {
     /// A device outside the client's grant takes the same steps and is never found, so that a client cannot tell it
     /// from one that does not exist.
     pub(super) fn find(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
-        let Context { hub, peer, rules, .. } = &self.context;
+        let Context { peer, rules, .. } = &self.context;
         // No device can register such an id. It is not waited for, since the text may be long.
         let can_register = !id.as_str().is_empty() && is_plain(id.as_str(), rules.max_device_id);
         let over = deadline.is_some_and(|deadline| deadline <= now) || !can_register;
         let is_granted = peer.grant.covers(&id);
-        if let Some(device) = hub.device(&id).filter(|_| is_granted) {
-            return self.meet(device, None, deadline, now);
+        if let Some(device) = self.device_here(&id) {
+            return self.meet(id, device, None, deadline, now);
         }
         if rules.is_clustered && self.framing != Framing::Node && can_register && is_granted {
             return self.locate(Search { id, deadline, waits: false, woken: false, last: over });
@@ -63,9 +63,7 @@ impl ClientSession {
             Answer::Away(upstream) => self.on_away(search, upstream, now),
             Answer::Nowhere => self.on_nowhere(search, now),
             // It has registered here meanwhile.
-            Answer::Refused(_) if self.context.hub.device(&search.id).is_some() => {
-                self.find(search.id, search.deadline, now)
-            }
+            Answer::Refused(_) if self.device_here(&search.id).is_some() => self.find(search.id, search.deadline, now),
             Answer::Refused(refusal) => {
                 self.state = State::Locating(search);
                 self.refuse(&refusal)
@@ -110,7 +108,7 @@ impl ClientSession {
         let Search { id, deadline, waits, woken, last } = search;
         if last {
             // It may have registered here.
-            let is_here = self.context.hub.device(&id).is_some();
+            let is_here = self.device_here(&id).is_some();
             return if is_here { self.find(id, deadline, now) } else { self.not_found(id) };
         }
         if waits && woken {
@@ -121,7 +119,7 @@ impl ClientSession {
             return Step::Done;
         }
         if let Some(device) = self.device_or_wait(&id) {
-            return self.meet(device, None, deadline, now);
+            return self.meet(id, device, None, deadline, now);
         }
         // It may have registered elsewhere before the hub was told to wake the client.
         self.waits_since.get_or_insert(now);
@@ -135,37 +133,49 @@ impl ClientSession {
         if self.has_outdated_config(now) {
             return self.configure(id, Wait::Found(upstream, deadline));
         }
-        self.meet(Arc::clone(upstream.device()), Some(upstream), deadline, now)
+        self.meet(id, Arc::clone(upstream.device()), Some(upstream), deadline, now)
     }
 
     /// Goes on with a device that is registered.
     pub(super) fn meet(
         &mut self,
+        id: DeviceId,
         device: Arc<Device>,
         upstream: Option<Box<Upstream>>,
         deadline: Option<Instant>,
         now: Instant,
     ) -> Step {
         if self.framing == Framing::Node {
-            return self.attach(&device, device.info.clone(), deadline, now);
+            return self.attach(id, &device, device.info.clone(), deadline, now);
         }
-        self.state = State::AwaitingDeviceInfo { device: Arc::clone(&device), upstream, deadline };
+        if let Some(peer_journal) = self.context.outbox.peer_journal().filter(|_| id != device.id) {
+            peer_journal.concerns(&device.id);
+        }
+        self.state = State::AwaitingDeviceInfo { id, device: Arc::clone(&device), upstream, deadline };
         Step::Ask(Question::DeviceInfo(device))
     }
 
     /// Waits for the device to register here.
     pub(super) fn wait(&mut self, id: DeviceId, deadline: Option<Instant>, now: Instant) -> Step {
         if let Some(device) = self.device_or_wait(&id) {
-            return self.meet(device, None, deadline, now);
+            return self.meet(id, device, None, deadline, now);
         }
         self.state = State::Waiting { id, deadline };
         self.waits_since.get_or_insert(now);
         Step::Done
     }
 
+    /// Finds a device of this node that the client may use. Another node says the id of the device in the cluster.
+    fn device_here(&self, id: &DeviceId) -> Option<Arc<Device>> {
+        let Context { hub, peer, .. } = &self.context;
+        let device = if self.framing == Framing::Node { hub.device(id) } else { hub.find(id) };
+        device.filter(|device| peer.grant.covers(&device.id))
+    }
+
     pub(super) fn device_or_wait(&self, id: &DeviceId) -> Option<Arc<Device>> {
         let Context { hub, peer, outbox, .. } = &self.context;
-        hub.device_or_wait(id, &Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) })
+        let waiter = Waiter { peer: Arc::clone(peer), outbox: Arc::clone(outbox) };
+        hub.device_or_wait(id, &waiter, self.framing == Framing::Node)
     }
 
     /// Refuses the client, whose device is not registered.

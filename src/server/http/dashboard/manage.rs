@@ -79,7 +79,7 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Ok(admitted) => admitted,
         Err(refused) => return refused,
     };
-    let Some(device) = shared.hub.device(&id).filter(|_| viewer.grant.covers(&id)) else {
+    let Some(device) = shared.hub.find(&id).filter(|device| viewer.grant.covers(&device.id)) else {
         return error(StatusCode::NOT_FOUND, "Device not found");
     };
     let name = Quoted(id.as_str());
@@ -117,6 +117,7 @@ async fn export(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if client.is_some() {
         return error(StatusCode::BAD_REQUEST, "A cassette has all clients of its device");
     }
+    let device = shared.hub.resolve(&device);
     let Some(journal) = shared.relay.journal() else {
         return error(StatusCode::NOT_FOUND, "The journal is off: --journal (journal=True) turns it on");
     };

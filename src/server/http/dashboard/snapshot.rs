@@ -129,7 +129,7 @@ impl Snapshot {
             self.last_sent.0 = overview.clone();
             updates.push(overview);
         }
-        if let Some(id) = self.view.device.clone() {
+        if let Some(id) = self.view.device.as_ref().map(|id| self.shared.hub.resolve(id)) {
             let details = self.details(&id);
             if details != self.last_sent.1 {
                 self.last_sent.1 = details.clone();

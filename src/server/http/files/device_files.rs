@@ -84,7 +84,7 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         .map_err(|_| error(StatusCode::BAD_REQUEST, "The path is no UTF-8"))?;
     let peer = caller.authorize(shared).await?;
     let id = DeviceId::new(&id);
-    let Some(device) = shared.hub.device(&id).filter(|_| peer.grant.covers(&id)) else {
+    let Some(device) = shared.hub.find(&id).filter(|device| peer.grant.covers(&device.id)) else {
         return Err(error(StatusCode::NOT_FOUND, "Device not found"));
     };
     let port = port_of(shared, &device, &parts.headers)?;

@@ -79,7 +79,7 @@ fn told(end: &End) -> (Option<u16>, Option<&str>) {
 /// Connects to the device's adb port.
 async fn connect(shared: &Arc<Shared>, peer: &Peer, id: &DeviceId) -> Result<(TcpStream, AdbSeat), End> {
     let refuse = |code, reason: String| End::Close { code, reason: reason.into() };
-    let Some(device) = shared.hub.device(id).filter(|_| peer.grant.covers(id)) else {
+    let Some(device) = shared.hub.find(id).filter(|device| peer.grant.covers(&device.id)) else {
         return Err(End::close(1008, "Device not found"));
     };
     let port = adb::port_of(&device, &shared.own_ports).map_err(|why| refuse(1008, why.to_string()))?;
