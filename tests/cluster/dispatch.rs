@@ -93,6 +93,7 @@ impl World {
                 reply => node.membership.on_reply(number, reply, now),
             },
             Event::Delta { connection, delta } if current == Some(connection) => node.membership.on_delta(&delta, now),
+            Event::Gap { connection } if current == Some(connection) => node.membership.on_gap(now),
             _ => {}
         }
     }

@@ -29,6 +29,8 @@ pub(crate) enum Event {
     Reply { connection: u64, number: u64, reply: Reply },
     /// A change reaches a node.
     Delta { connection: u64, delta: Delta },
+    /// A node hears that a change is lost.
+    Gap { connection: u64 },
     /// A node asks another whether a holder is alive.
     Probe { from: usize, to: usize, number: u64, holder: Registration },
     /// The ping of a probe has had its time.

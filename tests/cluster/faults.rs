@@ -97,6 +97,14 @@ impl World {
         self.new_engine();
     }
 
+    /// Another engine takes over behind the same connections. It lacks the last writes.
+    pub(crate) fn roll_back_engine(&mut self) {
+        self.disturb_all();
+        self.net.tell(|| "the engine is rolled back".to_owned());
+        self.engine = self.saved.clone();
+        self.lossless_until = self.net.now + Duration::from_secs(3);
+    }
+
     pub(crate) fn slow_engine(&mut self) {
         self.disturb_all();
         self.slow ^= true;

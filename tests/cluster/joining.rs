@@ -149,6 +149,43 @@ fn a_node_whose_change_was_lost_is_found_by_the_next_renewal() {
     assert!(node.membership.nodes().record(&incarnation("c", 3)).is_some());
 }
 
+/// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.
+fn renewed(node: &mut Node, version: u64) -> bool {
+    node.pass(Duration::from_secs(1));
+    for output in node.outputs() {
+        let Output::Send { number, operation } = output else { continue };
+        let reply = match operation {
+            Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
+            Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
+            other => panic!("{other:?}"),
+        };
+        node.membership.on_reply(number, reply, node.now);
+    }
+    node.outputs().into_iter().filter_map(operation).any(|sent| matches!(sent, Operation::Join { .. }))
+}
+
+fn taken(version: u64) -> Delta {
+    Delta { version, change: Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]) }
+}
+
+#[test]
+fn a_registry_that_names_a_version_again_has_lost_writes() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_delta(&taken(2), node.now);
+    node.membership.on_delta(&taken(3), node.now);
+    // It was rolled back to version 2, and has gone on: its version alone says nothing.
+    node.membership.on_delta(&taken(3), node.now);
+    assert!(renewed(&mut node, 3));
+}
+
+#[test]
+fn a_change_with_a_version_that_the_registry_does_not_have_is_not_believed_for_long() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_delta(&taken(u64::MAX), node.now);
+    assert!(!renewed(&mut node, 1), "the change may have overtaken the renewal");
+    assert!(renewed(&mut node, 1), "and no change of the registry would count any more");
+}
+
 #[test]
 fn text_forms_of_names_are_read_back_and_each_has_one() {
     let registration = Registration::new(incarnation("lab.7-x_y", 0x1f), 12);

@@ -110,9 +110,15 @@ impl World {
         self.net.tell(|| format!("{delta:?}"));
         for node in 0..self.nodes.len() {
             let connection = self.connections[node];
-            // A change is lost now and then, as where a queue is full.
-            if connection != 0 && self.net.rng.u8(..64) != 0 {
-                self.send(node, Event::Delta { connection, delta: delta.clone() });
+            // A change is lost now and then, as where a queue is full. Mostly the node hears of that.
+            let lost = self.net.now >= self.lossless_until && self.net.rng.u8(..64) == 0;
+            let event = match lost {
+                false => Event::Delta { connection, delta: delta.clone() },
+                true if self.net.rng.bool() => Event::Gap { connection },
+                true => continue,
+            };
+            if connection != 0 {
+                self.send(node, event);
             }
         }
     }

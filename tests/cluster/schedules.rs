@@ -93,7 +93,7 @@ fn follow(seed: u64, told: bool) {
 fn act(world: &mut World) {
     let node = world.net.rng.usize(..NODES);
     let id = DeviceId::new(&format!("cvd-{}", world.net.rng.u64(..IDS)));
-    match world.net.rng.u8(..50) {
+    match world.net.rng.u8(..53) {
         0..=8 => world.connect_device(node, id),
         9..=17 => world.connect_client(node, id),
         18..=30 => talk(world),
@@ -115,6 +115,8 @@ fn act(world: &mut World) {
         }
         47 => world.slow_engine(),
         48 => world.empty_engine(),
+        49 => world.roll_back_engine(),
+        50 => world.saved = world.engine.clone(),
         _ => burst(world),
     }
 }

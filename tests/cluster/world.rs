@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) engine_up: bool,
     pub(crate) saved: Engine,
     pub(crate) slow: bool,
+    /// Until then, no change is lost: one that hides that the engine has lost writes is too much.
+    pub(crate) lossless_until: Duration,
     /// Connections to the engine, by node: messages of others are lost.
     pub(crate) connections: Vec<u64>,
     pub(crate) last_connection: u64,
@@ -67,6 +69,7 @@ impl World {
             engine,
             engine_up: true,
             slow: false,
+            lossless_until: Duration::ZERO,
             connections: vec![0; count],
             last_connection: 0,
             arrivals: vec![Duration::ZERO; count],

@@ -19,6 +19,12 @@ pub struct Directory {
     entries: BTreeMap<DeviceId, Entry>,
     /// Version up to which no change is missing, as far as is known.
     version: u64,
+    /// Version of the last change on the feed of the present connection.
+    fed: u64,
+    /// Set when the feed has named a version again.
+    repeats: bool,
+    /// Version that was known at the last renewal.
+    renewed: u64,
     /// Set when a change is missing: the registry has to be read again.
     incomplete: bool,
     scan: Option<Scan>,
@@ -44,13 +50,19 @@ impl Directory {
             entry.version = UNCONFIRMED;
         }
         self.version = version;
+        (self.fed, self.repeats, self.renewed) = (0, false, 0);
         self.scan = None;
         self.incomplete = true;
     }
 
     /// Applies a change of the feed. Returns false if it is older than what is known.
     pub fn apply(&mut self, delta: &Delta) -> bool {
+        // A change that was published before the node joined may come after the answer, but not after a renewal.
+        self.repeats |= delta.version <= self.fed.max(self.renewed);
+        self.fed = delta.version;
         if delta.version <= self.version {
+            // It is known, or the engine has lost the change that had this version.
+            self.incomplete = true;
             return false;
         }
         self.incomplete |= delta.version != self.version + 1;
@@ -78,6 +90,14 @@ impl Directory {
         self.incomplete |= version > self.version;
         // A scan that begins now shows all that stands in that version.
         self.version = self.version.max(version);
+    }
+
+    /// Returns whether the version of a renewal agrees with the changes that the feed has brought.
+    ///
+    /// A registry that names a version again, or is behind one that was known at the renewal before, has lost writes.
+    /// Or the change was not one of the engine.
+    pub fn agrees(&mut self, version: u64) -> bool {
+        !self.repeats && version >= std::mem::replace(&mut self.renewed, self.version)
     }
 
     /// Notes that changes were lost on their way here.

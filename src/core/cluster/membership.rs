@@ -285,7 +285,8 @@ impl Membership {
     }
 
     fn on_renewed(&mut self, epoch: Epoch, version: u64, nodes: Vec<Incarnation>, sent: Instant, now: Instant) {
-        if self.epoch != Some(epoch) || version < self.named {
+        let lost = version < self.named || !self.directory.agrees(version);
+        if lost || self.epoch != Some(epoch) {
             return self.on_forgotten(now);
         }
         self.directory.check(self.named);
