@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 DESCRIPTION = """\
-Judges a signaling server by the rules of the protocol, and prints a table with the
+Judges a signaling server, or a device or client program, by the rules of the protocol, and prints a table with the
 transcript of each failure.
 
 Exit status 0: no rule with the severity `must` failed. 1: one did. 2: the subject cannot be reached, or the usage is
@@ -21,6 +21,14 @@ Profiles: spec (the README of the protocol), reference (webrtc_operator, the C++
 operator: /devices/ID/connect, lists, polled clients), strict (all of docs/protocol.md).
 """
 
+PROGRAM = """\
+Is a signaling server for one program, plays the other side of the conversation, and judges the program. It starts CMD
+for each rule. In CMD, {{url}} stands for the URL of this server, {{device_url}} and {{client_url}} for its endpoints,
+{{host}} and {{port}} for its address, {{device_id}} for the device to connect to. The environment has the URL and the
+id as well: CUTTLEFISH_SIGNALING_URL and CUTTLEFISH_SIGNALING_DEVICE_ID. Write -- before a CMD with flags. Without CMD
+it prints its URL, and waits for {subject} for each rule.
+"""
+
 SERVER_SETTINGS = (
     "a setting that the server is known to have, as NAME=VALUE, where it is not the default of this server: "
     "client_ids, device_wait_timeout, first_message_timeout, max_message_size, on_duplicate, probe_timeout; "
@@ -32,7 +40,7 @@ def add_conform(commands: Any) -> None:
     """Adds `conform` with its commands to the subparsers of the command line."""
     top = commands.add_parser(
         "conform",
-        help="judge a signaling server by the protocol",
+        help="judge a signaling server, a device or a client by the protocol",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -41,7 +49,7 @@ def add_conform(commands: Any) -> None:
 
 
 def add_subjects(top: argparse.ArgumentParser) -> None:
-    """Adds `server`."""
+    """Adds `server`, `device` and `client`."""
     subjects = top.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     server = _subject(subjects, "server", "judge a server at a URL", SERVER)
     server.add_argument("url", metavar="URL", nargs="?", help="ws, wss, http or https, with or without a path prefix")
@@ -57,6 +65,20 @@ def add_subjects(top: argparse.ArgumentParser) -> None:
     server.add_argument("--insecure", action="store_true", help="accept any certificate")
     server.add_argument("--cert", metavar="FILE", help="a client certificate, PEM")
     server.add_argument("--key", metavar="FILE", help="its private key, PEM; default: in --cert")
+    for name, waits in (("device", "a device to register"), ("client", "a client to connect")):
+        program = _subject(subjects, name, f"judge a {name} program", PROGRAM.format(subject=waits))
+        program.add_argument(
+            "--profile", choices=("spec", "cuttlefish"), default="spec", help="the rules; default spec"
+        )
+        _add_common(program)
+        program.add_argument(
+            "--listen", metavar="HOST:PORT", default="127.0.0.1:0", help="default 127.0.0.1:0, a free port"
+        )
+        program.add_argument("--cert", metavar="FILE", help="serve TLS with this certificate, PEM, and its chain")
+        program.add_argument("--key", metavar="FILE", help="its private key, PEM; default: in --cert")
+        program.add_argument("--device-id", metavar="ID", default="cvd-1", help="{device_id} in CMD; default cvd-1")
+        program.add_argument("--show-output", action="store_true", help="show what CMD prints")
+        program.add_argument("cmd", metavar="CMD", nargs=argparse.REMAINDER, help="the program with its arguments")
 
 
 def _subject(subjects: Any, name: str, text: str, description: str) -> argparse.ArgumentParser:

@@ -15,8 +15,10 @@ except ImportError as _error:  # pragma: no cover
         "cuttlefish_signaling.conformance needs websockets 15 or later: pip install 'cuttlefish-signaling[testing]'"
     ) from _error
 
+from ._judge_program import check_client, check_device, check_program_async
 from ._model import Line, Outcome, Problem, Report, Result, Rule, Severity, Source
 from ._profiles import PROFILES, rules_of
+from ._program_rules import PROGRAM_PROFILES, program_rules_of
 from ._server import check_server, check_server_async
 from ._target import tls_context
 
@@ -24,6 +26,7 @@ del _client
 
 __all__ = [
     "PROFILES",
+    "PROGRAM_PROFILES",
     "Line",
     "Outcome",
     "Problem",
@@ -32,8 +35,12 @@ __all__ = [
     "Rule",
     "Severity",
     "Source",
+    "check_client",
+    "check_device",
+    "check_program_async",
     "check_server",
     "check_server_async",
+    "program_rules_of",
     "rules_of",
     "tls_context",
 ]

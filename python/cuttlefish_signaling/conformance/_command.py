@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, SignalingError
+from ._judge_program import check_program_async
 from ._model import Report, Result
 from ._profiles import rules_of
+from ._program_rules import program_rules_of
 from ._report import as_json, as_junit, as_list, as_markdown, as_table, mark_of
 from ._server import run_check, server_check
 from ._target import tls_context
@@ -48,11 +51,14 @@ def check_files(arguments: argparse.Namespace) -> None:
 
 
 def _rules(arguments: argparse.Namespace) -> Any:
-    return rules_of(arguments.profile)
+    if arguments.subject == "server":
+        return rules_of(arguments.profile)
+    return program_rules_of(arguments.subject, arguments.profile)
 
 
 async def _run(arguments: argparse.Namespace, say: Print) -> Report:
-    return await _judge_server(arguments, _progress())
+    judge = _judge_server if arguments.subject == "server" else _judge_program
+    return await judge(arguments, _progress())
 
 
 def _progress() -> Callable[[Result], None] | None:
@@ -87,6 +93,46 @@ async def _judge_server(arguments: argparse.Namespace, on_result: Callable[[Resu
         settings=dict(map(_setting, arguments.setting)),
     )
     return await run_check(check, on_result)
+
+
+async def _judge_program(arguments: argparse.Namespace, on_result: Callable[[Result], None] | None) -> Report:
+    command = arguments.cmd[1:] if arguments.cmd[:1] == ["--"] else arguments.cmd
+    return await check_program_async(
+        arguments.subject,
+        command or None,
+        profile=arguments.profile,
+        only=arguments.only,
+        skip=arguments.skip,
+        timeout=arguments.timeout,
+        device_id=arguments.device_id,
+        listen=_address(arguments.listen),
+        tls=_server_context(arguments),
+        shows_output=arguments.show_output,
+        on_url=None if command else _invite,
+        on_result=on_result,
+    )
+
+
+def _invite(url: str) -> None:
+    print(f"start the program with the URL {url}, and again if it ends", file=sys.stderr, flush=True)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError("--listen", f"must be HOST:PORT, got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def _server_context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    if arguments.cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(arguments.cert, arguments.key)
+    except OSError as error:
+        raise ConfigError("--cert", f"{arguments.cert} cannot be used: {error.strerror or error}") from None
+    return context
 
 
 def _token(text: str | None) -> str | None:

@@ -73,6 +73,8 @@ class Peer:
         self.name = name
         self.timeout = timeout
         self.ended: Heard | None = None
+        self.last: Heard | None = None
+        """The last message, or the end."""
         self._transcript = transcript
         self._connection: ClientConnection | None = None
 
@@ -165,7 +167,7 @@ class Peer:
         if self.ended is not None:
             return self.ended
         limit = self.timeout if timeout is None else timeout
-        heard = await self._receive(limit)
+        heard = self.last = await self._receive(limit)
         if not heard.other.startswith("nothing"):
             self._transcript.add(self.name, "closed" if heard.is_end else "receives", str(heard))
         if heard.is_end:
