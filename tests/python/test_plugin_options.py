@@ -76,6 +76,7 @@ def test_timeout_is_the_default_of_each_wait(pytester: pytest.Pytester) -> None:
     [
         ("trace", "sometimes", "'sometimes' is not one of off, on-failure, always"),
         ("unavailable", "ignore", "'ignore' is not one of skip, fail"),
+        ("cassettes", "all", "'all' is not one of none, once, new"),
         ("timeout", "soon", "'soon' is not a number of seconds above 0, up to 86400"),
         ("timeout", "0", "'0' is not a number of seconds above 0, up to 86400"),
         ("timeout", "nan", "'nan' is not a number of seconds above 0, up to 86400"),

@@ -69,7 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "signaling_cassette(file): registers a device that replays this cassette; see replay_device",
+        "signaling_cassette(file, mode='none', real=None): registers a device that replays this cassette, and with "
+        "mode 'once' or 'new' adds what a real device answers; see replay_device",
     )
     if options.timeout is not None:
         from .._timeouts import replace_default

@@ -15,13 +15,14 @@ VARIABLES = {"url": URL_VARIABLE, "ca": CA_VARIABLE}
 
 TRACES = ("off", "on-failure", "always")
 UNAVAILABLE = ("skip", "fail")
+CASSETTES = ("none", "once", "new")
 
 MAX_TIMEOUT = 86_400.0
 """The greatest `--signaling-timeout`: a day."""
 
 HELP = {
     "url": ("URL", "use the running signaling server at URL and start none"),
-    "ca": ("FILE", "PEM file that verifies the certificate of --signaling-url"),
+    "ca": ("FILE", "PEM file that verifies the certificate of --signaling-url and --signaling-real"),
     "trace": ("WHEN", "off, on-failure or always: when a report has the transcript of the test's servers; on-failure"),
     "output": ("DIR", "write the transcripts of each failed test to a folder in DIR, as text, mermaid and jsonl"),
     "timeout": ("SECONDS", f"default timeout of waits and of fake peers, up to {MAX_TIMEOUT:g}; 5"),
@@ -29,6 +30,11 @@ HELP = {
         "WHAT",
         "skip or fail: with --signaling-url, the outcome of a test that needs a server in this process; skip",
     ),
+    "cassettes": (
+        "MODE",
+        "none, once or new: whether a real device answers what the cassettes lack; that of the marker, or none",
+    ),
+    "real": ("URL", "the server of the real device for cassettes; --signaling-ca verifies its certificate"),
 }
 
 
@@ -42,6 +48,8 @@ class Options:
     output: Path | None
     timeout: float | None
     skips_unavailable: bool
+    cassettes: str | None
+    real: str | None
 
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
@@ -81,6 +89,8 @@ def read(config: pytest.Config) -> Options:
         output=output,
         timeout=_seconds(config),
         skips_unavailable=_choice(config, "unavailable", UNAVAILABLE, "skip") == "skip",
+        cassettes=_choice(config, "cassettes", CASSETTES, "") or None,
+        real=_given(config, "real")[0],
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import _checkpoints
+from ._options import OPTIONS
 
 if TYPE_CHECKING:
     from ..testing import (
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     )
 
 CASSETTE = "@pytest.mark.signaling_cassette"
+RECORDING = ("mode", "real", "real_device_id", "real_options")
+"""The options of a `ReplayDevice` that records."""
 
 
 def server_of(request: pytest.FixtureRequest) -> Any:
@@ -94,7 +97,11 @@ def fake_client(request: pytest.FixtureRequest) -> Iterator[FakeClientFactory]:
 
 @pytest.fixture
 def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
-    """The device of `@pytest.mark.signaling_cassette(file)`. Paths are relative to the file of the test."""
+    """The device of `@pytest.mark.signaling_cassette(file)`. Paths are relative to the file of the test.
+
+    `mode` and `real` let a real device answer what the cassette lacks, as for `ReplayDevice`. `--signaling-cassettes`
+    and `--signaling-real` come before them.
+    """
     from ..errors import ConfigError
     from ..testing import AsyncFakeDevice, ReplayDevice
     from ._calls import check_peer, named
@@ -107,15 +114,37 @@ def replay_device(request: pytest.FixtureRequest) -> Iterator[ReplayDevice]:
         raise ConfigError("replay_device", f"{CASSETTE}(file) needs the path of a file, got {marker.args[0]!r}")
     options = dict(marker.kwargs)
     device_id = options.pop("device_id", None)
+    recording = _recording(request, options)
     check_peer("replay_device", AsyncFakeDevice, "cvd-1" if device_id is None else device_id, options)
     server = server_of(request)
     with named("replay_device"):
         device = ReplayDevice(
-            options.pop("server", server), Path(request.path).parent / marker.args[0], device_id, **options
+            options.pop("server", server), Path(request.path).parent / marker.args[0], device_id, **recording, **options
         )
     with device:
         yield device
     raise_if_lost(request.node, [device])
+
+
+def _recording(request: pytest.FixtureRequest, options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of recording out of those of the marker. The command line and the ini file come before them."""
+    recording = {name: options.pop(name) for name in RECORDING if name in options}
+    given = request.config.stash[OPTIONS]
+    if given.cassettes is not None:
+        recording["mode"] = given.cassettes
+    if given.real is not None:
+        recording["real"] = given.real
+    if given.ca is not None and str(recording.get("real", "")).startswith(("https:", "wss:")):
+        import ssl
+
+        from ..errors import ConfigError
+
+        try:
+            context = ssl.create_default_context(cafile=given.ca)
+        except ssl.SSLError as error:
+            raise ConfigError("--signaling-ca", f"{str(given.ca)!r} is not a PEM file: {error}") from None
+        recording["real_options"] = {"tls": context, **(recording.get("real_options") or {})}
+    return recording
 
 
 # Asynchronous ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ except ImportError as _error:  # pragma: no cover
 
 from .._raw_json import RawJson
 from ._attached import AttachedDevice, AttachedServer
-from ._cassette import AsyncReplayDevice, Cassette
+from ._cassette import Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, device_info
 from ._factories import (
@@ -32,6 +32,7 @@ from ._factories import (
 )
 from ._message import AsyncMessage, Message
 from ._peer import AsyncPeer
+from ._replay import AsyncReplayDevice
 from ._sync import FakeClient, FakeDevice, Peer, ReplayDevice, SyncMessage
 
 del _client

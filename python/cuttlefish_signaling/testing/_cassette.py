@@ -1,9 +1,10 @@
-"""Cassettes: recorded payloads of a device, which a fake device replays."""
+"""Cassettes: recorded payloads of a device, and their files."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._field_docs import with_field_docs
 from .._raw_json import RawJson, members, on_lines, on_one_line, write
 from ..errors import CassetteError, ConfigError
-from ._device import AsyncFakeDevice
-from ._endpoint import Endpoint
-from ._message import Message
 
 if TYPE_CHECKING:
     from .._journal import Entry, Journal
@@ -124,9 +122,26 @@ class Cassette:
         rest = [{"from": line.sender, "client": line.client, **on_lines("payload", line.raw)} for line in self.lines]
         text = "".join(on_one_line(write(line)) + "\n" for line in [head, *rest])
         try:
-            Path(path).write_bytes(text.encode())
+            _write(Path(path), text.encode())
         except OSError as error:
             raise CassetteError(f"cannot write the cassette {os.fspath(path)!r}: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file by a rename: a run that is interrupted leaves no half of a cassette."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)  # A pipe or a device, which a rename would replace; a folder is an error.
+        return
+    path = path.resolve()  # A link stays.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _line(entry: Entry) -> Line:
@@ -176,90 +191,3 @@ def _checked(place: str, line: dict[str, RawJson]) -> Line:
     if payload is None:
         raise CassetteError(f'{place}: "payload" is missing')
     return Line(sender, client, payload)
-
-
-class Track:
-    """The payloads that the device sent to one client, grouped by the payload of the client that they follow."""
-
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self.unprompted: list[RawJson] = []
-        self._parts: list[tuple[str | None, list[RawJson]]] = []
-        for line in lines:
-            if line.sender == "client":
-                self._parts.append((line.type, []))
-            else:
-                (self._parts[-1][1] if self._parts else self.unprompted).append(line.raw)
-
-    def answer(self, type: str | None) -> list[RawJson] | None:
-        """Takes the payloads that follow the first payload of this type; None if there are none left."""
-        for index, (asked, answers) in enumerate(self._parts):
-            if asked == type:
-                del self._parts[index]
-                return answers
-        return None
-
-
-class AsyncReplayDevice(AsyncFakeDevice):
-    """A device that replays a cassette: `async with AsyncReplayDevice(server, "boot.jsonl") as device: ...`.
-
-    It sends the device info and the payloads byte for byte as they were recorded.
-
-    The first client receives the payloads of the first client in the cassette, the second those of the second, and so
-    on; additional clients receive those of the last one. A client's payload is matched by type: the reply to the n-th
-    payload of a type is the payloads that follow the n-th payload of that type in the cassette. With a profile the
-    replay continues after a reconnect: a client with the number of an earlier client receives the remaining payloads.
-
-    Args:
-        server: A `SignalingServer`, an `AttachedServer` or a URL.
-        cassette: A `Cassette`, or its file.
-        device_id: The device id; by default, that of the cassette.
-        options: As for `AsyncFakeDevice`.
-
-    Raises:
-        CassetteError: The file cannot be read.
-    """
-
-    def __init__(
-        self,
-        server: Endpoint | str,
-        cassette: Cassette | str | os.PathLike[str],
-        device_id: str | None = None,
-        **options: Any,
-    ) -> None:
-        self.cassette: Cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
-        options.setdefault("info", self.cassette.device_info_json)
-        super().__init__(server, device_id or self.cassette.device_id, **options)
-        self.unmatched: list[Any] = []
-        """The payloads of clients that have no match in the cassette."""
-        self._tracks: dict[int, Track] = {}
-        self._tracks_assigned = 0
-
-    async def _connect(self) -> None:
-        self._tracks.clear()
-        self._tracks_assigned = 0
-        await super()._connect()
-
-    async def _on_message(self, message: Message) -> None:
-        await super()._on_message(message)
-        client = message.client_id
-        if message.message_type == "client_disconnected" and client is not None:
-            self._tracks.pop(client, None)
-        if message.message_type != "client_msg" or client is None:
-            return
-        track = self._tracks.get(client)
-        answers: list[RawJson] = []
-        if track is None:
-            track = self._tracks[client] = self._next_track()
-            answers += track.unprompted
-        found = track.answer(message.type)
-        if found is None:
-            self.unmatched.append(message.payload)
-        await self._send_reply(message, answers + (found or []))
-
-    def _next_track(self) -> Track:
-        recorded = list(dict.fromkeys(line.client for line in self.cassette.lines))
-        if not recorded:
-            return Track(())
-        client = recorded[min(self._tracks_assigned, len(recorded) - 1)]
-        self._tracks_assigned += 1
-        return Track(line for line in self.cassette.lines if line.client == client)

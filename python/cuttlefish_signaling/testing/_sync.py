@@ -16,13 +16,15 @@ from .._loops import stood_still
 from .._raw_json import RawJson
 from .._timeouts import DEFAULT_TIMEOUT
 from ..errors import ConfigError, PeerClosedError, WaitTimeoutError
-from ._cassette import AsyncReplayDevice, Cassette
+from ._cassette import Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, Profile
 from ._endpoint import Endpoint
 from ._loop import shared_loop
 from ._message import Message, Reply
 from ._peer import AsyncPeer
+from ._recording import Mode
+from ._replay import AsyncReplayDevice
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -339,9 +341,15 @@ class ReplayDevice(FakeDevice):
         server: Endpoint | str,
         cassette: Cassette | str | os.PathLike[str],
         device_id: str | None = None,
+        *,
+        mode: Mode = "none",
+        real: Endpoint | str | None = None,
+        real_device_id: str | None = None,
+        real_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        Peer.__init__(self, AsyncReplayDevice(server, cassette, device_id, **options))
+        recording: dict[str, Any] = {"real": real, "real_device_id": real_device_id, "real_options": real_options}
+        Peer.__init__(self, AsyncReplayDevice(server, cassette, device_id, mode=mode, **recording, **options))
 
     @property
     def cassette(self) -> Cassette:
@@ -350,5 +358,5 @@ class ReplayDevice(FakeDevice):
 
     @property
     def unmatched(self) -> list[Any]:
-        """The payloads of clients that have no match in the cassette."""
+        """The payloads of clients that have no match in the cassette, and that no real device was asked for."""
         return list(self._peer.unmatched)
