@@ -1,8 +1,11 @@
 //! The transcripts, run over sockets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster;
+use cuttlefish_signaling::Config;
 use cuttlefish_signaling::server::Running;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -12,7 +15,36 @@ use crate::transcript::{Act, Case, assert_means, load, run_each};
 
 #[test]
 fn every_transcript_holds_over_sockets() {
-    run_each(load(), |case| block_on(run(case)));
+    run_each(load(), |case| block_on(run(case, false)));
+}
+
+#[test]
+fn every_transcript_holds_with_devices_and_clients_on_different_nodes() {
+    run_each(load(), |case| block_on(run(case, true)));
+}
+
+/// The server of devices, and the server of clients.
+struct Stage {
+    of_devices: Arc<Running>,
+    of_clients: Arc<Running>,
+}
+
+impl Stage {
+    /// One server, or two nodes of a cluster.
+    async fn start(config: Config, nodes: bool) -> Self {
+        if !nodes {
+            let server = serve(config);
+            return Self { of_devices: Arc::clone(&server), of_clients: server };
+        }
+        let mut of_clients = config.clone();
+        (of_clients.device_socket, of_clients.control_socket) = (None, None);
+        let [of_devices, of_clients] = cluster::two([config, of_clients]).await;
+        Self { of_devices, of_clients }
+    }
+
+    fn connections(&self) -> usize {
+        self.of_devices.hub().connections() + self.of_clients.hub().connections()
+    }
 }
 
 /// A peer of a conversation.
@@ -57,23 +89,23 @@ impl TestPeer {
     }
 }
 
-async fn run(mut case: Case) {
+async fn run(mut case: Case, nodes: bool) {
     let place = tempfile::tempdir().unwrap();
     let (devices, control) = (place.path().join("devices"), place.path().join("control"));
     (case.config.device_socket, case.config.control_socket) = (Some(devices.clone()), Some(control.clone()));
-    let server = serve(case.config);
-    let address = server.local_addr();
+    let stage = Stage::start(case.config, nodes).await;
     let mut peers: BTreeMap<String, TestPeer> = BTreeMap::new();
     let mut frozen: Vec<TestPeer> = Vec::new();
     for line in case.lines {
         let place = &line.place;
         match line.act {
             Act::Opens(peer, role, of) => {
-                let path = match of {
-                    Some(id) => format!("/devices/{id}/connect"),
-                    None if role == "device" => "/register_device".into(),
-                    None => "/connect_client".into(),
+                let (server, path) = match of {
+                    Some(id) => (&stage.of_clients, format!("/devices/{id}/connect")),
+                    None if role == "device" => (&stage.of_devices, "/register_device".into()),
+                    None => (&stage.of_clients, "/connect_client".into()),
                 };
+                let address = server.local_addr();
                 peers
                     .insert(peer, TestPeer::Socket(Box::new(Dialed::open_with(address, &path, case.cuttlefish).await)));
             }
@@ -102,8 +134,8 @@ async fn run(mut case: Case) {
                 }
             }
             Act::Ends(peer) => assert_eq!(peers.remove(&peer).unwrap().next().await, Received::Lost, "{place}"),
-            Act::Leaves(peer) => leaves(&server, peers.remove(&peer).unwrap(), true, place).await,
-            Act::Drops(peer) => leaves(&server, peers.remove(&peer).unwrap(), false, place).await,
+            Act::Leaves(peer) => leaves(&stage, peers.remove(&peer).unwrap(), true, place).await,
+            Act::Drops(peer) => leaves(&stage, peers.remove(&peer).unwrap(), false, place).await,
             Act::Freezes(peer) => {
                 let mut peer = peers.remove(&peer).unwrap();
                 peer.socket().freeze();
@@ -118,22 +150,25 @@ async fn run(mut case: Case) {
             assert_eq!(socket.round_trip().await, Vec::<String>::new(), "{name} heard more than it should");
         }
     }
-    let in_time = with_timeout("the stop", server.stop(Duration::from_secs(5))).await;
+    for server in [&stage.of_clients, &stage.of_devices] {
+        assert!(with_timeout("the stop", server.stop(Duration::from_secs(5))).await);
+    }
     drop(frozen);
-    assert!(in_time);
     for (name, peer) in peers {
         if let TestPeer::Packets(packets) = peer {
             assert!(packets.leaves().await, "{name} heard more than it should");
         }
     }
-    assert!(server.ledger().balances(), "{:?}", server.ledger());
-    assert_eq!(server.hub().connections(), 0);
+    for server in [&stage.of_clients, &stage.of_devices] {
+        assert!(server.ledger().balances(), "{:?}", server.ledger());
+    }
+    assert_eq!(stage.connections(), 0);
 }
 
-async fn leaves(server: &Running, peer: TestPeer, with_a_close: bool, place: &str) {
-    let connections = server.hub().connections();
+async fn leaves(stage: &Stage, peer: TestPeer, with_a_close: bool, place: &str) {
+    let connections = stage.connections();
     assert!(peer.leaves(with_a_close).await, "{place}: heard more before it left");
-    until(|| server.hub().connections() < connections).await;
+    until(|| stage.connections() < connections).await;
 }
 
 /// Waits for a condition that another task of this thread makes true.

@@ -1,7 +1,6 @@
 //! Pings of devices for other nodes, and the news that a device was replaced.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
@@ -11,9 +10,6 @@ use crate::core::cluster::Registration;
 use crate::core::cluster::claim::Probe;
 use crate::core::hub::Device;
 use crate::protocol::DeviceId;
-
-/// Time for the answer of a device to a ping. It goes by real time, as all of the cluster.
-const PING: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Asks the node of a holder, which may be this one, whether its device is alive, and tells the membership.
@@ -37,8 +33,9 @@ impl Node {
 
     /// Pings a device.
     async fn is_alive(&self, device: &Device) -> bool {
-        // Not registered yet: it waits for its own claim.
-        matches!(self.shared.timers.timeout(PING, device.outbox.probe()).await, Some(Ok(())))
+        // By real time, as all of the cluster.
+        let limit = self.shared.settings().limits.probe_timeout;
+        matches!(self.shared.timers.timeout(limit, device.outbox.probe()).await, Some(Ok(())))
     }
 
     async fn probe_there(self: &Arc<Self>, id: &DeviceId, holder: &Registration) -> Probe {

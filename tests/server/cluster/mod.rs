@@ -77,6 +77,15 @@ impl Nodes {
     }
 }
 
+/// Starts two nodes with settings of their own, and waits until each knows the other.
+pub async fn two(configs: [Config; 2]) -> [Arc<Running>; 2] {
+    let engine = Memory::new(timing());
+    let [first, second] = configs;
+    let nodes = [start(&engine, settings("a", first)), start(&engine, settings("b", second))];
+    until(|| nodes.iter().all(|node| node.nodes().len() == 2)).await;
+    nodes
+}
+
 /// Starts a node.
 pub fn start(engine: &Memory, config: Config) -> Arc<Running> {
     let server = Server::bind_with_engine(config, Arc::new(NoHooks), Arc::new(()), Arc::new(engine.clone())).unwrap();
