@@ -2,7 +2,7 @@
 
 use cuttlefish_signaling::core::cluster::claim::Probe;
 use cuttlefish_signaling::core::cluster::output::Report;
-use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply};
 use cuttlefish_signaling::core::cluster::{Incarnation, Output, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use std::sync::Arc;
@@ -184,6 +184,21 @@ fn a_change_with_a_version_that_the_registry_does_not_have_is_not_believed_for_l
     node.membership.on_delta(&taken(u64::MAX), node.now);
     assert!(!renewed(&mut node, 1), "the change may have overtaken the renewal");
     assert!(renewed(&mut node, 1), "and no change of the registry would count any more");
+}
+
+#[test]
+fn facts_that_change_are_put_into_the_registry_now_and_after_a_loss() {
+    let mut node = Node::joined(&[]);
+    node.membership.set_details(Arc::from("{1}"), node.now);
+    let changed = NodeRecord { details: Arc::from("{1}"), ..record("a", 1) };
+    let join = Operation::Join { node: changed, replaces: None };
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert!(matches!(&sent[..], [only] if *only == join), "{sent:?}");
+    node.membership.on_lost(node.now);
+    node.pass(Duration::from_secs(2));
+    node.membership.on_connected(node.now);
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert_eq!(sent, [join]);
 }
 
 #[test]

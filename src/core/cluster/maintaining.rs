@@ -1,6 +1,7 @@
 //! The part of the membership that looks at the registry now and then, for what no event brings.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::membership::{Asked, Membership};
@@ -77,6 +78,16 @@ impl Membership {
     pub(super) fn read_nodes(&mut self, now: Instant) {
         if !self.is_asking(|asked| matches!(asked, Asked::Nodes)) {
             self.send(Operation::Nodes, Asked::Nodes, now);
+        }
+    }
+
+    /// Replaces the facts of this node for others.
+    pub fn set_details(&mut self, details: Arc<str>, now: Instant) {
+        self.wake(now);
+        self.node.details = details;
+        if self.is_member() {
+            let join = Operation::Join { node: self.node.clone(), replaces: None };
+            self.send(join, Asked::Other, now);
         }
     }
 

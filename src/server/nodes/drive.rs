@@ -16,6 +16,7 @@ use crate::core::cluster::output::Report;
 use crate::core::cluster::registry::{Operation, Reply};
 use crate::core::cluster::{Membership, Output};
 use crate::protocol::refusal::Refusal;
+use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Connection, EngineError, EngineFuture, Feed};
 
 /// Time for the last acts of a node that stops: `stop()` waits for it.
@@ -31,13 +32,19 @@ const UNSIGNED: Duration = Duration::from_secs(60);
 pub(super) async fn drive(node: Arc<Node>) {
     let Some(mut requests) = node.cluster.take_requests() else { return };
     let mut task = Drive::new(Arc::clone(&node));
-    let stopping = node.shared.stopping.clone();
+    let (stopping, draining) = (node.shared.stopping.clone(), node.shared.drain.begun.clone());
+    let mut told = false;
     loop {
         task.act();
         tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             () = task.step() => {}
+            () = draining.cancelled(), if !told => {
+                told = true;
+                let details = NodeDetails { draining: true, ..node.details.clone() }.to_json();
+                node.cluster.with(|membership| membership.set_details(details.into(), Instant::now()));
+            }
             Some(question) = requests.recv() => {
                 let asked = Arc::clone(&node);
                 node.spawn(async move { locate::answer(&asked, question).await });

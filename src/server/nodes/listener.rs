@@ -35,7 +35,7 @@ impl NodeListener {
     /// # Errors
     /// [`Error::Bind`] if the node cannot listen, [`Error::Tls`] if its certificate cannot be used.
     pub(super) fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, Error> {
-        let error = |source| Error::Bind { setting: "cluster_listen", address: address.to_string(), source };
+        let error = |source| Error::Bind { setting: "Cluster.listen", address: address.to_string(), source };
         let socket = listen_on(address).map_err(error)?;
         let bound = socket.local_addr().map_err(error)?;
         Ok(Self { socket, address: bound, tls: identity.server()? })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cuttlefish_signaling::core::cluster::registry::{Operation, Reply, Timing};
+use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Operation, Reply, Timing};
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::engine::{Commands, Connection, Engine, EngineError, EngineFuture, Feed};
 use parking_lot::Mutex;
@@ -31,6 +31,10 @@ struct State {
     feeds_changes: bool,
     /// Reads of one entry.
     reads: usize,
+    /// Reads of all nodes.
+    node_reads: usize,
+    /// The names of nodes that have asked to join.
+    joins: Vec<String>,
 }
 
 fn away() -> EngineError {
@@ -47,6 +51,8 @@ impl Memory {
             is_up: true,
             feeds_changes: true,
             reads: 0,
+            node_reads: 0,
+            joins: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), started: Instant::now().checked_sub(age).unwrap() }
     }
@@ -85,6 +91,23 @@ impl Memory {
         nodes.iter().map(|node| node.incarnation.node().to_owned()).collect()
     }
 
+    /// Makes a node of the test a member.
+    pub fn joins(&self, node: NodeRecord) {
+        let now = self.started.elapsed();
+        let joined = self.state.lock().model.execute(&Operation::Join { node, replaces: None }, now).0;
+        assert!(matches!(joined, Reply::Joined { .. }), "{joined:?}");
+    }
+
+    /// The number of times that a node has asked to join.
+    pub fn joins_of(&self, name: &str) -> usize {
+        self.state.lock().joins.iter().filter(|joined| *joined == name).count()
+    }
+
+    /// The number of reads of all nodes.
+    pub fn node_reads(&self) -> usize {
+        self.state.lock().node_reads
+    }
+
     /// The number of reads of one entry.
     pub fn reads(&self) -> usize {
         self.state.lock().reads
@@ -96,6 +119,10 @@ impl Memory {
             return Err(away());
         }
         state.reads += usize::from(matches!(operation, Operation::Read(_)));
+        if let Operation::Join { node, .. } = operation {
+            state.joins.push(node.incarnation.node().to_owned());
+        }
+        state.node_reads += usize::from(matches!(operation, Operation::Nodes));
         let (reply, changes) = state.model.execute(operation, self.started.elapsed());
         if state.feeds_changes {
             for feed in &state.feeds {

@@ -4,8 +4,10 @@
 #[allow(dead_code, unreachable_pub, reason = "the tests without sockets use the rest")]
 mod model;
 
+mod links;
 mod memory;
 mod pairs;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -105,23 +107,34 @@ pub async fn until(condition: impl Fn() -> bool) {
 /// A node in a runtime of its own, which a test can kill: its tasks end where they are.
 pub struct Killable {
     pub address: SocketAddr,
+    pub node_address: SocketAddr,
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
 }
 
 impl Killable {
     pub fn start(engine: &Memory, name: &str) -> Self {
+        Self::start_with(engine, settings(name, Config::default()))
+    }
+
+    pub fn start_with(engine: &Memory, config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let config = settings(name, Config::default());
         let server = Server::bind_with_engine(config, Arc::new(NoHooks), Arc::new(()), Arc::new(engine.clone()));
-        let address = server.unwrap().serve().local_addr();
-        Self { address, runtime: Mutex::new(Some(runtime)) }
+        let server = server.unwrap().serve();
+        let (address, node_address) = (server.local_addr(), server.node_address().unwrap());
+        Self { address, node_address, runtime: Mutex::new(Some(runtime)) }
     }
 
     pub fn kill(&self) {
         if let Some(runtime) = self.runtime.lock().unwrap().take() {
             runtime.shutdown_background();
         }
+    }
+
+    /// Kills the node, and waits until its sockets are closed.
+    pub fn kill_and_wait(&self) {
+        let runtime = self.runtime.lock().unwrap().take().unwrap();
+        std::thread::spawn(move || drop(runtime)).join().unwrap();
     }
 }
 

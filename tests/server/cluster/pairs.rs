@@ -205,3 +205,17 @@ fn pairs_go_on_without_the_engine_and_a_device_that_registers_is_claimed_later()
         device.hears(r#"{"message_type":"client_disconnected","client_id":2}"#).await;
     });
 }
+
+#[test]
+fn nodes_hear_that_one_of_them_drains() {
+    block_on(async {
+        let nodes = Nodes::start(2, Config::default()).await;
+        let is_draining = |node: usize| {
+            let views = nodes.nodes[node].nodes();
+            views.iter().any(|view| view.name == "a" && view.draining)
+        };
+        assert!(!is_draining(1));
+        nodes.nodes[0].drain(cuttlefish_signaling::Drain::default()).await;
+        until(|| is_draining(1)).await;
+    });
+}
