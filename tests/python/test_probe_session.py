@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cuttlefish_signaling import Grant, SignalingServer, StaticTokens
-from cuttlefish_signaling.probe import EXIT_STATUS, ProbeOptions, Report, metrics, probe_async
+from cuttlefish_signaling.probe import EXIT_STATUS, ProbeOptions, Report, _stages, _websocket, metrics, probe_async
 from cuttlefish_signaling.testing import AsyncFakeDevice
 from cuttlefish_signaling.webrtc import TestPattern, WebRtcDevice
 
@@ -90,6 +90,27 @@ def test_session_passes() -> None:
     assert ice["pairs"][0]["is_nominated"] and ice["pairs"][0]["state"] == "succeeded"
     assert report.step("dtls").facts["state"] == "connected"
     assert 'device="cvd-1"' in metrics(report)
+
+
+def test_session_at_the_current_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without the endpoints of Android's tree: this one, asked at paths that it does not have."""
+    for module in (_websocket, _stages):
+        monkeypatch.setattr(module, "DEVICES", "/no_register_device")
+        monkeypatch.setattr(module, "CLIENTS", "/no_connect_client")
+    servers: Any = [{"urls": ["stun:127.0.0.1:9"]}]
+    report = probed(lambda server: WebRtcDevice(server, timeout=PATIENCE), options(), ice_servers=servers)
+    assert report.ok, report.text()
+    assert report.step("websocket").facts == {"dialect": "operator"}
+    assert report.step("ping").status == "skipped"
+    assert report.step("connect").facts["urls"] == ["stun:127.0.0.1:9"]
+    assert report.step("media").facts["frames"] >= 1
+
+    async def without_device() -> Report:
+        async with SignalingServer() as server:
+            return await probe_async(server.url, options=options())
+
+    report = asyncio.run(without_device())
+    assert report.ok and [step.stage for step in report.steps][-1] == "devices"
 
 
 def test_device_is_not_registered(server: SignalingServer) -> None:

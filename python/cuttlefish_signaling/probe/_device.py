@@ -34,6 +34,7 @@ class DeviceStages:
         self, target: Target, device_id: str | None, options: ProbeOptions, runner: Runner, ice_servers: IceServers
     ) -> None:
         self.route = Route(target, target.host, None, options)
+        self.is_operator: bool = False
         self._device_id = device_id
         self._options = options
         self._runner = runner
@@ -67,7 +68,8 @@ class DeviceStages:
 
     async def connect(self, seconds: float) -> Outcome:
         """Connects to the device as a client."""
-        self._signaling = Signaling(self.route, self._device_id or "", self._changes)
+        servers = await self._ice_servers(seconds) if self.is_operator else None
+        self._signaling = Signaling(self.route, self._device_id or "", self._changes, servers)
         facts = await self._signaling.connect(seconds)
         self._runner.hide(self._signaling.ice_servers)
         text = f"{len(facts.urls)} ICE servers{': ' if facts.urls else ''}{listed(facts.urls)}"

@@ -23,6 +23,8 @@ class Outcome(NamedTuple):
     text: str
     facts: dict[str, Any]
     findings: tuple[Finding, ...]
+    is_skipped: bool = False
+    """Whether there was nothing to do."""
 
 
 Stage = Callable[[float], Coroutine[Any, Any, Outcome]]
@@ -56,8 +58,9 @@ class Runner:
         if self._on_stage is not None:
             self._on_stage(name, seconds)
         begin = time.perf_counter()
-        text, facts, findings = await stage(seconds)
-        step = Step(name, status_of(findings), time.perf_counter() - begin, text, facts, findings)
+        text, facts, findings, is_skipped = await stage(seconds)
+        status = SKIPPED if is_skipped else status_of(findings)
+        step = Step(name, status, time.perf_counter() - begin, text, facts, findings)
         self._add(without_secrets(step, self.secrets))
         if step.status == FAILED and name not in _GOES_ON:
             self._failed = name

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -25,16 +26,23 @@ MOST_PAYLOADS = 1000
 
 
 class Signaling:
-    """A client of one device."""
+    """A client of one device.
 
-    def __init__(self, route: Route, device_id: str, changes: Changes) -> None:
+    At the current operator (`operator_servers` has its ICE servers) the path names the device, the device info comes
+    first, and each text of the client is a payload (docs/protocol.md 5.3.7, 5.3.8).
+    """
+
+    def __init__(
+        self, route: Route, device_id: str, changes: Changes, operator_servers: list[Any] | None = None
+    ) -> None:
         self._route = route
         self._changes = changes
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
         self.device_id = device_id
-        self.config: dict[str, Any] | None = None
+        self._is_operator = operator_servers is not None
+        self.config: dict[str, Any] | None = {"ice_servers": operator_servers} if self._is_operator else None
         self.has_info = False
         self.payloads: list[Any] = []
         self.error = ""
@@ -57,13 +65,15 @@ class Signaling:
         """Opens the WebSocket and sends `connect`. Returns when the device info has come."""
         until = time.monotonic() + seconds
         try:
-            self._connection = await within(seconds, opened(self._route, CLIENTS))
+            path = f"/devices/{quote(self.device_id, safe='')}/connect" if self._is_operator else CLIENTS
+            self._connection = await within(seconds, opened(self._route, path))
         except DeadlineError:
             return ConnectFacts(self.device_id, TIMEOUT)
         except Exception as error:
             return ConnectFacts(self.device_id, CLOSED, close=str(error) or type(error).__name__)
         self._reader = asyncio.ensure_future(self._read(self._connection))
-        await self._send({"message_type": "connect", "device_id": self.device_id})
+        if not self._is_operator:
+            await self._send({"message_type": "connect", "device_id": self.device_id})
 
         def is_over() -> bool:
             return bool(self.has_info or self.error or self.garbage or self.end)
@@ -87,7 +97,7 @@ class Signaling:
 
     async def forward(self, payload: Any) -> bool:
         """Sends a payload to the device. Returns whether the connection is open."""
-        return await self._send({"message_type": "forward", "payload": payload})
+        return await self._send(payload if self._is_operator else {"message_type": "forward", "payload": payload})
 
     async def _send(self, message: Any) -> bool:
         if self._connection is None:
@@ -123,7 +133,7 @@ class Signaling:
         kind = message.get("message_type")
         if kind == "config":
             self.config = message
-        elif kind == "device_info":
+        elif kind == "device_info" or (self._is_operator and kind is None and "device_info" in message):
             self.has_info = True
         elif kind == "device_msg":
             if len(self.payloads) < MOST_PAYLOADS:

@@ -107,15 +107,20 @@ class Stages:
         (device, device_connection), (client, self._client) = results
         if device_connection is not None:
             await closed(device_connection)
+        if device.status == client.status == 404 and await self.ice_servers(seconds) is not None:
+            if self._device is not None:
+                self._device.is_operator = True
+            return Outcome(_OPERATOR, {"dialect": "operator"}, ())
         findings = judge_endpoint(device) + judge_endpoint(client)
         facts = {"register_device": as_json(device), "connect_client": as_json(client)}
         return Outcome(_endpoints_text((device, client)), facts, findings)
 
     async def ping(self, seconds: float) -> Outcome:
         """Pings the server on the connection of the client."""
-        assert self._client is not None
-        facts = await ping(self._client, self._options.pings, seconds)
         client, self._client = self._client, None
+        if client is None:
+            return Outcome("the current operator has a WebSocket for a device only", {}, (), is_skipped=True)
+        facts = await ping(client, self._options.pings, seconds)
         await closed(client)
         found = as_json(facts)
         if not facts.seconds:
@@ -141,6 +146,8 @@ class Stages:
         servers = answer.get("ice_servers") if isinstance(answer, dict) else None
         return servers if isinstance(servers, list) else None
 
+
+_OPERATOR = "the current operator: clients at /devices/ID/connect, devices at its local socket"
 
 MOST_IDS = 100
 """Device ids in the facts. No setting: `count` has their number."""

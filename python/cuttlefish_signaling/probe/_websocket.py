@@ -40,7 +40,7 @@ class Direct(connect):
 async def opened(route: Route, path: str, subprotocols: Sequence[str] = ()) -> ClientConnection:
     """Opens a WebSocket. Raises the exceptions of `websockets`."""
     headers = route.headers()
-    origin = headers.pop("Origin", None) if path == CLIENTS else None
+    origin = headers.pop("Origin", None) if path != DEVICES else None
     headers.pop("Origin", None)
     options: dict[str, Any] = {} if route.context is None else {"server_hostname": route.target.host}
     return await Direct(
