@@ -45,16 +45,36 @@ impl World {
             others.filter(|(other, session)| *other != registration && session.device.id == id).collect();
         if outcome == Outcome::Granted && !self.settings.replaces {
             for (other, holder) in &others {
-                let beside = holder.state == SessionState::Granted && self.is_safe(self.device_of(holder.link));
+                let its_device = self.device_of(holder.link);
+                // The engine may have forgotten a holder, but the directory has not.
+                let known = session.known.as_ref() == Some(*other) && self.is_asked(index, other, its_device);
+                // The nodes reclaim their devices as soon as there is a new registry.
+                let runs = self.nodes[self.devices[its_device].node].as_ref().is_some_and(|process| !process.paused);
+                let is_new = self.engine.devices.get(&id).is_some_and(|entry| entry.registration == *registration);
+                let early = self.engine.is_settling(self.net.now) && is_new && runs && self.is_alive(its_device);
+                let kept = known || early || self.is_safe(its_device);
+                let beside = holder.state == SessionState::Granted && kept;
                 assert!(!beside, "{other} has {id} when {registration} gets it\n{}", self.net.story());
             }
         }
         if outcome == Outcome::Refused && !self.devices[device].disturbed {
-            // The holder may have left since it has answered a ping.
-            let was_there = |it: &Device| it.id == id && it.over.is_some_and(|at| at + RECENTLY > self.net.now);
-            let free = others.is_empty() && !self.devices.iter().any(was_there);
+            // The holder may have left since it was asked. One that is half-open does not know when.
+            let was_there = |(place, it): (usize, &Device)| {
+                let recently = it.over.is_some_and(|at| at + RECENTLY > self.net.now);
+                it.id == id && (recently || self.net.half_open[place])
+            };
+            let free = others.is_empty() && !self.devices.iter().enumerate().any(was_there);
             assert!(!free, "{registration} is refused {id}, which no other has\n{}", self.net.story());
         }
+    }
+
+    /// Returns whether a node counts the node of a holder as there, and the holder answers it.
+    fn is_asked(&self, by: usize, holder: &Registration, device: usize) -> bool {
+        let of = self.devices[device].node;
+        let live = |process: &Node| process.membership.nodes().is_live(holder.incarnation());
+        let reached = !self.net.has_cut(by, of) && self.unmet_at[by].max(self.unmet_at[of]) + RECENTLY < self.net.now;
+        let runs = self.nodes[of].as_ref().is_some_and(|process| !process.paused);
+        self.is_alive(device) && reached && runs && self.nodes[by].as_ref().is_some_and(live)
     }
 
     pub(crate) fn check_end(&self, index: usize, registration: &Registration) {
@@ -69,12 +89,19 @@ impl World {
     pub(crate) fn check_client_end(&self, index: usize, code: u16, reason: &str) {
         let Client { id, node, device, since, .. } = &self.clients[index];
         let settled = self.net.now.saturating_sub(Duration::from_secs(1));
-        if self.is_disturbed(*node) || self.disturbed_at[*node] + Duration::from_secs(10) > self.net.now {
+        let cut = (0..self.nodes.len()).any(|other| self.net.has_cut(*node, other));
+        if cut
+            || self.is_disturbed(*node)
+            || self.disturbed_at[*node].max(self.unmet_at[*node]) + Duration::from_secs(10) > self.net.now
+        {
             return;
         }
         let story = || format!("client {index} is told {code} {reason}\n{}", self.net.story());
         if let Some(device) = device {
-            let stays = self.is_safe(*device) && self.devices[*device].registered && self.disturbed_at[*node] < *since;
+            let stays = self.is_safe(*device)
+                && self.devices[*device].registered
+                && self.disturbed_at[*node].max(self.unmet_at[*node]) < *since
+                && self.unmet_at[self.devices[*device].node] < *since;
             assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
         } else if reason.starts_with("Device not found") || reason.contains("not found") {
             let there = self.devices.iter().enumerate().any(|(place, device)| {

@@ -42,9 +42,17 @@ fn a_holder_that_cannot_be_asked_is_waited_for_until_its_lease_ends() {
     node.probed(Probe::Unreachable);
     node.pass(Duration::from_millis(500));
     node.claimed(None, held(Duration::ZERO));
-    node.probed(Probe::Unreachable);
     node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
     assert!(node.outputs().contains(&tell(1, Outcome::Granted)));
+}
+
+#[test]
+fn a_lease_that_was_renewed_while_its_node_was_asked_counts() {
+    let mut node = Node::asks_b(Duration::from_millis(500));
+    node.pass(Duration::from_millis(900));
+    node.probed(Probe::Unreachable);
+    node.claimed(None, held(Duration::from_secs(6)));
+    assert_eq!(node.outputs().last(), Some(&probe(1)), "and it is not replaced");
 }
 
 #[test]
@@ -92,6 +100,9 @@ fn the_hold_begins_with_the_first_question_that_has_no_answer() {
 fn a_grant_is_given_back_if_the_directory_knows_a_holder_that_is_alive() {
     let mut node = Node::joined(&["cvd-1"]);
     node.claim(1);
+    // The change that the claim makes comes before the answer.
+    let change = Change::Claimed(vec![(id(), own(1), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change }, node.now);
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     assert_eq!(node.outputs(), [probe(1)], "the engine has lost a write");
     node.probed(Probe::Alive);

@@ -33,6 +33,11 @@ impl Engine {
         Self { timing, epoch: Epoch(epoch), born: now, version: 0, nodes, devices, changes: Vec::new() }
     }
 
+    /// Returns whether devices that no node has reclaimed cannot be claimed yet.
+    pub(crate) fn is_settling(&self, now: Duration) -> bool {
+        now < self.born + self.timing.settle
+    }
+
     /// Executes an operation. Returns its answer, and the changes that the feed publishes before it.
     pub(crate) fn execute(&mut self, operation: &Operation, now: Duration) -> (Reply, Vec<Delta>) {
         let reply = match operation {

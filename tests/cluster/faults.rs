@@ -18,7 +18,7 @@ impl World {
 
     /// Returns whether a fault is under way that touches this node.
     pub(crate) fn is_disturbed(&self, node: usize) -> bool {
-        let cut = (0..=self.net.engine()).any(|other| self.net.has_cut(node, other));
+        let cut = self.net.has_cut(node, self.net.engine());
         cut || self.slow || !self.engine_up || self.nodes[node].as_ref().is_some_and(|process| process.paused)
     }
 
@@ -33,15 +33,19 @@ impl World {
         let pause = Duration::from_secs_f64(self.net.rng.choice(seconds).unwrap());
         self.net.tell(|| format!("node {node} is paused for {pause:?}"));
         self.disturb(node);
+        self.unmet_at[node] = self.net.now + pause;
         self.pause(node, pause);
     }
 
     /// Cuts two nodes, or a node and the engine, from each other, in one direction or both. Or heals them.
     pub(crate) fn cut(&mut self, one: usize, other: usize) {
-        for place in [one, other] {
-            if place < self.nodes.len() {
+        // The lease of a node protects its devices from others that cannot ask it, as long as it has the engine.
+        let nodes = self.nodes.len();
+        for place in [one, other].into_iter().filter(|place| *place < nodes) {
+            if one.max(other) == self.net.engine() {
                 self.disturb(place);
             }
+            self.unmet_at[place] = self.net.now;
         }
         if self.net.has_cut(one, other) {
             return self.heal_cut(one, other);
@@ -61,6 +65,7 @@ impl World {
         self.net.set_cut(other, one, false);
         if one.max(other) < self.nodes.len() {
             self.meet(one, other);
+            (self.unmet_at[one], self.unmet_at[other]) = (self.net.now, self.net.now);
         }
         self.net.release();
     }

@@ -68,6 +68,8 @@ pub(crate) struct Claimant {
     pub(crate) device: Arc<Device>,
     pub(crate) link: LinkId,
     pub(crate) state: SessionState,
+    /// Holder that the directory named when it asked.
+    pub(crate) known: Option<Registration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +256,8 @@ impl Node {
         let release = Release { claim: (id.clone(), registration.clone()), notices: Arc::clone(&self.notices) };
         let Some(connection) = self.connections.get_mut(&link) else { return };
         connection.claim = Some((registration.clone(), ClaimGuard::new(release)));
-        let claimant = Claimant { device, link, state: SessionState::Claiming };
+        let known = self.membership.directory().get(&id).map(|entry| entry.registration.clone());
+        let claimant = Claimant { device, link, state: SessionState::Claiming, known };
         self.sessions.insert(registration.clone(), claimant);
         self.membership.claim(Wanted { id, registration, details: Arc::from("{}") }, self.replaces, now);
     }

@@ -95,7 +95,8 @@ fn act(world: &mut World) {
     let id = DeviceId::new(&format!("cvd-{}", world.net.rng.u64(..IDS)));
     match world.net.rng.u8(..53) {
         0..=8 => world.connect_device(node, id),
-        9..=17 => world.connect_client(node, id),
+        9..=14 => world.connect_client(node, id),
+        15..=17 => meet(world, node, &id),
         18..=30 => talk(world),
         31..=34 => leave(world),
         35 | 36 => half_open(world),
@@ -118,6 +119,21 @@ fn act(world: &mut World) {
         49 => world.roll_back_engine(),
         50 => world.saved = world.engine.clone(),
         _ => burst(world),
+    }
+}
+
+/// A client connects, while the device sends to the number that it will have.
+fn meet(world: &mut World, node: usize, id: &DeviceId) {
+    world.connect_client(node, id.clone());
+    for _ in 0..12 {
+        let until = world.net.now + Duration::from_micros(world.net.rng.u64(..6_000));
+        world.run(until);
+        for device in 0..world.devices.len() {
+            if world.devices[device].id == *id {
+                let next = world.devices[device].talks.values().filter(|talk| talk.client.is_some()).count() + 1;
+                world.device_sends(device, next as u64, 1);
+            }
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     /// Time of the last fault that has touched a node.
     pub(crate) disturbed_at: Vec<Duration>,
+    /// Time at which a cut from another node, or a pause, has begun or ended.
+    pub(crate) unmet_at: Vec<Duration>,
     /// Forwards that nodes which are gone have delivered.
     pub(crate) delivered_before: u64,
 }
@@ -79,6 +81,7 @@ impl World {
             devices: Vec::new(),
             clients: Vec::new(),
             disturbed_at: vec![Duration::ZERO; count],
+            unmet_at: vec![Duration::ZERO; count],
             delivered_before: 0,
         };
         for node in 0..count {
@@ -161,7 +164,13 @@ impl World {
         };
         if matches!(queued.event, Event::Wake) {
             process.paused = false;
-            (0..self.nodes.len()).for_each(|other| self.meet(node, other));
+            for other in 0..self.nodes.len() {
+                self.meet(node, other);
+                if self.net.has_cut(node, other) {
+                    self.watch(node, other);
+                    self.watch(other, node);
+                }
+            }
             for queued in std::mem::take(&mut self.held[node]) {
                 self.net.queue.push(self.net.now, Queued { held: true, ..queued });
             }

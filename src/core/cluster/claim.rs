@@ -65,6 +65,8 @@ pub(super) struct Claim {
     state: State,
     /// Time until which an unreachable holder is waited for, once there was one.
     hold_until: Option<Instant>,
+    /// Holder whose node could not be asked the last time.
+    unreachable: Option<Registration>,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,7 @@ enum State {
     Pending(Option<Instant>),
     /// The engine was asked, with this expected holder.
     Asked(Option<Registration>),
-    /// The node of the holder was asked. `lease_end` is the time at which the lease of that node ends.
+    /// The node of the holder was asked. `lease_end` is the time at which the lease of that node ends, unless it is renewed.
     Probing { holder: Registration, lease_end: Instant },
     /// The node of a possible holder was asked, since the engine cannot be.
     ProbingAlone,
@@ -91,7 +93,7 @@ impl Claim {
     /// Begins a claim that waits for the engine until `until`, if it is away.
     pub(super) fn new(wanted: Wanted, replaces: bool, until: Instant) -> Self {
         let state = State::Pending(Some(until));
-        Self { wanted, replaces, admitted: false, state, hold_until: None }
+        Self { wanted, replaces, admitted: false, state, hold_until: None, unreachable: None }
     }
 
     /// Returns whether the registration holds the id.
@@ -138,6 +140,10 @@ impl Claim {
                 None => self.grant(expected),
             },
             Claimed::Held { holder, .. } if self.replaces && !self.admitted => self.ask(Some(holder)),
+            // Its node did not answer, and has no lease, by the engine's word of now.
+            Claimed::Held { holder, lease } if lease.is_zero() && self.unreachable.as_ref() == Some(&holder) => {
+                self.ask(Some(holder))
+            }
             Claimed::Held { holder, lease } => {
                 self.state = State::Probing { holder: holder.clone(), lease_end: now + lease };
                 Next::Probe(holder)
@@ -156,10 +162,11 @@ impl Claim {
             (State::Probing { .. }, Probe::Alive) if self.admitted => Next::End,
             (State::Probing { .. } | State::ProbingAlone, Probe::Alive) => Next::Tell(Outcome::Refused),
             (State::Probing { .. }, Probe::Gone) => self.ask(Some(holder.clone())),
-            (State::Probing { lease_end, .. }, Probe::Unreachable) if *lease_end <= now => {
-                self.ask(Some(holder.clone()))
+            (State::Probing { lease_end, .. }, Probe::Unreachable) => {
+                let lease_end = *lease_end;
+                self.unreachable = Some(holder.clone());
+                self.hold(lease_end, timing, now)
             }
-            (State::Probing { lease_end, .. }, Probe::Unreachable) => self.hold(*lease_end, timing, now),
             (State::ProbingAlone, _) => self.admit(),
             (State::Confirming, Probe::Alive) => Next::GiveBack,
             (State::Confirming, _) => self.grant(None),
@@ -205,7 +212,12 @@ impl Claim {
     /// Waits for a holder whose node cannot be reached. Another node with a lease keeps its devices in the end.
     fn hold(&mut self, lease_end: Instant, timing: &Timing, now: Instant) -> Next {
         // Counted from the first question without an answer: the node may have died while it asked its device.
-        if *self.hold_until.get_or_insert(now + timing.hold) <= now {
+        let until = *self.hold_until.get_or_insert(now + timing.hold);
+        if lease_end <= now {
+            // Unless it was renewed while its node was asked.
+            return self.ask(None);
+        }
+        if until <= now {
             return if self.admitted { Next::End } else { Next::Tell(Outcome::Refused) };
         }
         self.state = State::AskAt(lease_end.min(now + ASK_AGAIN));

@@ -100,15 +100,24 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, id: &DeviceId, registration: &Registration, claimed: Claimed, now: Instant) {
-        let contradicted = self.contradicted(id, registration);
+    /// Handles the answer to a claim. `known` is the other holder that the directory named when the engine was asked: its
+    /// change comes before its answer.
+    pub(super) fn on_claimed(
+        &mut self,
+        id: &DeviceId,
+        registration: &Registration,
+        known: Option<Registration>,
+        claimed: Claimed,
+        now: Instant,
+    ) {
+        let contradicted = known.filter(|holder| self.nodes.is_live(holder.incarnation()));
         self.advance(id, registration, now, |claim, _| claim.on_reply(claimed, contradicted.as_ref(), now));
     }
 
-    /// Returns the holder that the directory names, if it is another one, on a node with a lease.
-    fn contradicted(&self, id: &DeviceId, registration: &Registration) -> Option<Registration> {
+    /// Returns the holder that the directory names, if it is another one.
+    fn known_holder(&self, id: &DeviceId, registration: &Registration) -> Option<Registration> {
         let holder = &self.directory.get(id)?.registration;
-        (holder != registration && self.nodes.is_live(holder.incarnation())).then(|| holder.clone())
+        (holder != registration).then(|| holder.clone())
     }
 
     /// Asks for all claims that wait for the engine.
@@ -129,8 +138,7 @@ impl Membership {
     pub(super) fn claims_on_time(&mut self, now: Instant) {
         while let Some((id, registration)) = self.claims.next_due(now) {
             let (alone, hold) = (!self.is_member(), self.claims.hold_without_engine);
-            let known = self.directory.get(&id).map(|entry| entry.registration.clone());
-            let known = known.filter(|holder| *holder != registration);
+            let known = self.known_holder(&id, &registration);
             self.advance(&id, &registration, now, |claim, _| claim.on_time(alone, known.as_ref(), hold, now));
         }
     }
@@ -153,7 +161,7 @@ impl Membership {
         match next {
             Next::Wait => {}
             Next::Ask(expected) => {
-                let asked = Asked::Claim(id.clone(), registration.clone());
+                let asked = Asked::Claim(id.clone(), registration.clone(), self.known_holder(id, registration));
                 self.send(Operation::Claim { wanted, expected }, asked, now);
             }
             Next::Probe(holder) => {

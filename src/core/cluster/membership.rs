@@ -44,7 +44,8 @@ struct InFlight {
 pub(super) enum Asked {
     Join,
     Renew,
-    Claim(DeviceId, Registration),
+    /// With the other holder that the directory names.
+    Claim(DeviceId, Registration, Option<Registration>),
     Reclaim(Vec<(DeviceId, Registration)>),
     Read(DeviceId),
     Page,
@@ -242,10 +243,10 @@ impl Membership {
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
-            (Asked::Claim(id, registration), Reply::Claimed(claimed)) => {
-                self.on_claimed(&id, &registration, claimed, now);
+            (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) => {
+                self.on_claimed(&id, &registration, known, claimed, now);
             }
-            (Asked::Claim(id, registration), Reply::NotAMember) => {
+            (Asked::Claim(id, registration, _), Reply::NotAMember) => {
                 self.claims.lose(&id, &registration, now + self.timing.patience);
                 self.on_forgotten(now);
             }
@@ -285,8 +286,7 @@ impl Membership {
     }
 
     fn on_renewed(&mut self, epoch: Epoch, version: u64, nodes: Vec<Incarnation>, sent: Instant, now: Instant) {
-        let lost = version < self.named || !self.directory.agrees(version);
-        if lost || self.epoch != Some(epoch) {
+        if self.epoch != Some(epoch) || version < self.named || !self.directory.agrees(version) {
             return self.on_forgotten(now);
         }
         self.directory.check(self.named);
