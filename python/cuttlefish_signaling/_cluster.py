@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from . import _native
 from ._checks import check_text
@@ -75,7 +75,7 @@ class Cluster:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cluster) and self._native == other._native
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         # Neither the password of the URL nor the secret.
