@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from ._limits import Keepalive, Limits
@@ -46,9 +46,6 @@ from .errors import (
 if TYPE_CHECKING:
     from .testing import AttachedServer
 
-Server: TypeAlias = "SignalingServer | AttachedServer"
-"""A server of this process, or one that runs already."""
-
 MOBLY_CONTROLLER_CONFIG_NAME: str = "CuttlefishSignaling"
 """The name of the servers in the test bed, below `Controllers`."""
 
@@ -60,7 +57,7 @@ _names: dict[int, str] = {}
 """The names of the servers that exist, by their identities."""
 
 
-def create(configs: Sequence[Mapping[str, Any]] | str | int) -> list[Server]:
+def create(configs: Sequence[Mapping[str, Any]] | str | int) -> list[SignalingServer | AttachedServer]:
     """Starts the servers of a test bed, for Mobly.
 
     Args:
@@ -73,7 +70,7 @@ def create(configs: Sequence[Mapping[str, Any]] | str | int) -> list[Server]:
         UnreachableError: No server answers at a `url`.
     """
     entries = _entries(configs)
-    servers: list[Server] = []
+    servers: list[SignalingServer | AttachedServer] = []
     try:
         for number, entry in enumerate(entries):
             servers.append(_started(f"{MOBLY_CONTROLLER_CONFIG_NAME}[{number}]", entry))
@@ -84,7 +81,7 @@ def create(configs: Sequence[Mapping[str, Any]] | str | int) -> list[Server]:
     return servers
 
 
-def destroy(servers: Sequence[Server]) -> None:
+def destroy(servers: Sequence[SignalingServer | AttachedServer]) -> None:
     """Stops all servers, for Mobly. The exception of one does not keep the others running."""
     failures = []
     for server in servers:
@@ -98,12 +95,12 @@ def destroy(servers: Sequence[Server]) -> None:
         raise failures[0]
 
 
-def get_info(servers: Sequence[Server]) -> list[dict[str, Any]]:
+def get_info(servers: Sequence[SignalingServer | AttachedServer]) -> list[dict[str, Any]]:
     """Returns the name, URL, devices and counters of each server, for Mobly's summary. There are no secrets in them."""
     return [_info(server, number) for number, server in enumerate(servers)]
 
 
-def named(servers: Sequence[Server], name: str) -> Server:
+def named(servers: Sequence[SignalingServer | AttachedServer], name: str) -> SignalingServer | AttachedServer:
     """Returns the server with this `name` in the test bed. Raises ConfigError."""
     for server in servers:
         if _names.get(id(server)) == name:
@@ -112,7 +109,7 @@ def named(servers: Sequence[Server], name: str) -> Server:
     raise ConfigError("name", f"there is no server {name!r}; there are {known}")
 
 
-def save_transcripts(servers: Sequence[Server], folder: str | os.PathLike[str]) -> list[Path]:
+def save_transcripts(servers: Sequence[SignalingServer | AttachedServer], folder: str | os.PathLike[str]) -> list[Path]:
     """Writes the conversations of the servers to `signaling-NAME.txt` in a folder, for `on_fail` of a test class.
 
     Servers outside of this process, and those without a journal, have none. Returns the files.
@@ -131,11 +128,11 @@ def save_transcripts(servers: Sequence[Server], folder: str | os.PathLike[str]) 
     return files
 
 
-def _name(server: Server, number: int) -> str:
+def _name(server: SignalingServer | AttachedServer, number: int) -> str:
     return _names.get(id(server), f"server-{number + 1}")
 
 
-def _info(server: Server, number: int) -> dict[str, Any]:
+def _info(server: SignalingServer | AttachedServer, number: int) -> dict[str, Any]:
     info: dict[str, Any] = {"name": _name(server, number), "version": __version__}
     if isinstance(server, SignalingServer):
         if server.is_running:
@@ -169,7 +166,7 @@ MOST_SERVERS = 1000
 """Servers that a number in the test bed makes."""
 
 
-def _started(place: str, entry: Mapping[str, Any]) -> Server:
+def _started(place: str, entry: Mapping[str, Any]) -> SignalingServer | AttachedServer:
     given = {key: value for key, value in entry.items() if key not in _OURS}
     if "url" in entry:
         if given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from .._raw_json import RawJson
 from ..errors import CassetteError, ConfigError, PeerClosedError, SignalingError
@@ -13,8 +13,7 @@ from ._client import AsyncFakeClient
 from ._endpoint import Endpoint
 from ._message import Message
 
-Mode: TypeAlias = Literal["none", "once", "new"]
-MODES: tuple[Mode, ...] = ("none", "once", "new")
+MODES = ("none", "once", "new")
 
 Send: TypeAlias = Callable[[RawJson], Awaitable[None]]
 

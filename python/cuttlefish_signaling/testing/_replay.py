@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .._raw_json import RawJson
 from ..errors import CassetteError, ConfigError
@@ -13,7 +13,7 @@ from ._cassette import Cassette, Line
 from ._device import AsyncFakeDevice
 from ._endpoint import Endpoint
 from ._message import Message
-from ._recording import MODES, Mode, Recording
+from ._recording import MODES, Recording
 
 
 class Track:
@@ -73,7 +73,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         cassette: Cassette | str | os.PathLike[str],
         device_id: str | None = None,
         *,
-        mode: Mode = "none",
+        mode: Literal["none", "once", "new"] = "none",
         real: Endpoint | str | None = None,
         real_device_id: str | None = None,
         real_options: Mapping[str, Any] | None = None,
@@ -108,7 +108,7 @@ class AsyncReplayDevice(AsyncFakeDevice):
         self._tracks_assigned = 0
         if self._recording is not None and self._is_new:
             self._info_json = await self._recording.device_info()
-            self.info = self._info_json.value
+            self.info: Any = self._info_json.value
             self._is_new = False
         await super()._connect()
 

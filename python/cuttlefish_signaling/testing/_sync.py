@@ -9,7 +9,7 @@ import os
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from .._field_docs import with_field_docs
 from .._loops import stood_still
@@ -23,7 +23,6 @@ from ._endpoint import Endpoint
 from ._loop import shared_loop
 from ._message import Message, Reply
 from ._peer import AsyncPeer
-from ._recording import Mode
 from ._replay import AsyncReplayDevice
 
 if TYPE_CHECKING:
@@ -342,7 +341,7 @@ class ReplayDevice(FakeDevice):
         cassette: Cassette | str | os.PathLike[str],
         device_id: str | None = None,
         *,
-        mode: Mode = "none",
+        mode: Literal["none", "once", "new"] = "none",
         real: Endpoint | str | None = None,
         real_device_id: str | None = None,
         real_options: Mapping[str, Any] | None = None,
