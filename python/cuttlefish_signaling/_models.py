@@ -13,7 +13,7 @@ from ._raw_json import parse
 from .errors import ConfigError
 
 DeviceTuple: TypeAlias = tuple[
-    str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None
+    str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None, str | None
 ]
 PeerTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None, str | None
@@ -209,6 +209,8 @@ class Device:
     """The TCP port of its adb, given in the pre-registration, or 0."""
     device_port: int | None = None
     """The port of its own web server on this machine, as it announced on the device socket."""
+    node: str | None = None
+    """The name of the node of the cluster where it registered; None without a cluster."""
 
     @property
     def info(self) -> Any:
@@ -217,8 +219,28 @@ class Device:
 
     @classmethod
     def _of(cls, device: DeviceTuple) -> Device:
-        device_id, address, port, since, identity, clients, info, place, device_port = device
-        return cls(device_id, address, port, since, _identity(identity), clients, info, *place, device_port)
+        device_id, address, port, since, identity, clients, info, place, device_port, node = device
+        return cls(device_id, address, port, since, _identity(identity), clients, info, *place, device_port, node)
+
+
+@with_field_docs
+@dataclass(frozen=True)
+class Node:
+    """A node of a cluster, as another node or itself knows it."""
+
+    name: str
+    """The name, unique in the cluster."""
+    incarnation: str
+    """This start of the node: its name and 64 random bits."""
+    address: str
+    """The `HOST:PORT` at which other nodes reach it."""
+    state: Literal["this", "alive", "draining", "unreachable"]
+    """`this`: the node that was asked. `alive`: it renews its lease. `draining`: it is about to stop, and takes no new
+    peers. `unreachable`: its lease has run out, and its devices are kept for a time."""
+    build: str
+    """The version of its program."""
+    devices: int
+    """The number of devices that have registered there."""
 
 
 @with_field_docs

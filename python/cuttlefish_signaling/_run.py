@@ -18,7 +18,7 @@ from ._hooks import HookRunner
 from ._limits import Limits
 from ._log import log
 from ._loops import running_loop
-from ._models import Client, Device, WaitingClient
+from ._models import Client, Device, Node, WaitingClient
 from ._pause import wait_event
 from ._silence import silence_note
 from .errors import ForkedError, NotRunningError, WaitTimeoutError
@@ -174,6 +174,15 @@ class Run:
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
 
+    def nodes(self) -> list[Node]:
+        """Returns the nodes of the cluster."""
+        return [Node(*node) for node in self.native.nodes()]  # type: ignore[arg-type]
+
+    def living_nodes(self, count: int) -> list[Node] | None:
+        """Returns the nodes if this many of them live, and none more."""
+        nodes = self.nodes()
+        return nodes if sum(node.state in ("this", "alive") for node in nodes) == count else None
+
     def client(self, device_id: str | None) -> Client | None:
         """Returns the client of this device, or of any, that has been connected the longest."""
         return min(self.clients(device_id), key=lambda client: client.since, default=None)
@@ -191,9 +200,15 @@ class Run:
     def disconnect(self, device_id: str, client_id: int | None = None) -> bool:
         """Closes the connection of a device, or of one of its clients."""
         check_text("device_id", device_id)
-        if client_id is None:
-            return self.native.disconnect_device(device_id)
-        return self.native.disconnect_client(device_id, client_id)
+        if client_id is None and self.native.disconnect_device(device_id):
+            return True
+        if client_id is not None and self.native.disconnect_client(device_id, client_id):
+            return True
+        under_way = self.native.begin_disconnect(device_id, client_id)
+        outcome: bool | None = False
+        while under_way is not None and (outcome := under_way.wait(SLICE)) is None:
+            pass  # In slices, so that Ctrl-C ends it.
+        return bool(outcome)
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
@@ -251,6 +266,12 @@ class Run:
             f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
             f"{silence_note(self.native, self.shown_after)}{hint}"
         )
+
+    def other_nodes(self, timeout: float | None, count: int, hint: str = "") -> WaitTimeoutError:
+        """Returns an error for a number of nodes that did not come about. It lists the nodes."""
+        nodes = [f"{node.name} ({node.state})" for node in self.nodes()]
+        there = f"nodes: {_first(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
+        return WaitTimeoutError(f"waited {timeout:g} s for {count} nodes of the cluster to live; {there}{hint}")
 
 
 def _first(texts: list[str]) -> str:

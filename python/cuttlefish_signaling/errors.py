@@ -109,6 +109,22 @@ class UnreachableError(SignalingError, ConnectionError):
     """No signaling server answers at the address."""
 
 
+class NodeUnreachableError(UnreachableError):
+    """The node of the cluster that has the device does not answer. `node` is its name. The outcome is unknown."""
+
+    def __init__(self, node: str, what: str) -> None:
+        super().__init__(f"node {node!r}: {what}")
+        self.node = node
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[NodeUnreachableError], tuple[str, str]]:
+        return type(self), (self.node, self.what)
+
+
+class ClusterError(SignalingError, RuntimeError):
+    """A process of a test's cluster cannot be started, or is not in the state that a call needs."""
+
+
 class PeerRefusedError(SignalingError, ConnectionError):
     """The server refused a fake peer. `error` is the error that it sent, or None.
 

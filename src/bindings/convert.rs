@@ -5,12 +5,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::core::hub::{Client, Device};
 use crate::core::peer::Peer;
 use crate::protocol::{DeviceId, outbound};
+use crate::server::{DeviceFacts, NodeView, RemoteDevice};
 
 /// group, owner, name, adb port.
 pub(super) type MetadataTuple = (String, String, String, u16);
-/// id, address, port, since, identity as JSON, clients, device info as JSON, metadata, port of the device's web server.
-pub(super) type DeviceTuple =
-    (String, Option<String>, Option<u16>, f64, Option<String>, usize, String, MetadataTuple, Option<u16>);
+/// id, address, port, since, identity as JSON, clients, device info as JSON, metadata, port of the device's web server,
+/// node.
+pub(super) type DeviceTuple = (
+    String,
+    Option<String>,
+    Option<u16>,
+    f64,
+    Option<String>,
+    usize,
+    String,
+    MetadataTuple,
+    Option<u16>,
+    Option<String>,
+);
+/// name, incarnation, address, state, build, devices.
+pub(super) type NodeTuple = (String, String, String, &'static str, String, usize);
 /// device id, client id, address, port, since, identity as JSON.
 pub(super) type ClientTuple = (String, u32, Option<String>, Option<u16>, f64, Option<String>);
 
@@ -26,7 +40,8 @@ fn place(peer: &Peer) -> (Option<String>, Option<u16>, f64, Option<String>) {
     )
 }
 
-pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
+/// Converts a device of this server, which is the node of this name.
+pub(super) fn device_tuple(device: &Device, node: Option<&str>) -> DeviceTuple {
     let (address, port, since, identity) = place(&device.peer);
     let info = outbound::info_of(&device.info).to_owned();
     (
@@ -39,7 +54,20 @@ pub(super) fn device_tuple(device: &Device) -> DeviceTuple {
         info,
         metadata_tuple(device),
         device.port,
+        node.map(str::to_owned),
     )
+}
+
+/// Converts a device of another node. Its device info is not known here.
+pub(super) fn remote_tuple(device: RemoteDevice) -> DeviceTuple {
+    let RemoteDevice { id, node, facts: DeviceFacts { since, group, owner, name, adb_port } } = device;
+    let info = "null".to_owned();
+    (id.to_string(), None, None, since, None, 0, info, (group, owner, name, adb_port), None, Some(node))
+}
+
+pub(super) fn node_tuple(node: NodeView) -> NodeTuple {
+    let NodeView { name, incarnation, address, state, build, devices } = node;
+    (name, incarnation, address, state.as_str(), build, devices)
 }
 
 /// Converts the metadata of a device.

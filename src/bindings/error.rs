@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::prelude::*;
 
 use crate::config::error::{ConfigError, Error};
+use crate::server::NodeUnreachable;
 
 /// Creates an exception of `cuttlefish_signaling.errors` by its name.
 fn exception<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
@@ -41,6 +42,11 @@ fn bind_error(py: Python<'_>, what: &str, source: &std::io::Error) -> PyErr {
 /// Creates the `NotRunningError`.
 pub(super) fn not_running(py: Python<'_>) -> PyErr {
     exception(py, "NotRunningError", ("the server is not running: start() it, or use it in a with statement",))
+}
+
+/// Creates `NodeUnreachableError(node, what)`.
+pub(super) fn node_unreachable(py: Python<'_>, error: &NodeUnreachable) -> PyErr {
+    exception(py, "NodeUnreachableError", (&error.node, &error.what))
 }
 
 /// Creates the `ForkedError`: this process is a fork of the one that started the server.

@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod convert;
 mod default_settings;
+mod disconnection;
 mod error;
 mod event_queue;
 mod events;
@@ -42,6 +43,8 @@ mod _native {
     use super::config::allowance_fault;
     #[pymodule_export]
     use super::default_settings::default_settings;
+    #[pymodule_export]
+    use super::disconnection::Disconnection;
     #[pymodule_export]
     use super::events::{Events, LogRecords};
     #[pymodule_export]

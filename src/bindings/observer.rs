@@ -53,6 +53,10 @@ impl Observer for HubObserver {
         self.events.mark_changed();
     }
 
+    fn cluster_changed(&self) {
+        self.events.mark_changed();
+    }
+
     fn recorded(&self) {
         self.events.mark_changed();
     }

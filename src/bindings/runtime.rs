@@ -27,9 +27,20 @@ pub(super) struct Thread {
     orders: UnboundedSender<Order>,
     done: mpsc::Receiver<bool>,
     handle: thread::JoinHandle<()>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Thread {
+    /// Runs a future on the runtime. The receiver gets its result, and is disconnected if the server stops before.
+    pub(super) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> mpsc::Receiver<T> {
+        let (done, wait_done) = mpsc::channel();
+        self.runtime.spawn(async move {
+            // The caller may not wait any more.
+            let _left = done.send(work.await);
+        });
+        wait_done
+    }
+
     /// Begins to drain the server. The receiver is disconnected at the end.
     pub(super) fn drain(&self, drain: Drain) -> mpsc::Receiver<()> {
         let (drained, wait_drained) = mpsc::channel();
@@ -76,7 +87,7 @@ pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Res
         let _inside = runtime.enter();
         bound.serve()
     };
-    let serving = running.clone();
+    let (serving, of_runtime) = (running.clone(), runtime.handle().clone());
     let serve = move || {
         let _logging = tracing::dispatcher::set_default(&log);
         let in_time = runtime.block_on(async move {
@@ -88,7 +99,7 @@ pub(super) fn spawn(bound: server::Server, workers: usize, log: Dispatch) -> Res
         let _not_awaited = done.send(in_time);
     };
     let handle = thread::Builder::new().name("cuttlefish-signaling".into()).spawn(serve).map_err(Error::Runtime)?;
-    Ok((running, Thread { orders, done: wait_done, handle }))
+    Ok((running, Thread { orders, done: wait_done, handle, runtime: of_runtime }))
 }
 
 /// Takes orders until the one to stop. Returns its deadline.

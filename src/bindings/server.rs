@@ -11,7 +11,11 @@ use pyo3::types::PyDict;
 use tracing::Dispatch;
 
 use super::config::{config, ice_source};
-use super::convert::{ClientTuple, DeviceTuple, WaitingTuple, client_tuple, device_tuple, waiting_tuple};
+use super::convert::{
+    ClientTuple, DeviceTuple, NodeTuple, WaitingTuple, client_tuple, device_tuple, node_tuple, remote_tuple,
+    waiting_tuple,
+};
+use super::disconnection::Disconnection;
 use super::error::{config_error, detached, forked, not_running, start_error};
 use super::event_queue::EventQueue;
 use super::events::Events;
@@ -155,14 +159,38 @@ impl Server {
         self.process == std::process::id() && self.thread.lock().is_some()
     }
 
+    /// The devices of all nodes, sorted by id. One that is here is not told again by the registry.
     fn devices(&self, py: Python<'_>) -> PyResult<Vec<DeviceTuple>> {
         self.check(py)?;
-        detached(py, || self.running.hub().devices().iter().map(|device| device_tuple(device)).collect())
+        detached(py, || {
+            let (hub, node) = (self.running.hub(), self.running.node_name());
+            let mut devices: Vec<_> = hub.devices().iter().map(|device| device_tuple(device, node)).collect();
+            let remote = self.running.remote_devices();
+            if !remote.is_empty() {
+                devices.extend(remote.into_iter().filter(|one| hub.device(&one.id).is_none()).map(remote_tuple));
+                devices.sort_by(|one, other| one.0.cmp(&other.0));
+            }
+            devices
+        })
     }
 
     fn device(&self, py: Python<'_>, device_id: &str) -> PyResult<Option<DeviceTuple>> {
         self.check(py)?;
-        Ok(self.running.hub().device(&DeviceId::new(device_id)).map(|device| device_tuple(&device)))
+        let id = DeviceId::new(device_id);
+        let here = self.running.hub().device(&id).map(|device| device_tuple(&device, self.running.node_name()));
+        Ok(here.or_else(|| self.running.remote_device(&id).map(remote_tuple)))
+    }
+
+    /// The nodes of the cluster: name, incarnation, address, state, build, devices.
+    fn nodes(&self, py: Python<'_>) -> PyResult<Vec<NodeTuple>> {
+        self.check(py)?;
+        detached(py, || self.running.nodes().into_iter().map(node_tuple).collect())
+    }
+
+    /// The address for other nodes; None without a cluster.
+    #[getter]
+    fn node_address(&self) -> Option<String> {
+        self.running.node_address().map(|address| address.to_string())
     }
 
     /// Returns the clients of a device, or of all devices.
@@ -190,20 +218,34 @@ impl Server {
         })
     }
 
-    /// Disconnects a device. Returns false if it is not registered.
+    /// Disconnects a device of this server. Returns false if it is not registered here.
     fn disconnect_device(&self, py: Python<'_>, device_id: &str) -> PyResult<bool> {
         self.check(py)?;
         let device = self.running.hub().device(&DeviceId::new(device_id));
         Ok(device.map(|device| device.outbox.refuse(&Refusal::EndedByOperator)).is_some())
     }
 
-    /// Disconnects a client. Returns false if it is not connected.
+    /// Disconnects a client of a device of this server. Returns false if it is not connected here.
     fn disconnect_client(&self, py: Python<'_>, device_id: &str, client_id: u32) -> PyResult<bool> {
         self.check(py)?;
         let device = self.running.hub().device(&DeviceId::new(device_id));
         let wanted = ClientId::new(client_id);
         let client = device.and_then(|device| device.clients().into_iter().find(|client| Some(client.id) == wanted));
         Ok(client.map(|client| client.outbox.refuse(&Refusal::EndedByOperator)).is_some())
+    }
+
+    /// Begins to disconnect a device of another node, or one of its clients. None without a cluster.
+    fn begin_disconnect(
+        &self,
+        py: Python<'_>,
+        device_id: &str,
+        client_id: Option<u32>,
+    ) -> PyResult<Option<Disconnection>> {
+        self.check(py)?;
+        let thread = self.thread.lock();
+        let (Some(thread), Some(_)) = (&*thread, self.running.node_name()) else { return Ok(None) };
+        let asked = self.running.disconnect_on_other_node(DeviceId::new(device_id), client_id);
+        Ok(Some(Disconnection(Mutex::new(thread.run(asked)))))
     }
 
     /// Replaces the source of ICE servers: JSON text, a `TurnRest`, or `None` for the hook.

@@ -28,6 +28,8 @@ pub trait Observer: Send + Sync + 'static {
     fn client_waiting(&self, _id: &DeviceId, _client: &Peer) {}
     /// A client waits no more: its device has registered, or it has left.
     fn client_stopped_waiting(&self, _id: &DeviceId, _client: &Peer) {}
+    /// A node of the cluster, or a device of another node, may have come or gone.
+    fn cluster_changed(&self) {}
     /// The journal has a new entry.
     ///
     /// Called often, and while locks of a peer are held: it must return soon and must not call back.

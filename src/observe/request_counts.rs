@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Endpoints, in the order of their counters. `other` stands for every path that is not listed.
-const ENDPOINTS: [&str; 19] = [
+const ENDPOINTS: [&str; 20] = [
     "/",
     "/register_device",
     "/connect_client",
@@ -21,6 +21,7 @@ const ENDPOINTS: [&str; 19] = [
     "/forward",
     "/poll_messages",
     "/infra_config",
+    "/nodes",
     "/metrics",
     "other",
 ];

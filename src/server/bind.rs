@@ -138,7 +138,8 @@ fn share(
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
-    let journal_hooks = JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer };
+    let journal_hooks =
+        JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer: Arc::clone(&observer) };
     let relay = Arc::new(relay(&config, journal_hooks));
     let (limits, ice) = (config.limits.clone(), config.ice.clone());
     let aliases = aliases(&config, cluster.as_ref());
@@ -166,6 +167,7 @@ fn share(
         timings: Arc::default(),
         hooks,
         changes,
+        observer,
         ice: RwLock::new(ice),
         ice_cache: IceCache::default(),
         drain: DrainSteps::default(),

@@ -2,28 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::Running;
-use super::cluster::details::NodeDetails;
-use crate::core::cluster::Membership;
-use crate::core::cluster::registry::NodeRecord;
-use crate::protocol::DeviceId;
+use hyper::{Method, StatusCode};
 
-/// A node of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeView {
-    /// The name of the node.
-    pub name: String,
-    /// This start of it.
-    pub incarnation: String,
-    /// The address at which other nodes reach it.
-    pub address: String,
-    /// The version of its program.
-    pub build: String,
-    /// Whether it takes no new peers.
-    pub draining: bool,
-    /// Whether it is the node that was asked.
-    pub is_own: bool,
-}
+use super::Running;
+use super::cluster::ask::NodeUnreachable;
+use super::cluster::view::{NodeView, RemoteDevice};
+use crate::core::cluster::Membership;
+use crate::protocol::DeviceId;
 
 impl Running {
     /// The address for other nodes, if the server is a node of a cluster.
@@ -31,24 +16,14 @@ impl Running {
         self.node_address
     }
 
-    /// The nodes of the cluster that have a lease, as far as this one knows, sorted by name. Empty without a cluster.
+    /// The name of this node, if the server is a node of a cluster.
+    pub fn node_name(&self) -> Option<&str> {
+        self.shared.cluster.as_ref().map(|cluster| cluster.incarnation.node())
+    }
+
+    /// The nodes of the cluster, as far as this one knows, sorted by name. Empty without a cluster.
     pub fn nodes(&self) -> Vec<NodeView> {
-        let Some(cluster) = &self.shared.cluster else { return Vec::new() };
-        let view = |record: &NodeRecord| {
-            let details = NodeDetails::of(record)?;
-            Some(NodeView {
-                name: record.incarnation.node().to_owned(),
-                incarnation: record.incarnation.to_string(),
-                address: details.address,
-                build: details.build,
-                draining: details.draining,
-                is_own: record.incarnation == cluster.incarnation,
-            })
-        };
-        cluster.read(|membership| {
-            let nodes = membership.nodes();
-            nodes.live().filter_map(|node| nodes.record(node).and_then(view)).collect()
-        })
+        self.shared.cluster.as_ref().map(|cluster| cluster.nodes()).unwrap_or_default()
     }
 
     /// Whether the node is a member of its cluster, which needs the engine.
@@ -63,5 +38,32 @@ impl Running {
             let entry = membership.directory().get(id)?;
             Some(entry.registration.incarnation().node().to_owned())
         })
+    }
+
+    /// The devices of other nodes, sorted by id. Empty without a cluster.
+    pub fn remote_devices(&self) -> Vec<RemoteDevice> {
+        self.shared.cluster.as_ref().map(|cluster| cluster.remote_devices()).unwrap_or_default()
+    }
+
+    /// A device of another node.
+    pub fn remote_device(&self, id: &DeviceId) -> Option<RemoteDevice> {
+        self.shared.cluster.as_ref()?.remote_device(id)
+    }
+
+    /// Ends the connection of a device of another node, or of one of its clients. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`NodeUnreachable`] if its node does not answer. It may have done it.
+    pub fn disconnect_on_other_node(
+        &self,
+        id: DeviceId,
+        client: Option<u32>,
+    ) -> impl Future<Output = Result<bool, NodeUnreachable>> + Send + use<> {
+        let below = client.map(|client| format!("/clients/{client}")).unwrap_or_default();
+        let asked = self.shared.cluster.as_ref().map(|cluster| cluster.ask(id, Method::DELETE, below));
+        async move {
+            let Some(asked) = asked else { return Ok(false) };
+            Ok(matches!(asked.await?, Some((StatusCode::OK, _))))
+        }
     }
 }

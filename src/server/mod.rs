@@ -41,7 +41,8 @@ use std::time::{Duration, Instant};
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
-pub use self::cluster_view::NodeView;
+pub use self::cluster::ask::NodeUnreachable;
+pub use self::cluster::view::{DeviceFacts, NodeState, NodeView, RemoteDevice};
 pub use self::drain::Drain;
 pub use self::events::Changes;
 pub use self::reload::Reload;

@@ -25,7 +25,7 @@ use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::request_rates::RequestRates;
 use crate::config::{IceSource, Limits};
-use crate::core::hub::Hub;
+use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
 use crate::core::preregistration::PreRegistrations;
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<dyn Hooks>,
     /// Counts events, for threads that wait for one.
     pub(crate) changes: Arc<Changes>,
+    /// Told of changes of the cluster.
+    pub(super) observer: Arc<dyn Observer>,
     /// Counts incidents by kind.
     pub(crate) incidents: Arc<Incidents>,
     /// The last calls of hooks that failed.

@@ -26,6 +26,7 @@ PATHS = {
     "/devices/x/files/y": "GET",
     "/devices/x/adb": "GET",
     "/infra_config": "GET",
+    "/nodes": "GET",
     "/metrics": "GET",
     "/healthz": "GET",
     "/readyz": "GET",

@@ -178,6 +178,8 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
             lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
     lines += [f"metrics: {url}" for url in running.metrics_urls]
+    if (address := running._running().native.node_address) is not None:
+        lines.append(f"cluster: {address}")
     return lines + ([fingerprints(running.tls)] if running.tls else [])
 
 

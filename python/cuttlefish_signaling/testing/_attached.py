@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from .._checks import check_seconds
 from .._field_docs import with_field_docs
 from .._loops import running_loop, stood_still
+from .._models import Node
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutError
 
@@ -146,6 +147,13 @@ class AttachedServer:
         """
         found = ((device_id, self._get(f"/devices/{quote(device_id, '')}")) for device_id in self.device_ids())
         return [_device_of(device_id, answer) for device_id, answer in found if answer is not None]
+
+    def nodes(self) -> list[Node]:
+        """The nodes of its cluster, sorted by name; [] without a cluster. Raises UnreachableError."""
+        try:
+            return [Node(**node) for node in self._get("/nodes")]
+        except TypeError as error:
+            raise UnreachableError(f"{self.url} has another form of GET /nodes: {error}") from error
 
     def _get(self, path: str) -> Any:
         """The JSON of an answer; None for 404 of a device."""

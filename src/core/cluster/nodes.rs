@@ -29,6 +29,11 @@ impl Nodes {
         self.records.get(node)
     }
 
+    /// Returns the records of the nodes with a lease, and of those whose devices are left, sorted by name.
+    pub fn records(&self) -> impl Iterator<Item = &NodeRecord> {
+        self.records.values()
+    }
+
     /// Begins again with the nodes that have a lease.
     pub(super) fn reset(&mut self, nodes: &[NodeRecord]) {
         self.live = nodes.iter().map(|node| node.incarnation.clone()).collect();

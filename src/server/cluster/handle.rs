@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hyper::Method;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::ask::{Answered, Asks};
 use crate::core::cluster::claim::{Outcome, Probe};
 use crate::core::cluster::registry::{Entry, NodeRecord, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Membership, Output, Registration};
@@ -36,6 +38,8 @@ pub(crate) struct Cluster {
     /// Notified when the membership has something to do.
     pub(in crate::server) changed: Notify,
     requests: mpsc::Sender<Locate>,
+    /// Requests about devices of other nodes.
+    pub(in crate::server) asks: Asks,
     /// The receiver, until the task of the node takes it.
     received: Mutex<Option<mpsc::Receiver<Locate>>>,
 }
@@ -84,8 +88,19 @@ impl Cluster {
             state: Mutex::new(State { membership, sessions: HashMap::new(), under_way: 0, last: 0 }),
             changed: Notify::new(),
             requests,
+            asks: Asks::new(),
             received: Mutex::new(Some(received)),
         })
+    }
+
+    /// Asks the node that has a device, behind the path of the device.
+    pub(in crate::server) fn ask(
+        &self,
+        id: DeviceId,
+        method: Method,
+        below: String,
+    ) -> impl Future<Output = Answered> + Send + use<> {
+        self.asks.ask(self.incarnation.node(), id, method, below)
     }
 
     /// Takes the questions of sessions. `None` if they were taken already.

@@ -1,8 +1,10 @@
 //! The node of a cluster: its connection to the engine, and those to other nodes.
 
+pub mod ask;
 pub(in crate::server) mod client_facts;
 pub(in crate::server) mod details;
 pub mod engine;
 pub(crate) mod handle;
 #[cfg(feature = "cluster")]
 pub mod redis;
+pub mod view;

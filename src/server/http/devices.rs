@@ -10,8 +10,9 @@ use hyper::StatusCode;
 use serde_json::value::RawValue;
 
 use super::auth::{Caller, denied};
+use super::cluster_listing::{self, Facts};
 use super::extract::PathId;
-use super::listing::{DeviceEntry, Listings, RenderedEntry};
+use super::listing::{DeviceEntry, Listings};
 use super::respond::{error, json, status_of};
 use crate::access::hooks::HookError;
 use crate::config::DevicesFormat;
@@ -55,8 +56,8 @@ impl<'a> ListQuery<'a> {
     }
 
     /// Whether the filters select a device.
-    fn matches(&self, entry: &RenderedEntry) -> bool {
-        (self.owner.is_empty() || self.owner == entry.owner()) && (self.group.is_empty() || self.group == entry.group())
+    fn matches(&self, owner: &str, group: &str) -> bool {
+        (self.owner.is_empty() || self.owner == owner) && (self.group.is_empty() || self.group == group)
     }
 }
 
@@ -83,11 +84,18 @@ pub(in crate::server) async fn devices(
         Err(refused) => return refused,
     };
     let query = ListQuery::parse(&query, shared.settings().devices_format);
+    if let Some(cluster) = &shared.cluster {
+        let matches = |facts: &Facts<'_>| peer.grant.covers(facts.id) && query.matches(facts.owner, facts.group);
+        let pieces = cluster_listing::list(&shared, cluster, query.format, matches).await;
+        return json(StatusCode::OK, Body::new(pieces));
+    }
     let listing = listings.current(&shared).await;
     let pieces = if peer.grant.devices.is_none() && query.is_all() {
         listing.all(query.format)
     } else {
-        listing.only(query.format, |entry| peer.grant.covers(&entry.id) && query.matches(entry)).await
+        listing
+            .only(query.format, |entry| peer.grant.covers(&entry.id) && query.matches(entry.owner(), entry.group()))
+            .await
     };
     json(StatusCode::OK, Body::new(pieces))
 }
@@ -120,7 +128,8 @@ pub(in crate::server) async fn device(
     // The group comes from the device info that this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    match serde_json::to_string(&DeviceEntry::of(&device, &group, info)) {
+    let own = shared.cluster.as_ref().map(|cluster| cluster.incarnation.node());
+    match serde_json::to_string(&DeviceEntry::of(&device, &group, info).on(own)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }

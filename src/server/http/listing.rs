@@ -19,6 +19,7 @@ use crate::core::hub::{Chunk, Device};
 use crate::core::preregistration::DeviceMetadata;
 use crate::protocol::DeviceId;
 use crate::protocol::outbound::quote;
+use crate::server::cluster::view::{DeviceFacts, RemoteDevice};
 use crate::server::shared::Shared;
 
 /// One entry of `GET /devices`.
@@ -36,6 +37,9 @@ pub(in crate::server) struct DeviceEntry<'a> {
     name: &'a str,
     /// The adb port; 0 if it is not known.
     adb_port: u16,
+    /// The node of the cluster that has the device; none without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
     /// The device info; only in `GET /devices/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_info: Option<&'a RawValue>,
@@ -55,8 +59,26 @@ impl<'a> DeviceEntry<'a> {
             owner: &metadata.owner,
             name: &metadata.name,
             adb_port: metadata.adb_port,
+            node: None,
             registration_info,
         }
+    }
+
+    /// Makes the entry of a device of another node.
+    pub(in crate::server::http) fn of_remote(device: &'a RemoteDevice, group_name: &'a str) -> Self {
+        let RemoteDevice { id, node, facts: DeviceFacts { owner, name, adb_port, .. } } = device;
+        let (device_id, adb_port, node) = (id.as_str(), *adb_port, Some(&**node));
+        Self { device_id, group_name, owner, name, adb_port, node, registration_info: None }
+    }
+
+    /// Adds the name of the node, if the server is one.
+    pub(in crate::server::http) fn on(self, node: Option<&'a str>) -> Self {
+        Self { node, ..self }
+    }
+
+    /// The id of the device.
+    pub(in crate::server::http) fn id(&self) -> &'a str {
+        self.device_id
     }
 }
 
@@ -237,7 +259,7 @@ impl Listing {
 }
 
 /// A JSON array of entries, each after a comma.
-fn array(mut entries: Vec<Bytes>) -> Pieces {
+pub(super) fn array(mut entries: Vec<Bytes>) -> Pieces {
     if let Some(first) = entries.iter_mut().find(|part| !part.is_empty()) {
         *first = first.slice(1..);
     }

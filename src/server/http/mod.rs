@@ -4,12 +4,14 @@
 
 mod access_log;
 mod auth;
+mod cluster_listing;
 pub(in crate::server) mod dashboard;
 mod devices;
 pub(in crate::server) mod extract;
 mod files;
 mod listing;
 pub(in crate::server) mod metrics;
+mod nodes;
 mod origin;
 mod path;
 mod pieces;

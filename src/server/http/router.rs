@@ -13,7 +13,7 @@ use super::files::{assets, device_files};
 use super::respond::{error, json};
 use super::state::HttpState;
 use super::upgrade::upgrade_here;
-use super::{dashboard, devices, metrics, polling};
+use super::{dashboard, devices, metrics, nodes, polling};
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
@@ -56,6 +56,7 @@ fn all(shared: &Arc<Shared>, state: HttpState) -> Router {
         .route("/devices/{id}/connect", any(connect_to_device))
         .route("/devices/{id}/adb", any(adb_of_device))
         .route("/devices/{id}/files/{*path}", get(device_files::device_file))
+        .route("/nodes", get(nodes::nodes))
         .route("/infra_config", get(devices::infra_config))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -107,6 +107,7 @@ impl Drive {
             () = self.node.shared.timers.sleep_until(at) => Event::Time,
         };
         let now = Instant::now();
+        let may_change = matches!(event, Event::Answered(_, Ok(_)) | Event::Fed(Some(_)));
         match event {
             Event::Answered(number, Ok(reply)) => {
                 self.node.cluster.with(|membership| membership.on_reply(number, reply, now));
@@ -124,6 +125,10 @@ impl Drive {
             Event::Answered(_, Err(error)) | Event::Connected(Err(error)) => self.lose(Some(&error)),
             Event::Time => self.node.cluster.with(|membership| membership.handle_timeout(now)),
             Event::Changed => {}
+        }
+        if may_change {
+            self.node.shared.changes.mark();
+            self.node.shared.observer.cluster_changed();
         }
     }
 

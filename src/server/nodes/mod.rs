@@ -5,6 +5,7 @@
 //! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
 //! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
 
+mod ask;
 mod client;
 mod drive;
 mod error;
@@ -100,6 +101,7 @@ impl BoundNode {
         });
         let tasks = &node.shared.tasks;
         tasks.spawn(listener.accept(Arc::clone(&node)));
+        tasks.spawn(ask::answer_all(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
 }

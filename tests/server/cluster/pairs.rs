@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cuttlefish_signaling::Config;
+use cuttlefish_signaling::server::NodeState;
 
 use super::{Killable, Nodes, until};
 use crate::dial::{Dialed, Received, block_on};
@@ -212,7 +213,7 @@ fn nodes_hear_that_one_of_them_drains() {
         let nodes = Nodes::start(2, Config::default()).await;
         let is_draining = |node: usize| {
             let views = nodes.nodes[node].nodes();
-            views.iter().any(|view| view.name == "a" && view.draining)
+            views.iter().any(|view| view.name == "a" && view.state == NodeState::Draining)
         };
         assert!(!is_draining(1));
         nodes.nodes[0].drain(cuttlefish_signaling::Drain::default()).await;

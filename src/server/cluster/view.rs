@@ -1,0 +1,134 @@
+//! Nodes, and devices of other nodes, as this one knows them: from memory, whichever nodes answer.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::details::NodeDetails;
+use super::handle::Cluster;
+use crate::core::cluster::registry::{Entry, NodeRecord};
+use crate::protocol::DeviceId;
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// The name of the node.
+    pub name: String,
+    /// This start of it.
+    pub incarnation: String,
+    /// The address at which other nodes reach it.
+    pub address: String,
+    /// Whether it can be used.
+    pub state: NodeState,
+    /// The version of its program.
+    pub build: String,
+    /// The devices that it has, by the registry.
+    pub devices: usize,
+}
+
+/// The state of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It is the node that was asked.
+    This,
+    /// It renews its lease.
+    Alive,
+    /// It is about to stop, and takes no new peers.
+    Draining,
+    /// Its lease has run out, and its devices are kept for a time.
+    Unreachable,
+}
+
+impl NodeState {
+    /// The name, as lists have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::This => "this",
+            Self::Alive => "alive",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// A device of another node, as the registry has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteDevice {
+    /// The id.
+    pub id: DeviceId,
+    /// The name of its node.
+    pub node: String,
+    /// The facts that its node has published.
+    pub facts: DeviceFacts,
+}
+
+/// The facts of a device for lists on other nodes. What cannot be read is left out.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct DeviceFacts {
+    /// When it connected, in seconds since 1970.
+    pub since: f64,
+    /// The group.
+    pub group: String,
+    /// The owner.
+    pub owner: String,
+    /// The name of its pre-registration.
+    pub name: String,
+    /// The port of its adb.
+    pub adb_port: u16,
+}
+
+impl Cluster {
+    /// The nodes with a lease, and those whose devices are left, sorted by name.
+    pub(crate) fn nodes(&self) -> Vec<NodeView> {
+        self.read(|membership| {
+            let mut devices: HashMap<_, usize> = HashMap::new();
+            for (_, entry) in membership.directory().iter() {
+                *devices.entry(entry.registration.incarnation()).or_default() += 1;
+            }
+            let nodes = membership.nodes();
+            let count = |record: &NodeRecord| devices.get(&record.incarnation).copied().unwrap_or_default();
+            nodes
+                .records()
+                .filter_map(|record| self.view(record, nodes.is_live(&record.incarnation), count(record)))
+                .collect()
+        })
+    }
+
+    fn view(&self, record: &NodeRecord, is_live: bool, devices: usize) -> Option<NodeView> {
+        let details = NodeDetails::of(record)?;
+        let state = match (record.incarnation == self.incarnation, is_live, details.draining) {
+            (true, _, _) => NodeState::This,
+            (false, false, _) => NodeState::Unreachable,
+            (false, true, true) => NodeState::Draining,
+            (false, true, false) => NodeState::Alive,
+        };
+        Some(NodeView {
+            name: record.incarnation.node().to_owned(),
+            incarnation: record.incarnation.to_string(),
+            address: details.address,
+            state,
+            build: details.build,
+            devices,
+        })
+    }
+
+    /// The devices of other nodes, sorted by id.
+    pub(crate) fn remote_devices(&self) -> Vec<RemoteDevice> {
+        self.read(|membership| membership.directory().iter().filter_map(|(id, entry)| self.remote(id, entry)).collect())
+    }
+
+    /// A device of another node.
+    pub(crate) fn remote_device(&self, id: &DeviceId) -> Option<RemoteDevice> {
+        self.read(|membership| membership.directory().get(id).and_then(|entry| self.remote(id, entry)))
+    }
+
+    fn remote(&self, id: &DeviceId, entry: &Entry) -> Option<RemoteDevice> {
+        let node = entry.registration.incarnation();
+        (*node != self.incarnation).then(|| RemoteDevice {
+            id: id.clone(),
+            node: node.node().to_owned(),
+            facts: serde_json::from_str(&entry.details).unwrap_or_default(),
+        })
+    }
+}
