@@ -238,3 +238,52 @@ MISUSES["signaling_watch"] = [
         ("with signaling_watch: pass", "has no use in a with statement: call it, *"),
     ]
 ]
+
+MISUSES["signaling_cluster"] = [
+    (f"def test_it(signaling_cluster):\n    signaling_cluster({given})", f"*ConfigError: %: {error}")
+    for given, error in [
+        ("nodes=0", "SignalingCluster: nodes: must be between 1 and 16, got 0"),
+        ("nodes=17", "SignalingCluster: nodes: must be between 1 and 16, got 17"),
+        ("nodes='3'", "SignalingCluster: nodes: must be a number of nodes, or a list of *, got '3'"),
+        ("nodes=None", "SignalingCluster: nodes: must be a number of nodes, or a list of *, got None"),
+        ("nodes=[]", "SignalingCluster: nodes: must have between 1 and 16 nodes, got 0"),
+        ("nodes=[3]", "SignalingCluster: nodes: must be a number of nodes, or a list of *, got 3 in it"),
+        ("[{'prot': 1}]", "SignalingCluster: nodes[[]0]: prot: unknown setting; did you mean *"),
+        ("max_device=1", "SignalingCluster: max_device: unknown setting; did you mean 'max_devices'?"),
+        ("port=8080", "SignalingCluster: port: is set by the cluster of the test: leave it out"),
+        ("node='a'", "SignalingCluster: node: is set by the cluster of the test: leave it out"),
+        ("max_devices='7'", "SignalingCluster: max_devices: '7' is not a whole number from 1 to *"),
+        ("journal='yes'", "SignalingCluster: journal: 'yes' is not true or false"),
+        ("on_duplicate='keep'", "SignalingCluster: on_duplicate: 'keep' is not one of reject, replace"),
+        ("timeout=0", "timeout: must be a number of seconds, more than 0, got 0"),
+        ("timeout=None", "timeout: must be a number of seconds, got None"),
+    ]
+] + [
+    (f"def test_it(signaling_cluster):\n    {use}", f"*{error}")
+    for use, error in [
+        ("signaling_cluster(1, 2)", "%: takes one positional argument, got (1, 2); name the others: NAME=VALUE"),
+        ("signaling_cluster.nodes", "%* has no use.nodes: call it, %(...), and use the result"),
+        ("with signaling_cluster: pass", "%* has no use in a with statement: call it, %(...), *"),
+        ("signaling_cluster(1).kill('node2')", "*ClusterError: 'node2' is not a node of this cluster; there are node1"),
+        ("c = signaling_cluster(1); c.partition(0, 0)", "*ClusterError: a partition has two ends, and both are node1"),
+        (
+            "c = signaling_cluster(1); c.kill(0); c.pause(0)",
+            "*ClusterError: node node1 is killed, and was to be paused",
+        ),
+        ("signaling_cluster(1).heal(0)", "*ClusterError: heal takes two ends, or none to heal all partitions"),
+        (
+            "signaling_cluster(1).nodes[0].journal",
+            "*NotOursError: journal is not available: node node1 runs in a process of its own",
+        ),
+        (
+            "signaling_cluster(1, token_file='/nowhere')",
+            "*ClusterError: node node1 has ended before it listens: * it said: *error: --token-file: cannot read *",
+        ),
+    ]
+]
+MISUSES["signaling_cluster"].append(
+    (
+        "def test_it(signaling_cluster, fake_device):\n    signaling_cluster(1)\n    fake_device()",
+        "*ConfigError: fake_device: server: is missing: the test has a cluster, so name one of its nodes: *",
+    )
+)

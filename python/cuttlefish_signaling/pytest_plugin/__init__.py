@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from . import _checkpoints, _debugger, _frames, _modules, _options, _report
+from . import _checkpoints, _clusters, _debugger, _frames, _modules, _options, _report
+from ._clusters import signaling_cluster
 from ._options import CA_VARIABLE, OPTIONS, URL_VARIABLE
 from ._peers import (
     async_fake_client,
@@ -42,6 +43,7 @@ __all__ = [
     "fake_device",
     "replay_device",
     "signaling_anyio_peers",
+    "signaling_cluster",
     "signaling_config",
     "signaling_server",
     "signaling_server_class",
@@ -141,6 +143,7 @@ def pytest_runtest_makereport(
     _frames.hide(item, call)
     report = yield
     _report.add(item, call, report)
+    _clusters.add(item, report)
     if report.when == "teardown" and _checkpoints.CHECKPOINTS in item.stash:
         # Without this, stopped servers and their journals would be kept until the end of the run.
         del item.stash[_checkpoints.CHECKPOINTS]

@@ -28,8 +28,14 @@ RECORDING = ("mode", "real", "real_device_id", "real_options")
 
 
 def server_of(request: pytest.FixtureRequest) -> Any:
-    """The server of the test: `signaling_server`, unless the test names only one that it shares."""
+    """The server of the test: `signaling_server`, unless the test names only one that it shares.
+
+    None in a test that has a cluster alone, whose nodes are not known yet.
+    """
     names = request.node.fixturenames
+    if "signaling_cluster" in names and not any(name.startswith("signaling_server") for name in names):
+        request.getfixturevalue("signaling_cluster")  # Its processes end after the peers.
+        return None
     if "signaling_server" not in names:
         for fixture in _checkpoints.SHARED:
             if fixture in names:
@@ -54,6 +60,11 @@ def _made(fixture: str, kind: type[Any], server: Any, device_id: Any, options: d
     from ._calls import check_peer, named
 
     check_peer(fixture, kind, device_id, options)
+    if server is None and "server" not in options:
+        from ..errors import ConfigError
+
+        what = "is missing: the test has a cluster, so name one of its nodes: server=cluster.nodes[0]"
+        raise ConfigError(f"{fixture}: server", what)
     with named(fixture):
         return kind(options.pop("server", server), device_id, **options)
 

@@ -22,10 +22,14 @@ from .._raw_json import RawJson
 from ._attached import AttachedDevice, AttachedServer
 from ._cassette import Cassette
 from ._client import AsyncFakeClient
+from ._cluster import SignalingCluster
+from ._cluster_node import ClusterNode
 from ._device import AsyncFakeDevice, device_info
+from ._engine import Engine
 from ._factories import (
     AsyncFakeClientFactory,
     AsyncFakeDeviceFactory,
+    ClusterFactory,
     FakeClientFactory,
     FakeDeviceFactory,
     ServerFactory,
@@ -48,6 +52,9 @@ __all__ = [
     "AttachedDevice",
     "AttachedServer",
     "Cassette",
+    "ClusterFactory",
+    "ClusterNode",
+    "Engine",
     "FakeClient",
     "FakeClientFactory",
     "FakeDevice",
@@ -57,6 +64,7 @@ __all__ = [
     "RawJson",
     "ReplayDevice",
     "ServerFactory",
+    "SignalingCluster",
     "SyncMessage",
     "device_info",
 ]

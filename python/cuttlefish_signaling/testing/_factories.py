@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from .._server import SignalingServer
 from .._timeouts import DEFAULT_TIMEOUT
 from ._client import AsyncFakeClient
+from ._cluster import SignalingCluster
 from ._device import AsyncFakeDevice, Profile
 from ._endpoint import Endpoint
 from ._sync import FakeClient, FakeDevice
@@ -22,6 +23,15 @@ class ServerFactory(Protocol):
 
     __call__: type[SignalingServer]
     """Starts a server. A type checker takes the arguments from the class: a method would have to repeat them."""
+
+
+class ClusterFactory(Protocol):
+    """The type of the fixture `signaling_cluster`: it starts a cluster, which runs until the end of the test."""
+
+    def __call__(
+        self, nodes: int | Iterable[Mapping[str, Any]] = 3, *, timeout: float = DEFAULT_TIMEOUT, **settings: Any
+    ) -> SignalingCluster:
+        """Starts a cluster. The arguments are those of `SignalingCluster`."""
 
 
 class FakeDeviceFactory(Protocol):

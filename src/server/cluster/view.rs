@@ -62,7 +62,7 @@ pub struct RemoteDevice {
     pub facts: DeviceFacts,
 }
 
-/// The facts of a device for lists on other nodes. What cannot be read is left out.
+/// The facts of a device for lists on other nodes. Facts that cannot be read are left out.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct DeviceFacts {
