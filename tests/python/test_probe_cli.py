@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -125,6 +126,17 @@ def test_wrong_usage(arguments: list[str], what: str, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert status == 2 and error.count("\n") == 1
     assert error.startswith(f"cuttlefish-signaling: error: {what}"), error
+
+
+def test_commands_of_the_guide_and_of_the_help_parse() -> None:
+    from cuttlefish_signaling.cli import parser
+    from cuttlefish_signaling.cli.probe_flags import EXAMPLES
+
+    guide = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ *cuttlefish-signaling (probe (?!--help).*)$", guide + EXAMPLES, re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
+        parser().parse_args(line.split())
 
 
 @pytest.mark.parametrize(

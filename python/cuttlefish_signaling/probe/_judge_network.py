@@ -133,7 +133,7 @@ def _dates(certificate: Certificate, facts: TlsFacts) -> Finding | None:
 
 
 def _untrusted(facts: TlsFacts, leaf: Certificate | None) -> Finding:
-    issuer = f", which {shown(leaf.issuer)} has signed" if leaf and leaf.issuer != leaf.subject else ""
+    issuer = f", which {shown(leaf.issuer)} has signed," if leaf and leaf.issuer != leaf.subject else ""
     text = f"the certificate{issuer} is not trusted: {shown(facts.reason)}"
     if len(facts.chain) == 1 and leaf and leaf.issuer != leaf.subject:
         fix = f"have the server send the intermediate certificates, or trust the authority: {_OWN_CA}"

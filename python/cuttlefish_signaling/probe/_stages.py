@@ -62,6 +62,8 @@ class Stages:
         facts = await resolve(self._target, seconds)
         self._addresses = facts.addresses
         text = f"{shown(facts.host)} is {listed(facts.addresses)}" if facts.addresses else "no address"
+        if facts.addresses == (facts.host,):
+            text = f"{facts.host} is an address"
         return Outcome(text, as_json(facts), judge_dns(facts))
 
     async def tcp(self, seconds: float) -> Outcome:
