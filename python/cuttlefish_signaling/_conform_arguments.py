@@ -61,6 +61,7 @@ def add_subjects(top: argparse.ArgumentParser) -> None:
         "--header", metavar="NAME:VALUE", action="append", default=[], help="a header of each request; may be repeated"
     )
     server.add_argument("--setting", metavar="NAME=VALUE", action="append", default=[], help=SERVER_SETTINGS)
+    server.add_argument("--jobs", metavar="N", type=int, default=8, help="rules that run at the same time; default 8")
     server.add_argument("--ca", metavar="FILE", help="the authority of the certificate, PEM")
     server.add_argument("--insecure", action="store_true", help="accept any certificate")
     server.add_argument("--cert", metavar="FILE", help="a client certificate, PEM")

@@ -16,10 +16,11 @@ except ImportError as _error:  # pragma: no cover
     ) from _error
 
 from ._judge_program import check_client, check_device, check_program_async
-from ._model import Line, Outcome, Problem, Report, Result, Rule, Severity, Source
+from ._model import Line, Outcome, Problem, Report, Result, Rule, Severity, Source, UnreachableError
 from ._profiles import PROFILES, rules_of
 from ._program_rules import PROGRAM_PROFILES, program_rules_of
-from ._server import check_server, check_server_async
+from ._report import as_json, as_junit, as_markdown, as_table, failure_lines
+from ._server import ServerCheck, check_server, check_server_async, server_check, settings_of, token_of
 from ._target import tls_context
 
 del _client
@@ -33,14 +34,24 @@ __all__ = [
     "Report",
     "Result",
     "Rule",
+    "ServerCheck",
     "Severity",
     "Source",
+    "UnreachableError",
+    "as_json",
+    "as_junit",
+    "as_markdown",
+    "as_table",
     "check_client",
     "check_device",
     "check_program_async",
     "check_server",
     "check_server_async",
+    "failure_lines",
     "program_rules_of",
     "rules_of",
+    "server_check",
+    "settings_of",
     "tls_context",
+    "token_of",
 ]

@@ -103,7 +103,16 @@ _ID = re.compile(r'("device_id"\s*:\s*)("(?:[^"\\]|\\.)*")')
 def localized(case: Case, token: str) -> Case:
     """The case with the token in each device id. Ids that no device can register stay as they are."""
     ids = {found: _with_token(found, token) for found in _ids(case)}
-    return replace(case, lines=tuple(_replaced(line, ids) for line in case.lines))
+    lines = tuple(_replaced(line, ids) for line in case.lines)
+    return replace(case, lines=lines if "without device_info" in case.title else tuple(map(_with_info, lines)))
+
+
+def _with_info(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with `device_info`: null in a registration without it, which a rule of its own is about."""
+    says = line.get("says")
+    if not isinstance(says, dict) or says.get("message_type") != "register" or "device_info" in says:
+        return line
+    return {**line, "says": {**says, "device_info": None}}
 
 
 def _ids(case: Case) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import ssl
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from ._model import Report, Result
 from ._profiles import rules_of
 from ._program_rules import program_rules_of
 from ._report import as_json, as_junit, as_list, as_markdown, as_table, mark_of
-from ._server import run_check, server_check
+from ._server import run_check, server_check, settings_of, token_of
 from ._target import tls_context
 
 Print = Callable[[str], None]
@@ -87,10 +86,11 @@ async def _judge_server(arguments: argparse.Namespace, on_result: Callable[[Resu
         only=arguments.only,
         skip=arguments.skip,
         timeout=arguments.timeout,
-        token=_token(arguments.token),
+        token=token_of(arguments.token),
         headers=dict(map(_header, arguments.header)),
         tls=context,
-        settings=dict(map(_setting, arguments.setting)),
+        settings=settings_of(arguments.setting),
+        jobs=arguments.jobs,
     )
     return await run_check(check, on_result)
 
@@ -135,36 +135,11 @@ def _server_context(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
-def _token(text: str | None) -> str | None:
-    if text is None or not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "--token", f"{text[1:]} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-
-
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:
         raise ConfigError("--header", "must be NAME:VALUE")
     return name.strip(), value.strip()
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A setting: a number, `none`, or a word."""
-    name, equals, value = text.partition("=")
-    if not equals or not value:
-        raise ConfigError("--setting", f"must be NAME=VALUE, got {text!r}")
-    if value == "none":
-        return name, None
-    try:
-        number = json.loads(value)
-    except ValueError:
-        return name, value
-    return name, number if isinstance(number, int | float) and not isinstance(number, bool) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -196,7 +196,7 @@ async def ping(session: Session) -> None:
     client = await session.open("c", ENDPOINTS[1])
     for peer in (device, client):
         await _ping(session, peer)
-    await device.say({"message_type": "register", "device_id": f"{session.token}-a"})
+    await device.say({"message_type": "register", "device_id": f"{session.token}-a", "device_info": None})
     await device.expect_type("config")
     await _ping(session, device)
 
@@ -225,7 +225,7 @@ async def _ping(session: Session, peer: Peer) -> None:
 async def fragments(session: Session) -> None:
     """Registers in three fragments."""
     device = await session.open("d", ENDPOINTS[0])
-    text = f'{{"message_type":"register","device_id":"{session.token}-a"}}'
+    text = f'{{"message_type":"register","device_id":"{session.token}-a","device_info":0}}'
     session.transcript.add("d", "sends", "the next message, in three fragments")
     await device.send([text[:10], text[10:30], text[30:]])
     await device.expect_type("config")

@@ -171,7 +171,7 @@ class NotApplicable(Exception):  # noqa: N818
     """A rule does not apply to this subject, or cannot be tried from outside. The text is the reason."""
 
 
-class Unreachable(Exception):  # noqa: N818
+class UnreachableError(Exception):
     """The subject cannot be reached."""
 
     def __init__(self, problem: Problem) -> None:

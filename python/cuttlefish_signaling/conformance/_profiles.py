@@ -103,10 +103,12 @@ class Sentences:
     cases: dict[str, list[str]]
 
     def source(self, numbers: tuple[str, ...]) -> Source:
-        """The source of a rule: the sentence of its first number."""
+        """The source of a rule: the sentence of its most specific number."""
         if not numbers:
             return Source("behaviour that follows from no single rule", "docs/protocol.md, Further cases")
-        return Source(self.rules[numbers[0]], f"docs/protocol.md {', '.join(numbers)}")
+        # The tables of cases are the most specific ones.
+        number = next((one for one in numbers if one[0] in "45"), numbers[-1])
+        return Source(self.rules[number], f"docs/protocol.md {', '.join(numbers)}")
 
 
 def sentences() -> Sentences:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from dataclasses import replace
 
-from ._model import Failed, Problem, Unreachable
+from ._model import Failed, Problem, UnreachableError
 from ._target import ENDPOINTS, Target
 from ._wire import UPGRADE, Answer, open_stream, request
 
@@ -14,7 +14,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 async def reach(target: Target, timeout: float) -> None:
-    """Returns if at least one endpoint answers an opening handshake with 101. Raises Unreachable."""
+    """Returns if at least one endpoint answers an opening handshake with 101. Raises UnreachableError."""
     await _resolve(target, timeout)
     _, writer = await open_stream(replace(target, is_tls=False, context=None), timeout)
     writer.transport.abort()
@@ -23,7 +23,7 @@ async def reach(target: Target, timeout: float) -> None:
         writer.transport.abort()
     answers = [await _handshake(target, path, timeout) for path in ENDPOINTS]
     if not any(answer.status == 101 for answer in answers):
-        raise Unreachable(_refused(target, answers[0]))
+        raise UnreachableError(_refused(target, answers[0]))
 
 
 async def _resolve(target: Target, timeout: float) -> None:
@@ -31,11 +31,11 @@ async def _resolve(target: Target, timeout: float) -> None:
     try:
         await asyncio.wait_for(loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM), timeout)
     except (TimeoutError, asyncio.TimeoutError):
-        raise Unreachable(Problem("dns", f"no address for {target.host} within {timeout:g} s")) from None
+        raise UnreachableError(Problem("dns", f"no address for {target.host} within {timeout:g} s")) from None
     except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or str(error)
         advice = "is the name spelled right?"
-        raise Unreachable(Problem("dns", f"no address is known for {target.host}: {text}", advice)) from None
+        raise UnreachableError(Problem("dns", f"no address is known for {target.host}: {text}", advice)) from None
 
 
 async def _handshake(target: Target, path: str, timeout: float) -> Answer:
@@ -45,7 +45,7 @@ async def _handshake(target: Target, path: str, timeout: float) -> Answer:
         heard = f": {failed.heard}" if failed.heard not in ("", "nothing", "the end") else ""
         advice = _advice(target, failed.heard)
         text = f"no answer in HTTP/1.1 to an opening handshake on {target.path(path)}: {failed.reason}{heard}"
-        raise Unreachable(Problem(failed.stage, text, advice)) from None
+        raise UnreachableError(Problem(failed.stage, text, advice)) from None
 
 
 def _advice(target: Target, heard: str) -> str:

@@ -23,7 +23,7 @@ COUNT = 50
 async def ice_servers(session: Session) -> None:
     """To a device and to a client."""
     device = await session.open("d", "/register_device")
-    await device.say({"message_type": "register", "device_id": f"{session.token}-a"})
+    await device.say({"message_type": "register", "device_id": f"{session.token}-a", "device_info": None})
     client = await session.open("c", "/connect_client")
     configs = [await device.expect_type("config")]
     await client.say({"message_type": "connect", "device_id": f"{session.token}-a"})

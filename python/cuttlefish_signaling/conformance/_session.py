@@ -69,11 +69,11 @@ class Session:
         await peer.open(self.target, path, **options)
         return peer
 
-    async def device(self, name: str = "d", device_id: str = "a", info: Any = ..., **options: Any) -> Peer:
+    async def device(self, name: str = "d", device_id: str = "a", info: Any = None, **options: Any) -> Peer:
         """A registered device, with its `config` read."""
         peer = await self.open(name, "/register_device", **options)
         message = {"message_type": "register", "device_id": f"{self.token}-{device_id}"}
-        await peer.say({**message, **({} if info is ... else {"device_info": info})})
+        await peer.say({**message, "device_info": info})
         await peer.expect_type("config")
         return peer
 
@@ -98,7 +98,7 @@ class Session:
         *,
         host: bool = True,
     ) -> Answer:
-        """Sends an HTTP request, and records it with its answer. Raises Failed or Unreachable."""
+        """Sends an HTTP request, and records it with its answer. Raises Failed or UnreachableError."""
         limit = self.timeout + float(self.setting("device_wait_timeout") or 0)
         self.transcript.add("http", "sends", f"{method} {self.target.path(path)}{'' if body is ... else f' {body!r}'}")
         answer = await request(self.target, method, path, headers=headers, body=body, timeout=limit, host=host)

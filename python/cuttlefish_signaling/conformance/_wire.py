@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._model import Failed, Problem, Unreachable
+from ._model import Failed, Problem, UnreachableError
 from ._target import Target
 
 MOST = 1 << 20
@@ -52,7 +52,7 @@ def shown(data: bytes) -> str:
 
 
 async def open_stream(target: Target, timeout: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Opens a TCP or TLS connection. Raises Unreachable, with the stage at which it failed."""
+    """Opens a TCP or TLS connection. Raises UnreachableError, with the stage at which it failed."""
     where = f"{target.host} port {target.port}"
     name = target.host if target.is_tls else None
     try:
@@ -62,20 +62,20 @@ async def open_stream(target: Target, timeout: float) -> tuple[asyncio.StreamRea
         )
     except (TimeoutError, asyncio.TimeoutError):
         stage = "tls" if target.is_tls else "tcp"
-        raise Unreachable(
+        raise UnreachableError(
             Problem(stage, f"{where} did not answer within {timeout:g} s", "is it the right port?")
         ) from None
     except ssl.SSLCertVerificationError as error:
         advice = "--ca FILE names its authority, --insecure accepts any certificate"
-        raise Unreachable(
+        raise UnreachableError(
             Problem("tls", f"the certificate of {where} is not trusted: {error.verify_message}", advice)
         ) from None
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).lower().replace("_", " ")
         plain = "it may speak plain HTTP: try ws://" if "version number" in reason or "record" in reason else ""
-        raise Unreachable(Problem("tls", f"no TLS with {where}: {reason}", plain)) from None
+        raise UnreachableError(Problem("tls", f"no TLS with {where}: {reason}", plain)) from None
     except OSError as error:
-        raise Unreachable(Problem(*_cause(error, target, where))) from None
+        raise UnreachableError(Problem(*_cause(error, target, where))) from None
 
 
 def _cause(error: OSError, target: Target, where: str) -> tuple[str, str, str]:
@@ -109,7 +109,7 @@ async def request(
     timeout: float,
     host: bool = True,
 ) -> Answer:
-    """Sends a request on a connection of its own, and reads the answer. Raises Failed or Unreachable."""
+    """Sends a request on a connection of its own, and reads the answer. Raises Failed or UnreachableError."""
     data = b"" if body is ... else body if isinstance(body, bytes) else json.dumps(body).encode()
     extra = {} if body is ... else {"Content-Type": "application/json", "Content-Length": str(len(data))}
     head = head_of(target, method, path, {**extra, **(headers or {})}, host=host)
@@ -117,7 +117,7 @@ async def request(
 
 
 async def exchange(target: Target, sent: bytes, timeout: float) -> Answer:
-    """Sends bytes on a connection of its own, and reads one answer. Raises Failed or Unreachable."""
+    """Sends bytes on a connection of its own, and reads one answer. Raises Failed or UnreachableError."""
     reader, writer = await open_stream(target, timeout)
     try:
         writer.write(sent)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from . import _checkpoints, _clusters, _debugger, _frames, _modules, _options, _report
+from . import _checkpoints, _clusters, _conformance, _debugger, _frames, _modules, _options, _report
 from ._clusters import signaling_cluster
 from ._options import CA_VARIABLE, OPTIONS, URL_VARIABLE
 from ._peers import (
@@ -74,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "signaling_cassette(file, mode='none', real=None): registers a device that replays this cassette, and with "
         "mode 'once' or 'new' adds what a real device answers; see replay_device",
     )
+    config.addinivalue_line("markers", "signaling_conformance: a rule that --signaling-conformance has collected")
     if options.timeout is not None:
         from .._timeouts import replace_default
 
@@ -85,8 +86,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_asyncio_fixtures, "cuttlefish_signaling_asyncio")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Adds the fixture `replay_device` to each test with the marker `signaling_cassette`."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Adds the fixture `replay_device` to tests with a cassette, and the rules of `--signaling-conformance`."""
+    _conformance.add_items(session, items)
     for item in items:
         if item.get_closest_marker("signaling_cassette") is not None:
             names = getattr(item, "fixturenames", None)

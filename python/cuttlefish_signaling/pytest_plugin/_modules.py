@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 import pytest
 
 PACKAGE = __package__.rpartition(".")[0]
-OTHERS = {"__main__", "_media", "cli", "pytest_plugin", "testing", "webrtc"}
+OTHERS = {"__main__", "_conform_arguments", "_media", "cli", "conformance", "pytest_plugin", "testing", "webrtc"}
 """Modules that no fixture needs, or that have dependencies of their own."""
 
 

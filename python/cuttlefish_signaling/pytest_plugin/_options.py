@@ -16,6 +16,7 @@ VARIABLES = {"url": URL_VARIABLE, "ca": CA_VARIABLE}
 TRACES = ("off", "on-failure", "always")
 UNAVAILABLE = ("skip", "fail")
 CASSETTES = ("none", "once", "new")
+CONFORMANCE_PROFILES = ("spec", "reference", "operator", "strict")
 
 MAX_TIMEOUT = 86_400.0
 """The greatest `--signaling-timeout`: a day."""
@@ -35,6 +36,10 @@ HELP = {
         "none, once or new: whether a real device answers what the cassettes lack; that of the marker, or none",
     ),
     "real": ("URL", "the server of the real device for cassettes; --signaling-ca verifies its certificate"),
+    "conformance": ("URL", "collect the rules of the conformance kit as tests of the signaling server at URL"),
+    "conformance-profile": ("NAME", "spec, reference, operator or strict: the rules of --signaling-conformance; spec"),
+    "conformance-token": ("TOKEN", "token for the server of --signaling-conformance; @FILE reads it from a file"),
+    "conformance-settings": ("TEXT", "settings that this server is known to have, as NAME=VALUE, separated by spaces"),
 }
 
 
@@ -50,6 +55,10 @@ class Options:
     skips_unavailable: bool
     cassettes: str | None
     real: str | None
+    conformance: str | None
+    conformance_profile: str
+    conformance_token: str | None
+    conformance_settings: tuple[str, ...]
 
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
@@ -64,9 +73,14 @@ def add(parser: pytest.Parser) -> None:
             f"--signaling-{name}",
             default=None,
             metavar=metavar,
-            help=f"{text} (ini: signaling_{name}{variable})",
+            help=f"{text} (ini: {_ini(name)}{variable})",
         )
-        parser.addini(f"signaling_{name}", f"{text}; --signaling-{name} takes precedence", default=None)
+        parser.addini(_ini(name), f"{text}; --signaling-{name} takes precedence", default=None)
+
+
+def _ini(name: str) -> str:
+    """The name in the ini file."""
+    return f"signaling_{name}".replace("-", "_")
 
 
 def read(config: pytest.Config) -> Options:
@@ -91,6 +105,10 @@ def read(config: pytest.Config) -> Options:
         skips_unavailable=_choice(config, "unavailable", UNAVAILABLE, "skip") == "skip",
         cassettes=_choice(config, "cassettes", CASSETTES, "") or None,
         real=_given(config, "real")[0],
+        conformance=_given(config, "conformance")[0],
+        conformance_profile=_choice(config, "conformance-profile", CONFORMANCE_PROFILES, "spec"),
+        conformance_token=_given(config, "conformance-token")[0],
+        conformance_settings=tuple((_given(config, "conformance-settings")[0] or "").split()),
     )
 
 
@@ -101,8 +119,8 @@ def _given(config: pytest.Config, name: str) -> tuple[str | None, str]:
         return text or None, flag
     if text := os.environ.get(VARIABLES.get(name, ""), ""):
         return text, VARIABLES[name]
-    text = config.getini(f"signaling_{name}")
-    return (str(text) if text else None), f"signaling_{name} in {config.inipath.name if config.inipath else 'ini'}"
+    text = config.getini(_ini(name))
+    return (str(text) if text else None), f"{_ini(name)} in {config.inipath.name if config.inipath else 'ini'}"
 
 
 def _choice(config: pytest.Config, name: str, choices: tuple[str, ...], default: str) -> str:
