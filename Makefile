@@ -33,7 +33,7 @@ make test-container   the steps of deploy/Dockerfile, and its command, in a root
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
-make conformance      write the sentences of docs/protocol.md for the conformance kit
+make conformance      write the sentences of docs/protocol.md for the conformance kit, and the table of known servers
 make settings         write docs/settings.md from the table of settings, and the tables of docs/observing.md
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
@@ -138,9 +138,11 @@ settings: $(VENV)/develop
 	$(BIN)/python tests/python/settings_page.py
 	$(BIN)/python tests/python/observing_page.py
 
-# Writes the sentences of docs/protocol.md for the conformance kit.
+# Writes the sentences of docs/protocol.md for the conformance kit, and what fails in examples/servers. Needs Node.js 20.
 conformance: $(VENV)/develop
 	$(BIN)/python scripts/conformance_sentences.py
+	mkdir -p target/servers && npm install --silent --no-save --ignore-scripts --prefix target/servers ws@8
+	$(BIN)/python scripts/conformance_page.py
 
 # Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
 # anew), what it costs the process it lives in, and what an honest pair feels of a siege.
