@@ -116,6 +116,18 @@ def test_process_list_has_no_secret(arguments: list[str]) -> None:
         assert CANARY not in served.ends()[1]
 
 
+def test_password_of_an_engine_is_neither_listed_nor_logged() -> None:
+    engine = f"redis://user:{CANARY}@127.0.0.1:1"  # No server listens there: the node serves alone, and says so.
+    with serve("--no-tls", f"--cluster={engine}", "--node=a") as served:
+        listed = Path(f"/proc/{served.process.pid}/cmdline").read_bytes()
+        assert b"--cluster=" in listed
+        assert CANARY.encode() not in listed
+        assert register(served.devices)["ice_servers"] == []
+        log = served.ends()[1]
+        assert "127.0.0.1:1" in log
+        assert CANARY not in log
+
+
 def test_warning_where_arguments_cannot_be_overwritten(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
