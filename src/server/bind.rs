@@ -79,7 +79,7 @@ impl Server {
         let local = local_sockets(config, &mut inherited)?;
         let node = node_of(&settings, engine)?;
         let cluster = node.as_ref().map(|node| Arc::clone(&node.cluster));
-        let mut shared = share(settings, hooks, observer, cluster)?;
+        let mut shared = share(Parts { config: settings, hooks, observer, cluster })?;
         let all = listeners.iter().chain(&metrics);
         shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
         Ok(Self { shared: Arc::new(shared), listeners, metrics, local, node })
@@ -128,25 +128,24 @@ fn first_client_id(settings: Arc<CurrentSettings>) -> impl Fn() -> u32 {
     move || settings.get().client_ids.first(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Creates the state that all connections share.
-fn share(
+/// The parts of the state that all connections share.
+struct Parts {
     config: Settings,
     hooks: Arc<dyn Hooks>,
     observer: Arc<dyn Observer>,
     cluster: Option<Arc<Handle>>,
-) -> Result<Shared, Error> {
+}
+
+/// Creates the state that all connections share.
+fn share(parts: Parts) -> Result<Shared, Error> {
+    let Parts { config, hooks, observer, cluster } = parts;
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
-    let hub_observer = LoggingObserver { changes: Arc::clone(&changes), next: Arc::clone(&observer) };
-    let journal_hooks =
-        JournalHooks { clock: Arc::clone(&clock), changes: Arc::clone(&changes), observer: Arc::clone(&observer) };
-    let relay = Arc::new(relay(&config, journal_hooks));
+    let relay = Arc::new(relay(&config, &clock, &changes, &observer));
     let (limits, ice) = (config.limits.clone(), config.ice.clone());
-    let aliases = aliases(&config, cluster.as_ref());
     let current = Arc::new(CurrentSettings::new(config));
-    let hub = Hub::new(Arc::new(hub_observer), limits.max_devices, first_client_id(Arc::clone(&current)));
     Ok(Shared {
-        hub: Arc::new(hub.with_aliases(aliases)),
+        hub: Arc::new(hub(&current, &changes, &observer, cluster.as_ref())),
         relay,
         limiters: Limiters::new(&limits, &incidents),
         record_rates: RecordRates::new(&limits, Instant::now()),
@@ -184,8 +183,23 @@ fn aliases(config: &Config, cluster: Option<&Arc<Handle>>) -> Option<Aliases> {
     Some(Aliases { names, is_elsewhere: Box::new(move |id| cluster.elsewhere(id).is_some()) })
 }
 
+/// Creates the registry of devices.
+fn hub(
+    current: &Arc<CurrentSettings>,
+    changes: &Arc<Changes>,
+    observer: &Arc<dyn Observer>,
+    cluster: Option<&Arc<Handle>>,
+) -> Hub {
+    let settings = current.get();
+    let observer = LoggingObserver { changes: Arc::clone(changes), next: Arc::clone(observer) };
+    let hub = Hub::new(Arc::new(observer), settings.limits.max_devices, first_client_id(Arc::clone(current)));
+    hub.with_aliases(aliases(&settings, cluster))
+}
+
 /// Creates the path of forwards, with the journal if the settings ask for one.
-fn relay(config: &Config, hooks: JournalHooks) -> Relay {
+fn relay(config: &Config, clock: &Arc<Clock>, changes: &Arc<Changes>, observer: &Arc<dyn Observer>) -> Relay {
+    let (clock, changes, observer) = (Arc::clone(clock), Arc::clone(changes), Arc::clone(observer));
+    let hooks = JournalHooks { clock, changes, observer };
     let journal = config.journal.then(|| Arc::new(Journal::new(config.journal_bounds(), Box::new(hooks))));
     Relay::new(journal, config.held_bounds())
 }
