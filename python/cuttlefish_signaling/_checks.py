@@ -28,6 +28,8 @@ def names(setting: str, value: Any) -> tuple[str, ...]:
             raise ConfigError(setting, f"{name!r} is empty or has spaces around it; write it without")
         if setting in ("allowed_hosts", "allowed_origins") and (fault := _native.allowance_fault(setting, name)):
             raise ConfigError(setting, f"{name!r} {fault}")
+    if setting.endswith("advertise_address") and (fault := _native.address_rules_fault(list(found))):
+        raise ConfigError(setting, fault)
     return found
 
 

@@ -10,7 +10,7 @@ from ._field_docs import with_field_docs
 from ._raw_json import RawJson, parse
 
 EntryTuple: TypeAlias = tuple[
-    int, float, bool, str, "str | None", "int | None", int, str, str, "str | None", str, "list[str]"
+    int, float, bool, str, "str | None", "int | None", int, str, str, "str | None", str, "tuple[list[str], int]"
 ]
 
 
@@ -45,6 +45,8 @@ class Entry:
     by a fault. `passed` for all others. Of a duplicate, the outcome of the copy that goes furthest."""
     faults: tuple[str, ...]
     """The faults applied to it, like `("delay", "duplicate")`."""
+    rewritten: int = 0
+    """The addresses in it that were rewritten (`advertise_address`)."""
 
     @property
     def payload(self) -> Any:
@@ -87,8 +89,8 @@ class Entry:
 
     @classmethod
     def _of(cls, entry: EntryTuple) -> Entry:
-        *facts, faults = entry
-        return cls(*facts, tuple(faults))  # type: ignore[arg-type, call-arg]
+        *facts, (faults, rewritten) = entry
+        return cls(*facts, tuple(faults), rewritten)  # type: ignore[arg-type, call-arg]
 
 
 def describe(entry: Entry) -> str:

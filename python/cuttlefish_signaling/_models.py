@@ -129,7 +129,8 @@ class Grant:
     authorized`.
 
     Raises:
-        ConfigError: `devices` is not a list of strings, or `manage` is neither True nor False.
+        ConfigError: `devices` is not a list of strings, `manage` is neither True nor False, or `advertise_address` has
+            a rule that is invalid, or two that contradict each other.
     """
 
     identity: Any = None
@@ -139,10 +140,16 @@ class Grant:
     manage: bool = False
     """Whether the peer may manage these devices on the dashboard: disconnect them and their clients, and export the
     payloads of their messages."""
+    advertise_address: Sequence[str] | None = None
+    """The addresses at which clients reach the peer, if it is a device that sees others: `INNER=OUTER`, each an address
+    or a network. `None`: those of the setting `advertise_address`; an empty list: none."""
 
     def __post_init__(self) -> None:
         if self.devices is not None:
             object.__setattr__(self, "devices", names("Grant.devices", self.devices))
+        if self.advertise_address is not None:
+            found = names("Grant.advertise_address", self.advertise_address)
+            object.__setattr__(self, "advertise_address", found)
         if not isinstance(self.manage, bool):
             raise ConfigError("Grant.manage", f"must be True or False, got {self.manage!r}")
 

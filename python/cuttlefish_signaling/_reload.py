@@ -34,6 +34,7 @@ class ReloadSettings(TypedDict, total=False):
     allowed_hosts: Iterable[str]
     allowed_origins: Iterable[str]
     trusted_proxies: Iterable[str]
+    advertise_address: Iterable[str]
     allow_unauthenticated: bool
     hook_timeout: float
     assets_dir: str | os.PathLike[str] | None

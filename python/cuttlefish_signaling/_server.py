@@ -86,6 +86,10 @@ class SignalingServer(ServerAddresses):
         trusted_proxies: Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` headers count: addresses,
             networks like `10.0.0.0/8`, and `unix` for all peers on Unix sockets. Each of them has to write or remove
             all of these headers. Those of other peers are ignored and counted.
+        advertise_address: Addresses at which clients reach devices behind 1:1 NAT, like a container's:
+            `172.17.0.2=192.0.2.7`, or networks like `10.0.0.0/24=192.0.2.0/24`. They replace those of the host
+            candidates that devices send; all other bytes stay. A pre-registration and `Grant.advertise_address` replace
+            them for a device.
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
         cluster: The cluster of which this server is a node, `Cluster(...)`: several servers that are one service, with
             one registry in Redis or Valkey. See docs/cluster.md. None: this server is alone.
@@ -137,6 +141,7 @@ class SignalingServer(ServerAddresses):
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
+        advertise_address: Iterable[str] = (),
         allow_unauthenticated: bool = False,
         cluster: Cluster | None = None,
         dashboard: bool = False,

@@ -21,6 +21,7 @@ use crate::config::rate::Rate;
 use crate::config::{Adb, Backpressure, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
+use crate::protocol::candidates::AddressRules;
 
 /// The words for [`OnDuplicate`].
 pub(super) const ON_DUPLICATE: [(&str, OnDuplicate); 2] =
@@ -81,6 +82,12 @@ pub(super) fn allowance_fault(setting: &str, text: &str) -> Option<String> {
     }
 }
 
+/// The reason why rules of `advertise_address` are invalid, or contradict each other, or None.
+#[pyfunction]
+pub(super) fn address_rules_fault(rules: Vec<String>) -> Option<String> {
+    AddressRules::parse(&rules).err()
+}
+
 /// Converts and validates the settings of a server.
 pub(super) fn config(settings: &Bound<'_, PyDict>) -> PyResult<Config> {
     let config = read(&Settings(settings))?;
@@ -120,6 +127,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         cluster: cluster(from)?,
         allowed_hosts: from.raw("allowed_hosts")?.extract()?,
         trusted_proxies: from.raw("trusted_proxies")?.extract()?,
+        advertise_address: from.raw("advertise_address")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         workers: from.number("workers")?,

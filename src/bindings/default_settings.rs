@@ -51,6 +51,7 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
 fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("allowed_hosts", &defaults.allowed_hosts)?;
     settings.set_item("trusted_proxies", &defaults.trusted_proxies)?;
+    settings.set_item("advertise_address", &defaults.advertise_address)?;
     settings.set_item("allowed_origins", &defaults.allowed_origins)?;
     settings.set_item("allow_unauthenticated", defaults.allow_unauthenticated)?;
     settings.set_item("access_log", defaults.access_log)?;

@@ -15,6 +15,7 @@ use super::job::{Job, PeerFacts, Reply, Settled, Unanswered};
 use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion};
 use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Role};
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::{IceServers, outbound};
 
 /// The hooks that the user has given. They change at run time: `set_authorize` and its like.
@@ -127,13 +128,15 @@ impl Hooks for PyHooks {
         let pending = self.ask("authorize", peer, request.role, None, None);
         let call = pending.call();
         let grant = async move {
-            let Settled { json, devices, manage } = pending.await?;
+            let Settled { json, devices, manage, advertise } = pending.await?;
             let identity = json.map(Arc::from);
             let grant = match devices {
                 Some(patterns) => Grant::of(identity, &patterns),
                 None => Grant { identity, ..Grant::default() },
             };
-            Ok(Grant { manage, ..grant })
+            // Python has checked the rules.
+            let rules = |texts: Vec<String>| AddressRules::parse(&texts).ok().flatten().unwrap_or_default();
+            Ok(Grant { manage, advertise: advertise.map(rules).map(Arc::new), ..grant })
         };
         Some(HookFuture::new(grant).numbered(call))
     }

@@ -20,6 +20,8 @@ pub(super) struct Settled {
     pub(super) devices: Option<Vec<String>>,
     /// For `authorize`: whether the peer may manage these devices on the dashboard.
     pub(super) manage: bool,
+    /// For `authorize`: the rules for the addresses of the peer.
+    pub(super) advertise: Option<Vec<String>>,
 }
 
 /// The outcome of a call.
@@ -107,11 +109,11 @@ impl Job {
         self.reply.lock().as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
-    /// Completes the job with a result as JSON text, with the patterns of device ids that a grant covers, and with
-    /// whether the peer may manage these devices.
-    #[pyo3(signature = (json, devices=None, manage=false))]
-    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>, manage: bool) {
-        self.answer(Ok(Settled { json, devices, manage }));
+    /// Completes the job with a result as JSON text, with the patterns of device ids that a grant covers, with whether the
+    /// peer may manage these devices, and with the rules for its addresses.
+    #[pyo3(signature = (json, devices=None, manage=false, advertise=None))]
+    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>, manage: bool, advertise: Option<Vec<String>>) {
+        self.answer(Ok(Settled { json, devices, manage, advertise }));
     }
 
     /// Completes the job with a refusal. The peer gets `reason`, if there is one.

@@ -24,7 +24,7 @@ type EntryTuple = (
     String,
     Option<String>,
     &'static str,
-    Vec<&'static str>,
+    (Vec<&'static str>, usize),
 );
 
 #[pymethods]
@@ -89,6 +89,6 @@ fn entry_tuple(entry: Entry) -> EntryTuple {
         text,
         payload,
         entry.outcome.as_str(),
-        entry.faults,
+        (entry.faults, entry.rewritten),
     )
 }

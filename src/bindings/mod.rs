@@ -40,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use super::cluster::Cluster;
     #[pymodule_export]
-    use super::config::allowance_fault;
+    use super::config::{address_rules_fault, allowance_fault};
     #[pymodule_export]
     use super::default_settings::default_settings;
     #[pymodule_export]

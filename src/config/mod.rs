@@ -45,6 +45,7 @@ use crate::core::session::{OnDuplicate, Rules};
 use crate::observe::faults::HeldBounds;
 use crate::observe::journal::JournalBounds;
 use crate::protocol::IceServers;
+use crate::protocol::candidates::AddressRules;
 
 /// The source of the ICE servers in `config` messages.
 #[derive(Debug, Clone)]
@@ -151,6 +152,9 @@ pub struct Config {
     pub devices_format: DevicesFormat,
     /// Whether to record messages in a journal. Default no.
     pub journal: bool,
+    /// The addresses at which clients reach devices, where those see others: `INNER=OUTER`, each an address or a network.
+    /// They replace the addresses of host candidates. Default none: no message of a device is read for it.
+    pub advertise_address: Vec<String>,
     /// The cluster of which this server is a node. Default none.
     pub cluster: Option<Cluster>,
     /// Worker threads of the runtime. Default 1: the fastest for one test run.
@@ -188,6 +192,7 @@ impl Default for Config {
             adb: Adb::default(),
             devices_format: DevicesFormat::default(),
             journal: false,
+            advertise_address: Vec::new(),
             cluster: None,
             workers: 1,
         }
@@ -206,6 +211,7 @@ impl Config {
         listen::validate_paths(sockets, [("listen", &self.listen), ("metrics", &self.metrics)])?;
         self.validate_bounds()?;
         parse_each("allowed_hosts", &self.allowed_hosts, AllowedHost::parse)?;
+        AddressRules::parse(&self.advertise_address).map_err(|what| ConfigError::new("advertise_address", what))?;
         parse_each("allowed_origins", &self.allowed_origins, AllowedOrigin::parse)?;
         self.cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
         if let Some(directory) = &self.assets_dir
@@ -243,6 +249,7 @@ impl Config {
             max_message_age: self.limits.backpressure.max_message_age,
             max_held_bytes: self.limits.backpressure.held_bytes,
             is_clustered: self.cluster.is_some(),
+            advertise: AddressRules::parse(&self.advertise_address).ok().flatten().map(Arc::new),
         }
     }
 

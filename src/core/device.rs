@@ -10,6 +10,7 @@ use super::outbox::{Outbox, Passage, Share};
 use super::party;
 use super::peer::Peer;
 use super::preregistration::{DeviceMetadata, NO_METADATA};
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, Text, outbound, payload};
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -31,6 +32,8 @@ pub struct Device {
     pub metadata: Option<Arc<DeviceMetadata>>,
     /// TCP port of its own web server on this machine, if it sent one over the device socket (docs/protocol.md 5.1.4).
     pub port: Option<u16>,
+    /// Addresses at which clients reach it, where it sees others (docs/protocol.md 5.5).
+    pub advertise: Option<Arc<AddressRules>>,
     /// Forwards between it and its clients.
     pub traffic: Traffic,
     /// Group in its device info, if there is one.
@@ -103,10 +106,11 @@ pub enum Found {
 impl Device {
     /// Creates a device that is not registered yet.
     pub fn new(id: DeviceId, info: Text, peer: Arc<Peer>, outbox: Arc<Outbox>) -> Self {
-        let (metadata, port, traffic) = (None, None, Traffic::default());
+        let (metadata, port, advertise, traffic) = (None, None, None, Traffic::default());
         let own_group = payload::group_id_of(outbound::info_of(&info)).filter(|group| !group.is_empty()).map(Arc::from);
         let local_id = None;
-        Self { id, local_id, peer, outbox, info, metadata, port, traffic, own_group, clients: Mutex::default() }
+        let clients = Mutex::default();
+        Self { id, local_id, peer, outbox, info, metadata, port, advertise, traffic, own_group, clients }
     }
 
     /// Returns the id that it registered, and hears.

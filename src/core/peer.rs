@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use wildmatch::WildMatch;
 
 pub use crate::protocol::Role;
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::{DeviceId, MAX_DEVICE_MESSAGE};
 
 /// HTTP request that started a connection.
@@ -100,6 +101,8 @@ pub struct Grant {
     ///
     /// To this peer, any other device appears as not registered.
     pub devices: Option<Arc<[WildMatch]>>,
+    /// Addresses at which clients reach it, if it is a device; `None` leaves those of the settings.
+    pub advertise: Option<Arc<AddressRules>>,
     /// Whether it may manage these devices on the dashboard: disconnect them and their clients, and export payloads.
     pub manage: bool,
 }
@@ -108,7 +111,7 @@ impl Grant {
     /// Creates a grant for devices whose ids match a pattern. `*` stands for any characters, `?` for one.
     pub fn of(identity: Option<Arc<str>>, patterns: &[impl AsRef<str>]) -> Self {
         let devices = patterns.iter().map(|pattern| WildMatch::new(pattern.as_ref())).collect();
-        Self { identity, devices: Some(devices), manage: false }
+        Self { identity, devices: Some(devices), ..Self::default() }
     }
 
     /// Returns whether the grant covers this device.

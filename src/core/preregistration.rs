@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::core::outbox::Outbox;
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::{DeviceId, control, payload};
 use crate::sync::Mutex;
 
@@ -42,11 +43,18 @@ pub struct DeviceMetadata {
     pub name: SharedText,
     /// TCP port of adb; 0 if none was given.
     pub adb_port: u16,
+    /// Addresses at which clients reach it; `None` if none were given.
+    pub advertise: Option<Arc<AddressRules>>,
 }
 
 /// Metadata of a device that was not pre-registered.
-pub static NO_METADATA: DeviceMetadata =
-    DeviceMetadata { group_name: SharedText(None), owner: SharedText(None), name: SharedText(None), adb_port: 0 };
+pub static NO_METADATA: DeviceMetadata = DeviceMetadata {
+    group_name: SharedText(None),
+    owner: SharedText(None),
+    name: SharedText(None),
+    adb_port: 0,
+    advertise: None,
+};
 
 impl DeviceMetadata {
     /// Returns the group of a device (docs/protocol.md 5.3.4).

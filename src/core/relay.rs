@@ -3,6 +3,7 @@
 //! The ledger counts each forward. The journal and the faults see it only if there is a journal or a fault is armed;
 //! otherwise they cost one atomic load.
 
+use std::sync::atomic::AtomicU64 as Counter;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::observe::ledger::Ledger;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Data to deliver a forward.
 #[derive(Debug, Clone)]
@@ -26,9 +28,22 @@ struct Delivery {
     entry: Arc<OnceLock<u64>>,
 }
 
+/// A forward, as the journal has it.
+struct Passing<'a> {
+    direction: Direction,
+    device: &'a Arc<Device>,
+    client: ClientId,
+    /// Message to the receiver.
+    text: Text,
+    /// Addresses in it that were rewritten.
+    rewritten: usize,
+}
+
 /// Relay of one server.
 pub struct Relay {
     ledger: Ledger,
+    /// Number of addresses that were rewritten. It decides nothing.
+    rewritten: Counter,
     journal: Option<Arc<Journal>>,
     /// Locked while a forward is delivered: so a rule is armed or not for the whole forward, and the order is kept.
     faults: Mutex<Faults<Delivery>>,
@@ -43,6 +58,7 @@ impl Relay {
     pub fn new(journal: Option<Arc<Journal>>, max_held: HeldBounds) -> Self {
         Self {
             ledger: Ledger::default(),
+            rewritten: Counter::default(),
             watched: AtomicBool::new(journal.is_some()),
             journal,
             faults: Mutex::new(Faults::new(0, max_held)),
@@ -58,6 +74,11 @@ impl Relay {
     /// Returns the ledger.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Returns the number of addresses that were rewritten (docs/protocol.md 5.5).
+    pub fn addresses_rewritten(&self) -> u64 {
+        self.rewritten.load(Relaxed)
     }
 
     /// Returns the journal, if there is one.
@@ -80,14 +101,16 @@ impl Relay {
         self.ledger.count_accepted();
         let message = outbound::client_msg(client.id, payload);
         let limit = device.peer.max_message;
+        let passing =
+            |text| Passing { direction: Direction::ClientToDevice, device, client: client.id, text, rewritten: 0 };
         if message.len() > limit {
             self.ledger.count_refused();
             let size = message.len();
-            self.record(Direction::ClientToDevice, device, client.id, message, Outcome::Refused, Vec::new());
+            self.record(passing(message), Outcome::Refused, Vec::new());
             return Err(Refusal::ForwardTooLarge { size, limit });
         }
         if self.watched.load(Ordering::Acquire) {
-            self.watch(Role::Device, device, client, message, now);
+            self.watch(passing(message), client, now);
             return Ok(0);
         }
         // If it is gone, the device or the client is leaving. In both cases the client's connection is closed, which
@@ -115,17 +138,22 @@ impl Relay {
     /// [`Refusal::UnknownClient`] if the id was never given out (docs/protocol.md 4.1.19).
     pub fn to_client(&self, device: &Arc<Device>, id: ClientId, payload: &str, now: Instant) -> Result<usize, Refusal> {
         self.ledger.count_accepted();
+        let rewritten = device.advertise.as_ref().and_then(|rules| rules.rewrite(payload));
+        let (payload, rewritten) = rewritten.as_ref().map_or((payload, 0), |(payload, count)| (&**payload, *count));
+        let passing = |text| Passing { direction: Direction::DeviceToClient, device, client: id, text, rewritten };
         let record_undelivered = |outcome| {
             if self.journal.is_some() {
-                let message = outbound::device_msg(payload);
-                self.record(Direction::DeviceToClient, device, id, message, outcome, Vec::new());
+                self.record(passing(outbound::device_msg(payload)), outcome, Vec::new());
             }
         };
         match device.find(id) {
             Found::Here(client) => {
                 let message = outbound::device_msg(payload);
+                if rewritten > 0 {
+                    self.rewritten.fetch_add(rewritten as u64, Relaxed);
+                }
                 if self.watched.load(Ordering::Acquire) {
-                    self.watch(Role::Client, device, &client, message, now);
+                    self.watch(passing(message), &client, now);
                     return Ok(0);
                 }
                 return Ok(self.queued(device.push_to_client(&client, message, Passage::Direct, now)));
@@ -145,14 +173,15 @@ impl Relay {
     }
 
     /// Passes a forward through the faults and into the journal.
-    fn watch(&self, to: Role, device: &Arc<Device>, client: &Arc<Client>, text: Text, now: Instant) {
+    fn watch(&self, passing: Passing<'_>, client: &Arc<Client>, now: Instant) {
+        let device = passing.device;
         let delivery = Delivery { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
         let entry = Arc::clone(&delivery.entry);
         let forward = Forward {
-            to,
+            to: if passing.direction == Direction::ClientToDevice { Role::Device } else { Role::Client },
             device: device.id.clone(),
             client: client.id,
-            text: text.clone(),
+            text: passing.text.clone(),
             held: false,
             copies: Copies::default(),
             delivery,
@@ -165,9 +194,8 @@ impl Relay {
             hits.into_iter().partition(|(delivery, _)| Arc::ptr_eq(&delivery.entry, &entry));
         let hit_by = own.into_iter().map(|(_, fault)| fault).collect();
         let outcome = if is_lost(&entry, &actions) { Outcome::Dropped } else { Outcome::Passed };
-        let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
         // Recorded before it is delivered, so that its answer has a later entry.
-        if let Some(number) = self.record(direction, device, client.id, text, outcome, hit_by) {
+        if let Some(number) = self.record(passing, outcome, hit_by) {
             let _first = entry.set(number);
         }
         self.apply(Verdict { actions, hits: others }, now);
@@ -229,16 +257,9 @@ impl Relay {
         }
     }
 
-    fn record(
-        &self,
-        direction: Direction,
-        device: &Device,
-        client: ClientId,
-        text: Text,
-        outcome: Outcome,
-        faults: Vec<&'static str>,
-    ) -> Option<u64> {
+    fn record(&self, passing: Passing<'_>, outcome: Outcome, faults: Vec<&'static str>) -> Option<u64> {
         let journal = self.journal.as_ref()?;
+        let Passing { direction, device, client, text, rewritten } = passing;
         Some(journal.record(Entry {
             number: 0,
             at: 0.0,
@@ -251,6 +272,7 @@ impl Relay {
             text,
             outcome,
             faults,
+            rewritten,
         }))
     }
 

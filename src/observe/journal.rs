@@ -118,6 +118,8 @@ pub struct Entry {
     pub outcome: Outcome,
     /// Names of the faults that hit it.
     pub faults: Vec<&'static str>,
+    /// Addresses in it that were rewritten (docs/protocol.md 5.5).
+    pub rewritten: usize,
 }
 
 impl Entry {
@@ -377,6 +379,7 @@ impl PeerJournal {
             text,
             outcome: Outcome::Passed,
             faults: Vec::new(),
+            rewritten: 0,
         });
     }
 }

@@ -29,6 +29,9 @@ pub struct Announced {
     /// TCP port of adb; 0 if the message has none.
     #[serde(default)]
     pub adb_port: u16,
+    /// Addresses at which clients reach it, each `INNER=OUTER`; empty if the message has none.
+    #[serde(default)]
+    pub advertise_address: Vec<String>,
 }
 
 /// Message of a control connection.

@@ -27,6 +27,7 @@
 //! A payload is never parsed on its way. It is borrowed from the text of its sender and copied once, byte for byte,
 //! into the text for its receiver (docs/protocol.md 2.1).
 
+pub mod candidates;
 pub mod control;
 pub mod ice;
 mod ice_forms;

@@ -8,7 +8,12 @@ use crate::actors::harness;
 #[test]
 fn pre_register_messages_are_parsed_strictly() {
     let text = r#"{"message_type":"pre-register","group_name":"g","owner":"o","devices":[{"id":"a","name":"n","adb_port":1},{"id":"b"}]}"#;
-    let device = |id: &str, name: &str, adb_port| Announced { id: id.into(), name: name.into(), adb_port };
+    let device = |id: &str, name: &str, adb_port| Announced {
+        id: id.into(),
+        name: name.into(),
+        adb_port,
+        advertise_address: Vec::new(),
+    };
     let message = PreRegister {
         group_name: "g".into(),
         owner: "o".into(),

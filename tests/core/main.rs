@@ -14,6 +14,7 @@ mod actors;
 mod adb_port;
 mod architecture;
 mod backpressure;
+mod candidates;
 mod certificates;
 mod citations;
 mod client_ids;

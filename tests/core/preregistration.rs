@@ -14,7 +14,7 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn metadata(name: &str) -> DeviceMetadata {
-    DeviceMetadata { group_name: "lab".into(), owner: "".into(), name: name.into(), adb_port: 0 }
+    DeviceMetadata { name: name.into(), group_name: "lab".into(), ..NO_METADATA.clone() }
 }
 
 #[test]

@@ -302,7 +302,7 @@ def test_faults_and_journal_go_by_the_last_type() -> None:
 
 def entry(payload: str, type: str = "forward") -> Entry:
     text = f'{{"message_type":"device_msg","payload":{payload}}}'
-    return Entry._of((1, 0.0, False, "device->client", "cvd-1", 1, 0, type, text, payload, "passed", []))
+    return Entry._of((1, 0.0, False, "device->client", "cvd-1", 1, 0, type, text, payload, "passed", ([], 0)))
 
 
 @texts

@@ -87,6 +87,7 @@ def another(row: Setting) -> Any:
         "allowed_hosts": ["lab"],
         "allowed_origins": ["https://lab"],
         "trusted_proxies": ["10.0.0.1"],
+        "advertise_address": ["10.0.0.1=192.0.2.1"],
         "assets_dir": "/tmp",
         "ice_servers": "[]",
         "tls": Tls.self_signed()._native,

@@ -120,6 +120,20 @@ SERVER = (
         flag=Flag("trusted-proxy", "a proxy whose X-Forwarded and Forwarded headers count", metavar="ADDRESS|NETWORK"),
     ),
     Setting(
+        "advertise_address",
+        Strings(),
+        (),
+        "Addresses at which clients reach devices behind 1:1 NAT, like a container's: `172.17.0.2=192.0.2.7`, or "
+        "networks like `10.0.0.0/24=192.0.2.0/24`.",
+        "They replace those of the host candidates that devices send; all other bytes stay. A pre-registration and "
+        "`Grant.advertise_address` replace them for a device.",
+        flag=Flag(
+            "advertise-address",
+            "the address at which clients reach a device that sees another one, such as in a container",
+            metavar="INNER=OUTER",
+        ),
+    ),
+    Setting(
         "allow_unauthenticated",
         Switch(),
         False,

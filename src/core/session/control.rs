@@ -1,10 +1,12 @@
 //! The session of a control connection: it announces devices, and is notified when they register (docs/protocol.md
 //! 5.2).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
 use crate::core::preregistration::{DeviceMetadata, PreRegisterError, SharedText};
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::control::{self, ControlMessage, PreRegister};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, is_plain};
@@ -38,11 +40,15 @@ impl ControlSession {
             if !is_valid(id.as_str()) {
                 return (device.id.as_str(), Some("Invalid device id"));
             }
+            let Ok(advertise) = AddressRules::parse(&device.advertise_address) else {
+                return (device.id.as_str(), Some("Invalid advertise_address"));
+            };
             let metadata = DeviceMetadata {
                 group_name: group_name.clone(),
                 owner: owner.clone(),
                 name: SharedText::from(&*device.name),
                 adb_port: device.adb_port,
+                advertise: advertise.map(Arc::new),
             };
             let outcome =
                 preregistrations.pre_register(&id, metadata, outbox, hub.device(&id).is_some(), rules.max_devices);

@@ -126,11 +126,14 @@ impl DeviceSession {
 
     /// Creates the device, which is not registered yet.
     fn device(&self, id: DeviceId, local_id: Option<DeviceId>, info: Text, port: Option<u16>) -> Arc<Device> {
-        let Context { peer, outbox, preregistrations, .. } = &self.context;
+        let Context { peer, outbox, preregistrations, rules, .. } = &self.context;
         let metadata = preregistrations.metadata_of(&id);
+        let announced = metadata.as_ref().and_then(|metadata| metadata.advertise.as_ref());
+        let advertise = announced.or(peer.grant.advertise.as_ref()).or(rules.advertise.as_ref()).cloned();
         let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
         (device.metadata, device.port) = (metadata, port.filter(|_| self.is_local));
         device.local_id = local_id;
+        device.advertise = advertise.filter(|rules| !rules.is_empty());
         Arc::new(device)
     }
 

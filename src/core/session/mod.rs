@@ -32,6 +32,7 @@ use crate::core::relay::Relay;
 use crate::core::upstream::Upstream;
 use crate::observe::incidents::{Incident, Incidents};
 use crate::observe::timings::Timings;
+use crate::protocol::candidates::AddressRules;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
 
@@ -166,6 +167,8 @@ pub struct Rules {
     pub max_held_bytes: usize,
     /// Whether the server is a node of a cluster: ids are claimed, and devices may be on other nodes.
     pub is_clustered: bool,
+    /// Addresses at which clients reach the devices, where those see others (docs/protocol.md 5.5); `None` without rules.
+    pub advertise: Option<Arc<AddressRules>>,
 }
 
 impl Rules {

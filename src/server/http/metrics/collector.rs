@@ -82,6 +82,8 @@ impl Collected {
         let outcomes = [("delivered", delivered), ("refused", refused), ("gone", gone), ("dropped", dropped)];
         let samples = outcomes.map(|(outcome, count)| ([("outcome", outcome)], count));
         page.counters("forwards", "Forwards by outcome.", samples)?;
+        let help = "Addresses of devices' candidates that were rewritten.";
+        page.counters("addresses_rewritten", help, [([], self.shared.relay.addresses_rewritten())])?;
         let help = format!(
             "Times of forwards in the server, until their receiver's connection has taken them. One of \
              {FORWARDS_PER_SAMPLE} is timed."
