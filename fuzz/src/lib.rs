@@ -11,4 +11,5 @@ pub mod model;
 
 pub mod bound;
 pub mod core;
+pub mod registry;
 pub mod server;

@@ -2,6 +2,14 @@
 //! from one seeded queue.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(unreachable_pub)]
+
+#[cfg(feature = "cluster")]
+#[path = "../../fuzz/src/registry.rs"]
+mod fuzzed;
+#[cfg(feature = "cluster")]
+#[path = "../replay/mod.rs"]
+mod replay;
 
 mod checks;
 mod claims;

@@ -7,6 +7,7 @@ mod sentinel;
 mod server;
 mod signatures;
 mod tls;
+mod wire;
 
 use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Operation, Reply, Timing, Wanted};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};

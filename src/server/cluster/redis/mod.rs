@@ -16,6 +16,7 @@ mod sentinel;
 mod signer;
 mod stream;
 mod url;
+pub mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
