@@ -21,7 +21,7 @@ fn check_change(signed: &Wire, data: &[u8]) {
     match signed.change(data).map(|delta| delta.change) {
         Some(Change::Claimed(claimed)) => assert!(claimed.is_empty(), "{claimed:?} without a signature"),
         Some(Change::Joined(node)) => panic!("{node:?} without a signature"),
-        Some(Change::Released(_) | Change::Left(_)) | None => {}
+        Some(Change::Released(_) | Change::Left(_) | Change::Ice) | None => {}
     }
 }
 
@@ -32,6 +32,7 @@ fn check_reply(reply: Option<Reply>) {
         Some(Reply::Page { entries, .. }) => assert!(entries.is_empty(), "{entries:?}"),
         Some(Reply::Reclaimed(claimed)) => assert_eq!(claimed.len(), 2),
         Some(Reply::Claimed(Claimed::Held { lease, .. })) => assert!(lease.as_secs() <= 86_400),
+        Some(Reply::Ice(servers)) => assert_eq!(servers, None),
         Some(Reply::NameHeld { node, .. }) => assert_eq!(&*node.details, "{}"),
         _ => {}
     }
@@ -53,6 +54,8 @@ fn operations() -> Vec<Operation> {
         Operation::Read(DeviceId::new("cvd-1")),
         Operation::Scan(0),
         Operation::Nodes,
+        Operation::ReadIce,
+        Operation::SetIce { servers: None, absent: false },
         Operation::Release(Vec::new()),
         Operation::Reap(node.clone()),
         Operation::Leave(node),

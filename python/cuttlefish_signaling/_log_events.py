@@ -130,6 +130,12 @@ EVENTS = (
     LogEvent("http_failed", "debug", "peer reason", "A connection for HTTP has ended with an error."),
     LogEvent("connection_lost", "debug", "role peer reason", "The connection of a peer has failed."),
     LogEvent("close_timeout", "debug", "role peer", "A peer has not completed the closing handshake in time."),
+    LogEvent(
+        "cluster_ice_servers_invalid",
+        "warning",
+        "reason",
+        "This node cannot use the ICE servers that another node has set.",
+    ),
     LogEvent("polled_client_gone", "debug", "role peer", "A polled client has sent no request for too long."),
     LogEvent("socket_option_failed", "debug", "peer reason", "The system has refused an option of a socket."),
     LogEvent("reset_failed", "warning", "reason", "A connection cannot be reset, and ends as others do."),

@@ -257,7 +257,13 @@ impl Running {
     }
 
     /// Sets the ICE servers of new `config` messages, and sends connected devices a new `config`.
+    ///
+    /// In a cluster, a fixed list is set on all nodes, and for those that join later.
     pub fn set_ice_servers(&self, source: IceSource) {
+        if let (Some(cluster), IceSource::Fixed(servers)) = (&self.shared.cluster, &source) {
+            let config = servers.config().as_str().into();
+            cluster.with(|membership| membership.set_ice(Some(config), std::time::Instant::now()));
+        }
         self.shared.set_ice_servers(source);
     }
 

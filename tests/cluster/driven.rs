@@ -73,7 +73,9 @@ impl Node {
         node.pass(Duration::ZERO);
         let entry = Entry { registration: other(1), details: Arc::from("{}"), version: 1 };
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
-        node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries });
+        let rest = node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries });
+        node.seen.extend(rest);
+        node.answer(&Operation::ReadIce, Reply::Ice(None));
         node.outputs();
         node
     }

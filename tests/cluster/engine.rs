@@ -1,6 +1,7 @@
 //! A model of the engine: the registry, and what each operation does to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{
@@ -18,6 +19,7 @@ pub(crate) struct Engine {
     pub(crate) version: u64,
     nodes: BTreeMap<Incarnation, Node>,
     pub(crate) devices: BTreeMap<DeviceId, Entry>,
+    ice: Option<Arc<str>>,
     changes: Vec<Delta>,
 }
 
@@ -30,7 +32,7 @@ struct Node {
 impl Engine {
     pub(crate) fn new(timing: Timing, epoch: u64, now: Duration) -> Self {
         let (nodes, devices) = (BTreeMap::new(), BTreeMap::new());
-        Self { timing, epoch: Epoch(epoch), born: now, version: 0, nodes, devices, changes: Vec::new() }
+        Self { timing, epoch: Epoch(epoch), born: now, version: 0, nodes, devices, ice: None, changes: Vec::new() }
     }
 
     /// Returns whether devices that no node has reclaimed cannot be claimed yet.
@@ -51,6 +53,8 @@ impl Engine {
             Operation::Reap(node) => self.reap(node, now),
             Operation::Nodes => Reply::Nodes(self.live(now).map(|node| node.record.clone()).collect()),
             Operation::Leave(node) => self.leave(node),
+            Operation::SetIce { servers, absent } => self.set_ice(servers.clone(), *absent),
+            Operation::ReadIce => Reply::Ice(self.ice.clone()),
         };
         (reply, std::mem::take(&mut self.changes))
     }
@@ -152,6 +156,14 @@ impl Engine {
             own.lease_end = Duration::ZERO;
         }
         self.remove_some(node)
+    }
+
+    fn set_ice(&mut self, servers: Option<Arc<str>>, absent: bool) -> Reply {
+        if self.ice != servers && !(absent && self.ice.is_some()) {
+            self.ice = servers;
+            self.change(Change::Ice);
+        }
+        Reply::Done
     }
 
     fn remove_some(&mut self, node: &Incarnation) -> Reply {

@@ -157,6 +157,7 @@ fn renewed(node: &mut Node, version: u64) -> bool {
         let reply = match operation {
             Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
             Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
+            Operation::ReadIce => Reply::Ice(None),
             other => panic!("{other:?}"),
         };
         node.membership.on_reply(number, reply, node.now);

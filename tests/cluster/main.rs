@@ -30,4 +30,5 @@ mod queue;
 #[cfg(feature = "cluster")]
 mod redis;
 mod schedules;
+mod shared_ice;
 mod world;

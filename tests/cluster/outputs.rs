@@ -71,6 +71,8 @@ impl World {
                 self.net.later(Party::Engine, Event::Replaced { from: index, to, holder });
             }
             Output::Appeared(ids) => ids.iter().for_each(|id| process.hub.wake_waiting(id)),
+            // No node of the world has any.
+            Output::Ice(_) => {}
             Output::CloseProxied => process.reset_links(None, &mut self.net),
         }
     }

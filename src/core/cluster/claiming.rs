@@ -197,4 +197,13 @@ impl Membership {
             self.output(Output::End { id: id.clone(), registration: registration.clone() });
         }
     }
+
+    /// Returns the time until which a claim waits for the engine before the node decides alone.
+    pub(super) fn patience(&self, now: Instant) -> Instant {
+        if self.is_member() { now + self.timing.patience } else { now.max(self.away_since + self.timing.patience) }
+    }
+
+    pub(super) fn read(&mut self, id: &DeviceId, now: Instant) {
+        self.send(Operation::Read(id.clone()), Asked::Read(id.clone()), now);
+    }
 }

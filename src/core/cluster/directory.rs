@@ -80,7 +80,7 @@ impl Directory {
                     self.take(id, delta.version);
                 }
             }
-            Change::Joined(_) | Change::Left(_) => {}
+            Change::Joined(_) | Change::Left(_) | Change::Ice => {}
         }
         true
     }

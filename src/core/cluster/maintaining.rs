@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, NodeRecord, Operation, Wanted};
+use super::registry::{BATCH, Entry, NodeRecord, Operation, Wanted};
+use crate::protocol::DeviceId;
 
 impl Membership {
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.
@@ -95,6 +96,18 @@ impl Membership {
     pub fn on_nodes(&mut self, records: &[NodeRecord]) {
         for record in records {
             self.nodes.joined(record);
+        }
+    }
+
+    /// Takes over a page of the registry.
+    pub(super) fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
+        let appeared = entries.iter().map(|(id, _)| id.clone()).collect();
+        self.directory.page(entries);
+        self.output(Output::Appeared(appeared));
+        if cursor == 0 {
+            self.directory.end_scan();
+        } else {
+            self.send(Operation::Scan(cursor), Asked::Page, now);
         }
     }
 }

@@ -7,6 +7,7 @@
 //! lease decides only for how long a newcomer waits for a holder whose node cannot be asked.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::claim::Probe;
@@ -15,7 +16,8 @@ use super::directory::Directory;
 use super::names::{Incarnation, Registration};
 use super::nodes::Nodes;
 use super::output::{Output, Report};
-use super::registry::{Change, Delta, Entry, Epoch, NodeRecord, Operation, Reply, Timing};
+use super::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply, Timing};
+use super::shared_ice::SharedIce;
 use super::upkeep::Upkeep;
 use crate::protocol::DeviceId;
 
@@ -51,6 +53,8 @@ pub(super) enum Asked {
     Page,
     Reap(Incarnation),
     Nodes,
+    Ice,
+    SetIce(Option<Arc<str>>),
     /// An operation whose answer says nothing new.
     Other,
 }
@@ -65,7 +69,8 @@ pub struct Membership {
     pub(super) upkeep: Upkeep,
     state: State,
     pub(super) nodes: Nodes,
-    epoch: Option<Epoch>,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) ice: SharedIce,
     /// Version that the last renewal named. The changes up to it have arrived by the next one.
     named: u64,
     renew_at: Instant,
@@ -73,7 +78,7 @@ pub struct Membership {
     /// Time of the last event: a long silence means that this process was paused.
     last: Instant,
     /// Time since which there is no engine.
-    away_since: Instant,
+    pub(super) away_since: Instant,
     failures: u32,
     in_flight: BTreeMap<u64, InFlight>,
     last_number: u64,
@@ -93,6 +98,7 @@ impl Membership {
             state: State::Away(now),
             nodes: Nodes::default(),
             epoch: None,
+            ice: SharedIce::default(),
             named: 0,
             renew_at: now,
             scan_at: now,
@@ -199,6 +205,7 @@ impl Membership {
             // A change is not signed. The record of a node is, and decides which process counts as one.
             Change::Joined(_) => self.read_nodes(now),
             Change::Left(node) => self.nodes.left(node),
+            Change::Ice => self.look_for_ice(now),
         }
     }
 
@@ -255,6 +262,8 @@ impl Membership {
             (Asked::Page, Reply::Page { cursor, entries }) => self.on_page(cursor, entries, now),
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
             (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
+            (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),
+            (Asked::SetIce(servers), Reply::Done) => self.on_ice_set(servers.as_ref()),
             (Asked::Other, _) => {}
             (_, Reply::NotAMember) => self.on_forgotten(now),
             // An engine that answers another question than it was asked.
@@ -297,17 +306,6 @@ impl Membership {
         }
     }
 
-    fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
-        let appeared = entries.iter().map(|(id, _)| id.clone()).collect();
-        self.directory.page(entries);
-        self.output(Output::Appeared(appeared));
-        if cursor == 0 {
-            self.directory.end_scan();
-        } else {
-            self.send(Operation::Scan(cursor), Asked::Page, now);
-        }
-    }
-
     fn on_member_time(&mut self, now: Instant) {
         if self.renew_at <= now && !self.is_asking(|asked| matches!(asked, Asked::Renew)) {
             self.renew_at = now + self.timing.renew;
@@ -315,6 +313,7 @@ impl Membership {
         }
         if self.scan_at <= now && self.directory.needs_scan() {
             self.directory.begin_scan();
+            self.look_for_ice(now);
             self.send(Operation::Scan(0), Asked::Page, now);
         }
         self.do_upkeep(now);
@@ -334,10 +333,6 @@ impl Membership {
     fn join(&mut self, replaces: Option<Incarnation>, now: Instant) {
         self.state = State::Joining;
         self.send(Operation::Join { node: self.node.clone(), replaces }, Asked::Join, now);
-    }
-
-    pub(super) fn read(&mut self, id: &DeviceId, now: Instant) {
-        self.send(Operation::Read(id.clone()), Asked::Read(id.clone()), now);
     }
 
     pub(super) fn send(&mut self, operation: Operation, asked: Asked, now: Instant) {
@@ -391,10 +386,5 @@ impl Membership {
         self.output(Output::Disconnect);
         self.in_flight.clear();
         self.state = State::Away(at);
-    }
-
-    /// Returns the time until which a claim waits for the engine before the node decides alone.
-    pub(super) fn patience(&self, now: Instant) -> Instant {
-        if self.is_member() { now + self.timing.patience } else { now.max(self.away_since + self.timing.patience) }
     }
 }

@@ -17,6 +17,7 @@ pub mod names;
 pub mod nodes;
 pub mod output;
 pub mod registry;
+mod shared_ice;
 mod upkeep;
 
 pub use directory::Directory;

@@ -1,5 +1,6 @@
 //! Acts that a membership leaves to its caller.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::Outcome;
@@ -55,6 +56,8 @@ pub enum Output {
         /// Registration that has lost the id.
         holder: Registration,
     },
+    /// Take over the ICE servers that all nodes share; `None` once there are none.
+    Ice(Option<Arc<str>>),
     /// Wake the clients that wait for these devices: they have registered, here or on another node.
     Appeared(Vec<DeviceId>),
     /// Close all connections of clients of other nodes: this node was paused, and they count it as gone.

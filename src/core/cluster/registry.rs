@@ -134,6 +134,15 @@ pub enum Operation {
     Nodes,
     /// Ends the lease of this node, and removes at most [`BATCH`] devices of it. The node is removed with the last one.
     Leave(Incarnation),
+    /// Sets the ICE servers that all nodes share, or removes them.
+    SetIce {
+        /// The servers as JSON. The engine does not read them.
+        servers: Option<Arc<str>>,
+        /// Whether those that are there stay.
+        absent: bool,
+    },
+    /// Reads the ICE servers that all nodes share.
+    ReadIce,
 }
 
 /// Answer of the engine.
@@ -172,7 +181,7 @@ pub enum Reply {
     Claimed(Claimed),
     /// To [`Operation::Reclaim`]: one for each device, in order.
     Reclaimed(Vec<Claimed>),
-    /// To [`Operation::Release`].
+    /// To [`Operation::Release`] and [`Operation::SetIce`].
     Done,
     /// To [`Operation::Read`].
     Entry(Option<Entry>),
@@ -185,6 +194,8 @@ pub enum Reply {
     },
     /// To [`Operation::Nodes`]: all nodes with a lease.
     Nodes(Vec<NodeRecord>),
+    /// To [`Operation::ReadIce`].
+    Ice(Option<Arc<str>>),
     /// To [`Operation::Reap`] and [`Operation::Leave`]: whether there is more to remove.
     Reaped {
         /// Whether devices of the node are left.
@@ -224,8 +235,10 @@ pub enum Change {
     Claimed(Vec<(DeviceId, Registration, Arc<str>)>),
     /// Ids have no holder.
     Released(Vec<DeviceId>),
-    /// A node has joined.
+    /// A node has joined, or its record was replaced.
     Joined(NodeRecord),
     /// A node has left, or was replaced by its next start.
     Left(Incarnation),
+    /// The ICE servers that all nodes share were set or removed: they have to be read.
+    Ice,
 }

@@ -206,6 +206,7 @@ impl Drive {
             Output::Hello(record) => node.greet(record),
             Output::Probe { id, claimant, holder } => node.probe(id, claimant, holder),
             Output::TellReplaced { id, holder } => node.tell_replaced(id, holder),
+            Output::Ice(servers) => node.share_ice(servers.as_deref()),
             Output::Connect | Output::Disconnect | Output::Send { .. } | Output::Report(_) => {}
         }
     }

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::neighbours::Neighbours;
+use crate::config::IceSource;
 use crate::core::cluster::registry::Timing;
-use crate::protocol::DeviceId;
+use crate::protocol::{DeviceId, IceServers};
 use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Engine};
 use crate::server::cluster::handle::Cluster;
@@ -33,6 +34,21 @@ pub(in crate::server) struct Node {
 }
 
 impl Node {
+    /// Takes over the ICE servers that all nodes share. Without them, those of the settings count again.
+    pub(super) fn share_ice(&self, config: Option<&str>) {
+        let source = match config.map(IceServers::from_command) {
+            None => self.shared.settings().ice.clone(),
+            Some(Ok((servers, _))) => IceSource::Fixed(servers),
+            Some(Err(error)) => {
+                // A node of another version checks them otherwise. Those of before stay.
+                let what = "cannot use the ICE servers that another node has set";
+                tracing::warn!(event = "cluster_ice_servers_invalid", reason = %error, "{what}: {error}");
+                return;
+            }
+        };
+        self.shared.set_ice_servers(source);
+    }
+
     /// Spawns a task that ends when the server stops.
     pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::clone(&self.shared);

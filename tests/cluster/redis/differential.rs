@@ -106,7 +106,7 @@ impl Both<'_> {
 
     fn operation(&mut self) -> Operation {
         let node = self.node();
-        match self.rng.u8(..15) {
+        match self.rng.u8(..18) {
             0 | 1 => {
                 let details = if self.rng.bool() { "{}" } else { r#"{"address":"10.0.0.5:7443"}"# };
                 let replaces = self.rng.bool().then(|| Incarnation::new(node.node(), self.rng.u64(..2)).unwrap());
@@ -134,6 +134,11 @@ impl Both<'_> {
             10 => Operation::Read(self.id()),
             11 | 12 => Operation::Nodes,
             13 => Operation::Leave(node),
+            14 | 15 => {
+                let servers = [None, Some("[]".into()), Some(r#"[{"urls":"turn:x","credential":"ü/"}]"#.into())];
+                Operation::SetIce { servers: servers[self.rng.usize(..3)].clone(), absent: self.rng.bool() }
+            }
+            16 => Operation::ReadIce,
             _ => Operation::Reap(node),
         }
     }
@@ -256,6 +261,9 @@ pub(super) fn one_of_each() -> Vec<Operation> {
         Operation::Read(claim.id.clone()),
         Operation::Scan(0),
         Operation::Nodes,
+        Operation::SetIce { servers: Some("[]".into()), absent: false },
+        Operation::SetIce { servers: None, absent: false },
+        Operation::ReadIce,
         Operation::Release(vec![(claim.id, claim.registration)]),
         Operation::Reap(Incarnation::new("b", 0).unwrap()),
         Operation::Leave(node),

@@ -171,3 +171,34 @@ fn times_that_another_user_has_written_are_limited() {
         }
     });
 }
+
+#[test]
+fn shared_ice_servers_are_sealed() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut connection = join(&server.url(), "a").await;
+        let servers = r#"[{"urls":"turn:turn.example","credential":"pass-w0rd"}]"#;
+        let set = Operation::SetIce { servers: Some(servers.into()), absent: false };
+        connection.commands.execute(set).await.unwrap();
+        let sealed: String = server.run("GET {cuttlefish:lab}:ice");
+        assert!(!sealed.contains("pass-w0rd") && !sealed.contains("turn"), "{sealed}");
+        assert_eq!(connection.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(Some(servers.into())));
+        // Another text, the text of another service, and an open text.
+        let other = Server::start(&[]);
+        let mut of_other = settings(&other.url(), Timing::default());
+        of_other.name = "other".into();
+        let elsewhere = Redis::new(&of_other).unwrap().connect().await.unwrap();
+        let set = Operation::SetIce { servers: Some(servers.into()), absent: false };
+        elsewhere.commands.execute(set).await.unwrap();
+        let foreign: String = other.run("GET {cuttlefish:other}:ice");
+        for forged in [
+            sealed.replacen(&sealed[20..21], if sealed[20..].starts_with('A') { "B" } else { "A" }, 1),
+            foreign,
+            "- []".into(),
+        ] {
+            server.run::<()>(&format!("SET {{cuttlefish:lab}}:ice {}", forged.replace(' ', "")));
+            assert_eq!(connection.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(None), "{forged}");
+            assert_eq!(reported(&mut connection), ["the record of the ICE servers of the cluster"]);
+        }
+    });
+}

@@ -17,6 +17,8 @@ pub(super) struct Keys {
     pub(super) records: String,
     /// Hash of `REGISTRATION VERSION SIGNATURE DETAILS` by device.
     pub(super) devices: String,
+    /// The ICE servers that all nodes share, sealed.
+    pub(super) ice: String,
     /// Channel of the feed.
     pub(super) channel: String,
 }
@@ -27,8 +29,9 @@ impl Keys {
         let prefix = format!("{{cuttlefish:{name}}}:");
         let key = |name: &str| format!("{prefix}{name}");
         let channel = if database == 0 { key("feed") } else { key(&format!("feed:{database}")) };
-        let (meta, nodes, records, devices) = (key("meta"), key("nodes"), key("node_records"), key("devices"));
-        Self { prefix, meta, nodes, records, devices, channel }
+        let (meta, nodes, records) = (key("meta"), key("nodes"), key("node_records"));
+        let (devices, ice) = (key("devices"), key("ice"));
+        Self { prefix, meta, nodes, records, devices, ice, channel }
     }
 
     /// Returns the beginning of all names.

@@ -41,6 +41,7 @@ pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Res
     let reply = match operation {
         Operation::Read(id) => reader.entry(id, value),
         Operation::Scan(_) => reader.page(value),
+        Operation::ReadIce => reader.ice(value),
         _ => reader.answer(operation, list(value)?),
     }?;
     let Reader { against, name, unsigned, .. } = reader;
@@ -87,7 +88,7 @@ impl Reader<'_> {
                 }
                 Ok(Reply::Reclaimed(claimed))
             }
-            (Operation::Release(_), b"done", []) => Ok(Reply::Done),
+            (Operation::Release(_) | Operation::SetIce { .. }, b"done", []) => Ok(Reply::Done),
             (Operation::Nodes, b"nodes", nodes) => Ok(Reply::Nodes(self.nodes(nodes)?)),
             (Operation::Reap(_) | Operation::Leave(_), b"reaped", [more]) => {
                 Ok(Reply::Reaped { more: number(more)? != 0 })
@@ -161,6 +162,17 @@ impl Reader<'_> {
             self.unsigned.push(format!("device {id}"));
         }
         Ok(Reply::Entry(entry.ok().map(|(_, entry)| entry)))
+    }
+
+    fn ice(&mut self, value: &Value) -> Result<Reply, Unreadable> {
+        if matches!(value, Value::Nil) {
+            return Ok(Reply::Ice(None));
+        }
+        let servers = std::str::from_utf8(bytes(value)?).ok().and_then(|sealed| self.signer.open("ice", sealed));
+        if servers.is_none() {
+            self.unsigned.push("the ICE servers of the cluster".to_owned());
+        }
+        Ok(Reply::Ice(servers.map(Into::into)))
     }
 
     fn page(&mut self, value: &Value) -> Result<Reply, Unreadable> {

@@ -47,6 +47,12 @@ impl Requests<'_> {
                 call
             }
             Operation::Nodes => self.scripts.call(Script::Nodes, self.keys, &[]),
+            Operation::SetIce { servers, absent } => self.set_ice(servers.as_deref(), *absent),
+            Operation::ReadIce => {
+                let mut read = cmd("GET");
+                read.arg(&self.keys.ice);
+                read
+            }
             Operation::Leave(node) => {
                 let mut call = self.scripts.call(Script::Leave, self.keys, &[self.keys.held(node)]);
                 call.arg(BATCH).arg(node.to_string());
@@ -79,6 +85,13 @@ impl Requests<'_> {
         for wanted in wanted {
             self.wanted(&mut call, wanted);
         }
+        call
+    }
+
+    fn set_ice(&self, servers: Option<&str>, absent: bool) -> Cmd {
+        let mut call = self.scripts.call(Script::SetIce, self.keys, std::slice::from_ref(&self.keys.ice));
+        let sealed = servers.map(|servers| self.signer.seal("ice", servers)).unwrap_or_default();
+        call.arg(sealed).arg(u8::from(absent));
         call
     }
 

@@ -16,10 +16,11 @@ pub(super) enum Script {
     Reap,
     Nodes,
     Leave,
+    SetIce,
 }
 
 /// The scripts in the order of [`Script`].
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     concat!(include_str!("prelude.lua"), include_str!("join.lua")),
     concat!(include_str!("prelude.lua"), include_str!("renew.lua")),
     concat!(include_str!("prelude.lua"), include_str!("claim.lua")),
@@ -28,6 +29,7 @@ const SOURCES: [&str; 8] = [
     concat!(include_str!("prelude.lua"), include_str!("reap.lua")),
     concat!(include_str!("prelude.lua"), include_str!("nodes.lua")),
     concat!(include_str!("prelude.lua"), include_str!("leave.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("set_ice.lua")),
 ];
 
 /// Names that the engine has given to the scripts.

@@ -1,0 +1,74 @@
+//! The part of the membership that knows the ICE servers which all nodes share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::membership::{Asked, Membership};
+use super::output::Output;
+use super::registry::{Epoch, Operation};
+
+/// The ICE servers that all nodes share.
+#[derive(Debug, Default)]
+pub(super) struct SharedIce {
+    /// The servers, and the registry that has them.
+    known: Option<(Epoch, Arc<str>)>,
+    /// Servers that this node sets, and the registry may not have yet.
+    wanted: Option<Setting>,
+}
+
+/// An order to set the servers. Without any, those that are there are removed.
+#[derive(Debug)]
+struct Setting {
+    servers: Option<Arc<str>>,
+}
+
+impl Membership {
+    /// Sets the ICE servers of all nodes, or removes them. Without the engine they are set once it is there.
+    pub fn set_ice(&mut self, servers: Option<Arc<str>>, now: Instant) {
+        self.wake(now);
+        self.ice.wanted = Some(Setting { servers });
+        if self.is_member() {
+            self.look_for_ice(now);
+        }
+    }
+
+    /// Sets the servers that the registry may not have, and reads those that it has.
+    pub(super) fn look_for_ice(&mut self, now: Instant) {
+        if let Some(Setting { servers }) = &self.ice.wanted {
+            self.set_in_registry(servers.clone(), false, now);
+        }
+        self.send(Operation::ReadIce, Asked::Ice, now);
+    }
+
+    fn set_in_registry(&mut self, servers: Option<Arc<str>>, absent: bool, now: Instant) {
+        self.send(Operation::SetIce { servers: servers.clone(), absent }, Asked::SetIce(servers), now);
+    }
+
+    /// Handles the answer of the engine that it has these servers.
+    pub(super) fn on_ice_set(&mut self, servers: Option<&Arc<str>>) {
+        if self.ice.wanted.as_ref().is_some_and(|wanted| wanted.servers.as_ref() == servers) {
+            self.ice.wanted = None;
+        }
+    }
+
+    pub(super) fn on_ice(&mut self, servers: Option<Arc<str>>, now: Instant) {
+        let Some(epoch) = self.epoch else { return };
+        let known = self.ice.known.take();
+        match (known, servers) {
+            (Some((before, lost)), None) if before != epoch => {
+                // Not removed, but lost by the engine. The first node that knows them gives them back.
+                self.ice.known = Some((epoch, Arc::clone(&lost)));
+                self.set_in_registry(Some(lost), true, now);
+                self.send(Operation::ReadIce, Asked::Ice, now);
+            }
+            (Some(_), None) => self.output(Output::Ice(None)),
+            (None, None) => {}
+            (known, Some(servers)) => {
+                if known.is_none_or(|(_, known)| known != servers) {
+                    self.output(Output::Ice(Some(Arc::clone(&servers))));
+                }
+                self.ice.known = Some((epoch, servers));
+            }
+        }
+    }
+}

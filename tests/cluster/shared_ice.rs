@@ -1,0 +1,88 @@
+//! ICE servers that all nodes share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuttlefish_signaling::core::cluster::Output;
+use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Epoch, Operation, Reply};
+
+use crate::driven::*;
+
+#[allow(clippy::unnecessary_wraps)] // As the operations take them.
+fn servers(name: &str) -> Option<Arc<str>> {
+    Some(format!("[{{\"urls\":\"turn:{name}\"}}]").into())
+}
+
+fn is_ice(output: &Output) -> bool {
+    matches!(output, Output::Ice(_))
+}
+
+/// Tells the node that the servers have changed, and answers its question. Returns what it takes over.
+fn changed(node: &mut Node, version: u64, to: Option<Arc<str>>) -> Vec<Output> {
+    node.membership.on_delta(&Delta { version, change: Change::Ice }, node.now);
+    node.answer(&Operation::ReadIce, Reply::Ice(to));
+    node.outputs().into_iter().filter(is_ice).collect()
+}
+
+/// Loses the engine, and joins the registry of this epoch.
+fn rejoin(node: &mut Node, epoch: u64) {
+    node.membership.on_lost(node.now);
+    node.pass(Duration::from_secs(2));
+    node.membership.on_connected(node.now);
+    let join = Operation::Join { node: record("a", 1), replaces: None };
+    let age = Duration::from_secs(60);
+    node.answer(&join, Reply::Joined { epoch: Epoch(epoch), version: 1, age, nodes: vec![record("a", 1)] });
+    // After a loss, the registry is read within the pause of a renewal.
+    node.now += Duration::from_secs(1);
+    node.membership.handle_timeout(node.now);
+}
+
+#[test]
+fn servers_of_another_node_are_taken_over_once() {
+    let mut node = Node::joined(&[]);
+    assert_eq!(changed(&mut node, 2, servers("a")), [Output::Ice(servers("a"))]);
+    assert_eq!(changed(&mut node, 3, servers("a")), []);
+    assert_eq!(changed(&mut node, 4, servers("b")), [Output::Ice(servers("b"))]);
+    assert_eq!(changed(&mut node, 5, None), [Output::Ice(None)]);
+    assert_eq!(changed(&mut node, 6, None), []);
+}
+
+#[test]
+fn servers_that_the_engine_has_lost_are_given_back() {
+    let mut node = Node::joined(&[]);
+    changed(&mut node, 2, servers("a"));
+    rejoin(&mut node, 2);
+    node.answer(&Operation::ReadIce, Reply::Ice(None));
+    let sent = node.outputs();
+    let back = Operation::SetIce { servers: servers("a"), absent: true };
+    assert!(
+        sent.iter().any(|output| matches!(output, Output::Send { operation, .. } if *operation == back)),
+        "{sent:?}"
+    );
+    assert!(!sent.iter().any(is_ice), "{sent:?}");
+}
+
+#[test]
+fn servers_that_were_removed_meanwhile_are_not_given_back() {
+    let mut node = Node::joined(&[]);
+    changed(&mut node, 2, servers("a"));
+    rejoin(&mut node, 1);
+    node.answer(&Operation::ReadIce, Reply::Ice(None));
+    assert_eq!(node.outputs().into_iter().filter(is_ice).collect::<Vec<_>>(), [Output::Ice(None)]);
+}
+
+#[test]
+fn servers_that_were_set_without_the_engine_are_set_later() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_lost(node.now);
+    node.outputs();
+    node.membership.set_ice(servers("a"), node.now);
+    assert_eq!(node.outputs(), []);
+    rejoin(&mut node, 1);
+    node.answer(&Operation::SetIce { servers: servers("a"), absent: false }, Reply::Done);
+    // Once they are set, they are not set again.
+    changed(&mut node, 2, servers("a"));
+    node.membership.on_delta(&Delta { version: 3, change: Change::Ice }, node.now);
+    let again = |output: &Output| matches!(output, Output::Send { operation: Operation::SetIce { .. }, .. });
+    assert!(!node.outputs().iter().any(again));
+}
