@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from . import _client_rules, _device_end_rules, _device_rules  # noqa: F401  # They register their rules.
+from . import _client_rules, _device_rules, _device_rules_end  # noqa: F401  # They register their rules.
 from ._model import Rule
 from ._program_registry import PROGRAM_PROFILES, RULES
 
