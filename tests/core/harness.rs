@@ -1,5 +1,8 @@
 //! A server without sockets: peers are sessions and outboxes, [`Harness::settle`] is the transport, time is a number.
 
+#[path = "harness/edge.rs"]
+mod edge;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -8,21 +11,22 @@ use std::time::{Duration, Instant};
 use cuttlefish_signaling::config::{Config, IceSource};
 use cuttlefish_signaling::core::aliases::Aliases;
 use cuttlefish_signaling::driver::{Closed, Driver, Edge, Output, Phase};
-use cuttlefish_signaling::hub::{Device, Hub};
+use cuttlefish_signaling::hub::Hub;
 use cuttlefish_signaling::incidents::Incidents;
-use cuttlefish_signaling::journal::{Journal, JournalObserver, PeerJournal};
+use cuttlefish_signaling::journal::{Journal, PeerJournal};
 use cuttlefish_signaling::ledger::LedgerReading;
 use cuttlefish_signaling::outbox::{Budget, End, Outbox};
 use cuttlefish_signaling::peer::{Grant, Peer, Role};
 use cuttlefish_signaling::preregistrations::PreRegistrations;
 use cuttlefish_signaling::protocol::{DeviceId, IceServers};
-use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
 use cuttlefish_signaling::session::{
     Answer, ClientSession, Context, ControlSession, DeviceSession, Question, Rules, Session, Step,
 };
 use cuttlefish_signaling::timings::Timings;
 use tokio::sync::oneshot;
+
+use self::edge::{FixedClock, Probe, TestEdge};
 
 /// The time from which `unique` client ids are made.
 pub const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -69,66 +73,6 @@ pub struct Actor {
     pub pings: usize,
     probe: Option<Probe>,
     frozen: bool,
-}
-
-/// The holder of an id, its answer to the ping, and the time of the ping.
-type Probe = (Arc<Device>, oneshot::Receiver<()>, Instant);
-
-/// Answers questions as the server does without hooks.
-struct TestEdge<'a> {
-    ice: Option<&'a IceServers>,
-    good_for: Option<Duration>,
-    hold_device_info: bool,
-    now: Instant,
-    probe: &'a mut Option<Probe>,
-    name: &'a str,
-    asked: &'a mut VecDeque<(String, Question)>,
-    configured: &'a mut Vec<DeviceId>,
-}
-
-impl Edge for TestEdge<'_> {
-    fn now(&mut self) -> Instant {
-        self.now
-    }
-
-    fn ask(&mut self, question: Question) -> Option<Answer> {
-        match question {
-            Question::Config { device_id } => {
-                self.configured.push(device_id);
-                Some(match self.ice {
-                    Some(ice) => Answer::Config(ice.config(), self.good_for),
-                    None => Answer::Refused(Refusal::HookFailed),
-                })
-            }
-            Question::DeviceInfo(_) if self.hold_device_info => None,
-            Question::DeviceInfo(device) => Some(Answer::DeviceInfo(device.info.clone())),
-            Question::Alive(holder) => {
-                let probe = holder.outbox.probe();
-                *self.probe = Some((holder, probe, self.now));
-                None
-            }
-            Question::Claim(_) | Question::Locate { .. } => {
-                self.asked.push_back((self.name.to_owned(), question));
-                None
-            }
-        }
-    }
-
-    /// The harness has no rate limits.
-    fn count_error(&mut self, _: Option<&Refusal>) -> Option<Refusal> {
-        None
-    }
-}
-
-/// A journal clock that stands at second 1.
-struct FixedClock;
-
-impl JournalObserver for FixedClock {
-    fn now(&self) -> f64 {
-        1.0
-    }
-
-    fn recorded(&self) {}
 }
 
 impl Harness {
