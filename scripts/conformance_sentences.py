@@ -69,7 +69,8 @@ def titles() -> list[str]:
 
 def in_code() -> set[str]:
     """The rules that the functions of the kit hold."""
-    sources = (file.read_text(encoding="utf-8") for file in FOLDER.glob("_*_rules.py"))
+    texts = (file.read_text(encoding="utf-8") for file in FOLDER.glob("_*_rules.py"))
+    sources = (re.sub(r'rfc\(\s*"[0-9.]+"', "", text) for text in texts)
     return {number for source in sources for number in re.findall(r'"([1-9]+(?:\.[0-9]+)+)"', source)}
 
 
