@@ -34,7 +34,12 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_there_are_compose_files() -> None:
-    assert [file.name for file in COMPOSE] == ["compose.coturn.yaml", "compose.monitoring.yaml", "compose.yaml"]
+    assert [file.name for file in COMPOSE] == [
+        "compose.cluster.yaml",
+        "compose.coturn.yaml",
+        "compose.monitoring.yaml",
+        "compose.yaml",
+    ]
 
 
 @pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
