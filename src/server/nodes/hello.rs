@@ -56,8 +56,6 @@ impl Node {
         let node = Arc::clone(self);
         self.spawn(async move {
             let probe = match node.neighbours.of(&record) {
-                // An earlier process at the address on which this one listens.
-                Ok(neighbour) if neighbour.details.address == node.details.address => Probe::Gone,
                 Ok(neighbour) => match node.ask(&neighbour, Method::GET, "/cluster/hello").await {
                     Ok((StatusCode::CONFLICT, _)) => Probe::Gone,
                     // Its certificate has proved which process it is, whatever it answers.
