@@ -42,6 +42,9 @@ FIELDS = {
     "settings_digest": "16 hexadecimal digits, which differ if a setting differs. Secrets do not count.",
     "to_device": "Bytes to the device.",
     "from_device": "Bytes from the device.",
+    "node": "The name of a node of the cluster.",
+    "nodes": "The number of nodes of the cluster that have a lease.",
+    "address": "The `HOST:PORT` at which other nodes should reach a node.",
 }
 """The attributes of records, and the keys of JSON lines."""
 
@@ -139,6 +142,18 @@ EVENTS = (
     LogEvent("polled_client_gone", "debug", "role peer", "A polled client has sent no request for too long."),
     LogEvent("socket_option_failed", "debug", "peer reason", "The system has refused an option of a socket."),
     LogEvent("reset_failed", "warning", "reason", "A connection cannot be reset, and ends as others do."),
+    LogEvent("cluster_joined", "info", "node nodes", "This node has joined its cluster."),
+    LogEvent("cluster_left", "info", "node", "This node has left its cluster, since it stops."),
+    LogEvent("cluster_engine_lost", "warning", "reason", "The engine cannot be used. The node tries again."),
+    LogEvent("cluster_forgotten", "warning", "node", "The registry has no lease of this node, which joins again."),
+    LogEvent("cluster_paused", "warning", "duration", "This process was paused. Other nodes count it as gone."),
+    LogEvent("cluster_unsigned", "warning", "reason", "A record of the registry has no valid signature."),
+    LogEvent("cluster_name_taken", "error", "node address", "Another node that is alive has the name of this one."),
+    LogEvent("cluster_address", "warning", "node address reason", "A node has an address that leads elsewhere."),
+    LogEvent("cluster_unreachable", "warning", "node address reason", "Another node cannot be reached."),
+    LogEvent("cluster_settings_differ", "warning", "node", "Another node has other settings."),
+    LogEvent("cluster_disconnects", "info", "device_id client_id", "Another node disconnects a peer."),
+    LogEvent("cluster_search_failed", "debug", "node device_id reason", "The node of a device cannot be reached."),
 )
 """All events."""
 

@@ -19,6 +19,7 @@ use crate::core::device::Device;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, ClaimGuard};
+use crate::observe::cluster::ClusterCounts;
 use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
 
@@ -34,6 +35,8 @@ const MAX_REQUESTS: usize = 4096;
 pub(crate) struct Cluster {
     /// This start of this node.
     pub(in crate::server) incarnation: Incarnation,
+    /// Counts claims, operations and clients between nodes.
+    pub(in crate::server) counts: Arc<ClusterCounts>,
     state: Mutex<State>,
     /// Notified when the membership has something to do.
     pub(in crate::server) changed: Notify,
@@ -85,6 +88,7 @@ impl Cluster {
         let membership = Membership::new(record, timing, hold_on_outage, fastrand::u64(..), Instant::now());
         Arc::new(Self {
             incarnation,
+            counts: Arc::default(),
             state: Mutex::new(State { membership, sessions: HashMap::new(), under_way: 0, last: 0 }),
             changed: Notify::new(),
             requests,
@@ -175,6 +179,12 @@ impl Cluster {
         // Later outcomes say that a device that was admitted without a claim has one now.
         let Some(tell) = claimant.outcome.take() else { return };
         state.under_way -= 1;
+        self.counts.count_claim(match outcome {
+            Outcome::Granted => "granted",
+            Outcome::Unclaimed => "unclaimed",
+            Outcome::Refused => "refused",
+            Outcome::Unavailable => "unavailable",
+        });
         // A session that has left drops the claim itself.
         let _left = tell.send(outcome);
     }

@@ -69,6 +69,8 @@ struct Drive {
     answers: Answers,
     /// The kind of the last error of the engine, which is logged once.
     failed: Option<&'static str>,
+    /// Whether the node has joined, and has not lost its membership since.
+    joined: bool,
     /// When a record without a signature was logged.
     unsigned: Option<Instant>,
 }
@@ -91,6 +93,7 @@ impl Drive {
             feed: None,
             answers: Answers::new(),
             failed: None,
+            joined: false,
             unsigned: None,
         }
     }
@@ -186,8 +189,16 @@ impl Drive {
 
     fn send(&mut self, number: u64, operation: Operation) {
         if let Some(commands) = &self.commands {
+            let (counts, asked_at) = (Arc::clone(&self.node.cluster.counts), Instant::now());
+            if operation == Operation::Scan(0) {
+                counts.count_resync();
+            }
             let answer = commands.execute(operation);
-            self.answers.push(Box::pin(async move { (number, answer.await) }));
+            self.answers.push(Box::pin(async move {
+                let answer = answer.await;
+                counts.observe_operation(asked_at.elapsed());
+                (number, answer)
+            }));
         }
     }
 
@@ -212,10 +223,11 @@ impl Drive {
     }
 
     fn report(&mut self, report: Report) {
-        let own = self.node.cluster.incarnation.node();
+        let cluster = Arc::clone(&self.node.cluster);
+        let own = cluster.incarnation.node();
         match report {
             Report::Joined => {
-                self.failed = None;
+                (self.failed, self.joined) = (None, true);
                 self.node.commands.send_replace(self.commands.clone());
                 let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
                 tracing::info!(
@@ -226,18 +238,21 @@ impl Drive {
                 );
                 self.node.on_joined();
             }
-            Report::EngineLost => {}
+            Report::EngineLost => self.count_rejoin("lost"),
             Report::EngineSilent => {
+                self.count_rejoin("silent");
                 let what = format!("no answer to an operation within {:?}", self.node.timing.operation);
                 self.log_failure(&EngineError { kind: "silent", what });
             }
             Report::Forgotten => {
+                self.count_rejoin("forgotten");
                 self.node.commands.send_replace(None);
                 let what = "the registry has no lease of this node, or has begun again: joining again";
                 tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
             }
             Report::NameTaken(other) => super::hello::log_name_taken(&self.node, &other),
             Report::Paused(time) => {
+                self.count_rejoin("paused");
                 let seconds = time.as_secs_f64();
                 tracing::warn!(
                     event = "cluster_paused",
@@ -245,6 +260,13 @@ impl Drive {
                     "this process was paused for {seconds:.1} s: connections with other nodes are closed, joining again"
                 );
             }
+        }
+    }
+
+    /// Counts that the node is no member any more, once until it joins again.
+    fn count_rejoin(&mut self, cause: &str) {
+        if std::mem::take(&mut self.joined) {
+            self.node.cluster.counts.count_rejoin(cause);
         }
     }
 

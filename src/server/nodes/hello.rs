@@ -93,7 +93,7 @@ impl Node {
             Ok(_) => {}
             Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.details.fingerprint => {
                 let what = "this node itself listens at the address of another";
-                tracing::error!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
+                tracing::warn!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
             }
             Err(error) if is_own => {
                 let what = "this node does not reach itself at its own address, so that others may not reach it either";

@@ -94,7 +94,7 @@ impl Search<'_> {
     fn log(&self, entry: &Entry, error: &Unreachable) {
         let (node, id) = (entry.registration.incarnation().node(), self.id.as_str());
         tracing::debug!(
-            event = "cluster_unreachable",
+            event = "cluster_search_failed",
             node,
             device_id = id,
             reason = %error,

@@ -16,6 +16,7 @@ use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{Answer, Context, UpstreamSession};
 use crate::core::upstream::{Link, Upstream};
+use crate::observe::cluster::Direction;
 use crate::protocol::DeviceId;
 use crate::server::cluster::client_facts::ClientFacts;
 use crate::server::ws::open;
@@ -65,9 +66,10 @@ impl Search<'_> {
         let session = UpstreamSession::new(context, link, Arc::clone(self.outbox), Box::new(on_opened));
         let address = stream.get_ref().0.peer_addr().ok();
         let pump = open::upstream(Arc::clone(&node.shared), stream, &read_ahead, session, lost);
+        let counted = node.cluster.counts.enter(Direction::Out);
         let task = Box::pin(async move {
             pump.await;
-            drop(place);
+            drop((place, counted));
         });
         node.shared.spawn(task, address);
         match told.await {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ClientSession, DeviceSession, Step, UpstreamSession};
+use crate::observe::cluster::Direction;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 use crate::server::ws::adb;
@@ -79,12 +80,7 @@ where
     let socket = socket(stream, read_ahead, max_message);
     match purpose {
         Purpose::Watch(token) => until_over(shared, |shared| watch(shared, socket, token)),
-        Purpose::OfNode { device, lost } => {
-            let (session, first) = ClientSession::of_node(shared.context(peer), device, now);
-            let mut pump = Pump::without_pings(shared, socket, session, now);
-            pump.begin(first);
-            until_lost(pump, lost)
-        }
+        Purpose::OfNode { device, lost } => of_node(shared, socket, peer, device, lost, now),
         Purpose::Echo => until_over(shared, |_| echo(socket)),
         Purpose::Adb(id) => until_over(shared, |shared| adb::serve(shared, socket, peer, id)),
         Purpose::SignalingWith(device) => {
@@ -95,6 +91,26 @@ where
         }
         Purpose::Signaling => signaling(shared, socket, peer, now),
     }
+}
+
+/// The future of a client of another node. It ends when that node is `lost`.
+fn of_node<S: Transport>(
+    shared: Arc<Shared>,
+    socket: WebSocketStream<S>,
+    peer: Peer,
+    device: DeviceId,
+    lost: CancellationToken,
+    now: Instant,
+) -> BoxFuture {
+    let (session, first) = ClientSession::of_node(shared.context(peer), device, now);
+    let counted = shared.cluster.as_ref().map(|cluster| cluster.counts.enter(Direction::In));
+    let mut pump = Pump::without_pings(shared, socket, session, now);
+    pump.begin(first);
+    let counted_pump = async move {
+        pump.await;
+        drop(counted);
+    };
+    until_lost(counted_pump, lost)
 }
 
 /// A WebSocket on a stream, on which `read_ahead` has come already.

@@ -73,7 +73,7 @@ impl Transport for ClientTlsStream<TcpStream> {
 
     fn reset_on_close(&self) {
         if let Err(error) = SockRef::from(self.get_ref().0).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(event = "reset_failed", reason = %error, "a connection to a node cannot be reset: {error}");
+            tracing::warn!(event = "reset_failed", reason = %error, "a connection to a node cannot be reset: {error}");
         }
     }
 

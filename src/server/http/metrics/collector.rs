@@ -10,9 +10,12 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::config::tls::Tls;
 use crate::observe::adb::AdbReading;
+use crate::observe::cluster::ClusterCounts;
 use crate::observe::incidents::Incident;
 use crate::observe::ledger::LedgerReading;
 use crate::observe::timings::FORWARDS_PER_SAMPLE;
+use crate::server::cluster::details::NodeDetails;
+use crate::server::cluster::handle::Cluster;
 use crate::server::http::dashboard::overview::Overviews;
 use crate::server::http::listing::Listings;
 use crate::server::shared::Shared;
@@ -41,7 +44,8 @@ impl Collector for Collected {
         self.forwards(&mut page)?;
         self.requests(&mut page)?;
         self.hooks(&mut page)?;
-        self.adb(&mut page)
+        self.adb(&mut page)?;
+        self.shared.cluster.as_ref().map_or(Ok(()), |cluster| Self::cluster(&mut page, cluster))
     }
 }
 
@@ -129,6 +133,40 @@ impl Collected {
         let directions = [("to_device", to_device), ("from_device", from_device)];
         let samples = directions.map(|(direction, count)| ([("direction", direction)], count));
         page.counters("adb_bytes", "Bytes of adb connections, by direction.", samples)
+    }
+}
+
+impl Collected {
+    /// The node of a cluster.
+    fn cluster(page: &mut Page<'_>, cluster: &Cluster) -> fmt::Result {
+        let (is_member, nodes, draining, devices, version) = cluster.read(|membership| {
+            let details = |node| membership.nodes().record(node).and_then(NodeDetails::of);
+            let draining = membership.nodes().live().filter_map(details).filter(|details| details.draining).count();
+            let directory = membership.directory();
+            (membership.is_member(), membership.nodes().live().count(), draining, directory.len(), directory.version())
+        });
+        let help = "Whether the node is a member of its cluster, which needs the engine: 1 or 0.";
+        page.gauge("cluster_member", help, &u64::from(is_member))?;
+        page.gauge("cluster_nodes", "Nodes with a lease, those that drain included.", &nodes)?;
+        page.gauge("cluster_nodes_draining", "Nodes with a lease that drain.", &draining)?;
+        page.gauge("cluster_devices", "Devices of all nodes in the directory of this one.", &devices)?;
+        page.gauge("cluster_version", "Version of the registry that this node has seen.", &version)?;
+        Self::cluster_counts(page, &cluster.counts)
+    }
+
+    fn cluster_counts(page: &mut Page<'_>, counts: &ClusterCounts) -> fmt::Result {
+        let rejoins = counts.rejoins().map(|(cause, count)| ([("cause", cause)], count));
+        page.counters("cluster_rejoins", "Losses of the membership, by cause.", rejoins)?;
+        let claims = counts.claims().map(|(outcome, count)| ([("outcome", outcome)], count));
+        page.counters("cluster_claims", "Claims of device ids, by outcome.", claims)?;
+        page.counters("cluster_resyncs", "Readings of the whole registry.", [([], counts.resyncs())])?;
+        let help = "Clients whose device is on another node, by the direction of their connection.";
+        let mut family = page.family("cluster_proxied_clients", help, MetricType::Gauge)?;
+        for (direction, count) in counts.proxied() {
+            family.encode_family(&[("direction", direction)])?.encode_gauge(&count)?;
+        }
+        let help = "Times of operations of the engine.";
+        page.histograms("cluster_engine_seconds", help, [("", "", counts.operations())])
     }
 }
 
