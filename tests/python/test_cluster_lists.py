@@ -141,6 +141,7 @@ def test_wait_for_nodes_lists_the_nodes(farm: Farm) -> None:
     assert [node.name for node in farm.a.wait_for_nodes(3, timeout=PATIENCE)] == ["a", "b", "c"]
     third.stop()
     farm.a.wait_for_nodes(2, timeout=PATIENCE)
+    assert [node.name for node in farm.a.nodes()] == ["a", "b"], "a node that has left is not listed"
     with pytest.raises(NotRunningError):
         third.nodes()
 
@@ -156,7 +157,6 @@ def test_server_without_cluster_has_no_nodes() -> None:
 
 
 def test_outage_of_the_engine_is_an_error_and_not_false(farm: Farm) -> None:
-    """Last: the nodes of this module have no engine for a time."""
     farm.engine.pause()
     try:
         with pytest.raises(
@@ -165,3 +165,5 @@ def test_outage_of_the_engine_is_an_error_and_not_false(farm: Farm) -> None:
             farm.b.disconnect_device("unknown")
     finally:
         farm.engine.resume()
+        farm.a.wait_for_nodes(2, timeout=PATIENCE)
+        farm.b.wait_for_nodes(2, timeout=PATIENCE)

@@ -90,6 +90,11 @@ impl Cluster {
             let count = |record: &NodeRecord| devices.get(&record.incarnation).copied().unwrap_or_default();
             nodes
                 .records()
+                // A node that has left keeps its record for a time.
+                .filter(|record| {
+                    let node = &record.incarnation;
+                    *node == self.incarnation || nodes.is_live(node) || devices.contains_key(node)
+                })
                 .filter_map(|record| self.view(record, nodes.is_live(&record.incarnation), count(record)))
                 .collect()
         })
