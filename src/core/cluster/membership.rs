@@ -17,8 +17,7 @@ use super::names::{Incarnation, Registration};
 use super::nodes::Nodes;
 use super::output::{Output, Report};
 use super::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply, Timing};
-use super::shared_ice::SharedIce;
-use super::upkeep::Upkeep;
+use super::upkeep::{SharedIce, Upkeep};
 use crate::protocol::DeviceId;
 
 /// State of the connection to the engine.

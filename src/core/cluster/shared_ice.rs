@@ -5,22 +5,8 @@ use std::time::Instant;
 
 use super::membership::{Asked, Membership};
 use super::output::Output;
-use super::registry::{Epoch, Operation};
-
-/// The ICE servers that all nodes share.
-#[derive(Debug, Default)]
-pub(super) struct SharedIce {
-    /// The servers, and the registry that has them.
-    known: Option<(Epoch, Arc<str>)>,
-    /// Servers that this node sets, and the registry may not have yet.
-    wanted: Option<Setting>,
-}
-
-/// An order to set the servers. Without any, those that are there are removed.
-#[derive(Debug)]
-struct Setting {
-    servers: Option<Arc<str>>,
-}
+use super::registry::Operation;
+use super::upkeep::Setting;
 
 impl Membership {
     /// Sets the ICE servers of all nodes, or removes them. Without the engine they are set once it is there.
