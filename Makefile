@@ -173,6 +173,7 @@ fuzz:
 soak: $(VENV)/installed fuzz
 	cargo test --locked --release --test core -- --ignored
 	$(MAKE) --no-print-directory test-cluster SCHEDULES=10000000 SEED=1000000
+	cargo test --locked --test cluster --config 'profile.dev.package.cuttlefish-signaling.opt-level=2' farm -- --ignored --nocapture
 	$(BIN)/pip install --quiet pytest
 	$(BIN)/python tests/exits.py --times 100 $(BIN)/python
 	$(BIN)/pip install --quiet 'websockets>=15'

@@ -88,24 +88,21 @@ impl World {
     /// No client is told that its device has left, or is not there, while it is.
     pub(crate) fn check_client_end(&self, index: usize, code: u16, reason: &str) {
         let Client { id, node, device, since, .. } = &self.clients[index];
-        let settled = self.net.now.saturating_sub(Duration::from_secs(1));
-        let cut = (0..self.nodes.len()).any(|other| self.net.has_cut(*node, other));
-        if cut
-            || self.is_disturbed(*node)
-            || self.disturbed_at[*node].max(self.unmet_at[*node]) + Duration::from_secs(10) > self.net.now
-        {
-            return;
-        }
         let story = || format!("client {index} is told {code} {reason}\n{}", self.net.story());
+        let met_since = |other: usize, since: Duration| {
+            !self.net.has_cut(*node, other) && self.unmet_at[*node].max(self.unmet_at[other]) < since
+        };
         if let Some(device) = device {
-            let stays = self.is_safe(*device)
-                && self.devices[*device].registered
-                && self.disturbed_at[*node].max(self.unmet_at[*node]) < *since
-                && self.unmet_at[self.devices[*device].node] < *since;
+            let reached = met_since(self.devices[*device].node, *since) && self.disturbed_at[*node] < *since;
+            let stays = self.is_safe(*device) && self.devices[*device].registered && reached;
             assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
-        } else if reason.starts_with("Device not found") || reason.contains("not found") {
+        } else if reason.contains("not found") {
+            // That is not said without a word of the engine, whatever the directory knows.
+            let settled = self.net.now.saturating_sub(Duration::from_millis(50));
+            let long_ago = self.net.now.saturating_sub(Duration::from_secs(10));
             let there = self.devices.iter().enumerate().any(|(place, device)| {
-                device.id == *id && self.is_safe(place) && device.since.is_some_and(|since| since < settled)
+                let registered = device.since.is_some_and(|since| since < settled);
+                device.id == *id && self.is_safe(place) && registered && met_since(device.node, long_ago)
             });
             assert!(!there, "the device is registered: {}", story());
         }

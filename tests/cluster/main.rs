@@ -19,6 +19,7 @@ mod dispatch;
 mod driven;
 mod engine;
 mod event;
+mod farm;
 mod faults;
 mod joining;
 mod locate;

@@ -130,8 +130,9 @@ fn meet(world: &mut World, node: usize, id: &DeviceId) {
         world.run(until);
         for device in 0..world.devices.len() {
             if world.devices[device].id == *id {
-                let next = world.devices[device].talks.values().filter(|talk| talk.client.is_some()).count() + 1;
-                world.device_sends(device, next as u64, 1);
+                let heard = world.devices[device].talks.iter().filter(|(_, talk)| talk.client.is_some());
+                let last = heard.map(|(number, _)| *number).next_back().unwrap_or(0);
+                (1..4).for_each(|next| world.device_sends(device, last + next, 1));
             }
         }
     }

@@ -58,7 +58,7 @@ impl World {
             timing,
             replaces: rng.u8(..4) == 0,
             holds: rng.u8(..4) == 0,
-            device_wait: rng.choice([None, Some(Duration::from_secs(5)), Some(Duration::from_secs(60))]).flatten(),
+            device_wait: rng.choice([None, Some(0), Some(5), Some(60)]).flatten().map(Duration::from_secs),
         };
         let mut world = Self {
             net: Net::new(rng, count, told),

@@ -4,7 +4,7 @@
 //! registry is read again in pages, while changes go on. Each entry has the version that made it, and an older one
 //! never replaces a newer one, so the order of pages and changes does not matter.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::names::{Incarnation, Registration};
 use super::registry::{Change, Delta, Entry};
@@ -17,6 +17,8 @@ const UNCONFIRMED: u64 = 0;
 #[derive(Debug, Default)]
 pub struct Directory {
     entries: BTreeMap<DeviceId, Entry>,
+    /// The nodes of the entries, so that all entries of a node share its name.
+    nodes: BTreeSet<Incarnation>,
     /// Version up to which no change is missing, as far as is known.
     version: u64,
     /// Version of the last change on the feed of the present connection.
@@ -136,6 +138,12 @@ impl Directory {
     pub fn end_scan(&mut self) {
         let Some(scan) = self.scan.take() else { return };
         self.entries.retain(|id, entry| scan.seen.contains(id) || entry.version > scan.began);
+        self.nodes.clear();
+        for entry in self.entries.values() {
+            if !self.nodes.contains(entry.registration.incarnation()) {
+                self.nodes.insert(entry.registration.incarnation().clone());
+            }
+        }
     }
 
     /// Finds the entry of a device.
@@ -171,7 +179,11 @@ impl Directory {
         self.entries.is_empty()
     }
 
-    fn put(&mut self, id: &DeviceId, entry: Entry) {
+    fn put(&mut self, id: &DeviceId, mut entry: Entry) {
+        match self.nodes.get(entry.registration.incarnation()) {
+            Some(node) => entry.registration.share(node),
+            None => drop(self.nodes.insert(entry.registration.incarnation().clone())),
+        }
         match self.entries.get_mut(id) {
             Some(known) if known.version > entry.version => {}
             Some(known) => *known = entry,

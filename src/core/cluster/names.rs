@@ -72,6 +72,12 @@ impl Registration {
         Some(Self::new(Incarnation::parse(incarnation)?, canonical.then(|| number.parse().ok())??))
     }
 
+    /// Shares the memory of an equal incarnation.
+    pub(super) fn share(&mut self, incarnation: &Incarnation) {
+        debug_assert_eq!(self.incarnation, *incarnation);
+        self.incarnation = incarnation.clone();
+    }
+
     /// Returns the start of the node on which the device registered.
     pub fn incarnation(&self) -> &Incarnation {
         &self.incarnation

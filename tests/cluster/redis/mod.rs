@@ -4,7 +4,7 @@ mod connection;
 mod differential;
 mod errors;
 mod sentinel;
-mod server;
+pub(crate) mod server;
 mod signatures;
 mod tls;
 mod wire;
