@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._tls import Tls
     from ._tokens import StaticTokens
     from ._turn import TurnRest
+    from ._upstream import Upstream
     from .errors import (
         BindError,
         CassetteError,
@@ -128,6 +129,7 @@ __all__ = [
     "TurnRest",
     "UnreachableError",
     "UnsupportedError",
+    "Upstream",
     "WaitTimeoutError",
     "WaitingClient",
     "__version__",
@@ -141,6 +143,7 @@ _LAZY = {
     "Clock": "_clock",
     "Cluster": "_cluster",
     "ClusterError": "errors",
+    "Upstream": "_upstream",
     "ConfigError": "errors",
     "Device": "_models",
     "DeviceLostError": "errors",

@@ -73,6 +73,8 @@ class Settings:
         listen, metrics = tuple(native["listen"]), tuple(native["metrics"])
         if listen and (other := [name for name in ("host", "port") if given[name] != _DEFAULTS[name]]):
             raise ConfigError("listen", f"contradicts {' and '.join(other)}: it has all addresses and ports")
+        if native["upstream"] and given["filter_device_info"] is not None:
+            raise ConfigError("filter_device_info", "has no effect with upstream: a proxy changes no message")
         # Requests may name the server by the names that it is bound to. Addresses are allowed anyway.
         bound = [one.place for one in (*listen, *metrics) if one.scheme != "unix"]
         if not listen:

@@ -112,6 +112,7 @@ EVENTS = (
     LogEvent("hook_thread_failed", "warning", "reason", "No further hook thread can be started."),
     LogEvent("hook_hangs", "warning", "reason", "The server has stopped, and a hook keeps its thread."),
     LogEvent("ice_command_failed", "error", "reason", "The command for ICE servers has failed."),
+    LogEvent("upstream_failed", "info", "peer code reason", "The server behind a proxy has given no answer."),
     LogEvent("turn_failed", "error", "reason", "No TURN credentials can be made."),
     LogEvent("listening_open", "warning", "listeners", "Other machines reach the server without `authorize`."),
     LogEvent("accept_failed", "warning", "reason", "No connection can be accepted, and the server tries again."),

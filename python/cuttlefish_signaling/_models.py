@@ -343,6 +343,8 @@ class Stats:
     """Requests with headers of a proxy that is not in `trusted_proxies`."""
     ice_command_failures: int = 0
     """Runs of the command for ICE servers that failed."""
+    upstream_failures: int = 0
+    """Requests that `upstream` gave no answer to: it is down, refuses connections, or speaks another protocol."""
     panics: int = 0
     """Connections ended by a bug in the server."""
     waiting: int = 0

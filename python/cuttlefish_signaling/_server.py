@@ -19,6 +19,7 @@ from ._models import Client, Device, Node, Stats, WaitingClient
 from ._server_addresses import ServerAddresses
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ._tls import Tls
+from ._upstream import Upstream
 from .errors import ConfigError, JournalOffError, WaitTimeoutError
 from .faults import Faults
 
@@ -93,6 +94,9 @@ class SignalingServer(ServerAddresses):
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
         cluster: The cluster of which this server is a node, `Cluster(...)`: several servers that are one service, with
             one registry in Redis or Valkey. See docs/cluster.md. None: this server is alone.
+        upstream: The server to which all is passed on, a URL like `wss://HOST:PORT` or `Upstream(...)`: this one is a
+            proxy then. It has the journal, the faults and the page of a server, the page at `/_proxy/`. See
+            docs/standing-between.md. None: this is a server itself.
         dashboard: Whether there is a dashboard page at `/`: devices, conversations, a viewer.
         assets_dir: A directory whose files are served besides the endpoints: the web client of a Cuttlefish host
             package (`client.html`, `js/app.js`). `js/server_connector.js` is always the server's own. Links in it are
@@ -144,6 +148,7 @@ class SignalingServer(ServerAddresses):
         advertise_address: Iterable[str] = (),
         allow_unauthenticated: bool = False,
         cluster: Cluster | None = None,
+        upstream: str | Upstream | None = None,
         dashboard: bool = False,
         assets_dir: str | os.PathLike[str] | None = None,
         proxy_device_files: bool = False,

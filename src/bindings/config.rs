@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::config::allowances::{AllowedHost, AllowedOrigin};
 use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
+use crate::config::upstream::Upstream;
 use crate::config::{Adb, Backpressure, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
@@ -130,6 +132,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         advertise_address: from.raw("advertise_address")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
+        upstream: upstream(from)?,
         workers: from.number("workers")?,
     })
 }
@@ -142,6 +145,19 @@ fn tls(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::tls::Tls>> {
 fn cluster(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::cluster::Cluster>> {
     let cluster = from.raw("cluster")?;
     Ok(if cluster.is_none() { None } else { Some(cluster.cast::<Cluster>()?.get().0.clone()) })
+}
+
+fn upstream(from: &Settings<'_, '_>) -> PyResult<Option<Upstream>> {
+    let given: Option<(String, Option<PathBuf>, bool, f64)> = from.raw("upstream")?.extract()?;
+    let Some((url, ca, is_insecure, timeout)) = given else { return Ok(None) };
+    let read = |path: PathBuf| {
+        let what = |error| from.error("Upstream.ca", format!("cannot read {}: {error}", path.display()));
+        std::fs::read(&path).map_err(what)
+    };
+    let timeout = Duration::try_from_secs_f64(timeout)
+        .map_err(|_| from.error("Upstream.timeout", format!("must be a number of seconds, got {timeout}")))?;
+    let upstream = Upstream::new(&url, ca.map(read).transpose()?, is_insecure);
+    upstream.map(|it| Some(Upstream { timeout, ..it })).map_err(|error| config_error(from.0.py(), &error))
 }
 
 fn host(from: &Settings<'_, '_>) -> PyResult<IpAddr> {

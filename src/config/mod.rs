@@ -19,6 +19,7 @@ pub mod renewal;
 pub mod state_dir;
 pub mod tls;
 pub mod turn;
+pub mod upstream;
 
 pub use self::adb::Adb;
 pub use self::backpressure::Backpressure;
@@ -39,6 +40,7 @@ use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
+use crate::config::upstream::Upstream;
 use crate::core::aliases::LocalNames;
 use crate::core::client_ids::ClientIds;
 use crate::core::session::{OnDuplicate, Rules};
@@ -157,6 +159,8 @@ pub struct Config {
     pub advertise_address: Vec<String>,
     /// The cluster of which this server is a node. Default none.
     pub cluster: Option<Cluster>,
+    /// The server to which all is passed on: this one is a proxy. Default none.
+    pub upstream: Option<Upstream>,
     /// Worker threads of the runtime. Default 1: the fastest for one test run.
     pub workers: usize,
 }
@@ -194,6 +198,7 @@ impl Default for Config {
             journal: false,
             advertise_address: Vec::new(),
             cluster: None,
+            upstream: None,
             workers: 1,
         }
     }
@@ -214,12 +219,26 @@ impl Config {
         AddressRules::parse(&self.advertise_address).map_err(|what| ConfigError::new("advertise_address", what))?;
         parse_each("allowed_origins", &self.allowed_origins, AllowedOrigin::parse)?;
         self.cluster.as_ref().map_or(Ok(()), Cluster::validate)?;
+        self.validate_upstream()?;
         if let Some(directory) = &self.assets_dir
             && !directory.is_dir()
         {
             return Err(ConfigError::new("assets_dir", format!("{} is not a directory", directory.display())));
         }
         Ok(())
+    }
+
+    /// Checks that nothing is set which the server behind a proxy decides.
+    fn validate_upstream(&self) -> Result<(), ConfigError> {
+        let others = [
+            ("device_socket", self.device_socket.is_some()),
+            ("control_socket", self.control_socket.is_some()),
+            ("cluster", self.cluster.is_some()),
+            ("assets_dir", self.assets_dir.is_some()),
+        ];
+        let other = others.into_iter().find(|(_, is_set)| self.upstream.is_some() && *is_set);
+        let why = "has no effect with upstream: a proxy passes all on, and the server behind it decides";
+        other.map_or(Ok(()), |(setting, _)| Err(ConfigError::new(setting, why)))
     }
 
     /// The addresses to listen on: `listen`, or the one of `host`, `port` and `tls`.
@@ -279,6 +298,7 @@ impl Config {
         self.adb.validate()?;
         for (setting, time) in [
             ("hook_timeout", Some(self.hook_timeout)),
+            ("Upstream.timeout", self.upstream.as_ref().map(|upstream| upstream.timeout)),
             ("keepalive.timeout", Some(self.keepalive.timeout)),
             ("limits.first_message_timeout", self.limits.first_message_timeout),
             ("keepalive.interval", self.keepalive.interval),

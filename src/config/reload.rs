@@ -19,6 +19,7 @@ impl Config {
             ("dashboard", self.dashboard != new.dashboard),
             ("journal", self.journal != new.journal),
             ("cluster", self.cluster != new.cluster),
+            ("upstream", self.upstream != new.upstream),
             ("workers", self.workers != new.workers),
         ];
         changes.into_iter().filter(|(_, is_changed)| *is_changed).map(|(setting, _)| setting).collect()

@@ -62,6 +62,12 @@ impl GivenIds {
         Some(id)
     }
 
+    /// Notes an id that another server has given out.
+    pub(super) fn note(&mut self, id: ClientId) -> ClientId {
+        self.next = self.next.max(id.get().saturating_add(1));
+        id
+    }
+
     /// Returns whether this id was given out.
     pub(super) fn contains(&self, id: u32) -> bool {
         (self.first..self.next).contains(&id) || (1..=self.before).contains(&id)

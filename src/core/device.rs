@@ -136,8 +136,8 @@ impl Device {
         self.metadata.as_deref().unwrap_or(&NO_METADATA)
     }
 
-    /// Adds a client: gives out the next id and queues the client's `device_info`. `None` if the device has left.
-    /// `announce` is called under the lock of the clients, so that no other thread has announced before that it left.
+    /// Adds a client: gives out the next id, or `id` of another server, and queues the client's `device_info`. `None` if
+    /// the device has left, or has a client with this id. `announce` is called under the lock of the clients, so that no other thread has announced before that it left.
     ///
     /// The client is found by its id only after that, so that no message of the device comes before `device_info`
     /// (docs/protocol.md 2.4).
@@ -152,10 +152,11 @@ impl Device {
         peer: &Arc<Peer>,
         outbox: &Arc<Outbox>,
         max_clients: usize,
+        id: Option<ClientId>,
         announce: impl FnOnce(&Arc<Client>),
     ) -> Result<Option<Arc<Client>>, Refusal> {
         let mut clients = self.clients.lock();
-        if clients.gone {
+        if clients.gone || id.is_some_and(|id| clients.present.contains_key(&id)) {
             return Ok(None);
         }
         if clients.present.len() >= max_clients {
@@ -165,7 +166,7 @@ impl Device {
         if let Some(party) = party::without_room(peer, present, max_clients) {
             return Err(Refusal::TooManyClientsOf(self.id.clone(), party));
         }
-        let id = clients.ids.give().ok_or(Refusal::ClientIdsExhausted)?;
+        let id = id.map(|id| clients.ids.note(id)).or_else(|| clients.ids.give()).ok_or(Refusal::ClientIdsExhausted)?;
         let client = Arc::new(Client {
             id,
             peer: Arc::clone(peer),

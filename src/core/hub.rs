@@ -26,7 +26,7 @@ pub use super::waiting::{Awaited, Waiter};
 use crate::core::outbox::{End, Outbox};
 use crate::core::peer::{Grant, Peer};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{DeviceId, Text};
+use crate::protocol::{ClientId, DeviceId, Text};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The registry of one server.
@@ -327,9 +327,25 @@ impl Hub {
         max_clients: usize,
     ) -> Result<Option<Arc<Client>>, Refusal> {
         let announce = |client: &Arc<Client>| self.announcements.client_connected(device, client);
-        let client = device.attach(info, peer, outbox, max_clients, announce)?;
+        let client = device.attach(info, peer, outbox, max_clients, None, announce)?;
         self.announcements.deliver();
         Ok(client)
+    }
+
+    /// Adds a client that another server has connected. `id` is the one that it gave the client, if that is known.
+    ///
+    /// `None` if the device has left, or has a client with this id.
+    pub fn attach_seen(
+        &self,
+        device: &Arc<Device>,
+        peer: &Arc<Peer>,
+        outbox: &Arc<Outbox>,
+        id: Option<ClientId>,
+    ) -> Option<Arc<Client>> {
+        let announce = |client: &Arc<Client>| self.announcements.client_connected(device, client);
+        let client = device.attach(device.info.clone(), peer, outbox, usize::MAX, id, announce).ok().flatten();
+        self.announcements.deliver();
+        client
     }
 
     /// Disconnects a client from its device. The device gets `client_disconnected` (docs/protocol.md 4.2.8).

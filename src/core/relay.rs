@@ -4,34 +4,29 @@
 //! otherwise they cost one atomic load.
 
 use std::sync::atomic::AtomicU64 as Counter;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::delivery::{Delivery, Way};
 use crate::core::hub::{Client, Device, Forwarded, Found};
-use crate::core::outbox::{End, Passage};
+use crate::core::lane::Lane;
+use crate::core::outbox::Passage;
 use crate::core::peer::Role;
-use crate::observe::faults::{Action, Copies, Ending, FaultStats, Faults, Forward, HeldBounds, Rule, RuleId, Verdict};
+use crate::observe::faults::{Action, Copies, FaultStats, Faults, Forward, HeldBounds, Rule, RuleId, Verdict};
 use crate::observe::journal::{Direction, Entry, Journal, Kind, Outcome};
 use crate::observe::ledger::Ledger;
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientId, Text, outbound};
+use crate::protocol::{ClientId, DeviceId, Text, outbound};
 use crate::sync::{AtomicBool, Mutex, Ordering};
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Data to deliver a forward.
-#[derive(Debug, Clone)]
-struct Delivery {
-    device: Arc<Device>,
-    client: Arc<Client>,
-    /// Number of its journal entry, once it is recorded.
-    entry: Arc<OnceLock<u64>>,
-}
 
 /// A forward, as the journal has it.
 struct Passing<'a> {
     direction: Direction,
-    device: &'a Arc<Device>,
+    device: &'a DeviceId,
     client: ClientId,
     /// Message to the receiver.
     text: Text,
@@ -101,8 +96,13 @@ impl Relay {
         self.ledger.count_accepted();
         let message = outbound::client_msg(client.id, payload);
         let limit = device.peer.max_message;
-        let passing =
-            |text| Passing { direction: Direction::ClientToDevice, device, client: client.id, text, rewritten: 0 };
+        let passing = |text| Passing {
+            direction: Direction::ClientToDevice,
+            device: &device.id,
+            client: client.id,
+            text,
+            rewritten: 0,
+        };
         if message.len() > limit {
             self.ledger.count_refused();
             let size = message.len();
@@ -110,7 +110,7 @@ impl Relay {
             return Err(Refusal::ForwardTooLarge { size, limit });
         }
         if self.watched.load(Ordering::Acquire) {
-            self.watch(passing(message), client, now);
+            self.watch(passing(message), Way::between(device, client), now);
             return Ok(0);
         }
         // If it is gone, the device or the client is leaving. In both cases the client's connection is closed, which
@@ -140,7 +140,8 @@ impl Relay {
         self.ledger.count_accepted();
         let rewritten = device.advertise.as_ref().and_then(|rules| rules.rewrite(payload));
         let (payload, rewritten) = rewritten.as_ref().map_or((payload, 0), |(payload, count)| (&**payload, *count));
-        let passing = |text| Passing { direction: Direction::DeviceToClient, device, client: id, text, rewritten };
+        let passing =
+            |text| Passing { direction: Direction::DeviceToClient, device: &device.id, client: id, text, rewritten };
         let record_undelivered = |outcome| {
             if self.journal.is_some() {
                 self.record(passing(outbound::device_msg(payload)), outcome, Vec::new());
@@ -153,7 +154,7 @@ impl Relay {
                     self.rewritten.fetch_add(rewritten as u64, Relaxed);
                 }
                 if self.watched.load(Ordering::Acquire) {
-                    self.watch(passing(message), &client, now);
+                    self.watch(passing(message), Way::between(device, &client), now);
                     return Ok(0);
                 }
                 return Ok(self.queued(device.push_to_client(&client, message, Passage::Direct, now)));
@@ -172,15 +173,33 @@ impl Relay {
         Ok(0)
     }
 
+    /// Passes on a forward between a peer and another server. `frames` are those in which it came.
+    pub fn pass(
+        &self,
+        to: Role,
+        (device, client): (&DeviceId, ClientId),
+        text: Text,
+        frames: Bytes,
+        lane: &Arc<Lane>,
+        now: Instant,
+    ) {
+        self.ledger.count_accepted();
+        if self.watched.load(Ordering::Acquire) {
+            let way = Way::Lane { lane: Arc::clone(lane), frames, length: text.len() };
+            let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
+            return self.watch(Passing { direction, device, client, text, rewritten: 0 }, way, now);
+        }
+        self.queued(lane.push_forward(frames.into(), true));
+    }
+
     /// Passes a forward through the faults and into the journal.
-    fn watch(&self, passing: Passing<'_>, client: &Arc<Client>, now: Instant) {
-        let device = passing.device;
-        let delivery = Delivery { device: Arc::clone(device), client: Arc::clone(client), entry: Arc::default() };
+    fn watch(&self, passing: Passing<'_>, way: Way, now: Instant) {
+        let delivery = Delivery { way, entry: Arc::default() };
         let entry = Arc::clone(&delivery.entry);
         let forward = Forward {
             to: if passing.direction == Direction::ClientToDevice { Role::Device } else { Role::Client },
-            device: device.id.clone(),
-            client: client.id,
+            device: passing.device.clone(),
+            client: passing.client,
             text: passing.text.clone(),
             held: false,
             copies: Copies::default(),
@@ -221,36 +240,19 @@ impl Relay {
                         self.settle(&forward, Outcome::Dropped);
                     }
                 }
-                Action::End(forward, ending) => {
-                    let receiver = if forward.to == Role::Device {
-                        &forward.delivery.device.outbox
-                    } else {
-                        &forward.delivery.client.outbox
-                    };
-                    receiver.close(
-                        None,
-                        match ending {
-                            Ending::Close(code) => End::close(code, "fault"),
-                            Ending::Reset => End::Reset,
-                        },
-                    );
-                }
+                Action::End(forward, ending) => forward.delivery.way.end(forward.to, ending),
             }
         }
     }
 
     fn deliver(&self, forward: &Forward<Delivery>, now: Instant) {
-        let Delivery { device, client, .. } = &forward.delivery;
         let counts = forward.copies.deliver();
         let passage = match (counts, forward.held) {
             (false, _) => Passage::Copy,
             (true, true) => Passage::Released,
             (true, false) => Passage::Direct,
         };
-        let forwarded = match forward.to {
-            Role::Device => device.push_to_device(client, forward.text.clone(), passage, now),
-            _ => device.push_to_client(client, forward.text.clone(), passage, now),
-        };
+        let forwarded = forward.delivery.way.push(forward.to, &forward.text, passage, now);
         if forwarded == Forwarded::Gone && counts {
             self.ledger.count_gone(1);
             self.settle(forward, Outcome::Gone);
@@ -265,7 +267,7 @@ impl Relay {
             at: 0.0,
             kind: Kind::Message,
             direction,
-            device: Some(device.id.clone()),
+            device: Some(device.clone()),
             client: Some(client),
             connection: 0,
             message_type: "forward".into(),

@@ -31,13 +31,15 @@ pub enum Incident {
     ForwardedIgnored,
     /// The command for ICE servers failed.
     IceCommandFailed,
+    /// The server behind a proxy gave no answer that can be passed on.
+    UpstreamFailed,
     /// The task of a connection panicked, which is a bug.
     Panic,
 }
 
 impl Incident {
     /// All kinds, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TurnedAway,
         Self::OpeningCut,
         Self::Foreign,
@@ -50,6 +52,7 @@ impl Incident {
         Self::HookNotCalled,
         Self::ForwardedIgnored,
         Self::IceCommandFailed,
+        Self::UpstreamFailed,
         Self::Panic,
     ];
 
@@ -101,6 +104,7 @@ impl Incident {
             Self::HookNotCalled => "hooks_not_called",
             Self::ForwardedIgnored => "forwarded_ignored",
             Self::IceCommandFailed => "ice_command_failures",
+            Self::UpstreamFailed => "upstream_failures",
             Self::Panic => "panics",
         }
     }

@@ -355,6 +355,11 @@ impl PeerJournal {
         self.write(Direction::to(self.role), Kind::Message, outbound::type_of(text), text.clone());
     }
 
+    /// Records a message of the server that another server has written. `message_type` is empty if it has none.
+    pub fn passed(&self, text: &Text, message_type: &str) {
+        self.write(Direction::to(self.role), Kind::Message, message_type, text.clone());
+    }
+
     /// Records that the server ends the connection. `how` is a description for people.
     pub fn ended(&self, how: String) {
         self.write(Direction::to(self.role), Kind::Closed, "", how.into());

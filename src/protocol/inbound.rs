@@ -135,6 +135,60 @@ impl<'a> PollBody<'a> {
     }
 }
 
+/// Message of another server, as a proxy reads it (docs/protocol.md 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerMessage<'a> {
+    /// `device_info`, with the JSON text of the device info.
+    DeviceInfo(&'a str),
+    /// `client_msg`.
+    ClientMsg {
+        /// Client id.
+        client_id: ClientId,
+        /// JSON text of the payload.
+        payload: &'a str,
+    },
+    /// `client_disconnected`, with the id of the client.
+    ClientDisconnected(ClientId),
+    /// `device_msg`.
+    DeviceMsg,
+    /// A message without a type, such as an error.
+    Untyped,
+    /// Another message: its type.
+    Other(Cow<'a, str>),
+}
+
+impl<'a> ServerMessage<'a> {
+    /// Parses a message of another server. One whose fields are missing or wrong is [`ServerMessage::Other`].
+    ///
+    /// # Errors
+    /// [`Malformed`] if the text is not a JSON object.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let envelope = Envelope::parse(text)?;
+        let Some(message_type) = envelope.message_type.and_then(string) else {
+            // The first message to a client whose request named its device has no type.
+            return Ok(envelope.device_info.map_or(Self::Untyped, Self::DeviceInfo));
+        };
+        let client_id = envelope.client_id.and_then(ClientId::from_json);
+        Ok(match (&*message_type, client_id, envelope.payload) {
+            ("client_msg", Some(client_id), Some(payload)) => Self::ClientMsg { client_id, payload },
+            ("client_disconnected", Some(client_id), _) => Self::ClientDisconnected(client_id),
+            ("device_msg", _, Some(_)) => Self::DeviceMsg,
+            ("device_info", ..) => Self::DeviceInfo(envelope.device_info.unwrap_or("null")),
+            _ => Self::Other(message_type),
+        })
+    }
+}
+
+/// Returns the payload of a forward in any of its forms: a message with a type, or a text that is the payload. `None` if
+/// it has none.
+pub fn payload_in(text: &str) -> Option<&str> {
+    match Envelope::parse(text) {
+        Ok(Envelope { message_type: Some(_), payload, .. }) => payload,
+        Ok(_) | Err(Malformed::Envelope) => bare_payload(text).ok(),
+        Err(Malformed::Json) => None,
+    }
+}
+
 /// Parses a text that is a whole payload: any JSON value (docs/protocol.md 5.3.8).
 ///
 /// Returns the value without the white space around it.

@@ -41,7 +41,7 @@ mod scan;
 
 pub use ice::{IceError, IceServer, IceServers};
 pub use ids::{ClientId, DeviceId, is_plain};
-pub use inbound::{ClientMessage, DeviceMessage, Malformed, PollBody};
+pub use inbound::{ClientMessage, DeviceMessage, Malformed, PollBody, ServerMessage};
 pub use outbound::Text;
 pub use role::Role;
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::ids::ClientId;
+use super::inbound;
 
 /// A complete message: valid, compact JSON text (docs/protocol.md 2.9). Cheap to clone: all clones share its bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -102,9 +103,16 @@ pub fn device_msg(payload: &str) -> Text {
     concat(&[DEVICE_MSG, payload, "}"])
 }
 
-/// Returns the payload of a `client_msg` or `device_msg`, as JSON text; `None` for any other message.
+/// Returns the payload of a forward, as JSON text; `None` if it has none.
+///
+/// A forward that a proxy passes on has the form that its sender gave it.
 pub fn payload_of(message: &Text) -> Option<&str> {
     let text = message.as_str();
+    written_payload(text).or_else(|| inbound::payload_in(text))
+}
+
+/// Returns the payload of a `client_msg` or `device_msg` of this module.
+fn written_payload(text: &str) -> Option<&str> {
     let rest = text.strip_prefix(DEVICE_MSG).or_else(|| {
         let after_id = text.strip_prefix(CLIENT_MSG)?.trim_start_matches(|c: char| c.is_ascii_digit());
         after_id.strip_prefix(PAYLOAD)

@@ -152,6 +152,7 @@ fn share(parts: Parts) -> Result<Shared, Error> {
         request_rates: RequestRates::default(),
         cluster,
         preregistrations: Arc::default(),
+        proxied: Arc::default(),
         adb: Arc::default(),
         own_ports: Vec::new(),
         requests: RequestCounts::default(),

@@ -255,6 +255,8 @@ where
         .header_read_timeout(limits.request_head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_request_head)
+        // A proxy passes headers on as they were written.
+        .preserve_header_case(settings.upstream.is_some())
         // A peer that has sent its last request may still read.
         .half_close(true)
         // Answers are short: copying them into one buffer costs less than a vectored write.

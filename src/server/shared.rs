@@ -29,6 +29,7 @@ use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
 use crate::core::preregistration::PreRegistrations;
+use crate::core::proxied::ProxiedPeers;
 use crate::core::relay::Relay;
 use crate::core::session::Context;
 use crate::observe::adb::AdbCounts;
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// Devices that were announced over the control socket.
     pub(crate) preregistrations: Arc<PreRegistrations>,
+    /// The peers whose connections are passed on to another server.
+    pub(crate) proxied: Arc<ProxiedPeers>,
     /// Counts adb connections.
     pub(crate) adb: Arc<AdbCounts>,
     /// The TCP ports that the server listens on. No request or connection to a port of a device goes there.

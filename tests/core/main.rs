@@ -43,6 +43,7 @@ mod payload;
 mod peer;
 mod preregistration;
 mod properties;
+mod proxied;
 mod relay;
 mod reload;
 mod renewal;

@@ -25,7 +25,9 @@ def run(test: Any) -> None:
 
 
 @asynccontextmanager
-async def open_dashboard(server: SignalingServer, allowed_errors: str = "$^", **options: Any) -> AsyncIterator[Page]:
+async def open_dashboard(
+    server: SignalingServer, allowed_errors: str = "$^", *, path: str = "/", **options: Any
+) -> AsyncIterator[Page]:
     """The page, loaded. At the end it must have logged only these errors, and requested only URLs of the server.
 
     The browser logs an error for each request that is refused.
@@ -39,7 +41,7 @@ async def open_dashboard(server: SignalingServer, allowed_errors: str = "$^", **
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         try:
-            await page.goto(home + "/")
+            await page.goto(home + path)
             yield page
         finally:
             await browser.close()

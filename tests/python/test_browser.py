@@ -93,6 +93,29 @@ def test_page_connects_as_client(page: Page, tls: Tls | None) -> None:
         assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
 
 
+def test_page_connects_through_a_proxy(page: Page) -> None:
+    allowed = [origin(page)]
+    with (
+        SignalingServer(allowed_origins=allowed) as behind,
+        SignalingServer(upstream=behind.url, allowed_origins=allowed, tls=Tls.self_signed(), journal=True) as proxy,
+        peers_of(behind) as peers,
+    ):
+        device = peers.device("cvd-1", {"displays": []})
+
+        def answer() -> None:
+            message = device.receive()
+            device.send({"message_type": "forward", "client_id": message["client_id"], "payload": message["payload"]})
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        outcome = page.evaluate(CLIENT, [proxy.client_url, "cvd-1"])
+        answering.join(PATIENCE)
+        assert [message["message_type"] for message in outcome["heard"]] == ["config", "device_info", "device_msg"]
+        assert outcome["heard"][-1]["payload"] == {"type": "request-offer", "n": 9007199254740991}
+        assert outcome["code"] == 1000
+        assert proxy.stats().accepted == 2
+
+
 def test_page_receives_error_before_close(page: Page) -> None:
     with SignalingServer(allowed_origins=[origin(page)]) as server:
         outcome = page.evaluate(CLIENT, [server.client_url, "unknown"])

@@ -12,7 +12,7 @@ from playwright.async_api import expect
 
 from cuttlefish_signaling import Grant, SignalingServer, StaticTokens
 from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
-from cuttlefish_signaling.webrtc import WebRtcDevice
+from cuttlefish_signaling.webrtc import WebRtcClient, WebRtcDevice
 
 from peers import PATIENCE, SeqpacketPeer, peers_of
 
@@ -156,6 +156,24 @@ async (video) => {
   return shades;
 }
 """
+
+
+def test_page_of_a_proxy_shows_its_peers_and_connects_to_them() -> None:
+    async def main() -> None:
+        async with SignalingServer() as behind, WebRtcDevice(behind, "cvd-1"):
+            async with SignalingServer(upstream=behind.url, dashboard=True, journal=True) as proxy:
+                async with open_dashboard(proxy, path="/_proxy/") as page:
+                    # The device is connected to the server directly, and is seen as soon as a client asks for it.
+                    async with WebRtcClient(proxy.client_url, "cvd-1") as client:
+                        await client.frames(1)
+                        await open_device(page, "cvd-1")
+                        await page.get_by_role("button", name="Connect", exact=True).click()
+                        await expect(page.locator("#viewer-state")).to_have_text("connected")
+                        await expect(page.locator("#media-facts")).to_contain_text("320×240")
+                        assert len(proxy.clients("cvd-1")) == 2
+                        await expect(page.locator("#conversation li", has_text="offer").first).to_be_visible()
+
+    run(main())
 
 
 def test_viewer_shows_media_errors() -> None:

@@ -52,6 +52,7 @@ INCIDENTS = (
     "forwarded_ignored",
     "ice_command_failures",
     "silent",
+    "upstream_failures",
     "panics",
 )
 

@@ -343,6 +343,7 @@ def test_fixtures_and_markers_are_documented(pytester: pytest.Pytester) -> None:
         "signaling_server",
         "signaling_server_session",
         "signaling_server_factory",
+        "signaling_proxy",
         "signaling_config",
         "signaling_tls",
         "fake_device",

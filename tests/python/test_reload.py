@@ -92,6 +92,7 @@ def another(row: Setting) -> Any:
         "ice_servers": "[]",
         "tls": Tls.self_signed()._native,
         "cluster": Cluster("redis://localhost", node="a")._native,
+        "upstream": ("ws://localhost", None, False, 10.0),
     }[row.name]
 
 

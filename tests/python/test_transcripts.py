@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from socket import SHUT_WR
 from typing import Any
@@ -60,18 +61,36 @@ def test_transcript(case: dict[str, Any], lines: list[Any], column: str, tmp_pat
     asyncio.run(asyncio.wait_for(Run(server, paths, column).run(lines), 60))
 
 
-class Run:
-    """One case, on one server."""
+@pytest.mark.parametrize(("case", "lines", "column"), cases())
+def test_transcript_through_a_proxy(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
+    settings = dict(case.get("settings", {}))
+    limits = {name: settings.pop(name) for name in LIMITS if name in settings}
+    paths = {"device": tmp_path / "device", "control": tmp_path / "control"}
+    server = SignalingServer(
+        limits=Limits(**limits), device_socket=paths["device"], control_socket=paths["control"], **settings
+    )
+    asyncio.run(asyncio.wait_for(Run(server, paths, column, is_proxied=True).run(lines), 60))
 
-    def __init__(self, server: SignalingServer, paths: dict[str, Path], column: str) -> None:
+
+class Run:
+    """One case, on one server. `is_proxied`: WebSocket peers connect through a proxy."""
+
+    def __init__(
+        self, server: SignalingServer, paths: dict[str, Path], column: str, *, is_proxied: bool = False
+    ) -> None:
         self.server = server
+        self.is_proxied = is_proxied
+        self.entrance = server
         self.offers = [Subprotocol("webrtc-operator")] if column == "cuttlefish" else None
         self.paths = paths
         self.sockets: dict[str, ClientConnection] = {}
         self.packets: dict[str, SeqpacketPeer] = {}
 
     async def run(self, lines: list[Any]) -> None:
-        async with self.server:
+        async with self.server, AsyncExitStack() as stack:
+            if self.is_proxied:
+                self.entrance = SignalingServer(upstream=self.server.url, journal=True)
+                await stack.enter_async_context(self.entrance)
             try:
                 for place, line in lines:
                     try:
@@ -87,9 +106,10 @@ class Run:
         for peer, packets in self.packets.items():
             assert packets.receive() is None, f"{peer} received more than it should"
             packets.close()
-        stats = self.server.stats()
-        assert stats.accepted == stats.delivered + stats.refused + stats.gone
-        assert stats.connections == 0
+        for server in (self.server, self.entrance):
+            stats = server.stats()
+            assert stats.accepted == stats.delivered + stats.refused + stats.gone
+            assert (stats.connections, stats.devices, stats.clients, stats.panics) == (0, 0, 0, 0)
 
     async def act(self, line: dict[str, Any]) -> None:
         if "after" in line:
@@ -104,7 +124,7 @@ class Run:
             await self.act_on_packets(peer, verb, value, line)
             return
         if verb == "opens":
-            url = self.server.device_url if value == "device" else self.server.client_url
+            url = self.entrance.device_url if value == "device" else self.entrance.client_url
             if "of" in line:
                 url = url.replace("/connect_client", f"/devices/{line['of']}/connect")
             self.sockets[peer] = await connect(

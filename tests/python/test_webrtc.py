@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cuttlefish_signaling import SignalingServer
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "webrtc_session.py"
 
 
@@ -47,6 +49,16 @@ def test_tls_session_with_hooks(example: ModuleType) -> None:
     outcome = asyncio.run(asyncio.wait_for(example.with_hooks(), 60))
     shown = {key: value for key, value in example.DEVICE_INFO.items() if key != "adb_port"}
     check(example, outcome, shown)
+
+
+def test_session_through_a_proxy(example: ModuleType) -> None:
+    async def through_a_proxy() -> Any:
+        async with SignalingServer() as behind, SignalingServer(upstream=behind.url, journal=True) as proxy:
+            outcome = await example.session(proxy)
+            assert proxy.stats().accepted == behind.stats().accepted > 3
+            return outcome
+
+    check(example, asyncio.run(asyncio.wait_for(through_a_proxy(), 60)), example.DEVICE_INFO)
 
 
 def test_example_runs_as_script(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cuttlefish_signaling::config::Backpressure;
+use cuttlefish_signaling::config::upstream::Upstream;
 use cuttlefish_signaling::hub::Observer;
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::{Config, Hooks, Keepalive, Limits, NoHooks, Running, Server};
@@ -45,6 +46,12 @@ pub fn block_on<T>(test: impl Future<Output = T>) -> T {
 
 pub fn serve(config: Config) -> Arc<Running> {
     serve_with(config, Arc::new(NoHooks))
+}
+
+/// Serves a proxy in front of a server.
+pub fn proxy_of(server: &Running) -> Arc<Running> {
+    let upstream = Upstream::new(&format!("ws://{}", server.local_addr()), None, false).unwrap();
+    serve(Config { upstream: Some(upstream), journal: true, ..Config::default() })
 }
 
 pub fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Arc<Running> {

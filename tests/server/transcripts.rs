@@ -9,37 +9,54 @@ use cuttlefish_signaling::Config;
 use cuttlefish_signaling::server::Running;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::dial::{Dialed, Received, block_on, serve, with_timeout};
+use crate::dial::{Dialed, Received, block_on, proxy_of, serve, with_timeout};
 use crate::packets::Packets;
 use crate::transcript::{Act, Case, assert_means, load, run_each};
 
 #[test]
 fn every_transcript_holds_over_sockets() {
-    run_each(load(), |case| block_on(run(case, false)));
+    run_each(load(), |case| block_on(run(case, Layout::Alone)));
+}
+
+#[test]
+fn every_transcript_holds_through_a_proxy() {
+    run_each(load(), |case| block_on(run(case, Layout::Proxied)));
 }
 
 #[test]
 fn every_transcript_holds_with_devices_and_clients_on_different_nodes() {
-    run_each(load(), |case| block_on(run(case, true)));
+    run_each(load(), |case| block_on(run(case, Layout::Nodes)));
+}
+
+/// The servers of a conversation.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    Alone,
+    /// WebSocket peers are connected to a proxy of the server.
+    Proxied,
+    /// Two nodes of a cluster.
+    Nodes,
 }
 
 /// The server of devices, and the server of clients.
 struct Stage {
     of_devices: Arc<Running>,
     of_clients: Arc<Running>,
+    proxy: Option<Arc<Running>>,
 }
 
 impl Stage {
     /// One server, or two nodes of a cluster.
-    async fn start(config: Config, nodes: bool) -> Self {
-        if !nodes {
+    async fn start(config: Config, layout: Layout) -> Self {
+        if layout != Layout::Nodes {
             let server = serve(config);
-            return Self { of_devices: Arc::clone(&server), of_clients: server };
+            let proxy = (layout == Layout::Proxied).then(|| proxy_of(&server));
+            return Self { of_devices: Arc::clone(&server), of_clients: server, proxy };
         }
         let mut of_clients = config.clone();
         (of_clients.device_socket, of_clients.control_socket) = (None, None);
         let [of_devices, of_clients] = cluster::two([config, of_clients]).await;
-        Self { of_devices, of_clients }
+        Self { of_devices, of_clients, proxy: None }
     }
 
     fn connections(&self) -> usize {
@@ -89,11 +106,11 @@ impl TestPeer {
     }
 }
 
-async fn run(mut case: Case, nodes: bool) {
+async fn run(mut case: Case, layout: Layout) {
     let place = tempfile::tempdir().unwrap();
     let (devices, control) = (place.path().join("devices"), place.path().join("control"));
     (case.config.device_socket, case.config.control_socket) = (Some(devices.clone()), Some(control.clone()));
-    let stage = Stage::start(case.config, nodes).await;
+    let stage = Stage::start(case.config, layout).await;
     let mut peers: BTreeMap<String, TestPeer> = BTreeMap::new();
     let mut frozen: Vec<TestPeer> = Vec::new();
     for line in case.lines {
@@ -105,7 +122,7 @@ async fn run(mut case: Case, nodes: bool) {
                     None if role == "device" => (&stage.of_devices, "/register_device".into()),
                     None => (&stage.of_clients, "/connect_client".into()),
                 };
-                let address = server.local_addr();
+                let address = stage.proxy.as_ref().unwrap_or(server).local_addr();
                 peers
                     .insert(peer, TestPeer::Socket(Box::new(Dialed::open_with(address, &path, case.cuttlefish).await)));
             }
@@ -163,6 +180,12 @@ async fn run(mut case: Case, nodes: bool) {
         assert!(server.ledger().balances(), "{:?}", server.ledger());
     }
     assert_eq!(stage.connections(), 0);
+    if let Some(proxy) = &stage.proxy {
+        assert!(with_timeout("the stop", proxy.stop(Duration::from_secs(5))).await);
+        assert!(proxy.ledger().balances(), "{:?}", proxy.ledger());
+        let hub = proxy.hub();
+        assert_eq!((hub.connections(), hub.device_count(), hub.client_count()), (0, 0, 0));
+    }
 }
 
 async fn leaves(stage: &Stage, peer: TestPeer, with_a_close: bool, place: &str) {

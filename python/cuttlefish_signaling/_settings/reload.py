@@ -14,7 +14,7 @@ RESTART = "restart"
 _RESTART = """
     host port listen sockets metrics operator no_tls device_socket control_socket dashboard journal workers
     cluster cluster_name cluster_listen cluster_address cluster_secret_file cluster_ca node device_id_template
-    cluster_on_outage
+    cluster_on_outage upstream upstream_ca upstream_insecure upstream_timeout
     log_format log_file log_file_size
 """
 

@@ -17,6 +17,7 @@ from .kinds import (
 )
 from .network import NETWORK
 from .row import Flag, Setting
+from .upstream import UPSTREAM
 
 SERVER = (
     *NETWORK,
@@ -175,6 +176,7 @@ SERVER = (
         flag=Flag("hook-timeout", "seconds in which a hook must return", 5.0, "SECONDS"),
     ),
     *CLUSTER,
+    *UPSTREAM,
     Setting(
         "dashboard",
         Switch(),

@@ -16,6 +16,7 @@ __all__ = ["FLAGS", "main", "parser"]
 
 COMMANDS = {
     "serve": ("serve", "serve"),
+    "proxy": ("serve", "proxy"),
     "check": ("check", "check"),
     "health": ("health", "health"),
     "probe": ("probe", "probe"),

@@ -22,6 +22,7 @@ from .secrets import hide_arguments, read_tokens
 from .serve import ice_servers, same, server, wants_dashboard
 from .sources import Found, settings
 from .tls import certificate, default_directory
+from .upstream import upstream
 
 T = TypeVar("T")
 
@@ -92,7 +93,13 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
         mistakes.of_step(lambda: _certificate(found))
         values = (
             mistakes.of_step(
-                lambda: {**same(found), **keywords(found), "dashboard": wants_dashboard(found), "cluster": None}
+                lambda: {
+                    **same(found),
+                    **keywords(found),
+                    "dashboard": wants_dashboard(found),
+                    "cluster": None,
+                    "upstream": None,
+                }
             )
             or {}
         )
@@ -103,6 +110,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
         mistakes.of_step(lambda: load_hooks(found["hooks"]))
     mistakes.of_step(lambda: ice_servers(found))
     mistakes.of_step(lambda: cluster(found))
+    mistakes.of_step(lambda: upstream(found))
     if found["token_file"]:
         mistakes.of_step(lambda: read_tokens("token-file", found["token_file"]))
     if found["assets_dir"] and not os.path.isdir(found["assets_dir"]):

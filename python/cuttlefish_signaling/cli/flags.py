@@ -40,6 +40,19 @@ keepalive is in its table [keepalive], as interval and timeout. Tables [[faults]
 """
 
 
+PROXY = """\
+Stands between peers and a server that is not to be replaced, whichever it is: passes every connection and request on to
+--upstream, unchanged, and has the journal, the faults, the metrics and the page of a server. Peers connect to the proxy
+in the place of the server, with the same paths. The page is at /_proxy/. All else is as with `serve`.
+"""
+
+PROXY_EXAMPLES = """\
+examples:
+  cuttlefish-signaling proxy --upstream wss://localhost:1443 --upstream-insecure --journal
+      between the operator of a Cuttlefish host and its devices and clients, with their messages on the page
+  cuttlefish-signaling proxy --upstream ws://signal.lab:8080 --no-tls --port 8080 --config faults.toml
+"""
+
 CHECK = """\
 Reads the flags, variables and FILE.toml of `serve`, loads the hooks, certificates and files that they name, and tells
 all mistakes. It prints every setting, as a FILE.toml, with the flag, variable or line from which it comes, and no
@@ -62,6 +75,7 @@ GROUP_TITLES = {
     "device-wait-timeout": "devices and clients",
     "allow-host": "access",
     "cluster": "cluster",
+    "upstream": "proxy",
     "dashboard": "page, files and adb",
     "workers": "process and log",
     "max-message-size": "limits, in the table [limits] of a file",
@@ -109,6 +123,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print the settings that were given and where they come from, and exit"
     )
     _add_settings(serve, only in (None, "serve"))
+    _add_proxy(commands, only in (None, "proxy"))
     _add_check(commands, only in (None, "check"))
     _add_health(commands, only in (None, "health"))
     add_probe(commands)
@@ -124,6 +139,19 @@ def _add_settings(command: argparse.ArgumentParser, is_wanted: bool, *, unparsed
         if flag.name in GROUP_TITLES:
             group = command.add_argument_group(GROUP_TITLES[flag.name])
         _add(group, flag, unparsed)
+
+
+def _add_proxy(commands: Any, is_wanted: bool) -> None:
+    command = commands.add_parser(
+        "proxy",
+        help="stand between peers and another server, with journal, faults and page",
+        description=PROXY,
+        epilog=PROXY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(print_ca=False, dry_run=False)
+    _add_settings(command, is_wanted)
 
 
 def _add_check(commands: Any, is_wanted: bool) -> None:

@@ -33,6 +33,7 @@ from .secrets import hide_arguments, read_secret, read_tokens
 from .sources import Found, settings
 from .systemd import notify, watchdog_interval
 from .tls import authority_pem, certificate, fingerprints
+from .upstream import upstream
 
 Certify: TypeAlias = Callable[[Found], tuple[Tls | None, Callable[[], None]]]
 """Returns the certificate of settings, and a function that writes its new files."""
@@ -56,10 +57,17 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def proxy(arguments: argparse.Namespace) -> int:
+    """Runs a proxy, as `serve` runs a server. Raises ConfigError without `--upstream`."""
+    return serve(arguments)
+
+
 def _answer(arguments: argparse.Namespace, found: Found, signals: StopSignals, inherited: list[Inherited]) -> None:
     notices = [*found.notices, *apply_preset(found)]
     apply_sockets(found, inherited)
     all_listeners(found)
+    if arguments.command == "proxy" and not found["upstream"]:
+        raise ConfigError("upstream", "is missing: the server to which all is passed on, like wss://localhost:1443")
     serves = not (arguments.dry_run or arguments.print_ca)
     with _logging(found, serves=serves):
         hide_arguments([arguments.turn_secret, arguments.ice_servers, arguments.cluster])
@@ -173,7 +181,7 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
         socket = f"ws{url.removeprefix('http')}"
         lines += [f"devices: {socket}/register_device", f"clients: {socket}/connect_client"]
         if wants_dashboard(found):
-            lines.append(f"people: {url}/")
+            lines.append(f"people: {url}/{'_proxy/' if found['upstream'] else ''}")
         elif found["dashboard"] == "auto":
             lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
@@ -212,6 +220,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         **hooks,
         "tls": tls,
         "cluster": joined,
+        "upstream": upstream(found),
         "dashboard": wants_dashboard(found),
         "limits": found["limits"],
         "keepalive": found["keepalive"],

@@ -24,6 +24,7 @@ from ._peers import (
 from ._servers import (
     check_marker,
     signaling_config,
+    signaling_proxy,
     signaling_server,
     signaling_server_class,
     signaling_server_factory,
@@ -45,6 +46,7 @@ __all__ = [
     "signaling_anyio_peers",
     "signaling_cluster",
     "signaling_config",
+    "signaling_proxy",
     "signaling_server",
     "signaling_server_class",
     "signaling_server_factory",

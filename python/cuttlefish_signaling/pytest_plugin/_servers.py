@@ -15,10 +15,10 @@ from ._options import OPTIONS
 if TYPE_CHECKING:
     from .._server import SignalingServer
     from .._tls import Tls
-    from ..testing import AttachedServer, ServerFactory
+    from ..testing import AttachedServer, ProxyFactory, ServerFactory
 
 MARKER = "@pytest.mark.signaling"
-FUNCTION_SERVERS = ("signaling_server", "signaling_server_factory")
+FUNCTION_SERVERS = ("signaling_server", "signaling_server_factory", "signaling_proxy")
 PEERS = ("fake_device", "fake_client", "async_fake_device", "async_fake_client", "replay_device")
 
 
@@ -154,8 +154,11 @@ def skip_if_unavailable(item: pytest.Item, error: Exception) -> None:
 def _start(request: pytest.FixtureRequest, owner: pytest.Stash, settings: Settings, stack: ExitStack) -> Any:
     """Starts a server that runs until the stack is closed. Its errors fail the test."""
     attached = _attach(request.config, settings.values)
-    if attached is not None:
-        return attached
+    return _start_here(owner, settings, stack) if attached is None else attached
+
+
+def _start_here(owner: pytest.Stash, settings: Settings, stack: ExitStack) -> SignalingServer:
+    """Starts a server in this process."""
     from .._server import SignalingServer
     from ..errors import BindError, ConfigError
 
@@ -238,6 +241,31 @@ def signaling_server_factory(
             return server
 
         factory: Any = Factory("signaling_server_factory", "servers", start, positional=0)
+        yield factory
+
+
+@pytest.fixture
+def signaling_proxy(
+    request: pytest.FixtureRequest, signaling_config: dict[str, Any], signaling_tls: Tls | None
+) -> Iterator[ProxyFactory]:
+    """Starts a proxy for a test, in front of another server: `signaling_proxy(url, **settings)`.
+
+    It is a `SignalingServer` with `upstream` and a journal. It runs in this process, with `--signaling-url` as well.
+    """
+    from ..errors import ConfigError
+    from ._calls import Factory
+
+    with ExitStack() as stack:
+
+        def start(*urls: Any, **given: Any) -> SignalingServer:
+            if len(urls) != 1 or not isinstance(urls[0], str):
+                got = ", ".join(map(repr, urls)) or "nothing"
+                raise ConfigError("signaling_proxy", f"needs the URL of one server, got {got}")
+            settings = _merged(request, "signaling_proxy")
+            settings.update("its argument", {**given, "upstream": urls[0]})
+            return _start_here(request.node.stash, settings, stack)
+
+        factory: Any = Factory("signaling_proxy", "proxies", start, positional=1)
         yield factory
 
 

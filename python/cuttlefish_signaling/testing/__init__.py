@@ -32,6 +32,7 @@ from ._factories import (
     ClusterFactory,
     FakeClientFactory,
     FakeDeviceFactory,
+    ProxyFactory,
     ServerFactory,
 )
 from ._message import AsyncMessage, Message
@@ -61,6 +62,7 @@ __all__ = [
     "FakeDeviceFactory",
     "Message",
     "Peer",
+    "ProxyFactory",
     "RawJson",
     "ReplayDevice",
     "ServerFactory",

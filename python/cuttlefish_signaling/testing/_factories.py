@@ -34,6 +34,13 @@ class ClusterFactory(Protocol):
         """Starts a cluster. The arguments are those of `SignalingCluster`."""
 
 
+class ProxyFactory(Protocol):
+    """The type of the fixture `signaling_proxy`: it starts a proxy in front of a server."""
+
+    def __call__(self, url: str, /, **settings: Any) -> SignalingServer:
+        """Starts a proxy. `url` is that of the server behind it; the settings are those of `SignalingServer`."""
+
+
 class FakeDeviceFactory(Protocol):
     """The type of the fixture `fake_device`: it registers a device on the server of the test, or on another one."""
 

@@ -17,6 +17,7 @@ mod path;
 mod pieces;
 pub(in crate::server) mod polled;
 mod polling;
+mod proxied;
 mod proxy;
 mod rate;
 mod reference;

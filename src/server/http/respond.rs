@@ -47,13 +47,18 @@ pub(in crate::server) fn method_not_allowed(allowed: &'static str, reason: &str)
 #[derive(Clone, Copy)]
 pub(in crate::server) struct LengthChanges;
 
+/// A mark in the extensions of an answer of another server. It is passed on as it is.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct PassedOn;
+
 /// Sets the headers that every answer needs. Each answer passes here, whichever endpoint made it.
 ///
 /// An answer may have TURN credentials or the messages of one client, so no cache may keep it, unless its endpoint says
 /// something else. A browser must not guess the type of a content. HEAD tells the length that GET would have, or none
 /// (RFC 9110, 8.6).
 pub(in crate::server) fn finish(method: &Method, response: &mut Response) {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let is_passed_on = response.extensions().get::<PassedOn>().is_some();
+    if is_passed_on || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
     let headers = response.headers_mut();

@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use tower_service::Service as _;
 
 use super::access_log::Access;
+use super::proxied::{self, Destination};
 use super::router::Routers;
 use super::{origin, path, proxy, rate, reference, respond, router, upgrade};
 use crate::core::peer::Role;
@@ -94,15 +95,17 @@ impl Service {
             return Self::answer_node(shared, router, connect_info, request).await;
         }
         path::decode(&mut request);
+        let destination = proxied::destination(shared, &mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
         let own_address = connect_info.address;
         let connect_info = proxy::apply(shared, &request, connect_info);
         let address = connect_info.as_ref().map_or(own_address, |connect_info| connect_info.address);
         let access = Access::begin(shared, &request, address);
-        let is_reference = reference::is_path(request.uri().path());
+        let is_own = !matches!(destination, Destination::Upstream);
+        let is_reference = is_own && reference::is_path(request.uri().path());
         let mut response = match connect_info {
-            Ok(connect_info) => self.answer_judged(shared, connect_info, request).await,
+            Ok(connect_info) => self.answer_judged(shared, connect_info, destination, request).await,
             Err(refused) => refused,
         };
         if is_reference {
@@ -140,14 +143,20 @@ impl Service {
         &self,
         shared: &Arc<Shared>,
         connect_info: ConnectInfo,
+        destination: Destination,
         request: Request<Incoming>,
     ) -> Response {
         if let Some(refused) = rate::refusal(shared, &connect_info, request.uri().path()).await {
             return refused;
         }
-        match origin::refusal(shared, &request, &connect_info) {
-            Some(refused) => refused,
-            None => self.answer_admitted(shared, connect_info, request).await,
+        if let Some(refused) = origin::refusal(shared, &request, &connect_info) {
+            return refused;
+        }
+        match (destination, self) {
+            (Destination::Upstream, Self::Open(_)) => proxied::pass_on(shared, connect_info, request).await,
+            (Destination::Upstream, Self::Full(_, why)) => respond::closing(respond::too_many(why)),
+            (Destination::Nowhere(answer), _) => answer,
+            _ => self.answer_admitted(shared, connect_info, request).await,
         }
     }
 

@@ -82,7 +82,10 @@ pub(in crate::server) async fn upgrade<B>(
 }
 
 /// Counts the connection for the address that a trusted proxy tells, if one does.
-fn place_of_sender(shared: &Shared, connect_info: &ConnectInfo) -> Result<Option<SenderPermit>, &'static str> {
+pub(super) fn place_of_sender(
+    shared: &Shared,
+    connect_info: &ConnectInfo,
+) -> Result<Option<SenderPermit>, &'static str> {
     let told = connect_info.address.filter(|_| connect_info.is_forwarded);
     told.map(|address| shared.limiters.tcp.acquire_sender(address.ip())).transpose()
 }

@@ -47,6 +47,16 @@ pub(in crate::server) fn frame(text: Text) -> Message {
 
 /// Makes a close frame. The reason is cut to the space that there is, at a character boundary.
 pub(in crate::server) fn close(code: u16, reason: &str) -> Message {
+    Message::Close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::from(cut(reason)) }))
+}
+
+/// Makes the payload of a close frame, as [`close`] does.
+pub(in crate::server) fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes(), cut(reason).as_bytes()].concat()
+}
+
+/// Cuts a reason to the space that there is, at a character boundary.
+fn cut(reason: &str) -> &str {
     let end = (0..=MAX_CLOSE_REASON.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
-    Message::Close(Some(CloseFrame { code: code.into(), reason: Utf8Bytes::from(&reason[..end]) }))
+    &reason[..end]
 }

@@ -77,6 +77,30 @@ impl FrameHeader {
         }
     }
 
+    /// The opcode.
+    pub(in crate::server) fn opcode(&self) -> u8 {
+        self.first & OPCODE
+    }
+
+    /// Whether the frame is the last one of its message.
+    pub(in crate::server) fn is_final(&self) -> bool {
+        self.first & FINAL != 0
+    }
+
+    /// Whether an extension has given the frame a meaning of its own.
+    pub(in crate::server) fn is_extended(&self) -> bool {
+        self.first & !(FINAL | OPCODE) != 0
+    }
+
+    /// Returns the payload of a whole frame, unmasked.
+    pub(in crate::server) fn payload_of(&self, frame: &[u8]) -> Vec<u8> {
+        let mut payload = frame.get(self.header_len..).unwrap_or_default().to_vec();
+        if let Some(key) = self.mask {
+            mask(&mut payload, key);
+        }
+        payload
+    }
+
     /// The length of the whole frame in bytes.
     pub(in crate::server) fn frame_len(&self) -> u64 {
         self.length.saturating_add(self.header_len as u64)
@@ -111,6 +135,19 @@ fn write_header(out: &mut Vec<u8>, length: usize, masked: u8) {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
+}
+
+/// Returns a whole frame. It is masked if it goes to a server.
+pub(in crate::server) fn whole(opcode: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    if let Some(key) = key {
+        write_masked_text(&mut frame, payload, key);
+    } else {
+        write_text(&mut frame, payload.len());
+        frame.extend_from_slice(payload);
+    }
+    frame[0] = FINAL | opcode;
+    frame
 }
 
 /// Masks or unmasks a payload (RFC 6455, 5.3), eight bytes at a time.

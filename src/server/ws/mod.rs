@@ -7,6 +7,7 @@ mod echo;
 mod frame_header;
 mod io_buffer;
 pub(in crate::server) mod open;
+pub(in crate::server) mod proxied;
 mod pump;
 mod stream;
 pub(in crate::server) mod transport;

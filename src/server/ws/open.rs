@@ -16,6 +16,7 @@ use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
 use crate::server::ws::adb;
 use crate::server::ws::echo::echo;
+use crate::server::ws::proxied::{self, Proxied};
 use crate::server::ws::pump::Pump;
 use crate::server::ws::stream::WebSocketStream;
 use crate::server::ws::transport::Transport;
@@ -41,6 +42,8 @@ pub(in crate::server) enum Purpose {
     SignalingWith(DeviceId),
     /// Bytes to and from the adb port of a device (docs/protocol.md 5.3.19).
     Adb(DeviceId),
+    /// Bytes to and from another server, which are passed on unchanged.
+    Proxied(Proxied),
     /// Each message is sent back, for Autobahn.
     Echo,
     /// Messages of a client of another node.
@@ -72,11 +75,13 @@ pub(in crate::server) fn open<S>(
 where
     S: Transport,
 {
+    if let Purpose::Proxied(proxied) = purpose {
+        let read_ahead = Bytes::copy_from_slice(read_ahead);
+        return until_over(shared, |shared| proxied::serve(shared, stream, read_ahead, peer, proxied));
+    }
     let in_effect = shared.settings();
-    let max_message = match purpose {
-        Purpose::Adb(_) => in_effect.adb.max_message,
-        _ => in_effect.limits.max_message_size,
-    };
+    let is_adb = matches!(purpose, Purpose::Adb(_));
+    let max_message = if is_adb { in_effect.adb.max_message } else { in_effect.limits.max_message_size };
     let socket = socket(stream, read_ahead, max_message);
     match purpose {
         Purpose::Watch(token) => until_over(shared, |shared| watch(shared, socket, token)),
@@ -89,7 +94,7 @@ where
             pump.begin(first);
             Box::pin(pump)
         }
-        Purpose::Signaling => signaling(shared, socket, peer, now),
+        Purpose::Signaling | Purpose::Proxied(_) => signaling(shared, socket, peer, now),
     }
 }
 
