@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use cuttlefish_signaling::Config;
+use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::NodeState;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::{Killable, Nodes, until};
 use crate::dial::{Dialed, Received, block_on};
@@ -218,5 +221,47 @@ fn nodes_hear_that_one_of_them_drains() {
         assert!(!is_draining(1));
         nodes.nodes[0].drain(cuttlefish_signaling::Drain::default()).await;
         until(|| is_draining(1)).await;
+    });
+}
+
+/// The value of a metric of a node.
+async fn metric(nodes: &Nodes, node: usize, name: &str) -> f64 {
+    let mut stream = TcpStream::connect(nodes.address(node)).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    let name = format!("cuttlefish_signaling_cluster_{name} ");
+    let line = page.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("no {name}in {page}")).parse().unwrap()
+}
+
+#[test]
+fn metrics_tell_of_the_cluster() {
+    block_on(async {
+        let nodes = Nodes::start(2, Config::default()).await;
+        let _device = Dialed::device(nodes.address(0), "cvd-1").await;
+        let client = Dialed::client(nodes.address(1), "cvd-1").await;
+        until(|| nodes.nodes[1].node_of(&DeviceId::new("cvd-1")).is_some()).await;
+        for (node, name, expected) in [
+            (0, "claims_total{outcome=\"granted\"}", 1.0),
+            (0, "proxied_clients{direction=\"in\"}", 1.0),
+            (1, "proxied_clients{direction=\"in\"}", 0.0),
+            (1, "proxied_clients{direction=\"out\"}", 1.0),
+            (1, "devices", 1.0),
+            (1, "nodes", 2.0),
+            (1, "member", 1.0),
+            (1, "rejoins_total{cause=\"lost\"}", 0.0),
+        ] {
+            let value = metric(&nodes, node, name).await;
+            assert!((value - expected).abs() < f64::EPSILON, "{name} of node {node} is {value}");
+        }
+        assert!(metric(&nodes, 0, "engine_seconds_count").await >= 3.0);
+        drop(client);
+        until(|| nodes.nodes[0].hub().client_count() == 0 && nodes.nodes[1].hub().connections() == 0).await;
+        assert!(metric(&nodes, 1, "proxied_clients{direction=\"out\"}").await < f64::EPSILON);
+        nodes.engine.goes_away();
+        until(|| nodes.nodes.iter().all(|node| !node.is_member())).await;
+        assert!(metric(&nodes, 1, "member").await < f64::EPSILON);
+        assert!((metric(&nodes, 1, "rejoins_total{cause=\"lost\"}").await - 1.0).abs() < f64::EPSILON);
     });
 }
