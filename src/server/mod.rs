@@ -139,10 +139,10 @@ impl Server {
         }
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let node_address = node.as_ref().map(BoundNode::address);
-        if let Some(node) = node {
-            node.start(&shared);
-        }
         let routes = Routes::default();
+        if let Some(node) = node {
+            node.start(&shared, &routes);
+        }
         let addresses = |of: &[Listener]| of.iter().map(|listener| listener.address.clone()).collect();
         let (addresses, metrics_addresses) = (addresses(&listeners), addresses(&metrics));
         for listener in listeners.into_iter().chain(metrics) {

@@ -31,6 +31,11 @@ impl Incarnation {
         Self::new(name, parse_hex(start)?)
     }
 
+    /// Returns 40 of the random bits, as 10 hexadecimal digits: a short name of this start among the nodes that live.
+    pub fn tag(&self) -> String {
+        format!("{:010x}", self.start >> 24)
+    }
+
     /// Returns the name of the node.
     pub fn node(&self) -> &str {
         &self.name

@@ -15,8 +15,8 @@ const MAX_IDENTITY: usize = 4096;
 /// The greatest length of the facts, in bytes. The certificate has a bound of TLS, the rest is short.
 const MAX_FACTS: usize = 12 * 1024;
 
-/// The facts of a client. Its headers and its grant stay on its own node.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The facts of a client. Its headers stay on its own node, and so does its grant, unless the other node has to apply it.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::server) struct ClientFacts {
     /// Its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,6 +27,9 @@ pub(in crate::server) struct ClientFacts {
     /// Its identity, as JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
+    /// The devices of its grant, as patterns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    devices: Option<Vec<String>>,
 }
 
 impl ClientFacts {
@@ -36,7 +39,22 @@ impl ClientFacts {
             address: peer.address,
             certificate: peer.certificate.as_deref().map(str::to_owned),
             identity: peer.grant.identity.as_deref().filter(|json| json.len() <= MAX_IDENTITY).map(str::to_owned),
+            devices: None,
         }
+    }
+
+    /// The facts and the grant of the sender of a request that another node answers. `None` if its identity is too long.
+    pub(in crate::server) fn with_grant(peer: &Peer) -> Option<Self> {
+        let facts = Self::of(peer);
+        let is_whole = facts.identity.is_some() == peer.grant.identity.is_some();
+        let patterns = peer.grant.devices.as_ref();
+        let devices = patterns.map(|patterns| patterns.iter().map(ToString::to_string).collect());
+        is_whole.then_some(Self { devices, ..facts })
+    }
+
+    /// Writes the facts as a header. `None` if the other node would refuse it as too long.
+    pub(in crate::server) fn to_whole_header(&self) -> Option<HeaderValue> {
+        Some(self.to_header()).filter(|header| header.len() <= MAX_FACTS)
     }
 
     /// Reads the facts of a client of another node. `None` if they are invalid.
@@ -54,10 +72,15 @@ impl ClientFacts {
 
     /// The client, as the node of its device knows it.
     pub(in crate::server) fn into_peer(self) -> Peer {
+        let identity = self.identity.map(Into::into);
+        let grant = match self.devices {
+            Some(patterns) => Grant::of(identity, &patterns),
+            None => Grant { identity, ..Grant::default() },
+        };
         Peer {
             address: self.address,
             certificate: self.certificate.map(Into::into),
-            grant: Grant { identity: self.identity.map(Into::into), ..Grant::default() },
+            grant,
             ..Peer::anonymous(Role::Client)
         }
     }
@@ -100,6 +123,27 @@ mod tests {
         let mut peer = Peer::anonymous(Role::Client);
         peer.grant.identity = Some(format!("\"{}\"", "x".repeat(MAX_IDENTITY)).into());
         assert_eq!(ClientFacts::of(&peer).to_header(), "{}");
+    }
+
+    #[test]
+    fn grant_is_passed_on_as_a_whole_or_not_at_all() {
+        let id = |id: &str| crate::protocol::DeviceId::new(id);
+        let mut peer = Peer::anonymous(Role::Client);
+        peer.grant = Grant::of(Some(r#""ann""#.into()), &["cvd-?", "*\u{e9}*"]);
+        let header = ClientFacts::with_grant(&peer).unwrap().to_whole_header().unwrap();
+        let read = ClientFacts::parse(header.to_str().unwrap()).unwrap().into_peer();
+        assert_eq!(read.grant.identity.as_deref(), Some(r#""ann""#));
+        assert!(
+            read.grant.covers(&id("cvd-1")) && read.grant.covers(&id("x\u{e9}")) && !read.grant.covers(&id("cvd-12"))
+        );
+        let sees_all = ClientFacts::with_grant(&Peer::anonymous(Role::Client)).unwrap().into_peer();
+        assert!(sees_all.grant.covers(&id("any")));
+        peer.grant = Grant::of(None, &[] as &[&str]);
+        assert!(!ClientFacts::with_grant(&peer).unwrap().into_peer().grant.covers(&id("any")));
+        peer.grant = Grant::of(None, &["x".repeat(MAX_FACTS)]);
+        assert_eq!(ClientFacts::with_grant(&peer).unwrap().to_whole_header(), None);
+        peer.grant.identity = Some(format!("\"{}\"", "x".repeat(MAX_IDENTITY)).into());
+        assert_eq!(ClientFacts::with_grant(&peer), None);
     }
 
     #[test]

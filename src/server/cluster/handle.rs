@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ask::{Answered, Asks};
+use super::forwards::Forwards;
 use crate::core::cluster::claim::{Outcome, Probe};
 use crate::core::cluster::registry::{Entry, NodeRecord, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Membership, Output, Registration};
@@ -43,6 +44,8 @@ pub(crate) struct Cluster {
     requests: mpsc::Sender<Locate>,
     /// Requests about devices of other nodes.
     pub(in crate::server) asks: Asks,
+    /// Requests of clients that other nodes answer.
+    pub(in crate::server) forwards: Forwards,
     /// The receiver, until the task of the node takes it.
     received: Mutex<Option<mpsc::Receiver<Locate>>>,
 }
@@ -93,6 +96,7 @@ impl Cluster {
             changed: Notify::new(),
             requests,
             asks: Asks::new(),
+            forwards: Forwards::default(),
             received: Mutex::new(Some(received)),
         })
     }
@@ -214,6 +218,12 @@ impl Cluster {
     pub(in crate::server) fn elsewhere(&self, id: &DeviceId) -> Option<Entry> {
         let known = self.read(|membership| membership.directory().get(id).cloned());
         known.filter(|entry| *entry.registration.incarnation() != self.incarnation)
+    }
+
+    /// Returns the other node with this tag, if it lives.
+    pub(in crate::server) fn other_node_with(&self, tag: &str) -> Option<Incarnation> {
+        let has = |node: &&Incarnation| **node != self.incarnation && node.tag() == tag;
+        self.read(|membership| membership.nodes().live().find(has).cloned())
     }
 
     /// Asks which other node has a device, for a client. `last`: the client waits no longer.

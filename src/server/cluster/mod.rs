@@ -4,6 +4,7 @@ pub mod ask;
 pub(in crate::server) mod client_facts;
 pub(in crate::server) mod details;
 pub mod engine;
+pub(in crate::server) mod forwards;
 pub(crate) mod handle;
 #[cfg(feature = "cluster")]
 pub mod redis;

@@ -20,6 +20,10 @@ use crate::server::connect_info::ConnectInfo;
 use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 
+/// The sender of a request, as the node has admitted it that has passed the request on. It is not asked for again.
+#[derive(Clone)]
+pub(in crate::server) struct PassedOn(pub(in crate::server) Arc<Peer>);
+
 /// The sender of a request, copied out of the request before anything is awaited.
 pub(in crate::server) struct Caller {
     /// The sender.
@@ -41,6 +45,11 @@ impl Caller {
         connect_info: Option<&ConnectInfo>,
         request: &hyper::Request<B>,
     ) -> Self {
+        if let Some(PassedOn(sender)) = request.extensions().get() {
+            let (certificate, grant) = (sender.certificate.clone(), sender.grant.clone());
+            let peer = Peer { address: sender.address, certificate, grant, ..Peer::anonymous(role) };
+            return Self { peer, request: None };
+        }
         let mut peer = Peer::anonymous(role);
         if let Some(connect_info) = connect_info {
             peer.address = connect_info.address;

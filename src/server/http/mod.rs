@@ -3,17 +3,18 @@
 //! Each error has the JSON body `{"error":…}` (docs/protocol.md 5.3.27).
 
 mod access_log;
-mod auth;
+pub(in crate::server) mod auth;
 mod cluster_listing;
 pub(in crate::server) mod dashboard;
 mod devices;
+mod elsewhere;
 pub(in crate::server) mod extract;
 mod files;
 mod listing;
 pub(in crate::server) mod metrics;
 mod nodes;
 mod origin;
-mod path;
+pub(in crate::server) mod path;
 mod pieces;
 pub(in crate::server) mod polled;
 mod polling;

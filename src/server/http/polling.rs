@@ -12,12 +12,15 @@ use axum::extract::{FromRef, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
-use hyper::body::Body as _;
-use hyper::{Method, StatusCode};
+use hyper::body::{Body as _, Bytes};
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode, Uri};
 
 use super::auth::Caller;
+use super::elsewhere::{self, Onward, TO_REACH};
 use super::extract::PathId;
 use super::respond::{error, json, status_of, too_many};
+use crate::core::cluster::Incarnation;
 use crate::core::party::Party;
 use crate::core::peer::{Peer, Role};
 use crate::observe::incidents::Incident;
@@ -154,7 +157,8 @@ async fn forward_as_reference(
     }
 }
 
-/// Takes a payload for the device. Returns the sender's connection.
+/// Takes a payload for the device. Returns the sender's connection. `Err` is any other answer: an error, or that of the node
+/// which has the connection.
 async fn forward(
     shared: &Arc<Shared>,
     polled: &Polled,
@@ -162,11 +166,16 @@ async fn forward(
     id: Option<String>,
     request: Request,
 ) -> Result<Arc<PolledConnection>, Response> {
+    let target = request.uri().clone();
     let caller = Caller::of(shared, Role::Client, &request).authorize(shared).await?;
-    let body = read_body(shared, request).await?;
-    let body = parse(&body)?;
+    let text = read_body(shared, request).await?;
+    let body = parse(&text)?;
     let id = id.as_deref().or(body.connection_id.as_deref());
     let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, &Refusal::NotConnected.text()))?;
+    if let Some(node) = elsewhere::node_of_connection(shared, id) {
+        let within = shared.settings().limits.write_timeout;
+        return Err(pass_on(shared, node, &caller, (Method::POST, target, text.into()), within).await);
+    }
     let connection = find(polled, dialect, id, &caller)?;
     let Some(payload) = body.payload else {
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ClientForwardWithoutPayload.text()));
@@ -184,11 +193,16 @@ async fn messages(
 ) -> Response {
     let fetch = async {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let is_head = *request.method() == Method::HEAD;
+        let (method, target) = (request.method().clone(), request.uri().clone());
+        let is_head = method == Method::HEAD;
         let caller = Caller::of(&shared, Role::Client, &request);
         drop(request);
         let caller = caller.authorize(&shared).await?;
         let mut query = parse_query(&query)?;
+        if let Some(node) = elsewhere::node_of_connection(&shared, &id) {
+            let within = shared.settings().limits.polled_timeout;
+            return Ok(pass_on(&shared, node, &caller, (method, target, Bytes::new()), within).await);
+        }
         let connection = find(&polled, Dialect::Current, &id, &caller)?;
         query.wait = query.wait.min(shared.settings().limits.polled_timeout);
         // HEAD has no body, so it must not mark a message as delivered.
@@ -206,16 +220,33 @@ async fn poll_as_reference(
     request: Request,
 ) -> Response {
     let poll = async {
+        let target = request.uri().clone();
         let caller = Caller::of(&shared, Role::Client, &request).authorize(&shared).await?;
-        let body = read_body(&shared, request).await?;
-        let body = parse(&body)?;
+        let text = read_body(&shared, request).await?;
+        let body = parse(&text)?;
         let id = body.connection_id.as_deref();
         let id = id.ok_or_else(|| error(StatusCode::UNAUTHORIZED, POLL_WITHOUT_ID))?;
+        if let Some(node) = elsewhere::node_of_connection(&shared, id) {
+            let request = (Method::POST, target, text.into());
+            return Ok(pass_on(&shared, node, &caller, request, Duration::ZERO).await);
+        }
         let connection = find(&polled, Dialect::Reference, id, &caller)?;
         let messages = connection.take_all().map_err(|failure| poll_error(Dialect::Reference, failure, &connection))?;
         Ok(payloads(&messages))
     };
     poll.await.unwrap_or_else(|refused| refused)
+}
+
+/// Passes a request on to the node that has the connection, which has this time and that to reach it.
+async fn pass_on(
+    shared: &Arc<Shared>,
+    node: Incarnation,
+    caller: &Peer,
+    (method, target, body): (Method, Uri, Bytes),
+    within: Duration,
+) -> Response {
+    let onward = Onward { method, target, headers: HeaderMap::new(), body };
+    elsewhere::pass_on(shared, node, caller, onward, within.saturating_add(TO_REACH)).await
 }
 
 /// Parses the query of a poll. An empty value and `count=-1` count as absent (docs/protocol.md 5.3.15).

@@ -13,7 +13,7 @@ use super::files::{assets, device_files};
 use super::respond::{error, json};
 use super::state::HttpState;
 use super::upgrade::upgrade_here;
-use super::{dashboard, devices, metrics, nodes, polling};
+use super::{dashboard, devices, elsewhere, metrics, nodes, polling};
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
@@ -77,7 +77,11 @@ async fn adb_of_device(State(shared): State<Arc<Shared>>, PathId(id): PathId, re
     if !shared.settings().adb.is_on {
         return error(StatusCode::NOT_FOUND, "adb is off on this server: --adb (adb=True) turns it on");
     }
-    upgrade_here(&shared, Role::Client, Purpose::Adb(DeviceId::new(&id)), request).await
+    let id = DeviceId::new(&id);
+    if let Some(node) = elsewhere::node_of_device(&shared, &id, elsewhere::was_passed_on(&request)) {
+        return elsewhere::tunnel(&shared, node, request).await;
+    }
+    upgrade_here(&shared, Role::Client, Purpose::Adb(id), request).await
 }
 
 /// The echo endpoint for Autobahn.

@@ -67,6 +67,14 @@ impl Routes {
         self.0.get_or_init(|| router::routers(shared))
     }
 
+    /// Answers a request that another node has passed on.
+    pub(in crate::server) async fn call(&self, shared: &Arc<Shared>, request: axum::extract::Request) -> Response {
+        match self.routers(shared).all.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
     /// Answers through the router.
     async fn answer(&self, shared: &Arc<Shared>, connect_info: ConnectInfo, request: Request<Incoming>) -> Response {
         call(self.routers(shared).all.clone(), connect_info, request).await

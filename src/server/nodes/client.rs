@@ -1,12 +1,13 @@
 //! Requests to other nodes: each over a connection of its own, with mutual TLS, which tickets make cheap.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -103,11 +104,14 @@ impl Node {
     }
 
     /// Connects to a node, and sends a request.
-    async fn send(
+    async fn send<B>(
         self: &Arc<Self>,
         neighbour: &Neighbour,
-        request: Request<Empty<Bytes>>,
-    ) -> Result<Response<Incoming>, Unreachable> {
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, Unreachable>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let theirs = neighbour.details.protocol;
         if theirs != PROTOCOL {
             return Err(Unreachable::Version(theirs));
@@ -119,6 +123,16 @@ impl Node {
             let _lost = connection.with_upgrades().await;
         });
         Ok(sender.send_request(request).await?)
+    }
+
+    /// Sends a request that has its method, its target and its body.
+    pub(super) async fn send_to(
+        self: &Arc<Self>,
+        neighbour: &Neighbour,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Unreachable> {
+        address(&mut request, neighbour);
+        self.send(neighbour, request).await
     }
 
     /// Connects to a node, and checks that it is the one of the record.
@@ -141,11 +155,17 @@ fn failed(what: &str) -> Unreachable {
     Unreachable::Failed(what.to_owned())
 }
 
-/// A request with the headers that each has.
+/// A request without a body.
 fn request_to(neighbour: &Neighbour, method: Method, path: &str) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().unwrap_or_default();
+    address(&mut request, neighbour);
+    request
+}
+
+/// Adds the headers that each request to a node has.
+fn address<B>(request: &mut Request<B>, neighbour: &Neighbour) {
     let headers = request.headers_mut();
     let values = [
         (header::HOST, neighbour.details.address.clone()),
@@ -155,5 +175,4 @@ fn request_to(neighbour: &Neighbour, method: Method, path: &str) -> Request<Empt
     for (name, value) in values {
         headers.extend(HeaderValue::try_from(value).map(|value| (name, value)).ok());
     }
-    request
 }

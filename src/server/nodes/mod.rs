@@ -3,12 +3,14 @@
 //! - [`drive`]: the task that does what the membership wants.
 //! - [`listener`] and [`routes`]: requests of other nodes. [`identity`] has the certificates of both sides.
 //! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
+//! - [`forwards`]: requests of clients that another node answers.
 //! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
 
 mod ask;
 mod client;
 mod drive;
 mod error;
+mod forwards;
 mod hello;
 mod identity;
 mod listener;
@@ -34,6 +36,7 @@ use self::node::Node;
 use super::cluster::details::{NodeDetails, PROTOCOL};
 use super::cluster::engine::Engine;
 use super::cluster::handle::Cluster;
+use super::http::service::Routes;
 use super::settings::Settings;
 use super::shared::Shared;
 use crate::config::IceSource;
@@ -84,12 +87,13 @@ impl BoundNode {
     }
 
     /// Starts to join, and to answer other nodes, on the current tokio runtime.
-    pub(super) fn start(self, shared: &Arc<Shared>) {
+    pub(super) fn start(self, shared: &Arc<Shared>, routes: &Routes) {
         let Self { listener, identity, details, engine, timing, cluster } = self;
         let neighbours = Neighbours::new(identity, &shared.settings().limits);
         let (shared, commands) = (Arc::clone(shared), watch::Sender::new(None));
         let node = Arc::new(Node {
             shared,
+            routes: routes.clone(),
             cluster,
             engine,
             timing,
@@ -102,6 +106,7 @@ impl BoundNode {
         let tasks = &node.shared.tasks;
         tasks.spawn(listener.accept(Arc::clone(&node)));
         tasks.spawn(ask::answer_all(Arc::clone(&node)));
+        tasks.spawn(forwards::send_all(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
 }

@@ -14,11 +14,14 @@ use crate::protocol::{DeviceId, IceServers};
 use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Engine};
 use crate::server::cluster::handle::Cluster;
+use crate::server::http::service::Routes;
 use crate::server::shared::Shared;
 
 /// A node at work. Its tasks share it.
 pub(in crate::server) struct Node {
     pub(super) shared: Arc<Shared>,
+    /// The routes of peers, for requests that other nodes pass on.
+    pub(super) routes: Routes,
     pub(super) cluster: Arc<Cluster>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) timing: Timing,

@@ -8,12 +8,13 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{CLIENT_HEADER, INCARNATION_HEADER, VERSION_HEADER};
+use super::forwards::local;
 use super::node::Node;
 use super::probe::{ALIVE, GONE};
 use crate::core::cluster::claim::Probe;
@@ -40,6 +41,7 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
     Router::new()
         .route("/cluster/hello", get(hello))
         .route("/cluster/control", get(control))
+        .route("/cluster/local/{*path}", any(local))
         .route("/cluster/devices/{id}", get(describe).delete(disconnect))
         .route("/cluster/devices/{id}/connect", get(connect))
         .route("/cluster/devices/{id}/probe", post(probe))

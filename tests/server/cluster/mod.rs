@@ -7,6 +7,7 @@ mod model;
 mod links;
 mod memory;
 mod pairs;
+mod passed_on;
 mod strangers;
 
 use std::net::SocketAddr;

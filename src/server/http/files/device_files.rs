@@ -16,17 +16,20 @@ use futures_util::{Stream, StreamExt, stream};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::assets;
 use super::device_target::behind_files;
+use crate::core::cluster::Incarnation;
 use crate::core::hub::Device;
-use crate::core::peer::Role;
+use crate::core::peer::{Peer, Role};
 use crate::observe::quoted::Quoted;
 use crate::protocol::DeviceId;
 use crate::server::http::auth::Caller;
+use crate::server::http::elsewhere::{self, Onward, TO_REACH};
 use crate::server::http::extract::members;
 use crate::server::http::path::OriginalTarget;
 use crate::server::http::respond::error;
@@ -76,6 +79,7 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     if !shared.settings().proxy_device_files {
         return Err(error(StatusCode::NOT_FOUND, "Not found"));
     }
+    let was_passed_on = elsewhere::was_passed_on(&request);
     let caller = Caller::of(shared, Role::Http, &request);
     let (mut parts, body) = request.into_parts();
     drop(body);
@@ -84,6 +88,9 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         .map_err(|_| error(StatusCode::BAD_REQUEST, "The path is no UTF-8"))?;
     let peer = caller.authorize(shared).await?;
     let id = DeviceId::new(&id);
+    if let Some(node) = elsewhere::node_of_device(shared, &id, was_passed_on) {
+        return Ok(pass_on(shared, node, &peer, parts).await);
+    }
     let Some(device) = shared.hub.find(&id).filter(|device| peer.grant.covers(&device.id)) else {
         return Err(error(StatusCode::NOT_FOUND, "Device not found"));
     };
@@ -91,11 +98,20 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
     if path == CONNECTOR {
         return Ok(assets::server_connector().answer(&parts.headers));
     }
-    let original = parts.extensions.remove::<OriginalTarget>().map_or(parts.uri, |OriginalTarget(original)| original);
-    let target = behind_files(&original).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
+    let target =
+        behind_files(&original_of(&mut parts)).ok_or_else(|| error(StatusCode::BAD_REQUEST, "This is no path"))?;
+    answer_of(shared, &id, port, fetch(shared, port, parts.method, target, &parts.headers)).await
+}
+
+/// Waits for the response of the device's web server.
+async fn answer_of(
+    shared: &Arc<Shared>,
+    id: &DeviceId,
+    port: u16,
+    fetch: impl Future<Output = Fetched>,
+) -> Result<Response, Response> {
     let limit = shared.settings().limits.proxy_timeout;
-    let fetched = shared.timers.timeout(limit, fetch(shared, port, parts.method, target, &parts.headers)).await;
-    let response = match fetched {
+    let response = match shared.timers.timeout(limit, fetch).await {
         Some(Ok(response)) if response.status().is_informational() => {
             let line = format_args!("the web server of device {id:?} on port {port} answered {}", response.status());
             tracing::info!(event = "device_files_failed", device_id = id.as_str(), reason = %line, "{line}");
@@ -103,12 +119,28 @@ async fn serve(shared: &Arc<Shared>, request: Request) -> Result<Response, Respo
         }
         Some(Ok(response)) => response,
         Some(Err(why)) => {
-            log_unreachable(shared, &id, port, &why);
+            log_unreachable(shared, id, port, &why);
             return Err(error(StatusCode::BAD_GATEWAY, "The device's web server cannot be reached"));
         }
         None => return Err(error(StatusCode::GATEWAY_TIMEOUT, "The device's web server does not answer")),
     };
     Ok(passed(shared, response))
+}
+
+/// The target as the client sent it.
+fn original_of(parts: &mut Parts) -> Uri {
+    let original = parts.extensions.remove::<OriginalTarget>().map(|OriginalTarget(original)| original);
+    original.unwrap_or_else(|| parts.uri.clone())
+}
+
+/// Passes the request on to the node of the device.
+async fn pass_on(shared: &Arc<Shared>, node: Incarnation, sender: &Peer, mut parts: Parts) -> Response {
+    let mut headers = HeaderMap::new();
+    copy(&FORWARDED_HEADERS, &parts.headers, &mut headers);
+    copy(&[header::VIA], &parts.headers, &mut headers);
+    let (target, within) = (original_of(&mut parts), shared.settings().limits.proxy_timeout + TO_REACH);
+    let onward = Onward { method: parts.method, target, headers, body: Bytes::new() };
+    elsewhere::pass_on(shared, node, sender, onward, within).await
 }
 
 /// Logs that a device's web server cannot be reached.
@@ -151,14 +183,11 @@ fn copy(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
+/// The response of a device's web server.
+type Fetched = Result<hyper::Response<hyper::body::Incoming>, Box<dyn std::error::Error + Send + Sync>>;
+
 /// Requests the target from the device's web server.
-async fn fetch(
-    shared: &Arc<Shared>,
-    port: u16,
-    method: Method,
-    target: Uri,
-    headers: &HeaderMap,
-) -> Result<hyper::Response<hyper::body::Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+async fn fetch(shared: &Arc<Shared>, port: u16, method: Method, target: Uri, headers: &HeaderMap) -> Fetched {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -22,6 +22,7 @@ use crate::core::peer::Peer;
 use crate::core::session::{ClientSession, Rules};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{DeviceId, Text};
+use crate::server::cluster::handle::Cluster;
 use crate::server::session_driver::SessionDriver;
 use crate::server::shared::Shared;
 
@@ -34,7 +35,7 @@ pub(in crate::server) async fn connect(
     peer: Peer,
     device: DeviceId,
 ) -> Result<(String, Text), ConnectError> {
-    let id = new_id().ok_or(ConnectError::Failed)?;
+    let id = new_id(shared.cluster.as_deref()).ok_or(ConnectError::Failed)?;
     let (settings, mut context) = (shared.settings(), shared.context(peer));
     let timeout = settings.limits.polled_timeout;
     // The client takes messages by its requests: it is slow by the time that it has for them (docs/protocol.md 4.3.10).
@@ -88,10 +89,13 @@ impl ConnectError {
 }
 
 /// 128 bits from the system's random source (docs/protocol.md 5.3.29): the id is the client's only credential.
-fn new_id() -> Option<String> {
+///
+/// In a cluster, the tag of the node stands before them, so that each node knows which one has the connection.
+fn new_id(cluster: Option<&Cluster>) -> Option<String> {
     let mut secret = [0; 16];
     rustls::crypto::ring::default_provider().secure_random.fill(&mut secret).ok()?;
-    Some(secret.iter().fold(String::with_capacity(32), |mut id, byte| {
+    let tag = cluster.map(|cluster| cluster.incarnation.tag() + ".").unwrap_or_default();
+    Some(secret.iter().fold(tag, |mut id, byte| {
         let _infallible = write!(id, "{byte:02x}");
         id
     }))
