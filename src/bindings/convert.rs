@@ -60,7 +60,9 @@ pub(super) fn device_tuple(device: &Device, node: Option<&str>) -> DeviceTuple {
 
 /// Converts a device of another node. Its device info is not known here.
 pub(super) fn remote_tuple(device: RemoteDevice) -> DeviceTuple {
-    let RemoteDevice { id, node, facts: DeviceFacts { since, group, owner, name, adb_port } } = device;
+    let RemoteDevice { id, node, facts } = device;
+    let DeviceFacts { since, group, own_group, owner, name, adb_port, .. } = facts;
+    let group = if group.is_empty() { own_group } else { group };
     let info = "null".to_owned();
     (id.to_string(), None, None, since, None, 0, info, (group, owner, name, adb_port), None, Some(node))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
@@ -11,6 +11,11 @@ use super::registry::{BATCH, Entry, NodeRecord, Operation, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
+    /// Returns for how long the registry could not be asked, if it cannot be asked now.
+    pub fn away_for(&self, now: Instant) -> Option<Duration> {
+        (!self.is_member()).then(|| now.saturating_duration_since(self.away_since))
+    }
+
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.
     pub(super) fn do_upkeep(&mut self, now: Instant) {
         if self.upkeep.next > now {

@@ -32,6 +32,9 @@ const MAX_CLAIMS: usize = 4096;
 /// an answer, which other tasks end.
 const MAX_REQUESTS: usize = 4096;
 
+/// The longest group of a device info in the registry, in bytes. Lists of other nodes have no longer one.
+const MAX_GROUP: usize = 256;
+
 /// The cluster, for the sessions of one node.
 pub(crate) struct Cluster {
     /// This start of this node.
@@ -283,7 +286,16 @@ fn details_of(device: &Device) -> String {
     let mut details = serde_json::json!({
         "since": device.peer.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     });
-    let texts = [("group", device.group()), ("owner", &*metadata.owner), ("name", &*metadata.name)];
+    // The names of a pre-registration have a bound. The group of the device info has none.
+    let own_group = device.own_group().filter(|group| group.len() <= MAX_GROUP).map_or("", |group| &**group);
+    let local_id = device.local_id.as_ref().map_or("", DeviceId::as_str);
+    let texts = [
+        ("group", &*metadata.group_name),
+        ("own_group", own_group),
+        ("owner", &*metadata.owner),
+        ("name", &*metadata.name),
+        ("local_id", local_id),
+    ];
     for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         details[key] = text.into();
     }

@@ -1,6 +1,7 @@
 //! Nodes, and devices of other nodes, as this one knows them: from memory, whichever nodes answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -68,8 +69,12 @@ pub struct RemoteDevice {
 pub struct DeviceFacts {
     /// When it connected, in seconds since 1970.
     pub since: f64,
-    /// The group.
+    /// The group of its pre-registration.
     pub group: String,
+    /// The group in its device info.
+    pub own_group: String,
+    /// The id that it has registered, if that is not its id in the cluster.
+    pub local_id: String,
     /// The owner.
     pub owner: String,
     /// The name of its pre-registration.
@@ -78,7 +83,24 @@ pub struct DeviceFacts {
     pub adb_port: u16,
 }
 
+impl DeviceFacts {
+    /// The group. Where `hides_own`, a viewer may not see the one in the device info.
+    pub(crate) fn group(&self, hides_own: bool) -> &str {
+        if self.group.is_empty() && !hides_own { &self.own_group } else { &self.group }
+    }
+}
+
 impl Cluster {
+    /// For how long there has been no engine, if there is none now. Lists are as old as that.
+    pub(crate) fn stale_for(&self) -> Option<Duration> {
+        self.read(|membership| membership.away_for(Instant::now()))
+    }
+
+    /// The ids of this node that the registry has for it.
+    pub(crate) fn claimed(&self) -> HashSet<DeviceId> {
+        self.read(|membership| membership.directory().of_node(&self.incarnation).map(|(id, _)| id.clone()).collect())
+    }
+
     /// The nodes with a lease, and those whose devices are left, sorted by name.
     pub(crate) fn nodes(&self) -> Vec<NodeView> {
         self.read(|membership| {

@@ -17,7 +17,7 @@ use super::respond::{error, json, status_of};
 use crate::access::hooks::HookError;
 use crate::config::DevicesFormat;
 use crate::core::hub::Device;
-use crate::core::peer::Role;
+use crate::core::peer::{Peer, Role};
 use crate::core::session::Answer;
 use crate::protocol::{DeviceId, outbound};
 use crate::server::resolver::{Resolved, ResolvedIce};
@@ -87,7 +87,7 @@ pub(in crate::server) async fn devices(
     if let Some(cluster) = &shared.cluster {
         let matches = |facts: &Facts<'_>| peer.grant.covers(facts.id) && query.matches(facts.owner, facts.group);
         let pieces = cluster_listing::list(&shared, cluster, query.format, matches).await;
-        return json(StatusCode::OK, Body::new(pieces));
+        return cluster_listing::with_age(cluster, json(StatusCode::OK, Body::new(pieces)));
     }
     let listing = listings.current(&shared).await;
     let pieces = if peer.grant.devices.is_none() && query.is_all() {
@@ -113,10 +113,25 @@ pub(in crate::server) async fn device(
         Err(refused) => return refused,
     };
     let id = DeviceId::new(&id);
-    let Some(device) = shared.hub.find(&id).filter(|device| peer.grant.covers(&device.id)) else {
+    let own = shared.cluster.as_ref().map(|cluster| cluster.incarnation.node());
+    if let Some(device) = shared.hub.find(&id) {
+        if peer.grant.covers(&device.id) {
+            return describe(&shared, &peer, &device, own).await;
+        }
+        return error(StatusCode::NOT_FOUND, "Device not found");
+    }
+    let Some(cluster) = shared.cluster.as_ref().filter(|_| peer.grant.covers(&id)) else {
         return error(StatusCode::NOT_FOUND, "Device not found");
     };
-    let answer = match shared.device_info_for(&peer, &device) {
+    match cluster_listing::find(&shared, cluster, &id).await {
+        Ok((device, node)) => describe(&shared, &peer, &Arc::new(device), Some(&node)).await,
+        Err(refused) => refused,
+    }
+}
+
+/// The answer with a device of a node, with its device info as the caller may see it.
+async fn describe(shared: &Arc<Shared>, peer: &Arc<Peer>, device: &Arc<Device>, node: Option<&str>) -> Response {
+    let answer = match shared.device_info_for(peer, device) {
         Resolved::Ready(answer) => answer,
         Resolved::Pending(answer) => answer.await,
     };
@@ -128,8 +143,7 @@ pub(in crate::server) async fn device(
     // The group comes from the device info that this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    let own = shared.cluster.as_ref().map(|cluster| cluster.incarnation.node());
-    match serde_json::to_string(&DeviceEntry::of(&device, &group, info).on(own)) {
+    match serde_json::to_string(&DeviceEntry::of(device, &group, info).on(node)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }

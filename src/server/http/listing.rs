@@ -40,6 +40,12 @@ pub(in crate::server) struct DeviceEntry<'a> {
     /// The node of the cluster that has the device; none without a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    /// The id that the device has registered, if that is another one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    local_id: &'a str,
+    /// Whether the registry of the cluster does not have the device, so that its own node alone serves it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unclaimed: bool,
     /// The device info; only in `GET /devices/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_info: Option<&'a RawValue>,
@@ -60,20 +66,28 @@ impl<'a> DeviceEntry<'a> {
             name: &metadata.name,
             adb_port: metadata.adb_port,
             node: None,
+            local_id: device.local_id.as_ref().map_or("", DeviceId::as_str),
+            unclaimed: false,
             registration_info,
         }
     }
 
     /// Makes the entry of a device of another node.
     pub(in crate::server::http) fn of_remote(device: &'a RemoteDevice, group_name: &'a str) -> Self {
-        let RemoteDevice { id, node, facts: DeviceFacts { owner, name, adb_port, .. } } = device;
+        let RemoteDevice { id, node, facts: DeviceFacts { owner, name, adb_port, local_id, .. } } = device;
         let (device_id, adb_port, node) = (id.as_str(), *adb_port, Some(&**node));
-        Self { device_id, group_name, owner, name, adb_port, node, registration_info: None }
+        let (unclaimed, registration_info) = (false, None);
+        Self { device_id, group_name, owner, name, adb_port, node, local_id, unclaimed, registration_info }
     }
 
     /// Adds the name of the node, if the server is one.
     pub(in crate::server::http) fn on(self, node: Option<&'a str>) -> Self {
         Self { node, ..self }
+    }
+
+    /// Marks a device that the registry does not have.
+    pub(in crate::server::http) fn unclaimed(self, unclaimed: bool) -> Self {
+        Self { unclaimed, ..self }
     }
 
     /// The id of the device.

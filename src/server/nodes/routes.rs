@@ -195,6 +195,8 @@ async fn describe(State(node): State<Arc<Node>>, PathId(id): PathId) -> Response
     let body = serde_json::json!({
         "device_id": device.id.as_str(),
         "group_name": device.group(),
+        "announced_group": &*metadata.group_name,
+        "local_id": device.local_id.as_ref().map_or("", DeviceId::as_str),
         "owner": &*metadata.owner,
         "name": &*metadata.name,
         "adb_port": metadata.adb_port,

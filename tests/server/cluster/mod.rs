@@ -5,6 +5,7 @@
 mod model;
 
 mod links;
+mod lists;
 mod memory;
 mod pairs;
 mod passed_on;

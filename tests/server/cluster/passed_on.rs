@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cuttlefish_signaling::hooks::{AuthorizeRequest, HookFuture};
 use cuttlefish_signaling::peer::Grant;
 use cuttlefish_signaling::{Adb, Config, Hooks, Running, Server};
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -15,11 +16,18 @@ use crate::dial::{Dialed, Received, block_on, keep, with_timeout};
 use crate::packets::Packets;
 
 /// Sends a request on a connection of its own. Returns the status and the body.
-async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+pub async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     ask_as(address, method, path, body, "").await
 }
 
 async fn ask_as(address: SocketAddr, method: &str, path: &str, body: &str, user: &str) -> (u16, String) {
+    let answer = ask_whole(address, method, path, body, user).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+/// Sends a request. Returns the whole answer.
+pub async fn ask_whole(address: SocketAddr, method: &str, path: &str, body: &str, user: &str) -> String {
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-User: {user}\r\nContent-Length: {length}\r\n\r\n"
@@ -28,9 +36,7 @@ async fn ask_as(address: SocketAddr, method: &str, path: &str, body: &str, user:
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     with_timeout("an answer", stream.read_to_end(&mut answer)).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
-    (head[9..12].parse().unwrap(), body.to_owned())
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn id_in(answer: &str) -> String {
@@ -190,9 +196,8 @@ fn adb_goes_to_the_node_of_the_device() {
         let stream = TcpStream::connect(nodes.address(1)).await.unwrap();
         let url = format!("ws://{}/devices/d/adb", nodes.address(1));
         let (mut client, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-        use futures_util::{SinkExt, StreamExt};
         let (mut adb, _) = with_timeout("the connection to adb", port.accept()).await.unwrap();
-        let sent: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(200_000).collect();
         for part in sent.chunks(32 * 1024) {
             client.send(Message::binary(part.to_vec())).await.unwrap();
         }

@@ -11,8 +11,8 @@ use axum::body::Body;
 use axum::extract::{FromRef, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
 
 use super::about::may_manage;
 use super::cassette;
@@ -80,7 +80,7 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Err(refused) => return refused,
     };
     let Some(device) = shared.hub.find(&id).filter(|device| viewer.grant.covers(&device.id)) else {
-        return error(StatusCode::NOT_FOUND, "Device not found");
+        return disconnect_elsewhere(&shared, &viewer, id, client).await;
     };
     let name = Quoted(id.as_str());
     match client.map(|client| (client, device.find(client))) {
@@ -106,6 +106,26 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Some((_, Found::Left | Found::Never)) => return error(StatusCode::NOT_FOUND, "Client not found"),
     }
     json(StatusCode::OK, r#""ok""#)
+}
+
+/// Ends the connection of a device of another node, or of one of its clients.
+async fn disconnect_elsewhere(shared: &Shared, viewer: &Peer, id: DeviceId, client: Option<ClientId>) -> Response {
+    let cluster = shared.cluster.as_ref().filter(|_| viewer.grant.covers(&id) && shared.hub.find(&id).is_none());
+    let Some(cluster) = cluster else { return error(StatusCode::NOT_FOUND, "Device not found") };
+    tracing::info!(
+        event = "dashboard_disconnects",
+        device_id = id.as_str(),
+        peer = %viewer,
+        "the dashboard of {viewer} disconnects device {}, or a client of it, on another node",
+        Quoted(id.as_str())
+    );
+    let below = client.map(|client| format!("/clients/{client}")).unwrap_or_default();
+    let missing = if client.is_some() { "Client not found" } else { "Device not found" };
+    match cluster.ask(id, Method::DELETE, below).await {
+        Ok(Some((StatusCode::OK, _))) => json(StatusCode::OK, r#""ok""#),
+        Ok(_) => error(StatusCode::NOT_FOUND, missing),
+        Err(unreachable) => error(StatusCode::GATEWAY_TIMEOUT, &format!("It may have been done: {unreachable}")),
+    }
 }
 
 /// `GET /dashboard/cassette?device=ID`: the payloads since the last registration of a device.
