@@ -17,6 +17,9 @@ use cuttlefish_signaling::relay::Relay;
 use shuttle::future::block_on;
 use shuttle::thread;
 
+#[path = "interleavings/cluster.rs"]
+mod cluster;
+
 #[path = "interleavings/credit.rs"]
 mod credit;
 

@@ -2,13 +2,15 @@
 
 mod costs;
 mod memory;
+mod shape;
 mod simulation;
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use self::costs::Costs;
-use self::simulation::{Farm, Load, Shape};
+use self::shape::{Load, Shape};
+use self::simulation::Farm;
 
 /// Bytes of a directory for each device, at most.
 const MOST_BYTES: f64 = 300.0;

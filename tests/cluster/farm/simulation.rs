@@ -3,7 +3,6 @@
 //! The engine is a queue with the measured cost of each operation. Three nodes have real directories; of the others only
 //! their calls count.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Entry};
@@ -11,6 +10,7 @@ use cuttlefish_signaling::core::cluster::{Directory, Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 
 use super::costs::Costs;
+use super::shape::{Load, Shape};
 use crate::queue::Queue;
 
 /// Devices of one call.
@@ -23,20 +23,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 const NETWORK: Duration = Duration::from_micros(200);
 /// Bytes of one device in a change.
 pub(crate) const ENTRY_BYTES: u64 = 190;
-
-/// Size and faults of a farm.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) nodes: usize,
-    pub(crate) devices_per_node: usize,
-    pub(crate) time: Duration,
-    /// Mean time for which a device stays registered.
-    pub(crate) stay: Duration,
-    /// Pause between losses of a node.
-    pub(crate) loss: Duration,
-    /// Time at which the engine is lost. It is back, empty, after two seconds.
-    pub(crate) failover: Duration,
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -67,15 +53,6 @@ struct Device {
     session: Option<Registration>,
     entry: Option<(Registration, u64)>,
     has_timer: bool,
-}
-
-/// Calls of the engine and its CPU, in one phase.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Load {
-    pub(crate) calls: BTreeMap<&'static str, u64>,
-    pub(crate) cpu: Duration,
-    pub(crate) changes: u64,
-    pub(crate) bytes: u64,
 }
 
 pub(crate) struct Farm {
