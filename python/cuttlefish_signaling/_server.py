@@ -15,8 +15,8 @@ from ._hooks import HookFailure
 from ._journal import Journal
 from ._limits import Keepalive, Limits
 from ._loops import stood_still
-from ._models import Client, Device, Node, Stats, WaitingClient
-from ._server_addresses import ServerAddresses
+from ._models import Client, Device, Stats, WaitingClient
+from ._server_nodes import ServerNodes
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ._tls import Tls
 from ._upstream import Upstream
@@ -26,10 +26,8 @@ from .faults import Faults
 if TYPE_CHECKING:
     import socket
 
-    from ._run import Run
 
-
-class SignalingServer(ServerAddresses):
+class SignalingServer(ServerNodes):
     """A signaling server in this process. It runs on threads of its own, and relayed messages never enter Python.
 
     The defaults are for tests: 127.0.0.1, a free port, plain http, no ICE servers, all peers accepted. Times are in
@@ -267,42 +265,6 @@ class SignalingServer(ServerAddresses):
         if waiting:
             return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)
         return await run.until_async(lambda: run.client(device_id), timeout, failure)
-
-    def nodes(self) -> list[Node]:
-        """Returns the nodes of the cluster, this one included, sorted by name; [] without a cluster."""
-        return self._running().nodes()
-
-    def wait_for_nodes(self, count: int, *, timeout: float | None = DEFAULT_TIMEOUT) -> list[Node]:
-        """Waits until exactly this many nodes of the cluster live, this one included.
-
-        Args:
-            count: The number of nodes whose state is `this` or `alive`.
-            timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
-
-        Returns:
-            The nodes, those of other states as well.
-
-        Raises:
-            WaitTimeoutError: Another number of nodes lives. The error lists them.
-            ConfigError: The server is no node of a cluster.
-            NotRunningError: The server is not running, or stopped during the wait.
-        """
-        run, timeout = self._running_node(count), seconds_of(timeout)
-        hint = stood_still("wait_for_nodes_async()")
-        return run.until(lambda: run.living_nodes(count), timeout, lambda: run.other_nodes(timeout, count, hint))
-
-    async def wait_for_nodes_async(self, count: int, *, timeout: float | None = DEFAULT_TIMEOUT) -> list[Node]:
-        """`wait_for_nodes()` for coroutines."""
-        run, timeout = self._running_node(count), seconds_of(timeout)
-        return await run.until_async(lambda: run.living_nodes(count), timeout, lambda: run.other_nodes(timeout, count))
-
-    def _running_node(self, count: int) -> Run:
-        check_integer("count", count, 1, 2**20)
-        if self._settings.given["cluster"] is None:
-            raise ConfigError(
-                "cluster", "is None, and this call needs a cluster: SignalingServer(cluster=Cluster(...))"
-            )
-        return self._running()
 
     def disconnect_device(self, device_id: str) -> bool:
         """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device.
