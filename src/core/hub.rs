@@ -26,7 +26,7 @@ pub use super::waiting::{Awaited, Waiter};
 use crate::core::outbox::{End, Outbox};
 use crate::core::peer::{Grant, Peer};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientId, DeviceId, Text};
+use crate::protocol::{DeviceId, Text};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The registry of one server.
@@ -40,7 +40,7 @@ pub struct Hub {
     client_count: Arc<AtomicUsize>,
     /// Returns the first client id of a registration, if the device had no larger one before.
     first_client_id: Box<dyn Fn() -> u32 + Send + Sync>,
-    announcements: Announcements,
+    pub(super) announcements: Announcements,
     /// The second names of devices of this node, if they have any.
     aliases: Option<Aliases>,
 }
@@ -330,22 +330,6 @@ impl Hub {
         let client = device.attach(info, peer, outbox, max_clients, None, announce)?;
         self.announcements.deliver();
         Ok(client)
-    }
-
-    /// Adds a client that another server has connected. `id` is the one that it gave the client, if that is known.
-    ///
-    /// `None` if the device has left, or has a client with this id.
-    pub fn attach_seen(
-        &self,
-        device: &Arc<Device>,
-        peer: &Arc<Peer>,
-        outbox: &Arc<Outbox>,
-        id: Option<ClientId>,
-    ) -> Option<Arc<Client>> {
-        let announce = |client: &Arc<Client>| self.announcements.client_connected(device, client);
-        let client = device.attach(device.info.clone(), peer, outbox, usize::MAX, id, announce).ok().flatten();
-        self.announcements.deliver();
-        client
     }
 
     /// Disconnects a client from its device. The device gets `client_disconnected` (docs/protocol.md 4.2.8).

@@ -17,6 +17,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::hub::{Client, Device, Hub};
+use super::outbox::Outbox;
+use super::peer::Peer;
 use crate::protocol::{ClientId, DeviceId};
 use crate::sync::Mutex;
 
@@ -170,6 +172,24 @@ impl ProxiedClient {
         let entered = hub.attach_seen(&device, &client.peer, &client.outbox, Some(id));
         let entered = entered.or_else(|| hub.attach_seen(&device, &client.peer, &client.outbox, None));
         state.seen = entered.map(|client| (device, client));
+    }
+}
+
+impl Hub {
+    /// Adds a client that another server has connected. `id` is the one that it gave the client, if that is known.
+    ///
+    /// `None` if the device has left, or has a client with this id.
+    fn attach_seen(
+        &self,
+        device: &Arc<Device>,
+        peer: &Arc<Peer>,
+        outbox: &Arc<Outbox>,
+        id: Option<ClientId>,
+    ) -> Option<Arc<Client>> {
+        let announce = |client: &Arc<Client>| self.announcements.client_connected(device, client);
+        let client = device.attach(device.info.clone(), peer, outbox, usize::MAX, id, announce).ok().flatten();
+        self.announcements.deliver();
+        client
     }
 }
 
