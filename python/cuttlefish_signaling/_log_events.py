@@ -154,6 +154,9 @@ EVENTS = (
     LogEvent("cluster_unreachable", "warning", "node address reason", "Another node cannot be reached."),
     LogEvent("cluster_settings_differ", "warning", "node", "Another node has other settings."),
     LogEvent("cluster_disconnects", "info", "device_id client_id", "Another node disconnects a peer."),
+    LogEvent(
+        "cluster_request_failed", "debug", "node reason", "A request cannot be passed on to the node of a device."
+    ),
     LogEvent("cluster_search_failed", "debug", "node device_id reason", "The node of a device cannot be reached."),
 )
 """All events."""

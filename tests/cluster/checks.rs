@@ -16,6 +16,10 @@ use crate::world::World;
 /// Time in which an answer of another node may come.
 const RECENTLY: Duration = Duration::from_secs(4);
 
+/// Time for which a node that did not answer is not asked again. An engine that is rolled back meanwhile has its lease of
+/// before, so that its device may lose its id.
+const ASKED_BEFORE: Duration = Duration::from_secs(1);
+
 impl World {
     /// Returns the device of a link.
     fn device_of(&self, link: usize) -> usize {
@@ -72,7 +76,8 @@ impl World {
     fn is_asked(&self, by: usize, holder: &Registration, device: usize) -> bool {
         let of = self.devices[device].node;
         let live = |process: &Node| process.membership.nodes().is_live(holder.incarnation());
-        let reached = !self.net.has_cut(by, of) && self.unmet_at[by].max(self.unmet_at[of]) + RECENTLY < self.net.now;
+        let unmet_at = self.unmet_at[by].max(self.unmet_at[of]);
+        let reached = !self.net.has_cut(by, of) && unmet_at + RECENTLY + ASKED_BEFORE < self.net.now;
         let runs = self.nodes[of].as_ref().is_some_and(|process| !process.paused);
         self.is_alive(device) && reached && runs && self.nodes[by].as_ref().is_some_and(live)
     }

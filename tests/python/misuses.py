@@ -68,6 +68,24 @@ MISUSES["signaling_server_factory"] = [
     ]
 ]
 
+MISUSES["signaling_proxy"] = [
+    (
+        f"def test_it(signaling_proxy):\n    signaling_proxy('ws://127.0.0.1:1', {given})",
+        f"*{'BindError' if 'invalid' in given else 'ConfigError'}: %: {error}",
+    )
+    for given, error in SETTINGS
+    if not given.startswith("**")
+] + [
+    (f"def test_it(signaling_proxy):\n    {use}", f"*%*{error}")
+    for use, error in [
+        ("signaling_proxy()", "needs the URL of one server, got nothing"),
+        ("signaling_proxy(8080)", "needs the URL of one server, got 8080"),
+        ("signaling_proxy('ws://a', 'ws://b')", "*got ('ws://a', 'ws://b')*"),
+        ("signaling_proxy.url", "has no use.url: call it, signaling_proxy(...), and use the result"),
+        ("with signaling_proxy: pass", "has no use in a with statement: call it, *"),
+    ]
+]
+
 OVERRIDE = """\
 @pytest.fixture(scope='{}')
 def signaling_config():

@@ -18,6 +18,7 @@ const MEANING = {
   forwarded_ignored: 'requests with headers of a proxy that is not trusted',
   ice_command_failures: 'runs of the ICE server command that failed',
   silent: 'peers that did not answer a ping',
+  upstream_failures: 'connections and requests that the server behind this proxy did not take',
   panics: 'a bug of the server: please report it',
 };
 

@@ -120,7 +120,12 @@ async fn send(
     let late = || Err(format!("no answer within {} s", within.as_secs()));
     sent.unwrap_or_else(late).map_err(|why| {
         let (node, id) = (node.node(), node.to_string());
-        tracing::debug!(event = "cluster_unreachable", node, reason = why, "cannot pass a request on to {id}: {why}");
+        tracing::debug!(
+            event = "cluster_request_failed",
+            node,
+            reason = why,
+            "cannot pass a request on to {id}: {why}"
+        );
         error(StatusCode::GATEWAY_TIMEOUT, &format!("Node {} cannot be reached: {why}", Quoted(node)))
     })
 }
