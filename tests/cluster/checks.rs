@@ -16,6 +16,9 @@ use crate::world::World;
 /// Time in which an answer of another node may come.
 const RECENTLY: Duration = Duration::from_secs(4);
 
+/// Time for which the lease of a node goes on that has died.
+const LEASE: Duration = Duration::from_secs(6);
+
 /// Time for which a node that did not answer is not asked again. An engine that is rolled back meanwhile has its lease of
 /// before, so that its device may lose its id.
 const ASKED_BEFORE: Duration = Duration::from_secs(1);
@@ -62,9 +65,10 @@ impl World {
             }
         }
         if outcome == Outcome::Refused && !self.devices[device].disturbed {
-            // The holder may have left since it was asked. One that is half-open does not know when.
+            // The holder may have left since it was asked, or died with its node, whose lease goes on. One that is half-open
+            // does not know when.
             let was_there = |(place, it): (usize, &Device)| {
-                let recently = it.over.is_some_and(|at| at + RECENTLY > self.net.now);
+                let recently = it.over.is_some_and(|at| at + LEASE > self.net.now);
                 it.id == id && (recently || self.net.half_open[place])
             };
             let free = others.is_empty() && !self.devices.iter().enumerate().any(was_there);
