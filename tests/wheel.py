@@ -37,7 +37,7 @@ assert os.path.exists(os.path.join(os.path.dirname(cuttlefish_signaling.__file__
 
 from importlib.metadata import entry_points, metadata
 assert [point.value for point in entry_points(group="pytest11")] == ["cuttlefish_signaling.pytest_plugin"]
-assert set(metadata("cuttlefish-signaling").get_all("Provides-Extra")) == {"testing", "aiortc"}
+assert set(metadata("cuttlefish-signaling").get_all("Provides-Extra")) == {"testing", "aiortc", "probe"}
 with SignalingServer(journal=True) as server:       # The kit needs nothing but the wheel, fake peers apart.
     with server.faults.drop() as fault, server.clock.frozen() as clock:
         clock.advance(1)
