@@ -201,7 +201,7 @@ audit: $(VENV)/tools
 # glibc; the linker of the machine knows the symbols of its own only.
 wheel: $(VENV)/tools
 	rm -rf dist/*.whl
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --locked --zig --compatibility manylinux_2_17 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --locked --zig --compatibility manylinux_2_17 --compression-level 9 --out dist
 
 sdist: $(VENV)/tools
 	rm -rf dist/*.tar.gz
