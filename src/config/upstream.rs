@@ -146,9 +146,9 @@ fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, ConfigError> {
     Ok(roots)
 }
 
-/// Accepts every certificate. The signatures of the handshake are checked.
+/// Accepts every certificate of a server. The signatures of the handshake are checked.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+pub(crate) struct AnyCertificate(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::Ticketer;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -19,6 +19,7 @@ use rustls::{
 
 use crate::config::certificates::fingerprint;
 use crate::config::error::Error;
+use crate::config::upstream::AnyCertificate;
 
 /// The name in the certificates of nodes. Their fingerprints tell them apart.
 const NAME: &str = "node.cuttlefish-signaling.invalid";
@@ -69,7 +70,7 @@ impl Identity {
     /// # Errors
     /// [`Error::Tls`] if the certificate cannot be used.
     pub(super) fn client(&self) -> Result<Arc<ClientConfig>, Error> {
-        let verifier = Arc::new(AnyHolder(Arc::clone(&self.provider)));
+        let verifier = Arc::new(AnyCertificate(Arc::clone(&self.provider)));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .map(|builder| builder.dangerous().with_custom_certificate_verifier(verifier))
@@ -90,68 +91,9 @@ fn failed(error: &dyn std::fmt::Display) -> Error {
     Error::Tls(format!("cannot make the certificate of this node: {error}"))
 }
 
-/// Verifies that the other side has the key of its certificate, whichever it is.
+/// Accepts every certificate of a node that calls. The signatures of the handshake are checked.
 #[derive(Debug)]
 struct AnyHolder(Arc<CryptoProvider>);
-
-impl AnyHolder {
-    fn tls12(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn tls13(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl ServerCertVerifier for AnyHolder {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.tls12(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.tls13(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
-}
 
 impl ClientCertVerifier for AnyHolder {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -173,7 +115,7 @@ impl ClientCertVerifier for AnyHolder {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.tls12(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -182,10 +124,10 @@ impl ClientCertVerifier for AnyHolder {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.tls13(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
