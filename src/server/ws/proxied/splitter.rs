@@ -237,7 +237,7 @@ mod tests {
             pieces.into_iter().map(ends).collect::<Vec<_>>()
         };
         assert_eq!(ends(split(&[&bytes], 64).2), [Some((true, false)), None, Some((true, true))]);
-        let parts = ends(split(&[&bytes[..4], &bytes[4..]], 64).2);
+        let parts = ends(split(&[&bytes[..7], &bytes[7..]], 64).2);
         assert_eq!(parts, [Some((false, false)), Some((true, false)), None, Some((true, true))]);
     }
 
