@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import SignalingServer
 
-from adb_programs import free_port
 from http_requests import request
 from peers import PATIENCE, wait_until
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import ConfigError, SignalingServer
 from cuttlefish_signaling.cli.activation import VARIABLES, Inherited, take_sockets
@@ -200,8 +201,7 @@ def test_programs_that_the_server_starts_get_no_socket(tmp_path: Path) -> None:
 def test_systemd_socket_activate_starts_the_server_with_the_first_connection() -> None:
     program = shutil.which("systemd-socket-activate")
     assert program, "systemd-socket-activate is missing: apt-get install systemd"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = Path(sys.executable).with_name("cuttlefish-signaling")
     process = subprocess.Popen(
         [program, "-l", f"127.0.0.1:{port}", "--fdname=web", command, "serve", "--listen", "http+fd:web"],

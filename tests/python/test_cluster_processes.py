@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from websockets.sync.client import connect
 
 from peers import PATIENCE, WebSocketPeer, assert_relays, wait_until
@@ -30,9 +31,7 @@ class Farm:
         self._folder, self._stack = folder, stack
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self._urls: dict[str, str] = {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.start_engine()
 
     def start_engine(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import SignalingServer, TurnRest
 from cuttlefish_signaling.webrtc import WebRtcClient, WebRtcDevice
@@ -28,9 +29,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("turnserver"), reason="coturn i
 @pytest.fixture
 def turn(tmp_path: Path) -> Iterator[str]:
     """The URL of a coturn on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     assert f"static-auth-secret={SECRET}" in SETTINGS.read_text(encoding="utf-8")
     where = ["--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}", "--allow-loopback-peers"]
     files = [f"--pidfile={tmp_path}/pid", f"--userdb={tmp_path}/db", "--log-file=stdout", "--no-tls", "--no-dtls"]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling.cli import main, parser
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 from cuttlefish_signaling.testing._engine import find_engine
 from cuttlefish_signaling.testing._process import clean_environment
 
-from adb_programs import free_port
 from peers import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]

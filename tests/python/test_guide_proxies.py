@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from cuttlefish_signaling import AuthorizeContext, SignalingServer, Tls
 from cuttlefish_signaling.testing import FakeDevice
 
-from adb_programs import free_port
 from peers import PATIENCE, wait_until
 from proxy_programs import needs_haproxy, needs_nginx, program, run_nginx
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import Limits, SignalingServer, Tls
 from cuttlefish_signaling.cli import main
@@ -198,8 +199,7 @@ def test_mistakes_are_told_in_one_line(capsys: pytest.CaptureFixture[str], argum
 
 
 def test_server_that_is_not_there_is_unhealthy(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     assert health(capsys, "--port", str(port)) == (
         1,
         f"unhealthy: https://127.0.0.1:{port}/healthz: Connection refused",

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ports import free_port
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from cuttlefish_signaling import Tls
 
-from adb_programs import AdbDevice, free_port
+from adb_programs import AdbDevice
 from client_kinds import register_local_device
 from peers import PATIENCE, SeqpacketPeer
 from proxy_programs import needs_nginx, run_nginx

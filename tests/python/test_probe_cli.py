@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import SignalingServer, StaticTokens
 from cuttlefish_signaling.cli import main
@@ -31,8 +32,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 def test_text_has_a_line_for_each_stage(server: SignalingServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import Limits, SignalingServer
 
@@ -204,9 +205,7 @@ def test_later_stop_waits_for_first_and_returns_its_outcome(in_time: bool) -> No
 
 
 def test_start_waits_for_stop_of_another_thread() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = SignalingServer(port=port, limits=Limits(goodbye_timeout=30, close_timeout=30)).start()
     with raw.Raw(server.port, "/register_device"):
         stopper = threading.Thread(target=lambda: server.stop(timeout=0.5))

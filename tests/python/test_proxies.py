@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from cuttlefish_signaling import AuthorizeContext, ConfigError, Limits, Refused, SignalingServer, Tls
 
-from adb_programs import free_port
 from http_requests import request
 from peers import PATIENCE, wait_until
 from proxy_programs import HEADERS, At, ask, needs_haproxy, needs_nginx, nginx, program, run_nginx

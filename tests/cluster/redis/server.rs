@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuttlefish_signaling::config::cluster::Cluster;
 use cuttlefish_signaling::core::cluster::registry::Timing;
@@ -158,9 +159,15 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_io().build().unwrap()
 }
 
-/// Returns a port that was free a moment ago.
+/// Returns a free port, which no other test of this process is given.
+///
+/// It is below the ports that the kernel gives to outgoing connections and to listeners with port 0: a test beside this
+/// one cannot take it by chance.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let next = || std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+    let ports = std::iter::repeat_with(|| 10_000 + u16::try_from(next() % 22_000).unwrap());
+    ports.take(1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no free port below 32,000")
 }
 
 fn spawn(program: &str, dir: &Path, port: u16, options: &[String]) -> Child {
