@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._checks import names
+from ._token_file import ROLES, KnownToken, checked_roles, digest, read_token_file
 from .errors import ConfigError, Refused
 
 if TYPE_CHECKING:
     from ._models import AuthorizeContext
 
-ROLES = ("device", "client", "http")
 SUBPROTOCOL = "bearer."
 
 
@@ -48,39 +48,70 @@ class StaticTokens:
             raise ConfigError(
                 "StaticTokens.tokens", "must have at least one token, and each token must be a string that is not empty"
             )
-        self._roles = names("StaticTokens.roles", roles)
-        for role in self._roles:
-            if role not in ROLES:
-                raise ConfigError("StaticTokens.roles", f"{role!r} is not one of {', '.join(map(repr, ROLES))}")
-        # Digests have the same length, so the time of a comparison does not depend on a token.
-        self._known = [(_digest(token), identity) for token, identity in dict(known).items()]
+        needed = checked_roles("StaticTokens.roles", roles)
+        self._table = tuple(KnownToken(digest(token), identity) for token, identity in dict(known).items()), needed
+        self._path: str | None = None
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> StaticTokens:
+        """Returns the tokens of a file, as `--token-file` reads it. docs/tokens.md has the three formats.
+
+        Args:
+            path: The file: `.toml`, `.json`, or lines of `TOKEN [IDENTITY [DEVICE_PATTERN ...]]`.
+
+        Raises:
+            ConfigError: The file cannot be read, or has an error. The text names line and key, and has no token.
+        """
+        return cls._from_file("StaticTokens.from_file", path)
+
+    @classmethod
+    def _from_file(cls, setting: str, path: str | os.PathLike[str]) -> StaticTokens:
+        found = cls.__new__(cls)
+        found._table = read_token_file(setting, path)
+        found._path = os.fsdecode(path)
+        return found
+
+    def reload(self) -> bool:
+        """Reads the file again. Peers that are connected stay.
+
+        Returns:
+            Whether the tokens are other ones.
+
+        Raises:
+            ConfigError: The file cannot be read, or has an error: the old tokens stay. Or these tokens have no file.
+        """
+        if self._path is None:
+            raise ConfigError("StaticTokens.reload", "these tokens come from no file: StaticTokens.from_file reads one")
+        before, self._table = self._table, read_token_file("StaticTokens.reload", self._path)
+        return before != self._table
 
     def __call__(self, ctx: AuthorizeContext) -> Any:
-        """Returns the identity of the token. Raises Refused."""
-        if ctx.role not in self._roles:
+        """Returns the identity or the grant of the token. Raises Refused."""
+        known, roles = self._table
+        if ctx.role not in roles:
             return None
         token = _token_of(ctx)
         if token is None:
             raise Refused("A token is needed", status=401)
-        given, found, identity = _digest(token), False, None
-        for digest, known in self._known:
+        given, found = digest(token), None
+        for one in known:
             # Compares with all of them, so the time does not depend on which one matches.
-            if hmac.compare_digest(digest, given):
-                found, identity = True, known
-        if not found:
+            if hmac.compare_digest(one.digest, given):
+                found = one
+        if found is None:
             raise Refused("This token is not known", status=401)
-        return identity
+        if found.expires is not None and found.expires <= time.time():
+            raise Refused("This token has expired", status=401)
+        if ctx.role not in found.roles:
+            raise Refused(f"This token is not for the role {ctx.role!r}", status=403)
+        return found.result
 
     def _has_same(self, other: StaticTokens) -> bool:
         """Whether both have the same tokens, identities and roles."""
-        return (self._known, self._roles) == (other._known, other._roles)
+        return self._table == other._table
 
     def __repr__(self) -> str:
-        return f"<StaticTokens: {len(self._known)}>"
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return f"<StaticTokens: {len(self._table[0])}>"
 
 
 def _token_of(ctx: AuthorizeContext) -> str | None:

@@ -159,7 +159,7 @@ def context(token: str) -> AuthorizeContext:
 def test_tokens_are_read_from_file(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# comment\n\ns3cret alice a-* b-*\nt0ken\n0perator root +manage\nc4rol carol +manage a-*\n")
-    hook = secrets.read_tokens("token-file", str(file))
+    hook = StaticTokens.from_file(file)
     granted = {token: hook(context(token)) for token in ("s3cret", "0perator", "c4rol")}
     assert granted == {
         "s3cret": Grant("alice", devices=["a-*", "b-*"]),

@@ -157,12 +157,14 @@ SERVER = (
         None,
         "File of tokens, as an `authorize` hook. Each line has a token, its identity, and patterns of the device ids "
         "that it may use; the last two may be missing. The word `+manage` among the patterns lets the token disconnect "
-        "peers and export payloads on the dashboard.",
+        "peers and export payloads on the dashboard. A `.toml` or `.json` file has a grant for each token.",
         special=(("None", "no token is asked for"),),
         group="serve",
-        instead="`authorize=StaticTokens(...)`.",
+        instead="`authorize=StaticTokens.from_file(...)`.",
         flag=Flag(
-            "token-file", "tokens that peers need: lines of TOKEN [IDENTITY [DEVICE_PATTERN ...]]", metavar="FILE"
+            "token-file",
+            "tokens that peers need: lines of TOKEN [IDENTITY [DEVICE_PATTERN ...]], or FILE.toml or FILE.json",
+            metavar="FILE",
         ),
     ),
     Setting(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
-from .. import Tls, _native
+from .. import StaticTokens, Tls, _native
 from .._settings import KEYWORDS
 from ..errors import ConfigError, SignalingError, StateDirError
 from .cluster import cluster
@@ -18,7 +18,7 @@ from .listeners import all_listeners, keywords
 from .operator import apply_preset
 from .outcome import settings_as_toml
 from .output import PROGRAM, print_answer
-from .secrets import hide_arguments, read_tokens
+from .secrets import hide_arguments
 from .serve import ice_servers, same, server, wants_dashboard
 from .sources import Found, settings
 from .tls import certificate, default_directory
@@ -112,7 +112,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
     mistakes.of_step(lambda: cluster(found))
     mistakes.of_step(lambda: upstream(found))
     if found["token_file"]:
-        mistakes.of_step(lambda: read_tokens("token-file", found["token_file"]))
+        mistakes.of_step(lambda: StaticTokens._from_file("token-file", found["token_file"]))
     if found["assets_dir"] and not os.path.isdir(found["assets_dir"]):
         mistakes.add(ConfigError("assets-dir", f"{found['assets_dir']} is not a directory"))
     mistakes.of_step(lambda: _check_log_file(found["log_file"]))

@@ -5,13 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from typing import Any
 
-from .. import Grant, StaticTokens
 from ..errors import ConfigError
-
-MANAGE = "+manage"
-"""The word of a line of the token file that lets its token manage devices on the dashboard."""
 
 
 def hide_arguments(secrets: Iterable[str | None]) -> None:
@@ -66,31 +61,6 @@ def read_secrets(flag: str, path: str) -> list[str]:
     if not secrets:
         raise ConfigError(flag, f"{path} is empty; write a secret of at least 32 bytes, the same on all nodes")
     return secrets
-
-
-def read_tokens(flag: str, path: str) -> StaticTokens:
-    """Returns the `authorize` hook of a file of tokens. Raises ConfigError, which names the flag and the line.
-
-    Each line has a token, its identity, and patterns of the device ids that it may use; the last two may be missing.
-    `+manage` among the patterns lets the token manage its devices on the dashboard. Empty lines and those that begin
-    with `#` are skipped.
-    """
-    tokens: dict[str, Any] = {}
-    for number, line in enumerate(_read(flag, path).splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        token, *rest = words
-        if token in tokens:
-            raise ConfigError(flag, f"{path}: line {number} has the same token as a line before it")
-        identity = rest[0] if rest else None
-        if identity == MANAGE:
-            raise ConfigError(flag, f"{path}: line {number} needs an identity before {MANAGE}")
-        devices = [word for word in rest[1:] if word != MANAGE]
-        tokens[token] = Grant(identity, devices=devices or None, manage=MANAGE in rest[1:]) if rest[1:] else identity
-    if not tokens:
-        raise ConfigError(flag, f"{path} has no token; write one on each line")
-    return StaticTokens(tokens)
 
 
 def _read(flag: str, path: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeAlias
 
-from .. import IceCommand, IceServer, SignalingServer, Tls, TurnRest, __version__, _native
+from .. import IceCommand, IceServer, SignalingServer, StaticTokens, Tls, TurnRest, __version__, _native
 from .._log import log
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
@@ -29,7 +29,7 @@ from .outcome import settings_as_toml, settings_digest
 from .output import print_answer, print_if_possible
 from .process import StopSignals, raise_descriptor_limit, stop_signals
 from .reload import Reloader
-from .secrets import hide_arguments, read_secret, read_tokens
+from .secrets import hide_arguments, read_secret
 from .sources import Found, settings
 from .systemd import notify, watchdog_interval
 from .tls import authority_pem, certificate, fingerprints
@@ -210,7 +210,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
     if found["token_file"]:
         if hooks.get("authorize") is not None:
             raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts --token-file")
-        hooks["authorize"] = read_tokens("token-file", found["token_file"])
+        hooks["authorize"] = StaticTokens._from_file("token-file", found["token_file"])
     joined = cluster(found)
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certify(found)
