@@ -11,7 +11,7 @@ from ._checks import check_seconds
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from . import _native
+    from ._interfaces import ClockTarget
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Clock:
     timeouts of waits in Python use the system's time.
     """
 
-    def __init__(self, native: _native.Clock) -> None:
+    def __init__(self, native: ClockTarget) -> None:
         self._native = native
 
     def freeze(self) -> Self:

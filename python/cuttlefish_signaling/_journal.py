@@ -16,7 +16,7 @@ from .errors import FilterError
 if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
 
-    from ._run import Run
+    from ._view import View
 
 __all__ = ["Entry", "Journal"]
 
@@ -41,7 +41,7 @@ class Journal:
     The search begins with the oldest message: an expectation also accepts a message from before the call.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: View) -> None:
         self._run = run
         self._native = run.native.journal
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ._checks import check_seconds
 from ._config import IceSource, Settings
-from ._run import Run, in_thread
-from ._threads import require_threads
+from ._run import Run
+from ._threads import in_thread, require_threads
 from .errors import NotRunningError
 
 if TYPE_CHECKING:

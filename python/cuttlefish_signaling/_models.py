@@ -15,6 +15,8 @@ from .errors import ConfigError
 DeviceTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None, str | None
 ]
+ClientTuple: TypeAlias = tuple[str, int, str | None, int | None, float, str | None]
+WaitingTuple: TypeAlias = tuple[str, str | None, int | None, float, str | None]
 PeerTuple: TypeAlias = tuple[
     str, str | None, int | None, float, str, str, list[tuple[str, str]], str | None, str | None
 ]
@@ -269,7 +271,7 @@ class Client:
     """The identity that `authorize` returned for it."""
 
     @classmethod
-    def _of(cls, client: tuple[str, int, str | None, int | None, float, str | None]) -> Client:
+    def _of(cls, client: ClientTuple) -> Client:
         device_id, client_id, address, port, since, identity = client
         return cls(device_id, client_id, address, port, since, _identity(identity))
 
@@ -291,7 +293,7 @@ class WaitingClient:
     """The identity that `authorize` returned for it."""
 
     @classmethod
-    def _of(cls, client: tuple[str, str | None, int | None, float, str | None]) -> WaitingClient:
+    def _of(cls, client: WaitingTuple) -> WaitingClient:
         device_id, address, port, since, identity = client
         return cls(device_id, address, port, since, _identity(identity))
 

@@ -13,7 +13,7 @@ from .errors import FilterError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from . import _native
+    from ._interfaces import JournalSource
 
 Where: TypeAlias = Callable[[Entry], Any]
 
@@ -52,7 +52,7 @@ class Query:
     message_type: str | None = None
     where: Where | None = None
 
-    def checked(self, journal: _native.Journal, *, typos: bool) -> Self:
+    def checked(self, journal: JournalSource, *, typos: bool) -> Self:
         """Returns the query. Raises FilterError for a value that makes no sense.
 
         With `typos`, a type that looks like a misspelled one is an error as well.
@@ -65,7 +65,7 @@ class Query:
             check_type(self.type, lambda: {entry.type for entry in Query().find(journal) if entry.type})
         return self
 
-    def find(self, journal: _native.Journal, after: int = 0, *, closed: bool | None = False) -> list[Entry]:
+    def find(self, journal: JournalSource, after: int = 0, *, closed: bool | None = False) -> list[Entry]:
         """Returns the entries that match, behind the entry numbered `after`, the oldest first.
 
         `closed` selects messages (False), ends of connections (True), or both (None).

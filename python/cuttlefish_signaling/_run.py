@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,28 +17,23 @@ from ._hooks import HookRunner
 from ._limits import Limits
 from ._log import log
 from ._loops import running_loop
-from ._models import Client, Device, Node, WaitingClient
 from ._pause import wait_event
-from ._silence import silence_note
-from .errors import ForkedError, NotRunningError, WaitTimeoutError
+from ._view import SLICE, View
+from .errors import ForkedError, NotRunningError
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
 
-SLICE = 0.05
-"""Seconds that a wait may spend in the core before Python handles signals: the longest delay of Ctrl-C."""
-
-MOST_NAMED = 20
-"""Devices that an error names."""
-
 THREAD_TIMEOUT = 0.5
 """Seconds that a stop waits for hook threads, beyond the time given to peers."""
 
 
-class Run:
+class Run(View):
     """A server that runs or has run. After the stop, its methods raise `NotRunningError`, which the core raises."""
+
+    native: _native.Server
 
     def __init__(self, settings: Settings, ice: IceSource, loop: asyncio.AbstractEventLoop | None) -> None:
         self._lock = threading.RLock()  # A signal handler may call `stop` in a thread that holds it.
@@ -47,8 +41,6 @@ class Run:
         self._stopped = threading.Event()
         self._stopped_in_time = False
         self._is_draining = False
-        self.shown_after = 0
-        """Transcripts in errors begin behind this entry. The pytest plugin sets it, for servers of many tests."""
         names = hook_names(settings, ice)
         native = {**settings.resolved(), "ice_servers": ice.native}
         self.addresses: dict[str, Any] = {name: native[name] for name in ("host", "listen", "metrics")}
@@ -58,7 +50,7 @@ class Run:
         # Before the server, so that its thread starts while the server binds.
         self.events: EventThread = EventThread(self.hooks, self._events)
         try:
-            self.native: _native.Server = _native.Server(native, names, self._events)
+            self.native = _native.Server(native, names, self._events)
         except BaseException:
             self._events.close()
             self.events.close(THREAD_TIMEOUT)
@@ -157,45 +149,7 @@ class Run:
                 'server\'s threads. Start another server in the fork, or use the "spawn" method of multiprocessing'
             )
 
-    # Peers -----------------------------------------------------------------------------------------------------------
-
-    def devices(self) -> list[Device]:
-        """Returns the devices registered now."""
-        return [Device._of(device) for device in self.native.devices()]
-
-    def clients(self, device_id: str | None = None) -> list[Client]:
-        """Returns the clients connected now, to this device or to any."""
-        check_text("device_id", device_id, optional=True)
-        return [Client._of(client) for client in self.native.clients(device_id)]
-
-    def device(self, device_id: str) -> Device | None:
-        """Returns the device of this id, or None."""
-        check_text("device_id", device_id)
-        found = self.native.device(device_id)
-        return None if found is None else Device._of(found)
-
-    def nodes(self) -> list[Node]:
-        """Returns the nodes of the cluster."""
-        return [Node(*node) for node in self.native.nodes()]  # type: ignore[arg-type]
-
-    def living_nodes(self, count: int) -> list[Node] | None:
-        """Returns the nodes if this many of them live, and none more."""
-        nodes = self.nodes()
-        return nodes if sum(node.state in ("this", "alive") for node in nodes) == count else None
-
-    def client(self, device_id: str | None) -> Client | None:
-        """Returns the client of this device, or of any, that has been connected the longest."""
-        return min(self.clients(device_id), key=lambda client: client.since, default=None)
-
-    def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
-        """Returns the clients that wait now, for this device or for any."""
-        check_text("device_id", device_id, optional=True)
-        waiting = map(WaitingClient._of, self.native.waiting())
-        return [client for client in waiting if device_id in (None, client.device_id)]
-
-    def waiting_client(self, device_id: str | None) -> WaitingClient | None:
-        """Returns the client that waits for this device, or for any, and has been connected the longest."""
-        return min(self.waiting(device_id), key=lambda client: client.since, default=None)
+    # Peers and waits --------------------------------------------------------------------------------------------------
 
     def disconnect(self, device_id: str, client_id: int | None = None) -> bool:
         """Closes the connection of a device, or of one of its clients."""
@@ -210,20 +164,9 @@ class Run:
             pass  # In slices, so that Ctrl-C ends it.
         return bool(outcome)
 
-    # Waiting ---------------------------------------------------------------------------------------------------------
-
-    def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
-        """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
-        check_seconds("timeout", timeout, optional=True)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            seen = self.native.changes()
-            if (found := look()) is not None:
-                return found
-            left = SLICE if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise failure()
-            self.native.wait_change(seen, min(left, SLICE))
+    def failure_counts(self) -> tuple[int, int]:
+        """Returns the number of failed hooks and of logged errors so far."""
+        return self.hooks.failure_count, self.events.error_count
 
     async def until_async(
         self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
@@ -254,67 +197,3 @@ class Run:
     async def until_stopped(self) -> None:
         """Waits until the server has stopped. Raises NotRunningError then."""
         await self.until_async(lambda: None, None, AssertionError)
-
-    def did_not_come(self, timeout: float | None, what: str, hint: str = "") -> WaitTimeoutError:
-        """Returns an error for a peer that did not come. It lists the peers that are connected, and dropped ones."""
-        devices = [repr(device.device_id) for device in self.devices()]
-        there = f"registered: {_first(devices)}" if devices else "no device is registered"
-        awaited = Counter(client.device_id for client in self.waiting())
-        counts = [f"{device_id!r} ({count})" for device_id, count in awaited.items()]
-        waiting = f"; clients waiting for: {_first(counts)}" if counts else ""
-        return WaitTimeoutError(
-            f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
-            f"{silence_note(self.native, self.shown_after)}{hint}"
-        )
-
-    def other_nodes(self, timeout: float | None, count: int, hint: str = "") -> WaitTimeoutError:
-        """Returns an error for a number of nodes that did not come about. It lists the nodes."""
-        nodes = [f"{node.name} ({node.state})" for node in self.nodes()]
-        there = f"nodes: {_first(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
-        return WaitTimeoutError(f"waited {timeout:g} s for {count} nodes of the cluster to live; {there}{hint}")
-
-
-def _first(texts: list[str]) -> str:
-    """The first twenty of them, and the number of the others."""
-    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
-    return ", ".join(texts[:MOST_NAMED]) + more
-
-
-async def in_thread(work: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
-    """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards.
-
-    A cancellation calls `hurry`, and is raised when the function has returned.
-    """
-    import asyncio
-
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append((work(), None))
-        except BaseException as error:  # The caller raises it.
-            outcome.append((None, error))
-        try:
-            loop.call_soon_threadsafe(done.set)
-        except RuntimeError:
-            pass  # The loop is closed, so no coroutine waits.
-
-    thread = threading.Thread(target=run, name="cuttlefish-stop", daemon=True)
-    thread.start()
-    cancelled: asyncio.CancelledError | None = None
-    while not done.is_set():
-        try:
-            await done.wait()
-        except asyncio.CancelledError as error:
-            # A stop takes a bounded time. It completes before the cancellation is raised.
-            cancelled = error
-            if hurry is not None:
-                hurry()
-    thread.join()
-    value, failure = outcome[0]
-    if cancelled is not None:
-        raise cancelled
-    if failure is not None:
-        raise failure
-    return value  # type: ignore[no-any-return]

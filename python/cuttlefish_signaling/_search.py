@@ -13,7 +13,7 @@ from ._query import Query
 from .errors import ExpectationError, NotRunningError
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._view import View
 
 MAX_MISSES = 3
 
@@ -21,7 +21,7 @@ MAX_MISSES = 3
 class Search:
     """A search for messages, one query after the other, while the journal grows."""
 
-    def __init__(self, run: Run, steps: Sequence[Query], after: int) -> None:
+    def __init__(self, run: View, steps: Sequence[Query], after: int) -> None:
         self._run = run
         self._native = run.native.journal
         self._steps = steps

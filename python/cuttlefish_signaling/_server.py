@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-from ._checks import check_integer, check_text
-from ._clock import Clock
+from ._checks import check_text
 from ._cluster import Cluster
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
-from ._journal import Journal
 from ._limits import Keepalive, Limits
-from ._loops import stood_still
-from ._models import Client, Device, Stats, WaitingClient
-from ._server_nodes import ServerNodes
-from ._timeouts import DEFAULT_TIMEOUT, seconds_of
+from ._server_addresses import ServerAddresses
+from ._server_peers import ServerPeers
 from ._tls import Tls
 from ._upstream import Upstream
-from .errors import ConfigError, JournalOffError, WaitTimeoutError
-from .faults import Faults
+from .errors import ConfigError, JournalOffError
 
 if TYPE_CHECKING:
     import socket
 
 
-class SignalingServer(ServerNodes):
+class SignalingServer(ServerAddresses, ServerPeers):
     """A signaling server in this process. It runs on threads of its own, and relayed messages never enter Python.
 
     The defaults are for tests: 127.0.0.1, a free port, plain http, no ICE servers, all peers accepted. Times are in
@@ -169,136 +163,7 @@ class SignalingServer(ServerNodes):
         """The certificate, which has a context for clients; None if no listener is https."""
         return self._settings.tls
 
-    # Peers ----------------------------------------------------------------------------------------------------------
-
-    def devices(self) -> list[Device]:
-        """Returns the devices that are registered now, sorted by id."""
-        return self._running().devices()
-
-    def clients(self, device_id: str | None = None) -> list[Client]:
-        """Returns the clients that are connected now, to this device or to all, sorted by device id and client id."""
-        return self._running().clients(device_id)
-
-    def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
-        """Returns the clients that wait now for this device to register, or for any.
-
-        They are sorted by device id, and by the time at which they connected. Clients wait if `device_wait_timeout`
-        permits it.
-        """
-        return self._running().waiting(device_id)
-
-    def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device:
-        """Waits until a device with this id is registered.
-
-        Args:
-            device_id: The id.
-            timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
-
-        Raises:
-            WaitTimeoutError: It did not register in time. The error lists the devices that are registered.
-            NotRunningError: The server is not running, or stopped during the wait.
-        """
-        run, timeout = self._running(), seconds_of(timeout)
-        what, hint = f"device {device_id!r} to register", "wait_for_device_async()"
-        return run.until(
-            lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what, stood_still(hint))
-        )
-
-    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device:
-        """`wait_for_device()` for coroutines."""
-        run, timeout = self._running(), seconds_of(timeout)
-        what = f"device {device_id!r} to register"
-        return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
-
-    @overload
-    def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[False] = False
-    ) -> Client: ...
-
-    @overload
-    def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[True]
-    ) -> WaitingClient: ...
-
-    def wait_for_client(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: bool = False
-    ) -> Client | WaitingClient:
-        """Waits until a client is connected to this device, or to any, and has its device info.
-
-        Args:
-            device_id: The device; None is any.
-            timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
-            waiting: Waits until a client waits for this device to register, or for any. It needs `device_wait_timeout`.
-
-        Returns:
-            The client that has been connected the longest.
-
-        Raises:
-            WaitTimeoutError: No client connected in time. The error lists the devices that are registered.
-            NotRunningError: The server is not running, or stopped during the wait.
-        """
-        run, timeout, what = self._running(), seconds_of(timeout), _a_client_of(device_id, waiting)
-
-        def failure() -> WaitTimeoutError:
-            return run.did_not_come(timeout, what, stood_still("wait_for_client_async()"))
-
-        if waiting:
-            return run.until(lambda: run.waiting_client(device_id), timeout, failure)
-        return run.until(lambda: run.client(device_id), timeout, failure)
-
-    @overload
-    async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[False] = False
-    ) -> Client: ...
-
-    @overload
-    async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: Literal[True]
-    ) -> WaitingClient: ...
-
-    async def wait_for_client_async(
-        self, device_id: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT, waiting: bool = False
-    ) -> Client | WaitingClient:
-        """`wait_for_client()` for coroutines."""
-        run, timeout = self._running(), seconds_of(timeout)
-        failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
-        if waiting:
-            return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)
-        return await run.until_async(lambda: run.client(device_id), timeout, failure)
-
-    def disconnect_device(self, device_id: str) -> bool:
-        """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device.
-
-        In a cluster, the device may be on any node. Raises NodeUnreachableError if its node does not answer.
-        """
-        return self._running().disconnect(device_id)
-
-    def disconnect_client(self, device_id: str, client_id: int) -> bool:
-        """Closes a client's connection; the device gets `client_disconnected`. Returns False for an unknown client.
-
-        In a cluster, the device may be on any node. Raises NodeUnreachableError if its node does not answer.
-        """
-        check_integer("client_id", client_id, 0, 2**32 - 1)
-        return self._running().disconnect(device_id, client_id)
-
-    def stats(self) -> Stats:
-        """Returns the counters, also of a server that has stopped."""
-        run = self._latest()
-        connections, devices, clients, waiting = run.native.peers()
-        accepted, delivered, refused, gone, dropped = run.native.stats()
-        return Stats(
-            connections=connections,
-            devices=devices,
-            clients=clients,
-            waiting=waiting,
-            accepted=accepted,
-            delivered=delivered,
-            refused=refused,
-            gone=gone,
-            dropped=dropped,
-            hook_failures=run.hooks.failure_count,
-            **dict(run.native.incidents()),
-        )
+    # Errors -----------------------------------------------------------------------------------------------------------
 
     @property
     def hook_errors(self) -> list[HookFailure]:
@@ -312,27 +177,19 @@ class SignalingServer(ServerNodes):
         run = self._last_run
         return list(run.events.errors) if run is not None else []
 
-    # For tests --------------------------------------------------------------------------------------------------------
+    # For subclasses and the pytest plugin -----------------------------------------------------------------------------
 
-    @property
-    def journal(self) -> Journal:
-        """The messages of all peers, to read and to wait for, also when the server has stopped. Needs `journal=True`.
-
-        Raises JournalOffError, and NotRunningError before the first start.
-        """
+    def _check_journal(self) -> None:
         if not self._settings.journal:
             raise JournalOffError("this server writes no journal: start it with SignalingServer(journal=True)")
-        return Journal(self._latest())
 
-    @property
-    def faults(self) -> Faults:
-        """Faults of the messages that are relayed: `with server.faults.drop(type="offer"): ...`."""
-        return Faults(self._running())
+    def _check_cluster(self) -> None:
+        if self._settings.given["cluster"] is None:
+            raise ConfigError(
+                "cluster", "is None, and this call needs a cluster: SignalingServer(cluster=Cluster(...))"
+            )
 
-    @property
-    def clock(self) -> Clock:
-        """The clock of the server, which a test can freeze and advance."""
-        return Clock(self._running().native.clock)
+    # Cuttlefish -------------------------------------------------------------------------------------------------------
 
     def launch_cvd_flags(self, device_id: str = "cvd-{num}", *, host: str | None = None) -> list[str]:
         """Returns arguments of `launch_cvd`: its devices register with this server, and it starts no server of its own.
@@ -361,9 +218,3 @@ class SignalingServer(ServerNodes):
 def _settings(variables: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `SignalingServer.__init__`. The table of settings has their names."""
     return {name: value for name, value in variables.items() if name not in ("self", "__class__")}
-
-
-def _a_client_of(device_id: str | None, waiting: bool) -> str:
-    if device_id is None:
-        return "a client to wait" if waiting else "a client to connect"
-    return f"a client to {'wait for' if waiting else 'connect to'} device {device_id!r}"

@@ -7,16 +7,30 @@ from typing import TYPE_CHECKING
 from ._checks import check_integer
 from ._loops import stood_still
 from ._models import Node
-from ._server_addresses import ServerAddresses
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
-from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from ._run import Run
+    from ._view import View
 
 
-class ServerNodes(ServerAddresses):
-    """A server that may be a node of a cluster."""
+class ServerNodes:
+    """A server that may be a node of a cluster, of this process or of another one."""
+
+    def _running(self) -> View:
+        """Returns the run. Raises NotRunningError for a server that does not run."""
+        raise NotImplementedError
+
+    def _latest(self) -> View:
+        """Returns the latest run, also of a server that has stopped."""
+        raise NotImplementedError
+
+    def _check_journal(self) -> None:
+        """Raises JournalOffError for a server without a journal."""
+        raise NotImplementedError
+
+    def _check_cluster(self) -> None:
+        """Raises ConfigError for a server that is no node of a cluster."""
+        raise NotImplementedError
 
     def nodes(self) -> list[Node]:
         """Returns the nodes of the cluster, this one included, sorted by name; [] without a cluster."""
@@ -46,10 +60,7 @@ class ServerNodes(ServerAddresses):
         run, timeout = self._running_node(count), seconds_of(timeout)
         return await run.until_async(lambda: run.living_nodes(count), timeout, lambda: run.other_nodes(timeout, count))
 
-    def _running_node(self, count: int) -> Run:
+    def _running_node(self, count: int) -> View:
         check_integer("count", count, 1, 2**20)
-        if self._settings.given["cluster"] is None:
-            raise ConfigError(
-                "cluster", "is None, and this call needs a cluster: SignalingServer(cluster=Cluster(...))"
-            )
+        self._check_cluster()
         return self._running()

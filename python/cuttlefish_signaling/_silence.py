@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from ._query import Query
 
 if TYPE_CHECKING:
-    from . import _native
+    from ._interfaces import ServerSource
 
 MOST = 3
 """Peers that a text names."""
 
 
 def silence_note(
-    native: _native.Server, after: int = 0, *, direction: str | None = None, device: str | None = None
+    native: ServerSource, after: int = 0, *, direction: str | None = None, device: str | None = None
 ) -> str:
     """Names the peers that were dropped as silent, the last ones; empty if there are none.
 

@@ -1,10 +1,15 @@
-"""A check that threads are those of the system: the server needs them."""
+"""Threads: a check that they are those of the system, which the server needs, and work that coroutines wait for."""
 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .errors import UnsupportedError
+
+T = TypeVar("T")
 
 WHY = (
     "a server cannot run in this process: {} has replaced Python's threads by greenlets, and one that waits for the "
@@ -20,3 +25,43 @@ def require_threads() -> None:
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):
         raise UnsupportedError(WHY.format("eventlet", "call `eventlet.monkey_patch(thread=False)`"))
+
+
+async def in_thread(work: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
+    """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards.
+
+    A cancellation calls `hurry`, and is raised when the function has returned.
+    """
+    import asyncio
+
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:  # The caller raises it.
+            outcome.append((None, error))
+        try:
+            loop.call_soon_threadsafe(done.set)
+        except RuntimeError:
+            pass  # The loop is closed, so no coroutine waits.
+
+    thread = threading.Thread(target=run, name="cuttlefish-wait", daemon=True)
+    thread.start()
+    cancelled: asyncio.CancelledError | None = None
+    while not done.is_set():
+        try:
+            await done.wait()
+        except asyncio.CancelledError as error:
+            # A stop takes a bounded time. It completes before the cancellation is raised.
+            cancelled = error
+            if hurry is not None:
+                hurry()
+    thread.join()
+    value, failure = outcome[0]
+    if cancelled is not None:
+        raise cancelled
+    if failure is not None:
+        raise failure
+    return value  # type: ignore[no-any-return]

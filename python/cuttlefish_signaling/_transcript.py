@@ -10,7 +10,7 @@ from ._query import Query
 from ._raw_json import on_lines, on_one_line, write
 
 if TYPE_CHECKING:
-    from . import _native
+    from ._interfaces import JournalSource
 
 LANE = 28
 """Columns between a peer and the server."""
@@ -176,7 +176,7 @@ def _json_line(entry: Entry) -> str:
 
 
 def of(
-    journal: _native.Journal,
+    journal: JournalSource,
     format: str,
     after: int,
     *,

@@ -21,7 +21,7 @@ from .errors import ConfigError, ExpectationError, FaultError, FilterError, NotR
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from ._run import Run
+    from ._view import View
 
 __all__ = ["Fault", "Faults", "Narrow"]
 
@@ -59,7 +59,7 @@ class Fault:
     """One fault. It is armed inside a `with`, or from `arm()` to `remove()`."""
 
     def __init__(
-        self, run: Run | None, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow
+        self, run: View | None, effect: str, numbers: tuple[float | None, float | None], narrow: Narrow
     ) -> None:
         self._its_run = run
         self._effect = effect
@@ -70,7 +70,7 @@ class Fault:
         self._stats = (0, 0, 0)
 
     @property
-    def _run(self) -> Run:
+    def _run(self) -> View:
         return _of_server(self._its_run)
 
     def arm(self) -> Self:
@@ -165,7 +165,7 @@ class Faults:
     Each method raises FaultError, FilterError or ConfigError for an invalid argument.
     """
 
-    def __init__(self, run: Run | None) -> None:
+    def __init__(self, run: View | None) -> None:
         """Without a run, the arguments of faults are checked, and no fault can be armed."""
         self._run = run
 
@@ -235,7 +235,7 @@ class Faults:
         return "<Faults>"
 
 
-def _of_server(run: Run | None) -> Run:
+def _of_server(run: View | None) -> View:
     if run is None:
         raise NotRunningError("these faults belong to no server")
     return run

@@ -1,0 +1,148 @@
+"""One run of a server, as the classes for tests see it: its peers, and the waits for changes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ._checks import check_seconds, check_text
+from ._models import Client, Device, Node, Stats, WaitingClient
+from ._silence import silence_note
+from .errors import WaitTimeoutError
+
+if TYPE_CHECKING:
+    from ._interfaces import ServerSource
+
+T = TypeVar("T")
+
+SLICE = 0.05
+"""Seconds that a wait may spend in the core before Python handles signals: the longest delay of Ctrl-C."""
+
+MOST_NAMED = 20
+"""Devices that an error names."""
+
+
+class View:
+    """A run of a server, in this process (`Run`) or in another one (`RemoteRun`)."""
+
+    shown_after = 0
+    """Transcripts in errors begin behind this entry. The pytest plugin sets it, for servers of many tests."""
+
+    native: ServerSource
+    """The core of the server."""
+
+    slice = SLICE
+    """Seconds of one wait in the core."""
+
+    def failure_counts(self) -> tuple[int, int]:
+        """Returns the number of failed hooks and of logged errors so far."""
+        raise NotImplementedError
+
+    def stats(self) -> Stats:
+        """Returns the counters."""
+        connections, devices, clients, waiting = self.native.peers()
+        accepted, delivered, refused, gone, dropped = self.native.stats()
+        return Stats(
+            connections=connections,
+            devices=devices,
+            clients=clients,
+            waiting=waiting,
+            accepted=accepted,
+            delivered=delivered,
+            refused=refused,
+            gone=gone,
+            dropped=dropped,
+            hook_failures=self.failure_counts()[0],
+            **dict(self.native.incidents()),
+        )
+
+    # Peers -----------------------------------------------------------------------------------------------------------
+
+    def devices(self) -> list[Device]:
+        """Returns the devices registered now."""
+        return [Device._of(device) for device in self.native.devices()]
+
+    def clients(self, device_id: str | None = None) -> list[Client]:
+        """Returns the clients connected now, to this device or to any."""
+        check_text("device_id", device_id, optional=True)
+        return [Client._of(client) for client in self.native.clients(device_id)]
+
+    def device(self, device_id: str) -> Device | None:
+        """Returns the device of this id, or None."""
+        check_text("device_id", device_id)
+        found = self.native.device(device_id)
+        return None if found is None else Device._of(found)
+
+    def nodes(self) -> list[Node]:
+        """Returns the nodes of the cluster."""
+        return [Node(*node) for node in self.native.nodes()]  # type: ignore[arg-type]
+
+    def living_nodes(self, count: int) -> list[Node] | None:
+        """Returns the nodes if this many of them live, and none more."""
+        nodes = self.nodes()
+        return nodes if sum(node.state in ("this", "alive") for node in nodes) == count else None
+
+    def client(self, device_id: str | None) -> Client | None:
+        """Returns the client of this device, or of any, that has been connected the longest."""
+        return min(self.clients(device_id), key=lambda client: client.since, default=None)
+
+    def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
+        """Returns the clients that wait now, for this device or for any."""
+        check_text("device_id", device_id, optional=True)
+        waiting = map(WaitingClient._of, self.native.waiting())
+        return [client for client in waiting if device_id in (None, client.device_id)]
+
+    def waiting_client(self, device_id: str | None) -> WaitingClient | None:
+        """Returns the client that waits for this device, or for any, and has been connected the longest."""
+        return min(self.waiting(device_id), key=lambda client: client.since, default=None)
+
+    def disconnect(self, device_id: str, client_id: int | None = None) -> bool:
+        """Closes the connection of a device, or of one of its clients."""
+        raise NotImplementedError
+
+    # Waiting ---------------------------------------------------------------------------------------------------------
+
+    def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
+        """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
+        check_seconds("timeout", timeout, optional=True)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            seen = self.native.changes()
+            if (found := look()) is not None:
+                return found
+            left = self.slice if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise failure()
+            self.native.wait_change(seen, min(left, self.slice))
+
+    async def until_async(
+        self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
+    ) -> T:
+        """`until()` for coroutines."""
+        raise NotImplementedError
+
+    def did_not_come(self, timeout: float | None, what: str, hint: str = "") -> WaitTimeoutError:
+        """Returns an error for a peer that did not come. It lists the peers that are connected, and dropped ones."""
+        devices = [repr(device.device_id) for device in self.devices()]
+        there = f"registered: {_first(devices)}" if devices else "no device is registered"
+        awaited = Counter(client.device_id for client in self.waiting())
+        counts = [f"{device_id!r} ({count})" for device_id, count in awaited.items()]
+        waiting = f"; clients waiting for: {_first(counts)}" if counts else ""
+        return WaitTimeoutError(
+            f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
+            f"{silence_note(self.native, self.shown_after)}{hint}"
+        )
+
+    def other_nodes(self, timeout: float | None, count: int, hint: str = "") -> WaitTimeoutError:
+        """Returns an error for a number of nodes that did not come about. It lists the nodes."""
+        nodes = [f"{node.name} ({node.state})" for node in self.nodes()]
+        there = f"nodes: {_first(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
+        return WaitTimeoutError(f"waited {timeout:g} s for {count} nodes of the cluster to live; {there}{hint}")
+
+
+def _first(texts: list[str]) -> str:
+    """The first twenty of them, and the number of the others."""
+    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
