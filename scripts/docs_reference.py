@@ -53,7 +53,7 @@ def flags_of(group: argparse._ArgumentGroup, one: argparse.ArgumentParser) -> li
     for action in group._group_actions:
         if action.help == argparse.SUPPRESS or isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)):
             continue
-        value = "" if action.nargs == 0 else " " + formatter._format_args(action, str(action.metavar or action.dest))
+        value = "" if action.nargs == 0 else " " + formatter._format_args(action, action.dest.upper())
         name = (
             ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{action.metavar or action.dest}`"
         )

@@ -34,7 +34,7 @@ ANSWERS = (
 LITERAL = r'"((?:[^"\\]|\\.)*)"'
 CLOSE = re.compile(rf"(?:End::close|refuse|close::close)\(\s*(\d{{4}}),\s*(?:format!\()?{LITERAL}")
 CODE = re.compile(r"\b(?:Some\(|close\(|refuse\(|code: |unwrap_or\()(1\d{3})\b")
-STARTS = re.compile(r"[A-Z][\w-]*:? [\w']|' \w|adb (?!of device)|start=")
+STARTS = re.compile(r"[A-Z][\w-]*:? [\w'{]|' \w|adb (?!of device)|start=")
 """The beginning of a text for a peer. Lines of the log begin with a small letter."""
 
 

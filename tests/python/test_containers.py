@@ -19,7 +19,7 @@ from cuttlefish_signaling.cli.variables import KNOWN
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-COMPOSE = sorted((ROOT / "deploy" / "compose").glob("*.yaml"))
+COMPOSE = [*sorted((ROOT / "deploy" / "compose").glob("*.yaml")), ROOT / "examples" / "compose" / "compose.yaml"]
 PREFIX = "CUTTLEFISH_SIGNALING_"
 BIN = Path(sys.executable).parent
 
@@ -39,10 +39,11 @@ def test_there_are_compose_files() -> None:
         "compose.coturn.yaml",
         "compose.monitoring.yaml",
         "compose.yaml",
+        "compose.yaml",
     ]
 
 
-@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: f"{file.parents[1].name}-{file.name}")
 def test_compose_file_matches_the_schema_of_compose(file: Path) -> None:
     command = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,7 +59,7 @@ def test_variables_are_settings_of_the_server() -> None:
     assert [name for name in named if PREFIX + name not in KNOWN] == []
 
 
-@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: f"{file.parents[1].name}-{file.name}")
 def test_files_and_secrets_of_a_compose_file_exist(file: Path) -> None:
     compose = load(file)
     secrets = compose.get("secrets", {})
