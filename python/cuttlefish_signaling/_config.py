@@ -46,6 +46,7 @@ class Settings:
     port: int
     listen: tuple[Listener, ...]
     metrics: tuple[Listener, ...]
+    control_api: tuple[Listener, ...]
     tls: Tls | None
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
@@ -70,29 +71,40 @@ class Settings:
         native = {row.path: value for row, value in checked if row.is_core}
         for name in GROUPS:
             native.update(_checked_group(name, given[name]))
-        listen, metrics = tuple(native["listen"]), tuple(native["metrics"])
+        listen, metrics, control = (tuple(native[name]) for name in ("listen", "metrics", "control_api"))
+        if control and native["control_token"] is None:
+            # Kept with the settings, so that a reload and a next start have the same.
+            native["control_token"] = given["control_token"] = random_token()
         if listen and (other := [name for name in ("host", "port") if given[name] != _DEFAULTS[name]]):
             raise ConfigError("listen", f"contradicts {' and '.join(other)}: it has all addresses and ports")
         if native["upstream"] and given["filter_device_info"] is not None:
             raise ConfigError("filter_device_info", "has no effect with upstream: a proxy changes no message")
         # Requests may name the server by the names that it is bound to. Addresses are allowed anyway.
-        bound = [one.place for one in (*listen, *metrics) if one.scheme != "unix"]
+        bound = [one.place for one in (*listen, *metrics, *control) if one.scheme != "unix"]
         if not listen:
             bound.append(given["host"])
         native["allowed_hosts"][:0] = [name for name in bound if _native.allowance_fault("allowed_hosts", name) is None]
         same = {
             item.name: given[item.name]
             for item in fields(cls)
-            if item.name not in ("native", "listen", "metrics", "given")
+            if item.name not in ("native", "listen", "metrics", "control_api", "given")
         }
-        return cls(native=native, listen=listen, metrics=metrics, given=given, **same)
+        return cls(native=native, listen=listen, metrics=metrics, control_api=control, given=given, **same)
 
     def resolved(self) -> dict[str, Any]:
         """Returns the settings for the core, with addresses in the place of host names. Raises BindError."""
-        listen, metrics = _resolved("listen", self.listen), _resolved("metrics", self.metrics)
+        named = (("listen", self.listen), ("metrics", self.metrics), ("control_api", self.control_api))
+        listeners = {setting: _resolved(setting, given) for setting, given in named}
         # The core reads `host` in either case.
-        host = self.host if listen else resolve("host", self.host, self.port)
-        return {**self.native, "listen": listen, "metrics": metrics, "host": host}
+        host = self.host if self.listen else resolve("host", self.host, self.port)
+        return {**self.native, **listeners, "host": host}
+
+
+def random_token() -> str:
+    """Returns a token of the control API that cannot be guessed."""
+    import secrets
+
+    return secrets.token_urlsafe(32)
 
 
 def _resolved(setting: str, listeners: Iterable[Listener]) -> list[Listener]:

@@ -35,6 +35,8 @@ class EventThread:
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """The last errors that the core has logged."""
         self.error_count: int = 0
+        self.on_request: Callable[[_native.ProgramRequest], object] = lambda _request: None
+        """Called with each request of the control API. It must not wait."""
         self.on_beat: Callable[[], object] = lambda: None
         """Called after each beat of the runtime, by this thread or by that of the hooks' event loop."""
         self._lock = threading.Lock()
@@ -96,7 +98,10 @@ class EventThread:
         more_unanswered: int,
         abandoned: list[int],
         beat: bool,
+        requests: list[_native.ProgramRequest],
     ) -> None:
+        for request in requests:
+            self.on_request(request)
         if beat:
             self._hooks.call_if_alive(self.on_beat)
         for message in log_records(records):

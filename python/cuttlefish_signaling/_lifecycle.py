@@ -7,9 +7,10 @@ import os
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._checks import check_seconds
 from ._config import IceSource, Settings
@@ -60,7 +61,12 @@ class Lifecycle:
             if self._run is not None and self._run.native.is_running:
                 raise NotRunningError("the server is running already")
             self._run = self._last_run = Run(self._settings, self._ice, loop)
+            self._run.reload = _weakly(self._reload_for_control)
             return True
+
+    def _reload_for_control(self) -> dict[str, Any]:
+        """Reads settings again, for the control API. Raises ConfigError or NotRunningError."""
+        raise NotImplementedError
 
     def stop(
         self, *, timeout: float | None = None, drain: float | None = None, drain_spread: float | None = None
@@ -202,6 +208,17 @@ class Lifecycle:
             raise NotRunningError("the server is not running: start() it, or use it in a with statement")
         run.check_process()
         return run
+
+
+def _weakly(method: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any] | None]:
+    """Returns a function that calls a method, or returns None once its object is gone."""
+    weak = weakref.WeakMethod(method)
+
+    def call() -> dict[str, Any] | None:
+        known = weak()
+        return None if known is None else known()
+
+    return call
 
 
 _alive: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

@@ -48,6 +48,21 @@ class Limits:
     max_metrics_connections: int = 64
     """Connections to the listeners for metrics at a time. Beyond it requests are answered with 503. A Prometheus holds
     one."""
+    max_control_api_connections: int = 64
+    """Connections to the control API at a time. Beyond it requests are answered with 503. Test runs and commands hold a
+    few each."""
+    max_control_api_requests: int = 64
+    """Requests to the control API at a time, waits and streams included. Beyond it they are answered with 503. As many
+    as connections."""
+    control_api_wait: float = 60.0
+    """The longest wait of a request to the control API; longer ones are cut to it. Clients and proxies often end a
+    request that takes longer."""
+    control_api_body: int = 64 * 1024
+    """The body of a request to the control API. A longer one is answered with 413. A list of ICE servers takes a few
+    hundred bytes."""
+    control_api_page: int = 4 * 1024 * 1024
+    """Length after which an answer of the control API ends, and the next request goes on. One entry may be longer. The
+    default bounds the memory of a few readers of a long journal."""
     refusals_logged_per_second: int = 10
     """Log lines about refused requests and closed peers, per second and at once. A later line tells how many were left
     out. A stranger causes one with each request."""

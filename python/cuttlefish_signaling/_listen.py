@@ -12,6 +12,9 @@ from .errors import ConfigError
 UNIX_MODE = 0o660
 """The permissions of a Unix socket for HTTP whose listener names none."""
 
+PRIVATE_MODE = 0o600
+"""The same for the control API."""
+
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
 _AUTHORITY = re.compile(r"(\[[^\[\]/?#@]+\]|[^:/?#@\[\]\s]+):([0-9]+)/?")
@@ -36,11 +39,14 @@ class Listener(NamedTuple):
         return f"unix:{self.place}" if self.scheme == "unix" else url(self.scheme, self.place, self.number)
 
     @classmethod
-    def parse(cls, setting: str, text: str, *, most: int) -> Listener:
-        """Reads a text of the setting. Raises ConfigError. `most` bytes fit into the path of a Unix socket."""
+    def parse(cls, setting: str, text: str, *, most: int, mode: int = UNIX_MODE) -> Listener:
+        """Reads a text of the setting. Raises ConfigError. `most` bytes fit into the path of a Unix socket.
+
+        `mode` is that of a Unix socket whose text has none.
+        """
         scheme, _, rest = text.partition(":")
         if scheme == "unix":
-            return cls._unix(setting, text, rest, most)
+            return cls._unix(setting, text, rest, most, mode)
         found = _AUTHORITY.fullmatch(rest[2:]) if rest.startswith("//") else None
         if scheme not in ("http", "https") or found is None:
             missing = " (the port is missing)" if scheme in ("http", "https") and ":" not in rest[2:] else ""
@@ -53,7 +59,7 @@ class Listener(NamedTuple):
         return cls(scheme, found[1].strip("[]"), port)
 
     @classmethod
-    def _unix(cls, setting: str, text: str, rest: str, most: int) -> Listener:
+    def _unix(cls, setting: str, text: str, rest: str, most: int, default: int) -> Listener:
         path, mark, query = rest.partition("?")
         if not path or "\0" in path:
             raise ConfigError(setting, f"{text!r} has no path: {_FORMS}")
@@ -62,7 +68,7 @@ class Listener(NamedTuple):
         mode = re.fullmatch(r"mode=(0?[0-7]{3})", query)
         if mark and mode is None:
             raise ConfigError(setting, f"{text!r} has {query!r} after its path; write ?mode=0660, three octal digits")
-        return cls("unix", path, int(mode[1], 8) if mode else UNIX_MODE)
+        return cls("unix", path, int(mode[1], 8) if mode else default)
 
 
 def _is_ipv6(text: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource
 from ._hook_checks import check_hook
 from ._lifecycle import Lifecycle
-from ._reload import Reload, ReloadSettings
+from ._reload import Reload, ReloadSettings, reloaded
 from ._settings import KEYWORDS
 from ._tls import Tls, renew
 from .errors import ConfigError
@@ -126,6 +127,15 @@ class LiveSettings(Lifecycle):
             has = "no certificate" if known is None else "a certificate in memory"
             raise ConfigError("tls", f"the server has {has}, and there are no files to read: give the new Tls")
         return renew(known)
+
+    _on_reload: Callable[[], dict[str, Any]] | None = None
+    """Answers a reload of the control API. The command line sets it: it reads all settings again."""
+
+    def _reload_for_control(self) -> dict[str, Any]:
+        if self._on_reload is not None:
+            return self._on_reload()
+        known = self._settings.tls
+        return reloaded(["tls"] if known is not None and known._native.is_renewable and renew(known) else [])
 
     def _prepare_reload(self, settings: dict[str, Any]) -> Reload:
         return Reload(self._running(), (self._settings, self._ice), settings)

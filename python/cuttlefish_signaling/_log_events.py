@@ -38,7 +38,7 @@ FIELDS = {
     "user_agent": "The header `User-Agent`.",
     "left_out": "Records that the rate has left out since the last one.",
     "version": "The version of the package.",
-    "listeners": "The listeners, as `--listen` and `--metrics` have them, separated by spaces.",
+    "listeners": "The listeners, as `--listen`, `--metrics` and `--control-api` have them, separated by spaces.",
     "settings_digest": "16 hexadecimal digits, which differ if a setting differs. Secrets do not count.",
     "to_device": "Bytes to the device.",
     "from_device": "Bytes from the device.",
@@ -74,6 +74,13 @@ EVENTS = (
         "error_withheld", "info", "role peer reason left_out", "A Cuttlefish device broke a rule. It is sent no error."
     ),
     LogEvent("request_unauthorized", "info", "role peer code reason left_out", "A hook has refused a request."),
+    LogEvent(
+        "control_refused",
+        "info",
+        "peer code reason left_out",
+        "A request to the control API has no token, or a wrong one.",
+    ),
+    LogEvent("control_disconnects", "info", "device_id client_id", "The control API disconnects a peer."),
     LogEvent("request_foreign", "info", "peer code reason left_out", "`Host` or `Origin` is not allowed."),
     LogEvent("local_peer_refused", "info", "reason left_out", "A local socket has as many connections as it may."),
     LogEvent("refusals_left_out", "info", "left_out", "Records about refusals that their rate has left out."),

@@ -15,6 +15,7 @@ __all__ = [
     "Job",
     "Journal",
     "LogRecords",
+    "ProgramRequest",
     "Reload",
     "Server",
     "Tls",
@@ -200,12 +201,23 @@ class Events:
             int,
             list[int],
             bool,
+            list[ProgramRequest],
         ]
         | None
     ): ...
     def next_job(self, finished: int | None = None) -> Job | None: ...
     def watch(self, more: bool) -> None: ...
     def close(self) -> None: ...
+
+@final
+class ProgramRequest:
+    """A request of the control API that Python answers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> str: ...
+    def answer(self, status: int, body: str, *, is_text: bool = False) -> None: ...
 
 @final
 class Job:
@@ -248,6 +260,8 @@ class Server:
     def listeners(self) -> list[tuple[str, str, int]]: ...
     @property
     def metrics_listeners(self) -> list[tuple[str, str, int]]: ...
+    @property
+    def control_listeners(self) -> list[tuple[str, str, int]]: ...
     @property
     def process(self) -> int: ...
     @property

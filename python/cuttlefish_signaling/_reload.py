@@ -23,6 +23,7 @@ _NAMES = [row.name for row in KEYWORDS]
 class ReloadSettings(TypedDict, total=False):
     """The settings that `SignalingServer.reload` takes: those of `SignalingServer` that need no restart."""
 
+    control_token: str | None
     tls: Tls | None
     tls_check_interval: float | None
     ice_servers: IceServers
@@ -81,6 +82,12 @@ class Reload:
         }
         self._run.replace(hooks, settings.limits)
         self._checked.apply()
+
+
+def reloaded(changed: list[str], restart_required: list[str] | None = None, text: str = "") -> dict[str, Any]:
+    """Returns the body that answers a reload."""
+    shown = text or ", ".join(changed) or "nothing has changed"
+    return {"changed": changed, "restart_required": restart_required or [], "text": shown}
 
 
 def with_known_tls(given: dict[str, Any], known: Tls | None) -> dict[str, Any]:

@@ -41,14 +41,18 @@ class Run(View):
         self._stopped = threading.Event()
         self._stopped_in_time = False
         self._is_draining = False
+        self.reload: Callable[[], dict[str, Any] | None] = lambda: None
+        """Reads settings again, for the control API. Returns None once the server object is gone."""
         names = hook_names(settings, ice)
         native = {**settings.resolved(), "ice_servers": ice.native}
-        self.addresses: dict[str, Any] = {name: native[name] for name in ("host", "listen", "metrics")}
+        self.addresses: dict[str, Any] = {name: native[name] for name in ("host", "listen", "metrics", "control_api")}
         """The addresses that names stood for at the start."""
         self._events = _native.Events(settings.limits.hook_queue, settings.limits.hook_threads)
         self.hooks: HookRunner = HookRunner(settings, ice.hook, loop, self._events)
         # Before the server, so that its thread starts while the server binds.
         self.events: EventThread = EventThread(self.hooks, self._events)
+        if settings.control_api:
+            self.events.on_request = self._control_request
         try:
             self.native = _native.Server(native, names, self._events)
         except BaseException:
@@ -62,6 +66,11 @@ class Run(View):
             # No thread could be started, so the server cannot run.
             self.stop(0.0)
             raise
+
+    def _control_request(self, request: _native.ProgramRequest) -> None:
+        from ._control import ControlRequests
+
+        ControlRequests(self.native.journal, self.hooks, self.events, self.reload)(request)
 
     def replace(self, hooks: dict[str, Callable[..., Any] | None], limits: Limits) -> None:
         """Replaces the hooks and their limits. Raises RuntimeError where no thread can be started: nothing changes."""

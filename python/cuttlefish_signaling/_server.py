@@ -38,6 +38,10 @@ class SignalingServer(ServerAddresses, ServerPeers):
         metrics: Addresses at which `GET /metrics` is answered, and nothing else, in the form of `listen`. They ask for
             no token: the numbers have no ids in them. `GET /metrics` of the other listeners stays, for those whom
             `authorize` admits. (): no such address.
+        control_api: Addresses of the control API, with which programs read and change the server, in the form of
+            `listen`. A Unix socket has the mode 0600 by default. `http` is for addresses of this machine only. See
+            docs/control-api.md. (): no control API.
+        control_token: Token that each request to the control API needs. None: a random one, which `control_token` has.
         device_socket: Path of a local socket for devices of today's Cuttlefish, like `/run/cuttlefish/operator`. It is
             made with mode 0770. A socket without a server is replaced. None: no such socket.
         control_socket: Path of a local socket on which devices are announced, like `/run/cuttlefish/operator_control`.
@@ -121,6 +125,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
         listen: Iterable[str] = (),
         sockets: Iterable[int | socket.socket] = (),
         metrics: Iterable[str] = (),
+        control_api: Iterable[str] = (),
+        control_token: str | None = None,
         device_socket: str | os.PathLike[str] | None = None,
         control_socket: str | os.PathLike[str] | None = None,
         tls: Tls | None = None,

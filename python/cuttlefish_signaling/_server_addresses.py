@@ -48,6 +48,24 @@ class ServerAddresses(LiveSettings):
         return [url if url.startswith("unix:") else f"{url}/metrics" for url in found]
 
     @property
+    def control_urls(self) -> list[str]:
+        """The URLs of the control API, like `http://127.0.0.1:43211` and `unix:/run/control.sock`, as `urls`."""
+        return urls(self._running().native.control_listeners)
+
+    @property
+    def control_url(self) -> str | None:
+        """The first of them, with the loopback address for a listener on all addresses; None without a control API."""
+        for listener in map(Listener._make, self._running().native.control_listeners):
+            return listener._replace(place=_LOOPBACK.get(listener.place, listener.place)).url
+        return None
+
+    @property
+    def control_token(self) -> str | None:
+        """The token of the control API; None without one."""
+        token: str | None = self._settings.native["control_token"]
+        return token
+
+    @property
     def device_url(self) -> str:
         """The URL at which devices register: `ws://127.0.0.1:43210/register_device`, or `wss:`."""
         return self._url("ws", "/register_device")

@@ -94,6 +94,17 @@ pub struct AuthorizeRequest {
     pub request: Arc<KeptRequest>,
 }
 
+/// The answer of the program to a request of the control API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Whether the body is plain text; otherwise it is JSON.
+    pub is_text: bool,
+    /// The body.
+    pub body: String,
+}
+
 /// The hooks of a server.
 pub trait Hooks: Send + Sync + 'static {
     /// Whether any hook reads requests, now or later. If none does, the server does not keep them.
@@ -126,6 +137,13 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// Returns the device info that a client may see, as JSON text. `None`: all of it, byte for byte.
     fn filter_device_info(&self, _device: &Arc<Device>, _client: &Arc<Peer>) -> Option<HookFuture<String>> {
+        None
+    }
+
+    /// Asks the program around the server to answer a request of the control API, whose arguments are a JSON object.
+    ///
+    /// `None`: it does not answer such requests.
+    fn ask_program(&self, _question: &'static str, _arguments: String) -> Option<HookFuture<ProgramAnswer>> {
         None
     }
 

@@ -16,6 +16,7 @@ use super::listen::{ListenTuple, listener};
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
 use crate::config::allowances::{AllowedHost, AllowedOrigin};
+use crate::config::control::{Control, ControlToken};
 use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
@@ -104,6 +105,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         listen: listen(from, "listen")?,
         sockets: sockets(from)?,
         metrics: listen(from, "metrics")?,
+        control: control(from)?,
         device_socket: from.raw("device_socket")?.extract()?,
         control_socket: from.raw("control_socket")?.extract()?,
         tls: tls(from)?,
@@ -134,6 +136,20 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         upstream: upstream(from)?,
         workers: from.number("workers")?,
+    })
+}
+
+fn control(from: &Settings<'_, '_>) -> PyResult<Control> {
+    let token: Option<String> = from.raw("control_token")?.extract()?;
+    let token = token.map(|token| ControlToken::new(&token)).transpose();
+    Ok(Control {
+        listen: listen(from, "control_api")?,
+        token: token.map_err(|error| config_error(from.0.py(), &error))?,
+        max_connections: from.number("limits.max_control_api_connections")?,
+        max_requests: from.number("limits.max_control_api_requests")?,
+        max_wait: from.seconds("limits.control_api_wait")?,
+        max_body: from.number("limits.control_api_body")?,
+        max_page: from.number("limits.control_api_page")?,
     })
 }
 

@@ -7,6 +7,7 @@ use pyo3::types::PyDict;
 
 use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE};
 use super::listen::listener_tuple;
+use crate::config::control::Control;
 use crate::config::rate::Rate;
 use crate::config::{Adb, Config, IceSource, Keepalive, Limits};
 
@@ -45,7 +46,18 @@ fn server(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("hook_timeout", seconds(defaults.hook_timeout))?;
     settings.set_item("devices_format", word(&DEVICES_FORMAT, defaults.devices_format))?;
     settings.set_item("workers", defaults.workers)?;
+    control(settings, &defaults.control)?;
     access(settings, defaults)
+}
+
+fn control(settings: &Bound<'_, PyDict>, defaults: &Control) -> PyResult<()> {
+    settings.set_item("control_api", defaults.listen.iter().map(listener_tuple).collect::<Vec<_>>())?;
+    settings.set_item("control_token", defaults.token.as_ref().map(|_| "a token"))?;
+    settings.set_item("limits.max_control_api_connections", defaults.max_connections)?;
+    settings.set_item("limits.max_control_api_requests", defaults.max_requests)?;
+    settings.set_item("limits.control_api_wait", seconds(defaults.max_wait))?;
+    settings.set_item("limits.control_api_body", defaults.max_body)?;
+    settings.set_item("limits.control_api_page", defaults.max_page)
 }
 
 fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {

@@ -13,6 +13,7 @@ use super::hook_calls::{Bounds, HookCalls};
 use super::job::{Job, Unanswered};
 use super::log_batch::{DEBUG, Records, WARNING, Writer};
 use super::memory::give_back;
+use super::program::ProgramRequest;
 
 /// The most log records that wait for Python, and the most unanswered calls. Further ones are counted and dropped.
 const MAX_RECORDS: usize = 10_000;
@@ -44,6 +45,8 @@ pub(super) struct Events {
     pub(super) unanswered_dropped: u64,
     /// Numbers of calls whose peer no longer waits.
     pub(super) abandoned: Vec<u64>,
+    /// Requests of the control API that Python answers. The bound on such requests bounds them.
+    pub(super) requests: Vec<ProgramRequest>,
     /// The runtime has made progress, and the service manager is to be told.
     pub(super) beat: bool,
     /// Many peers have left, and their memory has not been returned to the system yet.
@@ -130,6 +133,14 @@ impl EventQueue {
     /// Adds the event that the runtime has made progress.
     pub(super) fn beat(&self) {
         self.push(&mut self.state.lock(), |batch| batch.beat = true);
+    }
+
+    /// Adds a request of the control API. A closed queue drops it.
+    pub(super) fn ask(&self, request: ProgramRequest) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            self.push(&mut state, |batch| batch.requests.push(request));
+        }
     }
 
     /// Adds the event that memory of peers can be returned to the system.
@@ -307,6 +318,7 @@ impl Events {
             && !self.changed
             && self.unanswered.is_empty()
             && self.abandoned.is_empty()
+            && self.requests.is_empty()
             && !self.beat
             && !self.many_left
     }

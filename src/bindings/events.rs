@@ -35,13 +35,15 @@ impl Events {
     ///
     /// `lowest_level` is the lowest level that the logger is enabled for: other records alone are gathered for longer.
     /// The tuple contains the log records, the number of dropped records, changed, unanswered hook calls, the number of
-    /// further ones, numbers of abandoned calls, and whether the runtime has made progress (see `Server.beat_every`).
+    /// further ones, numbers of abandoned calls, whether the runtime has made progress (see `Server.beat_every`), and
+    /// requests of the control API.
     fn next<'py>(&self, py: Python<'py>, lowest_level: u8) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(batch) = detached(py, || self.0.collect(lowest_level))? else { return Ok(None) };
         let records = LogRecords(batch.records);
         let unanswered: Vec<_> = batch.unanswered.into_iter().map(unanswered_tuple).collect();
-        let rest = (batch.unanswered_dropped, batch.abandoned);
-        (records, batch.dropped, batch.changed, unanswered, rest.0, rest.1, batch.beat).into_pyobject(py).map(Some)
+        let (dropped, more, abandoned) = (batch.dropped, batch.unanswered_dropped, batch.abandoned);
+        let requests = batch.requests;
+        (records, dropped, batch.changed, unanswered, more, abandoned, batch.beat, requests).into_pyobject(py).map(Some)
     }
 
     /// Blocks until there is a hook call. Returns `None` when the server has stopped. Called by hook threads.

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use super::convert::unix;
 use super::event_queue::{Added, EventQueue};
 use super::job::{Job, PeerFacts, Reply, Settled, Unanswered};
-use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion};
+use super::program::ProgramRequest;
+use crate::access::hooks::{AuthorizeRequest, HookError, HookFuture, Hooks, IceQuestion, ProgramAnswer};
 use crate::core::hub::Device;
 use crate::core::peer::{Grant, Peer, Role};
 use crate::protocol::candidates::AddressRules;
@@ -168,6 +169,12 @@ impl Hooks for PyHooks {
         let peer = peer.to_owned();
         let unanswered = Unanswered { hook, device_id: None, peer, deadline, key: call, not_called: None };
         if self.events.timed_out(unanswered) { HookError::Failed } else { HookError::NotCalled }
+    }
+
+    fn ask_program(&self, question: &'static str, arguments: String) -> Option<HookFuture<ProgramAnswer>> {
+        let (reply, answer) = oneshot::channel();
+        self.events.ask(ProgramRequest { name: question, arguments, reply: Mutex::new(Some(reply)) });
+        Some(HookFuture::new(async { answer.await.map_err(|_| HookError::Failed) }))
     }
 
     fn blocked(&self) -> Option<String> {

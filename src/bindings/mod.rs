@@ -25,6 +25,7 @@ mod log_batch;
 mod logging;
 mod memory;
 mod observer;
+mod program;
 mod reload;
 mod runtime;
 mod server;
@@ -57,6 +58,8 @@ mod _native {
     use super::journal::Journal;
     #[pymodule_export]
     use super::listen::machine_addresses;
+    #[pymodule_export]
+    use super::program::ProgramRequest;
     #[pymodule_export]
     use super::reload::{Reload, same_ice_servers};
     #[pymodule_export]

@@ -98,6 +98,12 @@ impl Server {
         self.running.metrics_addresses().iter().map(listener_tuple).collect()
     }
 
+    /// The listeners of the control API, in the same form.
+    #[getter]
+    fn control_listeners(&self) -> Vec<ListenTuple> {
+        self.running.control_addresses().iter().map(listener_tuple).collect()
+    }
+
     /// The id of the process that started the server.
     #[getter]
     fn process(&self) -> u32 {

@@ -199,6 +199,12 @@ impl Limits {
         Self { max_connections: self.max_metrics_connections, ..self.clone() }
     }
 
+    /// The limits for connections to the listeners of the control API, `most` at a time.
+    #[must_use]
+    pub fn of_control(&self, most: usize) -> Self {
+        Self { max_connections: most, ..self.clone() }
+    }
+
     /// The limits of connections of other nodes. One address has those of all clients of a node.
     #[must_use]
     pub fn of_nodes(&self) -> Self {

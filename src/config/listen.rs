@@ -71,13 +71,15 @@ fn covers_one_another(one: SocketAddr, two: SocketAddr) -> bool {
     covers(one, two) || covers(two, one)
 }
 
-/// Checks that all listeners are different, those for metrics included, and that those for TLS have a certificate.
+/// Checks that all listeners of these settings are different, and that those for TLS have a certificate.
 ///
 /// # Errors
 /// [`ConfigError`], which names both of two settings that contradict.
-pub(super) fn validate(listeners: &[Listen], metrics: &[Listen], has_certificate: bool) -> Result<(), ConfigError> {
-    let named = |setting| move |listener| (setting, listener);
-    let all: Vec<_> = listeners.iter().map(named("listen")).chain(metrics.iter().map(named("metrics"))).collect();
+pub(super) fn validate(settings: [(&'static str, &[Listen]); 3], has_certificate: bool) -> Result<(), ConfigError> {
+    let mut all: Vec<(&'static str, &Listen)> = Vec::new();
+    for (setting, listeners) in settings {
+        all.extend(listeners.iter().map(|listener| (setting, listener)));
+    }
     let error = |setting, what| Err(ConfigError::new(setting, what));
     match all.iter().find(|(_, listener)| listener.is_tls()) {
         Some((setting, listener)) if !has_certificate => {
@@ -103,7 +105,7 @@ pub(super) fn validate(listeners: &[Listen], metrics: &[Listen], has_certificate
 /// [`ConfigError`], which names both settings.
 pub(super) fn validate_paths(
     sockets: [(&'static str, Option<&PathBuf>); 2],
-    listeners: [(&'static str, &[Listen]); 2],
+    listeners: [(&'static str, &[Listen]); 3],
 ) -> Result<(), ConfigError> {
     let sockets = sockets.into_iter().filter_map(|(setting, path)| Some((setting, path?)));
     let listeners = listeners.into_iter().flat_map(|(setting, listeners)| {

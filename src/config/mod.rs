@@ -8,6 +8,7 @@ mod backpressure;
 pub mod bounds;
 pub mod certificates;
 pub mod cluster;
+pub mod control;
 pub mod error;
 pub mod ice_command;
 mod keepalive;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use crate::config::allowances::{AllowedHost, AllowedOrigin, parse_each};
 use crate::config::bounds::{MIN_CHECK_INTERVAL, above_zero, at_least, at_most, within};
 use crate::config::cluster::Cluster;
+use crate::config::control::Control;
 use crate::config::error::ConfigError;
 use crate::config::ice_command::IceCommand;
 use crate::config::listen::Listen;
@@ -101,6 +103,8 @@ pub struct Config {
     pub sockets: Vec<Arc<OwnedFd>>,
     /// The addresses at which `GET /metrics` is answered, and nothing else. They ask for no token. Default none.
     pub metrics: Vec<Listen>,
+    /// The control API: its addresses, its token and its bounds. Default off.
+    pub control: Control,
     /// The path of the local socket for devices (docs/protocol.md 5.1). Default none.
     pub device_socket: Option<PathBuf>,
     /// The path of the local socket for pre-registrations (docs/protocol.md 5.2). Default none.
@@ -173,6 +177,7 @@ impl Default for Config {
             listen: Vec::new(),
             sockets: Vec::new(),
             metrics: Vec::new(),
+            control: Control::default(),
             device_socket: None,
             control_socket: None,
             tls: None,
@@ -210,10 +215,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names the first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        listen::validate(&self.listeners(), &self.metrics, self.tls.is_some())?;
+        let listeners = self.listeners();
+        let others = [("listen", &listeners[..]), ("metrics", &self.metrics), ("control_api", &self.control.listen)];
+        listen::validate(others, self.tls.is_some())?;
         let sockets =
             [("device_socket", self.device_socket.as_ref()), ("control_socket", self.control_socket.as_ref())];
-        listen::validate_paths(sockets, [("listen", &self.listen), ("metrics", &self.metrics)])?;
+        let [_, metrics, control] = others;
+        listen::validate_paths(sockets, [("listen", &self.listen), metrics, control])?;
+        self.control.validate()?;
         self.validate_bounds()?;
         parse_each("allowed_hosts", &self.allowed_hosts, AllowedHost::parse)?;
         AddressRules::parse(&self.advertise_address).map_err(|what| ConfigError::new("advertise_address", what))?;

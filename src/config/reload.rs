@@ -12,6 +12,7 @@ impl Config {
             ("port", self.port != new.port),
             ("listen", self.listen != new.listen),
             ("metrics", self.metrics != new.metrics),
+            ("control_api", self.control.listen != new.control.listen),
             ("tls", self.tls.is_some() != new.tls.is_some()),
             ("device_socket", self.device_socket != new.device_socket),
             ("control_socket", self.control_socket != new.control_socket),

@@ -304,6 +304,11 @@ impl Relay {
         Some(stats)
     }
 
+    /// Returns the faults that are armed, in the order in which they apply.
+    pub fn faults(&self) -> Vec<(RuleId, Rule, FaultStats)> {
+        self.faults.lock().list()
+    }
+
     /// Returns the counters of a fault; `None` if it is not armed.
     pub fn fault_stats(&self, id: RuleId) -> Option<FaultStats> {
         self.faults.lock().stats(id)

@@ -283,6 +283,14 @@ impl Journal {
         Some((of_device.cloned().collect(), last))
     }
 
+    /// Returns the next entries after number `after`, at most `count`. So a reader of a long journal holds the lock for a
+    /// short time only.
+    pub fn next(&self, after: u64, count: usize) -> Vec<Entry> {
+        let ring = self.state.lock();
+        let first = ring.entries.partition_point(|entry| entry.number <= after);
+        ring.entries.range(first..).take(count).cloned().collect()
+    }
+
     /// Returns the number of the last entry, which is the count of all entries, removed ones included.
     pub fn count(&self) -> u64 {
         self.state.lock().last_number

@@ -15,6 +15,7 @@ use super::cluster::handle::Cluster as Handle;
 use super::cluster::redis::Redis;
 use super::events::{Changes, LoggingObserver};
 use super::fault_timer::JournalHooks;
+use super::feed::Feed;
 use super::ice_cache::IceCache;
 use super::inherited::Inherited;
 use super::listener::{Audience, HOST_AND_PORT, Listener, refuse_exposed};
@@ -76,13 +77,14 @@ impl Server {
         refuse_exposed(config, hooks.authenticates())?;
         let listeners = Listener::bind_all(setting, &config.listeners(), Audience::Peers, &mut inherited)?;
         let metrics = Listener::bind_all("metrics", &config.metrics, Audience::Metrics, &mut inherited)?;
+        let control = Listener::bind_all("control_api", &config.control.listen, Audience::Control, &mut inherited)?;
         let local = local_sockets(config, &mut inherited)?;
         let node = node_of(&settings, engine)?;
         let cluster = node.as_ref().map(|node| Arc::clone(&node.cluster));
         let mut shared = share(Parts { config: settings, hooks, observer, cluster })?;
-        let all = listeners.iter().chain(&metrics);
+        let all = listeners.iter().chain(&metrics).chain(&control);
         shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
-        Ok(Self { shared: Arc::new(shared), listeners, metrics, local, node })
+        Ok(Self { shared: Arc::new(shared), listeners, metrics, control, local, node })
     }
 }
 
@@ -141,14 +143,13 @@ fn share(parts: Parts) -> Result<Shared, Error> {
     let Parts { config, hooks, observer, cluster } = parts;
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
-    let relay = Arc::new(relay(&config, &clock, &changes, &observer));
-    let (limits, ice) = (config.limits.clone(), config.ice.clone());
-    let current = Arc::new(CurrentSettings::new(config));
+    let (relay, feed) = (Arc::new(relay(&config, &clock, &changes, &observer)), Arc::new(Feed::default()));
+    let (ice, current) = (config.ice.clone(), Arc::new(CurrentSettings::new(config)));
     Ok(Shared {
-        hub: Arc::new(hub(&current, &changes, &observer, cluster.as_ref())),
+        hub: Arc::new(hub(&current, &changes, &feed, &observer, cluster.as_ref())),
         relay,
-        limiters: Limiters::new(&limits, &incidents),
-        record_rates: RecordRates::new(&limits, Instant::now()),
+        limiters: Limiters::new(&current.get(), &incidents),
+        record_rates: RecordRates::new(&current.get().limits, Instant::now()),
         request_rates: RequestRates::default(),
         cluster,
         preregistrations: Arc::default(),
@@ -167,6 +168,7 @@ fn share(parts: Parts) -> Result<Shared, Error> {
         timings: Arc::default(),
         hooks,
         changes,
+        feed,
         observer,
         ice: RwLock::new(ice),
         ice_cache: IceCache::default(),
@@ -188,11 +190,13 @@ fn aliases(config: &Config, cluster: Option<&Arc<Handle>>) -> Option<Aliases> {
 fn hub(
     current: &Arc<CurrentSettings>,
     changes: &Arc<Changes>,
+    feed: &Arc<Feed>,
     observer: &Arc<dyn Observer>,
     cluster: Option<&Arc<Handle>>,
 ) -> Hub {
     let settings = current.get();
-    let observer = LoggingObserver { changes: Arc::clone(changes), next: Arc::clone(observer) };
+    let (changes, feed, next) = (Arc::clone(changes), Arc::clone(feed), Arc::clone(observer));
+    let observer = LoggingObserver { changes, feed, next };
     let hub = Hub::new(Arc::new(observer), settings.limits.max_devices, first_client_id(Arc::clone(current)));
     hub.with_aliases(aliases(&settings, cluster))
 }

@@ -1,14 +1,18 @@
 //! Observers of the hub: a log of peers that come and go, and a counter that waiters wait on.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use crate::core::hub::{Client, Device, Observer};
 use crate::core::peer::Peer;
 use crate::observe::quoted::Quoted;
 use crate::protocol::DeviceId;
+use crate::server::feed::Feed;
+use crate::server::peer_rows::{ClientRow, DeviceRow, PeerEvent, now};
 
 /// A counter that increases with each change in the hub or the journal.
 ///
@@ -16,29 +20,67 @@ use crate::protocol::DeviceId;
 /// move.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// The number of changes so far.
-    count: Mutex<u64>,
+    /// The number of changes so far, and of tasks that wait for one.
+    state: Mutex<Counted>,
     /// Notified after each change.
     moved: Condvar,
+    /// Notified after each change for which a task waits.
+    noticed: Notify,
+}
+
+/// The number of changes, and of tasks that wait for one.
+#[derive(Debug, Default)]
+struct Counted {
+    changes: u64,
+    tasks: usize,
 }
 
 impl Changes {
     /// Returns the current count.
     pub fn count(&self) -> u64 {
-        *self.count.lock()
+        self.state.lock().changes
     }
 
     /// Blocks the thread until the count differs from `seen` or the timeout expires. Returns the count.
     pub fn wait(&self, seen: u64, timeout: Duration) -> u64 {
-        let mut count = self.count.lock();
-        self.moved.wait_while_for(&mut count, |count| *count == seen, timeout);
-        *count
+        let mut state = self.state.lock();
+        self.moved.wait_while_for(&mut state, |state| state.changes == seen, timeout);
+        state.changes
     }
 
     /// Increases the count and wakes all waiters.
     pub fn mark(&self) {
-        *self.count.lock() += 1;
+        let has_tasks = {
+            let mut state = self.state.lock();
+            state.changes += 1;
+            state.tasks > 0
+        };
         self.moved.notify_all();
+        if has_tasks {
+            self.noticed.notify_waiters();
+        }
+    }
+
+    /// Waits in a task until the count differs from `seen`.
+    pub(super) async fn moved_from(&self, seen: u64) {
+        self.state.lock().tasks += 1;
+        let _waits = Waits(self);
+        loop {
+            let noticed = pin!(self.noticed.notified());
+            if self.count() != seen {
+                return;
+            }
+            noticed.await;
+        }
+    }
+}
+
+/// A task that waits for a change.
+struct Waits<'a>(&'a Changes);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().tasks -= 1;
     }
 }
 
@@ -58,6 +100,8 @@ pub(super) fn rounded(time: Duration) -> f64 {
 pub(super) struct LoggingObserver {
     /// Counts the events.
     pub(super) changes: Arc<Changes>,
+    /// Tells streams of the events.
+    pub(super) feed: Arc<Feed>,
     /// Gets each event afterwards.
     pub(super) next: Arc<dyn Observer>,
 }
@@ -72,6 +116,8 @@ impl Observer for LoggingObserver {
             "device {} registered from {peer}",
             Quoted(id)
         );
+        let row = || DeviceRow::of(device, None, false);
+        self.feed.tell(&device.id, || PeerEvent::DeviceRegistered { at: now(), device: row() });
         self.changes.mark();
         self.next.device_registered(device);
     }
@@ -80,6 +126,7 @@ impl Observer for LoggingObserver {
         let (id, peer) = (device.id.as_str(), &*device.peer);
         let duration = time_of(peer);
         tracing::info!(event = "device_left", device_id = id, peer = %peer, duration, "device {} left", Quoted(id));
+        self.feed.tell(&device.id, || PeerEvent::DeviceLeft { at: now(), device_id: device.id.to_string() });
         self.changes.mark();
         self.next.device_left(device);
     }
@@ -95,6 +142,8 @@ impl Observer for LoggingObserver {
             client.id,
             Quoted(id)
         );
+        let row = || ClientRow::of(device, client);
+        self.feed.tell(&device.id, || PeerEvent::ClientConnected { at: now(), client: row() });
         self.changes.mark();
         self.next.client_connected(device, client);
     }
@@ -107,11 +156,13 @@ impl Observer for LoggingObserver {
             peer = %client,
             "a client from {client} waits for device {quoted}"
         );
+        self.feed.tell(id, || PeerEvent::ClientWaiting { at: now(), device_id: id.to_string() });
         self.changes.mark();
         self.next.client_waiting(id, client);
     }
 
     fn client_stopped_waiting(&self, id: &DeviceId, client: &Peer) {
+        self.feed.tell(id, || PeerEvent::ClientStoppedWaiting { at: now(), device_id: id.to_string() });
         self.changes.mark();
         self.next.client_stopped_waiting(id, client);
     }
@@ -128,6 +179,11 @@ impl Observer for LoggingObserver {
             client.id,
             Quoted(id)
         );
+        self.feed.tell(&device.id, || PeerEvent::ClientLeft {
+            at: now(),
+            device_id: device.id.to_string(),
+            client_id: client.id.get(),
+        });
         self.changes.mark();
         self.next.client_left(device, client);
     }

@@ -80,7 +80,8 @@ impl Inherited {
 
 /// The addresses that the settings name.
 fn wanted(config: &Config) -> Vec<Address> {
-    let listeners = config.listeners().into_iter().chain(config.metrics.clone()).map(|listener| match listener {
+    let own = config.metrics.iter().chain(&config.control.listen).cloned();
+    let listeners = config.listeners().into_iter().chain(own).map(|listener| match listener {
         Listen::Http(address) | Listen::Https(address) => Address::Tcp(address),
         Listen::Unix { path, .. } => Address::Unix(path, Type::STREAM),
     });

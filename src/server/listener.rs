@@ -46,6 +46,8 @@ pub(super) enum Audience {
     Peers,
     /// Readers of the metrics, and of nothing else.
     Metrics,
+    /// Programs that control the server.
+    Control,
 }
 
 /// A listening socket.
@@ -62,6 +64,7 @@ impl Audience {
         match self {
             Self::Peers => routes.service(turned_away),
             Self::Metrics => routes.metrics_service(turned_away),
+            Self::Control => routes.control_service(turned_away),
         }
     }
 }
@@ -231,6 +234,7 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 async fn permit(shared: &Shared, address: Option<SocketAddr>, audience: Audience) -> Option<Permit> {
     let limiter = match (audience, address) {
         (Audience::Metrics, _) => &shared.limiters.metrics,
+        (Audience::Control, _) => &shared.limiters.control,
         (Audience::Peers, Some(_)) => &shared.limiters.tcp,
         (Audience::Peers, None) => &shared.limiters.unix,
     };

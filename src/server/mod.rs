@@ -10,9 +10,11 @@ pub mod cluster;
 mod cluster_view;
 mod connect_info;
 mod connection;
+mod control;
 mod drain;
 mod events;
 mod fault_timer;
+mod feed;
 mod http;
 mod ice_cache;
 mod ice_command;
@@ -21,6 +23,7 @@ mod inherited;
 mod listener;
 mod message_pump;
 mod nodes;
+mod peer_rows;
 mod peer_stream;
 mod refusal_log;
 mod reload;
@@ -74,6 +77,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     /// The listening sockets for metrics.
     metrics: Vec<Listener>,
+    /// The listening sockets for the control API.
+    control: Vec<Listener>,
     /// The local sockets of devices.
     local: Vec<SeqpacketListener>,
     /// The node of a cluster.
@@ -91,6 +96,8 @@ pub struct Running {
     addresses: Arc<[Listen]>,
     /// The addresses for metrics.
     metrics_addresses: Arc<[Listen]>,
+    /// The addresses of the control API.
+    control_addresses: Arc<[Listen]>,
     /// The address for other nodes of a cluster.
     node_address: Option<SocketAddr>,
 }
@@ -129,7 +136,7 @@ impl Server {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
-        let Self { shared, listeners, metrics, local, node } = self;
+        let Self { shared, listeners, metrics, control, local, node } = self;
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
@@ -144,11 +151,16 @@ impl Server {
             node.start(&shared, &routes);
         }
         let addresses = |of: &[Listener]| of.iter().map(|listener| listener.address.clone()).collect();
-        let (addresses, metrics_addresses) = (addresses(&listeners), addresses(&metrics));
-        for listener in listeners.into_iter().chain(metrics) {
+        let (metrics_addresses, control_addresses): (Arc<[Listen]>, Arc<[Listen]>) =
+            (addresses(&metrics), addresses(&control));
+        let addresses: Arc<[Listen]> = addresses(&listeners);
+        if !control.is_empty() {
+            routes.set_control(control::router(&shared, &addresses, &control_addresses));
+        }
+        for listener in listeners.into_iter().chain(metrics).chain(control) {
             shared.tasks.spawn(listener.accept(Arc::clone(&shared), routes.clone()));
         }
-        Running { shared, routes, addresses, metrics_addresses, node_address }
+        Running { shared, routes, addresses, metrics_addresses, control_addresses, node_address }
     }
 }
 
@@ -161,6 +173,11 @@ impl Running {
     /// The addresses at which the metrics are read without a token, in the order of the setting.
     pub fn metrics_addresses(&self) -> &[Listen] {
         &self.metrics_addresses
+    }
+
+    /// The addresses of the control API, in the order of the setting.
+    pub fn control_addresses(&self) -> &[Listen] {
+        &self.control_addresses
     }
 
     /// The address of the first TCP listener.
@@ -260,11 +277,7 @@ impl Running {
     ///
     /// In a cluster, a fixed list is set on all nodes, and for those that join later.
     pub fn set_ice_servers(&self, source: IceSource) {
-        if let (Some(cluster), IceSource::Fixed(servers)) = (&self.shared.cluster, &source) {
-            let config = servers.config().as_str().into();
-            cluster.with(|membership| membership.set_ice(Some(config), std::time::Instant::now()));
-        }
-        self.shared.set_ice_servers(source);
+        self.shared.replace_ice_servers(source);
     }
 
     /// Checks that the server may go on without a hook `authorize`.

@@ -58,7 +58,7 @@ impl Reload {
     pub fn apply(self) {
         let Self { shared, settings, ice } = self;
         let (limits, held, journal) = (settings.limits.clone(), settings.held_bounds(), settings.journal_bounds());
-        shared.limiters.set_limits(&limits);
+        shared.limiters.set_limits(&settings);
         shared.record_rates.set(&limits);
         shared.hub.set_max_devices(limits.max_devices);
         shared.relay.set_max_held(held);

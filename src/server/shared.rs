@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::catch_panic;
 use super::cluster::handle::Cluster;
 use super::events::Changes;
+use super::feed::Feed;
 use super::ice_cache::IceCache;
 use super::refusal_log::{Admission, RecordRates, RefusalLog, RefusalRecord};
 use super::settings::{CurrentSettings, Settings};
@@ -24,7 +25,7 @@ use super::time::timers::Timers;
 use crate::access::connection_limits::ConnectionLimiter;
 use crate::access::hooks::Hooks;
 use crate::access::request_rates::RequestRates;
-use crate::config::{IceSource, Limits};
+use crate::config::{Config, IceSource};
 use crate::core::hub::{Hub, Observer};
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<dyn Hooks>,
     /// Counts events, for threads that wait for one.
     pub(crate) changes: Arc<Changes>,
+    /// Tells streams of the control API of changes of peers.
+    pub(super) feed: Arc<Feed>,
     /// Told of changes of the cluster.
     pub(super) observer: Arc<dyn Observer>,
     /// Counts incidents by kind.
@@ -120,27 +123,33 @@ pub(crate) struct Limiters {
     pub(super) unix: Arc<ConnectionLimiter>,
     /// Of connections to listeners for metrics.
     pub(super) metrics: Arc<ConnectionLimiter>,
+    /// Of connections to listeners of the control API.
+    pub(super) control: Arc<ConnectionLimiter>,
     /// Of connections of other nodes.
     pub(super) nodes: Arc<ConnectionLimiter>,
 }
 
 impl Limiters {
     /// Creates limiters without connections.
-    pub(super) fn new(limits: &Limits, incidents: &Arc<Incidents>) -> Self {
+    pub(super) fn new(config: &Config, incidents: &Arc<Incidents>) -> Self {
+        let limits = &config.limits;
         let limiter = |limits| ConnectionLimiter::new(limits, Arc::clone(incidents), Instant::now());
         Self {
             tcp: limiter(limits.clone()),
             unix: limiter(limits.clone()),
             metrics: limiter(limits.of_metrics()),
+            control: limiter(limits.of_control(config.control.max_connections)),
             nodes: limiter(limits.of_nodes()),
         }
     }
 
     /// Replaces the limits.
-    pub(super) fn set_limits(&self, limits: &Limits) {
+    pub(super) fn set_limits(&self, config: &Config) {
+        let limits = &config.limits;
         self.tcp.set_limits(limits.clone());
         self.unix.set_limits(limits.clone());
         self.metrics.set_limits(limits.of_metrics());
+        self.control.set_limits(limits.of_control(config.control.max_connections));
         self.nodes.set_limits(limits.of_nodes());
     }
 }
@@ -155,6 +164,15 @@ impl Shared {
     pub(super) fn set_ice_servers(&self, source: IceSource) {
         *self.ice.write() = source;
         self.hub.renew_config();
+    }
+
+    /// The same; in a cluster, a fixed list is set on all nodes, and for those that join later.
+    pub(super) fn replace_ice_servers(&self, source: IceSource) {
+        if let (Some(cluster), IceSource::Fixed(servers)) = (&self.cluster, &source) {
+            let config = servers.config().as_str().into();
+            cluster.with(|membership| membership.set_ice(Some(config), Instant::now()));
+        }
+        self.set_ice_servers(source);
     }
 
     /// Creates the context of a peer's session, with an outbox of its own.

@@ -16,7 +16,9 @@ const LAYERS: &[&[&str]] = &[
     &["access"],
     &["server::time"],
     &[
+        "server::feed",
         "server::ice_cache",
+        "server::peer_rows",
         "server::ice_process",
         "server::events",
         "server::catch_panic",
@@ -33,7 +35,7 @@ const LAYERS: &[&[&str]] = &[
     &["server::connect_info"],
     &["server::http", "server::seqpacket"],
     &["server::connection"],
-    &["server::nodes"],
+    &["server::control", "server::nodes"],
     &["server::listener"],
     &["server"],
     &["bindings"],

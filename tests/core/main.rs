@@ -21,6 +21,8 @@ mod client_ids;
 mod cluster_settings;
 mod connection_limits;
 mod control;
+mod control_api;
+mod control_token;
 mod dependencies;
 mod device_list;
 mod driver;

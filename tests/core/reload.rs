@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::access::connection_limits::{ConnectionLimiter, Local};
 use cuttlefish_signaling::config::cluster::Cluster;
+use cuttlefish_signaling::config::control::Control;
 use cuttlefish_signaling::core::client_ids::LastIds;
 use cuttlefish_signaling::core::cluster::registry::Timing;
 use cuttlefish_signaling::core::outbox::{Budget, Outbox, Passage};
@@ -37,6 +38,7 @@ fn settings_that_need_a_restart_are_all_named() {
         port: 1,
         listen: vec![Listen::Http("127.0.0.1:1".parse().unwrap())],
         metrics: vec![Listen::Http("127.0.0.1:2".parse().unwrap())],
+        control: Control { listen: vec![Listen::Http("127.0.0.1:3".parse().unwrap())], ..Control::default() },
         tls: Some(Tls::self_signed(&["localhost".into()], None).unwrap()),
         device_socket: Some("/a".into()),
         control_socket: Some("/b".into()),
@@ -52,6 +54,7 @@ fn settings_that_need_a_restart_are_all_named() {
         "port",
         "listen",
         "metrics",
+        "control_api",
         "tls",
         "device_socket",
         "control_socket",

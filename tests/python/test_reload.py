@@ -82,6 +82,8 @@ def another(row: Setting) -> Any:
         "host": "::1",
         "listen": [("http", "127.0.0.1", 1)],
         "metrics": [("http", "127.0.0.1", 2)],
+        "control_api": [("unix", "/tmp/c", 0o600)],
+        "control_token": "token-of-the-tests",
         "device_socket": "/tmp/a",
         "control_socket": "/tmp/b",
         "allowed_hosts": ["lab"],
@@ -106,6 +108,8 @@ def test_core_replaces_what_the_table_says_and_refuses_the_rest(row: Setting) ->
         new = native(**{row.path: another(row)})
         if isinstance(row.kind, Strings) and row.name == "listen":
             new["host"] = "127.0.0.1"
+        if row.name == "control_api":
+            new["control_token"] = "token-of-the-tests"
         if row.reload == RESTART or row.name == "tls":  # The server has no certificate.
             with pytest.raises(ConfigError, match=f"^{row.path}: (cannot change|no listener)"):
                 server.prepare_reload(new, [], False)

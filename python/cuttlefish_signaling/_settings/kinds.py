@@ -11,7 +11,7 @@ from typing import Any
 from .._checks import MAX_SECONDS, check_integer, check_seconds, names
 from .._cluster import Cluster
 from .._hook_checks import check_hook
-from .._listen import Listener
+from .._listen import PRIVATE_MODE, UNIX_MODE, Listener
 from .._tls import Tls
 from ..errors import ConfigError
 
@@ -228,12 +228,21 @@ class Strings(Kind):
 class Listeners(Strings):
     """A list of listeners, of which a flag has one."""
 
-    def __init__(self) -> None:
-        super().__init__(values="a list of `http://HOST:PORT`, `https://HOST:PORT` and `unix:PATH?mode=0660`")
+    def __init__(self, mode: int = UNIX_MODE) -> None:
+        super().__init__(values=f"a list of `http://HOST:PORT`, `https://HOST:PORT` and `unix:PATH?mode={mode:04o}`")
+        self._mode = mode
 
     def check(self, setting: str, value: Any) -> list[Any]:
         """Returns the listeners as tuples."""
-        return [Listener.parse(setting, text, most=MAX_SOCKET_PATH) for text in names(setting, value)]
+        return [self.listener(setting, text) for text in names(setting, value)]
+
+    def listener(self, setting: str, text: str) -> Listener:
+        """Reads one of them. Raises ConfigError."""
+        return Listener.parse(setting, text, most=MAX_SOCKET_PATH, mode=self._mode)
+
+
+CONTROL_LISTENERS = Listeners(PRIVATE_MODE)
+"""The listeners of the control API."""
 
 
 class Sockets(Kind):
@@ -267,6 +276,25 @@ class Secret(Kind):
         """Returns the text."""
         if not isinstance(value, str):
             raise ConfigError(place, f"must be a text, got a value of type {type(value).__name__}")
+        return value
+
+
+class ControlToken(Secret):
+    """The token of the control API, or None."""
+
+    def __init__(self) -> None:
+        super().__init__("str | None", "a text of 16 to 512 letters, digits and `-._~+/`, `=` at its end; or None")
+
+    def check(self, setting: str, value: Any) -> str | None:
+        """Returns the token. An error does not show it."""
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise ConfigError(setting, f"must be a text or None, got a value of type {type(value).__name__}")
+        if not 16 <= len(value) <= 512:
+            raise ConfigError(setting, f"must have a token of 16 to 512 characters, got {len(value)}")
+        if not re.fullmatch("[A-Za-z0-9._~+/-]+=*", value):
+            raise ConfigError(setting, "must have a token of letters, digits and -._~+/ only, with = at its end")
         return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .backpressure import BACKPRESSURE
+from .control import CONTROL_LIMITS
 from .kinds import Integer, Seconds
 from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, size
 
@@ -99,6 +100,7 @@ LIMITS = (
         "Connections to the listeners for metrics at a time. Beyond it requests are answered with 503.",
         "A Prometheus holds one.",
     ),
+    *CONTROL_LIMITS,
     limit(
         "refusals_logged_per_second",
         _RATE,

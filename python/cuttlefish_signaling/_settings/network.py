@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .ice import TEXT
-from .kinds import MAX_SOCKET_PATH, Address, Certificate, Integer, Listeners, Path, Seconds, Sockets, Switch
+from .kinds import (
+    CONTROL_LISTENERS,
+    MAX_SOCKET_PATH,
+    Address,
+    Certificate,
+    ControlToken,
+    Integer,
+    Listeners,
+    Path,
+    Seconds,
+    Sockets,
+    Switch,
+)
 from .row import Flag, Setting
 
 STATE_DIR = (
@@ -64,6 +76,42 @@ NETWORK = (
             "metrics",
             "an address for GET /metrics alone, which needs no token: http://HOST:PORT, https://HOST:PORT or unix:PATH",
             metavar="URL",
+        ),
+    ),
+    Setting(
+        "control_api",
+        CONTROL_LISTENERS,
+        (),
+        "Addresses of the control API, with which programs read and change the server, in the form of `listen`. A Unix "
+        "socket has the mode 0600 by default. `http` is for addresses of this machine only. See docs/control-api.md.",
+        special=(("()", "no control API"),),
+        flag=Flag(
+            "control-api",
+            "an address of the control API, for programs: http://127.0.0.1:PORT, https://HOST:PORT or "
+            "unix:PATH?mode=0600; it needs --control-token-file",
+            metavar="URL",
+        ),
+    ),
+    Setting(
+        "control_token",
+        ControlToken(),
+        None,
+        "Token that each request to the control API needs.",
+        special=(("None", "a random one, which `control_token` has"),),
+        instead="`--control-token-file`.",
+    ),
+    Setting(
+        "control_token_file",
+        TEXT,
+        None,
+        "File with the token of the control API, on one line. A file that is missing is made with mode 0600 and a "
+        "random token. `control_api` needs it.",
+        group="serve",
+        instead="`control_token`.",
+        flag=Flag(
+            "control-token-file",
+            "the file with the token of the control API; one that is missing is made, with a random token",
+            metavar="FILE",
         ),
     ),
     Setting(

@@ -12,7 +12,7 @@ RESTART = "restart"
 """A server that runs cannot change it."""
 
 _RESTART = """
-    host port listen sockets metrics operator no_tls device_socket control_socket dashboard journal workers
+    host port listen sockets metrics control_api operator no_tls device_socket control_socket dashboard journal workers
     cluster cluster_name cluster_listen cluster_address cluster_secret_file cluster_ca node device_id_template
     cluster_on_outage upstream upstream_ca upstream_insecure upstream_timeout
     log_format log_file log_file_size
@@ -35,7 +35,7 @@ _AT_ONCE = """
     operator_defaults tls_cert tls_key state_dir tls tls_check_interval
     stun turn turn_secret turn_secret_file turn_ttl
     ice_servers ice_servers_command ice_servers_timeout ice_servers_ttl
-    filter_device_info authorize hooks token_file hook_timeout client_ids
+    filter_device_info authorize hooks token_file control_token control_token_file hook_timeout client_ids
     allowed_hosts allowed_origins trusted_proxies allow_unauthenticated
     assets_dir proxy_device_files adb devices_format access_log log_level drain drain_spread stop_timeout
     limits.max_connections limits.max_connections_per_address limits.new_per_second limits.max_opening
@@ -46,6 +46,8 @@ _AT_ONCE = """
     limits.viewer_bytes_per_second limits.requests_logged_per_second limits.max_metrics_connections
     limits.request_per_second limits.request_burst limits.address_request_per_second limits.address_request_burst
     limits.proxy_timeout limits.max_adb limits.hook_threads limits.hook_queue
+    limits.max_control_api_connections limits.max_control_api_requests limits.control_api_wait limits.control_api_body
+    limits.control_api_page
 """
 
 RELOAD: dict[str, str] = {

@@ -13,6 +13,7 @@ from .. import StaticTokens, Tls, _native
 from .._settings import KEYWORDS
 from ..errors import ConfigError, SignalingError, StateDirError
 from .cluster import cluster
+from .control_token import control_token
 from .hooks import load_hooks
 from .listeners import all_listeners, keywords
 from .operator import apply_preset
@@ -111,6 +112,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
     mistakes.of_step(lambda: ice_servers(found))
     mistakes.of_step(lambda: cluster(found))
     mistakes.of_step(lambda: upstream(found))
+    mistakes.of_step(lambda: control_token(found))
     if found["token_file"]:
         mistakes.of_step(lambda: StaticTokens._from_file("token-file", found["token_file"]))
     if found["assets_dir"] and not os.path.isdir(found["assets_dir"]):

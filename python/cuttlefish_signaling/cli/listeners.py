@@ -6,7 +6,7 @@ import errno
 import ipaddress
 
 from .._listen import EVERY_ADDRESS, Listener
-from .._settings.kinds import MAX_SOCKET_PATH
+from .._settings.kinds import CONTROL_LISTENERS, MAX_SOCKET_PATH
 from ..errors import BindError, ConfigError
 from .activation import Inherited, by_name
 from .sources import Found
@@ -40,9 +40,10 @@ def apply_sockets(found: Found, inherited: list[Inherited]) -> None:
         named = [by_name(origin, text, inherited) if "+fd:" in text else [text] for text in found["listen"]]
         found["listen"] = [text for texts in named for text in texts]
         return
-    metrics = [text.partition("?")[0].rstrip("/").removeprefix("unix:") for text in found["metrics"] or ()]
-    of_metrics = {text.rpartition("//")[2] if "//" in text else text for text in metrics}
-    streams = [one for one in inherited if one.is_stream and one.address and one.address not in of_metrics]
+    others = [*(found["metrics"] or ()), *(found["control_api"] or ())]
+    others = [text.partition("?")[0].rstrip("/").removeprefix("unix:") for text in others]
+    of_others = {text.rpartition("//")[2] if "//" in text else text for text in others}
+    streams = [one for one in inherited if one.is_stream and one.address and one.address not in of_others]
     if "host" in found.origins:
         return
     if "port" in found.origins:
@@ -57,9 +58,10 @@ def apply_sockets(found: Found, inherited: list[Inherited]) -> None:
 
 
 def all_listeners(found: Found) -> list[Listener]:
-    """Returns the listeners of these settings, and those for metrics. Raises ConfigError."""
+    """Returns the listeners of these settings, those for metrics, and the control API. Raises ConfigError."""
     metrics = [Listener.parse(found.origin("metrics"), text, most=MAX_SOCKET_PATH) for text in found["metrics"] or ()]
-    return listeners(found) + metrics
+    control = [CONTROL_LISTENERS.listener(found.origin("control_api"), text) for text in found["control_api"] or ()]
+    return listeners(found) + metrics + control
 
 
 def keywords(found: Found) -> dict[str, object]:

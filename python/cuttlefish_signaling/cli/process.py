@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import resource
 import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
+from ..errors import NotRunningError
 from .output import last_words
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,6 +31,10 @@ SAME_REQUEST = 1.0
 
 SAME_REQUEST_IN_A_DRAIN = 0.25
 """The same while the server drains. A second signal costs less then: it ends the drain, not the process."""
+
+
+Outcome: TypeAlias = "dict[str, Any] | Exception"
+"""The answer of the control API to a reload, or the error."""
 
 
 class Interrupted(BaseException):
@@ -49,6 +57,8 @@ class StopSignals:
         """Ends the drain of the server, and returns whether there was one. Set when the server is about to drain."""
         self._numbers: set[int] = set()
         self._wants_reload = False
+        self._answers: deque[queue.SimpleQueue[Outcome]] = deque()
+        self._waits = True  # Until `wait` has returned.
         self._is_interruptible = False
         self._has_terminal = _has_terminal()
         self._came = threading.Event()
@@ -76,18 +86,46 @@ class StopSignals:
         if self._thread.ident is None:
             self._thread.start()
 
-    def wait(self, reload: Callable[[StopSignals], None] = lambda _signals: None) -> str:
+    def wait(self, reload: Callable[[StopSignals], Outcome] = lambda _signals: {}) -> str:
         """Waits for the first signal that stops, and returns its name. Handlers of hooks need this thread meanwhile.
 
-        SIGHUPs that come during a `reload` lead to one more.
+        SIGHUPs and requests that come during a `reload` lead to one more.
         """
-        while self.first is None:
-            self._came.wait()
-            self._came.clear()
-            if self._wants_reload and self.first is None:
-                self._wants_reload = False
-                reload(self)
-        return self.first
+        try:
+            while self.first is None:
+                self._came.wait()
+                self._came.clear()
+                if self._wants_reload and self.first is None:
+                    self._wants_reload = False
+                    answers = self._take_answers()
+                    outcome = reload(self)
+                    for answer in answers:
+                        answer.put(outcome)
+            return self.first
+        finally:
+            self._waits = False
+            for answer in self._take_answers():
+                answer.put(NotRunningError("not reloaded, since the server stops"))
+
+    def request_reload(self) -> dict[str, Any]:
+        """Has the thread of `wait` reload, and returns the outcome. Called by another thread. Raises the error."""
+        answer: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._answers.append(answer)
+        self._wants_reload = True
+        self._came.set()
+        if not self._waits:
+            raise NotRunningError("not reloaded, since the server stops")
+        outcome = answer.get()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _take_answers(self) -> list[queue.SimpleQueue[Outcome]]:
+        """Takes the queues of those that wait for the next reload."""
+        answers = []
+        while self._answers:
+            answers.append(self._answers.popleft())
+        return answers
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

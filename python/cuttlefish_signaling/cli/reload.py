@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import SignalingServer, StaticTokens
 from .._log import log
+from .._reload import reloaded
 from .._settings import SETTINGS
 from .._settings.reload import RESTART
 from ..errors import ConfigError, NotRunningError, SignalingError
@@ -19,7 +20,7 @@ from .armed_faults import ArmedFaults
 from .cluster import keep_cluster
 from .listeners import apply_sockets, listeners
 from .operator import apply_preset
-from .process import Interrupted, StopSignals
+from .process import Interrupted, Outcome, StopSignals
 from .sources import Found, settings
 from .systemd import notify
 
@@ -49,24 +50,34 @@ class Reloader:
         self._keywords = keywords
         self._faults = faults
 
-    def __call__(self, signals: StopSignals) -> None:
-        """Reloads, and logs one line: what has changed, or why all settings stay. Raises nothing."""
+    def __call__(self, signals: StopSignals) -> Outcome:
+        """Reloads, and logs one line: what has changed, or why all settings stay. Raises nothing.
+
+        Returns the answer of the control API, or the error.
+        """
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            told = self._reload(signals)
+            changed, fixed = self._reload(signals)
+            told = ", ".join(changed) or "nothing has changed"
+            if fixed:
+                told += f"; a restart is needed for {', '.join(fixed)}, which stay as they are"
             log(logging.INFO, "reloaded: %s", told, event="reloaded", reason=told)
+            return reloaded(changed, fixed, told)
         except Interrupted:
             log(logging.WARNING, "not reloaded, since the server stops", event="reload_stopped")
-        except NotRunningError:
-            pass  # It has stopped meanwhile.
+            return NotRunningError("not reloaded, since the server stops")
+        except NotRunningError as error:
+            return error  # It has stopped meanwhile.
         except (SignalingError, RuntimeError) as error:
             text = "not reloaded, all settings stay: %s"
             log(logging.ERROR, text, error, event="reload_failed", reason=str(error))
+            return error
         finally:
             signals.take()  # Hooks may have set handlers.
             notify("READY=1")
 
-    def _reload(self, signals: StopSignals) -> str:
+    def _reload(self, signals: StopSignals) -> tuple[list[str], list[str]]:
+        """Returns the settings that have changed, and those that need a restart."""
         with signals.interruptible():
             found = settings(self._arguments, dict(os.environ))
             notices = [*found.notices, *apply_preset(found)]
@@ -74,13 +85,13 @@ class Reloader:
             fixed = keep_fixed(found, self._found)
             try:
                 listeners(found)
-                given, save_certificate = self._keywords(found)
+                given, save_files = self._keywords(found)
                 with_known_tokens(given, self._running)
                 fixed += keep_cluster(given, self._running._settings.given["cluster"], found)
                 reload = self._running._prepare_reload(given)
             except ConfigError as error:
                 raise found.named(error) from None
-            save_certificate()
+            save_files()
         changed = self._running._commit(reload)
         logging.getLogger("cuttlefish_signaling").setLevel(found["log_level"].upper())
         if found["log_level"] != self._found["log_level"]:
@@ -91,8 +102,7 @@ class Reloader:
             if notice not in self._found.notices:
                 log(logging.WARNING, "%s", notice, event="setting_ignored", reason=notice)
         self._found, found.notices = found, notices
-        text = ", ".join(changed) or "nothing has changed"
-        return f"{text}; a restart is needed for {', '.join(fixed)}, which stay as they are" if fixed else text
+        return changed, fixed
 
 
 def keep_fixed(found: Found, old: Found) -> list[str]:

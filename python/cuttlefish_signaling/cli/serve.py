@@ -21,6 +21,7 @@ from ..errors import BindError, ConfigError, SignalingError, StateDirError
 from .activation import Inherited, take_sockets
 from .armed_faults import ArmedFaults
 from .cluster import cluster
+from .control_token import control_token
 from .hooks import load_hooks
 from .listeners import all_listeners, apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
@@ -114,7 +115,7 @@ def _serve(
     inherited: list[Inherited],
     made: tuple[SignalingServer, Callable[[], None]],
 ) -> None:
-    running, save_certificate = made
+    running, save_files = made
     signals.take()
     raise_descriptor_limit()
     try:
@@ -125,14 +126,15 @@ def _serve(
         # Before the addresses are told. The server listens already: forwards of its first milliseconds may pass.
         faults = ArmedFaults(running)
         faults.replace(found.faults)
-        urls = " ".join([*running.urls, *running.metrics_urls])
+        urls = " ".join([*running.urls, *running.metrics_urls, *running.control_urls])
         log(logging.INFO, "listening on %s", urls, event="listening", listeners=urls)
-        save_certificate()
+        save_files()
         if reason := print_if_possible(*_addresses(running, found)):
             text = "the URLs cannot be written to stdout: %s"
             log(logging.WARNING, text, reason, event="stdout_failed", reason=reason)
         notify("READY=1")
         _feed_watchdog(running)
+        running._on_reload = signals.request_reload
         reason = signals.wait(Reloader(arguments, inherited, found, running, server_keywords, faults))
         signals.end_drain = partial(_end_drain, running)
         notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(1_000_000 * _stop_time(found))}")
@@ -186,18 +188,19 @@ def _addresses(running: SignalingServer, found: Found) -> list[str]:
             lines.append("people: the page is off here: --dashboard on")
     lines += [f"listening: {url}" for url in running.urls]
     lines += [f"metrics: {url}" for url in running.metrics_urls]
+    lines += [f"control: {url}" for url in running.control_urls]
     if (address := running._running().native.node_address) is not None:
         lines.append(f"cluster: {address}")
     return lines + ([fingerprints(running.tls)] if running.tls else [])
 
 
 def server(found: Found, certify: Certify = certificate) -> tuple[SignalingServer, Callable[[], None]]:
-    """Returns the server of these settings, and a function that writes and logs a new certificate after its start.
+    """Returns the server of these settings, and a function that writes new files after its start.
 
     Raises ConfigError, or StateDirError where `--state-dir` cannot be used.
     """
-    given, save_certificate = server_keywords(found, certify)
-    return SignalingServer(**given), save_certificate
+    given, save_files = server_keywords(found, certify)
+    return SignalingServer(**given), save_files
 
 
 def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[str, Any], Callable[[], None]]:
@@ -211,7 +214,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         if hooks.get("authorize") is not None:
             raise ConfigError("hooks", f"{found['hooks']} has authorize, which contradicts --token-file")
         hooks["authorize"] = StaticTokens._from_file("token-file", found["token_file"])
-    joined = cluster(found)
+    joined, (token, save_token) = cluster(found), control_token(found)
     # Last: it locks the state directory, and hooks may take long to load.
     tls, save_certificate = certify(found)
     keyword_arguments = {
@@ -219,13 +222,19 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         **keywords(found),
         **hooks,
         "tls": tls,
+        "control_token": token,
         "cluster": joined,
         "upstream": upstream(found),
         "dashboard": wants_dashboard(found),
         "limits": found["limits"],
         "keepalive": found["keepalive"],
     }
-    return keyword_arguments, save_certificate
+
+    def save_files() -> None:
+        save_certificate()
+        save_token()
+
+    return keyword_arguments, save_files
 
 
 def same(found: Found) -> dict[str, Any]:

@@ -119,7 +119,8 @@ impl<C: Clone> Faults<C> {
 
     /// Sets the seed for rules that are armed from now on.
     pub fn set_seed(&mut self, seed: u64) {
-        self.seed = seed;
+        // The generators of rules differ by their numbers, counted from here: the next rule is as on a new server.
+        self.seed = seed.wrapping_sub(self.last_id);
     }
 
     /// Sets the bounds on held forwards.
@@ -158,6 +159,11 @@ impl<C: Clone> Faults<C> {
     /// Returns the counters of a rule; `None` if it is not armed.
     pub fn stats(&self, id: RuleId) -> Option<FaultStats> {
         self.rules.iter().find(|armed| armed.id == id).map(|armed| armed.stats)
+    }
+
+    /// Returns the rules that are armed, with their counters, in the order in which they apply.
+    pub fn list(&self) -> Vec<(RuleId, Rule, FaultStats)> {
+        self.rules.iter().map(|armed| (armed.id, armed.rule.clone(), armed.stats)).collect()
     }
 
     /// Returns whether no rule is armed.

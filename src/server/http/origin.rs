@@ -24,7 +24,11 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const CROSS_SITE: &str = "Pages of other sites are not allowed; --allow-origin admits one, for requests with an Origin";
 
 /// The refusal of a request whose `Host`, `Origin` or `Sec-Fetch-Site` is not allowed.
-pub(super) fn refusal<B>(shared: &Arc<Shared>, request: &Request<B>, connect_info: &ConnectInfo) -> Option<Response> {
+pub(in crate::server) fn refusal<B>(
+    shared: &Arc<Shared>,
+    request: &Request<B>,
+    connect_info: &ConnectInfo,
+) -> Option<Response> {
     let (status, reason, hint) = match judge(shared, request, connect_info) {
         Ok(()) => return None,
         Err(Refused::Malformed(what)) => (StatusCode::BAD_REQUEST, what.into(), "RFC 9112, 3.2"),

@@ -40,13 +40,24 @@ pub(in crate::server) enum Service {
     MetricsFull(&'static str),
     /// The connection came to the listener for nodes.
     Nodes(Router),
+    /// The connection came to the control API; the text names the limit that it exceeds.
+    Control(Router, Option<&'static str>),
 }
 
 /// The router, built on the first request that needs it.
 ///
 /// A server without such requests starts and stops faster.
 #[derive(Clone, Default)]
-pub(in crate::server) struct Routes(Arc<OnceLock<Routers>>);
+pub(in crate::server) struct Routes {
+    /// The routers of peers.
+    routers: Arc<OnceLock<Routers>>,
+    /// The router of the control API.
+    control: Arc<OnceLock<Router>>,
+}
+
+/// The limit that the connection of a request exceeds, in the extensions of a request to the control API.
+#[derive(Clone, Copy)]
+pub(in crate::server) struct TurnedAway(pub(in crate::server) &'static str);
 
 impl Routes {
     /// The service of a connection. `turned_away` names the limit that the connection exceeds.
@@ -62,9 +73,19 @@ impl Routes {
         turned_away.map_or_else(|| Service::Metrics(self.clone()), Service::MetricsFull)
     }
 
+    /// Sets the router of the control API.
+    pub(in crate::server) fn set_control(&self, router: Router) {
+        let _is_first = self.control.set(router);
+    }
+
+    /// The service of a connection to the control API.
+    pub(in crate::server) fn control_service(&self, turned_away: Option<&'static str>) -> Service {
+        Service::Control(self.control.get().cloned().unwrap_or_default(), turned_away)
+    }
+
     /// The routers.
     fn routers(&self, shared: &Arc<Shared>) -> &Routers {
-        self.0.get_or_init(|| router::routers(shared))
+        self.routers.get_or_init(|| router::routers(shared))
     }
 
     /// Answers a request that another node has passed on.
@@ -103,6 +124,9 @@ impl Service {
             return Self::answer_node(shared, router, connect_info, request).await;
         }
         path::decode(&mut request);
+        if let Self::Control(router, turned_away) = self {
+            return Self::answer_control(shared, router.clone(), *turned_away, connect_info, request).await;
+        }
         let destination = proxied::destination(shared, &mut request);
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let method = request.method().clone();
@@ -144,6 +168,31 @@ impl Service {
         }
         shared.requests.count(endpoint, response.status().as_u16());
         response
+    }
+
+    /// Answers a request to the control API, whose router admits it.
+    async fn answer_control(
+        shared: &Arc<Shared>,
+        router: Router,
+        turned_away: Option<&'static str>,
+        connect_info: ConnectInfo,
+        mut request: Request<Incoming>,
+    ) -> Response {
+        let endpoint = RequestCounts::endpoint_of(request.uri().path());
+        let (method, access) = (request.method().clone(), Access::begin(shared, &request, connect_info.address));
+        if let Some(why) = turned_away {
+            request.extensions_mut().insert(TurnedAway(why));
+        }
+        let mut response = call(router, connect_info, request).await;
+        if shared.stopping.is_cancelled() || turned_away.is_some() {
+            response = respond::closing(response);
+        }
+        respond::finish(&method, &mut response);
+        shared.requests.count(endpoint, response.status().as_u16());
+        match access {
+            Some(access) => access.watch(response),
+            None => response,
+        }
     }
 
     /// Answers a request within its rate that the origin policy admits.
@@ -189,7 +238,7 @@ impl Service {
             }
             (Self::Open(routes), _) => routes.answer(shared, connect_info, request).await,
             (Self::Metrics(routes), _) => call(routes.routers(shared).metrics.clone(), connect_info, request).await,
-            (Self::Nodes(router), _) => call(router.clone(), connect_info, request).await,
+            (Self::Nodes(router) | Self::Control(router, _), _) => call(router.clone(), connect_info, request).await,
         }
     }
 }

@@ -1,0 +1,159 @@
+//! Devices, clients and waiting clients as JSON objects, for the control API.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::cluster::view::{DeviceFacts, NodeView, RemoteDevice};
+use crate::core::hub::{Client, Device};
+use crate::core::peer::Peer;
+use crate::protocol::{DeviceId, outbound};
+
+/// The connection of a peer.
+#[derive(Serialize)]
+pub(super) struct Place {
+    address: Option<String>,
+    port: Option<u16>,
+    since: f64,
+    /// The identity, as JSON text.
+    identity: Option<String>,
+}
+
+impl Place {
+    fn of(peer: &Peer) -> Self {
+        Self {
+            address: peer.address.map(|address| address.ip().to_string()),
+            port: peer.address.map(|address| address.port()),
+            since: seconds(peer.since),
+            identity: peer.grant.identity.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+/// A device.
+#[derive(Serialize)]
+pub(super) struct DeviceRow {
+    device_id: String,
+    #[serde(flatten)]
+    place: Place,
+    clients: usize,
+    /// The device info, as JSON text. `None` if it was not asked for.
+    info: Option<String>,
+    group: String,
+    owner: String,
+    name: String,
+    adb_port: u16,
+    web_port: Option<u16>,
+    node: Option<String>,
+}
+
+impl DeviceRow {
+    /// A device of this server, which is the node of this name.
+    pub(super) fn of(device: &Device, node: Option<&str>, with_info: bool) -> Self {
+        let metadata = device.metadata();
+        let info = outbound::info_of(&device.info);
+        Self {
+            device_id: device.id.to_string(),
+            place: Place::of(&device.peer),
+            clients: device.client_count(),
+            info: with_info.then(|| info.to_owned()),
+            group: metadata.group_of(info).into_owned(),
+            owner: metadata.owner.to_string(),
+            name: metadata.name.to_string(),
+            adb_port: metadata.adb_port,
+            web_port: device.port,
+            node: node.map(str::to_owned),
+        }
+    }
+
+    /// A device of another node. Its device info is not known here.
+    pub(super) fn remote(device: RemoteDevice, with_info: bool) -> Self {
+        let RemoteDevice { id, node, facts } = device;
+        let DeviceFacts { since, group, own_group, owner, name, adb_port, .. } = facts;
+        Self {
+            device_id: id.to_string(),
+            place: Place { address: None, port: None, since, identity: None },
+            clients: 0,
+            info: with_info.then(|| "null".to_owned()),
+            group: if group.is_empty() { own_group } else { group },
+            owner,
+            name,
+            adb_port,
+            web_port: None,
+            node: Some(node),
+        }
+    }
+
+    /// The id.
+    pub(super) fn id(&self) -> &str {
+        &self.device_id
+    }
+}
+
+/// A client.
+#[derive(Serialize)]
+pub(super) struct ClientRow {
+    device_id: String,
+    client_id: u32,
+    #[serde(flatten)]
+    place: Place,
+}
+
+impl ClientRow {
+    pub(super) fn of(device: &Device, client: &Client) -> Self {
+        Self { device_id: device.id.to_string(), client_id: client.id.get(), place: Place::of(&client.peer) }
+    }
+}
+
+/// A client that waits for a device.
+#[derive(Serialize)]
+pub(super) struct WaitingRow {
+    device_id: String,
+    #[serde(flatten)]
+    place: Place,
+}
+
+impl WaitingRow {
+    pub(super) fn of(id: &DeviceId, client: &Peer) -> Self {
+        Self { device_id: id.to_string(), place: Place::of(client) }
+    }
+}
+
+/// A node of the cluster.
+#[derive(Serialize, Clone, PartialEq)]
+pub(super) struct NodeRow {
+    pub(super) name: String,
+    incarnation: String,
+    address: String,
+    state: &'static str,
+    build: String,
+    devices: usize,
+}
+
+impl From<NodeView> for NodeRow {
+    fn from(node: NodeView) -> Self {
+        let NodeView { name, incarnation, address, state, build, devices } = node;
+        Self { name, incarnation, address, state: state.as_str(), build, devices }
+    }
+}
+
+/// A change of a peer, for streams.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum PeerEvent {
+    DeviceRegistered { at: f64, device: DeviceRow },
+    DeviceLeft { at: f64, device_id: String },
+    ClientConnected { at: f64, client: ClientRow },
+    ClientLeft { at: f64, device_id: String, client_id: u32 },
+    ClientWaiting { at: f64, device_id: String },
+    ClientStoppedWaiting { at: f64, device_id: String },
+}
+
+/// The time now, in seconds since 1970.
+pub(super) fn now() -> f64 {
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
