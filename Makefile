@@ -77,7 +77,7 @@ test-python: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # The same tests in two steps. These run pytest, chromium or a device as programs of their own, which takes half of the time.
-PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program plugin plugin_attached plugin_failures readme survival)
+PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program examples plugin plugin_attached plugin_failures readme survival)
 
 test-units: $(VENV)/develop $(DEVICE)
 	$(BIN)/python -m pytest -n 2 $(PROGRAMS:%=--ignore=%) $(ARGS)

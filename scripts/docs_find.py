@@ -24,6 +24,7 @@ PAGES = {
     "error text": "errors",
     "close code": "errors",
     "exception": "errors",
+    "name of Python": "python-api",
     "route": "http-api",
     "metric": "observing",
     "log event": "observing",

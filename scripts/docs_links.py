@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 FENCE = re.compile(r"^(?: *)(```|~~~).*?^(?: *)\1", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 DEFINED = re.compile(r"(?<=^)(\[[^\]]+\]: )(\S+)$", re.MULTILINE)
+NAMED = re.compile(r"\[(?:[\w-]+/)*[\w-]+\.md\](?=\(([\w./-]+\.md)(?:#[\w-]+)?\))")
+MADE = {"__pycache__", "failures", ".pytest_cache"}
+"""Folders that a run of an example makes."""
+
 LANGUAGES = {
     ".conf": "ini",
     ".feature": "gherkin",
@@ -44,6 +48,16 @@ def for_python_markdown(text: str) -> str:
     return re.sub(r"`[^`\n]*`", lambda code: code[0].replace(r"\|", "|"), text)
 
 
+def titled(text: str, page: str, titles: Mapping[str, str]) -> str:
+    """The text with the titles of pages in the place of their file names: `[service.md](service.md)`."""
+
+    def title_of(link: re.Match[str]) -> str:
+        target = os.path.normpath(PurePosixPath(page).parent / link[1])
+        return f"[{titles[target]}]" if target in titles else link[0]
+
+    return NAMED.sub(title_of, text)
+
+
 class Pages:
     """The Markdown of the site by the path of each page."""
 
@@ -73,6 +87,9 @@ class Pages:
                 text,
                 lambda part, source=source, page=page: self._changed(part, source, page),  # type: ignore[misc]
             )
+        titles = {page: title[1] for page, text in self.texts.items() if (title := re.match(r"# (.+)", text))}
+        for page, text in list(self.texts.items()):
+            self.texts[page] = outside_of_code(text, lambda part, page=page: titled(part, page, titles))  # type: ignore[misc]
         for name in sorted(self._linked):
             self.texts[self._file_page(name)] = self._file_text(name)
 
@@ -110,8 +127,8 @@ class Pages:
     def _file_text(self, name: str) -> str:
         path = self.root / name
         if path.is_dir():
-            files = [one for one in sorted(path.iterdir()) if one.is_file()]
-            return "\n\n".join([f"# {name}", *(f"## {one.name}\n\n{block(one)}" for one in files)])
+            files = [one for one in sorted(path.rglob("*")) if one.is_file() and not MADE & set(one.parts)]
+            return "\n\n".join([f"# {name}", *(f"## {one.relative_to(path)}\n\n{block(one)}" for one in files)])
         return f"# {name}\n\n{block(path)}"
 
 

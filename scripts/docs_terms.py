@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import cuttlefish_signaling
 from cuttlefish_signaling import SignalingServer, errors
 from cuttlefish_signaling._log_events import EVENTS, FIELDS
 from cuttlefish_signaling._settings import FLAGS, SETTINGS
@@ -111,6 +112,12 @@ def conformance_rules() -> set[str]:
     return {rule.id for rules in (*map(rules_of, PROFILES), *programs) for rule in rules}
 
 
+def python_names() -> set[str]:
+    """The public names of the package that are no exceptions, and the public members of a server."""
+    names = set(cuttlefish_signaling.__all__) - exceptions() - {"__version__"}
+    return names | {name for name in dir(SignalingServer) if not name.startswith("_")}
+
+
 def terms() -> dict[str, set[str]]:
     """All names and texts, by their kind."""
     plugin = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "pytest_plugin").glob("*.py"))
@@ -122,6 +129,7 @@ def terms() -> dict[str, set[str]]:
         "error text": error_texts(),
         "close code": close_codes(),
         "exception": exceptions(),
+        "name of Python": python_names(),
         "route": routes(),
         "metric": metrics(),
         "log event": {event.name for event in EVENTS},

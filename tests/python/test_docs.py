@@ -127,6 +127,13 @@ def test_links_to_files_of_the_repository_become_pages(tmp_path: Path) -> None:
     assert pages.broken == []
 
 
+def test_file_names_become_titles(tmp_path: Path) -> None:
+    pages = small_site(
+        tmp_path, a="# A\n\n([b.md](b.md#x), [docs/b.md](b.md), [c.md](b.png), `[b.md](b.md)`)", b="# The B\n"
+    )
+    assert "([The B](b.md#x), [The B](b.md), [c.md]" in pages.texts["a.md"]
+
+
 def test_links_to_nothing_are_told_and_code_is_left_alone(tmp_path: Path) -> None:
     pages = small_site(tmp_path, a="[x](gone.md)\n\n```text\n[x](also-gone.md)\n```\n")
     assert pages.broken == ["docs/a.md: gone.md"]
