@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WaitingClient,
     )
     from ._native import __version__
+    from ._remote_server import RemoteServer
     from ._server import SignalingServer
     from ._tls import Tls
     from ._tokens import StaticTokens
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         CassetteError,
         ClusterError,
         ConfigError,
+        ControlError,
         DeviceLostError,
         ExpectationError,
         FaultError,
@@ -83,6 +85,7 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "ConfigError",
+    "ControlError",
     "Device",
     "DeviceLostError",
     "Entry",
@@ -117,6 +120,7 @@ __all__ = [
     "PeerClosedError",
     "PeerRefusedError",
     "Refused",
+    "RemoteServer",
     "RestartRequiredError",
     "ServerFailedError",
     "SignalingError",
@@ -145,6 +149,7 @@ _LAZY = {
     "ClusterError": "errors",
     "Upstream": "_upstream",
     "ConfigError": "errors",
+    "ControlError": "errors",
     "Device": "_models",
     "DeviceLostError": "errors",
     "Entry": "_entry",
@@ -179,6 +184,7 @@ _LAZY = {
     "PeerClosedError": "errors",
     "PeerRefusedError": "errors",
     "Refused": "errors",
+    "RemoteServer": "_remote_server",
     "RestartRequiredError": "errors",
     "ServerFailedError": "errors",
     "SignalingError": "errors",

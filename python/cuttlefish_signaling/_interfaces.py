@@ -1,4 +1,4 @@
-"""The parts of the core that the classes for tests use. A server of another process has them as well (`_control`)."""
+"""The parts of the core that the classes for tests use. A server of another process has them as well (`_remote`)."""
 
 from __future__ import annotations
 

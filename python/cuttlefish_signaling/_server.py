@@ -185,8 +185,12 @@ class SignalingServer(ServerAddresses, ServerPeers):
 
     # For subclasses and the pytest plugin -----------------------------------------------------------------------------
 
+    @property
+    def _writes_journal(self) -> bool:
+        return self._settings.journal
+
     def _check_journal(self) -> None:
-        if not self._settings.journal:
+        if not self._writes_journal:
             raise JournalOffError("this server writes no journal: start it with SignalingServer(journal=True)")
 
     def _check_cluster(self) -> None:

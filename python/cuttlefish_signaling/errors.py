@@ -6,6 +6,8 @@ A peer that breaks the protocol raises no exception here: the server sends the p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 
 class SignalingError(Exception):
@@ -119,6 +121,21 @@ class NodeUnreachableError(UnreachableError):
 
     def __reduce__(self) -> tuple[type[NodeUnreachableError], tuple[str, str]]:
         return type(self), (self.node, self.what)
+
+
+class ControlError(SignalingError, RuntimeError):
+    """The control API of a server refuses a request. `code` is its word for the reason, `status` the HTTP status."""
+
+    _retry_after: float = 1.0
+    """Seconds after which a request that the server had no room for may be repeated."""
+
+    def __init__(self, message: str, *, code: str, status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), code=self.code, status=self.status), (str(self),)
 
 
 class ClusterError(SignalingError, RuntimeError):

@@ -16,6 +16,9 @@ import pytest
 from cuttlefish_signaling import SignalingServer
 
 from peers import Peers, peers_of
+from plugin_suite import parametrize, where
+
+__all__ = ["where"]
 
 pytest_plugins = ["pytester"]
 
@@ -25,7 +28,8 @@ STATE = tempfile.TemporaryDirectory(prefix="cuttlefish-signaling-")
 """The state directory of `serve` in the tests, which is not in the home of the user."""
 os.environ["XDG_STATE_HOME"] = STATE.name
 os.environ.pop("STATE_DIRECTORY", None)
-os.environ.pop("CUTTLEFISH_SIGNALING_URL", None)
+for variable in ("URL", "CONTROL", "CONTROL_API", "CONTROL_TOKEN_FILE"):
+    os.environ.pop(f"CUTTLEFISH_SIGNALING_{variable}", None)
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # `nohup make test`: the programs that tests start would ignore SIGHUP too. A handler is not inherited.
@@ -63,6 +67,12 @@ def peers(server: SignalingServer) -> Iterator[Peers]:
     """Peers of `server`."""
     with peers_of(server) as peers:
         yield peers
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of the pytest plugin run in this process, and attached to another one."""
+    if "where" in metafunc.fixturenames:
+        parametrize(metafunc)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -12,6 +12,8 @@ import pytest
 from peers import interruptible
 from plugin_suite import FIRST, HERMETIC, run, suite
 
+pytestmark = pytest.mark.usefixtures("where")
+
 
 def test_first_test_passes(pytester: pytest.Pytester) -> None:
     suite(pytester, FIRST)

@@ -6,6 +6,8 @@ import pytest
 
 from plugin_suite import SEVERAL, run, suite
 
+pytestmark = pytest.mark.usefixtures("where")
+
 # Asynchronous peers ---------------------------------------------------------------------------------------------------
 
 ASYNC = """

@@ -12,6 +12,8 @@ from cuttlefish_signaling.testing import Cassette, FakeDevice
 
 from plugin_suite import run, suite
 
+pytestmark = pytest.mark.usefixtures("where")
+
 TEST = """
 import pytest
 

@@ -8,6 +8,8 @@ import pytest
 
 from plugin_suite import FAILING, FIRST, run, suite, timeless
 
+pytestmark = pytest.mark.usefixtures("where")
+
 GOLDEN = """\
 >       signaling_server.journal.expect("answer", timeout=0.1)
 E       cuttlefish_signaling.errors.ExpectationError: expected a message with type='answer', \

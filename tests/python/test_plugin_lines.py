@@ -12,7 +12,9 @@ import pytest
 
 from cuttlefish_signaling.testing import FakeDevice
 
-from plugin_suite import HERMETIC, run, suite
+from plugin_suite import HERE, HERMETIC, run, suite
+
+pytestmark = pytest.mark.usefixtures("where")
 
 SUITE = """
 import asyncio
@@ -85,7 +87,7 @@ def test_assert_struck(signaling_server):
     fault.assert_struck()  # HERE
 
 def test_factory(signaling_server_factory):
-    signaling_server_factory(port="x")  # HERE
+    signaling_server_factory(port="x")  # HERE OWN
 
 def test_attached(signaling_server):
     AttachedServer(signaling_server.url).wait_for_device("no", timeout=T)  # HERE
@@ -142,7 +144,7 @@ class TestCase(unittest.TestCase):
         with SignalingServer() as server:
             server.wait_for_device("no", timeout=T)  # HERE
 
-@pytest.mark.signaling(port="x")  # SETUP
+@pytest.mark.signaling(port="x")  # SETUP OWN
 def test_setting_of_marker(signaling_server):
     pass
 
@@ -164,7 +166,7 @@ def test_script_at_teardown(fake_device, fake_client):
 def wrong_hook(info, ctx):
     raise KeyError("mine")
 
-@pytest.mark.signaling(filter_device_info=wrong_hook)  # SETUP
+@pytest.mark.signaling(filter_device_info=wrong_hook)  # SETUP OWN
 def test_hook_at_teardown(signaling_server, fake_device):
     fake_device()
     with pytest.raises(ConnectionError):
@@ -175,10 +177,14 @@ def test_lost_at_teardown(fake_device):  # SETUP
 """
 
 
-def lines(*marks: str) -> list[int]:
-    """The numbers of the lines that failures have to be shown at: `HERE` in a test, `SETUP` before or after it."""
+def lines(where: str, *marks: str) -> list[int]:
+    """The numbers of the lines that failures have to be shown at: `HERE` in a test, `SETUP` before or after it.
+
+    Those of `OWN` need a server of their own, so their tests are skipped with a server that runs already.
+    """
+    wanted = {f"{mark}{own}" for mark in marks or ("HERE", "SETUP") for own in ("", " OWN" if where == HERE else "")}
     numbered = enumerate(SUITE.lstrip("\n").splitlines(), 1)
-    return [number for number, line in numbered if line.rpartition("# ")[2] in (marks or ("HERE", "SETUP"))]
+    return [number for number, line in numbered if line.rpartition("# ")[2] in wanted]
 
 
 @pytest.fixture
@@ -187,31 +193,31 @@ def failing(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_line_of_the_test_is_shown(failing: pytest.Pytester) -> None:
+def test_line_of_the_test_is_shown(failing: pytest.Pytester, where: str) -> None:
     output = run(failing, "--tb=line", "--show-capture=no").stdout.str()
     shown = [int(number) for number in re.findall(r"^/\S*test_it\.py:(\d+): ", output, re.MULTILINE)]
-    assert shown == lines("HERE"), "pytest shows the others in full"
+    assert shown == lines(where, "HERE"), "pytest shows the others in full"
     assert "cuttlefish_signaling/" not in output
 
 
-def test_report_has_no_frame_of_the_package(failing: pytest.Pytester) -> None:
+def test_report_has_no_frame_of_the_package(failing: pytest.Pytester, where: str) -> None:
     result = run(failing, "--junitxml=junit.xml", "--show-capture=no")
     text = result.stdout.str()
     for name in ("cuttlefish_signaling/", "websockets/", "concurrent/futures", "_pytest/", "pluggy"):
         assert [line for line in text.splitlines() if name in line and ".py:" in line] == [], name
     shown = [int(number) for number in re.findall(r"^test_it\.py:(\d+): \w+$", text, re.MULTILINE)]
-    assert set(shown) >= set(lines())
+    assert set(shown) >= set(lines(where))
     assert "URLError" not in text, "causes without a line of the test are left out"
     document = ElementTree.parse(failing.path / "junit.xml")
     failures = [*document.iter("failure"), *document.iter("error")]
-    assert len(failures) == len(lines())
+    assert len(failures) == len(lines(where))
     assert not [failure.text for failure in failures if re.search(r"cuttlefish_signaling/\S+\.py:", failure.text or "")]
 
 
-def test_debugger_begins_at_the_line_of_the_test(failing: pytest.Pytester) -> None:
+def test_debugger_begins_at_the_line_of_the_test(failing: pytest.Pytester, where: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--pdb", "--tb=no", *HERMETIC],
-        input="p 6 * 7\nc\n" * len(lines()),
+        input="p 6 * 7\nc\n" * len(lines(where)),
         capture_output=True,
         text=True,
         cwd=failing.path,
@@ -219,8 +225,10 @@ def test_debugger_begins_at_the_line_of_the_test(failing: pytest.Pytester) -> No
         check=False,
     )
     places = re.findall(r"^> (\S+)\((\d+)\)", done.stdout, re.MULTILINE)
-    assert [(Path(file).name, int(number)) for file, number in places] == [("test_it.py", each) for each in lines()]
-    assert done.stdout.count("42") >= len(lines())
+    assert [(Path(file).name, int(number)) for file, number in places] == [
+        ("test_it.py", each) for each in lines(where)
+    ]
+    assert done.stdout.count("42") >= len(lines(where))
 
 
 def test_debugger_has_the_fixtures_of_a_failed_teardown(pytester: pytest.Pytester) -> None:

@@ -12,6 +12,8 @@ from cuttlefish_signaling import pytest_plugin
 
 from plugin_suite import HERMETIC, run, suite
 
+pytestmark = pytest.mark.usefixtures("where")
+
 LONGEST = 12
 """Lines of a report, without the source of the test and the transcript."""
 

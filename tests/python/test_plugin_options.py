@@ -11,7 +11,9 @@ import pytest
 
 from cuttlefish_signaling.pytest_plugin._report import folder_name
 
-from plugin_suite import FAILING, FIRST, SEVERAL, run, suite
+from plugin_suite import FAILING, FIRST, HERE, SEVERAL, WORKERS, run, suite
+
+pytestmark = pytest.mark.usefixtures("where")
 
 
 def ini(pytester: pytest.Pytester, *lines: str) -> None:
@@ -84,33 +86,40 @@ def test_timeout_is_the_default_of_each_wait(pytester: pytest.Pytester) -> None:
         ("timeout", "86401", "'86401' is not a number of seconds above 0, up to 86400"),
         ("output", "test_it.py", "cannot make the directory: *File exists*"),
         ("ca", "none.pem", "there is no file '*none.pem'; give a PEM file"),
+        ("control-token-file", "none", "there is no file '*none'; give the --control-token-file of the server"),
     ],
 )
 def test_invalid_value_is_a_usage_error_of_its_place(
-    pytester: pytest.Pytester, option: str, value: str, error: str
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str, value: str, error: str
 ) -> None:
     suite(pytester, FIRST)
+    monkeypatch.setenv("CUTTLEFISH_SIGNALING_CONTROL", "unix:/nowhere")  # Without it, its token does not matter.
+    monkeypatch.delenv("CUTTLEFISH_SIGNALING_CONTROL_TOKEN_FILE", raising=False)
     result = run(pytester, f"--signaling-{option}={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --signaling-{option}: {error}"])
-    ini(pytester, f"signaling_{option} = {value}")
+    key = f"signaling_{option}".replace("-", "_")
+    ini(pytester, f"{key} = {value}")
     result = run(pytester)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: signaling_{option} in tox.ini: {error}"])
+    result.stderr.fnmatch_lines([f"ERROR: {key} in tox.ini: {error}"])
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_output_has_files_of_each_failed_test(pytester: pytest.Pytester, workers: int) -> None:
+def test_output_has_files_of_each_failed_test(pytester: pytest.Pytester, workers: int, where: str) -> None:
+    if workers and where != HERE:
+        pytest.skip(WORKERS)
     suite(pytester, SEVERAL)
     options = ["-n", str(workers)] if workers else []
     result = run(pytester, "--signaling-output=out/deep", "--junitxml=junit.xml", *options)
-    result.assert_outcomes(passed=2, failed=9, errors=1)
+    own = 2 if where == HERE else 0  # The tests with a server of their own.
+    result.assert_outcomes(passed=2, failed=7 + own, errors=1, skipped=2 - own)
     out = pytester.path / "out" / "deep"
     folders = sorted(folder.name for folder in out.iterdir())
-    assert len(folders) == 9, folders
+    assert len(folders) == 7 + own, folders
     for folder in folders:
         assert re.fullmatch(r"test_it\.py-[A-Za-z0-9_.-]{1,91}-[0-9a-f]{8}", folder), folder
         assert str(out / folder) in result.stdout.str(), "the report names it"
@@ -120,11 +129,8 @@ def test_output_has_files_of_each_failed_test(pytester: pytest.Pytester, workers
     assert (first / "server-1.mmd").read_text().startswith("sequenceDiagram\n")
     lines = (first / "server-1.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["message_type"] == "register"
-    (both,) = [out / folder for folder in folders if "test_two_servers" in folder]
-    assert "one" in (both / "server-1.txt").read_text()
-    assert "two" in (both / "server-2.txt").read_text()
-    (off,) = [out / folder for folder in folders if "test_no_journal" in folder]
-    assert "start it with journal=True" in (off / "server-1.txt").read_text()
+    if own:
+        _check_own(out, folders)
     named = {
         case.get("name"): [entry.get("value") for entry in case.iter("property")]
         for case in ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
@@ -132,6 +138,14 @@ def test_output_has_files_of_each_failed_test(pytester: pytest.Pytester, workers
     assert named["test_first"] == [str(first)]
     assert named["test_passes"] == []
     assert len(named["test_at_teardown"]) == 1
+
+
+def _check_own(out: Path, folders: list[str]) -> None:
+    (both,) = [out / folder for folder in folders if "test_two_servers" in folder]
+    assert "one" in (both / "server-1.txt").read_text()
+    assert "two" in (both / "server-2.txt").read_text()
+    (off,) = [out / folder for folder in folders if "test_no_journal" in folder]
+    assert "start it with journal=True" in (off / "server-1.txt").read_text()
 
 
 def test_output_in_ini_is_relative_to_it(pytester: pytest.Pytester) -> None:

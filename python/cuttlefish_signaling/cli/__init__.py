@@ -21,6 +21,11 @@ COMMANDS = {
     "health": ("health", "health"),
     "probe": ("probe", "probe"),
     "conform": ("conform", "conform"),
+    "devices": ("control", "devices"),
+    "disconnect": ("control", "disconnect"),
+    "watch": ("watch", "watch"),
+    "reload": ("control", "reload"),
+    "journal": ("control", "journal"),
     "install-operator": ("install", "install_operator"),
     "uninstall-operator": ("install", "uninstall_operator"),
 }

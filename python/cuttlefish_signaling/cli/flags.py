@@ -10,6 +10,7 @@ from .. import __version__
 from .._conform_arguments import add_conform
 from .._settings import ENVIRONMENT, FLAGS, Flag
 from .._settings.kinds import Seconds, Switch
+from .control_flags import add_control
 from .output import PROGRAM
 from .probe_flags import add_probe
 from .sources import Unparsed
@@ -127,6 +128,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     _add_check(commands, only in (None, "check"))
     _add_health(commands, only in (None, "health"))
     add_probe(commands)
+    add_control(commands)
     _add_installers(commands)
     add_conform(commands)
     return top

@@ -33,7 +33,7 @@ SAME_REQUEST_IN_A_DRAIN = 0.25
 """The same while the server drains. A second signal costs less then: it ends the drain, not the process."""
 
 
-Outcome: TypeAlias = "dict[str, Any] | Exception"
+Outcome: TypeAlias = dict[str, Any] | Exception
 """The answer of the control API to a reload, or the error."""
 
 

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 
 from .._settings import ENVIRONMENT, FLAGS
 
-KNOWN = {flag.variable for flag in FLAGS} | {f"{ENVIRONMENT}{name}" for name in ("CONFIG", "URL", "CA")}
-"""The variables of `serve`, and those by which docs and examples pass its URL and authority to clients."""
+KNOWN = {flag.variable for flag in FLAGS} | {f"{ENVIRONMENT}{name}" for name in ("CONFIG", "URL", "CA", "CONTROL")}
+"""The variables of `serve`, and those that tell clients and the pytest plugin its URL, authority and control API."""
 
 _OF_A_SERVICE = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII

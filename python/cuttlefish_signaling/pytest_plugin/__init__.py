@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from . import _checkpoints, _clusters, _conformance, _debugger, _frames, _modules, _options, _report
+from ._attach import skip_if_unavailable
 from ._clusters import signaling_cluster
-from ._options import CA_VARIABLE, OPTIONS, URL_VARIABLE
+from ._options import CA_VARIABLE, CONTROL_VARIABLE, OPTIONS, TOKEN_VARIABLE, URL_VARIABLE
 from ._peers import (
     async_fake_client,
     async_fake_device,
@@ -32,11 +33,12 @@ from ._servers import (
     signaling_server_session,
     signaling_tls,
     signaling_watch,
-    skip_if_unavailable,
 )
 
 __all__ = [
     "CA_VARIABLE",
+    "CONTROL_VARIABLE",
+    "TOKEN_VARIABLE",
     "URL_VARIABLE",
     "async_fake_client",
     "async_fake_device",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .._run import Run
     from .._server import SignalingServer
+    from .._view import View
+    from ..testing import AttachedServer
 
 ALLOW_HINT = "(@pytest.mark.signaling(allow_errors=True) lets such a test pass)"
 
@@ -23,8 +24,9 @@ SHARED: dict[str, type[pytest.Collector]] = {
 class Checkpoint:
     """A server, and its counts when a test began. Later errors and messages belong to the test."""
 
-    def __init__(self, server: SignalingServer) -> None:
+    def __init__(self, server: SignalingServer | AttachedServer) -> None:
         self.server = server
+        self._known = (0, 0, 0)
         self.mark()
 
     def mark(self) -> None:
@@ -49,25 +51,34 @@ class Checkpoint:
 
     def _counts(self) -> tuple[int, int, int]:
         """The number of failed hooks, of logged errors, and of journal entries."""
-        run = self.server._last_run
-        if run is None:
-            return 0, 0, 0
-        return run.hooks.failure_count, run.events.error_count, run.native.journal.count
+        try:
+            run = self.server._last_run
+            if run is None:
+                return 0, 0, 0
+            self._known = (*run.failure_counts(), run.native.journal.count)
+        except (ConnectionError, RuntimeError):
+            pass  # A server outside this process, which has ended: nothing is added to the last counts.
+        return self._known
 
     def _counts_at_mark(self) -> tuple[int, int, int]:
         """The counts at the mark; zeros if the test has started the server since."""
-        return self._baseline if self.server._last_run is self._run else (0, 0, 0)
+        return self._baseline if self.run is self._run else (0, 0, 0)
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> View | None:
         """The latest run of the server."""
-        return self.server._last_run
+        try:
+            return self.server._last_run
+        except (ConnectionError, RuntimeError):
+            return self._run
 
     def new_errors(self) -> tuple[list[Any], list[str]]:
         """The failed hooks and the logged errors since the mark, as far as the server keeps them."""
         failures, errors = (
             now - then for now, then in zip(self._counts()[:2], self._counts_at_mark()[:2], strict=True)
         )
+        if failures <= 0 and errors <= 0:
+            return [], []
         hook_errors, server_errors = self.server.hook_errors, self.server.server_errors
         return hook_errors[max(0, len(hook_errors) - failures) :], server_errors[max(0, len(server_errors) - errors) :]
 
@@ -75,11 +86,18 @@ class Checkpoint:
         """The messages since the mark."""
         if self.run is None:
             return "(the server was not started)"
-        if not self.server._settings.journal:
+        if not self.server._writes_journal:
             return "(the server has no journal: start it with journal=True)"
+        return self._entries(format, self._counts_at_mark()[2], bounded=bounded)
+
+    def _entries(self, format: str, after: int, *, bounded: bool) -> str:
         from .. import _transcript
 
-        return _transcript.of(self.run.native.journal, format, self._counts_at_mark()[2], bounded=bounded)
+        assert self.run is not None
+        try:
+            return _transcript.of(self.run.native.journal, format, after, bounded=bounded)
+        except (ConnectionError, RuntimeError) as error:
+            return f"(the server does not answer: {error})"
 
     def news(self) -> tuple[str, str]:
         """A title, and the transcript. After a first report of the test, only the messages since that one."""
@@ -89,16 +107,13 @@ class Checkpoint:
             return f"Signaling transcript of {self.name}", self.transcript(bounded=True)
         if self.run is None or self._shown <= begin:
             return "", ""
-        from .. import _transcript
-
-        text = _transcript.of(self.run.native.journal, "text", begin, bounded=True)
-        return f"Signaling transcript of {self.name}, continued", text
+        return f"Signaling transcript of {self.name}, continued", self._entries("text", begin, bounded=True)
 
 
 CHECKPOINTS: pytest.StashKey[list[Checkpoint]] = pytest.StashKey()
 
 
-def add(owner: pytest.Stash, server: SignalingServer) -> None:
+def add(owner: pytest.Stash, server: SignalingServer | AttachedServer) -> None:
     """Adds a server to those of a test, of a class, of a module or of the session."""
     checkpoints = owner.setdefault(CHECKPOINTS, [])
     if all(checkpoint.server is not server for checkpoint in checkpoints):

@@ -28,8 +28,10 @@ def signaling_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterFactory
     from ..testing._engine import MISSING, find_engine
     from ._calls import Factory, named
 
-    if (url := request.config.stash[OPTIONS].url) is not None:
-        pytest.skip(f"signaling_cluster starts servers of its own, and --signaling-url is {url}")
+    options = request.config.stash[OPTIONS]
+    if options.attaches:
+        given = f"--signaling-url is {options.url}" if options.url else f"--signaling-control is {options.control}"
+        pytest.skip(f"signaling_cluster starts servers of its own, and {given}")
     if find_engine() is None:
         pytest.skip(MISSING)
     clusters = request.node.stash.setdefault(CLUSTERS, [])

@@ -25,9 +25,9 @@ def load_for(session: pytest.Session) -> None:
         return
     package = import_module(PACKAGE)
     names = [f"{PACKAGE}.{module.name}" for module in iter_modules(package.__path__) if module.name not in OTHERS]
-    if find_spec("websockets") is not None:
-        testing = import_module(f"{PACKAGE}.testing")
-        names += [f"{PACKAGE}.testing.{module.name}" for module in iter_modules(testing.__path__)]
+    for folder in ("_remote", *(["testing"] if find_spec("websockets") is not None else [])):
+        inner = import_module(f"{PACKAGE}.{folder}")
+        names += [f"{PACKAGE}.{folder}.{module.name}" for module in iter_modules(inner.__path__)]
     for name in names:
         import_module(name)
 

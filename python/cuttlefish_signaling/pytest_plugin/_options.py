@@ -11,7 +11,14 @@ import pytest
 
 URL_VARIABLE = "CUTTLEFISH_SIGNALING_URL"
 CA_VARIABLE = "CUTTLEFISH_SIGNALING_CA"
-VARIABLES = {"url": URL_VARIABLE, "ca": CA_VARIABLE}
+CONTROL_VARIABLE = "CUTTLEFISH_SIGNALING_CONTROL"
+TOKEN_VARIABLE = "CUTTLEFISH_SIGNALING_CONTROL_TOKEN_FILE"
+VARIABLES = {
+    "url": URL_VARIABLE,
+    "ca": CA_VARIABLE,
+    "control": CONTROL_VARIABLE,
+    "control-token-file": TOKEN_VARIABLE,
+}
 
 TRACES = ("off", "on-failure", "always")
 UNAVAILABLE = ("skip", "fail")
@@ -23,7 +30,15 @@ MAX_TIMEOUT = 86_400.0
 
 HELP = {
     "url": ("URL", "use the running signaling server at URL and start none"),
-    "ca": ("FILE", "PEM file that verifies the certificate of --signaling-url and --signaling-real"),
+    "ca": (
+        "FILE",
+        "PEM file that verifies the certificate of --signaling-url, --signaling-control and --signaling-real",
+    ),
+    "control": (
+        "URL",
+        "the control API of that server, as --control-api of serve: for its journal, faults and clock",
+    ),
+    "control-token-file": ("FILE", "the token of --signaling-control, as --control-token-file of serve"),
     "trace": ("WHEN", "off, on-failure or always: when a report has the transcript of the test's servers; on-failure"),
     "output": ("DIR", "write the transcripts of each failed test to a folder in DIR, as text, mermaid and jsonl"),
     "timeout": ("SECONDS", f"default timeout of waits and of fake peers, up to {MAX_TIMEOUT:g}; 5"),
@@ -49,6 +64,8 @@ class Options:
 
     url: str | None
     ca: Path | None
+    control: str | None
+    control_token_file: Path | None
     trace: str
     output: Path | None
     timeout: float | None
@@ -59,6 +76,11 @@ class Options:
     conformance_profile: str
     conformance_token: str | None
     conformance_settings: tuple[str, ...]
+
+    @property
+    def attaches(self) -> bool:
+        """Whether the tests use a server that runs already."""
+        return self.url is not None or self.control is not None
 
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
@@ -99,6 +121,8 @@ def read(config: pytest.Config) -> Options:
     return Options(
         url=_given(config, "url")[0],
         ca=ca,
+        control=_given(config, "control")[0],
+        control_token_file=_token_file(config),
         trace=_choice(config, "trace", TRACES, "on-failure"),
         output=output,
         timeout=_seconds(config),
@@ -130,6 +154,15 @@ def _choice(config: pytest.Config, name: str, choices: tuple[str, ...], default:
     if text not in choices:
         raise pytest.UsageError(f"{place}: {text!r} is not one of {', '.join(choices)}")
     return text
+
+
+def _token_file(config: pytest.Config) -> Path | None:
+    path, place = _path(config, "control-token-file"), _given(config, "control-token-file")[1]
+    if path is None or _given(config, "control")[0] is None:
+        return None  # The variable may be meant for `serve`.
+    if not path.is_file():
+        raise pytest.UsageError(f"{place}: there is no file {str(path)!r}; give the --control-token-file of the server")
+    return path
 
 
 def _seconds(config: pytest.Config) -> float | None:

@@ -15,7 +15,7 @@ from ._options import OPTIONS
 if TYPE_CHECKING:
     from .._server import SignalingServer
     from .._tls import Tls
-    from ..testing import AttachedServer, ProxyFactory, ServerFactory
+    from ..testing import ProxyFactory, ServerFactory
 
 MARKER = "@pytest.mark.signaling"
 FUNCTION_SERVERS = ("signaling_server", "signaling_server_factory", "signaling_proxy")
@@ -117,44 +117,13 @@ def check_marker(item: pytest.Item) -> None:
 # Starting -------------------------------------------------------------------------------------------------------------
 
 
-def _attach(config: pytest.Config, settings: Mapping[str, Any]) -> AttachedServer | None:
-    """The server at `--signaling-url`; None without that option."""
-    options = config.stash[OPTIONS]
-    if options.url is None:
-        return None
-    from ..errors import NotOursError
-    from ..testing import AttachedServer
-
-    given = [name for name, value in settings.items() if value is not None]
-    if given:
-        raise NotOursError(
-            f"the settings {', '.join(given)} are not available: --signaling-url points at an external server, "
-            f"{options.url}; run this test without --signaling-url"
-        )
-    context = None
-    if options.ca is not None:
-        import ssl
-
-        try:
-            context = ssl.create_default_context(cafile=options.ca)
-        except (OSError, ValueError) as error:
-            from ..errors import ConfigError
-
-            raise ConfigError("--signaling-ca", f"{str(options.ca)!r} is not a PEM file: {error}") from None
-    return AttachedServer(options.url, ssl_context=context)
-
-
-def skip_if_unavailable(item: pytest.Item, error: Exception) -> None:
-    """Skips a test that needs a server in this process, with `--signaling-url`."""
-    options = item.config.stash[OPTIONS]
-    if options.url is not None and options.skips_unavailable and type(error).__name__ == "NotOursError":
-        pytest.skip(str(error))
-
-
 def _start(request: pytest.FixtureRequest, owner: pytest.Stash, settings: Settings, stack: ExitStack) -> Any:
     """Starts a server that runs until the stack is closed. Its errors fail the test."""
-    attached = _attach(request.config, settings.values)
-    return _start_here(owner, settings, stack) if attached is None else attached
+    if not request.config.stash[OPTIONS].attaches:
+        return _start_here(owner, settings, stack)
+    from ._attach import attached
+
+    return stack.enter_context(attached(request, owner, settings.fixture, settings.values))
 
 
 def _start_here(owner: pytest.Stash, settings: Settings, stack: ExitStack) -> SignalingServer:

@@ -18,16 +18,19 @@ from .._loops import running_loop, stood_still
 from .._models import Node
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ConfigError, NotOursError, UnreachableError, WaitTimeoutError
+from ._controlled import Controlled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .._models import Device
+    from .._remote_server import RemoteServer
     from .._tls import Tls
 
 POLL_INTERVAL = 0.02
 """Seconds between two requests for the list of devices: a server outside this process sends no notification."""
 
-OWN = ("host", "port", "tls", "ssl_context")
+OWN = ("host", "port", "tls", "ssl_context", "control")
 """Attributes that have the names of settings, and can be set."""
 
 
@@ -64,13 +67,17 @@ class AttachedDevice:
         )
 
 
-class AttachedServer:
+class AttachedServer(Controlled):
     """A server that runs already, this one or the reference server. Its URLs and its devices are available.
+
+    With the control API of a server of this package, its journal, faults, clock, clients and counters are as well, as
+    those of a `SignalingServer`.
 
     Args:
         url: `http://host:port`, or `https:`, `ws:`, `wss:`.
         ssl_context: Verifies the certificate. By default, the system's authorities do.
         timeout: Seconds to wait for an answer.
+        control: The control API of the server. It is closed at the end of a `with`.
 
     Raises:
         UnreachableError: No server answers at the URL, or it is not a signaling server.
@@ -78,7 +85,12 @@ class AttachedServer:
     """
 
     def __init__(
-        self, url: str, *, ssl_context: ssl.SSLContext | None = None, timeout: float = DEFAULT_TIMEOUT
+        self,
+        url: str,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        control: RemoteServer | None = None,
     ) -> None:
         timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, zero=False)
@@ -93,6 +105,7 @@ class AttachedServer:
         self._authority = parts.netloc + parts.path.rstrip("/")
         self._secure = secure
         self._timeout = timeout
+        self.control = control
         self.host: str = parts.hostname
         self.port: int = port or (443 if secure else 80)
         default = ssl.create_default_context() if secure and ssl_context is None else None
@@ -140,16 +153,21 @@ class AttachedServer:
                 f"{self.url} is not a signaling server: GET /devices has an unknown format"
             ) from error
 
-    def devices(self) -> list[AttachedDevice]:
+    def devices(self) -> list[AttachedDevice] | list[Device]:
         """The devices that are registered now, sorted by id. Raises UnreachableError.
 
-        There is one request for the ids, and one for each device. A device that leaves meanwhile is left out.
+        With the control API they are those of a `SignalingServer`. Without it, there is one request for the ids, and
+        one for each device; a device that leaves meanwhile is left out.
         """
+        if self.control is not None:
+            return self.control.devices()
         found = ((device_id, self._get(f"/devices/{quote(device_id, '')}")) for device_id in self.device_ids())
         return [_device_of(device_id, answer) for device_id, answer in found if answer is not None]
 
     def nodes(self) -> list[Node]:
         """The nodes of its cluster, sorted by name; [] without a cluster. Raises UnreachableError."""
+        if self.control is not None:
+            return self.control.nodes()
         try:
             return [Node(**node) for node in self._get("/nodes")]
         except TypeError as error:
@@ -175,8 +193,14 @@ class AttachedServer:
             )
             raise UnreachableError(f"no signaling server answers at {self.url}: {reason}{hint}") from error
 
-    def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
-        """Waits until a device of this id is registered. Raises WaitTimeoutError."""
+    def wait_for_device(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device | None:
+        """Waits until a device of this id is registered. Raises WaitTimeoutError.
+
+        Returns:
+            The device, if the server has a control API, and otherwise None.
+        """
+        if self.control is not None:
+            return self.control.wait_for_device(device_id, timeout=timeout)
         timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -184,9 +208,12 @@ class AttachedServer:
             if deadline is not None and time.monotonic() >= deadline:
                 raise _timeout_error(device_id, timeout, ids, stood_still("wait_for_device_async()"))
             time.sleep(POLL_INTERVAL)
+        return None
 
-    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+    async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device | None:
         """`wait_for_device()` for coroutines."""
+        if self.control is not None:
+            return await self.control.wait_for_device_async(device_id, timeout=timeout)
         timeout = seconds_of(timeout)
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -195,12 +222,15 @@ class AttachedServer:
             if deadline is not None and time.monotonic() >= deadline:
                 raise _timeout_error(device_id, timeout, ids)
             await asyncio.sleep(POLL_INTERVAL)
+        return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Does nothing: the server ran before, and continues."""
+        """Closes the control API, if there is one. The server ran before, and continues."""
+        if self.control is not None:
+            self.control.close()
 
     def __getattr__(self, name: str) -> NoReturn:
         from .._server import SignalingServer
@@ -210,9 +240,10 @@ class AttachedServer:
         raise self._not_available(name)
 
     def _not_available(self, name: str) -> NotOursError:
+        hint = ", or with --signaling-control" if hasattr(Controlled, name) else ""
         return NotOursError(
             f"{name} is not available: --signaling-url points at an external server, {self.url}; "
-            "run this test without --signaling-url"
+            f"run this test without --signaling-url{hint}"
         )
 
     def __setattr__(self, name: str, value: object) -> None:
