@@ -42,7 +42,7 @@ make develop          .venv with a debug build, for tests and lint
 make bench            this server beside others, into docs/performance.md; twenty minutes
 make bench-instructions  instructions of a message: fails at 5 % more than is committed; needs valgrind
 make fuzz             each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
-make soak             long tests: fuzzing, exits, ten minutes of churn, faults and stuck hooks
+make soak             long tests: fuzzing, exits, churn, faults and stuck hooks, an hour of faults on three nodes; two hours
 make autobahn         the test suite of the WebSocket protocol; needs CPython 2.7
 make audit            licenses and advisories of the dependencies; needs cargo-deny
 make release-check    is this commit, with dist/, ready to be published? version, changelog, tag, wheel tag, README
@@ -191,6 +191,9 @@ soak: $(VENV)/installed fuzz
 	FLOOD_SCALE=1 $(BIN)/python -m pytest -p no:randomly tests/python/test_backpressure.py tests/python/test_backpressure_stuck.py
 	$(BIN)/python tests/drain.py --devices 2000 --spread 10 --even
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
+	$(BIN)/python tests/python/farm_faults.py kill --times 100 --pairs 300
+	$(BIN)/python tests/python/farm_faults.py outage --minutes 10 --pairs 300
+	$(BIN)/python tests/python/farm_soak.py --minutes 60 --devices 1000 --clients 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).
 autobahn:

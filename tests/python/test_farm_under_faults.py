@@ -1,0 +1,60 @@
+"""Faults under load on three nodes as processes. `make soak` has the long forms."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+import farm_faults
+import farm_soak
+import pytest
+from farm_cluster import SETTINGS, DirectCluster
+
+from cuttlefish_signaling.testing import SignalingCluster
+from cuttlefish_signaling.testing._engine import MISSING, find_engine
+
+pytestmark = pytest.mark.skipif(find_engine() is None, reason=MISSING)
+
+SEED = int(os.environ.get("FARM_SEED") or random.SystemRandom().randrange(2**32))
+
+
+def test_no_payload_is_lost_in_silence_under_any_fault() -> None:
+    words = f"--minutes 0 --devices 30 --clients 60 --think 0.02 --pause 0 --hang 100 --answers 400 --seed {SEED}"
+    options = farm_soak.arguments(words.split())
+    with SignalingCluster(3, **SETTINGS) as cluster:
+        figures = asyncio.run(farm_soak.soak(cluster, options))
+    assert farm_soak.failures(figures) == [], f"seed {SEED}: {figures}"
+    assert figures["answered"] >= 400 * figures["faults"], "payloads of the peers that no fault touches"
+    assert figures["faults"] == 8
+
+
+@pytest.mark.parametrize("fault", ["drop", "duplicate", "reorder"])
+def test_soak_finds_what_a_node_does_to_payloads(fault: str, tmp_path: Path) -> None:
+    table = f"""[[faults]]\nfault = "{fault}"\nprobability = 0.2\n"""
+    (tmp_path / "faults.toml").write_text(table, encoding="utf-8")
+    words = f"--minutes 0 --devices 4 --clients 12 --pause 0 --hang 100 --think 0 --answers 20 --seed {SEED}"
+    cluster = SignalingCluster(2, **SETTINGS)
+    for own in cluster._arguments:
+        own.append(f"--config={tmp_path / 'faults.toml'}")
+    with cluster:
+        figures = asyncio.run(farm_soak.soak(cluster, farm_soak.arguments(words.split())))
+    found = farm_soak.failures(figures)
+    assert any("lost, twice or not in order" in line or "expects" in line for line in found), figures
+
+
+def test_clients_of_a_killed_node_are_told_and_its_devices_come_back() -> None:
+    with DirectCluster(3, **SETTINGS) as cluster:
+        figures = asyncio.run(farm_faults.kills(cluster, times=1, pairs=20))
+    assert farm_faults.failures(figures) == [], figures
+    assert [figures[what]["count"] for what in ("told", "back", "findable")] == [20, 20, 20]
+
+
+def test_outage_of_the_engine_ends_no_pair_and_keeps_no_device_away() -> None:
+    words = "outage --minutes 0 --pairs 12 --boots 3 --answers 300 --think 0.02 --empty"
+    options = farm_faults.arguments(words.split())
+    with DirectCluster(3, **{**SETTINGS, "device_wait_timeout": 1}) as cluster:
+        figures = asyncio.run(farm_faults.outage(cluster, options))
+    assert farm_faults.failures(figures) == [], figures
+    assert (figures["pairs"], figures["devices that booted meanwhile"]) == (12, 3)
