@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Registration;
 use cuttlefish_signaling::core::cluster::claim::Outcome;
+use cuttlefish_signaling::hub::Hub;
 use cuttlefish_signaling::relay::Relay;
 
 use crate::net::Party;
@@ -16,7 +17,7 @@ use crate::world::World;
 /// Time in which an answer of another node may come.
 const RECENTLY: Duration = Duration::from_secs(4);
 
-/// Time for which the lease of a node goes on that has died.
+/// Time for which the lease of a node goes on that was killed.
 const LEASE: Duration = Duration::from_secs(6);
 
 /// Time for which a node that did not answer is not asked again. An engine that is rolled back meanwhile has its lease of
@@ -65,13 +66,14 @@ impl World {
             }
         }
         if outcome == Outcome::Refused && !self.devices[device].disturbed {
-            // The holder may have left since it was asked, or died with its node, whose lease goes on. One that is half-open
-            // does not know when.
+            // The holder may have left since it was asked. One that is half-open does not know when.
             let was_there = |(place, it): (usize, &Device)| {
-                let recently = it.over.is_some_and(|at| at + LEASE > self.net.now);
+                let recently = it.over.is_some_and(|at| at + RECENTLY > self.net.now);
                 it.id == id && (recently || self.net.half_open[place])
             };
-            let free = others.is_empty() && !self.devices.iter().enumerate().any(was_there);
+            // Its node may have been killed, whose lease goes on.
+            let orphaned = self.orphaned_at.get(&id).is_some_and(|at| *at + LEASE > self.net.now);
+            let free = others.is_empty() && !orphaned && !self.devices.iter().enumerate().any(was_there);
             assert!(!free, "{registration} is refused {id}, which no other has\n{}", self.net.story());
         }
     }
@@ -81,7 +83,9 @@ impl World {
         let of = self.devices[device].node;
         let live = |process: &Node| process.membership.nodes().is_live(holder.incarnation());
         let unmet_at = self.unmet_at[by].max(self.unmet_at[of]);
-        let reached = !self.net.has_cut(by, of) && unmet_at + RECENTLY + ASKED_BEFORE < self.net.now;
+        let rolled_back = self.rolled_back_at.is_some_and(|at| at + RECENTLY + ASKED_BEFORE > self.net.now);
+        let asked_before = if rolled_back { ASKED_BEFORE } else { Duration::ZERO };
+        let reached = !self.net.has_cut(by, of) && unmet_at + RECENTLY + asked_before < self.net.now;
         let runs = self.nodes[of].as_ref().is_some_and(|process| !process.paused);
         self.is_alive(device) && reached && runs && self.nodes[by].as_ref().is_some_and(live)
     }
@@ -161,7 +165,20 @@ impl World {
             let same = in_hub.is_some_and(|device| Arc::ptr_eq(&device, &session.device));
             assert!(same, "{registration} is not in the hub: {}", story());
         }
+        node.sessions.values().for_each(|session| self.check_taken(self.device_of(session.link), &node.hub));
         assert_eq!(node.hub.device_count(), node.sessions.len(), "devices of {}: {}", node.incarnation, story());
+    }
+
+    /// All payloads that nodes have taken for clients that are still there have arrived.
+    fn check_taken(&self, device: usize, hub: &Hub) {
+        let clients = hub.device(&self.devices[device].id).map(|device| device.clients()).unwrap_or_default();
+        for number in clients.iter().map(|client| u64::from(client.id.get())) {
+            let Some(taken) = self.net.taken.get(&(device as u64, number)) else { continue };
+            let last = (taken.first + taken.count - 1, number);
+            let has_it = |client: &Client| client.device == Some(device) && client.received == Some(last);
+            let arrived = self.clients.iter().any(has_it);
+            assert!(arrived, "of device {device}, {taken:?} to client {number} is lost: {}", self.net.story());
+        }
     }
 
     /// Each client has its device if it is there, and no session is left without its client.

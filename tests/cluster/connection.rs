@@ -12,7 +12,8 @@ use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::session::{Answer, ClaimGuard, Question, Session};
 use parking_lot::Mutex;
 
-use crate::net::{Frame, LinkId, Net};
+use crate::net::{Frame, LinkId, Net, Party, Taken};
+use crate::peers::numbers;
 
 /// Events that callbacks report to the node.
 #[derive(Default)]
@@ -114,7 +115,13 @@ impl Connection {
         if self.driver.wants_read(&cx, edge)
             && let Some(frame) = net.take(self.link, self.side)
         {
+            let payload = self.payload_of_device(&frame, net);
+            let before = self.taken();
             self.read(frame, edge);
+            if let Some([device, number, at]) = payload.filter(|_| self.taken() > before) {
+                let taken = net.taken.entry((device, number)).or_insert(Taken { first: at, count: 0 });
+                taken.count += 1;
+            }
             return true;
         }
         if !self.driver.is_open() {
@@ -137,6 +144,21 @@ impl Connection {
                 expired
             }
         }
+    }
+
+    /// Returns the numbers in a payload, if a device sends it.
+    fn payload_of_device(&self, frame: &Frame, net: &Net) -> Option<[u64; 3]> {
+        let (Frame::Text { text, .. }, Party::Device(_)) = (frame, net.other(self.link, self.side)) else {
+            return None;
+        };
+        let message: serde_json::Value = serde_json::from_str(text).unwrap();
+        (message["message_type"] == "forward").then(|| numbers(&message["payload"]))
+    }
+
+    /// Returns how many forwards its node has taken and has to deliver.
+    fn taken(&self) -> u64 {
+        let books = self.driver.session().context().relay.ledger().read();
+        books.accepted - books.refused - books.gone
     }
 
     fn read(&mut self, frame: Frame, edge: &mut NodeEdge) {

@@ -84,10 +84,15 @@ impl World {
         self.net.tell(|| format!("the engine is back: {way}"));
         match way {
             0 => self.new_engine(),
-            1 => self.engine = self.saved.clone(),
+            1 => self.take_saved(),
             2 => self.saved = self.engine.clone(),
             _ => {}
         }
+    }
+
+    fn take_saved(&mut self) {
+        self.engine = self.saved.clone();
+        self.rolled_back_at = Some(self.net.now);
     }
 
     fn new_engine(&mut self) {
@@ -106,7 +111,7 @@ impl World {
     pub(crate) fn roll_back_engine(&mut self) {
         self.disturb_all();
         self.net.tell(|| "the engine is rolled back".to_owned());
-        self.engine = self.saved.clone();
+        self.take_saved();
         self.lossless_until = self.net.now + Duration::from_secs(3);
     }
 

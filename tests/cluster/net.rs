@@ -1,6 +1,6 @@
 //! The network of the world: connections with delays, cuts and pauses, and the queue of all events.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
@@ -85,6 +85,13 @@ pub(crate) struct Carried {
     pub(crate) lost: u64,
 }
 
+/// Payloads of a device for one client that its node has taken: all of them follow the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
 pub(crate) struct Net {
     pub(crate) rng: fastrand::Rng,
     base: Instant,
@@ -96,6 +103,8 @@ pub(crate) struct Net {
     /// Whether a message from one to the other is kept: nodes, then the engine.
     cut: Vec<Vec<bool>>,
     pub(crate) carried: Carried,
+    /// Payloads of devices that their nodes have taken, by device and number of the client.
+    pub(crate) taken: BTreeMap<(u64, u64), Taken>,
     /// Story of this world, if it is told.
     log: Option<Vec<String>>,
 }
@@ -111,6 +120,7 @@ impl Net {
             half_open: Vec::new(),
             cut: vec![vec![false; nodes + 1]; nodes + 1],
             carried: Carried::default(),
+            taken: BTreeMap::new(),
             log: told.then(Vec::new),
         }
     }

@@ -223,17 +223,20 @@ impl World {
                 let [device, number, at] = numbers(&message["payload"]);
                 let before = client.received.replace((at, number));
                 let own = client.device.map(|device| device as u64);
-                let follows = before.is_none_or(|before| before == (at.wrapping_sub(1), number));
+                // The first one that it hears is the first one that the device's node has taken for it.
+                let first = self.net.taken.get(&(device, number)).map(|taken| taken.first);
+                let follows = before.map_or(first == Some(at), |before| before == (at.wrapping_sub(1), number));
                 let story = || format!("client {index} hears {text}\n{}", self.net.story());
                 assert_eq!(own, Some(device), "of another registration, or too early: {}", story());
-                assert!(follows, "not in order, or twice, or of another client: {}", story());
+                assert!(follows, "not in order, or twice, or lost, or of another client: {}", story());
             }
             _ => {}
         }
     }
 }
 
-fn numbers(payload: &Value) -> [u64; 3] {
+/// Returns the numbers of a payload.
+pub(crate) fn numbers(payload: &Value) -> [u64; 3] {
     let numbers: Vec<u64> = payload.as_str().unwrap().split(' ').map(|number| number.parse().unwrap()).collect();
     numbers.try_into().unwrap()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Registration;
-use cuttlefish_signaling::core::cluster::registry::Timing;
+use cuttlefish_signaling::core::cluster::registry::{Entry, Timing};
 use cuttlefish_signaling::protocol::DeviceId;
 
 use crate::engine::Engine;
@@ -44,6 +44,10 @@ pub(crate) struct World {
     pub(crate) disturbed_at: Vec<Duration>,
     /// Time at which a cut from another node, or a pause, has begun or ended.
     pub(crate) unmet_at: Vec<Duration>,
+    /// Ids whose holder in the registry was on a node that was killed, and the time of that.
+    pub(crate) orphaned_at: BTreeMap<DeviceId, Duration>,
+    /// Time at which the engine last came back as it had been before.
+    pub(crate) rolled_back_at: Option<Duration>,
     /// Forwards that nodes which are gone have delivered.
     pub(crate) delivered_before: u64,
 }
@@ -82,6 +86,8 @@ impl World {
             clients: Vec::new(),
             disturbed_at: vec![Duration::ZERO; count],
             unmet_at: vec![Duration::ZERO; count],
+            orphaned_at: BTreeMap::new(),
+            rolled_back_at: None,
             delivered_before: 0,
         };
         for node in 0..count {
@@ -110,6 +116,9 @@ impl World {
             self.net.send(*link, connection.side, Frame::Reset);
             self.net.close(*link, connection.side);
         }
+        let own = |entry: &Entry| *entry.registration.incarnation() == process.incarnation;
+        let held = self.engine.devices.iter().filter(|(_, entry)| own(entry)).map(|(id, _)| (id.clone(), self.net.now));
+        self.orphaned_at.extend(held);
         let relay = std::sync::Arc::clone(&process.relay);
         drop(process);
         self.check_ledger(node, &relay);
