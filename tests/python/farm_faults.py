@@ -33,6 +33,10 @@ HANG = 100.0
 """Seconds after which something that has to happen counts as missing."""
 
 
+AT_ONCE = 20
+"""Clients that connect at once, before a fault."""
+
+
 @contextlib.asynccontextmanager
 async def devices_on(nodes: list[ClusterNode], names: list[str], books: Books) -> AsyncIterator[list[Device]]:
     """Devices, by turns on these nodes. Each registers once."""
@@ -64,8 +68,11 @@ async def kills(cluster: SignalingCluster, times: int, pairs: int) -> dict[str, 
         others = [node for node in cluster.nodes if node is not victim]
         names = [f"cvd-{round_}-{number}" for number in range(pairs)]
         async with devices_on([victim], names, books), AsyncExitStack() as stack:
-            meetings = [_met(stack, others[at % 2], name, books) for at, name in enumerate(names)]
-            clients = await asyncio.wait_for(asyncio.gather(*meetings), HANG)
+            clients = []
+            for start in range(0, pairs, AT_ONCE):
+                some = list(enumerate(names))[start : start + AT_ONCE]
+                meetings = [_met(stack, others[at % 2], name, books) for at, name in some]
+                clients += await asyncio.wait_for(asyncio.gather(*meetings), HANG)
             pid = victim.pid
             assert pid is not None
             began = time.monotonic()
