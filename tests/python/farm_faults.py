@@ -226,7 +226,7 @@ async def _refusal(node: ClusterNode, name: str) -> str:
 
 
 def failures(figures: dict[str, Any]) -> list[str]:
-    """What is not as it has to be."""
+    """The rules that were broken."""
     wrong = list(figures["broken"])
     for name in ("pairs that ended", "silent", "nodes that were restarted"):
         if figures.get(name):

@@ -25,7 +25,7 @@ REFUSALS = ("Device disconnected", "not found", "Cluster unavailable", "already 
 
 @dataclass
 class Books:
-    """What all peers have sent and heard, and each rule that was broken."""
+    """The numbers of payloads that all peers have sent and heard, and each rule that was broken."""
 
     sent: int = 0
     """Payloads of clients."""
@@ -40,7 +40,7 @@ class Books:
     registered: int = 0
     connected: int = 0
     broken: list[str] = field(default_factory=list)
-    """What must not happen."""
+    """Each rule that was broken, and by which message."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def check(self, holds: bool, what: str) -> None:

@@ -229,7 +229,7 @@ def _grown(before: list[int], after: list[int]) -> list[tuple[int, int]]:
 
 
 def failures(figures: dict[str, Any]) -> list[str]:
-    """What is not as it has to be."""
+    """The rules that were broken."""
     found = list(figures["broken"])
     if figures["silent"]:
         found.append(f"{figures['silent']} payloads are lost in silence")
