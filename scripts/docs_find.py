@@ -26,6 +26,7 @@ PAGES = {
     "exception": "errors",
     "name of Python": "python-api",
     "route": "http-api",
+    "route of the control API": "control-api",
     "metric": "observing",
     "log event": "observing",
     "field of log events": "observing",

@@ -77,6 +77,15 @@ def routes(root: Path = ROOT) -> set[str]:
     return set(re.findall(r'"(/[^"]*)"', listed)) - {"/"}
 
 
+CONTROL = "/control/v1"
+"""The path of the control API. Its page names the paths below it."""
+
+
+def routes_of_control_api() -> set[str]:
+    """The paths below that of the control API, and that itself."""
+    return {path.removeprefix(CONTROL) or path for path in routes() if path.startswith(CONTROL)}
+
+
 def flags_of_commands() -> set[str]:
     """The flags of all commands."""
     found, left = set(), [parser(command) for command in COMMANDS]
@@ -130,7 +139,8 @@ def terms() -> dict[str, set[str]]:
         "close code": close_codes(),
         "exception": exceptions(),
         "name of Python": python_names(),
-        "route": routes(),
+        "route": {path for path in routes() if not path.startswith(CONTROL)},
+        "route of the control API": routes_of_control_api(),
         "metric": metrics(),
         "log event": {event.name for event in EVENTS},
         "field of log events": set(FIELDS),

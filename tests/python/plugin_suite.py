@@ -33,6 +33,8 @@ HERE_ONLY = {
     "test_hook_error_on_session_server_fails_its_test": _HOOKS,
     "test_servers_of_a_class_and_of_a_module": _SETTINGS,
     "test_misuse_is_a_short_error": _SETTINGS,
+    "test_invalid_value_is_a_usage_error_of_its_place": "a usage error comes before the server is used",
+    "test_fixtures_and_markers_are_documented": "no server is used",
 }
 """The tests that make no sense with a server that runs already, and the reasons."""
 

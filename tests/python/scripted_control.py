@@ -39,6 +39,8 @@ class Scripted:
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     connections: int = 0
+    closes: bool = False
+    """Whether each connection is closed after its answer, which does not say so."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -64,7 +66,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        self.close_connection = headers.get("Connection") == "close" or "Transfer-Encoding" in headers
+        self.close_connection = script.closes or "close" in headers.values() or "Transfer-Encoding" in headers
 
     do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
 

@@ -298,12 +298,11 @@ def test_closed_pipe_ends_watch(lab: SignalingServer, flags: list[str]) -> None:
 
 
 def test_closed_pipe_ends_watch_of_a_quiet_server() -> None:
-    alive = b'12\r\n{"event":"alive"}\n\r\n'
-    start = b'29\r\n{"event":"start","devices":0,"clients":0}\n\r\n'
+    alive = b'12\r\n{"event":"alive"}\n\r\n0\r\n\r\n'
     reader, writer = os.pipe()
     os.close(reader)
     with scripted() as script:
-        script.answers["GET /watch"] = lambda: (200, {"Transfer-Encoding": "chunked"}, alive + start)
+        script.answers["GET /watch"] = lambda: (200, {"Transfer-Encoding": "chunked"}, alive)
         watching = spawn("watch", f"--control-api={script.url}", stdout=writer)
         os.close(writer)
         _, log = watching.communicate(timeout=PATIENCE)
@@ -383,5 +382,8 @@ def test_unexpected_answer_of_an_event(capsys: pytest.CaptureFixture[str]) -> No
         body = b'{"event":"of-tomorrow"}\n{"event":"stopping"}\n'
         script.answers["GET /watch"] = lambda: (200, {}, body)
         assert words(capsys, "watch", f"--control-api={script.url}") == body.decode()
+        script.answers["GET /watch"] = lambda: (200, {}, b'{"event":"alive"}\n')
+        assert main(["watch", f"--control-api={script.url}"]) == 1
+        assert "the server has ended the stream" in capsys.readouterr().err
         script.answers["GET /watch"] = lambda: answer(401, {"code": "token_missing"})
         words(capsys, "watch", f"--control-api={script.url}", status=1)

@@ -117,6 +117,7 @@ def test_workers_reset_nothing_of_each_other(pytester: pytest.Pytester, lab: Sig
             ]
         """,
     )
+    RemoteServer(str(lab.control_url), token=lab.control_token).faults.drop().arm()
     run(pytester, "-n", "3", *flags(lab, tmp_path)).assert_outcomes(passed=12)
 
 

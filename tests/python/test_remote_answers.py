@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import threading
@@ -25,6 +26,9 @@ from cuttlefish_signaling import (
     SignalingError,
     UnreachableError,
 )
+from cuttlefish_signaling._remote.connection import _is_readable
+
+from peers import wait_until
 
 
 @contextmanager
@@ -74,6 +78,35 @@ def test_connection_is_used_again_and_replaced_when_the_server_has_closed_it() -
         script.answers["GET /clock"] = lambda: answer(200, {"now": 2.5, "frozen": False}, Connection="close")
         assert [server.clock.now for _ in range(3)] == [2.5] * 3
         assert script.connections == 3
+
+
+def test_connection_that_the_server_has_closed_silently_is_not_used_again() -> None:
+    with scripted() as script:
+        script.closes = True
+        for request in ("POST /clock/freeze", "POST /clock/resume", "GET /clock"):
+            script.answers[request] = lambda: answer(200, {"now": 1.5, "frozen": True})
+        with RemoteServer(script.url) as server:
+            for number in range(2, 22, 2):
+                assert server.clock.now == 1.5
+                wait_until(lambda: _is_readable(server._running().connection._idle[0].sock))
+                server.clock.freeze()
+                assert script.connections >= number + 1
+        assert script.requests.count("POST /clock/freeze") == 10
+
+
+def test_fork_has_connections_of_its_own() -> None:
+    with scripted() as script, RemoteServer(script.url) as server:
+        script.answers["GET /clock"] = lambda: answer(200, {"now": 1.5, "frozen": False})
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if server.clock.now == 1.5 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert script.connections == 2
+        assert server.clock.now == 1.5
+        assert script.connections == 2, "the connection of this process is as before"
 
 
 def test_ids_are_encoded_in_paths() -> None:

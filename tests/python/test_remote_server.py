@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -311,24 +310,6 @@ def test_server_in_another_process(tmp_path: Path) -> None:
             assert [*server.nodes(), *server.clients(), *server.waiting()] == []
             assert server.reload() == []
             assert server.disconnect_device("cvd-1")
-
-
-def test_fork_has_connections_of_its_own(lab: SignalingServer, remote: RemoteServer) -> None:
-    assert remote.devices() == []
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writer, f"{len(remote.devices())}".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with FakeDevice(remote):
-        for _ in range(20):
-            assert len(remote.devices()) == 1
-    os.waitpid(child, 0)
-    assert os.read(reader, 9) in (b"0", b"1")
-    os.close(reader)
 
 
 def test_nothing_of_pytest_or_websockets_is_imported() -> None:

@@ -100,6 +100,8 @@ class Connection:
             text = response.read()
         except (OSError, HTTPException) as error:
             connection.close()
+            if method == "GET" and not is_new and isinstance(error, ConnectionError):
+                return self._request(method, target, body, wait)  # The server has closed it meanwhile.
             raise_unreachable(self.address, error, self.timeout + wait)
         except BaseException:
             connection.close()

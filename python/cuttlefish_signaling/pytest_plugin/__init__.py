@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from . import _checkpoints, _clusters, _conformance, _debugger, _frames, _modules, _options, _report
-from ._attach import skip_if_unavailable
+from ._attach import reset_for_workers, skip_if_unavailable
 from ._clusters import signaling_cluster
 from ._options import CA_VARIABLE, CONTROL_VARIABLE, OPTIONS, TOKEN_VARIABLE, URL_VARIABLE
 from ._peers import (
@@ -88,6 +88,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from . import _asyncio_fixtures
 
         config.pluginmanager.register(_asyncio_fixtures, "cuttlefish_signaling_asyncio")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Resets a server that runs already, before the workers of pytest-xdist share it."""
+    reset_for_workers(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)

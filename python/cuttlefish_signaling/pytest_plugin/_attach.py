@@ -94,6 +94,21 @@ def _control(config: pytest.Config, options: Options) -> RemoteServer | None:
     return control
 
 
+def reset_for_workers(config: pytest.Config) -> None:
+    """Resets the server in the controller of pytest-xdist, before its workers use it."""
+    options = config.stash[OPTIONS]
+    if options.control is None or not config.pluginmanager.hasplugin("dsession"):
+        return
+    from ..errors import SignalingError
+
+    try:
+        control = _control(config, options)
+    except SignalingError:
+        return  # Each test has the error.
+    if control is not None:
+        control.close()
+
+
 def _server(options: Options, control: RemoteServer | None) -> AttachedServer:
     from ..testing import AttachedServer
 
