@@ -78,7 +78,7 @@ EVENTS = (
         "control_refused",
         "info",
         "peer code reason left_out",
-        "A request to the control API has no token, or a wrong one.",
+        "A request to the control API is of a page, or has no token.",
     ),
     LogEvent("control_disconnects", "info", "device_id client_id", "The control API disconnects a peer."),
     LogEvent("request_foreign", "info", "peer code reason left_out", "`Host` or `Origin` is not allowed."),

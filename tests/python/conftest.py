@@ -31,6 +31,9 @@ os.environ.pop("STATE_DIRECTORY", None)
 for variable in ("URL", "CONTROL", "CONTROL_API", "CONTROL_TOKEN_FILE"):
     os.environ.pop(f"CUTTLEFISH_SIGNALING_{variable}", None)
 
+# Its plugin takes a second of each run of pytest that tests start.
+os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis".strip()
+
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # `nohup make test`: the programs that tests start would ignore SIGHUP too. A handler is not inherited.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)

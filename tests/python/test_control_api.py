@@ -78,7 +78,6 @@ def test_token_is_exchanged_by_reload() -> None:
         {"Origin": "null"},
         {"Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
-        {"Sec-Fetch-Mode": "navigate"},
         {"Host": "evil.example"},
     ],
 )
@@ -89,6 +88,11 @@ def test_page_is_refused(headers: dict[str, str]) -> None:
             assert control.refusal(method, "/faults", headers=headers)[:2] == (403, "forbidden"), method
         assert control("GET", "/faults") == {"faults": []}
         assert control("GET", "/stats")["incidents"]["foreign"] == 4
+
+
+def test_fetch_of_node_is_that_of_a_program() -> None:
+    with controlled_server() as (_, control):
+        assert control.answer("GET", "", headers={"Sec-Fetch-Mode": "cors"}).status == 200
 
 
 @pytest.mark.parametrize(

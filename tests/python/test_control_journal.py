@@ -385,3 +385,14 @@ def test_servers_do_not_share_a_control_api() -> None:
         peers.device("cvd-1")
         assert control("GET", "/devices")["devices"] == []
         assert Control(control.url, first.control_token)("GET", "/stats")["devices"] == 0
+
+
+def test_watch_writes_what_came_before_the_stop() -> None:
+    with controlled_server() as (server, control), peers_of(server) as peers:
+        with control.opened("GET", "/watch") as stream:
+            lines_until(stream, "start")
+            peers.device("cvd-1")
+            server.stop()
+            events = [line["event"] for line in lines_until(stream, "stopping")]
+        assert "device_registered" in events
+        assert events.count("message") >= 2

@@ -15,6 +15,7 @@ mod backpressure;
 mod clock;
 mod cluster;
 mod connection;
+mod control;
 mod dial;
 mod draining;
 mod handshake;

@@ -20,13 +20,8 @@ use crate::server::http::service::TurnedAway;
 use crate::server::http::{origin, rate};
 use crate::server::refusal_log::RefusalRecord;
 
-/// Headers that browsers send, and programs do not.
-const OF_PAGES: [HeaderName; 4] = [
-    header::ORIGIN,
-    HeaderName::from_static("sec-fetch-site"),
-    HeaderName::from_static("sec-fetch-mode"),
-    HeaderName::from_static("sec-fetch-dest"),
-];
+/// Headers that browsers send, and programs do not. `Sec-Fetch-Mode` is not one: the `fetch` of Node.js sends it.
+const OF_PAGES: [HeaderName; 2] = [header::ORIGIN, HeaderName::from_static("sec-fetch-site")];
 
 /// Tells one start of a server from another.
 const INSTANCE: HeaderName = HeaderName::from_static("cuttlefish-instance");

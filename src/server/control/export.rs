@@ -45,7 +45,7 @@ async fn write(journal: Arc<Journal>, filter: Filter, after: u64, writer: Writer
         for entry in found.entries.iter().take_while(|entry| entry.number <= last) {
             Form::JsonLines.append_value(&mut text, &EntryRow::from(entry));
         }
-        if !text.is_empty() && !writer.write(text).await {
+        if !text.is_empty() && !writer.write(&mut text).await {
             return;
         }
         if !found.more {
@@ -55,6 +55,6 @@ async fn write(journal: Arc<Journal>, filter: Filter, after: u64, writer: Writer
     if forgotten > 0 {
         let mut text = Vec::new();
         Form::JsonLines.append_value(&mut text, &Forgotten { forgotten });
-        writer.write(text).await;
+        writer.write(&mut text).await;
     }
 }

@@ -58,8 +58,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes a text once there is room. Returns false if the reader is gone or does not read, or if the server stops.
-    pub(super) async fn write(&self, text: Vec<u8>) -> bool {
+    /// Writes a text once there is room, and clears it. Returns false if the reader is gone or does not read, or if the
+    /// server stops; the text stays then.
+    pub(super) async fn write(&self, text: &mut Vec<u8>) -> bool {
         let room = self.shared.timers.timeout(self.shared.settings().limits.write_timeout, self.sender.reserve());
         let room = tokio::select! {
             biased;
@@ -67,13 +68,16 @@ impl Writer {
             room = room => room,
         };
         let Some(Ok(room)) = room else { return false };
-        room.send(text.into());
+        room.send(std::mem::take(text).into());
         true
     }
 
-    /// Adds the last text, if there is room for it.
-    pub(super) fn write_last(&self, text: Vec<u8>) {
-        let _has_no_room = self.sender.try_send(text.into());
+    /// Writes the last text of a server that stops, if there is room for it soon.
+    pub(super) async fn write_last(&self, text: Vec<u8>) {
+        let limit = self.shared.settings().limits.goodbye_timeout;
+        if let Some(Ok(room)) = self.shared.timers.timeout(limit, self.sender.reserve()).await {
+            room.send(text.into());
+        }
     }
 
     /// Waits until the reader is gone.

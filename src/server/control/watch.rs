@@ -85,7 +85,7 @@ impl Watch {
             self.peers(&mut text);
             self.changed_nodes(&mut text);
             let more = self.messages(&mut text).await;
-            if !text.is_empty() && !writer.write(std::mem::take(&mut text)).await {
+            if !text.is_empty() && !writer.write(&mut text).await {
                 break;
             }
             if more {
@@ -101,9 +101,11 @@ impl Watch {
             shared.timers.sleep(PAUSE).await;
         }
         if shared.stopping.is_cancelled() {
-            text.clear();
+            // The events that came before the stop, and a page of entries.
+            self.peers(&mut text);
+            self.messages(&mut text).await;
             self.form.append_value(&mut text, &Event::Stopping);
-            writer.write_last(text);
+            writer.write_last(text).await;
         }
     }
 
