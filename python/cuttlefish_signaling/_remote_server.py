@@ -37,7 +37,8 @@ class RemoteServer(ServerPeers):
     server. Hooks and settings belong to the other process.
 
     Args:
-        control_url: The address of the control API: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
+        control_url: The address of the control API: `https://HOST:PORT`, `unix:PATH` or, on this machine,
+            `http://127.0.0.1:PORT`.
         token: The token of the API.
         token_file: A file with the token, in the place of `token`.
         ssl_context: Verifies the certificate of an `https` address. None: the authorities of the system do; on this
@@ -69,6 +70,8 @@ class RemoteServer(ServerPeers):
             token = checked_token("token", token)
         elif token_file is not None:
             token = read_token("token_file", token_file)
+        if token is not None:
+            self._address.check_secrecy("control_url")
         self._token, self._context, self._timeout = token, ssl_context, timeout
         self._lock = threading.Lock()
         self._run = RemoteRun(self._address, token, ssl_context, timeout)

@@ -224,6 +224,7 @@ def test_a_request_that_the_server_has_no_room_for_is_repeated() -> None:
         (404, {"code": "journal_off"}, JournalOffError, "start it with --journal"),
         (503, {"code": "stopping"}, NotRunningError, "is stopping"),
         (400, {"code": "bad_request", "path": "$.times", "error": "is 0"}, ControlError, r"\$.times: is 0"),
+        (400, {"code": "bad_request", "error": "\x1b[2J"}, ControlError, r"\\x1b\[2J"),
         (418, {"code": "teapot"}, ControlError, "status 418"),
         (401, {"code": "token_missing"}, ControlError, "asks for a token: give token_file .--control-token-file, "),
         (401, {"code": "token_wrong"}, ControlError, "the token is another one: give token_file .--control-token-file"),
@@ -309,6 +310,10 @@ def test_addresses_without_a_server(tmp_path: Path) -> None:
         ({"token_file": "/nowhere"}, "token_file: cannot read /nowhere: No such file or directory; `serve --control"),
         ({"token_file": "/dev/null"}, "token_file: /dev/null must have one token"),
         ({"token": "x" * 16, "token_file": "y"}, "token_file: contradicts token: give one of them"),
+        (
+            {"control_url": "http://lab:9000", "token": "x" * 16},
+            "control_url: http://lab:9000 would send the token in plain text to another machine: write https:",
+        ),
         ({"timeout": 0}, "timeout: must be a number of seconds, more than 0, got 0"),
         ({"ssl_context": "ca.pem"}, "ssl_context: must be an ssl.SSLContext or None, got 'ca.pem'"),
     ],
@@ -316,7 +321,7 @@ def test_addresses_without_a_server(tmp_path: Path) -> None:
 def test_invalid_arguments(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text) as raised:
         RemoteServer(**{"control_url": "http://127.0.0.1:1", **arguments})
-    assert "s e c" not in str(raised.value)
+    assert "s e c" not in str(raised.value) and "x" * 16 not in str(raised.value)
 
 
 # Streams --------------------------------------------------------------------------------------------------------------

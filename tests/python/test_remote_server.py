@@ -283,6 +283,9 @@ def test_tokens_and_addresses(lab: SignalingServer, tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="the token is another one") as raised:
         RemoteServer(url, token="y" * 20)
     assert (raised.value.code, raised.value.status) == ("token_wrong", 401)
+    assert "y" * 20 not in str(raised.value)
+    with RemoteServer(url, token=lab.control_token) as server:
+        assert str(lab.control_token) not in repr(server)
     with pytest.raises(UnreachableError, match=rf"{lab.url} is no control API .status 404.: give the address of"):
         RemoteServer(lab.url, token=lab.control_token)
 

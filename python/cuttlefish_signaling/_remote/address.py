@@ -45,6 +45,15 @@ class Address(NamedTuple):
         """Whether the connection stays on this machine."""
         return self.host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", self.host) is not None
 
+    def check_secrecy(self, setting: str) -> None:
+        """Raises ConfigError for an address to which a token would be sent in plain text over a network."""
+        if self.scheme == "http" and not self.is_on_loopback:
+            raise ConfigError(
+                setting,
+                f"{self.url} would send the token in plain text to another machine: write https:, or use a "
+                f"tunnel: ssh -L {self.port}:127.0.0.1:{self.port} HOST",
+            )
+
     def context(self, given: ssl.SSLContext | None) -> ssl.SSLContext | None:
         """Returns the TLS context of connections; None without TLS.
 

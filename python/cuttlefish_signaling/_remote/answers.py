@@ -8,6 +8,7 @@ from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Any, NoReturn
 
 from .. import __version__
+from .._entry import printable
 from ..errors import (
     ConfigError,
     ControlError,
@@ -47,7 +48,7 @@ def error_of(address: Address, status: int, body: bytes) -> SignalingError:
     answer = parsed(body)
     if not isinstance(answer, dict) or not isinstance(answer.get("code"), str):
         return _no_control_api(address, status)
-    code, text = answer["code"], str(answer.get("error", ""))
+    code, text = answer["code"], printable(str(answer.get("error", "")))
     if code == "unknown_version":
         return _other_version(address, answer.get("version"))
     if code == "config":
