@@ -1,11 +1,13 @@
-"""The pages of the site's reference that are made from the code: the command line, the doors of settings, Python."""
+"""The pages of the site's reference that are made from the code: command line, settings, Python, rules, control API."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cuttlefish_signaling
 from cuttlefish_signaling import conformance, errors, faults, probe, testing, webrtc
@@ -13,7 +15,8 @@ from cuttlefish_signaling._settings import ENVIRONMENT, SETTINGS, Setting
 from cuttlefish_signaling.cli import COMMANDS, parser
 from cuttlefish_signaling.conformance import PROFILES, PROGRAM_PROFILES, Rule, program_rules_of, rules_of
 
-PROTOCOL = (Path(__file__).resolve().parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 SHARES_SETTINGS = ("proxy", "check", "health")
 """Commands with the flags of `serve`."""
@@ -242,9 +245,69 @@ def section(number: str) -> str:
     return f"[{number}](protocol.md#rule-{number.replace('.', '-')})" if is_rule else number
 
 
+# The control API ------------------------------------------------------------------------------------------------------
+
+
+def shape(schema: Mapping[str, Any]) -> str:
+    """A schema in short: the name of a shape, the fields of an object, the items of a list."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "enum" in schema:
+        return " or ".join(json.dumps(value) for value in schema["enum"])
+    for several in ("oneOf", "anyOf", "allOf"):
+        if several in schema:
+            return " or ".join(map(shape, schema[several]))
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"[{shape(schema.get('items', {}))}, ...]"
+    if "properties" in schema:
+        needed = schema.get("required", ())
+        fields = (f"{name}{'' if name in needed else '?'}: {shape(one)}" for name, one in schema["properties"].items())
+        return "{" + ", ".join(fields) + "}"
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def content(part: Mapping[str, Any]) -> str:
+    """The shape of a body, with its type if it is not JSON."""
+    shapes = []
+    for media, one in part.get("content", {}).items():
+        text = shape(one.get("schema", {}))
+        shapes.append(f"`{text}`" if media == "application/json" else f"{media}: `{text}`")
+    return "; ".join(shapes).replace("|", "\\|")
+
+
+def control_routes_page() -> str:
+    """The routes and shapes of the control API, from its OpenAPI document."""
+    api = json.loads((ROOT / "src/server/control/openapi.json").read_text(encoding="utf-8"))
+    rows = []
+    for path, methods in api["paths"].items():
+        for method, one in methods.items():
+            if method == "parameters":
+                continue
+            query = [f"`{field['name']}`" for field in one.get("parameters", ()) if field.get("in") == "query"]
+            body = content(one.get("requestBody", {}))
+            good = "; ".join(content(answer) for code, answer in one["responses"].items() if code.startswith("2"))
+            sent = " ".join(part for part in (", ".join(query), body) if part)
+            rows.append((f"`{method.upper()} {path}`", cell(one.get("summary", "")), sent, good))
+    shapes = api["components"]["schemas"].items()
+    return f"""\
+# Routes of the control API
+
+This page is made from the OpenAPI document of the server, `GET /control/v1/openapi.json`. [Control API](control-api.md)
+is the guide, with the errors. A `?` marks a field that may be missing.
+
+{table("route|meaning|query and body|answer", rows)}
+## Shapes
+
+{table("name|fields", ((f"`{name}`", f"`{shape(one)}`") for name, one in shapes))}"""
+
+
 REFERENCE: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "conformance-rules.md": rules_page,
+    "control-routes.md": control_routes_page,
     "doors.md": doors_page,
     "python-api.md": python_page,
     "python-errors.md": python_errors_page,

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -19,7 +20,7 @@ from cuttlefish_signaling.cli import COMMANDS, parser
 from docs_build import stage
 from docs_find import foreign_hosts, is_on, missing, pages_of
 from docs_links import Pages
-from docs_reference import REFERENCE, cell, cli_page, doors_page
+from docs_reference import REFERENCE, cell, cli_page, control_routes_page, doors_page, shape
 from docs_terms import ANSWERS, close_codes, error_texts, terms
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +162,30 @@ def test_doors_have_the_four_names_of_a_setting() -> None:
         in page
     )
     assert "| `allowed_hosts` | `SignalingServer(allowed_hosts=)` | `--allow-host` |" in page
+
+
+def test_routes_of_the_control_api_have_their_shapes() -> None:
+    page = control_routes_page()
+    assert "| `GET /control/v1/waiting` | The clients that wait" in page
+    assert "| `{waiting: [Waiting, ...]}` |" in page
+    document = (ROOT / "src/server/control/openapi.json").read_text(encoding="utf-8")
+    for path in re.findall(r'^ +"(/control/v1[^"]*)"', document, re.MULTILINE):
+        assert f" {path}`" in page
+    assert "any, ..." not in page
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"$ref": "#/components/schemas/Node"}, "Node"),
+        ({"type": ["string", "null"]}, "string or null"),
+        ({"type": "array", "items": {"type": "integer"}}, "[integer, ...]"),
+        ({"type": "object", "properties": {"a": {"const": True}, "b": {}}, "required": ["a"]}, "{a: true, b?: any}"),
+        ({"oneOf": [{"type": "string"}, {"enum": ["x", 1]}]}, 'string or "x" or 1'),
+    ],
+)
+def test_schemas_are_told_in_short(schema: dict[str, Any], text: str) -> None:
+    assert shape(schema) == text
 
 
 def test_cells_of_tables_keep_their_marks() -> None:
