@@ -13,3 +13,4 @@ pub mod bound;
 pub mod core;
 pub mod registry;
 pub mod server;
+pub mod tokens;

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._ice_command import IceCommand
     from ._ice_server import IceServer, IceServerDict, IceServersDict
     from ._journal import Journal
+    from ._jwt import Jwt
     from ._limits import Keepalive, Limits
     from ._models import (
         AuthorizeContext,
@@ -110,6 +111,7 @@ __all__ = [
     "InternalError",
     "Journal",
     "JournalOffError",
+    "Jwt",
     "Keepalive",
     "Limits",
     "Node",
@@ -171,6 +173,7 @@ _LAZY = {
     "IceServer": "_ice_server",
     "IceServerDict": "_ice_server",
     "IceServersDict": "_ice_server",
+    "Jwt": "_jwt",
     "InternalError": "errors",
     "Journal": "_journal",
     "JournalOffError": "errors",

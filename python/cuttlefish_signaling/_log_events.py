@@ -131,6 +131,8 @@ EVENTS = (
     LogEvent("fault_overran", "warning", "reason", "A fault of the config file held more than it may, and dropped it."),
     LogEvent("certificate_created", "info", "reason", "`serve` has written a certificate or an authority."),
     LogEvent("certificate_replaced", "warning", "reason", "A certificate or an authority that was kept is replaced."),
+    LogEvent("token_keys_taken", "info", "", "New requests are judged by new keys of token issuers."),
+    LogEvent("token_keys_refused", "warning", "reason", "The files of new keys of token issuers cannot be used."),
     LogEvent("certificate_taken", "info", "", "New connections get a renewed certificate."),
     LogEvent("certificate_refused", "warning", "reason", "The files of a renewed certificate cannot be used."),
     LogEvent("certificate_check_failed", "error", "reason", "The files of the certificate cannot be checked."),

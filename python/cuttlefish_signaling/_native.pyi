@@ -105,6 +105,28 @@ class Disconnection:
     def wait(self, timeout: float) -> bool | None: ...
 
 @final
+class Jwt:
+    """The checked settings of tokens, with the keys of their files."""
+
+    def __new__(
+        cls,
+        keys: list[str],
+        *,
+        issuer: list[str],
+        audience: list[str],
+        leeway: float,
+        identity: str,
+        devices: str | None,
+        rights: str | None,
+        values: list[str],
+        needed_for: list[str],
+        allow_no_exp: bool,
+        max_token: int,
+        max_keys: int,
+        check_interval: float | None,
+    ) -> Jwt: ...
+
+@final
 class IceCommand:
     """A command that prints ICE servers."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _native
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings, hook_names
+from ._jwt import Jwt
 from ._limits import Keepalive, Limits
 from ._settings import GROUPS, KEYWORDS
 from ._settings.reload import RELOAD, RESTART
@@ -37,6 +38,7 @@ class ReloadSettings(TypedDict, total=False):
     trusted_proxies: Iterable[str]
     advertise_address: Iterable[str]
     allow_unauthenticated: bool
+    jwt: Jwt | None
     hook_timeout: float
     assets_dir: str | os.PathLike[str] | None
     proxy_device_files: bool

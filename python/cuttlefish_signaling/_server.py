@@ -10,6 +10,7 @@ from ._checks import check_text
 from ._cluster import Cluster
 from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
 from ._hooks import HookFailure
+from ._jwt import Jwt
 from ._limits import Keepalive, Limits
 from ._server_addresses import ServerAddresses
 from ._server_peers import ServerPeers
@@ -69,6 +70,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
         client_ids: Where the client ids of a registration begin. "from_one": at 1. "unique": at a number made from the
             time of day, for real devices. Either way they are above the last id that this server gave for the device.
             The peers of a real device outlive a restart of the server, and must not get the id of another client.
+        jwt: JSON Web Tokens that peers need, `Jwt(...)`, with the keys of their issuers. `authorize` is called for a
+            peer with another token, or without one. See docs/tokens.md. None: no such token is known.
         hook_timeout: Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or
             returns invalid data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer
             is affected. A `def` hook that hangs keeps its thread: use `async def` for a hook that may hang. A real
@@ -145,6 +148,7 @@ class SignalingServer(ServerAddresses, ServerPeers):
         trusted_proxies: Iterable[str] = (),
         advertise_address: Iterable[str] = (),
         allow_unauthenticated: bool = False,
+        jwt: Jwt | None = None,
         cluster: Cluster | None = None,
         upstream: str | Upstream | None = None,
         dashboard: bool = False,

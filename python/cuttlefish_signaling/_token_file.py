@@ -129,13 +129,15 @@ class _Document:
             self._tables = json.loads(text, object_pairs_hook=_unique)
             if not is_toml:
                 self._lines = _json_lines(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"line {error.lineno}, column {error.colno}:", error.msg) from None
         except RecursionError:
             raise ConfigError("", "has too many brackets in each other") from None
         except ValueError as error:
-            place, colon, why = str(error).rpartition(": ")
-            raise ConfigError(f"{place}:" if colon else "", why) from None
+            # The errors of JSON have their place behind, and those of TOML in front.
+            found = re.match(r"(.*): (line \d+),? (column \d+)|(line \d+), (column \d+): (.*)", str(error))
+            if found is None:
+                raise ConfigError("", str(error)) from None
+            place, why = f"{found[2] or found[4]}, {found[3] or found[5]}", found[1] or found[6]
+            raise ConfigError(f"{place}:", why) from None
 
     def read(self) -> tuple[tuple[Numbered, ...], tuple[str, ...]]:
         """Returns the tokens and the roles that need one."""

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use super::cluster::Cluster;
 use super::error::config_error;
 use super::ice_command::IceCommand;
+use super::jwt::Jwt;
 use super::listen::{ListenTuple, listener};
 use super::tls::Tls;
 use super::turn::{TurnRest, ice_servers};
@@ -134,6 +135,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         advertise_address: from.raw("advertise_address")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
+        jwt: jwt(from)?,
         upstream: upstream(from)?,
         workers: from.number("workers")?,
     })
@@ -161,6 +163,11 @@ fn tls(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::tls::Tls>> {
 fn cluster(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::cluster::Cluster>> {
     let cluster = from.raw("cluster")?;
     Ok(if cluster.is_none() { None } else { Some(cluster.cast::<Cluster>()?.get().0.clone()) })
+}
+
+fn jwt(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::jwt::Jwt>> {
+    let jwt = from.raw("jwt")?;
+    Ok(if jwt.is_none() { None } else { Some(jwt.cast::<Jwt>()?.get().0.clone()) })
 }
 
 fn upstream(from: &Settings<'_, '_>) -> PyResult<Option<Upstream>> {

@@ -20,6 +20,7 @@ mod hooks;
 mod ice_command;
 mod job;
 mod journal;
+mod jwt;
 mod listen;
 mod log_batch;
 mod logging;
@@ -56,6 +57,8 @@ mod _native {
     use super::job::Job;
     #[pymodule_export]
     use super::journal::Journal;
+    #[pymodule_export]
+    use super::jwt::Jwt;
     #[pymodule_export]
     use super::listen::machine_addresses;
     #[pymodule_export]

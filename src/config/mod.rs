@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod control;
 pub mod error;
 pub mod ice_command;
+pub mod jwt;
 mod keepalive;
 mod limits;
 pub mod listen;
@@ -39,6 +40,7 @@ use crate::config::cluster::Cluster;
 use crate::config::control::Control;
 use crate::config::error::ConfigError;
 use crate::config::ice_command::IceCommand;
+use crate::config::jwt::Jwt;
 use crate::config::listen::Listen;
 use crate::config::tls::Tls;
 use crate::config::turn::TurnRest;
@@ -138,6 +140,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-*` and `Forwarded` headers count: networks, addresses, and `unix`. Default none.
     pub trusted_proxies: Vec<String>,
+    /// JSON Web Tokens that peers need, with the keys of their issuers. Default none.
+    pub jwt: Option<Jwt>,
     /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
     /// Whether to log each HTTP request. Default no.
@@ -192,6 +196,7 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            jwt: None,
             allow_unauthenticated: false,
             access_log: false,
             echo: false,

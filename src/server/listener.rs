@@ -305,5 +305,5 @@ pub(super) fn refuse_exposed(config: &Config, authenticates: bool) -> Result<(),
 /// Whether other machines can reach this listener without authentication.
 fn is_exposed(listener: &Listen, config: &Config, authenticates: bool) -> bool {
     let certificates = listener.is_tls() && config.tls.as_ref().is_some_and(Tls::asks_clients);
-    !listener.is_local() && !authenticates && !certificates
+    !listener.is_local() && !authenticates && config.jwt.is_none() && !certificates
 }

@@ -20,6 +20,7 @@ mod ice_cache;
 mod ice_command;
 mod ice_process;
 mod inherited;
+mod key_watch;
 mod listener;
 mod message_pump;
 mod nodes;
@@ -144,6 +145,7 @@ impl Server {
         if shared.settings().tls.is_some() {
             shared.tasks.spawn(certificate_watch::watch(Arc::clone(&shared)));
         }
+        shared.tasks.spawn(key_watch::watch(Arc::clone(&shared)));
         shared.timekeeping.spawn(run_timers(Arc::clone(&shared)));
         let node_address = node.as_ref().map(BoundNode::address);
         let routes = Routes::default();

@@ -5,6 +5,8 @@
 
 #[path = "../../fuzz/src/core.rs"]
 mod fuzzed;
+#[path = "../../fuzz/src/tokens.rs"]
+mod fuzzed_tokens;
 #[path = "../replay/mod.rs"]
 mod replay;
 #[path = "../transcript/mod.rs"]
@@ -34,6 +36,7 @@ mod ice;
 mod imports;
 mod inbound;
 mod journal;
+mod jwt;
 mod layers;
 mod listen;
 mod model;

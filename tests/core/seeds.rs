@@ -1,7 +1,7 @@
 //! Replays the fuzzing seeds and findings with the functions that are fuzzed.
 
-use crate::fuzzed;
 use crate::replay::replay;
+use crate::{fuzzed, fuzzed_tokens};
 
 #[test]
 fn parser_holds_on_all_seeds() {
@@ -16,4 +16,9 @@ fn sessions_hold_on_all_seeds() {
 #[test]
 fn hook_results_hold_on_all_seeds() {
     replay("hooks", fuzzed::hooks);
+}
+
+#[test]
+fn tokens_hold_on_all_seeds() {
+    replay("tokens", fuzzed_tokens::tokens);
 }

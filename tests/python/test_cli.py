@@ -208,7 +208,10 @@ BAD = [
     (["--port", "70000"], "--port: '70000' is not a whole number from 0 to 65535"),
     (["--port", "x"], "error: --port: 'x' is not a whole number from 0 to 65535"),
     (["--host", "0.0.0.0"], "error: --host: 0.0.0.0 can be reached from other machines"),
-    (["--host", "0.0.0.0"], "give --token-file, or --hooks with `authorize`, or --allow-unauthenticated if that"),
+    (
+        ["--host", "0.0.0.0"],
+        "give --token-file or --jwt-keys, or --hooks with `authorize`, or --allow-unauthenticated if that",
+    ),
     (["--allow-host", "http://lab"], "error: --allow-host: 'http://lab' is not a host name"),
     (["--allow-origin", "panel.lab"], "error: --allow-origin: 'panel.lab' is not an origin"),
     (["--stun", "http:x"], "error: --stun: unknown ICE scheme"),

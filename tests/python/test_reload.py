@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import tempfile
 import threading
 import typing
 import urllib.error
@@ -17,6 +19,7 @@ from cuttlefish_signaling import (
     Cluster,
     ConfigError,
     IceServer,
+    Jwt,
     Keepalive,
     Limits,
     NotRunningError,
@@ -67,6 +70,13 @@ def test_settings_of_a_reload_are_those_of_the_table() -> None:
     assert typing.get_type_hints(ReloadSettings)["limits"] is Limits
 
 
+def _a_key() -> Any:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(json.dumps({"keys": [{"kty": "oct", "k": "A" * 64}]}))
+        file.flush()
+        return Jwt([file.name])._native
+
+
 def another(row: Setting) -> Any:
     """A value other than the default."""
     kind = row.kind
@@ -95,6 +105,7 @@ def another(row: Setting) -> Any:
         "tls": Tls.self_signed()._native,
         "cluster": Cluster("redis://localhost", node="a")._native,
         "upstream": ("ws://localhost", None, False, 10.0),
+        "jwt": _a_key(),
     }[row.name]
 
 

@@ -26,7 +26,7 @@ from settings_page import PAGE, page
 CORE = {row.path: row for row in SETTINGS if row.is_core and row.group != "serve"}
 BOUNDED = [row for row in CORE.values() if isinstance(row.kind, Integer)]
 TIMES = [row for row in CORE.values() if isinstance(row.kind, Seconds)]
-NO_FLAG = {"control_token", "tls", "sockets", "filter_device_info", "authorize", "limits", "keepalive"}
+NO_FLAG = {"jwt", "control_token", "tls", "sockets", "filter_device_info", "authorize", "limits", "keepalive"}
 """Settings without a flag: the command line has other flags or `--hooks` for them."""
 
 

@@ -35,7 +35,9 @@ _AT_ONCE = """
     operator_defaults tls_cert tls_key state_dir tls tls_check_interval
     stun turn turn_secret turn_secret_file turn_ttl
     ice_servers ice_servers_command ice_servers_timeout ice_servers_ttl
-    filter_device_info authorize hooks token_file control_token control_token_file hook_timeout client_ids
+    filter_device_info authorize hooks token_file control_token control_token_file hook_timeout jwt jwt_keys jwt_issuer
+    jwt_audience jwt_leeway jwt_identity jwt_devices jwt_rights jwt_value jwt_needed_for jwt_allow_no_exp jwt_max_token
+    jwt_max_keys jwt_check_interval client_ids
     allowed_hosts allowed_origins trusted_proxies allow_unauthenticated
     assets_dir proxy_device_files adb devices_format access_log log_level drain drain_spread stop_timeout
     limits.max_connections limits.max_connections_per_address limits.new_per_second limits.max_opening

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._limits import Keepalive, Limits
 from .cluster import CLUSTER
 from .ice import ICE, TEXT
+from .jwt import JWT
 from .kinds import (
     Choice,
     Group,
@@ -167,6 +168,7 @@ SERVER = (
             metavar="FILE",
         ),
     ),
+    *JWT,
     Setting(
         "hook_timeout",
         Seconds(),

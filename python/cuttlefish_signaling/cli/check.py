@@ -15,6 +15,7 @@ from ..errors import ConfigError, SignalingError, StateDirError
 from .cluster import cluster
 from .control_token import control_token
 from .hooks import load_hooks
+from .jwt import jwt
 from .listeners import all_listeners, keywords
 from .operator import apply_preset
 from .outcome import settings_as_toml
@@ -100,6 +101,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
                     "dashboard": wants_dashboard(found),
                     "cluster": None,
                     "upstream": None,
+                    "jwt": None,
                 }
             )
             or {}
@@ -113,6 +115,7 @@ def _check_parts(found: Found, mistakes: Mistakes) -> None:
     mistakes.of_step(lambda: cluster(found))
     mistakes.of_step(lambda: upstream(found))
     mistakes.of_step(lambda: control_token(found))
+    mistakes.of_step(lambda: jwt(found))
     if found["token_file"]:
         mistakes.of_step(lambda: StaticTokens._from_file("token-file", found["token_file"]))
     if found["assets_dir"] and not os.path.isdir(found["assets_dir"]):

@@ -23,6 +23,7 @@ from .armed_faults import ArmedFaults
 from .cluster import cluster
 from .control_token import control_token
 from .hooks import load_hooks
+from .jwt import jwt
 from .listeners import all_listeners, apply_sockets, is_reached_from_here_only, keywords, listeners, with_flags
 from .log import logging_to_stderr
 from .operator import apply_preset
@@ -225,6 +226,7 @@ def server_keywords(found: Found, certify: Certify = certificate) -> tuple[dict[
         "control_token": token,
         "cluster": joined,
         "upstream": upstream(found),
+        "jwt": jwt(found),
         "dashboard": wants_dashboard(found),
         "limits": found["limits"],
         "keepalive": found["keepalive"],

@@ -41,6 +41,18 @@ _OF_PYTHON = (
     ("Upstream.ca", "upstream_ca"),
     ("Upstream.insecure", "upstream_insecure"),
     ("Upstream.timeout", "upstream_timeout"),
+    ("Jwt.keys", "jwt_keys"),
+    ("Jwt.issuer", "jwt_issuer"),
+    ("Jwt.audience", "jwt_audience"),
+    ("Jwt.leeway", "jwt_leeway"),
+    ("Jwt.identity", "jwt_identity"),
+    ("Jwt.devices", "jwt_devices"),
+    ("Jwt.rights", "jwt_rights"),
+    ("Jwt.values", "jwt_value"),
+    ("Jwt.needed_for", "jwt_needed_for"),
+    ("Jwt.max_token", "jwt_max_token"),
+    ("Jwt.max_keys", "jwt_max_keys"),
+    ("Jwt.check_interval", "jwt_check_interval"),
     ("Cluster.url", "cluster"),
     ("Cluster.name", "cluster_name"),
     ("Cluster.listen", "cluster_listen"),
@@ -54,7 +66,7 @@ _OF_PYTHON = (
 """The arguments of Python that are made of settings, and their names here."""
 
 _IN_PYTHON = "set `authorize`, or allow_unauthenticated"
-_ON_THE_COMMAND_LINE = "give --token-file, or --hooks with `authorize`, or --allow-unauthenticated"
+_ON_THE_COMMAND_LINE = "give --token-file or --jwt-keys, or --hooks with `authorize`, or --allow-unauthenticated"
 """The fix of an open address, in Python and here."""
 
 _COMMANDS = ("config", "print-ca", "dry-run")

@@ -10,9 +10,10 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
+use super::token::{Judgement, Token};
 use super::{proxy, respond::error};
 use crate::access::hooks::{AuthorizeRequest, HookError};
-use crate::core::peer::{self, KeptRequest, Peer, Role};
+use crate::core::peer::{self, Grant, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
@@ -30,6 +31,8 @@ pub(in crate::server) struct Caller {
     pub(in crate::server) peer: Peer,
     /// The request, if a hook wants to see it.
     request: Option<Arc<KeptRequest>>,
+    /// Its token, if the server knows issuers of tokens.
+    token: Option<Token>,
 }
 
 impl Caller {
@@ -48,7 +51,7 @@ impl Caller {
         if let Some(PassedOn(sender)) = request.extensions().get() {
             let (certificate, grant) = (sender.certificate.clone(), sender.grant.clone());
             let peer = Peer { address: sender.address, certificate, grant, ..Peer::anonymous(role) };
-            return Self { peer, request: None };
+            return Self { peer, request: None, token: None };
         }
         let mut peer = Peer::anonymous(role);
         if let Some(connect_info) = connect_info {
@@ -57,18 +60,19 @@ impl Caller {
             peer.is_local = connect_info.address.is_some_and(is_loopback) && !comes_from_proxy(request);
             peer.certificate.clone_from(&connect_info.certificate);
         }
-        Self { peer, request: shared.hooks.wants_requests().then(|| Arc::new(kept(request))) }
+        let token = shared.settings().jwt.as_ref().map(|jwt| Token::of(jwt, request.headers()));
+        Self { peer, request: shared.hooks.wants_requests().then(|| Arc::new(kept(request))), token }
     }
 
-    /// Asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
-    pub(in crate::server) async fn authorize(self, shared: &Arc<Shared>) -> Result<Peer, Response> {
-        let Self { mut peer, request: Some(request) } = self else { return Ok(self.peer) };
-        let certificate = peer.certificate.clone();
-        peer.request = Some(Arc::clone(&request));
-        let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
-        let call = shared.call_hook("authorize", |hooks| hooks.authorize(&request));
-        let Some(call) = call else { return Ok(peer) };
-        match shared.wait_for_hook(call, &peer.to_string()).await {
+    /// Judges the token, or asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
+    pub(in crate::server) async fn authorize(mut self, shared: &Arc<Shared>) -> Result<Peer, Response> {
+        self.peer.request.clone_from(&self.request);
+        let decision = match self.by_token(shared) {
+            Some(decision) => decision,
+            None => self.by_hook(shared).await,
+        };
+        let Self { mut peer, .. } = self;
+        match decision {
             Ok(grant) => {
                 peer.grant = grant;
                 Ok(peer)
@@ -77,6 +81,30 @@ impl Caller {
                 shared.incidents.count(Incident::Unauthorized);
                 Err(denied(shared, hook_error, &peer))
             }
+        }
+    }
+
+    /// The decision by the token alone. `None`: the hook decides.
+    fn by_token(&self, shared: &Shared) -> Option<Result<Grant, HookError>> {
+        let refused = |reason: String, status| Some(Err(HookError::Refused { reason: Some(reason), status }));
+        match self.token.as_ref()?.judge(self.peer.role, shared.clock.unix_now()) {
+            Judgement::Granted(grant) => Some(Ok(grant)),
+            Judgement::Refused(error) => refused(format!("Invalid token: {error}"), error.status()),
+            Judgement::NoJwt { .. } if shared.hooks.authenticates() => None,
+            Judgement::NoJwt { is_needed: true, is_given: false } => refused("A token is needed".into(), 401),
+            Judgement::NoJwt { is_given: true, .. } => refused("Invalid token: it is no JSON Web Token".into(), 401),
+            Judgement::NoJwt { .. } => Some(Ok(Grant::default())),
+        }
+    }
+
+    /// The decision of the hook. Without a hook, the grant of the peer stays.
+    async fn by_hook(&self, shared: &Arc<Shared>) -> Result<Grant, HookError> {
+        let Self { peer, request: Some(request), .. } = self else { return Ok(self.peer.grant.clone()) };
+        let (certificate, request) = (peer.certificate.clone(), Arc::clone(request));
+        let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
+        match shared.call_hook("authorize", |hooks| hooks.authorize(&request)) {
+            Some(call) => shared.wait_for_hook(call, &peer.to_string()).await,
+            None => Ok(peer.grant.clone()),
         }
     }
 }

@@ -26,4 +26,5 @@ pub(in crate::server) mod respond;
 mod router;
 pub(in crate::server) mod service;
 mod state;
+mod token;
 pub(in crate::server) mod upgrade;

@@ -44,9 +44,11 @@ impl About {
 
 /// Whether a viewer may disconnect peers and export payloads.
 ///
-/// Where `authorize` decides on peers, its `Grant` has to say so. Otherwise, only programs of this machine may.
+/// Where `authorize` or tokens of an issuer decide on peers, the `Grant` has to say so. Otherwise, only programs of this
+/// machine may.
 pub(super) fn may_manage(shared: &Shared, viewer: &Peer) -> bool {
-    if shared.hooks.authenticates() { viewer.grant.manage } else { viewer.is_local }
+    let has_grants = shared.hooks.authenticates() || shared.settings().jwt.is_some();
+    if has_grants { viewer.grant.manage } else { viewer.is_local }
 }
 
 /// Returns the URLs of a `config` message, up to the maximum. Never its usernames and credentials.
