@@ -11,10 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Page, async_playwright, expect
 
 from cuttlefish_signaling import SignalingServer, StaticTokens
 from cuttlefish_signaling.testing import FakeDevice
@@ -150,31 +153,54 @@ def test_farm_suite_takes_devices_of_a_pattern_only(tmp_path: Path) -> None:
 MOVES = "document.querySelector('video').videoWidth > 0"
 
 
-@pytest.mark.parametrize("token", ["", "s3cret"], ids=["open", "token"])
-def test_page_shows_the_picture_and_sends_text(token: str) -> None:
-    authorize = StaticTokens([token], roles=["client", "http"]) if token else None
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """A server of files, of another origin than the signaling server."""
 
-    async def main() -> None:
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def use_page(page: Page, device: WebRtcDevice) -> None:
+    """Waits for the picture, and sends a text in each direction."""
+    await expect(page.locator("#state")).to_have_text("connected", timeout=PATIENCE * 1000)
+    await page.wait_for_function(MOVES)
+    await page.locator("#text").fill("hello")
+    await page.locator("#send").click()
+    assert (await device.recv_data(PATIENCE)).data == "hello"
+    await device.send_data("<b>hi</b>")
+    await expect(page.locator("#heard li")).to_have_text("<b>hi</b>")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["of-the-server", "of-another-origin-with-token"])
+def test_page_shows_the_picture_and_sends_text(elsewhere: bool) -> None:
+    async def main(origin: str) -> None:
+        settings: dict[str, Any] = {"assets_dir": EXAMPLES / "browser"}
+        if elsewhere:
+            settings = {"allowed_origins": [origin], "authorize": StaticTokens(["s3cret"], roles=["client", "http"])}
         async with (
-            SignalingServer(assets_dir=EXAMPLES / "browser", authorize=authorize) as server,
+            SignalingServer(**settings) as server,
             WebRtcDevice(server, "cvd 1/ü") as device,
             async_playwright() as playwright,
         ):
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = await browser.new_page()
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            await page.route("**/client.html*", lambda route: route.continue_(headers=headers))
-            await page.goto(f"{server.url}/client.html?device=cvd%201%2F%C3%BC#{token}")
-            await expect(page.locator("#state")).to_have_text("connected", timeout=PATIENCE * 1000)
-            await page.wait_for_function(MOVES)
-            await page.locator("#text").fill("hello")
-            await page.locator("#send").click()
-            assert (await device.recv_data(PATIENCE)).data == "hello"
-            await device.send_data("<b>hi</b>")
-            await expect(page.locator("#heard li")).to_have_text("<b>hi</b>")
+            more = f"&server={server.url.replace('http', 'ws')}#s3cret" if elsewhere else ""
+            await page.goto(f"{origin if elsewhere else server.url}/client.html?device=cvd%201%2F%C3%BC{more}")
+            await use_page(page, device)
             await browser.close()
 
-    asyncio.run(asyncio.wait_for(main(), 100))
+    with file_server(EXAMPLES / "browser") as origin:
+        asyncio.run(asyncio.wait_for(main(origin), 100))
 
 
 def test_page_shows_the_error_of_the_server() -> None:
