@@ -58,6 +58,9 @@ class View:
             **dict(self.native.incidents()),
         )
 
+    def close(self) -> None:
+        """Closes the connections of a view of another process. A later call opens others."""
+
     # Peers -----------------------------------------------------------------------------------------------------------
 
     def devices(self) -> list[Device]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -119,6 +121,21 @@ def test_workers_reset_nothing_of_each_other(pytester: pytest.Pytester, lab: Sig
     )
     RemoteServer(str(lab.control_url), token=lab.control_token).faults.drop().arm()
     run(pytester, "-n", "3", *flags(lab, tmp_path)).assert_outcomes(passed=12)
+
+
+def test_a_worker_does_not_reset_the_server_of_the_others(lab: SignalingServer, tmp_path: Path) -> None:
+    """Of the plugin's own function: two workers would have to meet."""
+    from cuttlefish_signaling.pytest_plugin import _attach
+
+    options: Any = SimpleNamespace(control=str(lab.control_url), control_token_file=tmp_path / "token", ca=None)
+    with RemoteServer(str(lab.control_url), token=lab.control_token) as other:
+        fault = other.faults.drop().arm()
+        for is_worker in (True, False):
+            config: Any = SimpleNamespace(stash=pytest.Stash(), **({"workerinput": {}} if is_worker else {}))
+            control = _attach._control(config, options)
+            assert control is not None
+            control.close()
+            assert (other._running().native.faults.stats(fault._id or 0) is not None) == is_worker
 
 
 # Servers that cannot be used ------------------------------------------------------------------------------------------

@@ -156,6 +156,9 @@ def pytest_runtest_makereport(
     report = yield
     _report.add(item, call, report)
     _clusters.add(item, report)
+    if report.when == "teardown":
+        for checkpoint in _checkpoints.of(item):
+            checkpoint.close()
     if report.when == "teardown" and _checkpoints.CHECKPOINTS in item.stash:
         # Without this, stopped servers and their journals would be kept until the end of the run.
         del item.stash[_checkpoints.CHECKPOINTS]

@@ -52,9 +52,19 @@ def attached(
     server = _server(options, control)
     if fixture in ("signaling_server", FACTORY):
         request.node.stash.setdefault(SERVERS, []).append(server)
-    if control is None:
-        yield server
-        return
+    try:
+        if control is None:
+            yield server
+        else:
+            yield from _isolated(request.config, owner, server, control)
+    finally:
+        request.node.stash.setdefault(SERVERS, []).clear()  # Tests are kept until the end of the run.
+
+
+def _isolated(
+    config: pytest.Config, owner: pytest.Stash, server: AttachedServer, control: RemoteServer
+) -> Iterator[AttachedServer]:
+    """The server with its control API: what a test leaves there is removed."""
     control._running().begin()
     _checkpoints.add(owner, server)
     before = _peers(control)
@@ -64,7 +74,7 @@ def attached(
     finally:
         _debugger.remove(server)
         try:
-            if not _is_worker(request.config):
+            if not _is_worker(config):
                 _disconnect_others(control, before)
         except ConnectionError:
             pass  # The server has ended, and its peers with it.

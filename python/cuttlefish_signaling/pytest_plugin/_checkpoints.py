@@ -72,6 +72,11 @@ class Checkpoint:
         except (ConnectionError, RuntimeError):
             return self._run
 
+    def close(self) -> None:
+        """Closes the connections to a server outside this process, if there are any."""
+        if self._run is not None:
+            self._run.close()
+
     def new_errors(self) -> tuple[list[Any], list[str]]:
         """The failed hooks and the logged errors since the mark, as far as the server keeps them."""
         failures, errors = (

@@ -137,6 +137,8 @@ class AttachedServer(Controlled):
     @property
     def is_running(self) -> bool:
         """Whether the server answers."""
+        if self.control is not None:
+            return self.control.is_running
         try:
             self.device_ids()
         except UnreachableError:
