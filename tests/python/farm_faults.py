@@ -34,12 +34,12 @@ HANG = 100.0
 
 
 AT_ONCE = 20
-"""Clients that connect at once, before a fault."""
+"""Clients that connect at once."""
 
 
 @contextlib.asynccontextmanager
 async def devices_on(nodes: list[ClusterNode], names: list[str], books: Books) -> AsyncIterator[list[Device]]:
-    """Devices, by turns on these nodes. Each registers once."""
+    """Devices, by turns on these nodes. Each is registered once, and does not come back."""
     devices = [Device(name, books) for name in names]
     tasks = [asyncio.create_task(_serve(device, nodes[at % len(nodes)])) for at, device in enumerate(devices)]
     try:
@@ -53,8 +53,9 @@ async def devices_on(nodes: list[ClusterNode], names: list[str], books: Books) -
 
 
 async def _serve(device: Device, node: ClusterNode) -> None:
-    with contextlib.suppress(*LOST):
-        await device.serve(node)
+    while not device.registered.is_set():
+        with contextlib.suppress(*LOST):
+            await device.serve(node)
 
 
 # A node that is killed ------------------------------------------------------------------------------------------------
@@ -68,18 +69,16 @@ async def kills(cluster: SignalingCluster, times: int, pairs: int) -> dict[str, 
         others = [node for node in cluster.nodes if node is not victim]
         names = [f"cvd-{round_}-{number}" for number in range(pairs)]
         async with devices_on([victim], names, books), AsyncExitStack() as stack:
-            clients = []
-            for start in range(0, pairs, AT_ONCE):
-                some = list(enumerate(names))[start : start + AT_ONCE]
-                meetings = [_met(stack, others[at % 2], name, books) for at, name in some]
-                clients += await asyncio.wait_for(asyncio.gather(*meetings), HANG)
+            some = asyncio.Semaphore(AT_ONCE)
+            meetings = [_met(stack, others[at % 2], name, books, some) for at, name in enumerate(names)]
+            clients = await asyncio.wait_for(asyncio.gather(*meetings), HANG)
             pid = victim.pid
             assert pid is not None
             began = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             news = [asyncio.create_task(_told(client, books, began)) for client in clients]
             comebacks = [
-                asyncio.create_task(_back(name, others[(at + 1) % 2], others[at % 2], books, began))
+                asyncio.create_task(_back(name, others[(at + 1) % 2], others[at % 2], books, began, some))
                 for at, name in enumerate(names)
             ]
             told += await asyncio.wait_for(asyncio.gather(*news), HANG)
@@ -97,12 +96,13 @@ def _again(cluster: SignalingCluster, victim: ClusterNode) -> None:
     cluster.wait_for_nodes(timeout=HANG)
 
 
-async def _met(stack: AsyncExitStack, node: ClusterNode, name: str, books: Books) -> Any:
+async def _met(stack: AsyncExitStack, node: ClusterNode, name: str, books: Books, some: asyncio.Semaphore) -> Any:
     """A client that has its device, and has heard an answer of it. It asks until the device is found."""
     session = None
     while session is None:
-        socket = await stack.enter_async_context(dial(node.client_url))
-        session = await connect_to(socket, name, books)
+        async with some:
+            socket = await stack.enter_async_context(dial(node.client_url))
+            session = await connect_to(socket, name, books)
     payload = {"client": id(socket), "session": session, "at": 0}
     await _say(socket, payload)
     assert (await hear(socket))["payload"] == payload
@@ -126,7 +126,7 @@ async def _told(socket: Any, books: Books, began: float) -> float:
 
 
 async def _back(
-    name: str, node: ClusterNode, from_node: ClusterNode, books: Books, began: float
+    name: str, node: ClusterNode, from_node: ClusterNode, books: Books, began: float, some: asyncio.Semaphore
 ) -> tuple[float, float]:
     """A device registers with another node. Returns when it is admitted, and when a client of a third node has it."""
     device = Device(name, books)
@@ -138,7 +138,7 @@ async def _back(
         registered.cancel()
         back = time.monotonic() - began
         async with AsyncExitStack() as stack:
-            await _met(stack, from_node, name, books)
+            await _met(stack, from_node, name, books, some)
             return back, time.monotonic() - began
     finally:
         task.cancel()
@@ -211,7 +211,8 @@ async def apart_call(call: Any) -> None:
 async def _meet_all(cluster: SignalingCluster, names: list[str], books: Books, shift: int) -> None:
     """A client meets each device: on its own node, or on another one."""
     async with AsyncExitStack() as stack:
-        meetings = [_met(stack, cluster.nodes[(at + shift) % 3], name, books) for at, name in enumerate(names)]
+        some = asyncio.Semaphore(AT_ONCE)
+        meetings = [_met(stack, cluster.nodes[(at + shift) % 3], name, books, some) for at, name in enumerate(names)]
         await asyncio.gather(*meetings)
 
 
