@@ -45,6 +45,7 @@ impl Edge for InstantEdge {
             Question::Alive(holder) => Answer::Alive { holder, alive: true },
             Question::Claim(_) => Answer::Claimed(ClaimGuard::new(())),
             Question::Locate { .. } => Answer::Nowhere,
+            Question::Announce(_) => Answer::Announced(Vec::new()),
         })
     }
 

@@ -49,7 +49,7 @@ fn operations() -> Vec<Operation> {
     vec![
         Operation::Join { node: NodeRecord { incarnation: node.clone(), details: "{}".into() }, replaces: None },
         Operation::Renew(node.clone()),
-        Operation::Claim { wanted: wanted("cvd-1"), expected: None },
+        Operation::Claim { wanted: wanted("cvd-1"), expected: None, place: None },
         Operation::Reclaim { node: node.clone(), wanted: vec![wanted("cvd-1"), wanted("cvd-2")] },
         Operation::Read(DeviceId::new("cvd-1")),
         Operation::Scan(0),

@@ -156,6 +156,7 @@ EVENTS = (
     LogEvent("cluster_left", "info", "node", "This node has left its cluster, since it stops."),
     LogEvent("cluster_engine_lost", "warning", "reason", "The engine cannot be used. The node tries again."),
     LogEvent("cluster_forgotten", "warning", "node", "The registry has no lease of this node, which joins again."),
+    LogEvent("cluster_place_invalid", "warning", "reason", "A pre-registration of another node cannot be read."),
     LogEvent("cluster_paused", "warning", "duration", "This process was paused. Other nodes count it as gone."),
     LogEvent("cluster_unsigned", "warning", "reason", "A record of the registry has no valid signature."),
     LogEvent("cluster_name_taken", "error", "node address", "Another node that is alive has the name of this one."),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::access::hooks::{HookError, HookFuture, Hooks, IceQuestion};
 use crate::config::IceSource;
 use crate::config::ice_command::IceCommand;
+use crate::core::cluster::registry::Expectation;
 use crate::core::hub::Device;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
@@ -67,6 +68,13 @@ impl Shared {
                     Resolved::Pending(Box::pin(cluster.claim(&device, replaces)))
                 }
                 None => Resolved::Ready(unavailable(Role::Device)),
+            },
+            Question::Announce(devices) => match &self.cluster {
+                Some(cluster) => {
+                    let most = self.settings().limits.max_devices;
+                    Resolved::Pending(Box::pin(cluster.announce(&devices, most)))
+                }
+                None => Resolved::Ready(Answer::Announced(vec![Expectation::Pending; devices.len()])),
             },
             Question::Locate { id, last } => match &self.cluster {
                 Some(cluster) => Resolved::Pending(Box::pin(cluster.locate(id, last, peer, outbox))),

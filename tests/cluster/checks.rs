@@ -136,6 +136,7 @@ impl World {
 
     /// After all faults are over, and some time has passed.
     pub(crate) fn check_at_rest(&self) {
+        self.check_announcements();
         let registry: BTreeMap<_, _> =
             self.engine.devices.iter().map(|(id, entry)| (id.clone(), entry.registration.clone())).collect();
         let mut union = BTreeMap::new();

@@ -202,7 +202,7 @@ impl Pair {
             Act::Claim { id: name, number } => {
                 let wanted = Wanted { id: id(name), registration: registration(*number), details: Arc::from("{}") };
                 let expected = self.engine.devices.get(&wanted.id).map(|entry| entry.registration.clone());
-                self.execute(&Operation::Claim { wanted, expected });
+                self.execute(&Operation::Claim { wanted, expected, place: None });
             }
             Act::Release { id: name, number } => {
                 self.execute(&Operation::Release(vec![(id(name), registration(*number))]));

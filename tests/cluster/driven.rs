@@ -141,7 +141,7 @@ impl Node {
 
     /// Answers the claim of the first registration.
     pub(crate) fn claimed(&mut self, expected: Option<Registration>, reply: Reply) {
-        self.answer(&Operation::Claim { wanted: wanted(1), expected }, reply);
+        self.answer(&Operation::Claim { wanted: wanted(1), expected, place: None }, reply);
     }
 
     pub(crate) fn probed(&mut self, probe: Probe) {

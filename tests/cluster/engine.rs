@@ -1,11 +1,12 @@
 //! A model of the engine: the registry, and what each operation does to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{
-    BATCH, Change, Claimed, Delta, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Wanted,
+    BATCH, Change, Claimed, Delta, Entry, Epoch, Expectation, Expected, NodeRecord, Operation, Place, Reply, Timing,
+    Wanted,
 };
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
@@ -19,6 +20,7 @@ pub(crate) struct Engine {
     pub(crate) version: u64,
     nodes: BTreeMap<Incarnation, Node>,
     pub(crate) devices: BTreeMap<DeviceId, Entry>,
+    pub(crate) places: BTreeMap<DeviceId, Place>,
     ice: Option<Arc<str>>,
     changes: Vec<Delta>,
 }
@@ -31,8 +33,9 @@ struct Node {
 
 impl Engine {
     pub(crate) fn new(timing: Timing, epoch: u64, now: Duration) -> Self {
-        let (nodes, devices) = (BTreeMap::new(), BTreeMap::new());
-        Self { timing, epoch: Epoch(epoch), born: now, version: 0, nodes, devices, ice: None, changes: Vec::new() }
+        let (nodes, devices, places) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let epoch = Epoch(epoch);
+        Self { timing, epoch, born: now, version: 0, nodes, devices, places, ice: None, changes: Vec::new() }
     }
 
     /// Returns whether devices that no node has reclaimed cannot be claimed yet.
@@ -45,7 +48,7 @@ impl Engine {
         let reply = match operation {
             Operation::Join { node, replaces } => self.join(node, replaces.as_ref(), now),
             Operation::Renew(node) => self.renew(node, now),
-            Operation::Claim { wanted, expected } => self.claim(wanted, expected.as_ref(), now),
+            Operation::Claim { wanted, expected, place } => self.claim(wanted, expected.as_ref(), place.as_ref(), now),
             Operation::Reclaim { node, wanted } => self.reclaim(node, wanted, now),
             Operation::Release(ids) => self.release(ids),
             Operation::Read(id) => Reply::Entry(self.devices.get(id).cloned()),
@@ -55,6 +58,11 @@ impl Engine {
             Operation::Leave(node) => self.leave(node),
             Operation::SetIce { servers, absent } => self.set_ice(servers.clone(), *absent),
             Operation::ReadIce => Reply::Ice(self.ice.clone()),
+            Operation::Expect { node, expected, most } => self.expect(node, expected, *most, now),
+            Operation::Cancel { node, ids } => {
+                self.places.retain(|id, place| place.by != *node || !(ids.is_empty() || ids.contains(id)));
+                Reply::Done
+            }
         };
         (reply, std::mem::take(&mut self.changes))
     }
@@ -84,7 +92,13 @@ impl Engine {
         Reply::Renewed { epoch: self.epoch, version: self.version, nodes }
     }
 
-    fn claim(&mut self, wanted: &Wanted, expected: Option<&Registration>, now: Duration) -> Reply {
+    fn claim(
+        &mut self,
+        wanted: &Wanted,
+        expected: Option<&Registration>,
+        place: Option<&Place>,
+        now: Duration,
+    ) -> Reply {
         if !self.nodes.contains_key(wanted.registration.incarnation()) {
             return Reply::NotAMember;
         }
@@ -96,7 +110,13 @@ impl Engine {
                 return Reply::Claimed(Claimed::Held { holder, lease: lease.unwrap_or_default() });
             }
             None if now < settled => return Reply::Claimed(Claimed::Settling(settled.saturating_sub(now))),
-            _ => self.hold(std::slice::from_ref(wanted)),
+            _ => {
+                let pending = self.places.get(&wanted.id).filter(|pending| !self.is_gone(&pending.by, now));
+                if let Some(pending) = pending.filter(|pending| Some(*pending) != place) {
+                    return Reply::Claimed(Claimed::Expected(pending.clone()));
+                }
+                self.hold(std::slice::from_ref(wanted));
+            }
         }
         Reply::Claimed(Claimed::Granted)
     }
@@ -158,6 +178,58 @@ impl Engine {
         self.remove_some(node)
     }
 
+    fn expect(&mut self, node: &Incarnation, expected: &[Expected], most: usize, now: Duration) -> Reply {
+        if !self.nodes.contains_key(node) {
+            return Reply::NotAMember;
+        }
+        let outcomes = expected.iter().map(|expected| self.expect_one(node, expected, most, now));
+        Reply::Expected(outcomes.collect())
+    }
+
+    fn expect_one(&mut self, node: &Incarnation, expected: &Expected, most: usize, now: Duration) -> Expectation {
+        let by = self.places.get(&expected.id).map(|place| place.by.clone());
+        if self.devices.contains_key(&expected.id) {
+            if by.as_ref() == Some(node) {
+                self.places.remove(&expected.id);
+            }
+            return Expectation::Registered;
+        }
+        match by {
+            Some(by) if by != *node && !self.is_gone(&by, now) => return Expectation::Taken,
+            None if self.places.len() >= most && !self.make_room(most, now) => return Expectation::Full,
+            _ => {}
+        }
+        let place = Place { by: node.clone(), details: expected.details.clone() };
+        self.places.insert(expected.id.clone(), place);
+        Expectation::Pending
+    }
+
+    /// Removes announcements of nodes that are gone, of the first in the order of the text `NODE ID`.
+    fn make_room(&mut self, most: usize, now: Duration) -> bool {
+        let all = self.places.iter().map(|(id, place)| (format!("{} {id}", place.by), id.clone()));
+        let first: BTreeSet<_> = all.collect();
+        for (_, id) in first.into_iter().take(BATCH) {
+            if self.is_gone(&self.places[&id].by, now) {
+                self.places.remove(&id);
+            }
+        }
+        self.places.len() < most
+    }
+
+    fn is_gone(&self, node: &Incarnation, now: Duration) -> bool {
+        self.nodes.get(node).is_none_or(|node| now >= node.lease_end + self.timing.reap)
+    }
+
+    /// Removes some announcements of a node. Returns whether there may be more.
+    fn remove_places(&mut self, node: &Incarnation) -> bool {
+        let of_node = self.places.iter().filter(|(_, place)| place.by == *node);
+        let ids: Vec<_> = of_node.map(|(id, _)| id.clone()).take(BATCH).collect();
+        for id in &ids {
+            self.places.remove(id);
+        }
+        ids.len() == BATCH
+    }
+
     fn set_ice(&mut self, servers: Option<Arc<str>>, absent: bool) -> Reply {
         if self.ice != servers && !(absent && self.ice.is_some()) {
             self.ice = servers;
@@ -171,6 +243,7 @@ impl Engine {
         let ids: Vec<_> = held.map(|(id, _)| id.clone()).take(BATCH).collect();
         let more = ids.len() == BATCH;
         self.remove(ids);
+        let more = more || self.remove_places(node);
         if !more && self.nodes.remove(node).is_some() {
             self.change(Change::Left(node.clone()));
         }
@@ -183,6 +256,7 @@ impl Engine {
         for batch in ids.chunks(BATCH) {
             self.remove(batch.to_vec());
         }
+        while self.remove_places(node) {}
         if self.nodes.remove(node).is_some() {
             self.change(Change::Left(node.clone()));
         }
@@ -200,6 +274,7 @@ impl Engine {
         for Wanted { id, registration, details } in wanted {
             let entry = Entry { registration: registration.clone(), details: details.clone(), version };
             self.devices.insert(id.clone(), entry);
+            self.places.remove(id);
         }
         let entry = |wanted: &Wanted| (wanted.id.clone(), wanted.registration.clone(), wanted.details.clone());
         self.change(Change::Claimed(wanted.iter().map(entry).collect()));

@@ -11,6 +11,8 @@ mod fuzzed;
 #[path = "../replay/mod.rs"]
 mod replay;
 
+mod announcements;
+mod announcing;
 mod checks;
 mod claims;
 mod connection;

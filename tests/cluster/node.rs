@@ -52,7 +52,17 @@ pub(crate) struct Node {
     pub(crate) connection: Option<u64>,
     /// Whether the process is stopped.
     pub(crate) paused: bool,
+    /// Devices that its control connection has announced, and has not heard of since.
+    pub(crate) announced: BTreeMap<DeviceId, Announced>,
     last_registration: u64,
+}
+
+/// Announcement of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    /// The control connection has no answer yet.
+    Asked(u64),
+    Accepted,
 }
 
 /// A question of another node about a device of this one.
@@ -137,6 +147,7 @@ impl Node {
             searches: BTreeMap::new(),
             connection: None,
             paused: false,
+            announced: BTreeMap::new(),
             last_registration: 0,
         }
     }
@@ -271,6 +282,10 @@ impl Node {
             Outcome::Unclaimed => SessionState::Unclaimed,
             Outcome::Refused | Outcome::Unavailable => session.state,
         };
+        if matches!(outcome, Outcome::Granted | Outcome::Unclaimed) {
+            // Its session tells the control connection of this node.
+            self.announced.remove(&id);
+        }
         let claim = self.connections.get_mut(&link).and_then(|connection| connection.claim.take());
         let Some((_, guard)) = claim else { return };
         let answer = match outcome {

@@ -71,6 +71,9 @@ impl World {
                 self.net.later(Party::Engine, Event::Replaced { from: index, to, holder });
             }
             Output::Appeared(ids) => ids.iter().for_each(|id| process.hub.wake_waiting(id)),
+            Output::Place { registration, details } => self.check_place(index, &registration, &details),
+            Output::Announced { number, outcomes } => self.on_announced(index, number, &outcomes),
+            Output::Registered(id) => self.on_registered(index, &id),
             // No node of the world has any.
             Output::Ice(_) => {}
             Output::CloseProxied => process.reset_links(None, &mut self.net),
@@ -102,6 +105,7 @@ impl World {
             return;
         }
         let (reply, changes) = self.engine.execute(operation, self.net.now);
+        self.note_grants(operation, &reply);
         for delta in changes {
             self.publish(&delta);
         }

@@ -73,6 +73,7 @@ fn follow(seed: u64, told: bool) {
     let mut world = World::new(seed, NODES, told);
     for _ in 0..ACTS {
         act(&mut world);
+        announce(&mut world);
         let pause = Duration::from_millis(world.net.rng.u64(..2_500));
         let until = world.net.now + pause;
         world.run(until);
@@ -119,6 +120,17 @@ fn act(world: &mut World) {
         49 => world.roll_back_engine(),
         50 => world.saved = world.engine.clone(),
         _ => burst(world),
+    }
+}
+
+/// A control connection announces a device now and then, or takes that back.
+fn announce(world: &mut World) {
+    let (node, id) = (world.control_rng.usize(..NODES), world.control_rng.u64(..IDS));
+    let id = DeviceId::new(&format!("cvd-{id}"));
+    match world.control_rng.u8(..8) {
+        0 | 1 => world.announce(node, id),
+        2 => world.take_back(node, &id),
+        _ => {}
     }
 }
 

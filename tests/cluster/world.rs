@@ -38,6 +38,11 @@ pub(crate) struct World {
     pub(crate) last_asked: u64,
     /// Number of times at which two nodes have met again after a cut or a pause.
     pub(crate) met: Vec<Vec<u64>>,
+    /// Decides what is announced, so that it changes no other decision of a seed.
+    pub(crate) control_rng: fastrand::Rng,
+    pub(crate) last_announcement: u64,
+    /// Time at which the engine has granted an id last.
+    pub(crate) granted_at: BTreeMap<DeviceId, Duration>,
     pub(crate) devices: Vec<Device>,
     pub(crate) clients: Vec<Client>,
     /// Time of the last fault that has touched a node.
@@ -82,6 +87,9 @@ impl World {
             asked: BTreeMap::new(),
             last_asked: 0,
             met: vec![vec![0; count]; count],
+            control_rng: fastrand::Rng::with_seed(!seed),
+            last_announcement: 0,
+            granted_at: BTreeMap::new(),
             devices: Vec::new(),
             clients: Vec::new(),
             disturbed_at: vec![Duration::ZERO; count],

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::config::cluster::Cluster;
+use cuttlefish_signaling::core::cluster::registry::Expectation;
 use cuttlefish_signaling::core::upstream::{Link, Upstream};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::outbox::End;
@@ -101,6 +102,11 @@ impl Nodes {
                     }
                     None => self.grant(name, &device),
                 }
+            }
+            Question::Announce(devices) => {
+                let answer = Answer::Announced(vec![Expectation::Pending; devices.len()]);
+                let node = if on_a { &mut self.a } else { &mut self.b };
+                node.answers(name, answer);
             }
             Question::Locate { .. } if on_a => self.a.answers(name, Answer::Nowhere),
             Question::Locate { id, .. } if self.a.hub.device(&id).is_none() => self.b.answers(name, Answer::Nowhere),

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::names::Registration;
-use super::registry::{Claimed, Timing, Wanted};
+use super::registry::{Claimed, Place, Timing, Wanted};
 
 /// Pause between questions to the node of a holder that cannot be reached.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -58,6 +58,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) wanted: Wanted,
+    /// Announcement of the device, if one is known.
+    pub(super) place: Option<Place>,
     /// Whether a holder is replaced without a question (docs/protocol.md 4.1.14).
     pub(super) replaces: bool,
     /// Whether the session has been told that its device is admitted.
@@ -93,7 +95,7 @@ impl Claim {
     /// Begins a claim that waits for the engine until `until`, if it is away.
     pub(super) fn new(wanted: Wanted, replaces: bool, until: Instant) -> Self {
         let state = State::Pending(Some(until));
-        Self { wanted, replaces, admitted: false, state, hold_until: None, unreachable: None }
+        Self { wanted, place: None, replaces, admitted: false, state, hold_until: None, unreachable: None }
     }
 
     /// Returns whether the registration holds the id.
@@ -151,6 +153,16 @@ impl Claim {
             Claimed::Settling(left) => {
                 self.state = State::AskAt(now + left);
                 Next::Wait
+            }
+            Claimed::Expected(place) if self.place.as_ref() == Some(&place) => {
+                // Answered twice, by an engine that does not compare. It is not asked at once again and again.
+                self.state = State::AskAt(now + ASK_AGAIN);
+                Next::Wait
+            }
+            Claimed::Expected(place) => {
+                self.wanted.details = place.described(&self.wanted.details);
+                self.place = Some(place);
+                self.ask(expected)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The part of the membership that claims ids: it moves claims on, and asks, tells and ends as they say.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::claim::{Claim, Next, Outcome, Probe};
@@ -15,7 +16,8 @@ impl Membership {
     pub fn claim(&mut self, wanted: Wanted, replaces: bool, now: Instant) {
         self.wake(now);
         let (id, registration) = (wanted.id.clone(), wanted.registration.clone());
-        let claim = Claim::new(wanted, replaces, self.patience(now));
+        let mut claim = Claim::new(wanted, replaces, self.patience(now));
+        claim.place = self.own_place(&id);
         self.claims.add(claim);
         if self.is_member() {
             self.advance(&id, &registration, now, |claim, _| claim.on_engine());
@@ -110,6 +112,10 @@ impl Membership {
         claimed: Claimed,
         now: Instant,
     ) {
+        if let Claimed::Expected(place) = &claimed {
+            let (registration, details) = (registration.clone(), Arc::clone(&place.details));
+            self.output(Output::Place { registration, details });
+        }
         let contradicted = known.filter(|holder| self.nodes.is_live(holder.incarnation()));
         self.advance(id, registration, now, |claim, _| claim.on_reply(claimed, contradicted.as_ref(), now));
     }
@@ -129,6 +135,7 @@ impl Membership {
 
     /// Makes all claims that were under way wait for the engine.
     pub(super) fn lose_claims(&mut self, now: Instant) {
+        self.lose_announcements();
         let until = now + self.timing.patience;
         for (id, registration) in self.claims.keys() {
             self.claims.lose(&id, &registration, until);
@@ -154,7 +161,7 @@ impl Membership {
         // Taken out, so that the event may look at the rest.
         let Some(mut claim) = self.claims.remove(id, registration) else { return };
         let next = event(&mut claim, self);
-        let wanted = claim.wanted.clone();
+        let (wanted, place) = (claim.wanted.clone(), claim.place.clone());
         let admitted = claim.admitted;
         self.claims.add(claim);
         self.claims.schedule(id, registration, !self.is_member());
@@ -162,14 +169,14 @@ impl Membership {
             Next::Wait => {}
             Next::Ask(expected) => {
                 let asked = Asked::Claim(id.clone(), registration.clone(), self.known_holder(id, registration));
-                self.send(Operation::Claim { wanted, expected }, asked, now);
+                self.send(Operation::Claim { wanted, expected, place }, asked, now);
             }
             Next::Probe(holder) => {
                 self.output(Output::Probe { id: id.clone(), claimant: registration.clone(), holder });
             }
-            Next::Tell(outcome) => self.tell(id, registration, outcome),
+            Next::Tell(outcome) => self.tell(id, registration, outcome, now),
             Next::Replace(holder) => {
-                self.tell(id, registration, Outcome::Granted);
+                self.tell(id, registration, Outcome::Granted, now);
                 self.output(Output::TellReplaced { id: id.clone(), holder });
             }
             Next::End => self.end(id, registration),
@@ -178,15 +185,16 @@ impl Membership {
                 if admitted {
                     self.end(id, registration);
                 } else {
-                    self.tell(id, registration, Outcome::Refused);
+                    self.tell(id, registration, Outcome::Refused, now);
                 }
             }
         }
     }
 
-    fn tell(&mut self, id: &DeviceId, registration: &Registration, outcome: Outcome) {
-        if matches!(outcome, Outcome::Refused | Outcome::Unavailable) {
-            self.claims.remove(id, registration);
+    fn tell(&mut self, id: &DeviceId, registration: &Registration, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Refused | Outcome::Unavailable => drop(self.claims.remove(id, registration)),
+            Outcome::Granted | Outcome::Unclaimed => self.admits(id, outcome == Outcome::Granted, now),
         }
         self.output(Output::Tell { registration: registration.clone(), outcome });
     }

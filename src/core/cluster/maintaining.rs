@@ -23,6 +23,7 @@ impl Membership {
         }
         self.upkeep.next = now + self.timing.upkeep;
         self.reclaim_some(now);
+        self.announce_some(now);
         if self.directory.is_complete() {
             self.release_strays(now);
             self.look_for_dead(now);
@@ -106,6 +107,7 @@ impl Membership {
 
     /// Takes over a page of the registry.
     pub(super) fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
+        self.expected_came(entries.iter().map(|(id, entry)| (id, entry.registration.incarnation())));
         let appeared = entries.iter().map(|(id, _)| id.clone()).collect();
         self.directory.page(entries);
         self.output(Output::Appeared(appeared));

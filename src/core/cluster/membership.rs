@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announcing::Announcements;
 use super::claim::Probe;
 use super::claims::Claims;
 use super::directory::Directory;
@@ -54,6 +55,8 @@ pub(super) enum Asked {
     Nodes,
     Ice,
     SetIce(Option<Arc<str>>),
+    /// With the number of the first announcement; a repeated one has none.
+    Expect(Vec<DeviceId>, Option<u64>),
     /// An operation whose answer says nothing new.
     Other,
 }
@@ -70,6 +73,7 @@ pub struct Membership {
     pub(super) nodes: Nodes,
     pub(super) epoch: Option<Epoch>,
     pub(super) ice: SharedIce,
+    pub(super) announcements: Announcements,
     /// Version that the last renewal named. The changes up to it have arrived by the next one.
     named: u64,
     renew_at: Instant,
@@ -98,6 +102,7 @@ impl Membership {
             nodes: Nodes::default(),
             epoch: None,
             ice: SharedIce::default(),
+            announcements: Announcements::default(),
             named: 0,
             renew_at: now,
             scan_at: now,
@@ -188,6 +193,7 @@ impl Membership {
         }
         match &delta.change {
             Change::Claimed(entries) => {
+                self.expected_came(entries.iter().map(|(id, holder, _)| (id, holder.incarnation())));
                 let appeared = entries.iter().map(|(id, ..)| id.clone()).collect();
                 for (id, registration, _) in entries {
                     if self.claims.held(id).is_some_and(|own| own != registration) {
@@ -263,6 +269,7 @@ impl Membership {
             (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),
             (Asked::SetIce(servers), Reply::Done) => self.on_ice_set(servers.as_ref()),
+            (Asked::Expect(ids, number), Reply::Expected(outcomes)) => self.on_expected(ids, number, outcomes, now),
             (Asked::Other, _) => {}
             (_, Reply::NotAMember) => self.on_forgotten(now),
             // An engine that answers another question than it was asked.
@@ -281,8 +288,10 @@ impl Membership {
         let jitter = if first { Duration::ZERO } else { self.timing.renew.mul_f64(self.rng.f64()) };
         self.scan_at = now + jitter + self.timing.settle.saturating_sub(age);
         self.output(Output::Report(Report::Joined));
+        self.forget_announcements(now);
         self.reclaim_all(now);
         self.claims_on_engine(now);
+        self.announce_all(now);
     }
 
     fn on_name_held(&mut self, node: NodeRecord, lease: Duration, now: Instant) {

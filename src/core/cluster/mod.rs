@@ -7,6 +7,7 @@
 //! A node is known by its [`Incarnation`], a device by its [`Registration`]. Both are unique forever and compared for
 //! equality only, so that an engine that forgets or repeats itself confuses none of them with another.
 
+mod announcing;
 pub mod claim;
 mod claiming;
 mod claims;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::claim::Outcome;
 use super::names::Registration;
-use super::registry::{NodeRecord, Operation};
+use super::registry::{Expectation, NodeRecord, Operation};
 use crate::protocol::DeviceId;
 
 /// Act that the caller has to do.
@@ -42,6 +42,22 @@ pub enum Output {
         /// The outcome.
         outcome: Outcome,
     },
+    /// Note the announcement of a device that claims its id. The outcome of the claim follows.
+    Place {
+        /// Registration that wants the id.
+        registration: Registration,
+        /// Facts of the announcement, as JSON.
+        details: Arc<str>,
+    },
+    /// Tell a control connection the outcomes of its announcement, in order.
+    Announced {
+        /// Number of the announcement, as the caller has given it.
+        number: u64,
+        /// The outcomes.
+        outcomes: Vec<Expectation>,
+    },
+    /// Tell the control connection that announced a device: it has registered on another node.
+    Registered(DeviceId),
     /// End a session: another registration holds its id.
     End {
         /// Id of the device.

@@ -8,11 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::names::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
 /// Devices of one [`Operation::Reclaim`], and entries of one page of a scan, at most.
 pub const BATCH: usize = 512;
+
+/// Fields of an announcement in the facts of a device.
+const PLACE_FIELDS: [&str; 5] = ["group", "owner", "name", "adb_port", "advertise"];
 
 /// Times of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +100,48 @@ pub struct Wanted {
     pub details: Arc<str>,
 }
 
+/// A pre-registration: a device that is announced on a node, and has not registered on any (docs/protocol.md 5.4.21).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Node on which it was announced.
+    pub by: Incarnation,
+    /// Facts of the announcement, such as the group, as JSON. The engine does not read them.
+    pub details: Arc<str>,
+}
+
+impl Place {
+    /// Puts the facts of the announcement into those of a device, in the place of all of an earlier one. Both are JSON.
+    pub(super) fn described(&self, device: &str) -> Arc<str> {
+        let object = |text| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+        let mut facts = object(device);
+        facts.retain(|field, _| !PLACE_FIELDS.contains(&&**field));
+        facts.extend(object(&self.details).into_iter().filter(|(field, _)| PLACE_FIELDS.contains(&&**field)));
+        Value::Object(facts).to_string().into()
+    }
+}
+
+/// A device that a node announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Id of the device.
+    pub id: DeviceId,
+    /// Facts of the announcement, as JSON.
+    pub details: Arc<str>,
+}
+
+/// Outcome of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    /// The device is announced by this node. It has not registered.
+    Pending,
+    /// Another node has announced it, and it has not registered.
+    Taken,
+    /// The id has a holder.
+    Registered,
+    /// The registry has as many announcements as it may have.
+    Full,
+}
+
 /// Question or order of a node to the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -108,12 +155,15 @@ pub enum Operation {
     },
     /// Renews the lease.
     Renew(Incarnation),
-    /// Claims an id. Granted if no registration holds it, or `expected` does, or the claimant itself.
+    /// Claims an id. Granted if no registration holds it, or `expected` does, or the claimant itself. The announcement of
+    /// the device ends with the grant.
     Claim {
         /// The device.
         wanted: Wanted,
         /// Holder that is known to be gone.
         expected: Option<Registration>,
+        /// Announcement of the device that is known. Nothing is granted where the registry has another one.
+        place: Option<Place>,
     },
     /// Claims ids after a loss of the connection: each is granted if no other registration holds it.
     Reclaim {
@@ -143,6 +193,22 @@ pub enum Operation {
     },
     /// Reads the ICE servers that all nodes share.
     ReadIce,
+    /// Announces devices, at most [`BATCH`]. Announcements of a node whose lease ended long ago ([`Timing::reap`]) make way.
+    Expect {
+        /// The node.
+        node: Incarnation,
+        /// The devices.
+        expected: Vec<Expected>,
+        /// Greatest number of announcements in the registry.
+        most: usize,
+    },
+    /// Takes back announcements of a node, all of them if it names none. Those of other nodes stay.
+    Cancel {
+        /// The node.
+        node: Incarnation,
+        /// The devices, at most [`BATCH`].
+        ids: Vec<DeviceId>,
+    },
 }
 
 /// Answer of the engine.
@@ -181,7 +247,9 @@ pub enum Reply {
     Claimed(Claimed),
     /// To [`Operation::Reclaim`]: one for each device, in order.
     Reclaimed(Vec<Claimed>),
-    /// To [`Operation::Release`] and [`Operation::SetIce`].
+    /// To [`Operation::Expect`]: one for each device, in order.
+    Expected(Vec<Expectation>),
+    /// To [`Operation::Release`], [`Operation::SetIce`] and [`Operation::Cancel`].
     Done,
     /// To [`Operation::Read`].
     Entry(Option<Entry>),
@@ -217,6 +285,8 @@ pub enum Claimed {
     },
     /// The registry is new, and the node that held the id before may not have reclaimed it yet.
     Settling(Duration),
+    /// The device is announced with these facts. The claim is granted once it knows them.
+    Expected(Place),
 }
 
 /// A change of the registry, as it is published on the feed. Each makes one version.

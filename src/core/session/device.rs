@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Answer, ClaimGuard, Context, OnDuplicate, Question, Session, Step, deadline_after};
 use crate::core::hub::Device;
+use crate::core::preregistration::DeviceMetadata;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, DeviceMessage, Text, is_plain, outbound};
 
@@ -126,15 +127,32 @@ impl DeviceSession {
 
     /// Creates the device, which is not registered yet.
     fn device(&self, id: DeviceId, local_id: Option<DeviceId>, info: Text, port: Option<u16>) -> Arc<Device> {
-        let Context { peer, outbox, preregistrations, rules, .. } = &self.context;
+        let Context { peer, outbox, preregistrations, .. } = &self.context;
         let metadata = preregistrations.metadata_of(&id);
+        let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
+        (device.port, device.local_id) = (port.filter(|_| self.is_local), local_id);
+        self.describe(&mut device, metadata);
+        Arc::new(device)
+    }
+
+    /// Sets the data from the pre-registration of a device.
+    fn describe(&self, device: &mut Device, metadata: Option<Arc<DeviceMetadata>>) {
+        let Context { peer, rules, .. } = &self.context;
         let announced = metadata.as_ref().and_then(|metadata| metadata.advertise.as_ref());
         let advertise = announced.or(peer.grant.advertise.as_ref()).or(rules.advertise.as_ref()).cloned();
-        let mut device = Device::new(id, info, Arc::clone(peer), Arc::clone(outbox));
-        (device.metadata, device.port) = (metadata, port.filter(|_| self.is_local));
-        device.local_id = local_id;
+        device.metadata = metadata;
         device.advertise = advertise.filter(|rules| !rules.is_empty());
-        Arc::new(device)
+    }
+
+    /// Takes over the pre-registration of another node, which came with the claim.
+    fn adopt(&self, registration: &mut Registration, place: Arc<DeviceMetadata>) {
+        let Context { peer, outbox, preregistrations, rules, .. } = &self.context;
+        preregistrations.adopt(&registration.device.id, &place, rules.max_devices);
+        let Device { id, local_id, info, port, .. } = &*registration.device;
+        let mut device = Device::new(id.clone(), info.clone(), Arc::clone(peer), Arc::clone(outbox));
+        (device.port, device.local_id) = (*port, local_id.clone());
+        self.describe(&mut device, Some(place));
+        registration.device = Arc::new(device);
     }
 
     /// Claims the id in the cluster, if the server is a node of one. Registers in the hub otherwise.
@@ -272,7 +290,10 @@ impl Session for DeviceSession {
                 let renew_at = deadline_after(now, good_for.map(|time| time / 2));
                 self.claim(Box::new(Registration { device, config, generation, renew_at, claim: None }), now)
             }
-            (State::Claiming(mut registration), Answer::Claimed(claim)) => {
+            (State::Claiming(mut registration), Answer::Claimed(mut claim)) => {
+                if let Some(place) = claim.place.take() {
+                    self.adopt(&mut registration, place);
+                }
                 registration.claim = Some(claim);
                 self.register(registration, None, now)
             }

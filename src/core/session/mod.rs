@@ -24,10 +24,11 @@ pub use control::ControlSession;
 pub use device::DeviceSession;
 pub use upstream::{NOT_HERE, OnOpened, Opened, UpstreamSession};
 
+use crate::core::cluster::registry::{Expectation, Expected};
 use crate::core::hub::{Device, Hub};
 use crate::core::outbox::{End, Outbox};
 use crate::core::peer::Peer;
-use crate::core::preregistration::PreRegistrations;
+use crate::core::preregistration::{DeviceMetadata, PreRegistrations};
 use crate::core::relay::Relay;
 use crate::core::upstream::Upstream;
 use crate::observe::incidents::{Incident, Incidents};
@@ -66,6 +67,8 @@ pub enum Question {
     Alive(Arc<Device>),
     /// Whether this device may have its id in the cluster.
     Claim(Arc<Device>),
+    /// Whether the devices that a control connection announces may be expected in the cluster.
+    Announce(Vec<Expected>),
     /// The node of a device that is not on this one, for this client.
     Locate {
         /// Id of the device.
@@ -91,6 +94,8 @@ pub enum Answer {
     },
     /// To [`Question::Claim`]: the device has its id as long as this guard is kept.
     Claimed(ClaimGuard),
+    /// To [`Question::Announce`]: the outcomes, in order.
+    Announced(Vec<Expectation>),
     /// To [`Question::Locate`]: the connection to the device on another node.
     Away(Box<Upstream>),
     /// To [`Question::Locate`]: no other node has the device.
@@ -108,13 +113,20 @@ pub enum Answer {
 
 /// The claim of a device id in the cluster. Dropping it gives the id up.
 pub struct ClaimGuard {
+    /// Metadata of the device, if another node has announced it.
+    pub place: Option<Arc<DeviceMetadata>>,
     _release: Box<dyn Send>,
 }
 
 impl ClaimGuard {
     /// Creates a guard, which drops `release` when it is dropped.
     pub fn new(release: impl Send + 'static) -> Self {
-        Self { _release: Box::new(release) }
+        Self::announced(release, None)
+    }
+
+    /// Creates the guard of a device that another node may have announced.
+    pub fn announced(release: impl Send + 'static, place: Option<Arc<DeviceMetadata>>) -> Self {
+        Self { place, _release: Box::new(release) }
     }
 }
 

@@ -14,13 +14,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::ask::{Answered, Asks};
 use super::forwards::Forwards;
 use crate::core::cluster::claim::{Outcome, Probe};
-use crate::core::cluster::registry::{Entry, NodeRecord, Timing, Wanted};
+use crate::core::cluster::registry::{Entry, Expectation, Expected, NodeRecord, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Membership, Output, Registration};
 use crate::core::device::Device;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
+use crate::core::preregistration::DeviceMetadata;
 use crate::core::session::{Answer, ClaimGuard};
 use crate::observe::cluster::ClusterCounts;
+use crate::observe::quoted::Quoted;
 use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
 
@@ -59,16 +61,23 @@ struct State {
     sessions: HashMap<Registration, Claimant>,
     /// The number of claims without an outcome.
     under_way: usize,
-    /// The number of the latest registration.
+    /// The number of the latest registration, or announcement.
     last: u64,
+    /// Control connections that wait for the outcomes of an announcement, by its number.
+    announcements: HashMap<u64, oneshot::Sender<Vec<Expectation>>>,
 }
 
 /// A device that claims its id, or has it.
 struct Claimant {
     device: Arc<Device>,
+    /// Metadata of the device, if another node has announced it.
+    place: Option<Arc<DeviceMetadata>>,
     /// Told the outcome, once.
-    outcome: Option<oneshot::Sender<Outcome>>,
+    outcome: Option<oneshot::Sender<Told>>,
 }
+
+/// The outcome of a claim, and the metadata of a device that another node has announced.
+type Told = (Outcome, Option<Arc<DeviceMetadata>>);
 
 /// A question of a session: which other node has a device.
 pub(in crate::server) struct Locate {
@@ -95,7 +104,13 @@ impl Cluster {
         Arc::new(Self {
             incarnation,
             counts: Arc::default(),
-            state: Mutex::new(State { membership, sessions: HashMap::new(), under_way: 0, last: 0 }),
+            state: Mutex::new(State {
+                membership,
+                sessions: HashMap::new(),
+                under_way: 0,
+                last: 0,
+                announcements: HashMap::new(),
+            }),
             changed: Notify::new(),
             requests,
             asks: Asks::new(),
@@ -149,9 +164,11 @@ impl Cluster {
         async move {
             let Some((release, outcome)) = begun else { return unavailable(Role::Device) };
             match outcome.await {
-                Ok(Outcome::Granted | Outcome::Unclaimed) => Answer::Claimed(ClaimGuard::new(release)),
-                Ok(Outcome::Refused) => Answer::Refused(Refusal::AlreadyRegistered(id)),
-                Ok(Outcome::Unavailable) | Err(_) => unavailable(Role::Device),
+                Ok((Outcome::Granted | Outcome::Unclaimed, place)) => {
+                    Answer::Claimed(ClaimGuard::announced(release, place))
+                }
+                Ok((Outcome::Refused, _)) => Answer::Refused(Refusal::AlreadyRegistered(id)),
+                Ok((Outcome::Unavailable, _)) | Err(_) => unavailable(Role::Device),
             }
         }
     }
@@ -160,7 +177,7 @@ impl Cluster {
         self: &Arc<Self>,
         device: &Arc<Device>,
         replaces: bool,
-    ) -> Option<(Release, oneshot::Receiver<Outcome>)> {
+    ) -> Option<(Release, oneshot::Receiver<Told>)> {
         let (tell, outcome) = oneshot::channel();
         let mut state = self.state.lock();
         if state.under_way >= MAX_CLAIMS {
@@ -169,7 +186,7 @@ impl Cluster {
         state.under_way += 1;
         state.last += 1;
         let registration = Registration::new(self.incarnation.clone(), state.last);
-        let claimant = Claimant { device: Arc::clone(device), outcome: Some(tell) };
+        let claimant = Claimant { device: Arc::clone(device), place: None, outcome: Some(tell) };
         state.sessions.insert(registration.clone(), claimant);
         let wanted =
             Wanted { id: device.id.clone(), registration: registration.clone(), details: details_of(device).into() };
@@ -185,6 +202,7 @@ impl Cluster {
         let Some(claimant) = state.sessions.get_mut(registration) else { return };
         // Later outcomes say that a device that was admitted without a claim has one now.
         let Some(tell) = claimant.outcome.take() else { return };
+        let place = claimant.place.take();
         state.under_way -= 1;
         self.counts.count_claim(match outcome {
             Outcome::Granted => "granted",
@@ -193,7 +211,46 @@ impl Cluster {
             Outcome::Unavailable => "unavailable",
         });
         // A session that has left drops the claim itself.
-        let _left = tell.send(outcome);
+        let _left = tell.send((outcome, place));
+    }
+
+    /// Keeps the announcement of a device that claims its id, until its session is told the outcome.
+    pub(in crate::server) fn place(&self, registration: &Registration, details: &str) {
+        let place = DeviceMetadata::from_json(details).map(Arc::new);
+        if place.is_none() {
+            let what = "cannot read the pre-registration of another node, which has another version";
+            tracing::warn!(event = "cluster_place_invalid", reason = details, "{what}: {}", Quoted(details));
+        }
+        if let Some(claimant) = self.state.lock().sessions.get_mut(registration) {
+            claimant.place = place;
+        }
+    }
+
+    /// Announces devices of a control connection. Without the engine, they are announced on this node alone.
+    pub(in crate::server) fn announce(
+        &self,
+        devices: &[Expected],
+        most: usize,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        let (tell, outcomes) = oneshot::channel();
+        let alone = vec![Expectation::Pending; devices.len()];
+        let mut state = self.state.lock();
+        state.last += 1;
+        let number = state.last;
+        state.announcements.insert(number, tell);
+        state.membership.announce(number, devices, most, Instant::now());
+        drop(state);
+        self.changed.notify_one();
+        // Without an answer, the node stops.
+        async move { Answer::Announced(outcomes.await.unwrap_or(alone)) }
+    }
+
+    /// Tells a control connection the outcomes of its announcement.
+    pub(in crate::server) fn announced(&self, number: u64, outcomes: Vec<Expectation>) {
+        if let Some(tell) = self.state.lock().announcements.remove(&number) {
+            // A connection that has left has taken its announcements back.
+            let _left = tell.send(outcomes);
+        }
     }
 
     /// Returns the device of a registration of this node.

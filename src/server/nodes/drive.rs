@@ -15,6 +15,7 @@ use super::node::Node;
 use crate::core::cluster::output::Report;
 use crate::core::cluster::registry::{Operation, Reply};
 use crate::core::cluster::{Membership, Output};
+use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Connection, EngineError, EngineFuture, Feed};
@@ -207,6 +208,13 @@ impl Drive {
         let node = &self.node;
         match output {
             Output::Tell { registration, outcome } => node.cluster.tell(&registration, outcome),
+            Output::Place { registration, details } => node.cluster.place(&registration, &details),
+            Output::Announced { number, outcomes } => node.cluster.announced(number, outcomes),
+            Output::Registered(id) => {
+                let names = node.shared.hub.local_names();
+                let announced = names.and_then(|names| names.id_of(&id)).map_or_else(|| id.clone(), DeviceId::new);
+                node.shared.preregistrations.registered_elsewhere(&id, &announced);
+            }
             Output::End { registration, .. } => {
                 if let Some(device) = node.cluster.device(&registration) {
                     device.outbox.refuse(&Refusal::Replaced(device.said_id().clone()));

@@ -23,6 +23,7 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -102,6 +103,12 @@ impl BoundNode {
             neighbours,
             looks: Mutex::default(),
             nodes_read: AsyncMutex::default(),
+        });
+        let weak = Arc::downgrade(&node.cluster);
+        node.shared.preregistrations.on_cancelled(move |ids| {
+            if let Some(cluster) = weak.upgrade() {
+                cluster.with(|membership| membership.cancel(ids, Instant::now()));
+            }
         });
         let tasks = &node.shared.tasks;
         tasks.spawn(listener.accept(Arc::clone(&node)));

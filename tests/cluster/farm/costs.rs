@@ -142,8 +142,9 @@ impl Bench {
             bench.connections.push(Arc::new(bench.join(node).await));
         }
         let ids = |round: usize| DeviceId::new(&format!("host-17-cvd-{round}"));
-        let claim =
-            bench.cost(rounds, |round| Operation::Claim { wanted: wanted(0, ids(round)), expected: None }).await;
+        let claim = bench
+            .cost(rounds, |round| Operation::Claim { wanted: wanted(0, ids(round)), expected: None, place: None })
+            .await;
         let renew = bench.cost(rounds, |_| Operation::Renew(incarnation(0))).await;
         let records = bench.cost(rounds / 4, |_| Operation::Nodes).await;
         let release = bench

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cuttlefish_signaling::core::cluster::registry::{Claimed, Epoch, NodeRecord, Operation, Reply, Timing, Wanted};
+use cuttlefish_signaling::core::cluster::registry::{
+    Claimed, Epoch, Expected, NodeRecord, Operation, Place, Reply, Timing, Wanted,
+};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::engine::{Connection, Engine as _, Feed};
@@ -73,6 +75,12 @@ impl Both<'_> {
                 break;
             }
         }
+        let mut admin = self.server.admin();
+        let mut count = |command, key: &str| -> usize {
+            redis::cmd(command).arg(format!("{{cuttlefish:lab}}:{key}")).query(&mut admin).unwrap()
+        };
+        let (announced, pending) = (count("HLEN", "preregistrations"), count("ZCARD", "pending"));
+        assert_eq!((announced, pending), (self.model.places.len(), announced), "seed {}", self.seed);
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         entries.dedup();
         let model: Vec<_> = self.model.devices.iter().map(|(id, entry)| (id.clone(), entry.clone())).collect();
@@ -98,6 +106,11 @@ impl Both<'_> {
         DeviceId::new(IDS[self.rng.usize(..IDS.len())])
     }
 
+    fn place(&mut self) -> Place {
+        let details = ["{}", r#"{"group":"a b","advertise":["10.0.0.1=192.0.2.1"]}"#, "-"][self.rng.usize(..3)];
+        Place { by: self.node(), details: details.into() }
+    }
+
     /// Returns the holder of an id, or any registration.
     fn holder(&mut self, id: &DeviceId) -> Registration {
         let held = self.model.devices.get(id).map(|entry| entry.registration.clone());
@@ -106,7 +119,7 @@ impl Both<'_> {
 
     fn operation(&mut self) -> Operation {
         let node = self.node();
-        match self.rng.u8(..18) {
+        match self.rng.u8(..22) {
             0 | 1 => {
                 let details = if self.rng.bool() { "{}" } else { r#"{"address":"10.0.0.5:7443"}"# };
                 let replaces = self.rng.bool().then(|| Incarnation::new(node.node(), self.rng.u64(..2)).unwrap());
@@ -116,7 +129,9 @@ impl Both<'_> {
             3..=6 => {
                 let wanted = self.wanted(&node);
                 let expected = self.rng.bool().then(|| self.holder(&wanted.id));
-                Operation::Claim { wanted, expected }
+                let known = self.model.places.get(&wanted.id).cloned();
+                let place = known.filter(|_| self.rng.bool()).or_else(|| self.rng.bool().then(|| self.place()));
+                Operation::Claim { wanted, expected, place }
             }
             7 | 8 => {
                 let mut wanted: Vec<_> = (0..self.rng.usize(1..5)).map(|_| self.wanted(&node)).collect();
@@ -139,6 +154,17 @@ impl Both<'_> {
                 Operation::SetIce { servers: servers[self.rng.usize(..3)].clone(), absent: self.rng.bool() }
             }
             16 => Operation::ReadIce,
+            17..=19 => {
+                let mut expected: Vec<_> = (0..self.rng.usize(1..4))
+                    .map(|_| Expected { id: self.id(), details: self.place().details })
+                    .collect();
+                expected.dedup_by(|a, b| a.id == b.id);
+                Operation::Expect { node, expected, most: [1, 3, 100][self.rng.usize(..3)] }
+            }
+            20 => {
+                let ids = (0..self.rng.usize(..4)).map(|_| self.id()).collect();
+                Operation::Cancel { node, ids }
+            }
             _ => Operation::Reap(node),
         }
     }
@@ -155,7 +181,7 @@ fn rounded(reply: Reply) -> Reply {
     let claimed = |claimed| match claimed {
         Claimed::Held { holder, lease } => Claimed::Held { holder, lease: up(lease) },
         Claimed::Settling(left) => Claimed::Settling(up(left)),
-        Claimed::Granted => Claimed::Granted,
+        other @ (Claimed::Granted | Claimed::Expected(_)) => other,
     };
     match reply {
         Reply::Joined { epoch, version, age, nodes } => Reply::Joined { epoch, version, age: down(age), nodes },
@@ -219,11 +245,19 @@ fn batches_are_removed_one_after_the_other() {
         both.compare_tables().await;
 
         let mut both = start_with(&server, 1_100).await;
-        for _ in 0..3 {
+        let announced = (0..1_100).map(|n| Expected { id: DeviceId::new(&format!("new-{n}")), details: "{}".into() });
+        for batch in announced.collect::<Vec<_>>().chunks(512) {
+            let node = Incarnation::new("a", 0).unwrap();
+            both.execute(Operation::Expect { node, expected: batch.to_vec(), most: 2_000 }).await;
+        }
+        for _ in 0..5 {
             both.execute(Operation::Leave(Incarnation::new("a", 0).unwrap())).await;
             both.execute(Operation::Nodes).await;
         }
         both.compare_tables().await;
+        assert!(both.model.places.is_empty());
+        let left: usize = redis::cmd("ZCARD").arg("{cuttlefish:lab}:pending").query(&mut server.admin()).unwrap();
+        assert_eq!(left, 0);
     });
 }
 
@@ -256,7 +290,7 @@ pub(super) fn one_of_each() -> Vec<Operation> {
     vec![
         super::join_as("a"),
         Operation::Renew(node.clone()),
-        Operation::Claim { wanted: claim.clone(), expected: None },
+        Operation::Claim { wanted: claim.clone(), expected: None, place: None },
         Operation::Reclaim { node: node.clone(), wanted: vec![super::wanted("a", "cvd-2", 2)] },
         Operation::Read(claim.id.clone()),
         Operation::Scan(0),
@@ -264,6 +298,12 @@ pub(super) fn one_of_each() -> Vec<Operation> {
         Operation::SetIce { servers: Some("[]".into()), absent: false },
         Operation::SetIce { servers: None, absent: false },
         Operation::ReadIce,
+        Operation::Expect {
+            node: node.clone(),
+            expected: vec![Expected { id: DeviceId::new("cvd-3"), details: "{}".into() }],
+            most: 1,
+        },
+        Operation::Cancel { node: node.clone(), ids: vec![DeviceId::new("cvd-3")] },
         Operation::Release(vec![(claim.id, claim.registration)]),
         Operation::Reap(Incarnation::new("b", 0).unwrap()),
         Operation::Leave(node),

@@ -47,7 +47,7 @@ fn wanted(node: &str, id: &str, number: u64) -> Wanted {
 }
 
 fn claim(node: &str, id: &str, number: u64) -> Operation {
-    Operation::Claim { wanted: wanted(node, id, number), expected: None }
+    Operation::Claim { wanted: wanted(node, id, number), expected: None, place: None }
 }
 
 fn read(id: &str) -> Operation {

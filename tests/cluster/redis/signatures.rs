@@ -82,6 +82,35 @@ fn a_forged_record_does_not_keep_an_id() {
 }
 
 #[test]
+fn a_forged_announcement_stands_against_no_claim() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let mut connection = join(&server.url(), "a").await;
+        redis::cmd("ZADD")
+            .arg("{cuttlefish:lab}:nodes")
+            .arg("inf")
+            .arg("evil.0000000000000001")
+            .exec(&mut server.admin())
+            .unwrap();
+        for (number, record) in
+            ["evil.0000000000000001 - {}", "anything", "", "evil.0000000000000001 x y", "x y z"].iter().enumerate()
+        {
+            let id = format!("cvd-{number}");
+            write(&server, "{cuttlefish:lab}:preregistrations", &id, record);
+            let claimed = connection.commands.execute(claim("a", &id, 1)).await.unwrap();
+            assert_eq!(claimed, Reply::Claimed(Claimed::Granted), "{record:?}");
+        }
+        assert_eq!(
+            reported(&mut connection),
+            ["cvd-0", "cvd-3"].map(|id| format!("the record of announced device {id}"))
+        );
+        let left: usize =
+            redis::cmd("HLEN").arg("{cuttlefish:lab}:preregistrations").query(&mut server.admin()).unwrap();
+        assert_eq!(left, 0);
+    });
+}
+
+#[test]
 fn a_forged_node_does_not_keep_a_name_and_is_not_dialled() {
     let server = Server::start(&[]);
     runtime().block_on(async {

@@ -48,7 +48,7 @@ impl Edge for TestEdge<'_> {
                 *self.probe = Some((holder, probe, self.now));
                 None
             }
-            Question::Claim(_) | Question::Locate { .. } => {
+            Question::Claim(_) | Question::Locate { .. } | Question::Announce(_) => {
                 self.asked.push_back((self.name.to_owned(), question));
                 None
             }

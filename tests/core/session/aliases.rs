@@ -2,6 +2,7 @@
 //! to 5.4.12).
 
 use cuttlefish_signaling::Config;
+use cuttlefish_signaling::core::cluster::registry::Expectation;
 use cuttlefish_signaling::journal::Filter;
 use cuttlefish_signaling::outbox::End;
 use cuttlefish_signaling::peer::{Grant, Role};
@@ -38,6 +39,13 @@ fn comes(harness: &mut Harness, name: &str) {
     assert!(matches!(harness.asked.pop_front(), Some((_, Question::Claim(_)))));
     harness.answers(name, granted());
     assert_eq!(harness.all_heard(name), [config()]);
+}
+
+/// A control connection announces a device, which the registry accepts.
+fn announces(harness: &mut Harness, text: &str) {
+    harness.says("cvd", text);
+    assert!(matches!(harness.asked.pop_front(), Some((_, Question::Announce(devices))) if devices.len() == 1));
+    harness.answers("cvd", Answer::Announced(vec![Expectation::Pending]));
 }
 
 /// Answers the questions where the devices of clients are: nowhere.
@@ -209,7 +217,7 @@ fn control_socket_is_answered_with_local_ids() {
     let mut harness = harness();
     harness.opens_control("cvd");
     let announce = r#"{"message_type":"pre-register","group_name":"g","owner":"o","devices":[{"id":"cvd-1","name":"n","adb_port":6520}]}"#;
-    harness.says("cvd", announce);
+    announces(&mut harness, announce);
     assert_eq!(harness.all_heard("cvd"), [r#"[{"id":"cvd-1","status":"accepted","message":""}]"#]);
     comes(&mut harness, "d");
     assert_eq!(harness.all_heard("cvd"), [r#"{"id":"cvd-1","status":"registered","message":""}"#]);
@@ -224,7 +232,7 @@ fn control_socket_is_answered_with_local_ids() {
 fn device_of_the_network_registers_under_the_name_that_was_announced() {
     let mut harness = harness();
     harness.opens_control("cvd");
-    harness.says("cvd", r#"{"message_type":"pre-register","group_name":"g","devices":[{"id":"cvd-1"}]}"#);
+    announces(&mut harness, r#"{"message_type":"pre-register","group_name":"g","devices":[{"id":"cvd-1"}]}"#);
     harness.all_heard("cvd");
     harness.registers("d", "host7-cvd-1");
     harness.answers("d", granted());

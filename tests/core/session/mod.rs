@@ -8,6 +8,7 @@ use cuttlefish_signaling::peer::Role;
 use crate::actors::{error, harness};
 
 mod aliases;
+mod announced;
 mod client;
 mod clustered;
 mod device;

@@ -84,6 +84,11 @@ impl Memory {
         self.state.lock().model.devices.len()
     }
 
+    /// The number of announced devices.
+    pub fn announced(&self) -> usize {
+        self.state.lock().model.places.len()
+    }
+
     /// The names of the nodes with a lease.
     pub fn node_names(&self) -> Vec<String> {
         let now = self.started.elapsed();

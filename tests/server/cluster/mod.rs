@@ -4,6 +4,7 @@
 #[allow(dead_code, unreachable_pub, reason = "the tests without sockets use the rest")]
 mod model;
 
+mod announced;
 mod links;
 mod lists;
 mod memory;

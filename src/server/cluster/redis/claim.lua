@@ -1,6 +1,8 @@
 -- ARGV: settling time of a new registry in ms, node, registration that is gone or '', id, registration, signature with
--- details. KEYS: the ids of the node, and those of the node of the registration that is gone.
-local SETTLE, NODE, GONE, ID, REGISTRATION, RECORD = unpack(ARGV, 2)
+-- details, the node and the details of the announcement that is known or '', time in ms from the end of the lease of a
+-- node to its removal. KEYS: the ids of the node, those of the node of the registration that is gone, announcements,
+-- announcements by node.
+local SETTLE, NODE, GONE, ID, REGISTRATION, RECORD, BY, PLACE, REAP = unpack(ARGV, 2)
 
 if not is_member(NODE) then
     return { 'not_a_member' }
@@ -16,13 +18,23 @@ if registration then
     if registration ~= GONE then
         return { 'held', record, lease_of(node, time) }
     end
-    redis.call('ZREM', KEYS[6], ID)
 else
     -- The clock of another engine, after a failover, may be behind that of the one which began the registry.
     local age = time - (tonumber(redis.call('HGET', META, 'born')) or 0)
     if 0 <= age and age < tonumber(SETTLE) then
         return { 'settling', duration(SETTLE - age) }
     end
+end
+local announced = redis.call('HGET', KEYS[7], ID)
+if announced then
+    local by, details = place(announced)
+    if by and not is_gone(by, time, REAP) and (by ~= BY or details ~= PLACE) then
+        return { 'expected', announced }
+    end
+    end_place(KEYS[7], KEYS[8], ID, announced)
+end
+if registration then
+    redis.call('ZREM', KEYS[6], ID)
 end
 hold(KEYS[5], { ID, REGISTRATION, RECORD })
 return { 'granted' }

@@ -18,6 +18,7 @@ use super::scripts::Scripts;
 use super::signer::Signer;
 use crate::core::cluster::Registration;
 use crate::core::cluster::registry::{Claimed, Operation, Reply, Timing, Wanted};
+use crate::protocol::DeviceId;
 use crate::server::cluster::engine::{Commands, EngineError, EngineFuture, Feed};
 
 /// Most tries of an operation that a record without a signature stands against.
@@ -78,12 +79,15 @@ impl RedisCommands {
     /// Waits for the answer, and repeats what a record without a signature stands against.
     async fn finish(self, mut operation: Operation, mut answer: Answer) -> Result<Reply, EngineError> {
         for _ in 0..TRIES {
-            let Read { reply, against, name, unsigned } = self.read(&operation, answer.await)?;
+            let Read { reply, against, name, announced_by, unsigned } = self.read(&operation, answer.await)?;
             self.report(&unsigned);
             match (&mut operation, reply) {
                 (Operation::Join { replaces, .. }, Reply::NameHeld { .. }) if name.is_some() => *replaces = name,
                 (Operation::Claim { expected, .. }, _) if !against.is_empty() => {
                     *expected = against.into_iter().next().map(|(_, holder)| holder);
+                }
+                (Operation::Claim { wanted, .. }, _) if announced_by.is_some() => {
+                    self.take_back(&announced_by.unwrap_or_default(), &wanted.id).await?;
                 }
                 (Operation::Reclaim { wanted, .. }, Reply::Reclaimed(mut claimed)) if !against.is_empty() => {
                     self.claim_again(wanted, against, &mut claimed).await?;
@@ -99,6 +103,15 @@ impl RedisCommands {
             .error("foreign_data", "another program writes records without the secret of the cluster"))
     }
 
+    /// Removes an announcement without a signature.
+    async fn take_back(&self, by: &str, id: &DeviceId) -> Result<(), EngineError> {
+        let Shared { keys, scripts, signer, timing, explainer, .. } = &*self.shared;
+        let cancel = Requests { keys, scripts, signer, timing }.cancel(by, std::slice::from_ref(id));
+        let mut connection = self.connection.clone();
+        let done = connection.send_packed_command(&cancel).await.and_then(Value::extract_error);
+        done.map(drop).map_err(|error| explainer.explain(&error))
+    }
+
     /// Claims ids that records without a signature hold.
     async fn claim_again(
         &self,
@@ -108,7 +121,7 @@ impl RedisCommands {
     ) -> Result<(), EngineError> {
         for (place, holder) in against {
             let Some((wanted, outcome)) = wanted.get(place).zip(claimed.get_mut(place)) else { continue };
-            let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder) };
+            let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder), place: None };
             let answer = self.send(&claim).await;
             if let Reply::Claimed(claim) = self.read(&claim, answer)?.reply {
                 *outcome = claim;

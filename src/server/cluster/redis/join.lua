@@ -1,5 +1,5 @@
 -- ARGV: schema, epoch of a new registry, lease in ms, devices of one change, node, its name, its record, node that is
--- gone or ''. KEYS[5]: the ids of the node that is gone.
+-- gone or ''. KEYS: the ids of the node that is gone, announcements, announcements by node.
 local SCHEMA, EPOCH, LEASE, BATCH, NODE, NAME, RECORD, GONE = unpack(ARGV, 2)
 
 local schema, time = redis.call('HGET', META, 'schema'), now()
@@ -9,7 +9,7 @@ end
 if redis.call('HSETNX', META, 'epoch', EPOCH) == 1 then
     -- A new registry. What is left of one without an epoch has versions that mean nothing.
     redis.call('HSET', META, 'schema', SCHEMA, 'born', whole(time), 'version', '0')
-    redis.call('DEL', NODES, RECORDS, DEVICES)
+    redis.call('DEL', NODES, RECORDS, DEVICES, KEYS[6], KEYS[7])
 end
 
 for _, other in ipairs(redis.call('ZRANGE', NODES, 0, -1)) do
@@ -19,6 +19,7 @@ for _, other in ipairs(redis.call('ZRANGE', NODES, 0, -1)) do
             return { 'name_held', other, record, lease_of(other, time) }
         end
         while remove_held(KEYS[5], other, tonumber(BATCH)) == tonumber(BATCH) do end
+        while remove_places(KEYS[6], KEYS[7], other, tonumber(BATCH)) == tonumber(BATCH) do end
         remove_node(other)
         break
     end

@@ -17,6 +17,10 @@ pub(super) struct Keys {
     pub(super) records: String,
     /// Hash of `REGISTRATION VERSION SIGNATURE DETAILS` by device.
     pub(super) devices: String,
+    /// Hash of `NODE SIGNATURE DETAILS` by announced device.
+    pub(super) places: String,
+    /// Sorted set of `NODE ID` of announced devices, in the order of the text.
+    pub(super) pending: String,
     /// The ICE servers that all nodes share, sealed.
     pub(super) ice: String,
     /// Channel of the feed.
@@ -31,12 +35,18 @@ impl Keys {
         let channel = if database == 0 { key("feed") } else { key(&format!("feed:{database}")) };
         let (meta, nodes, records) = (key("meta"), key("nodes"), key("node_records"));
         let (devices, ice) = (key("devices"), key("ice"));
-        Self { prefix, meta, nodes, records, devices, ice, channel }
+        let (places, pending) = (key("preregistrations"), key("pending"));
+        Self { prefix, meta, nodes, records, devices, places, pending, ice, channel }
     }
 
     /// Returns the beginning of all names.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Returns the keys of announcements.
+    pub(super) fn announced(&self) -> [String; 2] {
+        [self.places.clone(), self.pending.clone()]
     }
 
     /// Returns the key with the sorted set of the ids of a node.

@@ -1,6 +1,6 @@
--- ARGV: most devices, node. KEYS[5]: the ids of the node.
+-- ARGV: most devices, node. KEYS: the ids of the node, announcements, announcements by node.
 local BATCH, NODE = unpack(ARGV, 2)
 
 -- The lease ends with the first batch. The node is asked for no device while the others are removed.
 redis.call('ZADD', NODES, 'XX', 0, NODE)
-return remove_some(KEYS[5], NODE, tonumber(BATCH))
+return remove_some(NODE, tonumber(BATCH))

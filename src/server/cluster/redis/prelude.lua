@@ -90,6 +90,37 @@ local function remove_held(held, node, most)
     return #ids
 end
 
+-- Returns the node and the details of an announcement. It is `NODE SIGNATURE DETAILS`; one that does not begin so was not
+-- written by a node, and counts for nothing.
+local function place(announced)
+    return string.match(announced or '', '^([0-9A-Za-z_.-]+) [^ ]+ (.*)$')
+end
+
+-- Returns whether announcements of a node count for nothing: it has no lease, or one that ended long ago.
+local function is_gone(node, time, reap)
+    local lease_end = redis.call('ZSCORE', NODES, node)
+    return not lease_end or time >= lease_end + reap
+end
+
+-- Ends the announcement of a device, which is in the registry as `announced`.
+local function end_place(places, pending, id, announced)
+    redis.call('HDEL', places, id)
+    redis.call('ZREM', pending, (place(announced) or '') .. ' ' .. id)
+end
+
+-- Removes announcements of a node, at most `most` of them. Returns how many there were.
+local function remove_places(places, pending, node, most)
+    local members = redis.call('ZRANGEBYLEX', pending, '[' .. node .. ' ', '(' .. node .. '!', 'LIMIT', 0, most)
+    for _, member in ipairs(members) do
+        local id = string.sub(member, #node + 2)
+        if place(redis.call('HGET', places, id) or '') == node then
+            redis.call('HDEL', places, id)
+        end
+        redis.call('ZREM', pending, member)
+    end
+    return #members
+end
+
 local function remove_node(node)
     redis.call('HDEL', RECORDS, node)
     if redis.call('ZREM', NODES, node) == 1 then
@@ -97,9 +128,9 @@ local function remove_node(node)
     end
 end
 
--- Removes some devices of a node, and the node with the last one.
-local function remove_some(held, node, most)
-    if remove_held(held, node, most) == most then
+-- Removes some devices and announcements of a node, and the node with the last one.
+local function remove_some(node, most)
+    if remove_held(KEYS[5], node, most) == most or remove_places(KEYS[6], KEYS[7], node, most) == most then
         return { 'reaped', '1' }
     end
     remove_node(node)

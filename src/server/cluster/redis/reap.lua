@@ -1,8 +1,9 @@
--- ARGV: time in ms from the end of the lease to the removal, most devices, node. KEYS[5]: the ids of the node.
+-- ARGV: time in ms from the end of the lease to the removal, most devices, node. KEYS: the ids of the node,
+-- announcements, announcements by node.
 local REAP, BATCH, NODE = unpack(ARGV, 2)
 
 local lease_end = redis.call('ZSCORE', NODES, NODE)
 if lease_end and now() < lease_end + REAP then
     return { 'reaped', '0' }
 end
-return remove_some(KEYS[5], NODE, tonumber(BATCH))
+return remove_some(NODE, tonumber(BATCH))

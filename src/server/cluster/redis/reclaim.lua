@@ -1,4 +1,5 @@
--- ARGV: node, then id, registration, signature with details of each device. KEYS[5]: the ids of the node.
+-- ARGV: node, then id, registration, signature with details of each device. KEYS: the ids of the node,
+-- announcements, announcements by node.
 local NODE = ARGV[2]
 
 if not is_member(NODE) then
@@ -13,6 +14,10 @@ for i = 3, #ARGV, 3 do
         if registration then
             redis.call('ZADD', KEYS[5], 0, ARGV[i])
         else
+            local announced = redis.call('HGET', KEYS[6], ARGV[i])
+            if announced then
+                end_place(KEYS[6], KEYS[7], ARGV[i], announced)
+            end
             for field = i, i + 2 do
                 free[#free + 1] = ARGV[field]
             end

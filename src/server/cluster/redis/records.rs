@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::signer::{Signed, Signer};
-use crate::core::cluster::registry::{Entry, NodeRecord, Wanted};
+use crate::core::cluster::registry::{Entry, NodeRecord, Place, Wanted};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
@@ -27,6 +27,21 @@ pub(super) fn of_device(signer: &Signer, wanted: &Wanted) -> String {
     let signature =
         signer.sign(Signed { kind: "device", key: wanted.id.as_str(), owner: &owner, details: &wanted.details });
     format!("{signature} {}", wanted.details)
+}
+
+/// Returns `SIGNATURE DETAILS` of an announcement.
+pub(super) fn of_place(signer: &Signer, id: &DeviceId, place: &Place) -> String {
+    let owner = place.by.to_string();
+    let signature = signer.sign(Signed { kind: "place", key: id.as_str(), owner: &owner, details: &place.details });
+    format!("{signature} {}", place.details)
+}
+
+/// Reads `NODE SIGNATURE DETAILS` of an announced device.
+pub(super) fn read_place(signer: &Signer, id: &DeviceId, record: &[u8]) -> Result<Place, Unsigned> {
+    let (owner, record) = text(record)?.split_once(' ').ok_or(Unsigned)?;
+    let by = Incarnation::parse(owner).ok_or(Unsigned)?;
+    let details = verified(signer, "place", id.as_str(), owner, record)?;
+    Ok(Place { by, details })
 }
 
 /// Reads a node and `SIGNATURE DETAILS`.

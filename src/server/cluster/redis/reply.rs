@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::records::{self, Unsigned};
 use super::signer::Signer;
-use crate::core::cluster::registry::{Claimed, Epoch, NodeRecord, Operation, Reply};
+use crate::core::cluster::registry::{Claimed, Epoch, Expectation, NodeRecord, Operation, Reply};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
@@ -31,27 +31,30 @@ pub(super) struct Read {
     pub(super) against: Vec<(usize, Registration)>,
     /// A record without a signature that has the name of the node.
     pub(super) name: Option<Incarnation>,
+    /// The node of an announcement without a signature that stands against a claim.
+    pub(super) announced_by: Option<String>,
     /// Names of records without a signature.
     pub(super) unsigned: Vec<String>,
 }
 
 /// Reads the answer to an operation.
 pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Result<Read, Unreadable> {
-    let mut reader = Reader { signer, against: Vec::new(), name: None, unsigned: Vec::new() };
+    let mut reader = Reader { signer, against: Vec::new(), name: None, announced_by: None, unsigned: Vec::new() };
     let reply = match operation {
         Operation::Read(id) => reader.entry(id, value),
         Operation::Scan(_) => reader.page(value),
         Operation::ReadIce => reader.ice(value),
         _ => reader.answer(operation, list(value)?),
     }?;
-    let Reader { against, name, unsigned, .. } = reader;
-    Ok(Read { reply, against, name, unsigned })
+    let Reader { against, name, announced_by, unsigned, .. } = reader;
+    Ok(Read { reply, against, name, announced_by, unsigned })
 }
 
 struct Reader<'a> {
     signer: &'a Signer,
     against: Vec<(usize, Registration)>,
     name: Option<Incarnation>,
+    announced_by: Option<String>,
     unsigned: Vec<String>,
 }
 
@@ -60,18 +63,8 @@ impl Reader<'_> {
     fn answer(&mut self, operation: &Operation, parts: &[Value]) -> Result<Reply, Unreadable> {
         let (kind, parts) = parts.split_first().ok_or(Unreadable::Form)?;
         match (operation, bytes(kind)?, parts) {
-            (Operation::Join { .. }, b"schema", [schema]) => {
-                Err(Unreadable::Schema(String::from_utf8_lossy(bytes(schema)?).chars().take(32).collect()))
-            }
-            (Operation::Join { .. }, b"joined", [epoch, version, age, nodes @ ..]) => Ok(Reply::Joined {
-                epoch: read_epoch(epoch)?,
-                version: number(version)?,
-                age: time(age)?,
-                nodes: self.nodes(nodes)?,
-            }),
-            (Operation::Join { .. }, b"name_held", [node, record, lease]) => {
-                self.name_held(bytes(node)?, bytes(record)?, time(lease)?)
-            }
+            (_, b"not_a_member", []) => Ok(Reply::NotAMember),
+            (Operation::Join { .. }, kind, parts) => self.joined(kind, parts),
             (Operation::Renew(_), b"renewed", [epoch, version, nodes]) => Ok(Reply::Renewed {
                 epoch: read_epoch(epoch)?,
                 version: number(version)?,
@@ -88,12 +81,33 @@ impl Reader<'_> {
                 }
                 Ok(Reply::Reclaimed(claimed))
             }
-            (Operation::Release(_) | Operation::SetIce { .. }, b"done", []) => Ok(Reply::Done),
+            (Operation::Release(_) | Operation::SetIce { .. } | Operation::Cancel { .. }, b"done", []) => {
+                Ok(Reply::Done)
+            }
+            (Operation::Expect { expected, .. }, b"expected", outcomes) if outcomes.len() == expected.len() => {
+                outcomes.iter().map(expectation).collect::<Result<_, _>>().map(Reply::Expected)
+            }
             (Operation::Nodes, b"nodes", nodes) => Ok(Reply::Nodes(self.nodes(nodes)?)),
             (Operation::Reap(_) | Operation::Leave(_), b"reaped", [more]) => {
                 Ok(Reply::Reaped { more: number(more)? != 0 })
             }
-            (_, b"not_a_member", []) => Ok(Reply::NotAMember),
+            _ => Err(Unreadable::Form),
+        }
+    }
+
+    /// Reads the answer to a join.
+    fn joined(&mut self, kind: &[u8], parts: &[Value]) -> Result<Reply, Unreadable> {
+        match (kind, parts) {
+            (b"schema", [schema]) => {
+                Err(Unreadable::Schema(String::from_utf8_lossy(bytes(schema)?).chars().take(32).collect()))
+            }
+            (b"joined", [epoch, version, age, nodes @ ..]) => Ok(Reply::Joined {
+                epoch: read_epoch(epoch)?,
+                version: number(version)?,
+                age: time(age)?,
+                nodes: self.nodes(nodes)?,
+            }),
+            (b"name_held", [node, record, lease]) => self.name_held(bytes(node)?, bytes(record)?, time(lease)?),
             _ => Err(Unreadable::Form),
         }
     }
@@ -102,6 +116,7 @@ impl Reader<'_> {
         match (bytes(kind)?, parts) {
             (b"granted", []) => Ok(Claimed::Granted),
             (b"settling", [left]) => Ok(Claimed::Settling(time(left)?)),
+            (b"expected", [record]) => Ok(self.expected(id, bytes(record)?)),
             (b"held", [record, lease]) => {
                 let record = bytes(record)?;
                 // The script has seen that the record begins with a registration.
@@ -114,6 +129,18 @@ impl Reader<'_> {
             }
             _ => Err(Unreadable::Form),
         }
+    }
+
+    /// Reads the announcement of a device that is claimed.
+    fn expected(&mut self, id: &DeviceId, record: &[u8]) -> Claimed {
+        if let Ok(place) = records::read_place(self.signer, id, record) {
+            return Claimed::Expected(place);
+        }
+        let by = record.split(|byte| *byte == b' ').next().unwrap_or_default();
+        self.announced_by = Some(String::from_utf8_lossy(by).into_owned());
+        self.unsigned.push(format!("announced device {id}"));
+        // It is taken away, and the claim is repeated.
+        Claimed::Settling(Duration::ZERO)
     }
 
     fn name_held(&mut self, node: &[u8], record: &[u8], lease: Duration) -> Result<Reply, Unreadable> {
@@ -190,7 +217,17 @@ impl Reader<'_> {
 }
 
 fn kind_of_claim(kind: &Value) -> bool {
-    bytes(kind).is_ok_and(|kind| matches!(kind, b"granted" | b"settling" | b"held"))
+    bytes(kind).is_ok_and(|kind| matches!(kind, b"granted" | b"settling" | b"held" | b"expected"))
+}
+
+fn expectation(value: &Value) -> Result<Expectation, Unreadable> {
+    match bytes(value)? {
+        b"pending" => Ok(Expectation::Pending),
+        b"taken" => Ok(Expectation::Taken),
+        b"registered" => Ok(Expectation::Registered),
+        b"full" => Ok(Expectation::Full),
+        _ => Err(Unreadable::Form),
+    }
 }
 
 fn list(value: &Value) -> Result<&[Value], Unreadable> {

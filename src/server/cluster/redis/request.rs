@@ -6,7 +6,7 @@ use super::keys::{Keys, SCHEMA};
 use super::records;
 use super::scripts::{Script, Scripts};
 use super::signer::Signer;
-use crate::core::cluster::registry::{BATCH, NodeRecord, Operation, Timing, Wanted};
+use crate::core::cluster::registry::{BATCH, Expected, NodeRecord, Operation, Place, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
@@ -28,21 +28,17 @@ impl Requests<'_> {
                 call.arg(ms(self.timing.lease)).arg(node.to_string());
                 call
             }
-            Operation::Claim { wanted, expected } => self.claim(wanted, expected.as_ref()),
+            Operation::Claim { wanted, expected, place } => self.claim(wanted, expected.as_ref(), place.as_ref()),
             Operation::Reclaim { node, wanted } => self.reclaim(node, wanted),
             Operation::Release(ids) => self.release(ids),
-            Operation::Read(id) => {
-                let mut read = cmd("HGET");
-                read.arg(&self.keys.devices).arg(id.as_str());
-                read
-            }
+            Operation::Read(id) => self.read(id),
             Operation::Scan(cursor) => {
                 let mut scan = cmd("HSCAN");
                 scan.arg(&self.keys.devices).arg(*cursor).arg("COUNT").arg(BATCH);
                 scan
             }
             Operation::Reap(node) => {
-                let mut call = self.scripts.call(Script::Reap, self.keys, &[self.keys.held(node)]);
+                let mut call = self.call_about(Script::Reap, node);
                 call.arg(ms(self.timing.reap)).arg(BATCH).arg(node.to_string());
                 call
             }
@@ -54,33 +50,71 @@ impl Requests<'_> {
                 read
             }
             Operation::Leave(node) => {
-                let mut call = self.scripts.call(Script::Leave, self.keys, &[self.keys.held(node)]);
+                let mut call = self.call_about(Script::Leave, node);
                 call.arg(BATCH).arg(node.to_string());
                 call
             }
+            Operation::Expect { node, expected, most } => self.expect(node, expected, *most),
+            Operation::Cancel { node, ids } => self.cancel(&node.to_string(), ids),
         }
+    }
+
+    fn read(&self, id: &DeviceId) -> Cmd {
+        let mut read = cmd("HGET");
+        read.arg(&self.keys.devices).arg(id.as_str());
+        read
+    }
+
+    /// Calls a script about the devices and the announcements of a node.
+    fn call_about(&self, script: Script, node: &Incarnation) -> Cmd {
+        let [places, pending] = self.keys.announced();
+        self.scripts.call(script, self.keys, &[self.keys.held(node), places, pending])
+    }
+
+    fn expect(&self, node: &Incarnation, expected: &[Expected], most: usize) -> Cmd {
+        let mut call = self.scripts.call(Script::Expect, self.keys, &self.keys.announced());
+        call.arg(ms(self.timing.reap)).arg(most).arg(BATCH).arg(node.to_string());
+        for Expected { id, details } in expected {
+            let place = Place { by: node.clone(), details: details.clone() };
+            call.arg(id.as_str()).arg(records::of_place(self.signer, id, &place));
+        }
+        call
+    }
+
+    /// Takes back announcements of a node, or of another program that has written as one.
+    pub(super) fn cancel(&self, node: &str, ids: &[DeviceId]) -> Cmd {
+        let mut call = self.scripts.call(Script::Cancel, self.keys, &self.keys.announced());
+        call.arg(BATCH).arg(node);
+        for id in ids {
+            call.arg(id.as_str());
+        }
+        call
     }
 
     fn join(&self, node: &NodeRecord, replaces: Option<&Incarnation>) -> Cmd {
         let own = &node.incarnation;
-        let mut call = self.scripts.call(Script::Join, self.keys, &[self.keys.held(replaces.unwrap_or(own))]);
+        let mut call = self.call_about(Script::Join, replaces.unwrap_or(own));
         // The epoch of a registry that this call creates.
         call.arg(SCHEMA).arg(format!("{:016x}", fastrand::u64(..))).arg(ms(self.timing.lease)).arg(BATCH);
         call.arg(own.to_string()).arg(own.node()).arg(records::of_node(self.signer, node)).arg(name(replaces));
         call
     }
 
-    fn claim(&self, wanted: &Wanted, expected: Option<&Registration>) -> Cmd {
+    fn claim(&self, wanted: &Wanted, expected: Option<&Registration>, place: Option<&Place>) -> Cmd {
         let node = wanted.registration.incarnation();
         let gone = expected.map_or(node, Registration::incarnation);
-        let mut call = self.scripts.call(Script::Claim, self.keys, &[self.keys.held(node), self.keys.held(gone)]);
+        let [places, pending] = self.keys.announced();
+        let keys = [self.keys.held(node), self.keys.held(gone), places, pending];
+        let mut call = self.scripts.call(Script::Claim, self.keys, &keys);
         call.arg(ms(self.timing.settle)).arg(node.to_string()).arg(name(expected));
         self.wanted(&mut call, wanted);
+        call.arg(name(place.map(|place| &place.by))).arg(place.map_or("", |place| &place.details));
+        call.arg(ms(self.timing.reap));
         call
     }
 
     fn reclaim(&self, node: &Incarnation, wanted: &[Wanted]) -> Cmd {
-        let mut call = self.scripts.call(Script::Reclaim, self.keys, &[self.keys.held(node)]);
+        let mut call = self.call_about(Script::Reclaim, node);
         call.arg(node.to_string());
         for wanted in wanted {
             self.wanted(&mut call, wanted);

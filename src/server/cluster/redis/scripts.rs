@@ -17,10 +17,12 @@ pub(super) enum Script {
     Nodes,
     Leave,
     SetIce,
+    Expect,
+    Cancel,
 }
 
 /// The scripts in the order of [`Script`].
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 11] = [
     concat!(include_str!("prelude.lua"), include_str!("join.lua")),
     concat!(include_str!("prelude.lua"), include_str!("renew.lua")),
     concat!(include_str!("prelude.lua"), include_str!("claim.lua")),
@@ -30,6 +32,8 @@ const SOURCES: [&str; 9] = [
     concat!(include_str!("prelude.lua"), include_str!("nodes.lua")),
     concat!(include_str!("prelude.lua"), include_str!("leave.lua")),
     concat!(include_str!("prelude.lua"), include_str!("set_ice.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("expect.lua")),
+    concat!(include_str!("prelude.lua"), include_str!("cancel.lua")),
 ];
 
 /// Names that the engine has given to the scripts.

@@ -1,0 +1,222 @@
+//! The part of the membership that announces devices before they register (docs/protocol.md 5.4.21).
+//!
+//! The engine keeps an announcement until a registration of the device takes it with its claim. A node knows its own
+//! announcements, and makes them again where the engine has lost them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::membership::{Asked, Membership};
+use super::names::Incarnation;
+use super::output::Output;
+use super::registry::{BATCH, Expectation, Expected, Operation, Place};
+use crate::protocol::DeviceId;
+
+/// Announcements of one node.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    pending: BTreeMap<DeviceId, Pending>,
+    /// Whether this node has announced any since its start.
+    any: bool,
+    /// Announcements without an outcome, by number.
+    asked: BTreeMap<u64, Outcomes>,
+    /// Greatest number of announcements in the registry.
+    most: usize,
+    /// Last id that was announced again.
+    after: Option<DeviceId>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    details: Arc<str>,
+    /// Whether the engine was asked.
+    sent: bool,
+    /// Whether the engine has it, as far as is known: changes that arrive from then on are later ones.
+    confirmed: bool,
+}
+
+#[derive(Debug)]
+struct Outcomes {
+    devices: usize,
+    /// Operations without an answer.
+    missing: usize,
+    known: Vec<Expectation>,
+}
+
+impl Membership {
+    /// Announces devices. The outcomes are an [`Output::Announced`] with `number`, which is unique. Without the engine,
+    /// the node keeps the announcement alone, and makes it later.
+    pub fn announce(&mut self, number: u64, devices: &[Expected], most: usize, now: Instant) {
+        self.wake(now);
+        (self.announcements.most, self.announcements.any) = (most, true);
+        for Expected { id, details } in devices {
+            let pending = Pending { details: Arc::clone(details), sent: false, confirmed: false };
+            self.announcements.pending.insert(id.clone(), pending);
+        }
+        if !self.is_member() || devices.is_empty() {
+            let outcomes = vec![Expectation::Pending; devices.len()];
+            return self.output(Output::Announced { number, outcomes });
+        }
+        let missing = devices.len().div_ceil(BATCH);
+        let outcomes = Outcomes { devices: devices.len(), missing, known: Vec::new() };
+        self.announcements.asked.insert(number, outcomes);
+        for batch in devices.chunks(BATCH) {
+            self.expect(batch.to_vec(), Some(number), now);
+        }
+    }
+
+    /// Takes back announcements whose devices have not registered.
+    pub fn cancel(&mut self, ids: &[DeviceId], now: Instant) {
+        self.wake(now);
+        self.take_back(ids, now);
+    }
+
+    fn take_back(&mut self, ids: &[DeviceId], now: Instant) {
+        let pending = &mut self.announcements.pending;
+        let sent = ids.iter().filter(|id| pending.remove(*id).is_some_and(|pending| pending.sent));
+        let sent: Vec<_> = sent.cloned().collect();
+        // Without the engine, all are taken back on the next connection.
+        for batch in sent.chunks(BATCH).filter(|_| self.is_member()).map(<[_]>::to_vec).collect::<Vec<_>>() {
+            self.send_cancel(batch, now);
+        }
+    }
+
+    fn send_cancel(&mut self, ids: Vec<DeviceId>, now: Instant) {
+        let node = self.node.incarnation.clone();
+        self.send(Operation::Cancel { node, ids }, Asked::Other, now);
+    }
+
+    /// Returns the announcement of a device by this node.
+    pub(super) fn own_place(&self, id: &DeviceId) -> Option<Place> {
+        let pending = self.announcements.pending.get(id)?;
+        Some(Place { by: self.node.incarnation.clone(), details: Arc::clone(&pending.details) })
+    }
+
+    /// Takes back all announcements that the engine has of this node, on a new connection: an engine that has lost its
+    /// last writes may have old ones.
+    pub(super) fn forget_announcements(&mut self, now: Instant) {
+        if self.announcements.any {
+            self.send_cancel(Vec::new(), now);
+        }
+    }
+
+    /// Makes all announcements again.
+    pub(super) fn announce_all(&mut self, now: Instant) {
+        let all = self.announcements.pending.iter();
+        let all: Vec<_> = all.map(|(id, pending)| expected(id, &pending.details)).collect();
+        for batch in all.chunks(BATCH) {
+            self.expect(batch.to_vec(), None, now);
+        }
+    }
+
+    /// Makes the next announcements again. The registry changes only if it has lost them.
+    pub(super) fn announce_some(&mut self, now: Instant) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = self.announcements.after.as_ref().map_or(Unbounded, Excluded);
+        let next = self.announcements.pending.range::<DeviceId, _>((after, Unbounded)).take(BATCH);
+        let next: Vec<_> = next.map(|(id, pending)| expected(id, &pending.details)).collect();
+        self.announcements.after = next.last().filter(|_| next.len() == BATCH).map(|last| last.id.clone());
+        if !next.is_empty() {
+            self.expect(next, None, now);
+        }
+    }
+
+    fn expect(&mut self, expected: Vec<Expected>, number: Option<u64>, now: Instant) {
+        let ids: Vec<_> = expected.iter().map(|expected| expected.id.clone()).collect();
+        for id in &ids {
+            if let Some(pending) = self.announcements.pending.get_mut(id) {
+                pending.sent = true;
+            }
+        }
+        let (node, most) = (self.node.incarnation.clone(), self.announcements.most);
+        self.send(Operation::Expect { node, expected, most }, Asked::Expect(ids, number), now);
+    }
+
+    /// Handles the answer to an announcement.
+    pub(super) fn on_expected(
+        &mut self,
+        ids: Vec<DeviceId>,
+        number: Option<u64>,
+        outcomes: Vec<Expectation>,
+        now: Instant,
+    ) {
+        let mut unknown = Vec::new();
+        for (id, outcome) in ids.into_iter().zip(&outcomes) {
+            match (outcome, number) {
+                (Expectation::Pending, _) => match self.announcements.pending.get_mut(&id) {
+                    Some(pending) => pending.confirmed = true,
+                    // Repeated, while the first one was refused.
+                    None => unknown.push(id),
+                },
+                (_, Some(_)) => drop(self.announcements.pending.remove(&id)),
+                // Made again: the device has registered while this node did not hear of it.
+                (Expectation::Registered, None) => self.has_registered(id),
+                // Made again, without success: it counts on this node alone.
+                (Expectation::Taken | Expectation::Full, None) => {}
+            }
+        }
+        if !unknown.is_empty() {
+            self.send_cancel(unknown, now);
+        }
+        if let Some(number) = number {
+            self.on_outcomes(number, outcomes);
+        }
+    }
+
+    fn on_outcomes(&mut self, number: u64, outcomes: Vec<Expectation>) {
+        let Some(asked) = self.announcements.asked.get_mut(&number) else { return };
+        asked.missing -= 1;
+        asked.known.extend(outcomes);
+        if asked.missing == 0 {
+            let outcomes = self.announcements.asked.remove(&number).map(|asked| asked.known).unwrap_or_default();
+            self.output(Output::Announced { number, outcomes });
+        }
+    }
+
+    /// Keeps the announcements without an outcome alone: the engine is lost.
+    pub(super) fn lose_announcements(&mut self) {
+        for pending in self.announcements.pending.values_mut() {
+            pending.confirmed = false;
+        }
+        for (number, mut asked) in std::mem::take(&mut self.announcements.asked) {
+            asked.known.resize(asked.devices, Expectation::Pending);
+            self.output(Output::Announced { number, outcomes: asked.known });
+        }
+    }
+
+    /// Notes that a registration of this node holds an id, or one of another node, which is told to the control
+    /// connection.
+    pub(super) fn expected_came<'a>(&mut self, holders: impl Iterator<Item = (&'a DeviceId, &'a Incarnation)>) {
+        if self.announcements.pending.is_empty() {
+            return;
+        }
+        for (id, node) in holders {
+            if *node == self.node.incarnation {
+                // Its session tells the control connection.
+                self.announcements.pending.remove(id);
+            } else if self.announcements.pending.get(id).is_some_and(|pending| pending.confirmed) {
+                self.has_registered(id.clone());
+            }
+        }
+    }
+
+    /// Ends the announcement of a device that this node admits: its session tells the control connection.
+    pub(super) fn admits(&mut self, id: &DeviceId, is_claimed: bool, now: Instant) {
+        if is_claimed {
+            self.announcements.pending.remove(id);
+        } else {
+            self.take_back(std::slice::from_ref(id), now);
+        }
+    }
+
+    fn has_registered(&mut self, id: DeviceId) {
+        if self.announcements.pending.remove(&id).is_some() {
+            self.output(Output::Registered(id));
+        }
+    }
+}
+
+fn expected(id: &DeviceId, details: &Arc<str>) -> Expected {
+    Expected { id: id.clone(), details: Arc::clone(details) }
+}

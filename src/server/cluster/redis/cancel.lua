@@ -1,0 +1,13 @@
+-- ARGV: most announcements of one step, node, then ids, none for all. KEYS: announcements, announcements by node.
+local BATCH, NODE = unpack(ARGV, 2)
+
+if #ARGV == 3 then
+    while remove_places(KEYS[5], KEYS[6], NODE, tonumber(BATCH)) == tonumber(BATCH) do end
+end
+for i = 4, #ARGV do
+    local announced = redis.call('HGET', KEYS[5], ARGV[i])
+    if place(announced) == NODE then
+        end_place(KEYS[5], KEYS[6], ARGV[i], announced)
+    end
+end
+return { 'done' }
