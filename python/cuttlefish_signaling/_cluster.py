@@ -31,7 +31,7 @@ class Cluster:
         node: The name of this node, unique in the cluster. None: the host name.
         ca: A file with the certificate authority of the engine, PEM, for TLS. None: those of the system.
         on_outage: The rule for a device that registers while the engine is unreachable. "admit": its node serves
-            it alone until the engine is back. "hold": it is held, and refused after 2 s.
+            it alone until the engine is back. "hold": it is held, and refused after 5 s.
         device_id_template: The name in the cluster of a device on a local socket, like `{node}-{id}`: devices of
             several hosts have the same ids. On its own node it keeps its own id as well. None: its own id.
 

@@ -143,8 +143,33 @@ fn without_an_engine_a_device_is_admitted_after_the_patience() {
 fn without_an_engine_the_strict_choice_refuses() {
     let mut node = Node::new(true);
     node.claim(1);
-    node.pass(Duration::from_secs(2));
-    assert!(node.outputs().contains(&tell(1, Outcome::Unavailable)));
+    for number in 1..4 {
+        // The second and the third come when the engine has been away for longer than a device waits.
+        for millis in [2_000, 2_000, 999] {
+            node.pass(Duration::from_millis(millis));
+            let told = node.outputs().into_iter().find(|output| matches!(output, Output::Tell { .. }));
+            assert_eq!(told, None, "{number} after {millis} ms");
+        }
+        node.pass(Duration::from_millis(1));
+        assert!(node.outputs().contains(&tell(number, Outcome::Unavailable)), "{number}");
+        node.claim(number + 1);
+    }
+}
+
+#[test]
+fn device_whose_claim_was_under_way_waits_as_long_for_the_engine() {
+    for (hold, seconds, outcome) in [(true, 5, Outcome::Unavailable), (false, 2, Outcome::Unclaimed)] {
+        let mut node = Node::new(hold);
+        node.join(Duration::from_secs(60));
+        node.claim(1);
+        node.membership.on_lost(node.now);
+        node.outputs();
+        for second in 1..=seconds {
+            node.pass(Duration::from_secs(1));
+            let is_told = node.outputs().contains(&tell(1, outcome));
+            assert_eq!(is_told, second == seconds, "{outcome:?} after {second} s");
+        }
+    }
 }
 
 #[test]

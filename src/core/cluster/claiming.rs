@@ -136,7 +136,7 @@ impl Membership {
     /// Makes all claims that were under way wait for the engine.
     pub(super) fn lose_claims(&mut self, now: Instant) {
         self.lose_announcements();
-        let until = now + self.timing.patience;
+        let until = self.waits_until(now);
         for (id, registration) in self.claims.keys() {
             self.claims.lose(&id, &registration, until);
         }
@@ -206,9 +206,18 @@ impl Membership {
         }
     }
 
-    /// Returns the time until which a claim waits for the engine before the node decides alone.
+    /// Returns the time until which a claim waits for the engine before the node decides alone. A new claim does not wait
+    /// where the engine has been away for that long, unless it is refused then.
     pub(super) fn patience(&self, now: Instant) -> Instant {
-        if self.is_member() { now + self.timing.patience } else { now.max(self.away_since + self.timing.patience) }
+        if self.is_member() || self.claims.hold_without_engine {
+            return self.waits_until(now);
+        }
+        now.max(self.away_since + self.timing.patience)
+    }
+
+    /// Returns the time until which a claim waits for an engine that is lost now.
+    pub(super) fn waits_until(&self, now: Instant) -> Instant {
+        now + if self.claims.hold_without_engine { self.timing.outage_hold } else { self.timing.patience }
     }
 
     pub(super) fn read(&mut self, id: &DeviceId, now: Instant) {

@@ -259,7 +259,7 @@ impl Membership {
                 self.on_claimed(&id, &registration, known, claimed, now);
             }
             (Asked::Claim(id, registration, _), Reply::NotAMember) => {
-                self.claims.lose(&id, &registration, now + self.timing.patience);
+                self.claims.lose(&id, &registration, self.waits_until(now));
                 self.on_forgotten(now);
             }
             (Asked::Reclaim(wanted), Reply::Reclaimed(claimed)) => self.on_reclaimed(wanted, claimed, now),

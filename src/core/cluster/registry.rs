@@ -37,6 +37,10 @@ pub struct Timing {
     pub pause: Duration,
     /// Time after which a node without the engine serves alone.
     pub patience: Duration,
+    /// Time that a device waits for the engine where no device is admitted without a claim.
+    pub outage_hold: Duration,
+    /// Time without the engine after which a node is not ready, if another node has the engine.
+    pub unready: Duration,
     /// Pause between looks at what the registry says of this node.
     pub upkeep: Duration,
     /// Time from the end of the lease of a node to the removal of its devices.
@@ -57,6 +61,8 @@ impl Default for Timing {
             hold: Duration::from_secs(7),
             pause: Duration::from_secs(5),
             patience: Duration::from_secs(2),
+            outage_hold: Duration::from_secs(5),
+            unready: Duration::from_secs(30),
             upkeep: Duration::from_secs(5),
             reap: Duration::from_secs(60),
             backoff: Duration::from_millis(50),

@@ -33,6 +33,8 @@ pub fn timing() -> Timing {
         settle: tenth(real.settle),
         hold: tenth(real.hold),
         patience: tenth(real.patience),
+        outage_hold: tenth(real.outage_hold),
+        unready: tenth(real.unready),
         upkeep: tenth(real.upkeep),
         max_backoff: tenth(real.max_backoff),
         backoff: tenth(real.backoff),
