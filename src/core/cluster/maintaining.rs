@@ -7,13 +7,23 @@ use std::time::{Duration, Instant};
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, Entry, NodeRecord, Operation, Wanted};
+use super::registry::{BATCH, Entry, NodeRecord, Operation, Timing, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
     /// Returns for how long the registry could not be asked, if it cannot be asked now.
     pub fn away_for(&self, now: Instant) -> Option<Duration> {
         (!self.is_member()).then(|| now.saturating_duration_since(self.away_since))
+    }
+
+    /// Returns whether the registry has had this node since its start.
+    pub fn has_joined(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Returns the times of the cluster.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.

@@ -44,6 +44,8 @@ pub(crate) struct Cluster {
     /// Counts claims, operations and clients between nodes.
     pub(in crate::server) counts: Arc<ClusterCounts>,
     state: Mutex<State>,
+    /// When another node has said that it has the engine, if that was the last answer while this node has not.
+    pub(in crate::server) engine_elsewhere: Mutex<Option<Instant>>,
     /// Notified when the membership has something to do.
     pub(in crate::server) changed: Notify,
     requests: mpsc::Sender<Locate>,
@@ -111,6 +113,7 @@ impl Cluster {
                 last: 0,
                 announcements: HashMap::new(),
             }),
+            engine_elsewhere: Mutex::default(),
             changed: Notify::new(),
             requests,
             asks: Asks::new(),

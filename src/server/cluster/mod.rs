@@ -6,6 +6,7 @@ pub(in crate::server) mod details;
 pub mod engine;
 pub(in crate::server) mod forwards;
 pub(crate) mod handle;
+pub(in crate::server) mod readiness;
 #[cfg(feature = "cluster")]
 pub mod redis;
 pub mod view;

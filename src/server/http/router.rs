@@ -16,6 +16,7 @@ use super::upgrade::upgrade_here;
 use super::{dashboard, devices, elsewhere, metrics, nodes, polling};
 use crate::core::peer::Role;
 use crate::protocol::DeviceId;
+use crate::server::cluster::readiness::Readiness;
 use crate::server::shared::Shared;
 use crate::server::ws::open::Purpose;
 
@@ -89,7 +90,8 @@ async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     upgrade_here(&shared, Role::Http, Purpose::Echo, request).await
 }
 
-/// Whether the server is to be sent peers: it can call its hooks, and does not drain or stop.
+/// Whether the server is to be sent peers: it can call its hooks, and does not drain or stop. A node of a cluster without
+/// the engine is, unless another node has it.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.is_cancelled() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
@@ -100,7 +102,15 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if let Some(reason) = shared.hooks.blocked() {
         return error(StatusCode::SERVICE_UNAVAILABLE, &reason);
     }
-    json(StatusCode::OK, r#"{"status":"ready"}"#)
+    json(
+        StatusCode::OK,
+        match shared.cluster.as_ref().map_or(Readiness::Ready, |cluster| cluster.readiness()) {
+            Readiness::Ready => r#"{"status":"ready"}"#,
+            Readiness::Alone => r#"{"status":"ready","cluster":"alone"}"#,
+            Readiness::Away => r#"{"status":"ready","cluster":"engine unreachable"}"#,
+            Readiness::Unreachable => return error(StatusCode::SERVICE_UNAVAILABLE, "engine unreachable"),
+        },
+    )
 }
 
 /// Whether the server runs.

@@ -17,6 +17,7 @@ mod listener;
 mod locate;
 mod neighbours;
 mod node;
+mod outage;
 mod probe;
 mod routes;
 mod upstream;
@@ -114,6 +115,7 @@ impl BoundNode {
         tasks.spawn(listener.accept(Arc::clone(&node)));
         tasks.spawn(ask::answer_all(Arc::clone(&node)));
         tasks.spawn(forwards::send_all(Arc::clone(&node)));
+        tasks.spawn(outage::watch(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{CLIENT_HEADER, INCARNATION_HEADER, VERSION_HEADER};
 use super::forwards::local;
 use super::node::Node;
+use super::outage::ENGINE_HEADER;
 use super::probe::{ALIVE, GONE};
 use crate::core::cluster::claim::Probe;
 use crate::core::cluster::{Incarnation, Registration};
@@ -63,7 +64,9 @@ async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) 
         }
         Err(refused) => refused,
     };
+    let has_engine = u32::from(node.commands.borrow().is_some());
     response.headers_mut().insert(VERSION_HEADER, HeaderValue::from(PROTOCOL));
+    response.headers_mut().insert(ENGINE_HEADER, HeaderValue::from(has_engine));
     response
 }
 

@@ -33,6 +33,10 @@ struct State {
     reads: usize,
     /// Reads of all nodes.
     node_reads: usize,
+    /// The connections of nodes that have asked to join.
+    joined_by: Vec<(String, mpsc::WeakSender<Feed>)>,
+    /// Nodes that cannot reach it.
+    cut: Vec<String>,
     /// The names of nodes that have asked to join.
     joins: Vec<String>,
 }
@@ -52,6 +56,8 @@ impl Memory {
             feeds_changes: true,
             reads: 0,
             node_reads: 0,
+            joined_by: Vec::new(),
+            cut: Vec::new(),
             joins: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), started: Instant::now().checked_sub(age).unwrap() }
@@ -62,6 +68,21 @@ impl Memory {
         let mut state = self.state.lock();
         state.is_up = false;
         state.feeds.clear();
+    }
+
+    /// Cuts one node from it until [`Memory::is_back_for`].
+    pub fn is_cut_from(&self, name: &str) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.cut.push(name.to_owned());
+        let own = state.joined_by.iter().filter(|(node, _)| node == name).filter_map(|(_, feed)| feed.upgrade());
+        for own in own {
+            state.feeds.retain(|feed| !feed.same_channel(&own));
+        }
+    }
+
+    pub fn is_back_for(&self, name: &str) {
+        self.state.lock().cut.retain(|node| node != name);
     }
 
     pub fn comes_back(&self) {
@@ -125,7 +146,12 @@ impl Memory {
         }
         state.reads += usize::from(matches!(operation, Operation::Read(_)));
         if let Operation::Join { node, .. } = operation {
-            state.joins.push(node.incarnation.node().to_owned());
+            let name = node.incarnation.node().to_owned();
+            if state.cut.contains(&name) {
+                return Err(away());
+            }
+            state.joined_by.push((name.clone(), connection.downgrade()));
+            state.joins.push(name);
         }
         state.node_reads += usize::from(matches!(operation, Operation::Nodes));
         let (reply, changes) = state.model.execute(operation, self.started.elapsed());

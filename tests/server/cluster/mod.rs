@@ -10,6 +10,7 @@ mod lists;
 mod memory;
 mod pairs;
 mod passed_on;
+mod readiness;
 mod strangers;
 
 use std::net::SocketAddr;
