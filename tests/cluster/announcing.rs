@@ -179,6 +179,19 @@ fn claim_knows_the_announcement_of_its_own_node() {
 }
 
 #[test]
+fn announcement_outlives_a_session_that_leaves_before_it_has_its_id() {
+    let mut node = waiting();
+    node.membership.claim(wanted(1), false, node.now);
+    let entries = vec![(id(), own(1), Arc::from("{}"))];
+    node.membership.on_delta(&Delta { version: 2, change: Change::Claimed(entries) }, node.now);
+    node.membership.release(&id(), &own(1), node.now);
+    node.outputs();
+    node.pass_renewed(Duration::from_secs(6));
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert!(sent.contains(&expect(&["cvd-1"])), "{sent:?}");
+}
+
+#[test]
 fn engine_that_does_not_compare_announcements_is_not_asked_on_and_on() {
     let mut node = Node::joined(&[]);
     node.membership.claim(wanted(1), false, node.now);

@@ -185,17 +185,15 @@ impl Membership {
         }
     }
 
-    /// Notes that a registration of this node holds an id, or one of another node, which is told to the control
-    /// connection.
+    /// Notes that registrations hold ids. Those of other nodes are told to the control connection.
     pub(super) fn expected_came<'a>(&mut self, holders: impl Iterator<Item = (&'a DeviceId, &'a Incarnation)>) {
         if self.announcements.pending.is_empty() {
             return;
         }
         for (id, node) in holders {
-            if *node == self.node.incarnation {
-                // Its session tells the control connection.
-                self.announcements.pending.remove(id);
-            } else if self.announcements.pending.get(id).is_some_and(|pending| pending.confirmed) {
+            // The session of a device of this node tells the control connection, if it does not leave before.
+            let is_own = *node == self.node.incarnation;
+            if !is_own && self.announcements.pending.get(id).is_some_and(|pending| pending.confirmed) {
                 self.has_registered(id.clone());
             }
         }
