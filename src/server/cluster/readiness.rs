@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::handle::Cluster;
 use crate::core::cluster::registry::Timing;
 
-/// What a node tells balancers of its cluster.
+/// The answer of a node to balancers, as far as its cluster is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Readiness {
     /// The node has the engine, or is about to.
@@ -44,7 +44,7 @@ impl Readiness {
 }
 
 impl Cluster {
-    /// What the node tells balancers now.
+    /// The answer to balancers now.
     pub(in crate::server) fn readiness(&self) -> Readiness {
         let now = Instant::now();
         let elsewhere = self.engine_elsewhere.lock().map(|heard| now.saturating_duration_since(heard));
