@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from . import _native
 from ._checks import check_integer, check_seconds, check_text, names
@@ -92,7 +92,7 @@ class Jwt:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Jwt) and self._native == other._native
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"<Jwt {' '.join(self._shown)}>"
