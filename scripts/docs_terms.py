@@ -62,6 +62,8 @@ def error_texts(root: Path = ROOT) -> set[str]:
         code = code_lines(path)
         texts |= {text for _, text in CLOSE.findall(code)}
         texts |= {text for text in re.findall(LITERAL, code) if re.match(STARTS, text)}
+    for path in sorted((root / "src" / "access").rglob("error.rs")):
+        texts |= set(re.findall(rf"#\[error\({LITERAL}", path.read_text(encoding="utf-8")))
     return texts - {""}
 
 
