@@ -1,6 +1,6 @@
 //! The directory holds what the registry holds, in whatever order changes and pages come.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::engine::Engine;
 const SETTLED: Duration = Duration::from_secs(10);
 
 fn registration(number: u64) -> Registration {
-    Registration::new(Incarnation::new("lab", 1).unwrap(), number)
+    Registration::new(Incarnation::new(&format!("lab-{}", number % 2), 1).unwrap(), number)
 }
 
 fn claimed(version: u64, id: &str, number: u64) -> Delta {
@@ -53,6 +53,40 @@ fn a_change_that_is_missing_makes_a_scan_necessary() {
     assert!(!directory.needs_scan());
     assert!(directory.apply(&claimed(3, "b", 1)));
     assert!(directory.needs_scan());
+}
+
+#[test]
+fn revision_moves_with_the_entries_and_not_when_one_is_only_confirmed() {
+    let mut directory = empty();
+    let mut moves = |change: &dyn Fn(&mut Directory)| {
+        let before = directory.revision();
+        change(&mut directory);
+        directory.revision() != before
+    };
+    assert!(moves(&|directory| {
+        directory.apply(&claimed(1, "a", 1));
+    }));
+    assert!(!moves(&|directory| {
+        directory.apply(&claimed(2, "a", 1));
+    }));
+    assert!(!moves(&|directory| {
+        directory.apply(&released(3, "b"));
+    }));
+    assert!(!moves(&|directory| {
+        directory.reset(3);
+        directory.begin_scan();
+        directory.page(vec![(DeviceId::new("a"), entry(1, 2))]);
+        directory.end_scan();
+    }));
+    assert!(moves(&|directory| {
+        directory.apply(&claimed(4, "a", 2));
+    }));
+    // A registry that is empty.
+    assert!(moves(&|directory| {
+        directory.reset(5);
+        directory.begin_scan();
+        directory.end_scan();
+    }));
 }
 
 #[test]
@@ -176,6 +210,29 @@ proptest! {
         let known: Vec<_> = world.directory.iter().map(|(id, entry)| (id, &entry.registration)).collect();
         prop_assert_eq!(known, expected);
     }
+
+    #[test]
+    fn counts_and_revision_follow_the_entries(acts in acts(), most in 1..5_usize) {
+        let mut world = Pair::new();
+        let (mut before, mut revision) = (world.known(), world.directory.revision());
+        for act in &acts {
+            world.act(act);
+            let (known, directory) = (world.known(), &world.directory);
+            let mut counts = BTreeMap::new();
+            for (_, registration) in &known {
+                *counts.entry(registration.incarnation().clone()).or_insert(0) += 1;
+            }
+            let counted: BTreeMap<_, _> = directory.nodes().map(|(node, devices)| (node.clone(), devices)).collect();
+            prop_assert_eq!(&counted, &counts);
+            for number in 0..2 {
+                let node = registration(number).incarnation().clone();
+                prop_assert_eq!(directory.devices_of(&node), counts.get(&node).copied().unwrap_or(0));
+            }
+            prop_assert!(before == known || revision != directory.revision());
+            (before, revision) = (known, directory.revision());
+            prop_assert_eq!(&world.in_parts(most), &before);
+        }
+    }
 }
 
 /// An engine, a directory, and the changes between them. Pages come at once, changes late.
@@ -189,11 +246,31 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let mut engine = Engine::new(Timing::default(), 1, Duration::ZERO);
-        let node = NodeRecord { incarnation: registration(0).incarnation().clone(), details: Arc::from("{}") };
-        engine.execute(&Operation::Join { node, replaces: None }, SETTLED);
+        for number in 0..2 {
+            let node = NodeRecord { incarnation: registration(number).incarnation().clone(), details: Arc::from("{}") };
+            engine.execute(&Operation::Join { node, replaces: None }, SETTLED);
+        }
         let mut directory = Directory::default();
         directory.reset(engine.version);
         Self { engine, directory, feed: VecDeque::new(), cursor: None }
+    }
+
+    fn known(&self) -> Vec<(DeviceId, Registration)> {
+        self.directory.iter().map(|(id, entry)| (id.clone(), entry.registration.clone())).collect()
+    }
+
+    /// Reads the directory in parts of `most` entries.
+    fn in_parts(&self, most: usize) -> Vec<(DeviceId, Registration)> {
+        let mut all = Vec::new();
+        loop {
+            let after = all.last().map(|(id, _): &(DeviceId, Registration)| id.clone());
+            let part = self.directory.after(after.as_ref(), most);
+            let before = all.len();
+            all.extend(part.map(|(id, entry)| (id.clone(), entry.registration.clone())));
+            if all.len() == before {
+                return all;
+            }
+        }
     }
 
     fn act(&mut self, act: &Act) {

@@ -37,15 +37,19 @@ export function openDetails(id) {
 
 /** Shows the fields that the list of devices has. `undefined`: the device is not in the list. */
 export function showRow(row) {
+  // Another node counts the messages of its devices.
+  const of_row = row?.is_remote ? undefined : row;
   const facts = [
     ['group', row?.group_name || null],
     ['owner', row?.owner || null],
     ['name', row?.name || null],
-    ['address', watched?.since ? (watched.address ?? 'a local socket') : null],
+    ['node', watched?.node ?? null],
+    ['local id', watched?.local_id || null],
+    ['address', watched?.since && !watched.is_remote ? (watched.address ?? 'a local socket') : null],
     ['adb port', row?.adb_port || null],
     ['registered', watched?.since ? `${ago(watched.since)} ago` : null],
-    ['to the device', row?.to_device.toLocaleString('en') ?? null],
-    ['to its clients', row?.to_client.toLocaleString('en') ?? null],
+    ['to the device', of_row?.to_device.toLocaleString('en') ?? null],
+    ['to its clients', of_row?.to_client.toLocaleString('en') ?? null],
   ];
   showFacts(byId('facts'), facts, setWords);
   if (watched) showClients(watched);
@@ -53,8 +57,9 @@ export function showRow(row) {
 
 /** Adds a second to the line of messages. */
 export function countOfDevice(row) {
-  byId('device-rate').hidden = !row;
-  if (row) rates.add(row.to_device + row.to_client);
+  const isCounted = Boolean(row && !row.is_remote);
+  byId('device-rate').hidden = !isCounted;
+  if (isCounted) rates.add(row.to_device + row.to_client);
 }
 
 /** Begins the line of messages anew, after a break. */
@@ -64,7 +69,8 @@ export const clearDeviceRates = () => rates.clear();
 export function showWatched(device) {
   watched = device;
   const isHere = device.since !== null;
-  setText(byId('device-state'), isHere ? 'registered' : 'not registered');
+  setText(byId('device-state'), isHere ? `registered${device.node ? ` on ${device.node}` : ''}` : 'not registered');
+  setText(byId('no-clients'), device.is_remote ? `They are shown on the page of ${device.node}.` : 'None.');
   byId('device-state').classList.toggle('bad', !isHere);
   byId('disconnect').hidden = !isHere || !mayManage;
   showClients(device);

@@ -81,16 +81,19 @@ function make(device) {
 const rows = new WeakMap();
 
 function update(item, device, chosen) {
-  const { name, group_name, owner, clients, since } = device;
-  const place = [name, group_name, owner].filter(Boolean).join(' · ');
-  const row = [place, clients, messages(device), age(since), device.device_id === chosen].join('\0');
+  const { name, group_name, owner, clients, since, node, local_id, unclaimed, is_remote } = device;
+  const home = node && `on ${node}${unclaimed ? ' only' : ''}`;
+  const place = [name, group_name, owner, local_id, home].filter(Boolean).join(' · ');
+  // The clients and the messages of a device of another node are known there.
+  const numbers = [!is_remote && count(messages(device), 'message'), age(since)].filter(Boolean).join(' · ');
+  const row = [place, clients, numbers, device.device_id === chosen].join('\0');
   if (rows.get(item) === row) return;
   rows.set(item, row);
   const link = item.firstElementChild;
   const [pill, [where, counts]] = [link.firstElementChild.lastElementChild, link.lastElementChild.children];
   setText(pill, clients ? count(clients, 'client') : '');
   setWords(where, place);
-  setText(counts, `${count(messages(device), 'message')} · ${age(since)}`);
+  setText(counts, numbers);
   if (device.device_id === chosen) link.setAttribute('aria-current', 'true');
   else link.removeAttribute('aria-current');
 }

@@ -1,6 +1,7 @@
 // The counters of the server, at the top of the page, and what went wrong, in sentences.
 
 import { byId, element, setText, show, showFacts } from './dom.js';
+import { showCluster } from './nodes.js';
 import { Rates } from './rates.js';
 import { ago, clock, count } from './words.js';
 
@@ -50,6 +51,7 @@ export function showHealth(server) {
   ]);
   setText(byId('about'), `version ${server.version}, up ${ago(server.started)}`);
   byId('rate').hidden = server.accepted === undefined;
+  showCluster(server.cluster);
   showTroubles(server);
 }
 

@@ -4,7 +4,8 @@
 //! registry is read again in pages, while changes go on. Each entry has the version that made it, and an older one
 //! never replaces a newer one, so the order of pages and changes does not matter.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 
 use super::names::{Incarnation, Registration};
 use super::registry::{Change, Delta, Entry};
@@ -17,8 +18,10 @@ const UNCONFIRMED: u64 = 0;
 #[derive(Debug, Default)]
 pub struct Directory {
     entries: BTreeMap<DeviceId, Entry>,
-    /// The nodes of the entries, so that all entries of a node share its name.
-    nodes: BTreeSet<Incarnation>,
+    /// The nodes of the entries, and how many each has. All entries of a node share its name.
+    nodes: BTreeMap<Incarnation, usize>,
+    /// Number of changes of the entries, those that only confirm one left out.
+    revision: u64,
     /// Version up to which no change is missing, as far as is known.
     version: u64,
     /// Version of the last change on the feed of the present connection.
@@ -137,11 +140,13 @@ impl Directory {
     /// Ends the pass: removes the entries that it has not shown.
     pub fn end_scan(&mut self) {
         let Some(scan) = self.scan.take() else { return };
+        let before = self.entries.len();
         self.entries.retain(|id, entry| scan.seen.contains(id) || entry.version > scan.began);
-        self.nodes.clear();
-        for entry in self.entries.values() {
-            if !self.nodes.contains(entry.registration.incarnation()) {
-                self.nodes.insert(entry.registration.incarnation().clone());
+        if self.entries.len() != before {
+            self.revision += 1;
+            self.nodes.clear();
+            for entry in self.entries.values() {
+                *self.nodes.entry(entry.registration.incarnation().clone()).or_default() += 1;
             }
         }
     }
@@ -164,6 +169,27 @@ impl Directory {
         self.iter().filter_map(own)
     }
 
+    /// Returns up to `most` devices behind `after`, sorted by id. A long list is read in parts, without a long lock.
+    pub fn after(&self, after: Option<&DeviceId>, most: usize) -> impl Iterator<Item = (&DeviceId, &Entry)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range::<DeviceId, _>((from, Bound::Unbounded)).take(most)
+    }
+
+    /// Returns the nodes that have devices, with the number of them.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Incarnation, usize)> {
+        self.nodes.iter().map(|(node, devices)| (node, *devices))
+    }
+
+    /// Returns the number of devices of a node.
+    pub fn devices_of(&self, node: &Incarnation) -> usize {
+        self.nodes.get(node).copied().unwrap_or_default()
+    }
+
+    /// Returns a number that is another one whenever an entry has come, gone or changed.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Returns the version of the registry up to which changes have arrived.
     pub fn version(&self) -> u64 {
         self.version
@@ -180,22 +206,44 @@ impl Directory {
     }
 
     fn put(&mut self, id: &DeviceId, mut entry: Entry) {
-        match self.nodes.get(entry.registration.incarnation()) {
-            Some(node) => entry.registration.share(node),
-            None => drop(self.nodes.insert(entry.registration.incarnation().clone())),
+        if let Some((node, _)) = self.nodes.get_key_value(entry.registration.incarnation()) {
+            entry.registration.share(node);
         }
+        let node = entry.registration.incarnation().clone();
         match self.entries.get_mut(id) {
-            Some(known) if known.version > entry.version => {}
-            Some(known) => *known = entry,
+            Some(known) if known.version > entry.version => return,
+            Some(known) if known.registration == entry.registration && known.details == entry.details => {
+                known.version = entry.version;
+                return;
+            }
+            Some(known) => {
+                let former = std::mem::replace(known, entry);
+                self.uncount(former.registration.incarnation());
+            }
             None => {
                 self.entries.insert(id.clone(), entry);
+            }
+        }
+        *self.nodes.entry(node).or_default() += 1;
+        self.revision += 1;
+    }
+
+    /// Counts an entry of a node that is gone.
+    fn uncount(&mut self, node: &Incarnation) {
+        if let Some(devices) = self.nodes.get_mut(node) {
+            *devices -= 1;
+            if *devices == 0 {
+                self.nodes.remove(node);
             }
         }
     }
 
     fn take(&mut self, id: &DeviceId, version: u64) {
-        if self.entries.get(id).is_some_and(|known| known.version <= version) {
-            self.entries.remove(id);
+        if self.entries.get(id).is_some_and(|known| known.version <= version)
+            && let Some(gone) = self.entries.remove(id)
+        {
+            self.uncount(gone.registration.incarnation());
+            self.revision += 1;
         }
         if let Some(scan) = &mut self.scan {
             scan.released.insert(id.clone(), version);

@@ -26,6 +26,11 @@ impl Membership {
         &self.timing
     }
 
+    /// Returns the record of this node, which the registry need not have.
+    pub fn own_record(&self) -> &NodeRecord {
+        &self.node
+    }
+
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.
     pub(super) fn do_upkeep(&mut self, now: Instant) {
         if self.upkeep.next > now {
@@ -62,8 +67,7 @@ impl Membership {
 
     /// Asks nodes whose lease ended long ago whether they are there, before their devices are removed.
     fn look_for_dead(&mut self, now: Instant) {
-        let with_devices: BTreeSet<_> =
-            self.directory.iter().map(|(_, entry)| entry.registration.incarnation().clone()).collect();
+        let with_devices: BTreeSet<_> = self.directory.nodes().map(|(node, _)| node.clone()).collect();
         self.nodes.retain(&with_devices);
         let dead: BTreeSet<_> = with_devices.into_iter().filter(|node| !self.nodes.is_live(node)).collect();
         self.upkeep.dead.retain(|node, _| dead.contains(node));

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ask::{Answered, Asks};
 use super::forwards::Forwards;
+use super::survey::Survey;
 use crate::core::cluster::claim::{Outcome, Probe};
 use crate::core::cluster::registry::{Entry, Expectation, Expected, NodeRecord, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Membership, Output, Registration};
@@ -53,6 +54,8 @@ pub(crate) struct Cluster {
     pub(in crate::server) asks: Asks,
     /// Requests of clients that other nodes answer.
     pub(in crate::server) forwards: Forwards,
+    /// The answers of other nodes, for dashboards.
+    pub(in crate::server) survey: Survey,
     /// The receiver, until the task of the node takes it.
     received: Mutex<Option<mpsc::Receiver<Locate>>>,
 }
@@ -118,6 +121,7 @@ impl Cluster {
             requests,
             asks: Asks::new(),
             forwards: Forwards::default(),
+            survey: Survey::default(),
             received: Mutex::new(Some(received)),
         })
     }

@@ -9,4 +9,6 @@ pub(crate) mod handle;
 pub(in crate::server) mod readiness;
 #[cfg(feature = "cluster")]
 pub mod redis;
+pub(crate) mod survey;
+pub(crate) mod surveyed;
 pub mod view;

@@ -1,6 +1,6 @@
 //! Nodes, and devices of other nodes, as this one knows them: from memory, whichever nodes answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -96,6 +96,11 @@ impl Cluster {
         self.read(|membership| membership.away_for(Instant::now()))
     }
 
+    /// The number of devices that the registry has for this node.
+    pub(crate) fn claimed_count(&self) -> usize {
+        self.read(|membership| membership.directory().devices_of(&self.incarnation))
+    }
+
     /// The ids of this node that the registry has for it.
     pub(crate) fn claimed(&self) -> HashSet<DeviceId> {
         self.read(|membership| membership.directory().of_node(&self.incarnation).map(|(id, _)| id.clone()).collect())
@@ -104,18 +109,14 @@ impl Cluster {
     /// The nodes with a lease, and those whose devices are left, sorted by name.
     pub(crate) fn nodes(&self) -> Vec<NodeView> {
         self.read(|membership| {
-            let mut devices: HashMap<_, usize> = HashMap::new();
-            for (_, entry) in membership.directory().iter() {
-                *devices.entry(entry.registration.incarnation()).or_default() += 1;
-            }
-            let nodes = membership.nodes();
-            let count = |record: &NodeRecord| devices.get(&record.incarnation).copied().unwrap_or_default();
+            let (nodes, directory) = (membership.nodes(), membership.directory());
+            let count = |record: &NodeRecord| directory.devices_of(&record.incarnation);
             nodes
                 .records()
                 // A node that has left keeps its record for a time.
                 .filter(|record| {
                     let node = &record.incarnation;
-                    *node == self.incarnation || nodes.is_live(node) || devices.contains_key(node)
+                    *node == self.incarnation || nodes.is_live(node) || directory.devices_of(node) > 0
                 })
                 .filter_map(|record| self.view(record, nodes.is_live(&record.incarnation), count(record)))
                 .collect()
@@ -150,9 +151,42 @@ impl Cluster {
         self.read(|membership| membership.directory().get(id).and_then(|entry| self.remote(id, entry)))
     }
 
-    fn remote(&self, id: &DeviceId, entry: &Entry) -> Option<RemoteDevice> {
+    /// The revision of the copy of the registry.
+    pub(crate) fn directory_revision(&self) -> u64 {
+        self.read(|membership| membership.directory().revision())
+    }
+
+    /// Up to `most` entries of the copy behind `after`, sorted by id.
+    pub(crate) fn entries_after(&self, after: Option<&DeviceId>, most: usize) -> Vec<(DeviceId, Entry)> {
+        let copied = |(id, entry): (&DeviceId, &Entry)| (id.clone(), entry.clone());
+        self.read(|membership| membership.directory().after(after, most).map(copied).collect())
+    }
+
+    /// Whether an entry is that of a device of another node.
+    pub(crate) fn is_other(&self, entry: &Entry) -> bool {
+        *entry.registration.incarnation() != self.incarnation
+    }
+
+    /// The number of entries of other nodes.
+    pub(crate) fn entries_of_others(&self) -> usize {
+        self.read(|membership| {
+            let directory = membership.directory();
+            directory.len() - directory.devices_of(&self.incarnation)
+        })
+    }
+
+    /// Whether the registry has these devices for this node (true), for another (false), or not at all.
+    pub(crate) fn holders_here<'a>(&self, ids: impl Iterator<Item = &'a DeviceId>) -> Vec<Option<bool>> {
+        self.read(|membership| {
+            let holder = |id| membership.directory().get(id).map(|entry| entry.registration.incarnation());
+            ids.map(|id| holder(id).map(|node| *node == self.incarnation)).collect()
+        })
+    }
+
+    /// A device of another node, from its entry.
+    pub(crate) fn remote(&self, id: &DeviceId, entry: &Entry) -> Option<RemoteDevice> {
         let node = entry.registration.incarnation();
-        (*node != self.incarnation).then(|| RemoteDevice {
+        self.is_other(entry).then(|| RemoteDevice {
             id: id.clone(),
             node: node.node().to_owned(),
             facts: serde_json::from_str(&entry.details).unwrap_or_default(),

@@ -34,6 +34,9 @@ pub(super) struct Hello {
     pub(super) engine: bool,
     /// Whether it takes no new peers.
     pub(super) draining: bool,
+    /// The number of clients of its devices. Nodes of earlier versions do not tell it.
+    #[serde(default)]
+    pub(super) clients: Option<usize>,
 }
 
 impl Node {
@@ -48,6 +51,7 @@ impl Node {
             digest: self.details.digest.clone(),
             engine: self.commands.borrow().is_some(),
             draining: self.shared.drain.begun.is_cancelled(),
+            clients: Some(self.shared.hub.client_count()),
         }
     }
 

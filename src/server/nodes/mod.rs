@@ -4,6 +4,7 @@
 //! - [`listener`] and [`routes`]: requests of other nodes. [`identity`] has the certificates of both sides.
 //! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
 //! - [`forwards`]: requests of clients that another node answers.
+//! - [`survey`]: the state of other nodes, while a dashboard is open.
 //! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
 
 mod ask;
@@ -20,6 +21,7 @@ mod node;
 mod outage;
 mod probe;
 mod routes;
+mod survey;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -116,6 +118,7 @@ impl BoundNode {
         tasks.spawn(ask::answer_all(Arc::clone(&node)));
         tasks.spawn(forwards::send_all(Arc::clone(&node)));
         tasks.spawn(outage::watch(Arc::clone(&node)));
+        node.spawn(survey::ask_all(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
 }

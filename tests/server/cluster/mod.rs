@@ -8,6 +8,7 @@ mod announced;
 mod links;
 mod lists;
 mod memory;
+mod pages;
 mod pairs;
 mod passed_on;
 mod readiness;

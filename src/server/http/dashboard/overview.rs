@@ -2,7 +2,6 @@
 //!
 //! Viewers without a grant and a search see the same, so that one text serves them all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -13,15 +12,14 @@ use tokio::task::yield_now;
 
 use super::pause_after;
 use super::rows::{DeviceRow, awaited};
+use super::selection::Selection;
 use super::totals::Server;
 use super::view::View;
-use crate::core::hub::Device;
 use crate::core::peer::Grant;
 use crate::observe::incidents::Incident;
+use crate::server::cluster::survey::Standing;
 use crate::server::shared::Shared;
 
-/// The maximum number of devices in an event. A search finds the others.
-const MOST_ROWS: usize = 1_000;
 /// The devices after which rendering yields.
 const ROWS_AT_ONCE: usize = 32;
 
@@ -40,6 +38,8 @@ pub(super) struct Revision {
     incidents: u64,
     /// Whether groups that come from device info are hidden.
     hides_groups: bool,
+    /// The state of this node, the devices of all nodes, and the answers of other nodes; `None` without a cluster.
+    cluster: Option<(Standing, u64, u64)>,
 }
 
 impl Revision {
@@ -54,6 +54,10 @@ impl Revision {
             incidents: Incident::ALL.iter().map(|incident| shared.incidents.of(*incident)).sum::<u64>()
                 + shared.hook_failures.count(),
             hides_groups: shared.hooks.filters_device_info(),
+            cluster: shared.cluster.as_ref().map(|cluster| {
+                let standing = cluster.standing(shared.drain.begun.is_cancelled());
+                (standing, cluster.directory_revision(), cluster.survey_revision())
+            }),
         }
     }
 }
@@ -97,12 +101,12 @@ impl Overviews {
         append(&mut text, &awaited(shared, grant));
         text.extend_from_slice(format!(r#","matching":{},"devices":["#, selection.matching).as_bytes());
         let most = shared.settings().limits.http.viewer_bytes;
-        for (at, device) in selection.first.iter().enumerate() {
+        for (at, listed) in selection.first.iter().enumerate() {
             let end = text.len();
             if at > 0 {
                 text.push(b',');
             }
-            append(&mut text, &DeviceRow::of(shared, device));
+            append(&mut text, &DeviceRow::of_listed(shared, listed, selection.hides_groups));
             if text.len() > most {
                 text.truncate(end);
                 break;
@@ -118,66 +122,6 @@ impl Overviews {
     /// The number of overviews rendered so far.
     pub(in crate::server) fn rendered(&self) -> u64 {
         self.rendered.load(Relaxed)
-    }
-}
-
-/// The devices of one viewer.
-///
-/// It is made again when a device has come or gone: id, owner and name of a device do not change, and its group only
-/// where a hook that filters device info comes or goes.
-#[derive(Default)]
-pub(super) struct Selection {
-    /// The revision of the list of devices.
-    revision: Option<u64>,
-    /// Whether groups that come from device info are hidden.
-    hides_groups: bool,
-    /// The devices of a viewer with a grant; `None` if it may see all.
-    granted: Option<Vec<Arc<Device>>>,
-    /// The number of registered devices that the viewer may see.
-    devices: usize,
-    /// The number of those that match the search.
-    matching: usize,
-    /// The matching devices, up to the maximum.
-    first: Vec<Arc<Device>>,
-}
-
-impl Selection {
-    /// Reads the list of devices, if it has changed. Yields after each chunk.
-    pub(super) async fn update(&mut self, shared: &Shared, grant: &Grant, view: &View) {
-        let hides_groups = shared.hooks.filters_device_info();
-        if self.revision == Some(shared.hub.list_revision()) && self.hides_groups == hides_groups {
-            return;
-        }
-        let (revision, devices) = shared.hub.device_list();
-        let sees_all = grant.devices.is_none();
-        let granted = (!sees_all).then(Vec::new);
-        *self = Self { revision: Some(revision), hides_groups, granted, ..Self::default() };
-        if sees_all && view.is_all() {
-            (self.devices, self.matching) = (devices.len(), devices.len());
-            self.first = devices.iter().take(MOST_ROWS).cloned().collect();
-            return;
-        }
-        for chunk in devices.chunks() {
-            for device in chunk.iter().filter(|device| grant.covers(&device.id)) {
-                self.devices += 1;
-                if let Some(granted) = &mut self.granted {
-                    granted.push(Arc::clone(device));
-                }
-                if view.shows(shared, device) {
-                    self.matching += 1;
-                    if self.first.len() < MOST_ROWS {
-                        self.first.push(Arc::clone(device));
-                    }
-                }
-            }
-            yield_now().await;
-        }
-    }
-
-    /// The number of clients of the devices that the viewer may see.
-    fn clients(&self, shared: &Shared) -> usize {
-        let count = |devices: &Vec<Arc<Device>>| devices.iter().map(|device| device.client_count()).sum();
-        self.granted.as_ref().map_or_else(|| shared.hub.client_count(), count)
     }
 }
 

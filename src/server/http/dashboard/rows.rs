@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::selection::Listed;
 use super::view::{since, unix};
 use crate::core::hub::{Awaited, Device, Traffic};
 use crate::core::peer::Grant;
+use crate::protocol::DeviceId;
+use crate::server::cluster::view::RemoteDevice;
 use crate::server::shared::Shared;
 
 /// The maximum number of devices in an event that clients wait for.
@@ -37,11 +40,53 @@ pub(super) struct DeviceRow<'a> {
     to_device: u64,
     /// Forwards to its clients.
     to_client: u64,
+    /// The node of the cluster that has the device; `None` without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    /// The id that the device has registered, if that is another one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    local_id: &'a str,
+    /// Whether the registry of the cluster does not have the device, so that its own node alone serves it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unclaimed: bool,
+    /// Whether another node has the device. Its clients and its forwards are not known here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_remote: bool,
 }
 
 impl<'a> DeviceRow<'a> {
-    /// Reads a device.
-    pub(super) fn of(shared: &Shared, device: &'a Device) -> Self {
+    /// Reads a device of any node.
+    pub(super) fn of_listed(shared: &'a Shared, listed: &'a Listed, hides_groups: bool) -> Self {
+        match listed {
+            Listed::Here { device, unclaimed } => Self { unclaimed: *unclaimed, ..Self::of(shared, device) },
+            Listed::There(device) => Self::of_remote(device, hides_groups),
+        }
+    }
+
+    /// Reads a device of another node.
+    fn of_remote(device: &'a RemoteDevice, hides_groups: bool) -> Self {
+        let RemoteDevice { id, node, facts } = device;
+        Self {
+            device_id: id.as_str(),
+            group_name: facts.group(hides_groups),
+            owner: &facts.owner,
+            name: &facts.name,
+            adb_port: facts.adb_port,
+            has_files: false,
+            address: None,
+            since: facts.since,
+            clients: 0,
+            to_device: 0,
+            to_client: 0,
+            node: Some(node),
+            local_id: &facts.local_id,
+            unclaimed: false,
+            is_remote: true,
+        }
+    }
+
+    /// Reads a device of this node.
+    fn of(shared: &'a Shared, device: &'a Device) -> Self {
         let metadata = device.metadata();
         let (to_device, to_client) = Traffic::read(&device.traffic);
         Self {
@@ -56,6 +101,10 @@ impl<'a> DeviceRow<'a> {
             clients: device.client_count(),
             to_device,
             to_client,
+            node: shared.cluster.as_ref().map(|cluster| cluster.incarnation.node()),
+            local_id: device.local_id.as_ref().map_or("", DeviceId::as_str),
+            unclaimed: false,
+            is_remote: false,
         }
     }
 }

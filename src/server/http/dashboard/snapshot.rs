@@ -7,11 +7,16 @@ use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::about::{About, ice_urls};
-use super::overview::{Overviews, Revision, Selection};
+use super::overview::{Overviews, Revision};
+use super::selection::Selection;
 use super::view::{View, since};
+use crate::core::hub::Device;
 use crate::core::peer::Peer;
 use crate::observe::journal::{Direction, Entry, Kind};
 use crate::protocol::DeviceId;
+use crate::server::cluster::handle::Cluster;
+use crate::server::cluster::surveyed::Viewing;
+use crate::server::cluster::view::RemoteDevice;
 use crate::server::shared::Shared;
 
 /// The maximum number of clients of the device in an event.
@@ -39,6 +44,8 @@ pub(super) struct Snapshot {
     last_sent: (Bytes, Bytes, Bytes),
     /// The number of the last journal entry that was read.
     last_entry: u64,
+    /// Has the other nodes asked for their state, which a viewer that may see all devices is shown.
+    _viewing: Option<Viewing>,
 }
 
 /// The event `device`.
@@ -46,14 +53,47 @@ pub(super) struct Snapshot {
 struct DeviceDetails<'a> {
     /// The device id.
     device_id: &'a str,
-    /// The time at which the device connected; `None` if it is not registered.
-    since: Option<f64>,
     /// The address that it connected from; `None` on a local socket.
     address: Option<SocketAddr>,
+    /// Where it is registered.
+    #[serde(flatten)]
+    home: Home<'a>,
     /// The number of clients, including those beyond the maximum.
     client_count: usize,
     /// The clients, up to the maximum.
     clients: Vec<ClientRow>,
+}
+
+/// The registration of a device; the default if it is not registered.
+#[derive(Default, Serialize)]
+struct Home<'a> {
+    /// The time at which the device connected; `None` if it is not registered.
+    since: Option<f64>,
+    /// The node of the cluster that has it; `None` without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    /// The id that it has registered, if that is another one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    local_id: &'a str,
+    /// Whether another node has it. Its address and its clients are not known here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_remote: bool,
+}
+
+impl<'a> Home<'a> {
+    fn here(shared: &'a Shared, device: &'a Device) -> Self {
+        Self {
+            since: Some(since(&device.peer)),
+            node: shared.cluster.as_ref().map(|cluster| cluster.incarnation.node()),
+            local_id: device.local_id.as_ref().map_or("", DeviceId::as_str),
+            is_remote: false,
+        }
+    }
+
+    fn there(device: &'a RemoteDevice) -> Self {
+        let RemoteDevice { node, facts, .. } = device;
+        Self { since: Some(facts.since), node: Some(node), local_id: &facts.local_id, is_remote: true }
+    }
 }
 
 /// A client in the event `device`.
@@ -106,7 +146,8 @@ impl Snapshot {
     /// Creates a snapshot that has sent nothing yet.
     pub(super) fn new(shared: Arc<Shared>, overviews: Arc<Overviews>, viewer: Peer, view: View) -> Self {
         let (selection, last_sent) = (Selection::default(), <_>::default());
-        Self { shared, overviews, viewer, view, selection, revision: None, last_sent, last_entry: 0 }
+        let viewing = shared.cluster.as_ref().filter(|_| viewer.grant.devices.is_none()).map(Cluster::watch_nodes);
+        Self { shared, overviews, viewer, view, selection, revision: None, last_sent, last_entry: 0, _viewing: viewing }
     }
 
     /// Returns the events to send; empty if nothing has changed.
@@ -149,7 +190,10 @@ impl Snapshot {
 
     /// Makes the event `device`.
     fn details(&self, id: &DeviceId) -> Bytes {
-        let device = self.shared.hub.device(id).filter(|_| self.viewer.grant.covers(id));
+        let cluster = self.shared.cluster.as_ref();
+        let is_covered = self.viewer.grant.covers(id);
+        let device = self.shared.hub.device(id).filter(|_| is_covered);
+        let remote = cluster.filter(|_| is_covered && device.is_none()).and_then(|cluster| cluster.remote_device(id));
         let clients = device.as_ref().map(|device| device.clients()).unwrap_or_default();
         let rows = clients.iter().take(MOST_ROWS).map(|client| {
             let (to_device, to_client) = client.traffic.read();
@@ -163,8 +207,11 @@ impl Snapshot {
         });
         let details = DeviceDetails {
             device_id: id.as_str(),
-            since: device.as_ref().map(|device| since(&device.peer)),
             address: device.as_ref().and_then(|device| device.peer.address),
+            home: match (&device, &remote) {
+                (Some(device), _) => Home::here(&self.shared, device),
+                (None, remote) => remote.as_ref().map(Home::there).unwrap_or_default(),
+            },
             client_count: clients.len(),
             clients: rows.collect(),
         };

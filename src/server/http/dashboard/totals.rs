@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::nodes::ClusterState;
 use crate::core::peer::Grant;
 use crate::observe::hook_errors::HookFailure;
 use crate::observe::incidents::Incident;
@@ -20,10 +21,13 @@ pub(super) struct Server {
     journal: bool,
     /// Registered devices that the viewer may see.
     devices: usize,
-    /// Clients of these devices.
+    /// Clients of those of these devices that this node has.
     clients: usize,
     /// Clients that wait for a device that the viewer may see.
     waiting: usize,
+    /// The cluster; `None` for a server that is no node of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterState>,
     /// Numbers of all devices. `None` for a viewer that may see some devices only: it must not find out about others.
     #[serde(flatten)]
     totals: Option<Totals>,
@@ -75,6 +79,7 @@ impl Server {
             devices,
             clients,
             waiting: waiting(shared, grant),
+            cluster: shared.cluster.as_ref().map(|cluster| ClusterState::of(shared, cluster, grant)),
             totals: grant.devices.is_none().then(|| Totals::of(shared)),
         }
     }

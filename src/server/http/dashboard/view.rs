@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::core::hub::Device;
 use crate::core::peer::Peer;
 use crate::protocol::DeviceId;
+use crate::server::cluster::view::RemoteDevice;
 use crate::server::shared::Shared;
 
 /// The query of one page.
@@ -35,14 +36,23 @@ impl View {
         self.search.is_empty()
     }
 
-    /// Whether the search selects a device.
+    /// Whether the search selects a device of another node. `hides_groups`: groups of device infos are hidden.
+    pub(super) fn shows_remote(&self, device: &RemoteDevice, hides_groups: bool) -> bool {
+        let RemoteDevice { id, node, facts } = device;
+        self.finds(&[id.as_str(), facts.group(hides_groups), &facts.owner, &facts.name, &facts.local_id, node])
+    }
+
+    /// Whether the search selects a device of this node.
     pub(super) fn shows(&self, shared: &Shared, device: &Device) -> bool {
-        if self.is_all() {
-            return true;
-        }
         let metadata = device.metadata();
-        let words = [device.id.as_str(), shared.group_of(device), &metadata.owner, &metadata.name];
-        words.iter().any(|word| word.to_lowercase().contains(&self.search))
+        let local_id = device.local_id.as_ref().map_or("", DeviceId::as_str);
+        let node = shared.cluster.as_ref().map_or("", |cluster| cluster.incarnation.node());
+        self.finds(&[device.id.as_str(), shared.group_of(device), &metadata.owner, &metadata.name, local_id, node])
+    }
+
+    /// Whether one of the texts contains the search.
+    fn finds(&self, texts: &[&str]) -> bool {
+        self.is_all() || texts.iter().any(|text| text.to_lowercase().contains(&self.search))
     }
 }
 

@@ -60,7 +60,7 @@ pub(in crate::server) fn server_connector() -> &'static Embedded {
 }
 
 /// The dashboard's files by path.
-fn page() -> [(&'static str, &'static Embedded); 17] {
+fn page() -> [(&'static str, &'static Embedded); 18] {
     macro_rules! script {
         ($name:literal) => {{
             let file = embedded!("text/javascript; charset=utf-8", concat!("dashboard/", $name));
@@ -77,6 +77,7 @@ fn page() -> [(&'static str, &'static Embedded); 17] {
         script!("words.js"),
         script!("feed.js"),
         script!("health.js"),
+        script!("nodes.js"),
         script!("rates.js"),
         script!("devices.js"),
         script!("details.js"),

@@ -45,7 +45,8 @@ impl Collector for Collected {
         self.requests(&mut page)?;
         self.hooks(&mut page)?;
         self.adb(&mut page)?;
-        self.shared.cluster.as_ref().map_or(Ok(()), |cluster| Self::cluster(&mut page, cluster))
+        let devices = self.shared.hub.device_count();
+        self.shared.cluster.as_ref().map_or(Ok(()), |cluster| Self::cluster(&mut page, cluster, devices))
     }
 }
 
@@ -138,7 +139,7 @@ impl Collected {
 
 impl Collected {
     /// The node of a cluster.
-    fn cluster(page: &mut Page<'_>, cluster: &Cluster) -> fmt::Result {
+    fn cluster(page: &mut Page<'_>, cluster: &Cluster, devices_here: usize) -> fmt::Result {
         let (is_member, nodes, draining, devices, version) = cluster.read(|membership| {
             let details = |node| membership.nodes().record(node).and_then(NodeDetails::of);
             let draining = membership.nodes().live().filter_map(details).filter(|details| details.draining).count();
@@ -151,6 +152,13 @@ impl Collected {
         page.gauge("cluster_nodes_draining", "Nodes with a lease that drain.", &draining)?;
         page.gauge("cluster_devices", "Devices of all nodes in the directory of this one.", &devices)?;
         page.gauge("cluster_version", "Version of the registry that this node has seen.", &version)?;
+        let help = "Nodes of the version of this one that have other settings.";
+        page.gauge("cluster_nodes_differing", help, &cluster.differing())?;
+        let help = "Seconds for which the registry could not be asked; 0 if it can be asked. Lists are as old as that.";
+        let stale = cluster.stale_for().unwrap_or_default();
+        page.gauge("cluster_stale_seconds", help, &stale.as_secs_f64())?;
+        let help = "Devices of this node that the registry does not have for it, so that clients of other nodes do not find them.";
+        page.gauge("cluster_unclaimed_devices", help, &devices_here.saturating_sub(cluster.claimed_count()))?;
         Self::cluster_counts(page, &cluster.counts)
     }
 
