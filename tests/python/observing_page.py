@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
+from farms import Farm
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuttlefish_signaling._log_events import EVENTS, FIELDS
+from cuttlefish_signaling.testing._engine import find_engine
 
 from http_requests import request
 
@@ -22,7 +25,7 @@ def labels_of(family: Metric) -> str:
         for name, value in sample.labels.items():
             values.setdefault(name, set()).add(value)
     values.pop("le", None)
-    few = {"hook", "outcome", "of", "direction", "kind"}
+    few = {"hook", "outcome", "of", "direction", "kind", "cause"}
     shown = []
     for name, found in values.items():
         listed = ", ".join(f"`{value}`" for value in sorted(found))
@@ -37,6 +40,14 @@ def metrics_table(text: str) -> str:
         name = family.name + "_total" * (family.type == "counter")
         rows.append(f"| `{name}` | {family.type} | {labels_of(family)} | {family.documentation} |")
     return "\n".join(rows)
+
+
+def cluster_table() -> str:
+    """The table of the metrics that a node of a cluster alone has. It needs redis-server."""
+    with ExitStack() as stack:
+        answer = request(Farm(stack).a, "GET", "/metrics").body.decode()
+    title, line, *rows = metrics_table(answer).splitlines()
+    return "\n".join([title, line, *(row for row in rows if "cuttlefish_signaling_cluster_" in row)])
 
 
 def events_table() -> str:
@@ -71,6 +82,8 @@ def page() -> str:
         text = request(server, "GET", "/metrics").body.decode()
     assert not re.search(r"^(?!#|cuttlefish_signaling_|$)", text, re.MULTILINE)
     written = with_table(PAGE.read_text(encoding="utf-8"), "metrics", metrics_table(text))
+    if find_engine() is not None:
+        written = with_table(written, "cluster", cluster_table())
     return with_table(with_table(written, "events", events_table()), "fields", fields_table())
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
+from farms import Farm
 
 from cuttlefish_signaling import (
-    Cluster,
     ConfigError,
     Grant,
     NodeUnreachableError,
@@ -23,33 +21,12 @@ from cuttlefish_signaling import (
 )
 from cuttlefish_signaling.errors import NotRunningError
 from cuttlefish_signaling.testing import AsyncFakeDevice, FakeClient, FakeDevice
-from cuttlefish_signaling.testing._engine import Engine, find_engine
-from cuttlefish_signaling.testing._links import Links
+from cuttlefish_signaling.testing._engine import find_engine
 
 from http_requests import request, request_json
 from peers import PATIENCE
 
 pytestmark = pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
-
-
-class Farm:
-    """Two nodes in this process, and their engine."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        links = Links(dict)
-        stack.callback(links.close)
-        self.engine = Engine(directory, links.listen("engine"))
-        self.engine.launch()
-        stack.callback(self.engine.end)
-        links.connect_to("engine", self.engine.socket)
-        self._stack = stack
-        self.a = self.node("a")
-        self.b = self.node("b")
-
-    def node(self, name: str, **settings: Any) -> SignalingServer:
-        cluster = Cluster(self.engine.url, name="lab", node=name)
-        return self._stack.enter_context(SignalingServer(cluster=cluster, **settings))
 
 
 @pytest.fixture(scope="module")

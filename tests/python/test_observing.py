@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from farms import Farm
 from test_metrics import busy_server, promtool, scrape
+
+from cuttlefish_signaling import Cluster
+from cuttlefish_signaling.testing._engine import find_engine
 
 from observing_page import PAGE, page
 
@@ -43,10 +48,15 @@ def alerts() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def samples() -> dict[str, float]:
-    """All samples of a server that has answered one request of each class."""
-    with busy_server() as server:
-        scrape(server)
-        return scrape(server)
+    """All samples of a node of a cluster that has answered one request of each class."""
+    if find_engine() is None:
+        pytest.skip("redis-server is not installed")
+    with ExitStack() as stack:
+        farm = Farm(stack)
+        node = Cluster(farm.engine.url, name="lab", node="c")
+        with busy_server(cluster=node) as server:
+            scrape(server)
+            return scrape(server)
 
 
 def test_page_has_all_metrics_and_events() -> None:

@@ -1,0 +1,32 @@
+"""Two nodes of one cluster in this process, for tests."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cuttlefish_signaling import Cluster, SignalingServer
+from cuttlefish_signaling.testing._engine import Engine
+from cuttlefish_signaling.testing._links import Links
+
+
+class Farm:
+    """Two nodes in this process, and their engine."""
+
+    def __init__(self, stack: ExitStack, **settings: Any) -> None:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        links = Links(dict)
+        stack.callback(links.close)
+        self.engine = Engine(directory, links.listen("engine"))
+        self.engine.launch()
+        stack.callback(self.engine.end)
+        links.connect_to("engine", self.engine.socket)
+        self._stack = stack
+        self.a = self.node("a", **settings)
+        self.b = self.node("b", **settings)
+
+    def node(self, name: str, **settings: Any) -> SignalingServer:
+        cluster = Cluster(self.engine.url, name="lab", node=name)
+        return self._stack.enter_context(SignalingServer(cluster=cluster, **settings))
