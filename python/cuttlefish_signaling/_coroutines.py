@@ -73,7 +73,8 @@ class HookCoroutine:
         return "the event loop that started the server does not run, so the coroutine of the hook has not started"
 
     def _begin(self) -> None:
-        if self._is_given_up:
+        if self._is_given_up or not self._job.wanted:
+            self._is_given_up = True
             self._close()
             self._done(self._job, None)
             return
@@ -97,6 +98,8 @@ class HookCoroutine:
             raise HookError(f"hook {self._job.hook} raised SystemExit") from error
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        # A task keeps its exception, whose traceback has this object: a cycle, unless it is broken here.
+        self._task = None
         if not self._has_started:
             self._close()
         if not task.cancelled():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import threading
@@ -160,6 +161,33 @@ def test_coroutine_that_comes_late_is_cancelled() -> None:
             assert client.receive() == {"error": "Internal error"}
         release.set()
         assert outcome.wait(PATIENCE)
+
+
+def test_cancelled_coroutine_is_freed_at_once() -> None:
+    """Its exception, the task and the coroutine form no cycle, which would keep them until the next collection."""
+    started, freed = threading.Event(), threading.Event()
+
+    class Held:
+        def __del__(self) -> None:
+            freed.set()
+
+    async def show(info: Any, ctx: FilterContext) -> Any:
+        held = Held()
+        started.set()
+        await asyncio.Event().wait()
+        return held
+
+    gc.disable()
+    try:
+        with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
+            peers.device()
+            client = peers.pending_client()
+            client.receive()
+            assert started.wait(PATIENCE)
+            client.close()
+            assert freed.wait(PATIENCE)
+    finally:
+        gc.enable()
 
 
 def test_async_hook_of_a_loop_that_does_not_run_says_so() -> None:
