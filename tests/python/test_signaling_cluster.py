@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cuttlefish_signaling import ClusterError, Node, PeerClosedError, WaitTimeoutError
+from cuttlefish_signaling import ClusterError, Node, NotOursError, PeerClosedError, WaitTimeoutError
 from cuttlefish_signaling.testing import ClusterFactory, FakeClientFactory, FakeDeviceFactory, SignalingCluster
 from cuttlefish_signaling.testing._engine import MISSING, find_engine
 
@@ -148,6 +148,55 @@ def test_pairs_outlive_an_outage_of_the_engine(
     one.wait_for_device("cvd-2", timeout=PATIENCE)
     assert_pair(new, fake_client("cvd-2", server=one))
     assert_pair(device, client)
+
+
+def test_engine_is_killed_and_launched_again(
+    signaling_cluster: ClusterFactory, fake_device: FakeDeviceFactory, fake_client: FakeClientFactory
+) -> None:
+    cluster = signaling_cluster(nodes=2)
+    one, other = cluster.nodes
+    device = fake_device("cvd-1", server=one)
+    client = fake_client("cvd-1", server=other)
+    cluster.engine.kill()
+    assert (cluster.engine.state, cluster.engine.pid) == ("killed", None)
+    assert_pair(device, client)
+    cluster.engine.launch()
+    assert cluster.engine.state == "running"
+    cluster.wait_for_nodes(2, timeout=PATIENCE)
+    until(lambda: other.device_ids() == ["cvd-1"])
+    assert_pair(device, fake_client("cvd-1", server=other, timeout=PATIENCE))
+
+
+def test_bytes_of_a_partition_arrive_after_its_end(
+    signaling_cluster: ClusterFactory, fake_device: FakeDeviceFactory, fake_client: FakeClientFactory
+) -> None:
+    cluster = signaling_cluster(nodes=2)
+    device = fake_device("cvd-1", server=cluster.nodes[0])
+    client = fake_client("cvd-1", server=cluster.nodes[1])
+    cluster.partition(0, "node2")
+    client.send({"type": "late"})
+    with pytest.raises(WaitTimeoutError):
+        device.recv(timeout=0.1)
+    cluster.heal("node1", cluster.nodes[1])
+    device.recv(type="late", timeout=PATIENCE)
+    assert_pair(device, client)
+
+
+def test_node_tells_its_devices_its_log_and_its_addresses(
+    signaling_cluster: ClusterFactory, fake_device: FakeDeviceFactory
+) -> None:
+    cluster = signaling_cluster(nodes=2)
+    one, other = cluster.nodes
+    fake_device("cvd-1", info={"n": 1}, server=one)
+    other.wait_for_device("cvd-1", timeout=PATIENCE)
+    assert [(device.device_id, device.info) for device in other.devices()] == [("cvd-1", {"n": 1})]
+    assert 'device "cvd-1" registered' in one.log() and 'device "cvd-1" registered' not in other.log()
+    assert one.device_url == one.url.replace("http", "ws") + "/register_device"
+    assert one.client_url == one.url.replace("http", "ws") + "/connect_client"
+    assert cluster.node("node2") is cluster.node(1) is cluster.node(other) is other
+    for name in ("journal", "faults", "clock"):
+        with pytest.raises(NotOursError, match=f"^{name} is not available: node node1 runs in a process of its own"):
+            getattr(one, name)
 
 
 def test_settings_of_all_nodes_and_of_one(signaling_cluster: ClusterFactory, fake_device: FakeDeviceFactory) -> None:
