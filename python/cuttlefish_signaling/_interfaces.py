@@ -89,7 +89,7 @@ class ClockTarget(Protocol):
 class ServerSource(Protocol):
     """One running server."""
 
-    def devices(self) -> list[DeviceTuple]:
+    def devices(self) -> Sequence[DeviceTuple]:
         """Returns the devices registered now."""
 
     def device(self, device_id: str) -> DeviceTuple | None:

@@ -12,9 +12,12 @@ from ._field_docs import with_field_docs
 from ._raw_json import parse
 from .errors import ConfigError
 
-DeviceTuple: TypeAlias = tuple[
-    str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None, str | None
-]
+_Place: TypeAlias = tuple[str, str, str, int]
+DeviceTuple: TypeAlias = (
+    tuple[str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None]
+    | tuple[str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None, str | None]
+)
+"""The fields of `Device`, with or without the local id."""
 ClientTuple: TypeAlias = tuple[str, int, str | None, int | None, float, str | None]
 WaitingTuple: TypeAlias = tuple[str, str | None, int | None, float, str | None]
 PeerTuple: TypeAlias = tuple[
@@ -206,7 +209,8 @@ class Device:
     clients: int
     """The number of clients connected to it."""
     info_json: str = field(repr=False)
-    """Its device info, byte for byte as it sent it."""
+    """Its device info, byte for byte as it sent it. `null` in a list, for a device of another node: `device()` and
+    `wait_for_device()` ask that node for it, and for the address, the identity and the clients."""
     group_name: str = ""
     """The group it was pre-registered in, over the control socket; else the `group_id` of its device info; else
     empty."""
@@ -220,6 +224,8 @@ class Device:
     """The port of its own web server on this machine, as it announced on the device socket."""
     node: str | None = None
     """The name of the node of the cluster where it registered; None without a cluster."""
+    local_id: str | None = None
+    """The id that it has registered, if `device_id_template` gives it another one in the cluster; else None."""
 
     @property
     def info(self) -> Any:
@@ -228,8 +234,10 @@ class Device:
 
     @classmethod
     def _of(cls, device: DeviceTuple) -> Device:
-        device_id, address, port, since, identity, clients, info, place, device_port, node = device
-        return cls(device_id, address, port, since, _identity(identity), clients, info, *place, device_port, node)
+        device_id, address, port, since, identity, clients, info, place, device_port, node = device[:10]
+        local_id = next(iter(device[10:]), None)
+        known = _identity(identity)
+        return cls(device_id, address, port, since, known, clients, info, *place, device_port, node, local_id)
 
 
 @with_field_docs

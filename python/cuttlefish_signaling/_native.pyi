@@ -12,6 +12,7 @@ __all__ = [
     "Events",
     "Faults",
     "IceCommand",
+    "Inquiry",
     "Job",
     "Journal",
     "LogRecords",
@@ -33,8 +34,9 @@ __all__ = [
 ]
 __version__: str
 
+_Place: TypeAlias = tuple[str, str, str, int]
 _Device: TypeAlias = tuple[
-    str, str | None, int | None, float, str | None, int, str, tuple[str, str, str, int], int | None, str | None
+    str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None, str | None
 ]
 
 @final
@@ -125,6 +127,12 @@ class Jwt:
         max_keys: int,
         check_interval: float | None,
     ) -> Jwt: ...
+
+@final
+class Inquiry:
+    """A question to the node that has a device, which is under way."""
+
+    def wait(self, timeout: float) -> tuple[str | None] | None: ...
 
 @final
 class IceCommand:
@@ -302,6 +310,7 @@ class Server:
     def disconnect_device(self, device_id: str) -> bool: ...
     def disconnect_client(self, device_id: str, client_id: int) -> bool: ...
     def begin_disconnect(self, device_id: str, client_id: int | None) -> Disconnection | None: ...
+    def begin_ask(self, device_id: str, clients: bool, delay: float) -> Inquiry | None: ...
     def set_ice_servers(self, source: TurnRest | IceCommand | str | None) -> None: ...
     def prepare_reload(self, settings: dict[str, Any], hooks: list[str], renews_ice: bool) -> Reload: ...
     def set_authorize(self, is_set: bool) -> None: ...

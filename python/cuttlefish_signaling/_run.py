@@ -173,6 +173,10 @@ class Run(View):
             pass  # In slices, so that Ctrl-C ends it.
         return bool(outcome)
 
+    def begin_ask(self, device_id: str, clients: bool, delay: float) -> _native.Inquiry | None:
+        """Asks the node that has a device."""
+        return self.native.begin_ask(device_id, clients, delay)
+
     def failure_counts(self) -> tuple[int, int]:
         """Returns the number of failed hooks and of logged errors so far."""
         return self.hooks.failure_count, self.events.error_count

@@ -22,12 +22,53 @@ class ServerPeers(ServerNodes):
     # Peers ----------------------------------------------------------------------------------------------------------
 
     def devices(self) -> list[Device]:
-        """Returns the devices that are registered now, sorted by id."""
+        """Returns the devices that are registered now, sorted by id.
+
+        In a cluster, those of all nodes, without waiting for another node: `device()` has the device info of one.
+        """
         return self._running().devices()
 
+    def device(self, device_id: str) -> Device | None:
+        """Returns the device of this id, with its device info; None if there is none.
+
+        In a cluster, the node that has the device is asked for it. A device of the device socket of this node has two
+        ids, and either finds it.
+
+        Raises:
+            NodeUnreachableError: The node of the device does not answer. The error names it.
+            NotRunningError: The server is not running.
+        """
+        run = self._running()
+        search = run.find_device(device_id, patient=False)
+        return run.until(search.outcome, None, AssertionError)[0]
+
+    async def device_async(self, device_id: str) -> Device | None:
+        """`device()` for coroutines."""
+        run = self._running()
+        search = run.find_device(device_id, patient=False)
+        return (await run.until_async(search.outcome, None, AssertionError))[0]
+
     def clients(self, device_id: str | None = None) -> list[Client]:
-        """Returns the clients that are connected now, to this device or to all, sorted by device id and client id."""
-        return self._running().clients(device_id)
+        """Returns the clients that are connected now, to this device or to all, sorted by device id and client id.
+
+        In a cluster, the node that has this device is asked; without an id, they are those of the devices of this node.
+        The result for a device that is not registered is [].
+
+        Raises:
+            NodeUnreachableError: The node of the device does not answer. The error names it.
+            NotRunningError: The server is not running.
+        """
+        run = self._running()
+        if device_id is None:
+            return run.clients()
+        return run.until(run.find_clients(device_id).outcome, None, AssertionError)[0] or []
+
+    async def clients_async(self, device_id: str | None = None) -> list[Client]:
+        """`clients()` for coroutines."""
+        run = self._running()
+        if device_id is None:
+            return run.clients()
+        return (await run.until_async(run.find_clients(device_id).outcome, None, AssertionError))[0] or []
 
     def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
         """Returns the clients that wait now for this device to register, or for any.
@@ -46,19 +87,22 @@ class ServerPeers(ServerNodes):
 
         Raises:
             WaitTimeoutError: It did not register in time. The error lists the devices that are registered.
+            NodeUnreachableError: It is registered on another node of the cluster, which did not answer in time.
             NotRunningError: The server is not running, or stopped during the wait.
         """
         run, timeout = self._running(), seconds_of(timeout)
+        search = run.find_device(device_id, patient=True)
         what, hint = f"device {device_id!r} to register", "wait_for_device_async()"
         return run.until(
-            lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what, stood_still(hint))
+            search.look, timeout, lambda: search.error or run.did_not_come(timeout, what, stood_still(hint))
         )
 
     async def wait_for_device_async(self, device_id: str, *, timeout: float | None = DEFAULT_TIMEOUT) -> Device:
         """`wait_for_device()` for coroutines."""
         run, timeout = self._running(), seconds_of(timeout)
+        search = run.find_device(device_id, patient=True)
         what = f"device {device_id!r} to register"
-        return await run.until_async(lambda: run.device(device_id), timeout, lambda: run.did_not_come(timeout, what))
+        return await run.until_async(search.look, timeout, lambda: search.error or run.did_not_come(timeout, what))
 
     @overload
     def wait_for_client(
@@ -76,7 +120,7 @@ class ServerPeers(ServerNodes):
         """Waits until a client is connected to this device, or to any, and has its device info.
 
         Args:
-            device_id: The device; None is any.
+            device_id: The device; None is any device of this server. In a cluster, the device may be on any node.
             timeout: Seconds, 5 or `--signaling-timeout` by default; None waits forever.
             waiting: Waits until a client waits for this device to register, or for any. It needs `device_wait_timeout`.
 
@@ -85,6 +129,7 @@ class ServerPeers(ServerNodes):
 
         Raises:
             WaitTimeoutError: No client connected in time. The error lists the devices that are registered.
+            NodeUnreachableError: The device is on another node of the cluster, which did not answer in time.
             NotRunningError: The server is not running, or stopped during the wait.
         """
         run, timeout, what = self._running(), seconds_of(timeout), _a_client_of(device_id, waiting)
@@ -94,7 +139,10 @@ class ServerPeers(ServerNodes):
 
         if waiting:
             return run.until(lambda: run.waiting_client(device_id), timeout, failure)
-        return run.until(lambda: run.client(device_id), timeout, failure)
+        if device_id is None:
+            return run.until(lambda: run.client(None), timeout, failure)
+        search = run.find_client(device_id)
+        return run.until(search.look, timeout, lambda: search.error or failure())
 
     @overload
     async def wait_for_client_async(
@@ -114,7 +162,10 @@ class ServerPeers(ServerNodes):
         failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
         if waiting:
             return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)
-        return await run.until_async(lambda: run.client(device_id), timeout, failure)
+        if device_id is None:
+            return await run.until_async(lambda: run.client(None), timeout, failure)
+        search = run.find_client(device_id)
+        return await run.until_async(search.look, timeout, lambda: search.error or failure())
 
     def disconnect_device(self, device_id: str) -> bool:
         """Closes a device's connection; its clients get `Device disconnected`. Returns False for an unknown device.

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ._checks import check_seconds, check_text
+from ._elsewhere import Search, clients_of, device_of
 from ._models import Client, Device, Node, Stats, WaitingClient
 from ._silence import silence_note
 from .errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from ._interfaces import ServerSource
+    from ._native import Inquiry
 
 T = TypeVar("T")
 
@@ -72,8 +75,35 @@ class View:
         check_text("device_id", device_id, optional=True)
         return [Client._of(client) for client in self.native.clients(device_id)]
 
+    def begin_ask(self, device_id: str, clients: bool, delay: float) -> Inquiry | None:
+        """Asks the node that has a device for it, or for its clients. None if this server has it, or is in no cluster.
+
+        A server of another process asks other nodes by itself.
+        """
+        return None
+
+    def find_device(self, device_id: str, *, patient: bool) -> Search[Device]:
+        """Searches for a device, with all that its node knows of it."""
+        check_text("device_id", device_id)
+        return Search(self, device_id, lambda: self.device(device_id), device_of, patient=patient)
+
+    def find_clients(self, device_id: str) -> Search[list[Client]]:
+        """Searches for the clients of a device."""
+        check_text("device_id", device_id)
+        there = partial(clients_of, device_id)
+        return Search(self, device_id, lambda: self.clients(device_id), there, clients=True, patient=False)
+
+    def find_client(self, device_id: str) -> Search[Client]:
+        """Searches for the client of a device that has been connected the longest."""
+        check_text("device_id", device_id)
+
+        def first(answer: str) -> Client | None:
+            return _longest(clients_of(device_id, answer))
+
+        return Search(self, device_id, lambda: self.client(device_id), first, clients=True)
+
     def device(self, device_id: str) -> Device | None:
-        """Returns the device of this id, or None."""
+        """Returns the device of this id, or None. Of a device of another node, it has what the registry has."""
         check_text("device_id", device_id)
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
@@ -89,7 +119,7 @@ class View:
 
     def client(self, device_id: str | None) -> Client | None:
         """Returns the client of this device, or of any, that has been connected the longest."""
-        return min(self.clients(device_id), key=lambda client: client.since, default=None)
+        return _longest(self.clients(device_id))
 
     def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
         """Returns the clients that wait now, for this device or for any."""
@@ -143,6 +173,11 @@ class View:
         nodes = [f"{node.name} ({node.state})" for node in self.nodes()]
         there = f"nodes: {_first(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
         return WaitTimeoutError(f"waited {timeout:g} s for {count} nodes of the cluster to live; {there}{hint}")
+
+
+def _longest(clients: list[Client]) -> Client | None:
+    """The client that has been connected the longest."""
+    return min(clients, key=lambda client: client.since, default=None)
 
 
 def _first(texts: list[str]) -> str:

@@ -10,7 +10,7 @@ use crate::server::{DeviceFacts, NodeView, RemoteDevice};
 /// group, owner, name, adb port.
 pub(super) type MetadataTuple = (String, String, String, u16);
 /// id, address, port, since, identity as JSON, clients, device info as JSON, metadata, port of the device's web server,
-/// node.
+/// node, id that it has registered, if that is another one.
 pub(super) type DeviceTuple = (
     String,
     Option<String>,
@@ -21,6 +21,7 @@ pub(super) type DeviceTuple = (
     String,
     MetadataTuple,
     Option<u16>,
+    Option<String>,
     Option<String>,
 );
 /// name, incarnation, address, state, build, devices.
@@ -55,16 +56,17 @@ pub(super) fn device_tuple(device: &Device, node: Option<&str>) -> DeviceTuple {
         metadata_tuple(device),
         device.port,
         node.map(str::to_owned),
+        device.local_id.as_ref().map(DeviceId::to_string),
     )
 }
 
 /// Converts a device of another node. Its device info is not known here.
 pub(super) fn remote_tuple(device: RemoteDevice) -> DeviceTuple {
     let RemoteDevice { id, node, facts } = device;
-    let DeviceFacts { since, group, own_group, owner, name, adb_port, .. } = facts;
+    let DeviceFacts { since, group, own_group, owner, name, adb_port, local_id } = facts;
     let group = if group.is_empty() { own_group } else { group };
-    let info = "null".to_owned();
-    (id.to_string(), None, None, since, None, 0, info, (group, owner, name, adb_port), None, Some(node))
+    let (info, local_id) = ("null".to_owned(), Some(local_id).filter(|id| !id.is_empty()));
+    (id.to_string(), None, None, since, None, 0, info, (group, owner, name, adb_port), None, Some(node), local_id)
 }
 
 pub(super) fn node_tuple(node: NodeView) -> NodeTuple {

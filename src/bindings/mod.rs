@@ -46,7 +46,7 @@ mod _native {
     #[pymodule_export]
     use super::default_settings::default_settings;
     #[pymodule_export]
-    use super::disconnection::Disconnection;
+    use super::disconnection::{Disconnection, Inquiry};
     #[pymodule_export]
     use super::events::{Events, LogRecords};
     #[pymodule_export]

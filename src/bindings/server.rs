@@ -15,7 +15,7 @@ use super::convert::{
     ClientTuple, DeviceTuple, NodeTuple, WaitingTuple, client_tuple, device_tuple, node_tuple, remote_tuple,
     waiting_tuple,
 };
-use super::disconnection::Disconnection;
+use super::disconnection::{Disconnection, Inquiry};
 use super::error::{config_error, detached, forked, not_running, start_error};
 use super::event_queue::EventQueue;
 use super::events::Events;
@@ -183,7 +183,7 @@ impl Server {
     fn device(&self, py: Python<'_>, device_id: &str) -> PyResult<Option<DeviceTuple>> {
         self.check(py)?;
         let id = DeviceId::new(device_id);
-        let here = self.running.hub().device(&id).map(|device| device_tuple(&device, self.running.node_name()));
+        let here = self.running.hub().find(&id).map(|device| device_tuple(&device, self.running.node_name()));
         Ok(here.or_else(|| self.running.remote_device(&id).map(remote_tuple)))
     }
 
@@ -227,14 +227,14 @@ impl Server {
     /// Disconnects a device of this server. Returns false if it is not registered here.
     fn disconnect_device(&self, py: Python<'_>, device_id: &str) -> PyResult<bool> {
         self.check(py)?;
-        let device = self.running.hub().device(&DeviceId::new(device_id));
+        let device = self.running.hub().find(&DeviceId::new(device_id));
         Ok(device.map(|device| device.outbox.refuse(&Refusal::EndedByOperator)).is_some())
     }
 
     /// Disconnects a client of a device of this server. Returns false if it is not connected here.
     fn disconnect_client(&self, py: Python<'_>, device_id: &str, client_id: u32) -> PyResult<bool> {
         self.check(py)?;
-        let device = self.running.hub().device(&DeviceId::new(device_id));
+        let device = self.running.hub().find(&DeviceId::new(device_id));
         let wanted = ClientId::new(client_id);
         let client = device.and_then(|device| device.clients().into_iter().find(|client| Some(client.id) == wanted));
         Ok(client.map(|client| client.outbox.refuse(&Refusal::EndedByOperator)).is_some())
@@ -252,6 +252,15 @@ impl Server {
         let (Some(thread), Some(_)) = (&*thread, self.running.node_name()) else { return Ok(None) };
         let asked = self.running.disconnect_on_other_node(DeviceId::new(device_id), client_id);
         Ok(Some(Disconnection(Mutex::new(thread.run(asked)))))
+    }
+
+    /// Begins to ask the node of a device for it, or for its clients. None for a device that is here, and without a cluster.
+    fn begin_ask(&self, py: Python<'_>, device_id: &str, clients: bool, delay: f64) -> PyResult<Option<Inquiry>> {
+        self.check(py)?;
+        let (thread, id, delay) = (self.thread.lock(), DeviceId::new(device_id), seconds(py, "delay", delay)?);
+        let is_elsewhere = self.running.node_name().is_some() && self.running.hub().find(&id).is_none();
+        let thread = thread.as_ref().filter(|_| is_elsewhere);
+        Ok(thread.map(|thread| Inquiry::begin(thread, &self.running, id, clients, delay)))
     }
 
     /// Replaces the source of ICE servers: JSON text, a `TurnRest`, or `None` for the hook.

@@ -1,8 +1,10 @@
 //! The cluster as a running node of it sees it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::Method;
 
 use super::Running;
 use super::cluster::ask::NodeUnreachable;
@@ -63,7 +65,34 @@ impl Running {
         let asked = self.shared.cluster.as_ref().map(|cluster| cluster.ask(id, Method::DELETE, below));
         async move {
             let Some(asked) = asked else { return Ok(false) };
-            Ok(matches!(asked.await?, Some((StatusCode::OK, _))))
+            Ok(asked.await?.is_some())
         }
+    }
+
+    /// Asks the node that has a device for it, or for its clients, after a delay. The answer is JSON. `None` if no node
+    /// has the device.
+    ///
+    /// # Errors
+    /// [`NodeUnreachable`] if its node does not answer, or if neither this node nor the registry tells which it is.
+    pub fn ask_other_node(
+        &self,
+        id: DeviceId,
+        clients: bool,
+        delay: Duration,
+    ) -> impl Future<Output = Result<Option<String>, NodeUnreachable>> + Send + use<> {
+        let below = if clients { "/clients" } else { "" };
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let Some(cluster) = &shared.cluster else { return Ok(None) };
+            shared.timers.sleep(delay).await;
+            let asked = cluster.ask(id, Method::GET, below.to_owned()).await?;
+            Ok(asked.map(|body| String::from_utf8_lossy(&body).into_owned()))
+        }
+    }
+
+    /// Wakes all that waits for a change of the cluster.
+    pub fn mark_cluster(&self) {
+        self.shared.changes.mark();
+        self.shared.observer.cluster_changed();
     }
 }

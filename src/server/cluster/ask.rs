@@ -1,7 +1,7 @@
 //! Requests to the node that has a device. The layers below the nodes make them, and a task of the node sends them.
 
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::{Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,8 +21,8 @@ pub(in crate::server) struct Ask {
     pub(in crate::server) answer: oneshot::Sender<Answered>,
 }
 
-/// The status and the body of the answer; `None` if no node has the device.
-pub(in crate::server) type Answered = Result<Option<(StatusCode, Bytes)>, NodeUnreachable>;
+/// The body of the answer; `None` if no node has what was asked for.
+pub(in crate::server) type Answered = Result<Option<Bytes>, NodeUnreachable>;
 
 /// The reason why the node that has a device cannot be asked. The outcome of the request is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -105,8 +105,8 @@ pub(super) async fn find(shared: &Shared, cluster: &Cluster, id: &DeviceId) -> R
     let node = cluster.remote_device(id).map(|device| device.node);
     let asked = cluster.ask(id.clone(), Method::GET, String::new()).await;
     let body = match asked {
-        Ok(Some((StatusCode::OK, body))) => body,
-        Ok(_) => return Err(error(StatusCode::NOT_FOUND, "Device not found")),
+        Ok(Some(body)) => body,
+        Ok(None) => return Err(error(StatusCode::NOT_FOUND, "Device not found")),
         Err(unreachable) => return Err(error(StatusCode::GATEWAY_TIMEOUT, &format!("Not known now: {unreachable}"))),
     };
     let Ok(described) = serde_json::from_slice::<Described<'_>>(&body) else {

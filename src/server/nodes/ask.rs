@@ -66,7 +66,13 @@ impl Node {
             }
             match self.ask_node(ask, &entry).await? {
                 (StatusCode::NOT_FOUND | StatusCode::CONFLICT, _) => {}
-                answered => return Ok(Some(answered)),
+                (StatusCode::OK, body) => return Ok(Some(body)),
+                // It may not know this node as a living one. That says nothing of the device.
+                (status, _) => {
+                    let holder = entry.registration.incarnation().node().to_owned();
+                    let what = format!("it has device {:?}, and answers the request with {status}", ask.id.as_str());
+                    return Err(NodeUnreachable { node: holder, what });
+                }
             }
         }
         Ok(None)

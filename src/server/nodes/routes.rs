@@ -11,6 +11,8 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{CLIENT_HEADER, INCARNATION_HEADER, VERSION_HEADER};
@@ -192,25 +194,56 @@ async fn describe(State(node): State<Arc<Node>>, PathId(id): PathId) -> Response
         Ok(device) => device,
         Err(refused) => return refused,
     };
-    let metadata = device.metadata();
-    let info = serde_json::from_str::<&serde_json::value::RawValue>(outbound::info_of(&device.info)).ok();
-    let (to_device, to_clients) = device.traffic.read();
-    let body = serde_json::json!({
-        "device_id": device.id.as_str(),
-        "group_name": device.group(),
-        "announced_group": &*metadata.group_name,
-        "local_id": device.local_id.as_ref().map_or("", DeviceId::as_str),
-        "owner": &*metadata.owner,
-        "name": &*metadata.name,
-        "adb_port": metadata.adb_port,
-        "address": device.peer.address.map(|address| address.to_string()),
-        "since": seconds(device.peer.since),
-        "clients": device.client_count(),
-        "to_device": to_device,
-        "to_clients": to_clients,
-        "registration_info": info,
-    });
-    json(StatusCode::OK, body.to_string())
+    match serde_json::to_string(&Description::of(&device, node.cluster.incarnation.node())) {
+        Ok(body) => json(StatusCode::OK, body),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+    }
+}
+
+/// A device, as its node describes it to others.
+#[derive(Serialize)]
+struct Description<'a> {
+    device_id: &'a str,
+    node: &'a str,
+    group_name: &'a str,
+    announced_group: &'a str,
+    local_id: &'a str,
+    owner: &'a str,
+    name: &'a str,
+    adb_port: u16,
+    address: Option<String>,
+    /// JSON in a string.
+    identity: Option<&'a str>,
+    since: f64,
+    clients: usize,
+    to_device: u64,
+    to_clients: u64,
+    /// Byte for byte as the device sent it: its numbers need not fit those of this program.
+    registration_info: Option<&'a RawValue>,
+}
+
+impl<'a> Description<'a> {
+    fn of(device: &'a Device, node: &'a str) -> Self {
+        let metadata = device.metadata();
+        let (to_device, to_clients) = device.traffic.read();
+        Self {
+            device_id: device.id.as_str(),
+            node,
+            group_name: device.group(),
+            announced_group: &metadata.group_name,
+            local_id: device.local_id.as_ref().map_or("", DeviceId::as_str),
+            owner: &metadata.owner,
+            name: &metadata.name,
+            adb_port: metadata.adb_port,
+            address: device.peer.address.map(|address| address.to_string()),
+            identity: device.peer.grant.identity.as_deref(),
+            since: seconds(device.peer.since),
+            clients: device.client_count(),
+            to_device,
+            to_clients,
+            registration_info: serde_json::from_str(outbound::info_of(&device.info)).ok(),
+        }
+    }
 }
 
 /// `GET /cluster/devices/{id}/clients`: the clients of a device.

@@ -122,8 +122,8 @@ async fn disconnect_elsewhere(shared: &Shared, viewer: &Peer, id: DeviceId, clie
     let below = client.map(|client| format!("/clients/{client}")).unwrap_or_default();
     let missing = if client.is_some() { "Client not found" } else { "Device not found" };
     match cluster.ask(id, Method::DELETE, below).await {
-        Ok(Some((StatusCode::OK, _))) => json(StatusCode::OK, r#""ok""#),
-        Ok(_) => error(StatusCode::NOT_FOUND, missing),
+        Ok(Some(_)) => json(StatusCode::OK, r#""ok""#),
+        Ok(None) => error(StatusCode::NOT_FOUND, missing),
         Err(unreachable) => error(StatusCode::GATEWAY_TIMEOUT, &format!("It may have been done: {unreachable}")),
     }
 }
