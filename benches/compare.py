@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cluster
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SERVER_CORE, LOAD_CORE, ALL_CORES = "0", "1", "0,1"
@@ -189,7 +191,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=["peers", "variants", "workers", "growth", "storm", "churn"],
+        choices=["peers", "variants", "workers", "growth", "storm", "churn", "cluster"],
         help="these parts",
     )
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
@@ -214,6 +216,9 @@ def main() -> None:
             where = load if part != "workers" else load[-1:]
             rounds = options.rounds if part != "churn" else 1
             figures[part] = run_all(where, of_part, scenarios, rounds, options.seconds)
+    if "cluster" in (options.only or ["cluster"]):
+        figures["cluster"] = cluster.run_all(load, options.rounds, options.seconds)
+        figures["engine"] = cluster.engine()
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

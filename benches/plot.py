@@ -120,6 +120,12 @@ def growth_table(part: Part) -> str:
     return "\n".join(lines)
 
 
+def engine_table(engine: dict[str, float]) -> str:
+    """Formats the figures of the engine of a cluster."""
+    rows = [f"| {title} | {number(value)} |" for title, value in engine.items()]
+    return "\n".join(["| engine of a cluster | |", "|---|--:|", *rows])
+
+
 def told(machine: dict[str, Any]) -> str:
     """Formats the date, the machine and the versions."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -144,6 +150,8 @@ def main() -> None:
         "growth": growth_table(figures["growth"]),
         "churn": table(figures["churn"]),
     }
+    if "cluster" in figures:
+        parts |= {"cluster": table(figures["cluster"]), "engine": engine_table(figures["engine"])}
     for part, content in parts.items():
         mark = f"<!-- {part}: written by benches/plot.py -->"
         before, _, rest = text.partition(mark)

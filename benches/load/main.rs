@@ -1,11 +1,12 @@
 //! Puts a load on a signaling server, and prints its cost for the server as one line of JSON.
 //!
-//! `load SCENARIO --port N --pid N [--pairs N] [--payload BYTES] [--window N] [--idle N] [--clients N] [--seconds S]`,
-//! where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight, beside `idle` devices),
+//! `load SCENARIO --port N --pid N [--client-port N --other-pid N] [--pairs N] [--payload BYTES] [--window N] [--idle N]
+//! [--clients N] [--seconds S]`, where SCENARIO is `relay` (round trips client, device, client; `window` of them in flight, beside `idle` devices),
 //! `sessions` (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (the memory
 //! and cost after `clients` that connect and leave), `idle` (the memory of idle devices), or `storm` (`idle` devices that
 //! dial at once over TLS and trust `--ca FILE`).
-//! The CPU time is that of the process `pid`. It is more reliable than throughput on a busy machine.
+//! The CPU time is that of the process `pid`, and of `other-pid` if clients are on another node. It is more reliable than
+//! throughput on a busy machine.
 
 #![allow(
     clippy::unwrap_used,

@@ -6,9 +6,14 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Options {
     pub scenario: String,
+    /// The port of devices, and of clients unless `client_port` is another one.
     pub port: u16,
+    /// The port of clients: that of another node, if the server has several.
+    pub client_port: u16,
     /// The process of the server, whose CPU time and memory are measured.
     pub pid: u32,
+    /// The process of another node, whose CPU time is added.
+    pub other_pid: Option<u32>,
     pub pairs: usize,
     /// The size of each payload, in bytes of JSON.
     pub payload: usize,
@@ -31,7 +36,9 @@ impl Options {
         let mut options = Self {
             scenario,
             port: 0,
+            client_port: 0,
             pid: 0,
+            other_pid: None,
             pairs: 50,
             payload: 250,
             window: 1,
@@ -44,7 +51,9 @@ impl Options {
             let number = || value.parse::<usize>().unwrap_or_else(|_| panic!("{name} needs a number, not {value}"));
             match name.as_str() {
                 "--port" => options.port = u16::try_from(number()).unwrap(),
+                "--client-port" => options.client_port = u16::try_from(number()).unwrap(),
                 "--pid" => options.pid = u32::try_from(number()).unwrap(),
+                "--other-pid" => options.other_pid = Some(u32::try_from(number()).unwrap()),
                 "--pairs" => options.pairs = number(),
                 "--payload" => options.payload = number(),
                 "--window" => options.window = number(),
@@ -54,6 +63,9 @@ impl Options {
                 "--seconds" => options.seconds = Duration::from_secs_f64(value.parse().unwrap()),
                 _ => panic!("there is no option {name}"),
             }
+        }
+        if options.client_port == 0 {
+            options.client_port = options.port;
         }
         Some(options)
     }

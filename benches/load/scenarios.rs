@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::options::Options;
 use crate::peer::Peer;
-use crate::system::{cpu_time, resident};
+use crate::system::{resident, server_time};
 
 pub type Figures = Vec<(&'static str, f64)>;
 
@@ -39,12 +39,12 @@ impl Counter {
     /// Counts for `options.seconds` while the load runs. Returns the count, the time and the server's CPU time.
     async fn measure(&self, options: &Options) -> (f64, Duration, Duration) {
         sleep(WARM_UP).await;
-        let (began, cpu) = (Instant::now(), cpu_time(options.pid));
+        let (began, cpu) = (Instant::now(), server_time(options));
         self.counting.set(true);
         sleep(options.seconds).await;
         self.counting.set(false);
         self.over.set(true);
-        (self.count.get() as f64, began.elapsed(), cpu_time(options.pid).saturating_sub(cpu))
+        (self.count.get() as f64, began.elapsed(), server_time(options).saturating_sub(cpu))
     }
 
     /// Returns a percentile of the times, in microseconds.
@@ -63,7 +63,8 @@ pub async fn relay(options: &Options) -> Figures {
         .run_until(async {
             for pair in 0..options.pairs {
                 let id = format!("device-{pair}");
-                let (device, client) = (Peer::device(options.port, &id).await, Peer::client(options.port, &id).await);
+                let (device, client) =
+                    (Peer::device(options.port, &id).await, Peer::client(options.client_port, &id).await);
                 tokio::task::spawn_local(echo(device, options.payload));
                 tokio::task::spawn_local(ask(client, Rc::clone(&counter), options.clone()));
             }
@@ -119,7 +120,7 @@ pub async fn sessions(options: &Options) -> Figures {
                 let id = format!("device-{pair}");
                 let device = Peer::device(options.port, &id).await;
                 tokio::task::spawn_local(answer_sessions(device));
-                tokio::task::spawn_local(hold_sessions(options.port, id, Rc::clone(&counter)));
+                tokio::task::spawn_local(hold_sessions(options.client_port, id, Rc::clone(&counter)));
             }
             let (sessions, time, cpu) = counter.measure(options).await;
             vec![
@@ -201,11 +202,11 @@ pub async fn churn(options: &Options) -> Figures {
             }
             let mut tenths = Vec::new();
             for tenth in 1..=10 {
-                let cpu = cpu_time(options.pid);
+                let cpu = server_time(options);
                 while gone.get() < options.clients * tenth / 10 {
                     sleep(Duration::from_millis(1)).await;
                 }
-                let took = cpu_time(options.pid).saturating_sub(cpu).as_secs_f64() * 1e6;
+                let took = server_time(options).saturating_sub(cpu).as_secs_f64() * 1e6;
                 tenths.push((took / (options.clients as f64 / 10.0), resident(options.pid)));
             }
             vec![
@@ -221,7 +222,7 @@ pub async fn churn(options: &Options) -> Figures {
 async fn come_and_go(options: Options, id: String, come: Rc<Cell<usize>>, gone: Rc<Cell<usize>>) {
     while come.get() < options.clients {
         come.set(come.get() + 1);
-        let mut client = Peer::client(options.port, &id).await;
+        let mut client = Peer::client(options.client_port, &id).await;
         client.says(r#"{"message_type":"forward","payload":{"type":"request-offer"}}"#).await;
         client.hears().await;
         client.closes().await;

@@ -14,13 +14,13 @@ use tokio_rustls::TlsConnector;
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::scenarios::Figures;
-use crate::system::cpu_time;
+use crate::system::server_time;
 
 /// Lets `idle` devices dial at once. The figures end when the last one is registered.
 pub async fn storm(options: &Options) -> Figures {
     let connector = TlsConnector::from(Arc::new(trusting(&fs::read(&options.ca).unwrap())));
     let port = options.port;
-    let (began, cpu, mut dialing) = (Instant::now(), cpu_time(options.pid), JoinSet::new());
+    let (began, cpu, mut dialing) = (Instant::now(), server_time(options), JoinSet::new());
     for number in 0..options.idle {
         let connector = connector.clone();
         dialing.spawn(async move {
@@ -31,7 +31,7 @@ pub async fn storm(options: &Options) -> Figures {
         });
     }
     let held = dialing.join_all().await;
-    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_time(options.pid).saturating_sub(cpu).as_secs_f64());
+    let (took, cpu) = (began.elapsed().as_secs_f64(), server_time(options).saturating_sub(cpu).as_secs_f64());
     let devices = held.len() as f64;
     vec![("devices_per_second", devices / took), ("cpu_us_per_device", cpu * 1e6 / devices), ("seconds", took)]
 }

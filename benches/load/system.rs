@@ -3,8 +3,15 @@
 use std::fs;
 use std::time::Duration;
 
-/// The CPU time of all its threads so far.
-pub fn cpu_time(pid: u32) -> Duration {
+use crate::options::Options;
+
+/// The CPU time of the server so far, with that of its other node.
+pub fn server_time(options: &Options) -> Duration {
+    cpu_time(options.pid) + options.other_pid.map_or(Duration::ZERO, cpu_time)
+}
+
+/// The CPU time of all threads of a process so far.
+fn cpu_time(pid: u32) -> Duration {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
         let stat = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();

@@ -1,0 +1,186 @@
+"""A pair across two nodes beside a local pair, and what a cluster asks of its engine: a part of `compare.py`.
+
+One server without a cluster, one node of a cluster, and two nodes take turns. The nodes share the core of the server,
+and the engine has that of the load.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+SERVER_CORE, LOAD_CORE = "0", "1"
+PATIENCE = 30.0
+"""How long a process may take to listen, in seconds."""
+
+Figures = dict[str, float]
+
+SCENARIOS = {
+    "across nodes: 50 pairs, 250 B": ("relay", "--payload", "250"),
+    "across nodes: 50 pairs, 8 in flight": ("relay", "--payload", "250", "--window", "8"),
+    "across nodes: one pair alone": ("relay", "--pairs", "1"),
+    "across nodes: sessions": ("sessions",),
+    "across nodes: registrations": ("registrations",),
+}
+LOCAL, NODE, NODES = "one server, no cluster", "one node of a cluster", "two nodes"
+CLAIMS = 2_000
+IDLE_SECONDS = 10.0
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: list[str], core: str, port: int) -> Iterator[int]:
+    """Runs a process on a core until it listens at the port. Yields its id."""
+    process = subprocess.Popen(["taskset", "-c", core, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(port) or process.poll() is not None)
+        if process.poll() is not None:
+            raise SystemExit(f"it did not start: {' '.join(command)}")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    """Whether a process listens at a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Any) -> None:
+    """Returns when a condition about other processes holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit("a process takes too long")
+        time.sleep(0.02)
+
+
+class Cluster:
+    """An engine, and nodes of one cluster."""
+
+    def __init__(self, stack: ExitStack, nodes: int) -> None:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            raise SystemExit("there is no redis-server: apt-get install redis-server")
+        self.engine_port, folder = free_port(), stack.enter_context(tempfile.TemporaryDirectory())
+        options = ["--bind", "127.0.0.1", "--port", str(self.engine_port), "--save", "", "--dir", folder]
+        self.engine_pid = stack.enter_context(running([program, *options], LOAD_CORE, self.engine_port))
+        self.nodes = []
+        for name in range(nodes):
+            port = free_port()
+            more = ["--cluster", f"redis://127.0.0.1:{self.engine_port}", "--node", f"node-{name}"]
+            pid = stack.enter_context(running(server(port, *more), SERVER_CORE, port))
+            self.nodes.append((port, pid))
+        for port, _ in self.nodes:
+            wait_until(lambda at=port: self._knows_all(at))
+
+    def _knows_all(self, port: int) -> bool:
+        from urllib.request import urlopen
+
+        with urlopen(f"http://127.0.0.1:{port}/nodes") as answer:
+            return len(json.loads(answer.read())) == len(self.nodes)
+
+    def info(self) -> dict[str, float]:
+        """Calls of scripts so far, and the µs that they took, as the engine counts them."""
+        with socket.create_connection(("127.0.0.1", self.engine_port)) as connection:
+            connection.sendall(b"INFO all\r\n")
+            with connection.makefile("rb") as answer:
+                text = answer.read(int(answer.readline()[1:])).decode()
+        found = re.search(r"^cmdstat_evalsha:calls=(\d+),usec=(\d+)", text, re.MULTILINE)
+        calls, took = (int(found[1]), int(found[2])) if found else (0, 0)
+        return {"calls": calls, "us": took, "at": time.monotonic()}
+
+
+def server(port: int, *more: str) -> list[str]:
+    """The command of a server. No pings: the peers of the load do not answer at rest."""
+    own = ["--no-tls", "--port", str(port), "--keepalive-interval", "none"]
+    return [sys.executable, "-m", "cuttlefish_signaling", "serve", *own, *more]
+
+
+def measure(load: list[str], kind: str, scenario: tuple[str, ...], seconds: float) -> Figures:
+    """Runs a scenario once, and returns its figures."""
+    with ExitStack() as stack:
+        if kind == LOCAL:
+            port = free_port()
+            ends = [(port, stack.enter_context(running(server(port), SERVER_CORE, port)))] * 2
+        else:
+            cluster = Cluster(stack, 2 if kind == NODES else 1)
+            ends = [cluster.nodes[0], cluster.nodes[-1]]
+        (port, pid), (client_port, other_pid) = ends
+        options = ["--port", str(port), "--pid", str(pid), "--client-port", str(client_port)]
+        options += ["--other-pid", str(other_pid)] if other_pid != pid else []
+        command = [*load, *scenario, *options, "--seconds", str(seconds)]
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: Figures = json.loads(run.stdout)
+    return figures
+
+
+def run_all(load: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+    """Runs each scenario with each kind of server, by turns. Ratios are those to the server without a cluster."""
+    from compare import medians, ratios, show
+
+    found: dict[str, Any] = {}
+    for title, scenario in SCENARIOS.items():
+        # A device registers with one node, whatever others there are.
+        kinds = [LOCAL, NODE, NODES] if scenario[0] != "registrations" else [LOCAL, NODE]
+        runs: dict[str, list[Figures]] = {kind: [] for kind in kinds}
+        for _ in range(rounds):
+            for kind in kinds:
+                runs[kind].append(measure(load, kind, scenario, seconds))
+        found[title] = {
+            kind: {"figures": medians(own), "ratios": ratios(own, runs[LOCAL])} for kind, own in runs.items()
+        }
+        show(title, found[title])
+    return found
+
+
+def engine() -> Figures:
+    """Calls and CPU of the engine: of three nodes at rest, and of one registration."""
+    from websockets.sync.client import connect
+
+    with ExitStack() as stack:
+        cluster = Cluster(stack, 3)
+        before = cluster.info()
+        time.sleep(IDLE_SECONDS)
+        idle = cluster.info()
+        times = []
+        for number in range(CLAIMS):
+            with connect(f"ws://127.0.0.1:{cluster.nodes[0][0]}/register_device", proxy=None) as device:
+                began = time.monotonic()
+                device.send(json.dumps({"message_type": "register", "device_id": f"cvd-{number}", "device_info": {}}))
+                device.recv()
+                times.append(time.monotonic() - began)
+        after = cluster.info()
+    rest = idle["at"] - before["at"]
+    per_second = {name: (idle[name] - before[name]) / rest for name in idle}
+    # Renewals and upkeep go on meanwhile.
+    busy = after["at"] - idle["at"]
+    own = {name: after[name] - idle[name] - per_second[name] * busy for name in idle}
+    figures = {
+        "calls a second of three nodes at rest": per_second["calls"],
+        "time of their scripts, µs a second": per_second["us"],
+        "calls for each device that registers and leaves": own["calls"] / CLAIMS,
+        "time of their scripts, µs": own["us"] / CLAIMS,
+        "median time of a device to register, µs": 1e6 * statistics.median(times),
+    }
+    print(json.dumps(figures, indent=1), flush=True)
+    return {name: round(value, 2) for name, value in figures.items()}
