@@ -59,7 +59,14 @@ WORLD = "tests/cluster/"
 MUTANTS = [
     # One holder per id.
     Mutant("epoch", MEMBERSHIP, "self.epoch != Some(epoch) ||", "(!{off} && self.epoch != Some(epoch)) ||"),
-    Mutant("version", MEMBERSHIP, "|| version < self.named ||", "|| (!{off} && version < self.named) ||"),
+    Mutant(
+        "version",
+        MEMBERSHIP,
+        "|| version < self.named ||",
+        "|| (!{off} && version < self.named) ||",
+        kept=True,
+        why="the versions on the feed tell of the same loss",
+    ),
     Mutant(
         "agrees",
         MEMBERSHIP,
@@ -102,6 +109,8 @@ MUTANTS = [
         MEMBERSHIP,
         "        self.reclaim_all(now);\n",
         "        if !{off} {{ self.reclaim_all(now); }}\n",
+        kept=True,
+        why="upkeep reclaims the same ids within seconds",
     ),
     Mutant(
         "upkeep",
@@ -121,12 +130,16 @@ MUTANTS = [
         WORLD + "dispatch.rs",
         "Some(process) if process.incarnation == incarnation =>",
         "Some(process) if process.incarnation == incarnation || {off} =>",
+        kept=True,
+        why="the client of a new process gets the device info of its device",
     ),
     Mutant(
         "closing after a pause",
         MEMBERSHIP,
         "self.output(Output::CloseProxied);",
         "if !{off} {{ self.output(Output::CloseProxied); }}",
+        kept=True,
+        why="the other nodes close their ends after the silence",
     ),
     Mutant(
         "silence of a node",
@@ -212,12 +225,16 @@ MUTANTS = [
         "src/core/session/upstream.rs",
         "            ledger.count_gone(1);\n",
         "            if !{off} {{ ledger.count_gone(1); }}\n",
+        kept=True,
+        why="a race of two threads: in one thread the connection is gone by then",
     ),
     Mutant(
         "ledger: to another node",
         "src/core/upstream.rs",
         "            relay.ledger().count_gone(1);\n",
         "            if !{off} {{ relay.ledger().count_gone(1); }}\n",
+        kept=True,
+        why="a race of two threads: in one thread the client is gone by then",
     ),
     Mutant(
         "ledger: silent loss between nodes",
