@@ -170,7 +170,7 @@ bench-instructions:
 
 # Long: not part of `make test`, which replays the seeds. Needs `cargo install cargo-fuzz`.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := envelope sessions connection http hooks registry tokens
+FUZZ_TARGETS := envelope sessions connection http hooks registry tokens nodes
 fuzz:
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target && (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target \

@@ -11,6 +11,7 @@ pub mod model;
 
 pub mod bound;
 pub mod core;
+pub mod nodes;
 pub mod registry;
 pub mod server;
 pub mod tokens;

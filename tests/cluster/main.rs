@@ -7,7 +7,8 @@
 #[cfg(feature = "cluster")]
 #[path = "../../fuzz/src/registry.rs"]
 mod fuzzed;
-#[cfg(feature = "cluster")]
+#[path = "../../fuzz/src/nodes.rs"]
+mod fuzzed_nodes;
 #[path = "../replay/mod.rs"]
 mod replay;
 
@@ -30,6 +31,7 @@ mod node;
 mod outputs;
 mod peers;
 mod queue;
+mod received;
 #[cfg(feature = "cluster")]
 mod redis;
 mod schedules;

@@ -17,7 +17,7 @@ const MAX_FACTS: usize = 12 * 1024;
 
 /// The facts of a client. Its headers stay on its own node, and so does its grant, unless the other node has to apply it.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::server) struct ClientFacts {
+pub struct ClientFacts {
     /// Its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<SocketAddr>,
@@ -34,7 +34,7 @@ pub(in crate::server) struct ClientFacts {
 
 impl ClientFacts {
     /// The facts of a client of this node.
-    pub(in crate::server) fn of(peer: &Peer) -> Self {
+    pub fn of(peer: &Peer) -> Self {
         Self {
             address: peer.address,
             certificate: peer.certificate.as_deref().map(str::to_owned),
@@ -44,7 +44,7 @@ impl ClientFacts {
     }
 
     /// The facts and the grant of the sender of a request that another node answers. `None` if its identity is too long.
-    pub(in crate::server) fn with_grant(peer: &Peer) -> Option<Self> {
+    pub fn with_grant(peer: &Peer) -> Option<Self> {
         let facts = Self::of(peer);
         let is_whole = facts.identity.is_some() == peer.grant.identity.is_some();
         let patterns = peer.grant.devices.as_ref();
@@ -53,25 +53,25 @@ impl ClientFacts {
     }
 
     /// Writes the facts as a header. `None` if the other node would refuse it as too long.
-    pub(in crate::server) fn to_whole_header(&self) -> Option<HeaderValue> {
+    pub fn to_whole_header(&self) -> Option<HeaderValue> {
         Some(self.to_header()).filter(|header| header.len() <= MAX_FACTS)
     }
 
     /// Reads the facts of a client of another node. `None` if they are invalid.
-    pub(in crate::server) fn parse(header: &str) -> Option<Self> {
+    pub fn parse(header: &str) -> Option<Self> {
         let facts: Self = (header.len() <= MAX_FACTS).then(|| serde_json::from_str(header).ok())??;
         let is_json = |text: &String| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         facts.identity.as_ref().is_none_or(is_json).then_some(facts)
     }
 
     /// Writes the facts as a header.
-    pub(in crate::server) fn to_header(&self) -> HeaderValue {
+    pub fn to_header(&self) -> HeaderValue {
         let json = ascii(&serde_json::to_string(self).unwrap_or_default());
         HeaderValue::try_from(json).unwrap_or(HeaderValue::from_static("{}"))
     }
 
     /// The client, as the node of its device knows it.
-    pub(in crate::server) fn into_peer(self) -> Peer {
+    pub fn into_peer(self) -> Peer {
         let identity = self.identity.map(Into::into);
         let grant = match self.devices {
             Some(patterns) => Grant::of(identity, &patterns),

@@ -6,42 +6,42 @@ use serde_json::{Map, Value};
 use crate::core::cluster::registry::NodeRecord;
 
 /// The version of the requests between nodes. Nodes of another version do not talk to each other.
-pub(in crate::server) const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 1;
 
 /// The greatest length of the details of a node, in bytes. Longer ones are not read.
 const MAX_DETAILS: usize = 8 * 1024;
 
 /// The facts of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::server) struct NodeDetails {
+pub struct NodeDetails {
     /// The address at which other nodes reach it, `HOST:PORT`.
-    pub(in crate::server) address: String,
+    pub address: String,
     /// SHA-256 of its certificate, as [`crate::config::certificates::fingerprint`] writes it.
-    pub(in crate::server) fingerprint: String,
+    pub fingerprint: String,
     /// The version of the program.
     #[serde(default)]
-    pub(in crate::server) build: String,
+    pub build: String,
     /// The version of its requests to other nodes.
-    pub(in crate::server) protocol: u32,
+    pub protocol: u32,
     /// A digest of the settings that all nodes should have in common.
     #[serde(default)]
-    pub(in crate::server) digest: String,
+    pub digest: String,
     /// Whether it takes no new peers, since it is about to stop.
     #[serde(default)]
-    pub(in crate::server) draining: bool,
+    pub draining: bool,
     /// Facts that a later version has added.
     #[serde(flatten)]
-    pub(in crate::server) others: Map<String, Value>,
+    pub others: Map<String, Value>,
 }
 
 impl NodeDetails {
     /// Reads the details of a record. `None` if they are not those of a node.
-    pub(in crate::server) fn of(record: &NodeRecord) -> Option<Self> {
+    pub fn of(record: &NodeRecord) -> Option<Self> {
         (record.details.len() <= MAX_DETAILS).then(|| serde_json::from_str(&record.details).ok())?
     }
 
     /// Writes the details.
-    pub(in crate::server) fn to_json(&self) -> String {
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -66,7 +66,7 @@ impl Forwards {
 }
 
 /// Whether a node answers a path for clients of other nodes.
-pub(in crate::server) fn may_be_passed_on(path: &str) -> bool {
+pub fn may_be_passed_on(path: &str) -> bool {
     let of_device =
         |rest: &str| rest.split_once('/').is_some_and(|(_, below)| below == "adb" || below.starts_with("files/"));
     matches!(path, "/forward" | "/poll_messages")
