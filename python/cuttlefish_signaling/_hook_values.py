@@ -53,7 +53,7 @@ def settle(job: _native.Job, result: Any, most: int) -> None:
     if job.hook == "authorize" and isinstance(result, Grant):
         devices = None if result.devices is None else list(result.devices)
         advertise = None if result.advertise_address is None else list(result.advertise_address)
-        job.settle(_json_of(job.hook, result.identity, most), devices, result.manage, advertise)
+        job.settle(_json_of(job.hook, result.identity, most), devices, result.manage, advertise, result.valid_for)
     elif job.info is not None and _is_unchanged(job.info, result):
         # Not written anew: numbers like 1e999, and names that stand twice, would be lost.
         job.settle(job.info)

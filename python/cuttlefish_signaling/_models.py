@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ._checks import names
+from ._checks import check_seconds, names
 from ._field_docs import with_field_docs
 from ._raw_json import parse
 from .errors import ConfigError
@@ -134,8 +134,8 @@ class Grant:
     authorized`.
 
     Raises:
-        ConfigError: `devices` is not a list of strings, `manage` is neither True nor False, or `advertise_address` has
-            a rule that is invalid, or two that contradict each other.
+        ConfigError: `devices` is not a list of strings, `manage` is neither True nor False, `advertise_address` has a
+            rule that is invalid, or two that contradict each other, or `valid_for` is not a number above 0.
     """
 
     identity: Any = None
@@ -148,6 +148,9 @@ class Grant:
     advertise_address: Sequence[str] | None = None
     """The addresses at which clients reach the peer, if it is a device that sees others: `INNER=OUTER`, each an address
     or a network. `None`: those of the setting `advertise_address`; an empty list: none."""
+    valid_for: float | None = None
+    """The seconds for which the answer holds. Then the connection is closed (`Authorization expired` [1008]), unless
+    the setting `on_token_expiry` is "keep". `None`: as long as the connection lasts."""
 
     def __post_init__(self) -> None:
         if self.devices is not None:
@@ -157,6 +160,7 @@ class Grant:
             object.__setattr__(self, "advertise_address", found)
         if not isinstance(self.manage, bool):
             raise ConfigError("Grant.manage", f"must be True or False, got {self.manage!r}")
+        check_seconds("Grant.valid_for", self.valid_for, optional=True, zero=False)
 
 
 @with_field_docs

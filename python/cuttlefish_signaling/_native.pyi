@@ -15,6 +15,7 @@ __all__ = [
     "Inquiry",
     "Job",
     "Journal",
+    "Jwt",
     "LogRecords",
     "ProgramRequest",
     "Reload",
@@ -277,6 +278,7 @@ class Job:
         devices: list[str] | None = None,
         manage: bool = False,
         advertise: list[str] | None = None,
+        valid_for: float | None = None,
     ) -> None: ...
     def refuse(self, reason: str | None, status: int) -> None: ...
     def fail(self) -> None: ...

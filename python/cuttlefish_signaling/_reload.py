@@ -39,6 +39,7 @@ class ReloadSettings(TypedDict, total=False):
     advertise_address: Iterable[str]
     allow_unauthenticated: bool
     jwt: Jwt | None
+    on_token_expiry: Literal["close", "keep"]
     hook_timeout: float
     assets_dir: str | os.PathLike[str] | None
     proxy_device_files: bool

@@ -72,6 +72,9 @@ class SignalingServer(ServerAddresses, ServerPeers):
             The peers of a real device outlive a restart of the server, and must not get the id of another client.
         jwt: JSON Web Tokens that peers need, `Jwt(...)`, with the keys of their issuers. `authorize` is called for a
             peer with another token, or without one. See docs/tokens.md. None: no such token is known.
+        on_token_expiry: The end of a connection whose token or `Grant` expires, by `exp`, `expires` or `valid_for`.
+            "close": it is closed with `Authorization expired` [1008]. "keep": it stays. Later requests of its peer need
+            another token in any case.
         hook_timeout: Time for a hook to return. Hooks are `def` or `async def`. When one raises, takes longer or
             returns invalid data, the peer that it was called for is closed (`Internal error` [1011]), and no other peer
             is affected. A `def` hook that hangs keeps its thread: use `async def` for a hook that may hang. A real
@@ -149,6 +152,7 @@ class SignalingServer(ServerAddresses, ServerPeers):
         advertise_address: Iterable[str] = (),
         allow_unauthenticated: bool = False,
         jwt: Jwt | None = None,
+        on_token_expiry: Literal["close", "keep"] = "close",
         cluster: Cluster | None = None,
         upstream: str | Upstream | None = None,
         dashboard: bool = False,

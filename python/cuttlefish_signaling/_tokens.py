@@ -6,8 +6,11 @@ import hmac
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ._checks import MAX_SECONDS
+from ._models import Grant
 from ._token_file import ROLES, KnownToken, checked_roles, digest, read_token_file
 from .errors import ConfigError, Refused
 
@@ -100,11 +103,15 @@ class StaticTokens:
                 found = one
         if found is None:
             raise Refused("This token is not known", status=401)
-        if found.expires is not None and found.expires <= time.time():
+        now = time.time()
+        if found.expires is not None and found.expires <= now:
             raise Refused("This token has expired", status=401)
         if ctx.role not in found.roles:
             raise Refused(f"This token is not for the role {ctx.role!r}", status=403)
-        return found.result
+        if found.expires is None:
+            return found.result
+        grant = found.result if isinstance(found.result, Grant) else Grant(found.result)
+        return replace(grant, valid_for=min(found.expires - now, MAX_SECONDS))
 
     def _has_same(self, other: StaticTokens) -> bool:
         """Whether both have the same tokens, identities and roles."""

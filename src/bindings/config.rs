@@ -22,7 +22,9 @@ use crate::config::error::ConfigError;
 use crate::config::listen::Listen;
 use crate::config::rate::Rate;
 use crate::config::upstream::Upstream;
-use crate::config::{Adb, Backpressure, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits};
+use crate::config::{
+    Adb, Backpressure, Config, DevicesFormat, HttpLimits, IceSource, Keepalive, Limits, OnTokenExpiry,
+};
 use crate::core::client_ids::ClientIds;
 use crate::core::session::OnDuplicate;
 use crate::protocol::candidates::AddressRules;
@@ -37,6 +39,10 @@ pub(super) const CLIENT_IDS: [(&str, ClientIds); 2] = [("from_one", ClientIds::F
 /// The words for [`DevicesFormat`].
 pub(super) const DEVICES_FORMAT: [(&str, DevicesFormat); 2] =
     [("full", DevicesFormat::Full), ("ids", DevicesFormat::Ids)];
+
+/// The words for [`OnTokenExpiry`].
+pub(super) const ON_TOKEN_EXPIRY: [(&str, OnTokenExpiry); 2] =
+    [("close", OnTokenExpiry::Close), ("keep", OnTokenExpiry::Keep)];
 
 /// Reads settings from the dictionary, and names the setting in each error.
 struct Settings<'a, 'py>(&'a Bound<'py, PyDict>);
@@ -134,10 +140,9 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         trusted_proxies: from.raw("trusted_proxies")?.extract()?,
         advertise_address: from.raw("advertise_address")?.extract()?,
         allowed_origins: from.raw("allowed_origins")?.extract()?,
-        allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
-        jwt: jwt(from)?,
         upstream: upstream(from)?,
         workers: from.number("workers")?,
+        ..access(from)?
     })
 }
 
@@ -163,6 +168,16 @@ fn tls(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::tls::Tls>> {
 fn cluster(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::cluster::Cluster>> {
     let cluster = from.raw("cluster")?;
     Ok(if cluster.is_none() { None } else { Some(cluster.cast::<Cluster>()?.get().0.clone()) })
+}
+
+/// Reads the settings of tokens. The other settings are the defaults.
+fn access(from: &Settings<'_, '_>) -> PyResult<Config> {
+    Ok(Config {
+        jwt: jwt(from)?,
+        on_token_expiry: from.choice("on_token_expiry", &ON_TOKEN_EXPIRY)?,
+        allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
+        ..Config::default()
+    })
 }
 
 fn jwt(from: &Settings<'_, '_>) -> PyResult<Option<crate::config::jwt::Jwt>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE};
+use super::config::{CLIENT_IDS, DEVICES_FORMAT, ON_DUPLICATE, ON_TOKEN_EXPIRY};
 use super::listen::listener_tuple;
 use crate::config::control::Control;
 use crate::config::rate::Rate;
@@ -72,6 +72,7 @@ fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
     settings.set_item("journal", defaults.journal)?;
     settings.set_item("cluster", defaults.cluster.as_ref().map(|_| "a cluster"))?;
+    settings.set_item("on_token_expiry", word(&ON_TOKEN_EXPIRY, defaults.on_token_expiry))?;
     settings.set_item("jwt", defaults.jwt.as_ref().map(|_| "tokens"))?;
     settings.set_item("upstream", defaults.upstream.as_ref().map(ToString::to_string))?;
     let Adb { is_on, max_connections, max_message, timeout } = defaults.adb;

@@ -22,6 +22,8 @@ pub(super) struct Settled {
     pub(super) manage: bool,
     /// For `authorize`: the rules for the addresses of the peer.
     pub(super) advertise: Option<Vec<String>>,
+    /// For `authorize`: the seconds for which the grant holds.
+    pub(super) valid_for: Option<f64>,
 }
 
 /// The outcome of a call.
@@ -110,10 +112,17 @@ impl Job {
     }
 
     /// Completes the job with a result as JSON text, with the patterns of device ids that a grant covers, with whether the
-    /// peer may manage these devices, and with the rules for its addresses.
-    #[pyo3(signature = (json, devices=None, manage=false, advertise=None))]
-    fn settle(&self, json: Option<String>, devices: Option<Vec<String>>, manage: bool, advertise: Option<Vec<String>>) {
-        self.answer(Ok(Settled { json, devices, manage, advertise }));
+    /// peer may manage these devices, with the rules for its addresses, and with the seconds for which all that holds.
+    #[pyo3(signature = (json, devices=None, manage=false, advertise=None, valid_for=None))]
+    fn settle(
+        &self,
+        json: Option<String>,
+        devices: Option<Vec<String>>,
+        manage: bool,
+        advertise: Option<Vec<String>>,
+        valid_for: Option<f64>,
+    ) {
+        self.answer(Ok(Settled { json, devices, manage, advertise, valid_for }));
     }
 
     /// Completes the job with a refusal. The peer gets `reason`, if there is one.

@@ -89,6 +89,16 @@ pub enum DevicesFormat {
     Ids,
 }
 
+/// The end of a connection whose token or grant expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTokenExpiry {
+    /// It is closed (docs/protocol.md 4.3.18).
+    #[default]
+    Close,
+    /// It stays. Later requests need another token.
+    Keep,
+}
+
 /// The settings of a server. The defaults suit tests: loopback, a free port, no TLS, no ICE servers.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "the switches are independent settings")]
@@ -142,6 +152,8 @@ pub struct Config {
     pub trusted_proxies: Vec<String>,
     /// JSON Web Tokens that peers need, with the keys of their issuers. Default none.
     pub jwt: Option<Jwt>,
+    /// Whether a connection is closed when its token or grant expires. Default: it is closed.
+    pub on_token_expiry: OnTokenExpiry,
     /// Whether to listen on an address other than loopback without an `authorize` hook. Default no.
     pub allow_unauthenticated: bool,
     /// Whether to log each HTTP request. Default no.
@@ -197,6 +209,7 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             jwt: None,
+            on_token_expiry: OnTokenExpiry::default(),
             allow_unauthenticated: false,
             access_log: false,
             echo: false,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use wildmatch::WildMatch;
 
@@ -79,6 +79,8 @@ pub struct Peer {
     pub certificate: Option<Arc<str>>,
     /// Rights that `authorize` granted.
     pub grant: Grant,
+    /// Time at which its connection is closed, since the grant has expired (docs/protocol.md 4.3.18).
+    pub expires: Option<Instant>,
     /// Whether it gets error messages.
     ///
     /// A Cuttlefish device does not: it offered the sub-protocol `webrtc-operator` on `/register_device`, or came over
@@ -105,6 +107,8 @@ pub struct Grant {
     pub advertise: Option<Arc<AddressRules>>,
     /// Whether it may manage these devices on the dashboard: disconnect them and their clients, and export payloads.
     pub manage: bool,
+    /// Time for which the grant holds; `None` is forever.
+    pub valid_for: Option<Duration>,
 }
 
 impl Grant {
@@ -132,6 +136,7 @@ impl Peer {
             request: None,
             certificate: None,
             grant: Grant::default(),
+            expires: None,
             hears_errors: true,
             max_message: MAX_DEVICE_MESSAGE,
         }

@@ -79,6 +79,7 @@ impl Incident {
             Refusal::UnknownMessageType(_)
             | Refusal::HookFailed
             | Refusal::EndedByOperator
+            | Refusal::Expired
             | Refusal::Replaced(_)
             | Refusal::UnknownClient(_)
             | Refusal::DeviceNotFound(_)

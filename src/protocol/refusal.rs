@@ -37,6 +37,8 @@ pub enum Refusal {
     NotAuthorized(Option<String>),
     /// The administrator closed the connection.
     EndedByOperator,
+    /// The token or the grant of the peer has expired (docs/protocol.md 4.3.18).
+    Expired,
 
     /// `register` without a device id (docs/protocol.md 4.1.9).
     RegisterWithoutId,
@@ -137,6 +139,7 @@ impl Refusal {
             Self::HookFailed => "Internal error",
             Self::NotAuthorized(None) => "Not authorized",
             Self::EndedByOperator => "Disconnected by the server's operator",
+            Self::Expired => "Authorization expired",
             Self::RegisterWithoutId => "Missing device id in registration request",
             Self::InvalidDeviceId => "Invalid device id",
             Self::NotRegistered => "Forward failed: Device not registered",
@@ -162,10 +165,7 @@ impl Refusal {
             Self::Replaced(id) => return echo("Device replaced: ", id.as_str(), ""),
             Self::DeviceNotFound(id) => return echo("Connection failed: Device not found: '", id.as_str(), "'"),
             Self::UnknownClient(id) => return Cow::Owned(format!("Forward failed: Unknown client {id}")),
-            Self::ForwardTooLarge { size, limit } => {
-                let what = "Forward failed: Message too large";
-                return Cow::Owned(format!("{what}: {size} bytes for the device, which takes at most {limit}"));
-            }
+            Self::ForwardTooLarge { size, limit } => return too_large(*size, *limit),
         })
     }
 
@@ -208,6 +208,12 @@ impl From<Malformed> for Refusal {
             Malformed::Envelope => Self::InvalidFormat,
         }
     }
+}
+
+/// Builds the text of [`Refusal::ForwardTooLarge`].
+fn too_large(size: usize, limit: usize) -> Cow<'static, str> {
+    let what = "Forward failed: Message too large";
+    Cow::Owned(format!("{what}: {size} bytes for the device, which takes at most {limit}"))
 }
 
 /// Builds an error text around text of a peer, which is cut to [`MAX_ECHO`].

@@ -214,7 +214,7 @@ impl<P: Session> SessionDriver<P> {
                 let line = format_args!("dropping {}: no pong", self.edge);
                 self.edge.shared.log_refusal(&self.edge.refused("peer_silent", line));
             }
-            Some(Expired::Write | Expired::Session | Expired::Delay | Expired::Ping) | None => {}
+            Some(Expired::Write | Expired::Session | Expired::Grant | Expired::Delay | Expired::Ping) | None => {}
         }
         expired.is_some()
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cuttlefish_signaling import AuthorizeContext, ConfigError, Grant, Refused, SignalingServer, StaticTokens
+from cuttlefish_signaling._checks import MAX_SECONDS
 from cuttlefish_signaling._models import Headers, Peer
 
 from http_requests import request
@@ -81,8 +83,10 @@ def written(folder: Path, name: str) -> Path:
 def test_each_token_has_its_grant(tmp_path: Path, name: str) -> None:
     tokens = StaticTokens.from_file(written(tmp_path, name))
     alice = Grant({"name": "alice", "team": "red"}, devices=["alice-*", "shared-1"], manage=True)
+    granted = outcome(tokens, "s3cret")
+    assert granted.valid_for == MAX_SECONDS, "2100 is further away than a grant may last"
     assert outcome(tokens, "0perator") == "operator"
-    assert outcome(tokens, "s3cret") == alice
+    assert replace(granted, valid_for=None) == alice
     assert outcome(tokens, "s3cret", "http") == (403, "This token is not for the role 'http'")
     assert outcome(tokens, "0ld") == (401, "This token has expired")
     assert outcome(tokens, "n4t") == Grant(None, advertise_address=["172.17.0.2=192.0.2.7"])
@@ -96,7 +100,7 @@ def test_token_expires_at_its_second(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     tokens = StaticTokens.from_file(tmp_path / "tokens.toml")
     monkeypatch.setattr("cuttlefish_signaling._tokens.time.time", lambda: 1893456009.9)
-    assert outcome(tokens, "t0ken") == "ann"
+    assert outcome(tokens, "t0ken") == Grant("ann", valid_for=1893456010 - 1893456009.9)
     monkeypatch.setattr("cuttlefish_signaling._tokens.time.time", lambda: 1893456010.0)
     assert outcome(tokens, "t0ken") == (401, "This token has expired")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._jwt import MOST_KEYS, MOST_TOKEN, Jwt
 from ..errors import ConfigError
-from .kinds import Integer, Kind, Seconds, Strings, Switch
+from .kinds import Choice, Integer, Kind, Seconds, Strings, Switch
 from .row import Flag, Setting
 
 
@@ -43,6 +43,18 @@ JWT = (
         "with another token, or without one. See docs/tokens.md.",
         special=(("None", "no such token is known"),),
         instead="`--jwt-keys`, and the other flags of `--jwt`.",
+    ),
+    Setting(
+        "on_token_expiry",
+        Choice("close", "keep"),
+        "close",
+        "The end of a connection whose token or `Grant` expires, by `exp`, `expires` or `valid_for`.",
+        "Later requests of its peer need another token in any case.",
+        special=(
+            ('"close"', "it is closed with `Authorization expired` [1008]"),
+            ('"keep"', "it stays"),
+        ),
+        flag=Flag("on-token-expiry", "whether a connection is closed when its token expires, or kept", "close"),
     ),
     _row(
         "jwt_keys",

@@ -6,6 +6,8 @@
 mod error;
 mod grant;
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -38,7 +40,8 @@ pub fn judge(jwt: &Jwt, token: &str, role: Role, now: f64) -> Result<Judged, Jwt
     let claims = verify(jwt, token)?;
     let expires = check_times(settings, &claims, now)?;
     check_issuer_and_audience(settings, &claims)?;
-    let grant = grant::of(settings, claims, role)?;
+    let valid_for = expires.and_then(|end| Duration::try_from_secs_f64(end - now).ok());
+    let grant = Grant { valid_for, ..grant::of(settings, claims, role)? };
     Ok(Judged { grant, expires })
 }
 

@@ -46,6 +46,8 @@ pub enum Expired {
     Pong,
     /// The session has rechecked its state.
     Session,
+    /// The grant of the peer has expired.
+    Grant,
     /// The peer that has sent too much is read again.
     Delay,
     /// A ping is due.
@@ -154,7 +156,7 @@ impl<P: Session + ?Sized> Driver<P> {
             Phase::Done => None,
             Phase::Flushing(deadline) | Phase::Closing(deadline) | Phase::ShuttingDown(deadline) => Some(deadline),
             Phase::Open => {
-                let due = earlier(self.ping_deadline(), self.session.deadline());
+                let due = earlier(earlier(self.ping_deadline(), self.session.deadline()), self.expires);
                 // Rare, and asked for in each poll.
                 if self.blocked_since.is_none() && self.delayed_until.is_none() {
                     return due;
@@ -208,6 +210,11 @@ impl<P: Session + ?Sized> Driver<P> {
         if expired(self.delayed_until) {
             self.delayed_until = None;
             return Some(Expired::Delay);
+        }
+        if expired(self.expires) {
+            self.expires = None;
+            self.refuse(&Refusal::Expired);
+            return Some(Expired::Grant);
         }
         if expired(self.session.deadline()) {
             self.handle_recheck(edge);

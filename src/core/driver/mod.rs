@@ -70,6 +70,8 @@ pub struct Driver<P: Session + ?Sized> {
     blocked_since: Option<Instant>,
     /// Forwards that were handed out and are not flushed.
     unflushed: u64,
+    /// Time at which the grant of the peer expires.
+    expires: Option<Instant>,
     /// Whether the transport has pings.
     has_pings: bool,
     /// Whether the timeout of an open connection may be an earlier one than before.
@@ -102,6 +104,7 @@ impl<P: Session> Driver<P> {
             stuck_since: None,
             blocked_since: None,
             unflushed: 0,
+            expires: context.peer.expires,
             has_pings,
             new_timeout: true,
             rechecking: false,

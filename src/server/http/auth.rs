@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use super::token::{Judgement, Token};
 use super::{proxy, respond::error};
 use crate::access::hooks::{AuthorizeRequest, HookError};
+use crate::config::OnTokenExpiry;
 use crate::core::peer::{self, Grant, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
@@ -74,6 +75,9 @@ impl Caller {
         let Self { mut peer, .. } = self;
         match decision {
             Ok(grant) => {
+                let closes = shared.settings().on_token_expiry == OnTokenExpiry::Close;
+                let valid_for = grant.valid_for.filter(|_| closes);
+                peer.expires = valid_for.and_then(|time| shared.clock.now().checked_add(time));
                 peer.grant = grant;
                 Ok(peer)
             }

@@ -117,8 +117,11 @@ async fn events(
         }
     };
     let (events, receiver) = mpsc::channel(1);
+    let expires = peer.expires;
     let snapshot = Snapshot::new(Arc::clone(&shared), overviews, peer, view);
-    shared.tasks.spawn(send_updates(Arc::clone(&shared), slot, snapshot, events));
+    let (clock, updates) = (Arc::clone(&shared.clock), send_updates(Arc::clone(&shared), slot, snapshot, events));
+    // The page then asks for its events again, and for another token.
+    shared.tasks.spawn(async move { clock.timeout_at(expires, updates).await });
     let body = EventStream { receiver, parts: VecDeque::new(), pace: Pace::default() };
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();

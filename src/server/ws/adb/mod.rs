@@ -34,7 +34,8 @@ pub(super) async fn serve<S: Transport>(shared: Arc<Shared>, mut socket: WebSock
             let name = id.as_str();
             tracing::info!(event = "adb_opened", device_id = name, peer = %peer, "adb of device {id:?} opened by {peer}");
             let mut relay = Relay::new(Arc::clone(&shared), socket, device, seat);
-            let end = relay.run().await;
+            let expired = || End::close(1008, "Authorization expired");
+            let end = shared.clock.timeout_at(peer.expires, relay.run()).await.unwrap_or_else(expired);
             let (to_device, from_device) = relay.bytes();
             let (code, reason) = told(&end);
             tracing::info!(
