@@ -3,7 +3,6 @@
 //! The engine keeps an announcement until a registration of the device takes it with its claim. A node knows its own
 //! announcements, and makes them again where the engine has lost them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,38 +10,8 @@ use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
 use super::registry::{BATCH, Expectation, Expected, Operation, Place};
+use super::upkeep::{Outcomes, Pending};
 use crate::protocol::DeviceId;
-
-/// Announcements of one node.
-#[derive(Debug, Default)]
-pub(super) struct Announcements {
-    pending: BTreeMap<DeviceId, Pending>,
-    /// Whether this node has announced any since its start.
-    any: bool,
-    /// Announcements without an outcome, by number.
-    asked: BTreeMap<u64, Outcomes>,
-    /// Greatest number of announcements in the registry.
-    most: usize,
-    /// Last id that was announced again.
-    after: Option<DeviceId>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    details: Arc<str>,
-    /// Whether the engine was asked.
-    sent: bool,
-    /// Whether the engine has it, as far as is known: changes that arrive from then on are later ones.
-    confirmed: bool,
-}
-
-#[derive(Debug)]
-struct Outcomes {
-    devices: usize,
-    /// Operations without an answer.
-    missing: usize,
-    known: Vec<Expectation>,
-}
 
 impl Membership {
     /// Announces devices. The outcomes are an [`Output::Announced`] with `number`, which is unique. Without the engine,

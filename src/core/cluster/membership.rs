@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::announcing::Announcements;
 use super::claim::Probe;
 use super::claims::Claims;
 use super::directory::Directory;
@@ -18,7 +17,7 @@ use super::names::{Incarnation, Registration};
 use super::nodes::Nodes;
 use super::output::{Output, Report};
 use super::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply, Timing};
-use super::upkeep::{SharedIce, Upkeep};
+use super::upkeep::{Announcements, SharedIce, Upkeep};
 use crate::protocol::DeviceId;
 
 /// State of the connection to the engine.

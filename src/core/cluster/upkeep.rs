@@ -1,11 +1,12 @@
-//! State of the upkeep, which is a look at the registry now and then, and of the ICE servers that all nodes share.
+//! State of the upkeep, which is a look at the registry now and then, of the ICE servers that all nodes share, and of the
+//! devices that this node has announced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::names::Incarnation;
-use super::registry::Epoch;
+use super::registry::{Epoch, Expectation};
 use crate::protocol::DeviceId;
 
 /// State of the upkeep of one node.
@@ -38,4 +39,37 @@ pub(super) struct SharedIce {
 #[derive(Debug)]
 pub(super) struct Setting {
     pub(super) servers: Option<Arc<str>>,
+}
+
+/// Announcements of one node.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    pub(super) pending: BTreeMap<DeviceId, Pending>,
+    /// Whether this node has announced any since its start.
+    pub(super) any: bool,
+    /// Announcements without an outcome, by number.
+    pub(super) asked: BTreeMap<u64, Outcomes>,
+    /// Greatest number of announcements in the registry.
+    pub(super) most: usize,
+    /// Last id that was announced again.
+    pub(super) after: Option<DeviceId>,
+}
+
+/// A device that is announced, and has not registered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) details: Arc<str>,
+    /// Whether the engine was asked.
+    pub(super) sent: bool,
+    /// Whether the engine has it, as far as is known: changes that arrive from then on are later ones.
+    pub(super) confirmed: bool,
+}
+
+/// Outcomes of an announcement, of which some are missing.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    pub(super) devices: usize,
+    /// Operations without an answer.
+    pub(super) missing: usize,
+    pub(super) known: Vec<Expectation>,
 }
