@@ -123,10 +123,7 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         client_ids: from.choice("client_ids", &CLIENT_IDS)?,
         hook_timeout: from.seconds("hook_timeout")?,
         limits: limits(from)?,
-        keepalive: Keepalive {
-            interval: from.optional_seconds("keepalive.interval")?,
-            timeout: from.seconds("keepalive.timeout")?,
-        },
+        keepalive: keepalive(from)?,
         access_log: from.raw("access_log")?.extract()?,
         echo: false,
         dashboard: from.raw("dashboard")?.extract()?,
@@ -144,6 +141,11 @@ fn read(from: &Settings<'_, '_>) -> PyResult<Config> {
         workers: from.number("workers")?,
         ..access(from)?
     })
+}
+
+fn keepalive(from: &Settings<'_, '_>) -> PyResult<Keepalive> {
+    let interval = from.optional_seconds("keepalive.interval")?;
+    Ok(Keepalive { interval, timeout: from.seconds("keepalive.timeout")? })
 }
 
 fn control(from: &Settings<'_, '_>) -> PyResult<Control> {

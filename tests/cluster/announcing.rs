@@ -185,7 +185,16 @@ fn announcement_outlives_a_session_that_leaves_before_it_has_its_id() {
     let entries = vec![(id(), own(1), Arc::from("{}"))];
     node.membership.on_delta(&Delta { version: 2, change: Change::Claimed(entries) }, node.now);
     node.membership.release(&id(), &own(1), node.now);
-    node.outputs();
+    let place = Some(Place { by: incarnation("a", 1), details: DETAILS.into() });
+    let claim = Operation::Claim { wanted: wanted(1), expected: None, place };
+    let released = node.answer(&claim, Reply::Claimed(Claimed::Granted));
+    // The registry gives the id back.
+    node.membership.on_delta(&Delta { version: 3, change: Change::Released(vec![id()]) }, node.now);
+    for output in released {
+        if let Output::Send { number, .. } = output {
+            node.membership.on_reply(number, Reply::Done, node.now);
+        }
+    }
     node.pass_renewed(Duration::from_secs(6));
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
     assert!(sent.contains(&expect(&["cvd-1"])), "{sent:?}");
