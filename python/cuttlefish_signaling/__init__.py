@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._clock import Clock
     from ._cluster import Cluster
     from ._entry import Entry
-    from ._hooks import HookFailure
+    from ._hook_failure import HookFailure
     from ._ice_command import IceCommand
     from ._ice_server import IceServer, IceServerDict, IceServersDict
     from ._journal import Journal
@@ -165,7 +165,7 @@ _LAZY = {
     "Grant": "_models",
     "Headers": "_models",
     "HookError": "errors",
-    "HookFailure": "_hooks",
+    "HookFailure": "_hook_failure",
     "HookResultError": "errors",
     "HookTimeoutError": "errors",
     "IceCommand": "_ice_command",

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
 
-from . import _native
 from .errors import ConfigError
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_SECONDS = 10**9
 """The longest time that a setting may have, about 30 years."""
+
+MOST_TOKEN = 2**20
+"""The most bytes of a JSON Web Token that a server can be set to accept."""
+
+MOST_KEYS = 10_000
+"""The most keys of its issuers."""
 
 MAX_FLOAT = sys.float_info.max
 
 
 def names(setting: str, value: Any) -> tuple[str, ...]:
     """Returns a list of strings as a tuple. Raises ConfigError for any other value."""
+    from collections.abc import Iterable
+
+    from . import _native
+
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(setting, f"must be a list of strings, got {value!r}")
     found = tuple(value)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
-
 from . import _native
 from ._checks import check_seconds as check_seconds
-from ._hook_checks import check_hook
-from ._ice_command import IceCommand, ice_json
-from ._ice_server import StaticIceServers
-from ._limits import Limits
-from ._listen import Listener
-from ._models import AuthorizeContext, FilterContext, IceContext
 from ._settings import GROUPS, KEYWORDS
 from ._settings.kinds import Sockets, Strings
-from ._tls import Tls
-from ._turn import TurnRest
 from .errors import BindError, ConfigError
 
-Authorize: TypeAlias = Callable[[AuthorizeContext], Any]
-"""Returns an identity (any JSON value), a `Grant` or None, or raises `Refused`; `def` or `async def`."""
+TYPE_CHECKING = False
 
-FilterDeviceInfo: TypeAlias = Callable[[Any, FilterContext], Any]
-"""Returns the part of the device info that the client may see; `def` or `async def`."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
-IceHook: TypeAlias = Callable[[IceContext], Any]
-"""Returns a list of ICE servers, or yields them; `def` or `async def`."""
-
-IceServers: TypeAlias = StaticIceServers | TurnRest | IceCommand | IceHook
-"""A list, time-limited TURN credentials, or a hook that is called for each peer."""
+    from ._hook_types import Authorize, FilterDeviceInfo, IceHook, IceServers
+    from ._limits import Limits
+    from ._listen import Listener
+    from ._tls import Tls
 
 
 _LISTS = {row.name for row in KEYWORDS if isinstance(row.kind, Strings | Sockets)}
@@ -38,7 +25,6 @@ _LISTS = {row.name for row in KEYWORDS if isinstance(row.kind, Strings | Sockets
 _DEFAULTS = {row.name: row.default for row in KEYWORDS}
 
 
-@dataclass(frozen=True)
 class Settings:
     """The checked settings of a server: those that Python reads, and `native`, which the Rust core reads."""
 
@@ -55,15 +41,22 @@ class Settings:
     drain_spread: float
     stop_timeout: float
     limits: Limits
-    native: dict[str, Any] = field(repr=False, compare=False)
-    given: dict[str, Any] = field(repr=False, compare=False)
+    native: dict[str, Any]
+    given: dict[str, Any]
     """The keyword arguments, for a reload that replaces some of them. Iterators were read."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def replace(self, **values: Any) -> Settings:
+        """Returns a copy with other values."""
+        return Settings({**self.__dict__, **values})
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Settings:
         """Checks the keyword arguments of `SignalingServer`. Raises ConfigError, which names the setting."""
         given = {
-            name: tuple(value) if isinstance(value, Iterator) and name in _LISTS else value
+            name: tuple(value) if name in _LISTS and hasattr(type(value), "__next__") else value
             for name, value in given.items()
         }
         # All are checked, `limits` and `keepalive` themselves before their fields.
@@ -84,12 +77,9 @@ class Settings:
         if not listen:
             bound.append(given["host"])
         native["allowed_hosts"][:0] = [name for name in bound if _native.allowance_fault("allowed_hosts", name) is None]
-        same = {
-            item.name: given[item.name]
-            for item in fields(cls)
-            if item.name not in ("native", "listen", "metrics", "control_api", "given")
-        }
-        return cls(native=native, listen=listen, metrics=metrics, control_api=control, given=given, **same)
+        same = {name: given[name] for name in _SAME}
+        made = {"native": native, "listen": listen, "metrics": metrics, "control_api": control, "given": given}
+        return cls({**same, **made})
 
     def resolved(self) -> dict[str, Any]:
         """Returns the settings for the core, with addresses in the place of host names. Raises BindError."""
@@ -105,6 +95,11 @@ def random_token() -> str:
     import secrets
 
     return secrets.token_urlsafe(32)
+
+
+_MADE = ("native", "listen", "metrics", "control_api", "given")
+_SAME = [name for name in Settings.__annotations__ if name not in _MADE]
+"""The arguments that are kept as they are."""
 
 
 def _resolved(setting: str, listeners: Iterable[Listener]) -> list[Listener]:
@@ -132,22 +127,29 @@ def _checked_group(name: str, group: Any) -> dict[str, Any]:
     return known[1]
 
 
-@dataclass(frozen=True)
 class IceSource:
     """Where ICE servers come from. An iterable is read once, here."""
 
-    native: _native.TurnRest | _native.IceCommand | str | None
-    """The source for the core: a TurnRest, a command, the JSON of a list, or None for the hook."""
-    hook: IceHook | None
+    def __init__(self, native: _native.TurnRest | _native.IceCommand | str | None, hook: IceHook | None) -> None:
+        self.native: _native.TurnRest | _native.IceCommand | str | None = native
+        """The source for the core: a TurnRest, a command, the JSON of a list, or None for the hook."""
+        self.hook: IceHook | None = hook
 
     @classmethod
     def of(cls, source: IceServers) -> IceSource:
         """Reads the source. Raises ConfigError, which names the entry."""
+        if isinstance(source, tuple) and not source:
+            return cls(_native.checked_ice_servers("[]"), None)
+        from ._ice_command import IceCommand, ice_json
+        from ._turn import TurnRest
+
         if isinstance(source, TurnRest):
             return cls(source._native, None)
         if isinstance(source, IceCommand):
             return cls(source._native, None)
         if callable(source):
+            from ._hook_checks import check_hook
+
             check_hook("ice_servers", source)
             return cls(None, source)
         return cls(ice_json(source), None)
@@ -159,8 +161,14 @@ def hook_names(settings: Settings, ice: IceSource) -> list[str]:
     return [*names, "ice_servers"] if ice.hook is not None else names
 
 
+_USUAL = ("127.0.0.1", "::1", "0.0.0.0", "::")
+"""Addresses that stand for themselves, without a question to the system."""
+
+
 def resolve(setting: str, host: str, port: int) -> str:
     """Returns the IP address of a host name. Raises BindError."""
+    if host in _USUAL:
+        return host
     import socket
 
     try:

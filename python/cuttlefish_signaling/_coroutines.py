@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
 
 from .errors import HookError
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from . import _native
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import _thread
-import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from ._hooks import HookRunner
-from ._log import log, log_records, lowest_level, report
+from ._log import WARNING, log, log_records, lowest_level, report
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from . import _native
+    from ._hooks import HookRunner
 
 MAX_KEPT_ERRORS = 100
 
@@ -109,7 +109,7 @@ class EventThread:
             self.error_count += 1
         if dropped:
             text = "%d log records were dropped: the server logged faster than Python's logging could handle"
-            log(logging.WARNING, text, dropped, event="records_dropped", left_out=dropped)
+            log(WARNING, text, dropped, event="records_dropped", left_out=dropped)
         for call in unanswered:
             self._hooks.unanswered(*call)
         if more_unanswered:

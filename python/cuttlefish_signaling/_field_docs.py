@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, fields
-from importlib import import_module
-from itertools import pairwise
-from typing import Any, TypeVar
+TYPE_CHECKING = False
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Callable, Iterator
+    from dataclasses import Field
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 
-def with_field_docs(cls: type[T]) -> type[T]:
+def with_field_docs(cls: type[_T]) -> type[_T]:
     """Adds the type, the default and the meaning of each field to the docstring of a dataclass."""
     cls.__doc__ = FieldDocs(cls.__doc__)  # type: ignore[assignment]
     return cls
 
 
-def with_setting_docs(group: str) -> Callable[[type[T]], type[T]]:
+def with_setting_docs(group: str) -> Callable[[type[_T]], type[_T]]:
     """`with_field_docs` for the settings of a group: their ranges and units as well."""
 
-    def add(cls: type[T]) -> type[T]:
+    def add(cls: type[_T]) -> type[_T]:
         cls.__doc__ = FieldDocs(cls.__doc__, group)  # type: ignore[assignment]
         return cls
 
@@ -37,7 +37,10 @@ class FieldDocs:
         self._group = group
 
     def __get__(self, instance: object, owner: type[Any]) -> str:
-        import textwrap  # Here: it takes a millisecond.
+        # Here: they take longer to import than the rest of the package.
+        import inspect
+        import textwrap
+        from dataclasses import fields
 
         meanings, values = _meanings(owner), _values(self._group)
         lines = [inspect.cleandoc(self._text or ""), "", "Fields:"]
@@ -58,6 +61,8 @@ INDENT: dict[str, Any] = {
 
 
 def _default(field: Field[Any]) -> str:
+    from dataclasses import MISSING
+
     if field.default is not MISSING:
         return f" = {field.default!r}"
     return "" if field.default_factory is MISSING else f" = {getattr(field.default_factory, '__name__', '...')}()"
@@ -65,6 +70,9 @@ def _default(field: Field[Any]) -> str:
 
 def _meanings(cls: type[Any]) -> dict[str, str]:
     """The string behind each field. Empty where the source is missing."""
+    import ast
+    import inspect
+
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         try:
@@ -76,6 +84,9 @@ def _meanings(cls: type[Any]) -> dict[str, str]:
 
 
 def _strings(cls: ast.stmt) -> Iterator[tuple[str, str]]:
+    import ast
+    from itertools import pairwise
+
     body = cls.body if isinstance(cls, ast.ClassDef) else []
     for statement, behind in pairwise(body):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -88,6 +99,8 @@ def _values(group: str | None) -> dict[str, str]:
     """The range and the unit of each setting of a group, as a sentence."""
     if group is None:
         return {}
+    from importlib import import_module
+
     # By name: the table of settings names the classes whose fields are its rows.
     rows = import_module(f"{__package__}._settings").GROUPS[group]
     return {row.name: f" Range: {row.kind.values}." for row in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -26,6 +25,8 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
     for name in given:
         if name in known:
             continue
+        import difflib  # Here: it takes longer to import than the rest of this file.
+
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise FilterError(f"unknown filter {name!r}{hint} Known filters: {', '.join(sorted(known))}")
@@ -59,6 +60,8 @@ def check_type(wanted: Any, seen: Callable[[], Iterable[str]] = tuple) -> None:
     known = {*PAYLOAD_TYPES, *seen()}
     if wanted in known:
         return
+    import difflib
+
     close = difflib.get_close_matches(wanted, known, 1, 0.75)
     if close:
         raise FilterError(

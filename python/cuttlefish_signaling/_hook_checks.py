@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from .errors import ConfigError
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 PARAMETERS = {"authorize": ("ctx",), "filter_device_info": ("info", "ctx"), "ice_servers": ("ctx",)}
 """The arguments of each hook. They are positional."""
@@ -29,6 +31,8 @@ def check_hook(hook: str, function: Any, *, setting: str = "", place: str = "") 
 
 def _fault(hook: str, function: Any) -> str | None:
     """Returns why a function cannot be this hook."""
+    import inspect
+
     if not callable(function):
         return f"must be callable, got {function!r}"
     names = ", ".join(PARAMETERS[hook])
@@ -49,6 +53,8 @@ def _fault(hook: str, function: Any) -> str | None:
 
 def _yields(function: Any) -> bool:
     """Whether it is a generator function, or an object whose call is one."""
+    import inspect
+
     found = (function, type(function).__call__)
     return any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in found)
 

@@ -6,29 +6,27 @@ a coroutine, the coroutine runs on an event loop and the thread takes the next j
 
 from __future__ import annotations
 
-import inspect
-import logging
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from ._config import Settings
-from ._coroutines import HookCoroutine, LoopThread
-from ._field_docs import with_field_docs
-from ._hook_values import address_of, arguments, gathered, settle
-from ._limits import Limits
-from ._log import log
+from ._log import ERROR, WARNING, log
 from .errors import HookError, HookResultError, HookTimeoutError, Refused
+
+# A server without hooks has a runner too. The thread that calls a hook imports the modules for it.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
+    from typing import Any
 
     from . import _native
+    from ._config import Settings
+    from ._coroutines import HookCoroutine, LoopThread
+    from ._hook_failure import HookFailure
+    from ._limits import Limits
 
 MAX_KEPT_FAILURES = 100
 
@@ -37,35 +35,6 @@ ADVICE = "A `def` hook keeps its thread until it returns: write a hook that may 
 
 _ROLES = {"filter_device_info": "client"}
 """The role of the peers for which a hook is called, where there is one only."""
-
-
-@with_field_docs
-@dataclass(frozen=True)
-class HookFailure:
-    """A hook that raised, timed out, was not called in time or returned an invalid result.
-
-    Its peer received `Internal error`.
-    """
-
-    hook: str
-    """`authorize`, `ice_servers` or `filter_device_info`."""
-    device_id: str | None
-    """The device concerned, if it is known."""
-    peer: str
-    """The address of the peer that the hook was called for."""
-    error: BaseException
-    """The exception, with its traceback; `HookTimeoutError` or `HookResultError` if the hook did not raise."""
-    at: float
-    """The time of the failure, in seconds since 1970."""
-    role: str = ""
-    """The role of the peer: `device`, `client` or `http`."""
-
-    def __str__(self) -> str:
-        """One line, with the role and address of the peer, the device, and the type of the exception."""
-        peer = f"{self.role or 'peer'} {self.peer}"
-        device = "" if self.device_id is None else f" (device id {self.device_id!r})"
-        reason = f"{type(self.error).__name__}: {self.error}".rstrip(": ")
-        return f"hook {self.hook} failed for {peer}{device}: {reason}"
 
 
 class HookRunner:
@@ -87,7 +56,7 @@ class HookRunner:
         }
         self._events = events
         self._max_threads = settings.limits.hook_threads
-        self._settle = partial(settle, most=settings.limits.max_message_size)
+        self._most = settings.limits.max_message_size
         self._threads: set[threading.Thread] = set()
         self._coroutines: dict[int, HookCoroutine] = {}
         self._lock = threading.Lock()
@@ -112,7 +81,7 @@ class HookRunner:
     def set_limits(self, limits: Limits) -> None:
         """Replaces the limits. Threads beyond a new number end with the server."""
         self._max_threads = limits.hook_threads
-        self._settle = partial(settle, most=limits.max_message_size)
+        self._most = limits.max_message_size
 
     def close(self, timeout: float) -> list[str]:
         """Waits for the threads, for at most `timeout` seconds. Returns the names of those that hang in a hook."""
@@ -166,6 +135,8 @@ class HookRunner:
             if coroutine is not None:
                 device_id = coroutine.device_id
                 text += f": {coroutine.delay}" if coroutine.delay else ""
+        from ._hook_failure import HookFailure
+
         self._keep(HookFailure(hook, device_id, peer, HookTimeoutError(text), time.time(), _ROLES.get(hook, "")))
 
     def more_unanswered(self, count: int) -> None:
@@ -173,7 +144,7 @@ class HookRunner:
         with self._lock:
             self.failure_count += count
         text = "%d more calls of hooks had no answer; they are not logged one by one"
-        log(logging.ERROR, text, count, event="hook_failures_dropped", left_out=count)
+        log(ERROR, text, count, event="hook_failures_dropped", left_out=count)
 
     def _keep(self, failure: HookFailure) -> None:
         with self._lock:
@@ -181,7 +152,7 @@ class HookRunner:
             self.failure_count += 1
         fields = {"hook": failure.hook, "device_id": failure.device_id, "peer": failure.peer, "role": failure.role}
         reason = str(failure.error) or repr(failure.error)
-        log(logging.ERROR, "%s", failure, event="hook_failed", error=failure.error, reason=reason, **fields)
+        log(ERROR, "%s", failure, event="hook_failed", error=failure.error, reason=reason, **fields)
 
     # Threads ---------------------------------------------------------------------------------------------------------
 
@@ -216,9 +187,14 @@ class HookRunner:
         except RuntimeError as error:
             if not sys.is_finalizing():
                 text = "cannot start another hook thread, trying again with the next call: %s"
-                log(logging.WARNING, text, error, event="hook_thread_failed", reason=str(error))
+                log(WARNING, text, error, event="hook_thread_failed", reason=str(error))
 
     def _answer(self, job: _native.Job) -> None:
+        import inspect
+        from collections.abc import AsyncIterable
+
+        from ._hook_values import arguments, gathered
+
         hook = self._hooks[job.hook]
         try:
             if hook is None:
@@ -241,11 +217,23 @@ class HookRunner:
             except TypeError as wrong:
                 error = HookResultError(f"{job.hook} raised {error!r} with an invalid reason or status: {wrong}")
         job.fail()
+        from ._hook_failure import HookFailure
+        from ._hook_values import address_of
+
         self._keep(HookFailure(job.hook, job.device_id, address_of(job), error, time.time(), job.role))
 
     # Coroutines ------------------------------------------------------------------------------------------------------
 
+    def _settle(self, job: _native.Job, result: Any) -> None:
+        from ._hook_values import settle
+
+        settle(job, result, self._most)
+
     def _await(self, job: _native.Job, awaitable: Any) -> None:
+        import inspect
+
+        from ._coroutines import HookCoroutine
+
         try:
             coroutine = HookCoroutine(job, awaitable, self._event_loop(), self._settle, self._ended)
         except BaseException:
@@ -279,5 +267,7 @@ class HookRunner:
             if self._closed:
                 raise HookError("the server is stopping")
             if self._own_loop is None:
+                from ._coroutines import LoopThread
+
                 self._own_loop = LoopThread()
             return self._own_loop.loop

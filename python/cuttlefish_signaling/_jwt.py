@@ -7,12 +7,9 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from . import _native
-from ._checks import check_integer, check_seconds, check_text, names
+from ._checks import MOST_KEYS, MOST_TOKEN, check_integer, check_seconds, check_text, names
 from ._token_file import ROLES, checked_roles
 from .errors import ConfigError
-
-MOST_TOKEN = 2**20
-MOST_KEYS = 10_000
 
 
 class Jwt:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
-import warnings
-import weakref
-from collections.abc import Callable
-from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from ._checks import check_seconds
-from ._config import IceSource, Settings
-from ._run import Run
-from ._threads import in_thread, require_threads
 from .errors import NotRunningError
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import asyncio
+    import weakref
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, NoReturn
 
     from typing_extensions import Self
+
+    from ._config import IceSource, Settings
+    from ._run import Run
 
 
 class Lifecycle:
     """A server that is started and stopped. The base class of `SignalingServer`."""
 
     def __init__(self, settings: Settings, ice: IceSource) -> None:
+        import threading
+
         self._settings = settings
         self._ice = ice
         self._lock = threading.RLock()  # A signal handler may call `stop` in a thread that holds it.
@@ -48,6 +45,8 @@ class Lifecycle:
         return self
 
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        from ._threads import require_threads
+
         require_threads()
         while not self._start_unless_stopping(loop):
             assert self._last_run is not None
@@ -60,6 +59,8 @@ class Lifecycle:
                 return False
             if self._run is not None and self._run.native.is_running:
                 raise NotRunningError("the server is running already")
+            from ._run import Run
+
             self._run = self._last_run = Run(self._settings, self._ice, loop)
             self._run.reload = _weakly(self._reload_for_control)
             return True
@@ -98,6 +99,8 @@ class Lifecycle:
         self, timeout: float | None = None, drain: float | None = None, spread: float | None = None
     ) -> tuple[float, float, float]:
         """Returns the times of a stop, which are those of the settings by default. Raises ConfigError."""
+        from ._checks import check_seconds
+
         settings = self._settings
         given = (("timeout", timeout), ("drain", drain), ("drain_spread", spread))
         defaults = (settings.stop_timeout, settings.drain, settings.drain_spread)
@@ -122,7 +125,11 @@ class Lifecycle:
         self, *, timeout: float | None = None, drain: float | None = None, drain_spread: float | None = None
     ) -> bool:
         """Does `stop()`, while the event loop runs. A cancellation ends the drain."""
-        stop = partial(self.stop, timeout=timeout, drain=drain, drain_spread=drain_spread)
+        from ._threads import in_thread
+
+        def stop() -> bool:
+            return self.stop(timeout=timeout, drain=drain, drain_spread=drain_spread)
+
         return await in_thread(stop, self._end_drain)
 
     def _end_drain(self) -> bool:
@@ -147,6 +154,8 @@ class Lifecycle:
         """`serve_forever()` for an event loop: waits until the server is stopped, and stops it when cancelled."""
         import asyncio
 
+        from ._threads import in_thread
+
         if self._run is None:
             await self._start_async(asyncio.get_running_loop())
         run = self._latest()
@@ -159,6 +168,8 @@ class Lifecycle:
 
     async def _start_async(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._last_run is not None and self._last_run.is_stopping:
+            from ._threads import in_thread
+
             # Peers on this loop may have to answer their close frames.
             await in_thread(self._last_run.wait_stopped)
         self._start(loop)
@@ -188,6 +199,8 @@ class Lifecycle:
     def __del__(self) -> None:
         run = getattr(self, "_run", None)
         if run is not None and run.native.is_running:
+            import warnings
+
             warnings.warn(f"{self!r} was not stopped", ResourceWarning, source=self, stacklevel=2)
             run.stop(0.0)
 
@@ -212,6 +225,8 @@ class Lifecycle:
 
 def _weakly(method: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any] | None]:
     """Returns a function that calls a method, or returns None once its object is gone."""
+    import weakref
+
     weak = weakref.WeakMethod(method)
 
     def call() -> dict[str, Any] | None:
@@ -221,20 +236,27 @@ def _weakly(method: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]
     return call
 
 
-_alive: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+_alive: weakref.WeakSet[Lifecycle] | None = None
 
 
 def _stop_at_exit(server: Lifecycle) -> None:
+    import atexit
+    import weakref
+
+    global _alive
     if not _alive:
         # So there is one entry.
         atexit.unregister(_stop_all)
         atexit.register(_stop_all)
+        _alive = weakref.WeakSet() if _alive is None else _alive
     _alive.add(server)
 
 
 def _stop_all() -> None:
     """Stops the servers before the interpreter exits. Their threads must not need it afterwards."""
-    for server in list(_alive):
+    import os
+
+    for server in list(_alive or ()):
         run = server._run
         if run is not None and run.native.process == os.getpid():
             server.stop(timeout=0.5, drain=0, drain_spread=0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ._field_docs import with_setting_docs
+from ._lazy_dataclass import default_of, lazy_dataclass
 
 
 @with_setting_docs("limits")
-@dataclass(frozen=True)
+@lazy_dataclass(frozen=True)
 class Limits:
     """Bounds on the resources that peers may use. Times are in seconds."""
 
@@ -207,7 +206,7 @@ class Limits:
 
 
 @with_setting_docs("keepalive")
-@dataclass(frozen=True)
+@lazy_dataclass(frozen=True)
 class Keepalive:
     """When a silent connection is closed: after `interval + timeout`. Times are in seconds."""
 
@@ -216,3 +215,8 @@ class Keepalive:
     timeout: float = 5.0
     """Time for the pong. Then the connection is closed. A pong takes one round trip, and a lost segment is sent again
     meanwhile."""
+
+
+DEFAULT_LIMITS = default_of(Limits)
+
+DEFAULT_KEEPALIVE = default_of(Keepalive)

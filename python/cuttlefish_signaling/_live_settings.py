@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource
-from ._hook_checks import check_hook
 from ._lifecycle import Lifecycle
-from ._reload import Reload, ReloadSettings, reloaded
-from ._settings import KEYWORDS
-from ._tls import Tls, renew
 from .errors import ConfigError
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from typing_extensions import Unpack
 
-_NAMES = {row.name for row in KEYWORDS}
+    from ._hook_types import Authorize, FilterDeviceInfo, IceServers
+    from ._reload import Reload, ReloadSettings
+    from ._tls import Tls
 
 
 class LiveSettings(Lifecycle):
@@ -39,6 +37,8 @@ class LiveSettings(Lifecycle):
             ConfigError: An entry is not allowed. The old ICE servers stay.
             NotRunningError: The server is not running.
         """
+        from ._config import IceSource
+
         ice = IceSource.of(ice_servers)
         with self._lock:
             run = self._running()
@@ -57,13 +57,15 @@ class LiveSettings(Lifecycle):
             ConfigError: It cannot be called as a filter. The old filter stays.
             NotRunningError: The server is not running.
         """
+        from ._hook_checks import check_hook
+
         check_hook("filter_device_info", filter_device_info)
         with self._lock:
             run = self._running()
             if filter_device_info is not None:
                 run.hooks.set_hook("filter_device_info", filter_device_info)
             run.native.set_filter_device_info(filter_device_info is not None)
-            self._settings = replace(self._settings, filter_device_info=filter_device_info)
+            self._settings = self._settings.replace(filter_device_info=filter_device_info)
 
     def set_authorize(self, authorize: Authorize | None) -> None:
         """Replaces the hook that accepts requests. Peers that are connected stay, with their identities and grants.
@@ -76,13 +78,15 @@ class LiveSettings(Lifecycle):
                 The old hook stays.
             NotRunningError: The server is not running.
         """
+        from ._hook_checks import check_hook
+
         check_hook("authorize", authorize)
         with self._lock:
             run = self._running()
             if authorize is not None:
                 run.hooks.set_hook("authorize", authorize)
             run.native.set_authorize(authorize is not None)
-            self._settings = replace(self._settings, authorize=authorize)
+            self._settings = self._settings.replace(authorize=authorize)
 
     def reload(self, **settings: Unpack[ReloadSettings]) -> list[str]:
         """Replaces settings of the running server. Connections stay.
@@ -126,6 +130,8 @@ class LiveSettings(Lifecycle):
         if known is None or not known._native.is_renewable:
             has = "no certificate" if known is None else "a certificate in memory"
             raise ConfigError("tls", f"the server has {has}, and there are no files to read: give the new Tls")
+        from ._tls import renew
+
         return renew(known)
 
     _on_reload: Callable[[], dict[str, Any]] | None = None
@@ -134,10 +140,15 @@ class LiveSettings(Lifecycle):
     def _reload_for_control(self) -> dict[str, Any]:
         if self._on_reload is not None:
             return self._on_reload()
+        from ._reload import reloaded
+        from ._tls import renew
+
         known = self._settings.tls
         return reloaded(["tls"] if known is not None and known._native.is_renewable and renew(known) else [])
 
     def _prepare_reload(self, settings: dict[str, Any]) -> Reload:
+        from ._reload import Reload
+
         return Reload(self._running(), (self._settings, self._ice), settings)
 
     def _commit(self, reload: Reload) -> list[str]:
@@ -146,13 +157,22 @@ class LiveSettings(Lifecycle):
         return reload.changed
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _NAMES:
+        # The attributes of the package begin with `_`: they need no look into the table of settings.
+        if not name.startswith("_") and _is_setting(name):
             raise AttributeError(f"a server has no attribute {name!r} to set: {how_to_set(name)}")
         super().__setattr__(name, value)
 
 
+def _is_setting(name: str) -> bool:
+    from ._settings import KEYWORDS
+
+    return any(row.name == name for row in KEYWORDS)
+
+
 def how_to_set(name: str) -> str:
     """Returns how a setting is given to a server."""
+    from ._reload import ReloadSettings
+
     if hasattr(LiveSettings, f"set_{name}"):
         return f"call set_{name}(...), also while it runs"
     if name in ReloadSettings.__annotations__:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from .errors import UnsupportedError
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _native
-from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings, hook_names
+from ._config import IceSource, Settings, hook_names
+from ._hook_types import Authorize, FilterDeviceInfo, IceServers
 from ._jwt import Jwt
 from ._limits import Keepalive, Limits
 from ._settings import GROUPS, KEYWORDS

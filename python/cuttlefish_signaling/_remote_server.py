@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._checks import check_integer, check_seconds
-from ._config import IceServers, IceSource
-from ._hooks import HookFailure
+from ._config import IceSource
+from ._hook_failure import HookFailure
+from ._hook_types import IceServers
 from ._remote.address import Address, checked_token, read_token
 from ._remote.run import RemoteRun
 from ._server_peers import ServerPeers

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _native
 from ._checks import check_seconds, check_text
-from ._config import IceSource, Settings, hook_names
+from ._config import hook_names
 from ._events import EventThread
 from ._hooks import HookRunner
-from ._limits import Limits
-from ._log import log
-from ._loops import running_loop
-from ._pause import wait_event
+from ._log import WARNING, log
 from ._view import SLICE, View
 from .errors import ForkedError, NotRunningError
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
-T = TypeVar("T")
+    from ._config import IceSource, Settings
+    from ._limits import Limits
+
+    _T = TypeVar("_T")
 
 THREAD_TIMEOUT = 0.5
 """Seconds that a stop waits for hook threads, beyond the time given to peers."""
@@ -147,7 +148,7 @@ class Run(View):
         if hanging:
             names = ", ".join(hanging)
             text = "stopped, but a hook hangs and keeps its thread: %s"
-            log(logging.WARNING, text, names, event="hook_hangs", reason=names)
+            log(WARNING, text, names, event="hook_hangs", reason=names)
         return in_time
 
     def check_process(self) -> None:
@@ -182,11 +183,15 @@ class Run(View):
         return self.hooks.failure_count, self.events.error_count
 
     async def until_async(
-        self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
-    ) -> T:
+        self, look: Callable[[], _T | None], timeout: float | None, failure: Callable[[], Exception]
+    ) -> _T:
         """`until()` for coroutines. The event thread reports the changes."""
+        from ._loops import running_loop
+
         loop = running_loop("this wait", "call the variant without _async in trio.to_thread.run_sync()")
         import asyncio
+
+        from ._pause import wait_event
 
         check_seconds("timeout", timeout, optional=True)
         moved = asyncio.Event()

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
-
-from ._checks import check_text
-from ._cluster import Cluster
-from ._config import Authorize, FilterDeviceInfo, IceServers, IceSource, Settings
-from ._hooks import HookFailure
-from ._jwt import Jwt
-from ._limits import Keepalive, Limits
+from ._limits import DEFAULT_KEEPALIVE, DEFAULT_LIMITS
 from ._server_addresses import ServerAddresses
 from ._server_peers import ServerPeers
-from ._tls import Tls
-from ._upstream import Upstream
 from .errors import ConfigError, JournalOffError
 
+# All else is imported where it is used: a program that starts a server needs few of the modules.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    import os
     import socket
+    from collections.abc import Iterable
+    from typing import Any, Literal
+
+    from ._cluster import Cluster
+    from ._hook_failure import HookFailure
+    from ._hook_types import Authorize, FilterDeviceInfo, IceServers
+    from ._jwt import Jwt
+    from ._limits import Keepalive, Limits
+    from ._tls import Tls
+    from ._upstream import Upstream
 
 
 class SignalingServer(ServerAddresses, ServerPeers):
@@ -144,8 +147,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
         on_duplicate: Literal["reject", "replace"] = "reject",
         client_ids: Literal["from_one", "unique"] = "from_one",
         hook_timeout: float = 5.0,
-        limits: Limits = Limits(),
-        keepalive: Keepalive = Keepalive(),
+        limits: Limits = DEFAULT_LIMITS,
+        keepalive: Keepalive = DEFAULT_KEEPALIVE,
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
@@ -167,6 +170,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
         drain_spread: float = 0.0,
         stop_timeout: float = 2.0,
     ) -> None:
+        from ._config import IceSource, Settings
+
         super().__init__(Settings.of(_settings(locals())), IceSource.of(ice_servers))
 
     def __repr__(self) -> str:
@@ -218,6 +223,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
 
         They are for the devices of Android's own tree (through Android 15), which use WebSocket.
         """
+        from ._checks import check_text
+
         if not isinstance(device_id, str) or not device_id:
             raise ConfigError("device_id", f"must be a string that is not empty, got {device_id!r}")
         check_text("host", host, optional=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ._listen import Listener, url, urls
 from ._live_settings import LiveSettings
 from .errors import ConfigError
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from ._listen import Listener
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -36,6 +40,8 @@ class ServerAddresses(LiveSettings):
 
         A listener on all addresses has one URL for each address of the machine, loopback last.
         """
+        from ._listen import urls
+
         return urls(self._running().native.listeners)
 
     @property
@@ -44,17 +50,23 @@ class ServerAddresses(LiveSettings):
 
         That of a Unix socket is the path of the socket, `unix:/run/metrics.sock`.
         """
+        from ._listen import urls
+
         found = urls(self._running().native.metrics_listeners)
         return [url if url.startswith("unix:") else f"{url}/metrics" for url in found]
 
     @property
     def control_urls(self) -> list[str]:
         """The URLs of the control API, like `http://127.0.0.1:43211` and `unix:/run/control.sock`, as `urls`."""
+        from ._listen import urls
+
         return urls(self._running().native.control_listeners)
 
     @property
     def control_url(self) -> str | None:
         """The first of them, with the loopback address for a listener on all addresses; None without a control API."""
+        from ._listen import Listener
+
         for listener in map(Listener._make, self._running().native.control_listeners):
             return listener._replace(place=_LOOPBACK.get(listener.place, listener.place)).url
         return None
@@ -76,19 +88,25 @@ class ServerAddresses(LiveSettings):
         return self._url("ws", "/connect_client")
 
     def _url(self, scheme: str, path: str) -> str:
+        from ._listen import url
+
         return url(scheme + "s" * self._first().is_tls, self._reachable_host(), self.port) + path
 
     def _first(self) -> Listener:
         """The first listener with a port."""
-        for listener in map(Listener._make, self._running().native.listeners):
+        for listener in self._listeners():
             if listener.scheme != "unix":
                 return listener
         raise ConfigError("listen", "has no address with a port, so the server is reached at its `urls` only")
 
     def _reprs(self) -> list[str]:
         """The listeners, with loopback for all addresses."""
-        listeners = map(Listener._make, self._running().native.listeners)
-        return [one._replace(place=_LOOPBACK.get(one.place, one.place)).url for one in listeners]
+        return [one._replace(place=_LOOPBACK.get(one.place, one.place)).url for one in self._listeners()]
+
+    def _listeners(self) -> list[Listener]:
+        from ._listen import Listener
+
+        return [Listener._make(listener) for listener in self._running().native.listeners]
 
     def _reachable_host(self) -> str:
         host = self.host

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ._checks import check_integer
 from ._loops import stood_still
-from ._models import Node
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from ._models import Node
     from ._view import View
 
 
@@ -61,6 +60,8 @@ class ServerNodes:
         return await run.until_async(lambda: run.living_nodes(count), timeout, lambda: run.other_nodes(timeout, count))
 
     def _running_node(self, count: int) -> View:
+        from ._checks import check_integer
+
         check_integer("count", count, 1, 2**20)
         self._check_cluster()
         return self._running()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Literal, overload
-
-from ._checks import check_integer
-from ._clock import Clock
-from ._journal import Journal
 from ._loops import stood_still
-from ._models import Client, Device, Stats, WaitingClient
 from ._server_nodes import ServerNodes
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
-from .errors import WaitTimeoutError
-from .faults import Faults
+from ._typing import overload
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from ._clock import Clock
+    from ._journal import Journal
+    from ._models import Client, Device, Stats, WaitingClient
+    from .errors import WaitTimeoutError
+    from .faults import Faults
 
 
 class ServerPeers(ServerNodes):
@@ -159,7 +162,11 @@ class ServerPeers(ServerNodes):
     ) -> Client | WaitingClient:
         """`wait_for_client()` for coroutines."""
         run, timeout = self._running(), seconds_of(timeout)
-        failure = partial(run.did_not_come, timeout, _a_client_of(device_id, waiting))
+        what = _a_client_of(device_id, waiting)
+
+        def failure() -> WaitTimeoutError:
+            return run.did_not_come(timeout, what)
+
         if waiting:
             return await run.until_async(lambda: run.waiting_client(device_id), timeout, failure)
         if device_id is None:
@@ -179,6 +186,8 @@ class ServerPeers(ServerNodes):
 
         In a cluster, the device may be on any node. Raises NodeUnreachableError if its node does not answer.
         """
+        from ._checks import check_integer
+
         check_integer("client_id", client_id, 0, 2**32 - 1)
         return self._running().disconnect(device_id, client_id)
 
@@ -195,16 +204,22 @@ class ServerPeers(ServerNodes):
         Raises JournalOffError, and NotRunningError before the first start.
         """
         self._check_journal()
+        from ._journal import Journal
+
         return Journal(self._latest())
 
     @property
     def faults(self) -> Faults:
         """Faults of the messages that are relayed: `with server.faults.drop(type="offer"): ...`."""
+        from .faults import Faults
+
         return Faults(self._running())
 
     @property
     def clock(self) -> Clock:
         """The clock of the server, which a test can freeze and advance."""
+        from ._clock import Clock
+
         return Clock(self._running().native.clock)
 
 

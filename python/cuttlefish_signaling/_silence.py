@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._query import Query
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from ._interfaces import ServerSource

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 from .errors import UnsupportedError
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 WHY = (
     "a server cannot run in this process: {} has replaced Python's threads by greenlets, and one that waits for the "
@@ -27,7 +31,7 @@ def require_threads() -> None:
         raise UnsupportedError(WHY.format("eventlet", "call `eventlet.monkey_patch(thread=False)`"))
 
 
-async def in_thread(work: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
+async def in_thread(work: Callable[[], _T], hurry: Callable[[], object] | None = None) -> _T:
     """Runs a function on a thread of its own. The executor of the loop would keep its thread afterwards.
 
     A cancellation calls `hurry`, and is raised when the function has returned.

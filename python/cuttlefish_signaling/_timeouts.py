@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from ._typing import overload
 
 
 class DefaultTimeout(float):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
 
 from ._checks import check_seconds, check_text
-from ._elsewhere import Search, clients_of, device_of
-from ._models import Client, Device, Node, Stats, WaitingClient
-from ._silence import silence_note
 from .errors import WaitTimeoutError
 
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ._elsewhere import Search
     from ._interfaces import ServerSource
+    from ._models import Client, Device, Node, Stats, WaitingClient
     from ._native import Inquiry
 
-T = TypeVar("T")
+    _T = TypeVar("_T")
 
 SLICE = 0.05
 """Seconds that a wait may spend in the core before Python handles signals: the longest delay of Ctrl-C."""
@@ -45,6 +45,8 @@ class View:
 
     def stats(self) -> Stats:
         """Returns the counters."""
+        from ._models import Stats
+
         connections, devices, clients, waiting = self.native.peers()
         accepted, delivered, refused, gone, dropped = self.native.stats()
         return Stats(
@@ -68,10 +70,14 @@ class View:
 
     def devices(self) -> list[Device]:
         """Returns the devices registered now."""
+        from ._models import Device
+
         return [Device._of(device) for device in self.native.devices()]
 
     def clients(self, device_id: str | None = None) -> list[Client]:
         """Returns the clients connected now, to this device or to any."""
+        from ._models import Client
+
         check_text("device_id", device_id, optional=True)
         return [Client._of(client) for client in self.native.clients(device_id)]
 
@@ -85,17 +91,24 @@ class View:
     def find_device(self, device_id: str, *, patient: bool) -> Search[Device]:
         """Searches for a device, with all that its node knows of it."""
         check_text("device_id", device_id)
+        from ._elsewhere import Search, device_of
+
         return Search(self, device_id, lambda: self.device(device_id), device_of, patient=patient)
 
     def find_clients(self, device_id: str) -> Search[list[Client]]:
         """Searches for the clients of a device."""
         check_text("device_id", device_id)
-        there = partial(clients_of, device_id)
+        from ._elsewhere import Search, clients_of
+
+        def there(answer: str) -> list[Client]:
+            return clients_of(device_id, answer)
+
         return Search(self, device_id, lambda: self.clients(device_id), there, clients=True, patient=False)
 
     def find_client(self, device_id: str) -> Search[Client]:
         """Searches for the client of a device that has been connected the longest."""
         check_text("device_id", device_id)
+        from ._elsewhere import Search, clients_of
 
         def first(answer: str) -> Client | None:
             return _longest(clients_of(device_id, answer))
@@ -105,11 +118,15 @@ class View:
     def device(self, device_id: str) -> Device | None:
         """Returns the device of this id, or None. Of a device of another node, it has what the registry has."""
         check_text("device_id", device_id)
+        from ._models import Device
+
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
 
     def nodes(self) -> list[Node]:
         """Returns the nodes of the cluster."""
+        from ._models import Node
+
         return [Node(*node) for node in self.native.nodes()]  # type: ignore[arg-type]
 
     def living_nodes(self, count: int) -> list[Node] | None:
@@ -123,6 +140,8 @@ class View:
 
     def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
         """Returns the clients that wait now, for this device or for any."""
+        from ._models import WaitingClient
+
         check_text("device_id", device_id, optional=True)
         waiting = map(WaitingClient._of, self.native.waiting())
         return [client for client in waiting if device_id in (None, client.device_id)]
@@ -137,7 +156,7 @@ class View:
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
-    def until(self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]) -> T:
+    def until(self, look: Callable[[], _T | None], timeout: float | None, failure: Callable[[], Exception]) -> _T:
         """Calls `look` after each change, until it returns a value. Raises `failure()` after `timeout` seconds."""
         check_seconds("timeout", timeout, optional=True)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -151,13 +170,17 @@ class View:
             self.native.wait_change(seen, min(left, self.slice))
 
     async def until_async(
-        self, look: Callable[[], T | None], timeout: float | None, failure: Callable[[], Exception]
-    ) -> T:
+        self, look: Callable[[], _T | None], timeout: float | None, failure: Callable[[], Exception]
+    ) -> _T:
         """`until()` for coroutines."""
         raise NotImplementedError
 
     def did_not_come(self, timeout: float | None, what: str, hint: str = "") -> WaitTimeoutError:
         """Returns an error for a peer that did not come. It lists the peers that are connected, and dropped ones."""
+        from collections import Counter
+
+        from ._silence import silence_note
+
         devices = [repr(device.device_id) for device in self.devices()]
         there = f"registered: {_first(devices)}" if devices else "no device is registered"
         awaited = Counter(client.device_id for client in self.waiting())

@@ -5,9 +5,11 @@ A peer that breaks the protocol raises no exception here: the server sends the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 class SignalingError(Exception):
@@ -135,6 +137,8 @@ class ControlError(SignalingError, RuntimeError):
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:
+        from functools import partial
+
         return partial(type(self), code=self.code, status=self.status), (str(self),)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .._jwt import MOST_KEYS, MOST_TOKEN, Jwt
+from .._checks import MOST_KEYS, MOST_TOKEN
 from ..errors import ConfigError
 from .kinds import Choice, Integer, Kind, Seconds, Strings, Switch
 from .row import Flag, Setting
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Issued(Kind):
@@ -18,9 +21,13 @@ class Issued(Kind):
 
     def check(self, setting: str, value: Any) -> Any:
         """Returns the settings of the core."""
-        if value is not None and not isinstance(value, Jwt):
+        if value is None:
+            return None
+        from .._jwt import Jwt
+
+        if not isinstance(value, Jwt):
             raise ConfigError(setting, f"must be a Jwt or None, got {value!r}")
-        return value and value._native
+        return value._native
 
 
 CLAIM = Kind("str | None", "the name of a claim, or a JSON pointer like `/realm_access/roles`")

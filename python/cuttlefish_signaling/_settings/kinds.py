@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shlex
-from typing import Any
 
 from .._checks import MAX_SECONDS, check_integer, check_seconds, names
-from .._cluster import Cluster
-from .._hook_checks import check_hook
-from .._listen import PRIVATE_MODE, UNIX_MODE, Listener
-from .._tls import Tls
 from ..errors import ConfigError
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._listen import Listener
 
 MAX_SOCKET_PATH = 96
 """Bytes in the path of a local socket. The kernel has room for 108; a new socket is made with a longer name first."""
@@ -73,7 +72,7 @@ class Integer(Kind):
 
     def parse(self, text: str) -> int:
         """Returns the number."""
-        if not re.fullmatch("-?[0-9]+", text) or not self.least <= int(text) <= self.most:
+        if not _matches("-?[0-9]+", text) or not self.least <= int(text) <= self.most:
             raise ValueError(text)
         return int(text)
 
@@ -108,7 +107,7 @@ class Seconds(Kind):
         """Returns the number, or None."""
         if self.optional and text == "none":
             return None
-        if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not self._has(float(text)):
+        if not _matches(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not self._has(float(text)):
             raise ValueError(text)
         return float(text)
 
@@ -228,7 +227,7 @@ class Strings(Kind):
 class Listeners(Strings):
     """A list of listeners, of which a flag has one."""
 
-    def __init__(self, mode: int = UNIX_MODE) -> None:
+    def __init__(self, mode: int = 0o660) -> None:  # `_listen.UNIX_MODE`, whose import takes longer.
         super().__init__(values=f"a list of `http://HOST:PORT`, `https://HOST:PORT` and `unix:PATH?mode={mode:04o}`")
         self._mode = mode
 
@@ -238,10 +237,12 @@ class Listeners(Strings):
 
     def listener(self, setting: str, text: str) -> Listener:
         """Reads one of them. Raises ConfigError."""
+        from .._listen import Listener
+
         return Listener.parse(setting, text, most=MAX_SOCKET_PATH, mode=self._mode)
 
 
-CONTROL_LISTENERS = Listeners(PRIVATE_MODE)
+CONTROL_LISTENERS = Listeners(0o600)
 """The listeners of the control API."""
 
 
@@ -293,7 +294,7 @@ class ControlToken(Secret):
             raise ConfigError(setting, f"must be a text or None, got a value of type {type(value).__name__}")
         if not 16 <= len(value) <= 512:
             raise ConfigError(setting, f"must have a token of 16 to 512 characters, got {len(value)}")
-        if not re.fullmatch("[A-Za-z0-9._~+/-]+=*", value):
+        if not _matches("[A-Za-z0-9._~+/-]+=*", value):
             raise ConfigError(setting, "must have a token of letters, digits and -._~+/ only, with = at its end")
         return value
 
@@ -307,6 +308,8 @@ class Command(Kind):
     def read(self, place: str, value: Any) -> Any:
         """Returns the text."""
         if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+            import shlex
+
             return shlex.join(value)
         return super().read(place, value)
 
@@ -316,6 +319,8 @@ class Json(Secret):
 
     def read(self, place: str, value: Any) -> Any:
         """Returns the text."""
+        import json
+
         return json.dumps(value) if isinstance(value, list | dict) else super().read(place, value)
 
 
@@ -327,7 +332,10 @@ class Hook(Kind):
 
     def check(self, setting: str, value: Any) -> Any:
         """Returns the function."""
-        check_hook(setting, value)
+        if value is not None:
+            from .._hook_checks import check_hook
+
+            check_hook(setting, value)
         return value
 
 
@@ -339,9 +347,13 @@ class Certificate(Kind):
 
     def check(self, setting: str, value: Any) -> Any:
         """Returns the certificate and key of the core."""
-        if value is not None and not isinstance(value, Tls):
+        if value is None:
+            return None
+        from .._tls import Tls
+
+        if not isinstance(value, Tls):
             raise ConfigError(setting, f"must be a Tls or None, got {value!r}")
-        return value and value._native
+        return value._native
 
 
 class Member(Kind):
@@ -352,11 +364,15 @@ class Member(Kind):
 
     def check(self, setting: str, value: Any) -> Any:
         """Returns the settings of the core."""
-        if value is not None and not isinstance(value, Cluster):
+        if value is None:
+            return None
+        from .._cluster import Cluster
+
+        if not isinstance(value, Cluster):
             # A URL may have a password.
             shown = f"a value of type {type(value).__name__}" if isinstance(value, str | bytes) else repr(value)
             raise ConfigError(setting, f"must be a Cluster or None, got {shown}")
-        return value and value._native
+        return value._native
 
 
 class Group(Kind):
@@ -375,3 +391,9 @@ class Group(Kind):
 
 def _quoted(text: str) -> str:
     return f'"{text}"'
+
+
+def _matches(pattern: str, text: str) -> bool:
+    import re
+
+    return re.fullmatch(pattern, text) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._limits import Keepalive, Limits
+from .._limits import DEFAULT_KEEPALIVE, DEFAULT_LIMITS, Keepalive, Limits
 from .cluster import CLUSTER
 from .ice import ICE, TEXT
 from .jwt import JWT
@@ -303,7 +303,7 @@ SERVER = (
     Setting(
         "limits",
         Group(Limits),
-        Limits(),
+        DEFAULT_LIMITS,
         "Bounds on the resources that peers may use.",
         is_core=False,
         instead="Each field has a flag.",
@@ -311,7 +311,7 @@ SERVER = (
     Setting(
         "keepalive",
         Group(Keepalive),
-        Keepalive(),
+        DEFAULT_KEEPALIVE,
         "When a silent connection is closed.",
         is_core=False,
         instead="Each field has a flag.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .._upstream import Upstream
 from ..errors import ConfigError
 from .kinds import Kind, Path, Seconds, Switch
 from .row import Flag, Setting
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Behind(Kind):
@@ -20,6 +22,8 @@ class Behind(Kind):
         """Returns the settings of the core."""
         if value is None:
             return None
+        from .._upstream import Upstream
+
         if not isinstance(value, str | Upstream):
             raise ConfigError(setting, f"must be a URL, an Upstream or None, got {value!r}")
         upstream = Upstream(value) if isinstance(value, str) else value

@@ -9,8 +9,8 @@ from ..errors import NotOursError
 
 if TYPE_CHECKING:
     from .._clock import Clock
-    from .._config import IceServers
-    from .._hooks import HookFailure
+    from .._hook_failure import HookFailure
+    from .._hook_types import IceServers
     from .._journal import Journal
     from .._models import Client, Node, Stats, WaitingClient
     from .._remote.run import RemoteRun

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .._tls import Tls
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from .._tls import Tls
 
 
 class Endpoint(Protocol):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from .._entry import printable
 from .._field_docs import with_field_docs
 from .._raw_json import RawJson, members
 
@@ -76,6 +75,8 @@ class Message:
     def __str__(self) -> str:
         client = "" if self.client_id is None else f" of client {self.client_id}"
         content = self.error or self.type or self.raw or ""
+        from .._entry import printable
+
         return f"{self.message_type}{client}{f' ({printable(content[:80])})' if content else ''}"
 
 

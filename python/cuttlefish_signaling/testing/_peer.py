@@ -14,7 +14,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from .._checks import check_seconds
-from .._filters import check_type as check_payload_type
 from .._loops import running_loop
 from .._raw_json import write
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
@@ -311,6 +310,8 @@ class AsyncPeer(ScriptedPeer):
         """
         timeout = seconds_of(timeout)
         if check_type:
+            from .._filters import check_type as check_payload_type
+
             check_payload_type(type, self._inbox.payload_types)
         wanted = (message_type,) if message_type else FORWARDS
         what = f"a message{f' of type {type!r}' if type else ''}{f' {message_type!r}' if message_type else ''}"

@@ -5,25 +5,22 @@ Their docstrings are those of the asynchronous twins.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._field_docs import with_field_docs
 from .._loops import stood_still
 from .._raw_json import RawJson
 from .._timeouts import DEFAULT_TIMEOUT
 from ..errors import ConfigError, PeerClosedError, WaitTimeoutError
-from ._cassette import Cassette
 from ._client import AsyncFakeClient
 from ._device import AsyncFakeDevice, Profile
 from ._endpoint import Endpoint
 from ._loop import shared_loop
 from ._message import Message, Reply
 from ._peer import AsyncPeer
-from ._replay import AsyncReplayDevice
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -329,33 +326,3 @@ class FakeClient(Peer[AsyncFakeClient]):
     @documented_by(AsyncFakeClient.send)
     def send(self, payload: Any) -> None:
         self._run(self._peer.send(payload))
-
-
-@documented_by(AsyncReplayDevice)
-class ReplayDevice(FakeDevice):
-    _peer: AsyncReplayDevice
-
-    def __init__(
-        self,
-        server: Endpoint | str,
-        cassette: Cassette | str | os.PathLike[str],
-        device_id: str | None = None,
-        *,
-        mode: Literal["none", "once", "new"] = "none",
-        real: Endpoint | str | None = None,
-        real_device_id: str | None = None,
-        real_options: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        recording: dict[str, Any] = {"real": real, "real_device_id": real_device_id, "real_options": real_options}
-        Peer.__init__(self, AsyncReplayDevice(server, cassette, device_id, mode=mode, **recording, **options))
-
-    @property
-    def cassette(self) -> Cassette:
-        """The cassette that the device replays."""
-        return self._peer.cassette
-
-    @property
-    def unmatched(self) -> list[Any]:
-        """The payloads of clients that have no match in the cassette, and that no real device was asked for."""
-        return list(self._peer.unmatched)

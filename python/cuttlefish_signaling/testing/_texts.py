@@ -6,7 +6,6 @@ from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection
 
-from .._silence import silence_note
 from ..errors import PeerRefusedError, SignalingError
 from ._connection import end_of
 from ._endpoint import Endpoint
@@ -38,4 +37,6 @@ def dropped_by_server(peer: FailedPeer) -> str:
         return ""
     direction = "server->device" if peer._path == "/register_device" else "server->client"
     device_id = getattr(peer, "device_id", None)
+    from .._silence import silence_note
+
     return silence_note(run.native, run.shown_after, direction=direction, device=device_id)
