@@ -57,10 +57,10 @@ class Search(Generic[T]):
         self._here, self._there = here, there
         self._clients, self._patient = clients, patient
         self._inquiry: Inquiry | None = None
-        self._delay = 0.0
+        self._delay: float = 0.0
         self.error: NodeUnreachableError | None = None
         """The reason why a node did not answer the last question."""
-        self.is_over = False
+        self.is_over: bool = False
         """Whether a search that is not patient has ended without a value."""
 
     def look(self) -> T | None:
