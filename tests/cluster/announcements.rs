@@ -91,8 +91,7 @@ impl World {
         for (id, place) in &self.engine.places {
             let by = self.nodes.iter().flatten().find(|node| node.incarnation == place.by);
             let waits = by.is_none_or(|by| by.announced.contains_key(id));
-            // Taking back changes no version. An engine that is rolled back to before it is not noticed (docs/cluster.md).
-            assert!(waits || self.rolled_back_at.is_some(), "{}", story(format!("{place:?} of {id} is left")));
+            assert!(waits, "{}", story(format!("{place:?} of {id} is left")));
         }
     }
 }
