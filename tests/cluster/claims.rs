@@ -215,87 +215,17 @@ fn a_change_alone_ends_no_session() {
     assert_eq!(node.outputs(), [], "the registry names this node");
 }
 
-/// A node that holds its id, and reads a record of another registration there, in one of two ways.
-fn contested(by_change: bool) -> Node {
+#[test]
+fn the_entry_of_another_holder_ends_the_session() {
     let mut node = Node::joined(&[]);
     node.claim(1);
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     node.outputs();
-    if by_change {
-        let taken = Change::Claimed(vec![(id(), other(1), Arc::from("{}"))]);
-        node.membership.on_delta(&Delta { version: 2, change: taken }, node.now);
-        let entry = Entry { registration: other(1), details: Arc::from("{}"), version: 2 };
-        node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
-    } else {
-        node.pass_renewed(Duration::from_secs(4));
-        node.pass(Duration::from_secs(1));
-        let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
-        let held = Claimed::Held { holder: other(1), lease: Duration::from_secs(5) };
-        node.answer(&reclaim, Reply::Reclaimed(vec![held]));
-    }
-    assert_eq!(node.outputs(), [probe(1)], "by change: {by_change}");
-    node
-}
-
-#[test]
-fn the_record_of_another_holder_ends_the_session_if_that_one_is_alive() {
-    for by_change in [true, false] {
-        let mut node = contested(by_change);
-        node.probed(Probe::Alive);
-        assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(1) }]);
-    }
-}
-
-#[test]
-fn an_old_record_that_is_written_again_ends_no_session() {
-    for by_change in [true, false] {
-        let mut node = contested(by_change);
-        node.probed(Probe::Gone);
-        node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
-        let told = node.outputs();
-        assert!(!told.iter().any(|output| matches!(output, Output::End { .. })), "{told:?}");
-        assert!(node.membership.directory().get(&id()).is_none_or(|entry| entry.registration != own(2)));
-    }
-}
-
-#[test]
-fn an_old_record_of_a_node_that_is_gone_ends_no_session() {
-    let mut node = contested(true);
-    node.probed(Probe::Unreachable);
-    // It is asked again after a second, and has no lease.
-    node.pass(Duration::from_secs(1));
-    node.claimed(None, held(Duration::ZERO));
-    node.claimed(Some(other(1)), Reply::Claimed(Claimed::Granted));
-    assert!(!node.outputs().iter().any(|output| matches!(output, Output::End { .. })));
-}
-
-#[test]
-fn a_holder_that_cannot_be_reached_and_keeps_its_lease_ends_the_session_after_the_hold() {
-    let mut node = contested(true);
-    let lease = Duration::from_secs(6);
-    let mut ended_after = None;
-    for second in 0..10 {
-        node.probed(Probe::Unreachable);
-        if node.outputs().contains(&Output::End { id: id(), registration: own(1) }) {
-            ended_after = Some(second);
-            break;
-        }
-        node.pass(Duration::from_secs(1));
-        let outputs = node.outputs();
-        for output in outputs {
-            let Output::Send { number, operation } = output else { continue };
-            let reply = match operation {
-                Operation::Claim { .. } => held(lease),
-                Operation::Renew(_) => {
-                    let nodes = vec![incarnation("a", 1), incarnation("b", 2)];
-                    Reply::Renewed { epoch: Epoch(1), version: 2, nodes }
-                }
-                _ => continue,
-            };
-            node.membership.on_reply(number, reply, node.now);
-        }
-    }
-    assert_eq!(ended_after, Some(7));
+    let taken = Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change: taken }, node.now);
+    let entry = Entry { registration: other(9), details: Arc::from("{}"), version: 2 };
+    node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
+    assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(1) }]);
 }
 
 #[test]

@@ -211,15 +211,6 @@ impl Claim {
         }
     }
 
-    /// Handles a record of another holder of an id that this registration holds.
-    pub(super) fn contest(&mut self, holder: Registration, lease_end: Instant) -> Next {
-        if !matches!(self.state, State::Held) {
-            return Next::Wait;
-        }
-        self.state = State::Probing { holder: holder.clone(), lease_end };
-        Next::Probe(holder)
-    }
-
     /// Holds the claim again, which the engine has confirmed.
     pub(super) fn confirm(&mut self) {
         self.state = State::Held;

@@ -70,8 +70,8 @@ impl Membership {
 
     pub(super) fn on_reclaimed(&mut self, wanted: Vec<(DeviceId, Registration)>, claimed: Vec<Claimed>, now: Instant) {
         for ((id, registration), claimed) in wanted.into_iter().zip(claimed) {
-            if let Claimed::Held { holder, lease } = claimed {
-                self.contest(&id, &registration, holder, now + lease, now);
+            if matches!(claimed, Claimed::Held { .. }) {
+                self.end(&id, &registration);
             } else if let Some(claim) = self.claims.get(&id, &registration) {
                 claim.confirm();
             } else {
@@ -89,34 +89,17 @@ impl Membership {
         }
     }
 
-    /// Handles the entry of an id that a change names with another holder. Changes are not signed, entries are. An old entry
-    /// has a signature as well, so that its holder is asked.
+    /// Handles the entry of an id that a change names with another holder. Changes are not signed, entries are.
     pub(super) fn on_entry(&mut self, id: &DeviceId, entry: Option<&Entry>, now: Instant) {
         let Some(own) = self.claims.held(id).cloned() else { return };
         match entry {
-            Some(entry) if entry.registration != own => {
-                let lease_end = now + self.timing.lease;
-                self.contest(id, &own, entry.registration.clone(), lease_end, now);
-            }
+            Some(entry) if entry.registration != own => self.end(id, &own),
             Some(_) => {}
             None => {
                 let wanted = self.claims.get(id, &own).map(|claim| claim.wanted.clone());
                 self.reclaim(wanted.into_iter().collect(), now);
             }
         }
-    }
-
-    /// Asks a registration that stands in the place of one of this node whether it is alive. Only then it ends the session:
-    /// another user of the engine can write an old record again, whose signature is valid.
-    fn contest(
-        &mut self,
-        id: &DeviceId,
-        registration: &Registration,
-        holder: Registration,
-        lease_end: Instant,
-        now: Instant,
-    ) {
-        self.advance(id, registration, now, |claim, _| claim.contest(holder, lease_end));
     }
 
     /// Handles the answer to a claim. `known` is the other holder that the directory named when the engine was asked: its
