@@ -43,13 +43,14 @@ class ServerPeers(ServerNodes):
         """
         run = self._running()
         search = run.find_device(device_id, patient=False)
-        return run.until(search.outcome, None, AssertionError)[0]
+        return (search.outcome() or run.until(search.outcome, None, AssertionError))[0]
 
     async def device_async(self, device_id: str) -> Device | None:
         """`device()` for coroutines."""
         run = self._running()
         search = run.find_device(device_id, patient=False)
-        return (await run.until_async(search.outcome, None, AssertionError))[0]
+        found = search.outcome()
+        return (await run.until_async(search.outcome, None, AssertionError) if found is None else found)[0]
 
     def clients(self, device_id: str | None = None) -> list[Client]:
         """Returns the clients that are connected now, to this device or to all, sorted by device id and client id.
@@ -64,14 +65,18 @@ class ServerPeers(ServerNodes):
         run = self._running()
         if device_id is None:
             return run.clients()
-        return run.until(run.find_clients(device_id).outcome, None, AssertionError)[0] or []
+        search = run.find_clients(device_id)
+        # The clients of a device of this node are known at once.
+        return (search.outcome() or run.until(search.outcome, None, AssertionError))[0] or []
 
     async def clients_async(self, device_id: str | None = None) -> list[Client]:
         """`clients()` for coroutines."""
         run = self._running()
         if device_id is None:
             return run.clients()
-        return (await run.until_async(run.find_clients(device_id).outcome, None, AssertionError))[0] or []
+        search = run.find_clients(device_id)
+        found = search.outcome()
+        return (await run.until_async(search.outcome, None, AssertionError) if found is None else found)[0] or []
 
     def waiting(self, device_id: str | None = None) -> list[WaitingClient]:
         """Returns the clients that wait now for this device to register, or for any.
