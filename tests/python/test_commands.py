@@ -82,7 +82,7 @@ def test_devices(lab: SignalingServer, flags: list[str], capsys: pytest.CaptureF
     ]
     assert set(found[0]) == {
         *("device_id", "address", "port", "since", "identity", "clients", "info", "group_name", "owner", "name"),
-        *("adb_port", "device_port", "node"),
+        *("adb_port", "device_port", "node", "local_id"),
     }
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .._settings import ENVIRONMENT
+from .argument_types import seconds
 
 FOOTER = f"""\
 The server is found by --control-api and --control-token-file, which have the values of those of `serve`; else by the
@@ -96,7 +97,7 @@ def _command(commands: Any, name: str, text: str, description: str) -> argparse.
     group.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         help="seconds for an answer; default 10, at most 3600",
     )
@@ -107,13 +108,3 @@ def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 2**53):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0, at most 3600")
-    return seconds

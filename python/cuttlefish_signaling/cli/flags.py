@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from .. import __version__
 from .._conform_arguments import add_conform
 from .._settings import ENVIRONMENT, FLAGS, Flag
-from .._settings.kinds import Seconds, Switch
+from .._settings.kinds import Switch
+from .argument_types import seconds
 from .control_flags import add_control
 from .output import PROGRAM
 from .probe_flags import add_probe
@@ -188,7 +189,7 @@ def _add_health(commands: Any, is_wanted: bool) -> None:
     command.add_argument("--ready", action="store_true", help="whether it is to be sent peers: /readyz, not /healthz")
     command.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="SECONDS",
         help="seconds for the whole answer, more than 0, at most 3600; default 5",
@@ -199,16 +200,6 @@ def _add_health(commands: Any, is_wanted: bool) -> None:
         help=f"the authority of the certificate, PEM, which is verified then [env: {ENVIRONMENT}CA]",
     )
     _add_settings(command, is_wanted)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = Seconds().parse(text)
-    except ValueError:
-        seconds = None
-    if seconds is None or seconds > 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0, at most 3600")
-    return seconds
 
 
 def _add_installers(commands: Any) -> None:
