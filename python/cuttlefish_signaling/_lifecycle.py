@@ -252,11 +252,16 @@ def _stop_at_exit(server: Lifecycle) -> None:
     _alive.add(server)
 
 
+def started() -> list[Lifecycle]:
+    """Returns the servers of this process that have been started, also those that have stopped."""
+    return list(_alive or ())
+
+
 def _stop_all() -> None:
     """Stops the servers before the interpreter exits. Their threads must not need it afterwards."""
     import os
 
-    for server in list(_alive or ()):
+    for server in started():
         run = server._run
         if run is not None and run.native.process == os.getpid():
             server.stop(timeout=0.5, drain=0, drain_spread=0)

@@ -25,7 +25,7 @@ def remove(server: Any) -> None:
 def rest() -> None:
     """Freezes the clock of each server that runs and whose clock a test has not frozen."""
     lifecycle = sys.modules.get(f"{__package__.rpartition('.')[0]}._lifecycle")
-    for server in [*([] if lifecycle is None else lifecycle._alive), *_attached]:
+    for server in [*([] if lifecycle is None else lifecycle.started()), *_attached]:
         if server.is_running and not server.clock.is_frozen:
             _frozen.append(server.clock.freeze())
 
