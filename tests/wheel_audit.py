@@ -11,7 +11,7 @@ from pathlib import Path
 
 PYTHON_TAG = "cp310-abi3"
 LIBC_TAGS = ("manylinux_2_17", "musllinux_1_2")
-MAX_BYTES = 5 * 1024 * 1024
+MAX_BYTES = 9 * 1024 * 1024 // 2
 
 
 def tool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,15 @@
 
 from __future__ import annotations
 
+try:
+    import websockets.asyncio.client as _client
+except ImportError as _error:  # pragma: no cover
+    raise ImportError(
+        "cuttlefish_signaling.testing needs websockets 15 or later: pip install 'cuttlefish-signaling[testing]'"
+    ) from _error
+
+del _client
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -106,12 +115,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    try:
-        import_module("websockets.asyncio.client")
-    except ImportError as error:  # pragma: no cover
-        raise ImportError(
-            "cuttlefish_signaling.testing needs websockets 15 or later: pip install 'cuttlefish-signaling[testing]'"
-        ) from error
     value = getattr(import_module(module, __name__), name)
     globals()[name] = value
     return value
