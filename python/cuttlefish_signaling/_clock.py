@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ._annotations import late_annotations
 from ._checks import check_seconds
 
 if TYPE_CHECKING:
@@ -69,3 +70,6 @@ class Clock:
 
     def __repr__(self) -> str:
         return f"<Clock {self.now:.3f}{' frozen' if self.is_frozen else ''}>"
+
+
+late_annotations(globals())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _transcript
+from ._annotations import late_annotations
 from ._entry import Entry
 from ._filters import check_ids, check_names
 from ._query import Filters, Query
@@ -227,3 +228,6 @@ class Journal:
 
 def _number(after: Entry | None) -> int:
     return 0 if after is None else after.number
+
+
+late_annotations(globals())

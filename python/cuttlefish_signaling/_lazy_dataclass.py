@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import _thread
 
+from ._annotations import late_annotations
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -99,3 +101,6 @@ def default_of(cls: type[_T]) -> _T:
     made = object.__new__(cls)
     made.__dict__.update({name: getattr(cls, name) for name in cls.__annotations__})
     return made
+
+
+late_annotations(globals())

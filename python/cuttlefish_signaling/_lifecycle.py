@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from .errors import NotRunningError
 
 TYPE_CHECKING = False
@@ -265,3 +266,6 @@ def _stop_all() -> None:
         run = server._run
         if run is not None and run.native.process == os.getpid():
             server.stop(timeout=0.5, drain=0, drain_spread=0)
+
+
+late_annotations(globals())

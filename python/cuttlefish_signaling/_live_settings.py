@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from ._lifecycle import Lifecycle
 from .errors import ConfigError
 
@@ -178,3 +179,6 @@ def how_to_set(name: str) -> str:
     if name in ReloadSettings.__annotations__:
         return f"give it to SignalingServer({name}=...), or call reload({name}=...) while it runs"
     return f"give it to SignalingServer({name}=...)"
+
+
+late_annotations(globals())

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._annotations import late_annotations
 from ._checks import check_integer, check_seconds
 from ._config import IceSource
 from ._hook_failure import HookFailure
@@ -254,3 +255,6 @@ class RemoteServer(ServerPeers):
 
 RELOAD_TIMEOUT = 120.0
 """Seconds for a reload, which loads hooks."""
+
+
+late_annotations(globals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from ._limits import DEFAULT_KEEPALIVE, DEFAULT_LIMITS
 from ._server_addresses import ServerAddresses
 from ._server_peers import ServerPeers
@@ -243,3 +244,6 @@ class SignalingServer(ServerAddresses, ServerPeers):
 def _settings(variables: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `SignalingServer.__init__`. The table of settings has their names."""
     return {name: value for name, value in variables.items() if name not in ("self", "__class__")}
+
+
+late_annotations(globals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from ._live_settings import LiveSettings
 from .errors import ConfigError
 
@@ -111,3 +112,6 @@ class ServerAddresses(LiveSettings):
     def _reachable_host(self) -> str:
         host = self.host
         return _LOOPBACK.get(host, host)
+
+
+late_annotations(globals())

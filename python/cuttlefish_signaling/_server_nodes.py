@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from ._loops import stood_still
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 
@@ -65,3 +66,6 @@ class ServerNodes:
         check_integer("count", count, 1, 2**20)
         self._check_cluster()
         return self._running()
+
+
+late_annotations(globals())

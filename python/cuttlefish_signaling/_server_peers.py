@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
 from ._loops import stood_still
 from ._server_nodes import ServerNodes
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
@@ -232,3 +233,6 @@ def _a_client_of(device_id: str | None, waiting: bool) -> str:
     if device_id is None:
         return "a client to wait" if waiting else "a client to connect"
     return f"a client to {'wait for' if waiting else 'connect to'} device {device_id!r}"
+
+
+late_annotations(globals())

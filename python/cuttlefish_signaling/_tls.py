@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from . import _native
+from ._annotations import late_annotations
 from .errors import TlsError
 
 if TYPE_CHECKING:
@@ -224,3 +225,6 @@ def _read(path: str | PathLike[str], what: str) -> bytes:
             return file.read()
     except (OSError, TypeError, ValueError) as error:
         raise TlsError("tls", f"cannot read the {what} {path!r}: {error}") from error
+
+
+late_annotations(globals())

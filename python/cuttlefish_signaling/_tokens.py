@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ._annotations import late_annotations
 from ._checks import MAX_SECONDS
 from ._models import Grant
 from ._token_file import ROLES, KnownToken, checked_roles, digest, read_token_file
@@ -129,3 +130,6 @@ def _token_of(ctx: AuthorizeContext) -> str | None:
         if offered.strip().startswith(SUBPROTOCOL):
             return offered.strip().removeprefix(SUBPROTOCOL)
     return None
+
+
+late_annotations(globals())

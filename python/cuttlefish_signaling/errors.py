@@ -5,6 +5,8 @@ A peer that breaks the protocol raises no exception here: the server sends the p
 
 from __future__ import annotations
 
+from ._annotations import late_annotations
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -206,3 +208,6 @@ class Refused(SignalingError):  # noqa: N818
         super().__init__(reason or "Not authorized")
         self.reason = reason
         self.status = status
+
+
+late_annotations(globals())

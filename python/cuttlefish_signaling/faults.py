@@ -14,6 +14,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from ._annotations import late_annotations
 from ._checks import check_seconds
 from ._filters import check_direction, check_ids, check_names, check_type
 from .errors import ConfigError, ExpectationError, FaultError, FilterError, NotRunningError
@@ -289,3 +290,6 @@ def _check_whole(name: str, value: Any, least: int, most: int) -> None:
 def _check_range(name: str, value: Any, least: float, most: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
         raise FaultError(f"{name}={value!r} is not a number from {least:g} to {most:g}")
+
+
+late_annotations(globals())

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from ._annotations import late_annotations
 from ._limits import Keepalive, Limits
 from ._server import SignalingServer
 from ._settings import GROUPS, KEYWORDS
@@ -235,3 +236,6 @@ def _tls(place: str, value: Any) -> Tls | None:
     if isinstance(value, Mapping) and set(value) == {"certificate", "key"}:
         return Tls.from_files(value["certificate"], value["key"])
     raise ConfigError(place, "must be true, a list of names, or a dictionary with `certificate` and `key`")
+
+
+late_annotations(globals())

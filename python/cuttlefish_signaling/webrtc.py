@@ -23,6 +23,7 @@ except ImportError as _error:  # pragma: no cover
         "cuttlefish_signaling.webrtc needs aiortc: pip install 'cuttlefish-signaling[aiortc]'"
     ) from _error
 
+from ._annotations import late_annotations
 from ._checks import check_seconds
 from ._media import DataMessage, MediaConnection, MediaPeer, TestPattern
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
@@ -285,3 +286,6 @@ class WebRtcClient(MediaPeer, AsyncFakeClient):
         if self._media is None:
             raise PeerClosedError(f"{self._name} has no media: it is not started")
         await self._media.send_data(data, label, seconds_of(timeout), self._name)
+
+
+late_annotations(globals())

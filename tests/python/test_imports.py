@@ -14,6 +14,7 @@ SLOW = {"asyncio", "ast", "dataclasses", "difflib", "inspect", "json", "logging"
 
 SERVER = {
     "cuttlefish_signaling",
+    "cuttlefish_signaling._annotations",
     "cuttlefish_signaling._field_docs",
     "cuttlefish_signaling._interpreter",
     "cuttlefish_signaling._lazy_dataclass",

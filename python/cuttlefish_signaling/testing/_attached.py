@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
+from .._annotations import late_annotations
 from .._checks import check_seconds
 from .._field_docs import with_field_docs
 from .._loops import running_loop, stood_still
@@ -271,3 +272,6 @@ def _device_of(device_id: str, answer: Any) -> AttachedDevice:
 def _timeout_error(device_id: str, timeout: float | None, ids: list[str], hint: str = "") -> WaitTimeoutError:
     registered = f"registered devices: {', '.join(map(repr, ids))}" if ids else "no device is registered"
     return WaitTimeoutError(f"waited {timeout:g} s for device {device_id!r} to register; {registered}{hint}")
+
+
+late_annotations(globals())

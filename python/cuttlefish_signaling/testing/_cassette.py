@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._annotations import late_annotations
 from .._field_docs import with_field_docs
 from .._raw_json import RawJson, members, on_lines, on_one_line, write
 from ..errors import CassetteError, ConfigError
@@ -191,3 +192,6 @@ def _checked(place: str, line: dict[str, RawJson]) -> Line:
     if payload is None:
         raise CassetteError(f'{place}: "payload" is missing')
     return Line(sender, client, payload)
+
+
+late_annotations(globals())

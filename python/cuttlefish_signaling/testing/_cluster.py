@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._annotations import late_annotations
 from .._checks import check_seconds
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ClusterError, ConfigError, UnreachableError, WaitTimeoutError
@@ -249,3 +250,6 @@ def _settings_of_nodes(nodes: Any) -> list[Mapping[str, Any]]:
     if not 1 <= len(found) <= MAX_NODES:
         raise ConfigError("SignalingCluster: nodes", f"must have between 1 and {MAX_NODES} nodes, got {len(found)}")
     return found
+
+
+late_annotations(globals())

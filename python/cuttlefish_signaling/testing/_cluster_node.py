@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._annotations import late_annotations
 from .._settings import FLAGS, Flag
 from .._settings.kinds import Choice, Switch
 from ..errors import ClusterError, ConfigError, NotOursError
@@ -124,3 +125,6 @@ class ClusterNode(AttachedServer):
     def __repr__(self) -> str:
         url = f" {self.url}" if self._port else ""
         return f"<ClusterNode {self.name}{url} {self.state}>"
+
+
+late_annotations(globals())

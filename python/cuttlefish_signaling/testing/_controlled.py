@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._annotations import late_annotations
 from .._timeouts import DEFAULT_TIMEOUT
 from ..errors import NotOursError
 
@@ -137,3 +138,6 @@ class Controlled:
     def reload(self) -> list[str]:
         """Lets the server read its settings again, as `RemoteServer.reload`."""
         return self._needs_control("reload").reload()
+
+
+late_annotations(globals())

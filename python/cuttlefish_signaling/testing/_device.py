@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from websockets.exceptions import ConnectionClosed
 
+from .._annotations import late_annotations
 from .._checks import check_seconds
 from .._raw_json import RawJson, write
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
@@ -312,3 +313,6 @@ class AsyncFakeDevice(AsyncPeer):
 
     async def _reply(self, message: Message, payload: Any) -> None:
         await self.send(payload, message.client_id)
+
+
+late_annotations(globals())

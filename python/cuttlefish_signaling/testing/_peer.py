@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from .._annotations import late_annotations
 from .._checks import check_seconds
 from .._loops import running_loop
 from .._raw_json import write
@@ -393,3 +394,6 @@ class AsyncPeer(ScriptedPeer):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} {'open' if self.is_open else 'closed'}>"
+
+
+late_annotations(globals())

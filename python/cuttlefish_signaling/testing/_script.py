@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from .._annotations import late_annotations
 from ..errors import ConfigError, PeerClosedError
 from ._message import FORWARDS, Message, Reply
 
@@ -115,3 +116,6 @@ async def payloads(reply: Reply, message: Message) -> list[Any]:
     if reply is None:
         return []
     return reply if isinstance(reply, list) else [reply]
+
+
+late_annotations(globals())

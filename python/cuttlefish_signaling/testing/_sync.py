@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .._annotations import late_annotations
 from .._field_docs import with_field_docs
 from .._loops import stood_still
 from .._raw_json import RawJson
@@ -326,3 +327,6 @@ class FakeClient(Peer[AsyncFakeClient]):
     @documented_by(AsyncFakeClient.send)
     def send(self, payload: Any) -> None:
         self._run(self._peer.send(payload))
+
+
+late_annotations(globals())
