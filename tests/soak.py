@@ -72,7 +72,7 @@ for line in sys.stdin:
         for fault in faults:
             fault.remove()
     stats = server.stats()
-    hooks = {"coroutines": len(server._run.hooks._coroutines), "kept_failures": len(server.hook_errors)}
+    hooks = {"coroutines": server._run.hooks.coroutine_count, "kept_failures": len(server.hook_errors)}
     hits = [fault.hits for fault in faults]
     print(json.dumps({**vars(stats), **hooks, "balances": stats.balances, "hits": hits}), flush=True)
 server.stop()

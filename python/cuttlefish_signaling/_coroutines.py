@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections import deque
+from contextvars import copy_context
 
 from .errors import HookError
 
@@ -17,12 +19,45 @@ if TYPE_CHECKING:
     from . import _native
 
 
+class HookLoop:
+    """An event loop that runs the coroutines of hooks. It is woken once for all that wait for it.
+
+    Args:
+        loop: The event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[HookCoroutine] = deque()
+        self._is_woken = False
+
+    def begin(self, coroutine: HookCoroutine) -> None:
+        """Begins a coroutine on the loop, from any thread. Raises RuntimeError if the loop is closed."""
+        if self.loop.is_closed():
+            raise RuntimeError("Event loop is closed")
+        self._waiting.append(coroutine)
+        if not self._is_woken:
+            self._is_woken = True
+            try:
+                self.loop.call_soon_threadsafe(self._begin_all)
+            except BaseException:
+                self._is_woken = False
+                self._waiting.remove(coroutine)
+                raise
+
+    def _begin_all(self) -> None:
+        self._is_woken = False  # First: a coroutine that comes from here on wakes the loop again.
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft().begin()
+
+
 class HookCoroutine:
     """The coroutine that a hook returned for one job.
 
     Args:
         job: The job.
         awaitable: The coroutine, or another awaitable.
+        before: For the filter: the device info before the call, as JSON.
         loop: The event loop that runs it.
         settle: Settles the job with the result.
         done: Is called at the end with the exception, or None.
@@ -32,11 +67,14 @@ class HookCoroutine:
         self,
         job: _native.Job,
         awaitable: Awaitable[Any],
-        loop: asyncio.AbstractEventLoop,
-        settle: Callable[[_native.Job, Any], None],
+        before: str | None,
+        loop: HookLoop,
+        settle: Callable[[_native.Job, Any, str | None], None],
         done: Callable[[_native.Job, BaseException | None], None],
     ) -> None:
-        self._job, self._awaitable, self._loop = job, awaitable, loop
+        self._job, self._awaitable, self._before = job, awaitable, before
+        self._queue, self._loop = loop, loop.loop
+        self._context = copy_context()
         self._settle, self._done = settle, done
         self._task: asyncio.Task[None] | None = None
         self._has_started = False
@@ -45,7 +83,7 @@ class HookCoroutine:
     def start(self) -> None:
         """Runs it on the loop, from any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._begin)
+            self._queue.begin(self)
         except RuntimeError as error:  # The loop is closed.
             self._close()
             raise HookError(
@@ -74,13 +112,22 @@ class HookCoroutine:
             return "its event loop is busy, and has not started the coroutine of the hook"
         return "the event loop that started the server does not run, so the coroutine of the hook has not started"
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Creates its task. Called by the loop."""
         if self._is_given_up or not self._job.wanted:
             self._is_given_up = True
             self._close()
             self._done(self._job, None)
             return
-        self._task = self._loop.create_task(self._run())
+        running = self._run()
+        try:
+            # In the context of the thread that called the hook.
+            self._task = self._context.run(self._loop.create_task, running)
+        except BaseException as error:  # Other coroutines begin in the same step of the loop.
+            running.close()
+            self._close()
+            self._done(self._job, error)
+            return
         self._task.add_done_callback(self._end)
 
     def _cancel(self) -> None:
@@ -94,7 +141,7 @@ class HookCoroutine:
     async def _run(self) -> None:
         self._has_started = True
         try:
-            self._settle(self._job, await self._awaitable)
+            self._settle(self._job, await self._awaitable, self._before)
         except SystemExit as error:
             # It would end the loop, on which other coroutines run.
             raise HookError(f"hook {self._job.hook} raised SystemExit") from error

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from ._ice_command import MAX_SERVERS, ice_json
+from ._ice_command import MAX_SERVERS, written
 from ._models import AuthorizeContext, FilterContext, Grant, IceContext, Peer
 from ._raw_json import parse
 from .errors import ConfigError, HookResultError
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from . import _native
 
 
-def arguments(job: _native.Job) -> tuple[Any, ...]:
-    """Returns the arguments for the hook of a job."""
+def arguments(job: _native.Job, hook: str) -> tuple[tuple[Any, ...], str | None]:
+    """Returns the arguments for the hook of a job, and for the filter the device info as JSON before the call."""
     peer = Peer._of(job.peer)
-    if job.hook == "authorize":
-        return (AuthorizeContext(job.role, peer),)
-    if job.hook == "ice_servers":
-        return (IceContext(job.role, job.device_id, peer),)
-    return parse(job.info or "null"), FilterContext(job.device_id or "", peer, *job.place)
+    if hook == "authorize":
+        return (AuthorizeContext(job.role, peer),), None
+    if hook == "ice_servers":
+        return (IceContext(job.role, job.device_id, peer),), None
+    info = parse(job.info or "null")
+    return (info, FilterContext(job.device_id or "", peer, *job.place)), _written(info)
 
 
 def address_of(job: _native.Job) -> str:
@@ -34,39 +35,48 @@ def address_of(job: _native.Job) -> str:
     return f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
 
 
-def _is_unchanged(info: str, result: Any) -> bool:
-    """Whether a filter returned what it was given: both are the same JSON."""
+_encode_strictly = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _written(value: Any) -> str | None:
+    """Returns a value as JSON, also with infinities, which JSON does not have. None if it has no such form."""
     try:
-        return json.dumps(result) == json.dumps(parse(info))
+        return _encode(value)
     except (TypeError, ValueError, RecursionError):
-        return False
+        return None
 
 
-def settle(job: _native.Job, result: Any, most: int) -> None:
+def settle(job: _native.Job, hook: str, result: Any, most: int, before: str | None) -> None:
     """Settles a job with the result of its hook. Raises HookResultError if the result is invalid.
 
     Args:
         job: The job.
+        hook: The name of its hook.
         result: The result.
         most: The most bytes of a result, as JSON.
+        before: For the filter: the device info before the call, as `arguments` has returned it.
     """
-    if job.hook == "authorize" and isinstance(result, Grant):
+    if hook == "authorize" and isinstance(result, Grant):
         devices = None if result.devices is None else list(result.devices)
         advertise = None if result.advertise_address is None else list(result.advertise_address)
-        job.settle(_json_of(job.hook, result.identity, most), devices, result.manage, advertise, result.valid_for)
-    elif job.info is not None and _is_unchanged(job.info, result):
+        job.settle(_json_of(hook, result.identity, most), devices, result.manage, advertise, result.valid_for)
+        return
+    if hook == "ice_servers":
+        try:
+            job.settle_ice_servers(written(result))
+        except ConfigError as error:
+            raise HookResultError(f"ice_servers returned an invalid result: {error}") from error
+        return
+    text = _written(result) if before is not None else None
+    if text is not None and text == before:
         # Not written anew: numbers like 1e999, and names that stand twice, would be lost.
         job.settle(job.info)
     else:
-        job.settle(_json_of(job.hook, result, most))
+        job.settle(_json_of(hook, result, most, text))
 
 
-def _json_of(hook: str, result: Any, most: int) -> str | None:
-    if hook == "ice_servers":
-        try:
-            return ice_json(result)
-        except ConfigError as error:
-            raise HookResultError(f"ice_servers returned an invalid result: {error}") from error
+def _json_of(hook: str, result: Any, most: int, text: str | None = None) -> str | None:
     if result is None:
         if hook == "authorize":
             return None
@@ -81,7 +91,9 @@ def _json_of(hook: str, result: Any, most: int) -> str | None:
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise HookResultError(f"{hook} returned a generator: use `return` for its result, not `yield`")
     try:
-        text = json.dumps(result, allow_nan=False, separators=(",", ":"))
+        # The first text may have infinities, or strings that look like them.
+        if text is None or "NaN" in text or "Infinity" in text:
+            text = _encode_strictly(result)
     except (TypeError, ValueError, RecursionError) as error:
         raise HookResultError(f"{hook} returned a value that cannot be written as JSON: {error}") from error
     if len(text) > most:

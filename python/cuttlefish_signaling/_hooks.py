@@ -12,7 +12,7 @@ import time
 from collections import deque
 
 from ._log import ERROR, WARNING, log
-from .errors import HookError, HookResultError, HookTimeoutError, Refused
+from .errors import HookTimeoutError
 
 # A server without hooks has a runner too. The thread that calls a hook imports the modules for it.
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from . import _native
     from ._config import Settings
-    from ._coroutines import HookCoroutine, LoopThread
+    from ._hook_calls import HookCalls
     from ._hook_failure import HookFailure
     from ._limits import Limits
 
@@ -58,10 +58,9 @@ class HookRunner:
         self._max_threads = settings.limits.hook_threads
         self._most = settings.limits.max_message_size
         self._threads: set[threading.Thread] = set()
-        self._coroutines: dict[int, HookCoroutine] = {}
+        self._calls: HookCalls | None = None  # From the first call on.
         self._lock = threading.Lock()
         self._loop = loop
-        self._own_loop: LoopThread | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -82,19 +81,17 @@ class HookRunner:
         """Replaces the limits. Threads beyond a new number end with the server."""
         self._max_threads = limits.hook_threads
         self._most = limits.max_message_size
+        if self._calls is not None:
+            self._calls.most = self._most
 
     def close(self, timeout: float) -> list[str]:
         """Waits for the threads, for at most `timeout` seconds. Returns the names of those that hang in a hook."""
         deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            threads, own_loop = list(self._threads), self._own_loop
-            coroutines = list(self._coroutines.values())
-        for coroutine in coroutines:
-            coroutine.cancel()
-        if own_loop is not None:
-            own_loop.stop()
-            threads.append(own_loop.thread)
+            threads, calls = list(self._threads), self._calls
+        if calls is not None and (of_loop := calls.close()) is not None:
+            threads.append(of_loop)
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -102,22 +99,26 @@ class HookRunner:
 
     def call_if_alive(self, callback: Callable[[], object]) -> None:
         """Calls a function, on the event loop of the hooks if there is one: not while a hook blocks that loop."""
-        with self._lock:
-            own_loop = None if self._closed else self._own_loop
-        if own_loop is None:
+        calls = self._calls
+        loop = None if calls is None else calls.own_loop
+        if loop is None:
             callback()
             return
         try:
-            own_loop.loop.call_soon_threadsafe(callback)
+            loop.call_soon_threadsafe(callback)
         except RuntimeError:
             callback()  # The loop was closed meanwhile, since the server stops.
+
+    @property
+    def coroutine_count(self) -> int:
+        """The number of coroutines of hooks that run."""
+        return 0 if self._calls is None else self._calls.coroutine_count
 
     # Calls without an answer -----------------------------------------------------------------------------------------
 
     def abandon(self, key: int) -> None:
         """Cancels the coroutine of a job whose result is no longer needed."""
-        with self._lock:
-            coroutine = self._coroutines.get(key)
+        coroutine = None if self._calls is None else self._calls.coroutine(key)
         if coroutine is not None:
             coroutine.cancel()
 
@@ -125,8 +126,7 @@ class HookRunner:
         self, hook: str, device_id: str | None, peer: str, deadline: float | None, key: int, not_called: str | None
     ) -> None:
         """Records and logs that a hook gave no answer in time, or that it was not called."""
-        with self._lock:
-            coroutine = self._coroutines.get(key)
+        coroutine = None if self._calls is None else self._calls.coroutine(key)
         within = "" if deadline is None else f" within {deadline:g} s"
         if not_called is not None:
             text = f"hook {hook} was not called for {peer}{within}: {not_called}. {ADVICE}"
@@ -146,10 +146,11 @@ class HookRunner:
         text = "%d more calls of hooks had no answer; they are not logged one by one"
         log(ERROR, text, count, event="hook_failures_dropped", left_out=count)
 
-    def _keep(self, failure: HookFailure) -> None:
+    def _keep(self, failure: HookFailure, tell: Callable[[], None] = lambda: None) -> None:
         with self._lock:
             self.failures.append(failure)
             self.failure_count += 1
+        tell()  # A peer that has heard of it finds it in `failures`. The log may take longer.
         fields = {"hook": failure.hook, "device_id": failure.device_id, "peer": failure.peer, "role": failure.role}
         reason = str(failure.error) or repr(failure.error)
         log(ERROR, "%s", failure, event="hook_failed", error=failure.error, reason=reason, **fields)
@@ -172,14 +173,25 @@ class HookRunner:
 
     def _work(self) -> None:
         finished = None
-        while (job := self._events.next_job(finished)) is not None:
+        while (taken := self._events.next_job(finished)) is not None:
+            job, is_last_thread = taken
             finished = job.key
-            if self._events.spare_hook_threads == 0:
+            if is_last_thread:
                 # This thread may hang in the hook. Another one has to take the next job.
                 self._add_another_thread()
             if job.wanted:
-                self._answer(job)
-            del job
+                (self._calls or self._import_calls()).answer(job)
+            del job, taken
+
+    def _import_calls(self) -> HookCalls:
+        from ._hook_calls import HookCalls
+
+        with self._lock:
+            if self._calls is None:
+                self._calls = HookCalls(self._hooks, self._most, self._loop, self._keep)
+                if self._closed:
+                    self._calls.close()
+            return self._calls
 
     def _add_another_thread(self) -> None:
         try:
@@ -188,86 +200,3 @@ class HookRunner:
             if not sys.is_finalizing():
                 text = "cannot start another hook thread, trying again with the next call: %s"
                 log(WARNING, text, error, event="hook_thread_failed", reason=str(error))
-
-    def _answer(self, job: _native.Job) -> None:
-        import inspect
-        from collections.abc import AsyncIterable
-
-        from ._hook_values import arguments, gathered
-
-        hook = self._hooks[job.hook]
-        try:
-            if hook is None:
-                raise HookResultError(f"there is no hook {job.hook}")
-            result = hook(*arguments(job))
-            if job.hook == "ice_servers" and isinstance(result, AsyncIterable):
-                result = gathered(result)
-            if inspect.isawaitable(result):
-                self._await(job, result)
-            else:
-                self._settle(job, result)
-        except BaseException as error:  # An exception in a hook ends the job, not the thread.
-            self._failed(job, error)
-
-    def _failed(self, job: _native.Job, error: BaseException) -> None:
-        if isinstance(error, Refused):
-            try:
-                job.refuse(error.reason, error.status)
-                return
-            except TypeError as wrong:
-                error = HookResultError(f"{job.hook} raised {error!r} with an invalid reason or status: {wrong}")
-        job.fail()
-        from ._hook_failure import HookFailure
-        from ._hook_values import address_of
-
-        self._keep(HookFailure(job.hook, job.device_id, address_of(job), error, time.time(), job.role))
-
-    # Coroutines ------------------------------------------------------------------------------------------------------
-
-    def _settle(self, job: _native.Job, result: Any) -> None:
-        from ._hook_values import settle
-
-        settle(job, result, self._most)
-
-    def _await(self, job: _native.Job, awaitable: Any) -> None:
-        import inspect
-
-        from ._coroutines import HookCoroutine
-
-        try:
-            coroutine = HookCoroutine(job, awaitable, self._event_loop(), self._settle, self._ended)
-        except BaseException:
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
-            raise
-        with self._lock:
-            self._coroutines[job.key] = coroutine
-        try:
-            coroutine.start()
-        except BaseException:
-            with self._lock:
-                self._coroutines.pop(job.key, None)
-            raise
-        if not job.wanted:
-            # The job was given up before the coroutine was stored, so `abandon` did not find it.
-            coroutine.cancel()
-
-    def _ended(self, job: _native.Job, error: BaseException | None) -> None:
-        with self._lock:
-            self._coroutines.pop(job.key, None)
-        if error is not None:
-            self._failed(job, error)
-        else:
-            job.fail()  # No effect if the hook has settled the job.
-
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is not None:
-            return self._loop
-        with self._lock:
-            if self._closed:
-                raise HookError("the server is stopping")
-            if self._own_loop is None:
-                from ._coroutines import LoopThread
-
-                self._own_loop = LoopThread()
-            return self._own_loop.loop

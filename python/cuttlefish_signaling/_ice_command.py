@@ -72,29 +72,42 @@ def ice_json(servers: Any, name: str = "ice_servers") -> str:
         name: The name in errors.
     """
     try:
-        return _native.checked_ice_servers(_written(servers))
+        return _native.checked_ice_servers(written(servers))
     except ConfigError as error:
         raise ConfigError(error.setting.replace("ice_servers", name, 1), error.what) from None
 
 
-def _written(servers: Any) -> str:
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
+def written(servers: Any) -> str:
+    """Returns the JSON of ICE servers, whose entries are not checked yet. Raises ConfigError for another value."""
     value: Any
-    if isinstance(servers, IceServer | Mapping):
+    if isinstance(servers, list):
+        value = _entries(servers)
+    elif isinstance(servers, IceServer | Mapping):
         value = _entry(servers)
     elif isinstance(servers, str | bytes) or not isinstance(servers, Iterable):
         got = type(servers).__name__
         raise ConfigError("ice_servers", f"expected a list of IceServer, got a value of type {got}")
     else:
-        value = [_entry(entry) for entry in islice(servers, MAX_SERVERS + 1)]
-        if len(value) > MAX_SERVERS:
-            raise ConfigError("ice_servers", f"has more than {MAX_SERVERS} entries")
+        value = _entries(servers)
     try:
-        return json.dumps(value, allow_nan=False)
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError("ice_servers", f"cannot be written as JSON: {error}") from error
 
 
+def _entries(servers: Iterable[Any]) -> list[Any]:
+    entries = [_entry(entry) for entry in islice(servers, MAX_SERVERS + 1)]
+    if len(entries) > MAX_SERVERS:
+        raise ConfigError("ice_servers", f"has more than {MAX_SERVERS} entries")
+    return entries
+
+
 def _entry(entry: Any) -> Any:
+    if type(entry) is dict:
+        return entry
     if isinstance(entry, IceServer):
         return entry._json()
     return dict(entry) if isinstance(entry, Mapping) else entry

@@ -208,48 +208,64 @@ impl EventQueue {
     // Hook threads ----------------------------------------------------------------------------------------------------
 
     /// Adds a call. If there is no room, it is dropped, and reported as unanswered. A closed queue drops it.
-    pub(super) fn add_call(&self, job: Job, describe: impl FnOnce(&Job) -> Unanswered) -> Added {
+    pub(super) fn add_call(&self, job: Job) -> Added {
         let mut state = self.state.lock();
         if state.closed {
             return Added::Closed;
         }
-        let unanswered = describe(&job);
-        match state.calls.add(unanswered.key, job) {
-            Ok(()) => {
-                self.call.notify_one();
-                Added::Waits
-            }
-            Err(reason) => {
-                self.report(&mut state, Unanswered { not_called: Some(reason), ..unanswered });
-                Added::Full
-            }
-        }
+        let Err((job, reason)) = state.calls.add(job.key, job) else {
+            self.wake_thread(&mut state);
+            return Added::Waits;
+        };
+        self.report(&mut state, Unanswered { not_called: Some(reason), ..job.unanswered() });
+        Added::Full
     }
 
-    /// Blocks until there is a call, and takes it. `finished` is the call that the thread has taken before.
+    /// Takes a call, if one waits, and tells whether no other thread waits or is on its way.
     ///
-    /// Returns `None` if the queue is closed.
-    pub(super) fn take_call(&self, finished: Option<u64>) -> Option<Job> {
+    /// `finished` is the call that the thread has taken before; `woken` says that it comes from [`Self::wait_call`].
+    pub(super) fn take_call(&self, finished: Option<u64>, woken: bool) -> Result<Option<(Job, bool)>, Closed> {
         let mut state = self.state.lock();
         if let Some(key) = finished {
             state.calls.returned(key);
         }
-        state.calls.set_idle(true);
-        self.call.wait_while(&mut state, |state| state.calls.none_waits() && !state.closed);
-        state.calls.set_idle(false);
-        if state.closed { None } else { state.calls.take(|job| (job.hook, job.device_id.clone())) }
+        if woken {
+            state.calls.arrived();
+        }
+        if state.closed {
+            return Err(Closed);
+        }
+        let Some(job) = state.calls.take(|job| (job.hook, job.device_id.clone())) else { return Ok(None) };
+        // This thread may hang in the hook. Another one has to take the next call.
+        self.wake_thread(&mut state);
+        Ok(Some((job, !state.calls.has_spare())))
     }
 
-    /// The number of waiting threads, minus the number of waiting calls.
-    pub(super) fn spare_threads(&self) -> usize {
-        self.state.lock().calls.spare()
+    /// Blocks until this thread is woken for a call, or the queue is closed.
+    ///
+    /// The thread then takes a call when it has the interpreter's lock: until then, the thread that has it may take the
+    /// call, which saves a change of threads.
+    pub(super) fn wait_call(&self) {
+        let mut state = self.state.lock();
+        state.calls.begin_waiting();
+        // A call may have come meanwhile.
+        self.wake_thread(&mut state);
+        self.call.wait_while(&mut state, |state| state.calls.none_notified() && !state.closed);
+        state.calls.arrives();
+    }
+
+    /// Notifies a thread, if a call waits and no thread is on its way to it.
+    fn wake_thread(&self, state: &mut State) {
+        if state.calls.wakes_thread() {
+            self.call.notify_one();
+        }
     }
 
     /// Reports that a call has exceeded its deadline. Returns whether a thread has taken the call.
     pub(super) fn timed_out(&self, unanswered: Unanswered) -> bool {
         let mut state = self.state.lock();
         let waiting = state.calls.remove_waiting(unanswered.key);
-        let not_called = waiting.as_ref().map(|_| format!("no hook thread was free: {}", state.calls.busy()));
+        let not_called = waiting.as_ref().map(|_| state.calls.not_taken());
         let device_id = match &waiting {
             Some(job) => job.device_id.clone(),
             None => state.calls.device_of(unanswered.key),
@@ -299,6 +315,9 @@ impl EventQueue {
         self.call.notify_all();
     }
 }
+
+/// The queue is closed.
+pub(super) struct Closed;
 
 /// The outcome of [`EventQueue::add_call`].
 #[derive(Clone, Copy, PartialEq, Eq)]

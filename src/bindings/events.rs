@@ -48,16 +48,17 @@ impl Events {
 
     /// Blocks until there is a hook call. Returns `None` when the server has stopped. Called by hook threads.
     ///
-    /// `finished` is the number of the call that the thread has taken before.
+    /// `finished` is the number of the call that the thread has taken before. The second value says whether no other
+    /// thread is left for the next call. A call that waits already is taken without giving the interpreter's lock away:
+    /// each change of threads costs as much as a short hook.
     #[pyo3(signature = (finished=None))]
-    fn next_job(&self, py: Python<'_>, finished: Option<u64>) -> PyResult<Option<Job>> {
-        detached(py, || self.0.take_call(finished))
-    }
-
-    /// The number of hook threads that wait, minus the number of calls that wait for one.
-    #[getter]
-    fn spare_hook_threads(&self) -> usize {
-        self.0.spare_threads()
+    fn next_job(&self, py: Python<'_>, finished: Option<u64>) -> PyResult<Option<(Job, bool)>> {
+        let mut taken = self.0.take_call(finished, false);
+        while let Ok(None) = taken {
+            detached(py, || self.0.wait_call())?;
+            taken = self.0.take_call(None, true);
+        }
+        Ok(taken.ok().flatten())
     }
 
     /// Counts one more coroutine that waits for changes, or one less.

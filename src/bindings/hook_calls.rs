@@ -18,9 +18,22 @@ pub(super) struct HookCalls<J> {
     waiting: BTreeMap<u64, J>,
     /// Calls that occupy a thread.
     running: BTreeMap<u64, Running>,
-    /// Threads that wait for a call.
+    /// Threads that wait for a call, and have not been woken.
     idle: usize,
+    /// The thread that was woken last, until it looks for a call. There is one at most: it wakes the next one.
+    woken: Woken,
     bounds: Bounds,
+}
+
+/// A thread that was woken for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// There is none.
+    None,
+    /// It has been notified, and may still sleep.
+    Notified,
+    /// It waits for the interpreter's lock.
+    Arriving,
 }
 
 /// A call that occupies a thread.
@@ -33,7 +46,7 @@ struct Running {
 
 impl<J> HookCalls<J> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { waiting: BTreeMap::new(), running: BTreeMap::new(), idle: 0, bounds }
+        Self { waiting: BTreeMap::new(), running: BTreeMap::new(), idle: 0, woken: Woken::None, bounds }
     }
 
     /// Replaces the bounds.
@@ -41,11 +54,12 @@ impl<J> HookCalls<J> {
         self.bounds = bounds;
     }
 
-    /// Adds a call that waits for a thread. Returns why there is no room, if there is none.
-    pub(super) fn add(&mut self, key: u64, job: J) -> Result<(), String> {
+    /// Adds a call that waits for a thread. Returns it, and why there is no room, if there is none.
+    pub(super) fn add(&mut self, key: u64, job: J) -> Result<(), (J, String)> {
         let Bounds { waiting, .. } = self.bounds;
         if self.waiting.len() >= waiting {
-            return Err(format!("the queue of hook calls is full (limits.hook_queue is {waiting}); {}", self.busy()));
+            let full = format!("the queue of hook calls is full (limits.hook_queue is {waiting}); {}", self.busy());
+            return Err((job, full));
         }
         self.waiting.insert(key, job);
         Ok(())
@@ -81,19 +95,47 @@ impl<J> HookCalls<J> {
         self.running.remove(&key);
     }
 
-    /// Counts one more thread that waits for a call, or one less.
-    pub(super) fn set_idle(&mut self, more: bool) {
-        self.idle = if more { self.idle + 1 } else { self.idle.saturating_sub(1) };
+    /// Counts one more thread that waits for a call.
+    pub(super) fn begin_waiting(&mut self) {
+        self.idle += 1;
     }
 
-    /// Whether no call waits for a thread.
-    pub(super) fn none_waits(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether a thread has to be notified: a call waits, a thread does too, and no other one is on its way.
+    pub(super) fn wakes_thread(&mut self) -> bool {
+        let wakes = self.idle > 0 && !self.waiting.is_empty() && self.woken == Woken::None;
+        if wakes {
+            self.idle -= 1;
+            self.woken = Woken::Notified;
+        }
+        wakes
     }
 
-    /// The number of threads that wait, minus the number of waiting calls.
-    pub(super) fn spare(&self) -> usize {
-        self.idle.saturating_sub(self.waiting.len())
+    /// Whether no thread has been notified that has not noticed it.
+    pub(super) fn none_notified(&self) -> bool {
+        self.woken != Woken::Notified
+    }
+
+    /// Marks that the thread that was notified waits for the interpreter's lock.
+    pub(super) fn arrives(&mut self) {
+        self.woken = Woken::Arriving;
+    }
+
+    /// Marks that the thread that was woken looks for a call.
+    pub(super) fn arrived(&mut self) {
+        self.woken = Woken::None;
+    }
+
+    /// Whether a thread waits, or is on its way: it takes the next call if no other thread does.
+    pub(super) fn has_spare(&self) -> bool {
+        self.idle > 0 || self.woken != Woken::None
+    }
+
+    /// Says why a call has not been taken in time.
+    pub(super) fn not_taken(&self) -> String {
+        if self.woken != Woken::None {
+            return "another thread holds the interpreter's lock".to_owned();
+        }
+        format!("no hook thread was free: {}", self.busy())
     }
 
     /// Says which hooks occupy the threads: `2 of 2 hook threads are in a call of ice_servers (2)`.

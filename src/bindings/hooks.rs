@@ -89,7 +89,7 @@ impl PyHooks {
         let info = device.map(|device| outbound::info_of(&device.info).to_owned());
         let device = device.cloned();
         let job = Job { key, hook, role: role.as_str(), device_id, info, device, peer, reply };
-        match self.events.add_call(job, Job::unanswered) {
+        match self.events.add_call(job) {
             Added::Waits => {
                 let wait = Wait { key, events: Arc::clone(&self.events), answer, answered: false };
                 HookFuture::new(wait.reply()).numbered(key)
@@ -129,7 +129,7 @@ impl Hooks for PyHooks {
         let pending = self.ask("authorize", peer, request.role, None, None);
         let call = pending.call();
         let grant = async move {
-            let Settled { json, devices, manage, advertise, valid_for } = pending.await?;
+            let Settled { json, devices, manage, advertise, valid_for, .. } = pending.await?;
             let identity = json.map(Arc::from);
             let grant = match devices {
                 Some(patterns) => Grant::of(identity, &patterns),
@@ -147,11 +147,7 @@ impl Hooks for PyHooks {
         let device_id = question.device_id.as_ref().map(ToString::to_string);
         let pending = self.ask("ice_servers", PeerFacts::of(&question.peer), question.role, device_id, None);
         let call = pending.call();
-        let servers = async move {
-            let json = pending.await?.json.unwrap_or_default();
-            // Python has validated the list, and has reported an error to the user.
-            IceServers::from_json(&json).map_err(|_| HookError::Failed)
-        };
+        let servers = async move { pending.await?.servers.ok_or(HookError::Failed) };
         Some(HookFuture::new(servers).numbered(call))
     }
 

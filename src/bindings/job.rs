@@ -8,14 +8,18 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
 use super::convert::{MetadataTuple, metadata_tuple, unix};
+use super::turn::ice_servers;
 use crate::access::hooks::HookError;
 use crate::core::hub::Device;
 use crate::core::peer::{KeptRequest, Peer, Request, Role};
+use crate::protocol::IceServers;
 
 /// The result of a hook.
 pub(super) struct Settled {
-    /// The result as JSON text.
+    /// The result as JSON text; `None` for `ice_servers`.
     pub(super) json: Option<String>,
+    /// For `ice_servers`: the servers.
+    pub(super) servers: Option<IceServers>,
     /// For `authorize`: the patterns of the device ids that a grant covers.
     pub(super) devices: Option<Vec<String>>,
     /// For `authorize`: whether the peer may manage these devices on the dashboard.
@@ -122,7 +126,15 @@ impl Job {
         advertise: Option<Vec<String>>,
         valid_for: Option<f64>,
     ) {
-        self.answer(Ok(Settled { json, devices, manage, advertise, valid_for }));
+        self.answer(Ok(Settled { json, servers: None, devices, manage, advertise, valid_for }));
+    }
+
+    /// Completes the job with the JSON text of ICE servers. Raises `ConfigError`, which names the entry, if it is not valid.
+    fn settle_ice_servers(&self, py: Python<'_>, json: &str) -> PyResult<()> {
+        let servers = Some(ice_servers(py, json)?);
+        let (devices, manage, advertise, valid_for) = (None, false, None, None);
+        self.answer(Ok(Settled { json: None, servers, devices, manage, advertise, valid_for }));
+        Ok(())
     }
 
     /// Completes the job with a refusal. The peer gets `reason`, if there is one.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import ctypes
 import gc
 import json
+import logging
+import socket
 import sys
 import threading
 from typing import Any
@@ -225,6 +229,140 @@ def test_async_hook_of_a_busy_loop_says_so() -> None:
                 assert "its event loop is busy" in str(server.hook_errors[0].error)
 
     asyncio.run(main())
+
+
+def test_coroutines_that_wait_wake_their_loop_once() -> None:
+    from cuttlefish_signaling._coroutines import HookLoop
+
+    woken: list[Any] = []
+    began: list[str] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+            woken.append(callback)
+            return super().call_soon(callback, *args)
+
+    class Begins:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def begin(self) -> None:
+            began.append(self.name)
+            if self.name == "first":
+                queue.begin(Begins("later"))  # type: ignore[arg-type]
+
+    def run() -> None:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    loop = Loop()
+    queue = HookLoop(loop)
+    for name in ("first", "second", "third"):
+        queue.begin(Begins(name))  # type: ignore[arg-type]
+    assert len(woken) == 1
+    run()
+    assert (began, len(woken)) == (["first", "second", "third"], 2)
+    run()
+    assert (began[3:], len(woken)) == (["later"], 2)
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        queue.begin(Begins("late"))  # type: ignore[arg-type]
+
+
+def test_each_coroutine_has_the_context_of_its_call() -> None:
+    """The `def` part of a hook sets a variable, which no other call sees, also of those that begin together."""
+    caller: contextvars.ContextVar[str | None] = contextvars.ContextVar("caller", default=None)
+
+    async def later() -> list[Any]:
+        return [{"urls": f"stun:{caller.get()}"}]
+
+    def ice(ctx: IceContext) -> Any:
+        caller.set(ctx.device_id)
+        return later()
+
+    async def main() -> None:
+        limits = Limits(hook_threads=1)
+        async with SignalingServer(ice_servers=ice, limits=limits) as server:
+            with peers_of(server) as peers:
+                devices = {name: peers.pending_device(name) for name in ("a", "b", "c")}  # The loop does not turn.
+                for device in devices.values():
+                    assert device.socket.ping().wait(PATIENCE)
+
+                def told() -> dict[str, Any]:
+                    return {name: device.receive()["ice_servers"][0]["urls"] for name, device in devices.items()}
+
+                assert await asyncio.to_thread(told) == {name: [f"stun:{name}"] for name in devices}
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_task_that_cannot_be_created_ends_its_call_alone() -> None:
+    async def ice(ctx: IceContext) -> list[Any]:
+        return []
+
+    def refuse_once(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        if "HookCoroutine" in repr(coroutine) and not refused:
+            refused.append(coroutine)
+            raise ValueError("no task")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    refused: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(refuse_once)
+        async with SignalingServer(ice_servers=ice) as server:
+            with peers_of(server) as peers:
+                devices = [peers.pending_device(name) for name in ("a", "b")]  # Both wait: the loop does not turn.
+                for device in devices:
+                    assert device.socket.ping().wait(PATIENCE)
+                answers = await asyncio.to_thread(lambda: [next(iter(device.receive())) for device in devices])
+            assert sorted(answers) == ["error", "message_type"]
+            assert [str(failure.error) for failure in server.hook_errors] == ["no task"]
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+@both
+def test_failure_is_recorded_before_its_peer_hears_of_it_and_logged_after(way: Any) -> None:
+    heard = threading.Event()
+    waited: list[bool] = []
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            waited.append(heard.wait(PATIENCE))
+
+    def ice(ctx: IceContext) -> Any:
+        raise ValueError("mine")
+
+    logger, handler = logging.getLogger("cuttlefish_signaling"), Slow(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        with SignalingServer(ice_servers=way(ice)) as server, peers_of(server) as peers:
+            assert peers.pending_device().receive() == {"error": "Internal error"}
+            assert len(server.hook_errors) == server.stats().hook_failures == 1
+            heard.set()
+        assert waited == [True]
+    finally:
+        heard.set()
+        logger.removeHandler(handler)
+
+
+def test_call_that_waits_for_the_interpreter_lock_says_so() -> None:
+    libc, switch_interval = ctypes.PyDLL(None), sys.getswitchinterval()  # `PyDLL` does not release the lock.
+    with SignalingServer(authorize=lambda ctx: None, hook_timeout=0.2) as server:
+        with socket.create_connection((server.host, server.port)) as connection:
+            request = b"GET /devices HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            sys.setswitchinterval(100)
+            try:
+                libc.send(connection.fileno(), request, len(request), 0)
+                libc.usleep(1_000_000)
+            finally:
+                sys.setswitchinterval(switch_interval)
+            connection.settimeout(PATIENCE)
+            assert connection.recv(100).startswith(b"HTTP/1.1 500")
+        wait_until(lambda: server.hook_errors)
+        assert "was not called" in str(server.hook_errors[0].error)
+        assert "another thread holds the interpreter's lock" in str(server.hook_errors[0].error)
 
 
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
