@@ -93,6 +93,21 @@ def test_wrong_type_is_a_config_error_with_the_argument(
         assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("given", [{"workers": True}, {"port": False}, {"drain": False}, {"journal": 0}])
+def test_value_that_equals_a_default_of_another_type_is_refused(given: dict[str, Any]) -> None:
+    """Defaults are not checked with each server. `True == 1` in Python."""
+    with pytest.raises(ConfigError) as caught:
+        SignalingServer(**given)
+    assert caught.value.setting in given
+
+
+def test_lists_of_defaults_are_not_shared_by_servers() -> None:
+    first, second = SignalingServer(), SignalingServer()
+    first._settings.native["allowed_hosts"].append("example.com")
+    assert "example.com" not in second._settings.native["allowed_hosts"]
+    assert "example.com" not in SignalingServer()._settings.native["allowed_hosts"]
+
+
 def test_right_types_are_taken() -> None:
     assert TurnRest(("turn:a", "turns:b"), secret="s", ttl=1, name="", stun={"stun:c"})
     assert IceServer(("stun:a", "stun:b")) and IceServer("turn:a", None, None)

@@ -47,11 +47,22 @@ class Factory:
         return f"<function of the fixture {self.__name__}>"
 
 
+_known: dict[type[Any], list[str]] = {}
+
+
+def _options(kind: type[Any]) -> list[str]:
+    """The options of a fake peer. `inspect` takes long to find them, and most tests have such peers."""
+    if kind not in _known:
+        own = (name for name in inspect.signature(kind).parameters if name not in ("server", "device_id"))
+        _known[kind] = ["server", *own]
+    return _known[kind]
+
+
 def check_peer(fixture: str, kind: type[Any], device_id: Any, options: dict[str, Any]) -> None:
     """Raises ConfigError for arguments that the class of the fake peer does not take."""
     if not isinstance(device_id, str):
         raise ConfigError(f"{fixture}: device_id", f"must be a string, like 'cvd-1', got {device_id!r}")
-    known = ["server", *(name for name in inspect.signature(kind).parameters if name not in ("server", "device_id"))]
+    known = _options(kind)
     for name in options:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

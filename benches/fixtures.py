@@ -1,0 +1,142 @@
+"""The cost of a server for tests: start and stop, and the fixtures of the plugin. A part of `make bench`.
+
+A test of the kind `sync` or `async` has a server, a fake device and a fake client of its own, and sends one message
+each way. The cost of a test is the time of 200 more of them, beyond that of as many empty tests: imports are not in
+it. The kinds take turns. All threads of a suite have one core.
+
+python benches/fixtures.py [--rounds 5] [--tests 200] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from compare import LOAD_CORE, medians
+
+Figures = dict[str, float]
+FEW = 20
+"""The tests of the suites whose cost is subtracted: imports, and first uses."""
+
+SUITES = {
+    "empty": """
+@pytest.mark.parametrize("number", range({tests}))
+def test_empty(number): pass
+""",
+    "server": """
+@pytest.mark.parametrize("number", range({tests}))
+def test_server(number, signaling_server): pass
+""",
+    "sync": """
+@pytest.mark.parametrize("number", range({tests}))
+def test_sync(number, signaling_server, fake_device, fake_client):
+    device, client = fake_device("cvd-1"), fake_client("cvd-1")
+    client.send({{"type": "offer", "number": number}})
+    device.recv().reply({{"type": "answer"}})
+    assert client.recv().payload["type"] == "answer"
+""",
+    "async": """
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", range({tests}))
+async def test_async(number, signaling_server, async_fake_device, async_fake_client):
+    device, client = await async_fake_device("cvd-1"), await async_fake_client("cvd-1")
+    await client.send({{"type": "offer", "number": number}})
+    await (await device.recv()).reply({{"type": "answer"}})
+    assert (await client.recv()).payload["type"] == "answer"
+""",
+}
+TITLE, LIFE = "a test with server, fake device and fake client", "start and stop"
+GOALS = {"cpu_ms_per_test": 3.0, "wall_ms_per_test": 4.0, "median_ms": 0.3, "p99_ms": 0.6}
+
+
+def run(suite: str, tests: int) -> Figures:
+    """Runs a suite, and returns the time that it takes, in ms."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "test_cost.py").write_text("import pytest\n" + SUITES[suite].format(tests=tests))
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "asyncio_mode=strict", folder]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        command = ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "pytest", *options]
+        done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if f"{tests} passed" not in done.stdout:
+            raise SystemExit((done.stdout + done.stderr)[-2000:])
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cpu": cpu * 1000, "wall": wall * 1000}
+
+
+def cost(suite: str, tests: int) -> Figures:
+    """The time of one test, in ms."""
+    few, many = run(suite, FEW), run(suite, FEW + tests)
+    return {f"{name}_ms_per_test": (many[name] - few[name]) / tests for name in few}
+
+
+def life(rounds: int) -> Figures:
+    """Starts and stops a server, and returns the times in ms."""
+    from cuttlefish_signaling import SignalingServer
+
+    times, cpu = [], time.process_time()
+    for _ in range(rounds):
+        began = time.perf_counter()
+        with SignalingServer():
+            pass
+        times.append((time.perf_counter() - began) * 1000)
+    cpu = (time.process_time() - cpu) * 1000 / rounds
+    quantiles = statistics.quantiles(times, n=100)
+    return {"median_ms": quantiles[49], "p10_ms": quantiles[9], "p99_ms": quantiles[98], "cpu_ms": cpu}
+
+
+def run_all(rounds: int, tests: int = 200) -> dict[str, Any]:
+    """Measures each kind of test by turns, and start and stop. Figures of tests are those beyond an empty one."""
+    costs: dict[str, list[Figures]] = {suite: [] for suite in SUITES}
+    lives = []
+    life(20)
+    for _ in range(rounds):
+        for suite, found in costs.items():
+            found.append(cost(suite, tests))
+        lives.append(life(200))
+    beyond = {
+        suite: [{name: one[name] - empty[name] for name in one} for one, empty in zip(own, costs["empty"], strict=True)]
+        for suite, own in costs.items()
+        if suite != "empty"
+    }
+    return {
+        TITLE: {suite: {"figures": medians(own), "rounds": own} for suite, own in beyond.items()},
+        LIFE: {"cuttlefish-signaling": {"figures": medians(lives), "rounds": lives}},
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints each figure with the least and the greatest of its rounds."""
+    for title, kinds in found.items():
+        for kind, own in kinds.items():
+            for name, value in own["figures"].items():
+                each = [one[name] for one in own["rounds"]]
+                goal = f", goal {GOALS[name]:g}" if name in GOALS and kind != "server" else ""
+                spread = f"({min(each):.3f} to {max(each):.3f} in {len(each)} rounds{goal})"
+                print(f"{title}, {kind:24} {name:18} {value:8.3f} {spread}")
+
+
+def main() -> None:
+    """Measures, prints the figures, and writes them to a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tests", type=int, default=200, help="tests whose cost is measured, for each kind")
+    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    options = parser.parse_args()
+    found = run_all(options.rounds, options.tests)
+    show(found)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
