@@ -15,7 +15,8 @@ from typing import Any
 from cuttlefish_signaling.testing import SignalingCluster
 from cuttlefish_signaling.testing._cluster_node import ClusterNode
 
-SETTINGS: dict[str, Any] = {"device_wait_timeout": 20}
+SETTINGS: dict[str, Any] = {"device_wait_timeout": 20, "first_message_timeout": 120}
+"""Settings of each node. All peers are one process, whose clients may be slow with their first message."""
 
 
 class DirectCluster(SignalingCluster):

@@ -231,7 +231,8 @@ def _grown(before: list[int], after: list[int]) -> list[tuple[int, int]]:
 def failures(figures: dict[str, Any]) -> list[str]:
     """The rules that were broken."""
     found = list(figures["broken"])
-    if figures["silent"]:
+    if figures["silent"] and not found:
+        # A rule that was broken ends the peers amid their talk.
         found.append(f"{figures['silent']} payloads are lost in silence")
     found += [f"a ledger does not balance: {one}" for one in figures["ledgers"] if one[0] != one[1]]
     before, after = (figures["descriptors"][time] for time in ("before", "after"))
