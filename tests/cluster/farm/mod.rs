@@ -35,7 +35,9 @@ fn directories_of_a_small_farm_hold_the_registry_after_churn_losses_and_a_failov
         loss: minutes(1),
         failover: minutes(5),
     };
-    println!("{}", story(shape, Costs::RECORDED));
+    let farm = ran(shape, Costs::RECORDED);
+    assert!(farm.has_recovered(), "the recovery is not over at the end");
+    println!("{}", story(farm));
 }
 
 /// `make soak` runs it, with costs that it measures on a `redis-server`.
@@ -54,13 +56,19 @@ fn one_engine_and_200_nodes_with_5_000_devices_each() {
             loss: Duration::from_secs(60),
             failover: HOUR / 2,
         };
-        println!("{}", story(shape, costs));
+        println!("{}", story(ran(shape, costs)));
     }
 }
 
-fn story(shape: Shape, costs: Costs) -> String {
+/// An engine that has too much to do does not recover within the time: that is a result.
+fn ran(shape: Shape, costs: Costs) -> Farm {
     let mut farm = Farm::new(shape, costs);
     farm.run();
+    farm
+}
+
+fn story(mut farm: Farm) -> String {
+    let shape = farm.shape;
     let mut story = format!("{} nodes with {} devices each\n", shape.nodes, shape.devices_per_node);
     write_load(&mut story, "before the failover", &farm.steady, shape.failover);
     farm.findable.sort_unstable();
@@ -73,12 +81,15 @@ fn story(shape: Shape, costs: Costs) -> String {
         at(990),
         at(1_000)
     );
-    let [reclaimed, complete] = [farm.reclaimed, farm.complete].map(Option::unwrap_or_default);
+    let [reclaimed, complete] = [farm.reclaimed, farm.complete]
+        .map(|time| time.map_or("not within the time".to_owned(), |time| format!("after {time:.1?}")));
     let _written = writeln!(
         story,
-        "  engine lost, back empty after 2 s: all reclaimed after {reclaimed:.1?}, all directories complete after {complete:.1?}"
+        "  engine lost, back empty after 2 s: all reclaimed {reclaimed}, all directories complete {complete}"
     );
-    write_load(&mut story, "until then", &farm.recovery, complete);
+    if let Some(complete) = farm.complete {
+        write_load(&mut story, "until then", &farm.recovery, complete);
+    }
     story
 }
 
