@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Books:
     """Connected clients that have heard so."""
     registered: int = 0
     connected: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Errors that clients have heard in the place of a device, without the ids in them."""
     broken: list[str] = field(default_factory=list)
     """Each rule that was broken, and by which message."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -153,19 +156,23 @@ class Client:
     def __init__(self, books: Books, think: float = 0.0, stay: int = 30) -> None:
         self.books, self.think, self.stay = books, think, stay
         self.halted = False
-        self.is_busy = False
+        self.at = "between connections"
+        """The step that the client is at."""
 
     async def run(self, pick: Callable[[], tuple[ClusterNode, str]]) -> None:
         """Connects to a device, again and again, until it is halted."""
         while not self.halted:
             with suppress(*LOST):
                 await self.talk(*pick(), bursts=self.stay)
+            self.at = "between connections"
             await asyncio.sleep(random.uniform(0.05, 0.3))
 
     async def talk(self, node: ClusterNode, device: str, bursts: int) -> None:
         """Connects to a device, and sends some bursts."""
         number, sent, answered = next(self.numbers), 0, 0
+        self.at = f"dials {node.name}"
         async with dial(node.client_url) as socket:
+            self.at = f"asks {node.name} for a device"
             session = await connect_to(socket, device, self.books)
             if session is None:
                 return
@@ -175,7 +182,7 @@ class Client:
                     if self.halted:
                         return
                     count = random.randrange(1, 5)
-                    self.is_busy = True
+                    self.at = "waits for an answer"
                     for at in range(sent, sent + count):
                         sent += 1
                         self.books.sent += 1
@@ -184,14 +191,14 @@ class Client:
                     while answered < sent:
                         await self._hear(socket, {"client": number, "session": session, "at": answered})
                         answered += 1
-                    self.is_busy = False
+                    self.at = "rests"
                     await asyncio.sleep(random.uniform(0, 2 * self.think))
             except LOST:
                 self.books.ended += 1
                 self.books.told += sent - answered
                 raise
             finally:
-                self.is_busy = False
+                self.at = "closes"
                 self.books.note()
 
     async def _hear(self, socket: ClientConnection, expected: dict[str, Any]) -> None:
@@ -215,4 +222,5 @@ async def connect_to(socket: ClientConnection, device: str, books: Books) -> int
             return session
         if message.get("message_type") != "config":
             books.check(is_refusal(message), f"a client of {device} hears {message}")
+            books.refused[str(message.get("error")).replace(device, "ID")] += 1
             return None

@@ -16,6 +16,7 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,11 +69,18 @@ class Farm:
             client.halted = True
         await asyncio.wait(self.clients_running)
 
+    def steps(self) -> dict[str, int]:
+        """The steps that the clients are at, and the devices that are registered."""
+        steps = Counter(client.at for client in self.clients)
+        return {**steps, "registered devices": sum(device.registered.is_set() for device in self.devices)}
+
     async def close(self) -> None:
-        """Ends all peers."""
-        for task in [*self.tasks, *self.clients_running]:
+        """Ends all peers. A peer that has failed breaks a rule."""
+        tasks = [*self.tasks, *self.clients_running]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, *self.clients_running, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        self.books.broken += [f"a peer failed: {end!r}" for end in ends if isinstance(end, Exception)]
 
 
 async def apart(call: Callable[..., object], *values: object) -> None:
@@ -85,6 +93,8 @@ class Faults:
 
     def __init__(self, farm: Farm) -> None:
         self.farm, self.cluster, self.rng = farm, farm.cluster, farm.rng
+        self.last = ""
+        """The last fault that began."""
 
     def order(self) -> list[str]:
         """All faults, in random order."""
@@ -94,6 +104,7 @@ class Faults:
 
     async def run(self, name: str, during: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begins a fault, waits, and ends it."""
+        self.last = name
         end = await getattr(self, name)()
         await during()
         if end is not None:
@@ -151,18 +162,18 @@ async def soak(cluster: SignalingCluster, options: argparse.Namespace) -> dict[s
     clients = [Client(books, options.think) for _ in range(options.clients)]
     before = [footprint(node)["descriptors"] for node in cluster.nodes]
     farm, samples = Farm(cluster, devices, clients, books, rng), list[int]()
+    faults = Faults(farm)
     farm.start()
     try:
         await asyncio.wait_for(farm.registered(), options.hang)
         end = time.monotonic() + 60 * options.minutes
         while not books.broken and (not samples or time.monotonic() < end):
-            samples += await _faults(farm, options)
+            samples += await _each(faults, options)
         if not books.broken:
             await asyncio.wait_for(farm.registered(), options.hang)
             await asyncio.wait_for(farm.halt(), options.hang)
     except asyncio.TimeoutError:
-        stuck = sum(client.is_busy for client in clients)
-        books.broken.append(f"after {options.hang:g} s something is missing; clients that wait for an answer: {stuck}")
+        books.broken.append(f"after {options.hang:g} s something is missing after {faults.last}: {farm.steps()}")
     finally:
         await farm.close()
     figures = {"faults": len(samples), **_counts(books)}
@@ -171,9 +182,9 @@ async def soak(cluster: SignalingCluster, options: argparse.Namespace) -> dict[s
     return {**figures, "descriptors": {"before": before, "after": after}, "memory": _slope(samples)}
 
 
-async def _faults(farm: Farm, options: argparse.Namespace) -> list[int]:
+async def _each(faults: Faults, options: argparse.Namespace) -> list[int]:
     """Runs each fault once. Returns the memory of the first node after each of them."""
-    samples, faults = [], Faults(farm)
+    samples, farm = [], faults.farm
     for name in faults.order():
         await asyncio.wait_for(faults.run(name, lambda: _while(farm, options)), options.hang)
         await asyncio.wait_for(_while(farm, options), options.hang)
@@ -191,7 +202,7 @@ async def _while(farm: Farm, options: argparse.Namespace) -> None:
 
 def _counts(books: Books) -> dict[str, Any]:
     names = ("sent", "arrived", "answered", "told", "silent", "registered", "connected", "ended")
-    return {**{name: getattr(books, name) for name in names}, "broken": books.broken[:10]}
+    return {**{name: getattr(books, name) for name in names}, "refused": books.refused, "broken": books.broken[:10]}
 
 
 def _slope(samples: list[int]) -> dict[str, int]:
