@@ -14,7 +14,7 @@ STEPS := develop lint test-rust test-cluster test-units test-programs wheel test
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
 .PHONY: help serve settings conformance test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint docs pictures \
-	lint-workflows fmt bench bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
+	lint-workflows fmt bench bench-short bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
 make serve            build a release and run it; ARGS="--no-tls --port 8080" passes flags to `cuttlefish-signaling serve`
@@ -39,7 +39,8 @@ make docs             build the site of the documentation into site/, and look i
 make pictures         the pictures of the documentation, with chromium
 make fmt              format Rust and Python
 make develop          .venv with a debug build, for tests and lint
-make bench            this server beside others, into docs/performance.md; twenty minutes
+make bench            this server beside others and its goals, into docs/performance.md; forty minutes
+make bench-short      the goals in two short rounds, to try a change; three minutes
 make bench-instructions  instructions of a message: fails at 5 % more than is committed; needs valgrind
 make fuzz             each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 make soak             long tests: fuzzing, exits, churn, faults and stuck hooks, an hour of faults on three nodes; two hours
@@ -153,8 +154,8 @@ conformance: $(VENV)/develop
 	mkdir -p target/servers && npm install --silent --no-save --ignore-scripts --prefix target/servers ws@8
 	$(BIN)/python scripts/conformance_page.py
 
-# Twenty minutes: the parts of the core, this server beside others (docs/performance.md and its picture are written
-# anew), what it costs the process it lives in, and what an honest pair feels of a siege.
+# Forty minutes: the parts of the core, this server beside others and its goals (docs/performance.md and its picture are
+# written anew), what it costs the process it lives in, and what an honest pair feels of a siege.
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --group bench
@@ -163,6 +164,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benches/plot.py docs/figures.json
 	$(BIN)/python benches/life.py
 	$(BIN)/python benches/isolation.py
+
+bench-short: $(VENV)/installed
+	$(BIN)/python benches/compare.py --short
 
 # Fails where the path of a message takes 5 % more instructions than the committed figures. Needs valgrind.
 bench-instructions:

@@ -4,7 +4,7 @@ Each round runs each scenario with each server, so that a slow phase of the mach
 median over the rounds; a ratio is the median of the rounds' ratios. The server runs on the first core, the load on the
 second. Ratios are comparable between machines, absolute figures are not.
 
-python benches/compare.py [--rounds 3] [--seconds 2] [--only PART ...] [--out docs/figures.json]
+python benches/compare.py [--rounds 3] [--seconds 2] [--only PART ...] [--short] [--out docs/figures.json]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import goals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -183,19 +184,50 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measures, prints the tables, and writes the figures to a file."""
+def goal_rows(load: list[str], everybody: Servers, options: argparse.Namespace, ca: Path) -> list[goals.Row]:
+    """Measures the goals, all of them or a short form of each."""
+    ours, bare = everybody["cuttlefish-signaling"], everybody["bare relay"]
+
+    def once(is_bare: bool, own: tuple[str, ...], scenario: tuple[str, ...]) -> Figures:
+        over_tls = own == goals.TLS
+        if is_bare:
+            command = [*bare, str(ca)] if over_tls else bare
+        else:
+            command = [*ours[:-1], *own, *([str(ca)] if over_tls else []), "--port"]
+        if options.short:
+            scenario = tuple(part.replace("000", "00") if part in ("2000", "5000") else part for part in scenario)
+        more = ("--ca", str(ca)) if over_tls else ()
+        return measure(load, command, (*scenario, *more), 0.3 if options.short else options.seconds)
+
+    return goals.run_all(once, 2 if options.short else options.goal_rounds)
+
+
+def arguments() -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--goal-rounds", type=int, help="of the goals; 20 for those with a p99 and 5 for others")
     parser.add_argument("--seconds", type=float, default=2.0, help="for which each run is measured")
+    parser.add_argument(
+        "--short", action="store_true", help="the goals in two short rounds: to try a change, not to publish"
+    )
     parser.add_argument(
         "--only",
         action="append",
-        choices=["peers", "variants", "workers", "growth", "storm", "churn", "cluster"],
+        choices=["goals", "peers", "variants", "workers", "growth", "storm", "churn", "cluster"],
         help="these parts",
     )
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; parts that were not run stay")
     options = parser.parse_args()
+    if options.short and options.out:
+        parser.error("--short: two short rounds are not figures to publish: leave --out away")
+    return options
+
+
+def main() -> None:
+    """Measures, prints the tables, and writes the figures to a file."""
+    options = arguments()
+    only = ["goals"] if options.short else options.only
     load, everybody = ["taskset", "-c", LOAD_CORE, build("load")], servers()
     name, ours = next(iter(everybody.items()))
     ca = Path(tempfile.mkdtemp()) / "ca.pem"
@@ -212,11 +244,13 @@ def main() -> None:
     figures: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     figures["machine"] = machine()
     for part, (of_part, scenarios) in plan.items():
-        if part in (options.only or plan):
+        if part in (only or plan):
             where = load if part != "workers" else load[-1:]
             rounds = options.rounds if part != "churn" else 1
             figures[part] = run_all(where, of_part, scenarios, rounds, options.seconds)
-    if "cluster" in (options.only or ["cluster"]):
+    if "goals" in (only or ["goals"]):
+        figures["goals"] = goal_rows(load, everybody, options, ca)
+    if "cluster" in (only or ["cluster"]):
         figures["cluster"] = cluster.run_all(load, options.rounds, options.seconds)
         figures["engine"] = cluster.engine()
     if options.out:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = Path(__file__).with_name("instructions.json")
-SCENARIOS = {"core": 2, "edge": 2, "arrival": 1}
+SCENARIOS = {"core": 2, "edge": 2, "tls": 2, "arrival": 1}
 """Each scenario, and the number of events in one round: a round trip has two messages."""
 TOLERANCE = 1.05
 FEW, MANY = 500, 2500

@@ -1,17 +1,21 @@
 //! Runs the path of a forward many times, so that callgrind can count its instructions: `make bench-instructions`.
 //!
-//! `core` runs sessions, relay, hub and outboxes. `edge` runs a whole server with two peers, in memory. `arrival` runs a
-//! device that connects, registers and leaves.
+//! `core` runs sessions, relay, hub and outboxes. `edge` runs a whole server with two peers, in memory. `tls` runs the same
+//! over TLS and the loopback interface; the peers' own TLS is half of it. `arrival` runs a device that connects, registers
+//! and leaves.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+#[path = "load/tls.rs"]
+mod connector;
 mod harness;
 
 use std::sync::Arc;
 
-use cuttlefish_signaling::{Config, NoHooks, Running, Server};
+use cuttlefish_signaling::{Config, NoHooks, Running, Server, Tls};
 use harness::{Harness, client_forward, device_forward, payload};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
 
 const PAYLOAD: usize = 250;
 
@@ -20,11 +24,13 @@ fn main() {
     match arguments.as_slice() {
         [scenario, times] if scenario == "core" => core(times.parse().unwrap()),
         [scenario, times] if scenario == "edge" => edge(times.parse().unwrap()),
+        [scenario, times] if scenario == "tls" => tls(times.parse().unwrap()),
         [scenario, times] if scenario == "arrival" => arrival(times.parse().unwrap()),
         // `cargo bench` passes no arguments: only check that each scenario works.
         _ => {
             core(10);
             edge(10);
+            tls(10);
             arrival(10);
         }
     }
@@ -43,30 +49,55 @@ fn core(round_trips: usize) {
 }
 
 fn edge(round_trips: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(())).unwrap().serve();
-        let mut device = Wire::open(&server, "/register_device").await;
-        device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
-        device.hears().await;
-        let mut client = Wire::open(&server, "/connect_client").await;
-        client.says(r#"{"message_type":"connect","device_id":"cvd-1"}"#).await;
-        client.hears().await;
-        client.hears().await;
-        let (there, back) = (frame(&client_forward(&payload(PAYLOAD))), frame(&device_forward(&payload(PAYLOAD))));
-        for _ in 0..round_trips {
-            client.stream.write_all(&there).await.unwrap();
-            device.hears().await;
-            device.stream.write_all(&back).await.unwrap();
-            client.hears().await;
-        }
+    block_on(async {
+        let server = serve(Config::default());
+        let device = Wire::open(&server, "/register_device").await;
+        let client = Wire::open(&server, "/connect_client").await;
+        relay(device, client, round_trips).await;
     });
 }
 
+fn tls(round_trips: usize) {
+    block_on(async {
+        let tls = Tls::self_signed(&["localhost".into()], None).unwrap();
+        let connector = connector::trusting(tls.authority_pem().unwrap().as_bytes());
+        let server = serve(Config { port: 0, tls: Some(tls), ..Config::default() });
+        let dial = async |path| {
+            let stream = TcpStream::connect(server.local_addr()).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            Wire::over(connector.connect(connector::name(), stream).await.unwrap(), path).await
+        };
+        relay(dial("/register_device").await, dial("/connect_client").await, round_trips).await;
+    });
+}
+
+fn block_on(run: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run);
+}
+
+fn serve(config: Config) -> Running {
+    Server::bind(config, Arc::new(NoHooks), Arc::new(())).unwrap().serve()
+}
+
+/// Round trips of a device and its client.
+async fn relay<S: AsyncRead + AsyncWrite + Unpin>(mut device: Wire<S>, mut client: Wire<S>, round_trips: usize) {
+    device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
+    device.hears().await;
+    client.says(r#"{"message_type":"connect","device_id":"cvd-1"}"#).await;
+    client.hears().await;
+    client.hears().await;
+    let (there, back) = (frame(&client_forward(&payload(PAYLOAD))), frame(&device_forward(&payload(PAYLOAD))));
+    for _ in 0..round_trips {
+        client.stream.write_all(&there).await.unwrap();
+        device.hears().await;
+        device.stream.write_all(&back).await.unwrap();
+        client.hears().await;
+    }
+}
+
 fn arrival(times: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let server = Server::bind(Config::default(), Arc::new(NoHooks), Arc::new(())).unwrap().serve();
+    block_on(async {
+        let server = serve(Config::default());
         for _ in 0..times {
             let mut device = Wire::open(&server, "/register_device").await;
             device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{}}"#).await;
@@ -77,15 +108,21 @@ fn arrival(times: usize) {
 }
 
 /// A minimal WebSocket peer, whose own instructions hardly count.
-struct Wire {
-    stream: DuplexStream,
+struct Wire<S = DuplexStream> {
+    stream: S,
     scratch: Vec<u8>,
 }
 
 impl Wire {
     async fn open(server: &Running, path: &str) -> Self {
-        let (mut stream, theirs) = tokio::io::duplex(1 << 16);
+        let (stream, theirs) = tokio::io::duplex(1 << 16);
         drop(server.serve_in_memory(theirs));
+        Self::over(stream, path).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    async fn over(mut stream: S, path: &str) -> Self {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

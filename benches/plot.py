@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import goals
 import matplotlib
 
 matplotlib.use("svg")
@@ -51,21 +52,21 @@ NAMES = {
 OURS, OTHERS = "#0f766e", "#9aa6b2"
 
 
-def number(value: float) -> str:
-    """Formats a number with its significant digits."""
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-
-
 def draw(figures: dict[str, Any], target: Path) -> None:
     """Draws the servers side by side, and how the cost of this server grows."""
     matplotlib.rcParams.update({"svg.hashsalt": "figures", "font.size": 9, "svg.fonttype": "none"})
-    drawing, axes = pyplot.subplots(2, 4, figsize=(14, 5), layout="constrained")
+    rows = [row for row in figures.get("goals", []) if not row["of_figure"]]
+    drawing = pyplot.figure(figsize=(14, 5 + 0.26 * len(rows)), layout="constrained")
+    above, below = drawing.subfigures(2, 1, height_ratios=[5, max(0.26 * len(rows), 0.01)])
+    axes = above.subplots(2, 4)
+    if rows:
+        draw_goals(rows, below.subplots())
     for axis, (scenario, figure, title) in zip(axes[0], BARS, strict=True):
         of_server = figures["peers"][scenario]
         names = list(of_server)
         values = [of_server[name]["figures"][figure] for name in names]
         bars = axis.barh(names, values, color=[OURS if name == names[0] else OTHERS for name in names])
-        axis.bar_label(bars, labels=[number(value) for value in values], padding=3)
+        axis.bar_label(bars, labels=[goals.number(value) for value in values], padding=3)
         axis.set_title(title, loc="left", fontsize=10)
         axis.invert_yaxis()
         axis.margins(x=0.25)
@@ -81,6 +82,25 @@ def draw(figures: dict[str, Any], target: Path) -> None:
     machine = figures["machine"]
     drawing.supxlabel(f"{machine['cpu']}, {machine['when']}; one core for the server, one for the load", fontsize=8)
     drawing.savefig(target, metadata={"Date": None})
+
+
+def draw_goals(rows: list[goals.Row], axis: Any) -> None:
+    """Draws the ratio of each row with its spread, and its goal."""
+    places = range(len(rows))
+    axis.hlines(places, [row["lowest"] for row in rows], [row["highest"] for row in rows], color=OTHERS, linewidth=3)
+    axis.plot([row["ratio"] for row in rows], places, "o", color=OURS, label="median of the rounds' ratios")
+    axis.plot(
+        [row["goal"] for row in rows], places, "|", color="#b91c1c", markersize=14, markeredgewidth=2, label="goal"
+    )
+    axis.set_yticks(places, [f"{row['title']}: {row['figure']}, beside {row['reference']}" for row in rows])
+    axis.set_xscale("log")
+    ticks = (0.5, 0.75, 1, 1.5, 2, 3)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.invert_yaxis()
+    axis.legend(loc="lower right", frameon=False, fontsize=8)
+    axis.set_title("Ratio to the reference in the same round, lowest to highest", loc="left", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def growth(part: Part, suffix: str) -> list[tuple[int, float]]:
@@ -104,7 +124,7 @@ def table(part: Part) -> str:
             "|---|" + "--:|" * len(names),
         ]
         for server, found in of_server.items():
-            cells = [number(found["figures"][name]) for name in names]
+            cells = [goals.number(found["figures"][name]) for name in names]
             if len(of_server) > 1:
                 cells = [f"{cell} ({found['ratios'][name]:.2f}x)" for cell, name in zip(cells, names, strict=True)]
             lines.append(f"| {server} | " + " | ".join(cells) + " |")
@@ -115,14 +135,14 @@ def growth_table(part: Part) -> str:
     """Formats a table with one line for each series."""
     lines = ["| CPU µs/message, by | |", "|---|---|"]
     for suffix, title in LINES:
-        costs = ", ".join(f"{size:,}: {number(cost)}" for size, cost in growth(part, suffix))
+        costs = ", ".join(f"{size:,}: {goals.number(cost)}" for size, cost in growth(part, suffix))
         lines.append(f"| {title} | {costs} |")
     return "\n".join(lines)
 
 
 def engine_table(engine: dict[str, float]) -> str:
     """Formats the figures of the engine of a cluster."""
-    rows = [f"| {title} | {number(value)} |" for title, value in engine.items()]
+    rows = [f"| {title} | {goals.number(value)} |" for title, value in engine.items()]
     return "\n".join(["| engine of a cluster | |", "|---|--:|", *rows])
 
 
@@ -150,6 +170,8 @@ def main() -> None:
         "growth": growth_table(figures["growth"]),
         "churn": table(figures["churn"]),
     }
+    if "goals" in figures:
+        parts["goals"] = goals.table(figures["goals"])
     if "cluster" in figures:
         parts |= {"cluster": table(figures["cluster"]), "engine": engine_table(figures["engine"])}
     for part, content in parts.items():

@@ -1,6 +1,6 @@
 """Runs a server for the load, plain or with options that may make relaying more expensive.
 
-python benches/relay_server.py [--journal] [--fault] [--workers N] [--gil] [--tls CA] --port 8080
+python benches/relay_server.py [--journal] [--dashboard] [--fault] [--rates] [--workers N] [--gil] [--tls CA] --port N
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import threading
 from pathlib import Path
 
-from cuttlefish_signaling import Keepalive, SignalingServer, Tls
+from cuttlefish_signaling import Keepalive, Limits, SignalingServer, Tls
 
 
 def hold_the_gil() -> None:
@@ -25,6 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", action="store_true", help="write one")
+    parser.add_argument(
+        "--dashboard", action="store_true", help="serve the page, whose events a page of the load reads"
+    )
+    parser.add_argument("--rates", action="store_true", help="let one device send as much as it can")
     parser.add_argument("--fault", action="store_true", help="arm one, for a device that never comes")
     parser.add_argument("--workers", type=int, default=1, help="threads that relay")
     parser.add_argument("--gil", action="store_true", help="have a thread of Python's hold the interpreter's lock")
@@ -35,7 +39,10 @@ def main() -> None:
         options.tls.write_text(tls.certificate_pem)
     # No pings: the load's idle devices do not answer.
     settings = {"keepalive": Keepalive(interval=None), "workers": options.workers, "journal": options.journal}
-    with SignalingServer(port=options.port, tls=tls, **settings) as server:
+    most = 1 << 30
+    rates = {"message_per_second": most, "message_burst": most, "byte_per_second": most, "byte_burst": most}
+    limits = Limits(**rates) if options.rates else Limits()
+    with SignalingServer(port=options.port, tls=tls, dashboard=options.dashboard, limits=limits, **settings) as server:
         if options.gil:
             threading.Thread(target=hold_the_gil, daemon=True).start()
         if options.fault:

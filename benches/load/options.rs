@@ -1,7 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
 use std::time::Duration;
+
+use tokio_rustls::TlsConnector;
+
+use crate::tls;
 
 #[derive(Clone)]
 pub struct Options {
@@ -15,14 +18,18 @@ pub struct Options {
     /// The process of another node, whose CPU time is added.
     pub other_pid: Option<u32>,
     pub pairs: usize,
+    /// Clients that share a device.
+    pub per_device: usize,
     /// The size of each payload, in bytes of JSON.
     pub payload: usize,
     /// Round trips that one pair has in flight.
     pub window: usize,
     /// Registered devices that send nothing.
     pub idle: usize,
-    /// The certificate that the devices of a storm trust, PEM.
-    pub ca: PathBuf,
+    /// Connects over TLS, if there is a certificate to trust.
+    pub tls: Option<TlsConnector>,
+    /// Pages of the dashboard that are open beside.
+    pub pages: usize,
     /// Clients that connect and leave.
     pub clients: usize,
     pub seconds: Duration,
@@ -40,10 +47,12 @@ impl Options {
             pid: 0,
             other_pid: None,
             pairs: 50,
+            per_device: 1,
             payload: 250,
             window: 1,
             idle: 0,
-            ca: PathBuf::new(),
+            tls: None,
+            pages: 0,
             clients: 100_000,
             seconds: Duration::from_secs(3),
         };
@@ -58,7 +67,9 @@ impl Options {
                 "--payload" => options.payload = number(),
                 "--window" => options.window = number(),
                 "--clients" => options.clients = number(),
-                "--ca" => options.ca = value.into(),
+                "--per-device" => options.per_device = number().max(1),
+                "--pages" => options.pages = number(),
+                "--ca" => options.tls = Some(tls::trusting(&std::fs::read(&value).unwrap())),
                 "--idle" => options.idle = number(),
                 "--seconds" => options.seconds = Duration::from_secs_f64(value.parse().unwrap()),
                 _ => panic!("there is no option {name}"),

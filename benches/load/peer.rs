@@ -3,39 +3,50 @@
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub struct Peer<S = TcpStream> {
-    stream: S,
+use crate::options::Options;
+use crate::tls;
+
+/// A connection, plain or over TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Connects to a server, over TLS if the options say so.
+pub async fn dial(options: &Options, port: u16) -> Box<dyn Stream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    match &options.tls {
+        None => Box::new(stream),
+        Some(connector) => Box::new(connector.connect(tls::name(), stream).await.unwrap()),
+    }
+}
+
+pub struct Peer {
+    stream: Box<dyn Stream>,
     input: Vec<u8>,
     /// The number of input bytes that have been taken.
     taken: usize,
     output: Vec<u8>,
 }
 
-impl Peer<TcpStream> {
-    pub async fn open(port: u16, path: &str) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self::upgrade(stream, port, path).await
-    }
-
+impl Peer {
     /// Connects a device, until it has its `config`.
-    pub async fn device(port: u16, id: &str) -> Self {
-        Self::open(port, "/register_device").await.register(id).await
+    pub async fn device(options: &Options, id: &str) -> Self {
+        Self::open(options, options.port, "/register_device").await.register(id).await
     }
 
     /// Connects a client, until it has its device info.
-    pub async fn client(port: u16, id: &str) -> Self {
-        let mut client = Self::open(port, "/connect_client").await;
+    pub async fn client(options: &Options, id: &str) -> Self {
+        let mut client = Self::open(options, options.client_port, "/connect_client").await;
         client.says(&format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#)).await;
         client.hears().await;
         client.hears().await;
         client
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
-    /// Upgrades a connection to a WebSocket.
-    pub async fn upgrade(mut stream: S, port: u16, path: &str) -> Self {
+    /// Connects, and upgrades the connection to a WebSocket.
+    async fn open(options: &Options, port: u16, path: &str) -> Self {
+        let mut stream = dial(options, port).await;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -54,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     /// Registers as a device, and waits for its `config`.
-    pub async fn register(mut self, id: &str) -> Self {
+    async fn register(mut self, id: &str) -> Self {
         self.says(&format!(r#"{{"message_type":"register","device_id":"{id}","device_info":{{"displays":[]}}}}"#))
             .await;
         self.hears().await;

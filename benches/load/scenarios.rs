@@ -9,27 +9,26 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use crate::options::Options;
-use crate::peer::Peer;
+use crate::pages;
+use crate::peer::{Peer, dial};
 use crate::system::{resident, server_time};
 
 pub type Figures = Vec<(&'static str, f64)>;
 
 const CANDIDATES: usize = 16;
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long to wait until the server has returned memory to the system.
-const SETTLE: Duration = Duration::from_secs(2);
 
 /// Counts completed round trips after the warm-up, and their times.
 #[derive(Default)]
-struct Counter {
+pub struct Counter {
     counting: Cell<bool>,
-    over: Cell<bool>,
+    pub over: Cell<bool>,
     count: Cell<u64>,
     took: RefCell<Vec<Duration>>,
 }
 
 impl Counter {
-    fn done(&self, began: Instant) {
+    pub fn done(&self, began: Instant) {
         if self.counting.get() {
             self.count.set(self.count.get() + 1);
             self.took.borrow_mut().push(began.elapsed());
@@ -37,8 +36,8 @@ impl Counter {
     }
 
     /// Counts for `options.seconds` while the load runs. Returns the count, the time and the server's CPU time.
-    async fn measure(&self, options: &Options) -> (f64, Duration, Duration) {
-        sleep(WARM_UP).await;
+    pub async fn measure(&self, options: &Options) -> (f64, Duration, Duration) {
+        sleep(WARM_UP.min(options.seconds)).await;
         let (began, cpu) = (Instant::now(), server_time(options));
         self.counting.set(true);
         sleep(options.seconds).await;
@@ -48,7 +47,7 @@ impl Counter {
     }
 
     /// Returns a percentile of the times, in microseconds.
-    fn percentile(&self, percent: usize) -> f64 {
+    pub fn percentile(&self, percent: usize) -> f64 {
         let mut took = self.took.borrow_mut();
         took.sort_unstable();
         let at = (took.len() * percent / 100).min(took.len().saturating_sub(1));
@@ -62,11 +61,15 @@ pub async fn relay(options: &Options) -> Figures {
     LocalSet::new()
         .run_until(async {
             for pair in 0..options.pairs {
-                let id = format!("device-{pair}");
-                let (device, client) =
-                    (Peer::device(options.port, &id).await, Peer::client(options.client_port, &id).await);
-                tokio::task::spawn_local(echo(device, options.payload));
+                let id = format!("device-{}", pair / options.per_device);
+                if pair % options.per_device == 0 {
+                    tokio::task::spawn_local(echo(Peer::device(options, &id).await, options.payload));
+                }
+                let client = Peer::client(options, &id).await;
                 tokio::task::spawn_local(ask(client, Rc::clone(&counter), options.clone()));
+            }
+            for _ in 0..options.pages {
+                tokio::task::spawn_local(pages::read(dial(options, options.port).await));
             }
             let (round_trips, time, cpu) = counter.measure(options).await;
             drop(idle);
@@ -81,11 +84,11 @@ pub async fn relay(options: &Options) -> Figures {
 }
 
 /// A device that answers every message. It writes once for all messages that have arrived.
-async fn echo(mut device: Peer, payload: usize) {
-    let answer = format!(r#"{{"message_type":"forward","client_id":1,"payload":{}}}"#, json(payload));
+pub async fn echo(mut device: Peer, payload: usize) {
+    let payload = json(payload);
     loop {
-        device.hears().await;
-        device.queue(&answer);
+        let client = client_of(device.hears().await);
+        device.queue(&format!(r#"{{"message_type":"forward","client_id":{client},"payload":{payload}}}"#));
         if !device.has_more() {
             device.flush().await;
         }
@@ -118,9 +121,9 @@ pub async fn sessions(options: &Options) -> Figures {
         .run_until(async {
             for pair in 0..options.pairs {
                 let id = format!("device-{pair}");
-                let device = Peer::device(options.port, &id).await;
+                let device = Peer::device(options, &id).await;
                 tokio::task::spawn_local(answer_sessions(device));
-                tokio::task::spawn_local(hold_sessions(options.client_port, id, Rc::clone(&counter)));
+                tokio::task::spawn_local(hold_sessions(options.clone(), id, Rc::clone(&counter)));
             }
             let (sessions, time, cpu) = counter.measure(options).await;
             vec![
@@ -131,12 +134,19 @@ pub async fn sessions(options: &Options) -> Figures {
         .await
 }
 
+/// The client that a message to a device is about.
+fn client_of(heard: &[u8]) -> u64 {
+    const KEY: &[u8] = br#""client_id":"#;
+    let at = heard.windows(KEY.len()).position(|part| part == KEY).unwrap() + KEY.len();
+    let digits = heard[at..].trim_ascii_start().iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
 /// A device that answers each request for an offer, and each last candidate.
 async fn answer_sessions(mut device: Peer) {
     loop {
         let heard = String::from_utf8(device.hears().await.to_vec()).unwrap();
-        let Some((_, rest)) = heard.split_once(r#""client_id":"#) else { continue };
-        let client: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        let client = client_of(heard.as_bytes());
         let says = |payload: &str| format!(r#"{{"message_type":"forward","client_id":{client},"payload":{payload}}}"#);
         if heard.contains("request-offer") {
             device.says(&says(&json(2000))).await;
@@ -146,11 +156,11 @@ async fn answer_sessions(mut device: Peer) {
     }
 }
 
-async fn hold_sessions(port: u16, id: String, counter: Rc<Counter>) {
+async fn hold_sessions(options: Options, id: String, counter: Rc<Counter>) {
     let says = |payload: &str| format!(r#"{{"message_type":"forward","payload":{payload}}}"#);
     while !counter.over.get() {
         let began = Instant::now();
-        let mut client = Peer::client(port, &id).await;
+        let mut client = Peer::client(&options, &id).await;
         client.says(&says(r#"{"type":"request-offer"}"#)).await;
         client.hears().await;
         client.says(&says(&json(1500))).await;
@@ -169,11 +179,11 @@ pub async fn registrations(options: &Options) -> Figures {
     LocalSet::new()
         .run_until(async {
             for worker in 0..options.pairs {
-                let (port, counter) = (options.port, Rc::clone(&counter));
+                let (options, counter) = (options.clone(), Rc::clone(&counter));
                 tokio::task::spawn_local(async move {
                     while !counter.over.get() {
                         let began = Instant::now();
-                        Peer::device(port, &format!("device-{worker}")).await.closes().await;
+                        Peer::device(&options, &format!("device-{worker}")).await.closes().await;
                         counter.done(began);
                     }
                 });
@@ -196,7 +206,7 @@ pub async fn churn(options: &Options) -> Figures {
         .run_until(async {
             for pair in 0..options.pairs {
                 let id = format!("device-{pair}");
-                let device = Peer::device(options.port, &id).await;
+                let device = Peer::device(options, &id).await;
                 tokio::task::spawn_local(answer_sessions(device));
                 tokio::task::spawn_local(come_and_go(options.clone(), id, Rc::clone(&come), Rc::clone(&gone)));
             }
@@ -222,7 +232,7 @@ pub async fn churn(options: &Options) -> Figures {
 async fn come_and_go(options: Options, id: String, come: Rc<Cell<usize>>, gone: Rc<Cell<usize>>) {
     while come.get() < options.clients {
         come.set(come.get() + 1);
-        let mut client = Peer::client(options.client_port, &id).await;
+        let mut client = Peer::client(&options, &id).await;
         client.says(r#"{"message_type":"forward","payload":{"type":"request-offer"}}"#).await;
         client.hears().await;
         client.closes().await;
@@ -231,12 +241,14 @@ async fn come_and_go(options: Options, id: String, come: Rc<Cell<usize>>, gone: 
 }
 
 pub async fn idle(options: &Options) -> Figures {
+    // The server returns memory to the system within seconds.
+    let settle = options.seconds;
     let before = resident(options.pid);
     let held = devices(options, "idle", options.idle).await;
-    sleep(SETTLE).await;
+    sleep(settle).await;
     let during = resident(options.pid);
     drop(held);
-    sleep(SETTLE).await;
+    sleep(settle).await;
     let after = resident(options.pid);
     vec![("kib_per_idle_device", (during - before) / options.idle as f64), ("kib_before", before), ("kib_after", after)]
 }
@@ -244,13 +256,13 @@ pub async fn idle(options: &Options) -> Figures {
 async fn devices(options: &Options, name: &str, count: usize) -> Vec<Peer> {
     let mut devices = Vec::with_capacity(count);
     for number in 0..count {
-        devices.push(Peer::device(options.port, &format!("{name}-{number}")).await);
+        devices.push(Peer::device(options, &format!("{name}-{number}")).await);
     }
     devices
 }
 
 /// Creates a payload of this size.
-fn json(bytes: usize) -> String {
+pub fn json(bytes: usize) -> String {
     const AROUND: usize = r#"{"type":"ice-candidate","sdp":""}"#.len();
     format!(r#"{{"type":"ice-candidate","sdp":"{}"}}"#, "x".repeat(bytes.saturating_sub(AROUND)))
 }

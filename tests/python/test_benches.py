@@ -1,0 +1,106 @@
+"""The programs of `make bench`, without a run of it: their tables, and that each server of the load starts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHES = Path(__file__).parents[2] / "benches"
+
+
+@pytest.fixture
+def goals(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHES))
+    return importlib.import_module("goals")
+
+
+def test_a_row_has_the_median_of_the_ratios_of_rounds(goals: Any) -> None:
+    goal = goals.Goal("p99_us", 1.05, "1.3")
+    # A slow round of the machine slows both, and leaves the ratio.
+    runs, beside = [{"p99_us": us} for us in (100, 1000, 130)], [{"p99_us": us} for us in (100, 1000, 100)]
+    row = goals.row("one pair", "the bare relay", goal, runs, beside)
+    assert (row["ratio"], row["lowest"], row["highest"], row["rounds"]) == (1.0, 1.0, 1.3, 3)
+    assert (row["ours"], row["beside"]) == (130, 100)
+    assert goals.is_met(row)
+    assert not goals.is_met({**row, "ratio": 1.06})
+
+
+def test_a_rate_is_met_above_its_goal_and_a_figure_by_itself(goals: Any) -> None:
+    rate = goals.row(
+        "", "", goals.Goal("devices_per_second", 0.9, ""), [{"devices_per_second": 80}], [{"devices_per_second": 100}]
+    )
+    assert not goals.is_met(rate)
+    assert goals.is_met({**rate, "ratio": 0.9})
+    memory = goals.row(
+        "",
+        "",
+        goals.Goal("kib_per_idle_device", 8, "", True),
+        [{"kib_per_idle_device": 7.9}],
+        [{"kib_per_idle_device": 1}],
+    )
+    assert goals.is_met(memory)
+    assert "at most 8.0 itself" in goals.table([memory])
+
+
+def test_sides_take_turns_in_the_order_that_changes(goals: Any) -> None:
+    asked = []
+
+    def measure(is_bare: bool, options: tuple[str, ...], scenario: tuple[str, ...]) -> dict[str, float]:
+        asked.append(is_bare)
+        return {"cpu_us_per_message": 2.0 if is_bare else 1.0, "p99_us": 1.0}
+
+    rows = goals.run_all(measure, 2, goals.COMPARISONS[:1])
+    assert asked == [False, True, True, False]
+    assert [row["ratio"] for row in rows] == [1.0, 0.5]
+
+
+def test_each_comparison_has_figures_of_its_scenario_and_a_reference(goals: Any) -> None:
+    load = (BENCHES / "load").rglob("*.rs")
+    printed = "".join(file.read_text() for file in load)
+    titles = [each.title for each in goals.COMPARISONS]
+    assert len(set(titles)) == len(titles)
+    for each in goals.COMPARISONS:
+        assert all(f'"{goal.figure}"' in printed for goal in each.goals), each.title
+        is_bare, options, _ = goals.beside_of(each)
+        # TLS beside TLS, and never a server beside itself.
+        assert is_bare == (each.reference == goals.BARE), each.title
+        assert not is_bare or ("--tls" in options) == ("--tls" in each.ours), each.title
+        assert is_bare or (options, each.beside_scenario) != (each.ours, each.scenario), each.title
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--journal", "--dashboard"], ["--rates", "--workers", "2"], ["--fault"], ["--tls", "CA"]]
+)
+def test_server_of_the_load_starts(options: list[str], tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    own = [str(ca) if option == "CA" else option for option in options]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(BENCHES / "relay_server.py"), *own, "--port", str(port)]
+    with subprocess.Popen(command) as server:
+        try:
+            while True:
+                assert server.poll() is None, "it did not start"
+                with socket.socket() as peer:
+                    if peer.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+        finally:
+            server.terminate()
+    assert ca.exists() == ("--tls" in options)
+
+
+def test_short_form_refuses_to_write_figures(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    out.write_text(json.dumps({}))
+    command = [sys.executable, str(BENCHES / "compare.py"), "--short", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--short" in done.stderr
