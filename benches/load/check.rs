@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::tls::trusting;
 use crate::{bare_relay, run};
 
-/// What both servers are asked. Each scenario is here.
+/// The scenarios that both servers can run. Each scenario is here.
 const BOTH: [&str; 7] = [
     "relay",
     "relay --pairs 6 --per-device 3 --window 4 --payload 4000 --idle 2",
@@ -19,7 +19,7 @@ const BOTH: [&str; 7] = [
     "idle --idle 2",
     "storm --idle 3",
 ];
-/// What this server alone can do.
+/// The scenarios of this server alone.
 const OURS: [&str; 2] = ["polled", "relay --pages 1"];
 
 /// Runs all of them.

@@ -17,8 +17,6 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::connect_info::{ConnectInfo, Upgrade};
 use crate::access::connection_limits::Permit;
@@ -33,6 +31,7 @@ use crate::server::http::service::{self, Service};
 use crate::server::peer_stream::PeerStream;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
+use crate::server::tls_stream::TlsStream;
 use crate::server::ws::open::{self, BoxFuture};
 use crate::server::ws::transport::Transport;
 
@@ -96,7 +95,7 @@ impl Connection {
         };
         match outcome {
             Some(Ok(stream)) => {
-                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let shown = stream.peer_certificates().and_then(<[_]>::first);
                 // Nodes know each other by their fingerprints.
                 let name = |shown| if self.nodes.is_some() { Some(fingerprint(shown)) } else { subject_of(shown) };
                 let certificate = shown.and_then(name).map(Arc::from);
@@ -134,9 +133,9 @@ impl Connection {
         self.permit.busy();
         let turn = settings.handshakes.acquire().await;
         let of_peers = || Some(self.shared.settings().tls.as_ref()?.server_config());
-        let tls = TlsAcceptor::from(self.nodes.clone().or_else(of_peers)?);
+        let tls = self.nodes.clone().or_else(of_peers)?;
         self.permit.waits(Instant::now());
-        let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, tls.accept(stream)));
+        let mut handshake = pin!(timers.timeout(limits.tls_handshake_timeout, TlsStream::accept(tls, stream)));
         let outcome = tokio::select! {
             biased;
             outcome = &mut handshake => outcome,

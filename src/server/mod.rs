@@ -36,6 +36,7 @@ mod shared;
 mod socket_file;
 mod throttle;
 mod time;
+mod tls_stream;
 mod ws;
 
 use std::net::SocketAddr;

@@ -37,7 +37,7 @@ const LAYERS: &[&[&str]] = &[
         "server::ice_command",
         "server::resolver",
     ],
-    &["server::session_driver", "server::peer_stream"],
+    &["server::session_driver", "server::peer_stream", "server::tls_stream"],
     &["server::ws", "server::message_pump"],
     &["server::connect_info"],
     &["server::http", "server::seqpacket"],

@@ -6,9 +6,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream as ClientTlsStream;
-use tokio_rustls::server::TlsStream;
 
 use crate::server::peer_stream::PeerStream;
+use crate::server::tls_stream::TlsStream;
 
 /// A byte stream below a WebSocket.
 pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -52,15 +52,15 @@ impl Transport for TlsStream<PeerStream<TcpStream>> {
     const SENDS_CLOSE_NOTIFY: bool = true;
 
     fn upgraded(&mut self) {
-        self.get_mut().0.upgraded();
+        self.inner_mut().upgraded();
     }
 
     fn reset_on_close(&self) {
-        self.get_ref().0.reset_on_close();
+        self.inner().reset_on_close();
     }
 
     fn was_reset(&self) -> bool {
-        self.get_ref().0.was_reset()
+        self.inner().was_reset()
     }
 }
 
