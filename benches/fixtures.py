@@ -1,8 +1,9 @@
 """The cost of a server for tests: start and stop, and the fixtures of the plugin. A part of `make bench`.
 
 A test of the kind `sync` or `async` has a server, a fake device and a fake client of its own, and sends one message
-each way. The cost of a test is the time of 200 more of them, beyond that of as many empty tests: imports are not in
-it. The kinds take turns. All threads of a suite have one core.
+each way. The kind `by hand` does the same with clients of `websockets` and `asyncio.run`: the least cost of such a
+test. The cost of a test is the time of 200 more of them, beyond that of as many empty tests: imports are not in it.
+The kinds take turns. All threads of a suite have one core.
 
 python benches/fixtures.py [--rounds 5] [--tests 200] [--out FILE]
 """
@@ -35,6 +36,27 @@ def test_empty(number): pass
     "server": """
 @pytest.mark.parametrize("number", range({tests}))
 def test_server(number, signaling_server): pass
+""",
+    "by hand": """
+import asyncio, json
+from websockets.asyncio.client import connect
+
+async def converse(server):
+    options = {{"proxy": None, "compression": None}}
+    async with connect(server.device_url, **options) as device:
+        await device.send(json.dumps({{"message_type": "register", "device_id": "cvd-1", "device_info": {{}}}}))
+        await device.recv()
+        async with connect(server.client_url, **options) as client:
+            await client.send(json.dumps({{"message_type": "connect", "device_id": "cvd-1"}}))
+            await client.recv(), await client.recv()
+            await client.send(json.dumps({{"message_type": "forward", "payload": {{"type": "offer"}}}}))
+            number = json.loads(await device.recv())["client_id"]
+            answer = {{"message_type": "forward", "client_id": number, "payload": {{"type": "answer"}}}}
+            await device.send(json.dumps(answer))
+            assert json.loads(await client.recv())["payload"]["type"] == "answer"
+
+@pytest.mark.parametrize("number", range({tests}))
+def test_by_hand(number, signaling_server): asyncio.run(converse(signaling_server))
 """,
     "sync": """
 @pytest.mark.parametrize("number", range({tests}))
@@ -120,7 +142,7 @@ def show(found: dict[str, Any]) -> None:
         for kind, own in kinds.items():
             for name, value in own["figures"].items():
                 each = [one[name] for one in own["rounds"]]
-                goal = f", goal {GOALS[name]:g}" if name in GOALS and kind != "server" else ""
+                goal = f", goal {GOALS[name]:g}" if name in GOALS and kind not in ("server", "by hand") else ""
                 spread = f"({min(each):.3f} to {max(each):.3f} in {len(each)} rounds{goal})"
                 print(f"{title}, {kind:24} {name:18} {value:8.3f} {spread}")
 
