@@ -21,7 +21,7 @@ fn check_change(signed: &Wire, data: &[u8]) {
     match signed.change(data).map(|delta| delta.change) {
         Some(Change::Claimed(claimed)) => assert!(claimed.is_empty(), "{claimed:?} without a signature"),
         Some(Change::Joined(node)) => panic!("{node:?} without a signature"),
-        Some(Change::Released(_) | Change::Left(_) | Change::Ice) | None => {}
+        Some(Change::Released(_) | Change::Left(_) | Change::Ice | Change::Announced) | None => {}
     }
 }
 

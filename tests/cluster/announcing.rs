@@ -120,6 +120,66 @@ fn announcement_is_taken_back_also_after_the_engine_was_away() {
     assert!(!sent.iter().any(|output| matches!(output, Output::Send { operation: Operation::Expect { .. }, .. })));
 }
 
+/// Announces one device more than a batch has. Returns the node, and the ids of the first batch.
+fn announcing_two_batches() -> (Node, Vec<String>) {
+    let mut node = Node::joined(&[]);
+    let mut names = vec!["cvd-1".to_owned()];
+    names.extend((0..BATCH).map(|number| format!("d{number:04}")));
+    let devices: Vec<_> = names.iter().map(|name| expected(name)).collect();
+    node.membership.announce(7, &devices, BATCH + 1, node.now);
+    (node, names)
+}
+
+fn expect_batch(names: &[String]) -> Operation {
+    let expected = names.iter().map(|id| expected(id)).collect();
+    Operation::Expect { node: incarnation("a", 1), expected, most: BATCH + 1 }
+}
+
+#[test]
+fn control_connection_hears_the_outcome_before_the_device() {
+    let (mut node, names) = announcing_two_batches();
+    let rest = node.answer(&expect_batch(&names[..BATCH]), Reply::Expected(vec![Expectation::Pending; BATCH]));
+    node.seen.extend(rest);
+    // The engine has the first batch, and gives the id to a device, before it has answered the second one.
+    let heard = claimed_by_b(&mut node, 2);
+    assert!(!heard.contains(&Output::Registered(id())), "{heard:?}");
+    node.seen.extend(heard);
+    node.answer(&expect_batch(&names[BATCH..]), Reply::Expected(vec![Expectation::Full]));
+    let mut outcomes = vec![Expectation::Pending; BATCH];
+    outcomes.push(Expectation::Full);
+    assert_eq!(node.outputs(), [announced(7, &outcomes), Output::Registered(id())]);
+}
+
+#[test]
+fn control_connection_hears_the_outcome_before_the_device_also_when_the_engine_is_lost() {
+    let (mut node, names) = announcing_two_batches();
+    node.answer(&expect_batch(&names[..BATCH]), Reply::Expected(vec![Expectation::Pending; BATCH]));
+    claimed_by_b(&mut node, 2);
+    node.membership.on_lost(node.now);
+    let told = |output: &Output| matches!(output, Output::Announced { .. } | Output::Registered(_));
+    let told: Vec<_> = node.outputs().into_iter().filter(told).collect();
+    assert_eq!(told, [announced(7, &[Expectation::Pending; BATCH + 1]), Output::Registered(id())]);
+}
+
+#[test]
+fn answer_to_an_announcement_that_was_taken_back_says_nothing_of_the_next_one() {
+    let mut node = Node::joined(&[]);
+    node.membership.announce(7, &[expected("cvd-1")], 10, node.now);
+    node.membership.cancel(&[id()], node.now);
+    node.membership.announce(8, &[expected("cvd-1")], 10, node.now);
+    let sent: Vec<_> = node.outputs();
+    let numbers = sent.iter().filter_map(|output| match output {
+        Output::Send { number, operation: Operation::Expect { .. } } => Some(*number),
+        _ => None,
+    });
+    for (number, outcome) in numbers.zip([Expectation::Registered, Expectation::Pending]) {
+        node.membership.on_reply(number, Reply::Expected(vec![outcome]), node.now);
+    }
+    let outcomes = [announced(7, &[Expectation::Registered]), announced(8, &[Expectation::Pending])];
+    assert_eq!(node.outputs(), outcomes, "the second one is taken back");
+    assert!(claimed_by_b(&mut node, 2).contains(&Output::Registered(id())));
+}
+
 #[test]
 fn announcement_that_succeeds_when_it_is_repeated_after_a_refusal_is_taken_back() {
     let mut node = Node::joined(&[]);
@@ -147,6 +207,40 @@ fn announcement_is_taken_back() {
     node.membership.cancel(&[id(), DeviceId::new("unknown")], node.now);
     node.answer(&cancel(&["cvd-1"]), Reply::Done);
     assert_eq!(node.outputs(), []);
+}
+
+#[test]
+fn announcement_is_taken_back_once_more_by_the_next_upkeep() {
+    let mut node = waiting();
+    node.membership.cancel(&[id()], node.now);
+    let second = Expected { id: DeviceId::new("cvd-2"), details: DETAILS.into() };
+    node.membership.announce(8, std::slice::from_ref(&second), 10, node.now);
+    node.membership.cancel(std::slice::from_ref(&second.id), node.now);
+    node.membership.announce(9, std::slice::from_ref(&second), 10, node.now);
+    let first = [cancel(&["cvd-1"]), cancel(&["cvd-2"])];
+    assert_eq!(cancels(&mut node), first);
+    let later: Vec<_> = (0..12).flat_map(|_| cancels_of_a_second(&mut node)).collect();
+    assert_eq!(later, [cancel(&["cvd-1"])]);
+}
+
+fn cancels_of_a_second(node: &mut Node) -> Vec<Operation> {
+    node.pass_renewed(Duration::from_secs(1));
+    cancels(node)
+}
+
+/// Answers what the node has asked about announcements. Returns those that it has taken back.
+fn cancels(node: &mut Node) -> Vec<Operation> {
+    let mut cancels = Vec::new();
+    for output in node.outputs() {
+        let Output::Send { number, operation } = output else { continue };
+        let reply = match &operation {
+            Operation::Expect { expected, .. } => Reply::Expected(vec![Expectation::Pending; expected.len()]),
+            _ => Reply::Done,
+        };
+        node.membership.on_reply(number, reply, node.now);
+        cancels.extend(Some(operation).filter(|operation| matches!(operation, Operation::Cancel { .. })));
+    }
+    cancels
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(crate) struct Node {
     pub(crate) membership: Membership,
     pub(crate) now: Instant,
     /// Outputs that were taken and not looked at.
-    seen: Vec<Output>,
+    pub(crate) seen: Vec<Output>,
 }
 
 pub(crate) fn incarnation(name: &str, start: u64) -> Incarnation {

@@ -59,10 +59,7 @@ impl Engine {
             Operation::SetIce { servers, absent } => self.set_ice(servers.clone(), *absent),
             Operation::ReadIce => Reply::Ice(self.ice.clone()),
             Operation::Expect { node, expected, most } => self.expect(node, expected, *most, now),
-            Operation::Cancel { node, ids } => {
-                self.places.retain(|id, place| place.by != *node || !(ids.is_empty() || ids.contains(id)));
-                Reply::Done
-            }
+            Operation::Cancel { node, ids } => self.cancel(node, ids),
         };
         (reply, std::mem::take(&mut self.changes))
     }
@@ -182,35 +179,47 @@ impl Engine {
         if !self.nodes.contains_key(node) {
             return Reply::NotAMember;
         }
-        let outcomes = expected.iter().map(|expected| self.expect_one(node, expected, most, now));
-        Reply::Expected(outcomes.collect())
+        let mut changed = false;
+        let outcomes = expected.iter().map(|expected| self.expect_one(node, expected, most, now, &mut changed));
+        let outcomes = outcomes.collect();
+        self.note_places(changed);
+        Reply::Expected(outcomes)
     }
 
-    fn expect_one(&mut self, node: &Incarnation, expected: &Expected, most: usize, now: Duration) -> Expectation {
+    fn expect_one(
+        &mut self,
+        node: &Incarnation,
+        expected: &Expected,
+        most: usize,
+        now: Duration,
+        changed: &mut bool,
+    ) -> Expectation {
         let by = self.places.get(&expected.id).map(|place| place.by.clone());
         if self.devices.contains_key(&expected.id) {
             if by.as_ref() == Some(node) {
                 self.places.remove(&expected.id);
+                *changed = true;
             }
             return Expectation::Registered;
         }
         match by {
             Some(by) if by != *node && !self.is_gone(&by, now) => return Expectation::Taken,
-            None if self.places.len() >= most && !self.make_room(most, now) => return Expectation::Full,
+            None if self.places.len() >= most && !self.make_room(most, now, changed) => return Expectation::Full,
             _ => {}
         }
         let place = Place { by: node.clone(), details: expected.details.clone() };
-        self.places.insert(expected.id.clone(), place);
+        *changed |= self.places.insert(expected.id.clone(), place.clone()) != Some(place);
         Expectation::Pending
     }
 
     /// Removes announcements of nodes that are gone, of the first in the order of the text `NODE ID`.
-    fn make_room(&mut self, most: usize, now: Duration) -> bool {
+    fn make_room(&mut self, most: usize, now: Duration, changed: &mut bool) -> bool {
         let all = self.places.iter().map(|(id, place)| (format!("{} {id}", place.by), id.clone()));
         let first: BTreeSet<_> = all.collect();
         for (_, id) in first.into_iter().take(BATCH) {
             if self.is_gone(&self.places[&id].by, now) {
                 self.places.remove(&id);
+                *changed = true;
             }
         }
         self.places.len() < most
@@ -227,7 +236,24 @@ impl Engine {
         for id in &ids {
             self.places.remove(id);
         }
+        self.note_places(!ids.is_empty());
         ids.len() == BATCH
+    }
+
+    fn cancel(&mut self, node: &Incarnation, ids: &[DeviceId]) -> Reply {
+        if ids.is_empty() {
+            while self.remove_places(node) {}
+        }
+        let before = self.places.len();
+        self.places.retain(|id, place| place.by != *node || !ids.contains(id));
+        self.note_places(self.places.len() != before);
+        Reply::Done
+    }
+
+    fn note_places(&mut self, changed: bool) {
+        if changed {
+            self.change(Change::Announced);
+        }
     }
 
     fn set_ice(&mut self, servers: Option<Arc<str>>, absent: bool) -> Reply {

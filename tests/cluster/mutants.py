@@ -74,6 +74,18 @@ MUTANTS = [
         "(!self.directory.agrees(version) && !{off})",
     ),
     Mutant(
+        "version of an announcement",
+        WORLD + "engine.rs",
+        "        if changed {\n            self.change(Change::Announced);",
+        "        if changed && !{off} {{\n            self.change(Change::Announced);",
+    ),
+    Mutant(
+        "outcome before the device",
+        CLUSTER + "announcing.rs",
+        "self.announcements.asked.get_mut(&pending.number) {",
+        "self.announcements.asked.get_mut(&pending.number).filter(|_| !{off}) {{",
+    ),
+    Mutant(
         "expected",
         WORLD + "engine.rs",
         "Some(holder) if Some(&holder) != expected =>",

@@ -20,11 +20,6 @@ const ACTS: usize = 40;
 /// Time after the last fault in which all is well again.
 const CALM: Duration = Duration::from_secs(20);
 
-/// Seeds whose schedules announce devices. Among later ones are faults that are known and not mended: a place that was
-/// taken back stays where the engine is rolled back and no version has changed (docs/cluster.md), and a control connection
-/// may hear that a device has registered before the outcome of its announcement.
-const ANNOUNCING: std::ops::Range<u64> = 0..1_600;
-
 /// Seeds that have failed, one a line, each with the fault that it has shown. They run first.
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/seeds.txt");
 
@@ -78,9 +73,7 @@ fn follow(seed: u64, told: bool) {
     let mut world = World::new(seed, NODES, told);
     for _ in 0..ACTS {
         act(&mut world);
-        if ANNOUNCING.contains(&seed) {
-            announce(&mut world);
-        }
+        announce(&mut world);
         let pause = Duration::from_millis(world.net.rng.u64(..2_500));
         let until = world.net.now + pause;
         world.run(until);

@@ -3,6 +3,7 @@
 //! The engine keeps an announcement until a registration of the device takes it with its claim. A node knows its own
 //! announcements, and makes them again where the engine has lost them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,15 +21,16 @@ impl Membership {
         self.wake(now);
         (self.announcements.most, self.announcements.any) = (most, true);
         for Expected { id, details } in devices {
-            let pending = Pending { details: Arc::clone(details), sent: false, confirmed: false };
+            let pending = Pending { number, details: Arc::clone(details), sent: false, confirmed: false };
             self.announcements.pending.insert(id.clone(), pending);
+            self.announcements.cancelled.remove(id);
         }
         if !self.is_member() || devices.is_empty() {
             let outcomes = vec![Expectation::Pending; devices.len()];
             return self.output(Output::Announced { number, outcomes });
         }
         let missing = devices.len().div_ceil(BATCH);
-        let outcomes = Outcomes { devices: devices.len(), missing, known: Vec::new() };
+        let outcomes = Outcomes { devices: devices.len(), missing, known: Vec::new(), came: BTreeSet::new() };
         self.announcements.asked.insert(number, outcomes);
         for batch in devices.chunks(BATCH) {
             self.expect(batch.to_vec(), Some(number), now);
@@ -45,8 +47,13 @@ impl Membership {
         let pending = &mut self.announcements.pending;
         let sent = ids.iter().filter(|id| pending.remove(*id).is_some_and(|pending| pending.sent));
         let sent: Vec<_> = sent.cloned().collect();
+        self.announcements.cancelled.extend(sent.iter().cloned());
+        self.cancel_all(&sent, now);
+    }
+
+    fn cancel_all(&mut self, ids: &[DeviceId], now: Instant) {
         // Without the engine, all are taken back on the next connection.
-        for batch in sent.chunks(BATCH).filter(|_| self.is_member()).map(<[_]>::to_vec).collect::<Vec<_>>() {
+        for batch in ids.chunks(BATCH).filter(|_| self.is_member()).map(<[_]>::to_vec).collect::<Vec<_>>() {
             self.send_cancel(batch, now);
         }
     }
@@ -82,6 +89,8 @@ impl Membership {
     /// Makes the next announcements again. The registry changes only if it has lost them.
     pub(super) fn announce_some(&mut self, now: Instant) {
         use std::ops::Bound::{Excluded, Unbounded};
+        let cancelled: Vec<_> = std::mem::take(&mut self.announcements.cancelled).into_iter().collect();
+        self.cancel_all(&cancelled, now);
         let after = self.announcements.after.as_ref().map_or(Unbounded, Excluded);
         let next = self.announcements.pending.range::<DeviceId, _>((after, Unbounded)).take(BATCH);
         let next: Vec<_> = next.map(|(id, pending)| expected(id, &pending.details)).collect();
@@ -92,10 +101,11 @@ impl Membership {
     }
 
     fn expect(&mut self, expected: Vec<Expected>, number: Option<u64>, now: Instant) {
-        let ids: Vec<_> = expected.iter().map(|expected| expected.id.clone()).collect();
-        for id in &ids {
+        let mut ids = Vec::with_capacity(expected.len());
+        for Expected { id, .. } in &expected {
             if let Some(pending) = self.announcements.pending.get_mut(id) {
                 pending.sent = true;
+                ids.push((id.clone(), pending.number));
             }
         }
         let (node, most) = (self.node.incarnation.clone(), self.announcements.most);
@@ -105,22 +115,29 @@ impl Membership {
     /// Handles the answer to an announcement.
     pub(super) fn on_expected(
         &mut self,
-        ids: Vec<DeviceId>,
+        ids: Vec<(DeviceId, u64)>,
         number: Option<u64>,
         outcomes: Vec<Expectation>,
         now: Instant,
     ) {
         let mut unknown = Vec::new();
-        for (id, outcome) in ids.into_iter().zip(&outcomes) {
-            match (outcome, number) {
-                (Expectation::Pending, _) => match self.announcements.pending.get_mut(&id) {
-                    Some(pending) => pending.confirmed = true,
+        for ((id, announced), outcome) in ids.into_iter().zip(&outcomes) {
+            let Some(pending) = self.announcements.pending.get_mut(&id) else {
+                if *outcome == Expectation::Pending {
                     // Repeated, while the first one was refused.
-                    None => unknown.push(id),
-                },
+                    unknown.push(id);
+                }
+                continue;
+            };
+            if pending.number != announced {
+                // It was taken back, and announced anew. The answer to that follows.
+                continue;
+            }
+            match (outcome, number) {
+                (Expectation::Pending, _) => pending.confirmed = true,
                 (_, Some(_)) => drop(self.announcements.pending.remove(&id)),
                 // Made again: the device has registered while this node did not hear of it.
-                (Expectation::Registered, None) => self.has_registered(id),
+                (Expectation::Registered, None) => self.has_registered(&id),
                 // Made again, without success: it counts on this node alone.
                 (Expectation::Taken | Expectation::Full, None) => {}
             }
@@ -137,9 +154,10 @@ impl Membership {
         let Some(asked) = self.announcements.asked.get_mut(&number) else { return };
         asked.missing -= 1;
         asked.known.extend(outcomes);
-        if asked.missing == 0 {
-            let outcomes = self.announcements.asked.remove(&number).map(|asked| asked.known).unwrap_or_default();
-            self.output(Output::Announced { number, outcomes });
+        if asked.missing == 0
+            && let Some(Outcomes { known, came, .. }) = self.announcements.asked.remove(&number)
+        {
+            self.tell_outcomes(number, known, &came);
         }
     }
 
@@ -150,7 +168,17 @@ impl Membership {
         }
         for (number, mut asked) in std::mem::take(&mut self.announcements.asked) {
             asked.known.resize(asked.devices, Expectation::Pending);
-            self.output(Output::Announced { number, outcomes: asked.known });
+            self.tell_outcomes(number, asked.known, &asked.came);
+        }
+    }
+
+    /// Tells a control connection the outcomes, and then which devices have registered meanwhile.
+    fn tell_outcomes(&mut self, number: u64, outcomes: Vec<Expectation>, came: &BTreeSet<DeviceId>) {
+        self.output(Output::Announced { number, outcomes });
+        for id in came {
+            if self.announcements.pending.get(id).is_some_and(|pending| pending.number == number) {
+                self.has_registered(id);
+            }
         }
     }
 
@@ -163,7 +191,7 @@ impl Membership {
             // The session of a device of this node tells the control connection, if it does not leave before.
             let is_own = *node == self.node.incarnation;
             if !is_own && self.announcements.pending.get(id).is_some_and(|pending| pending.confirmed) {
-                self.has_registered(id.clone());
+                self.has_registered(id);
             }
         }
     }
@@ -177,10 +205,14 @@ impl Membership {
         }
     }
 
-    fn has_registered(&mut self, id: DeviceId) {
-        if self.announcements.pending.remove(&id).is_some() {
-            self.output(Output::Registered(id));
+    fn has_registered(&mut self, id: &DeviceId) {
+        let Some(pending) = self.announcements.pending.get(id) else { return };
+        if let Some(asked) = self.announcements.asked.get_mut(&pending.number) {
+            asked.came.insert(id.clone());
+            return;
         }
+        self.announcements.pending.remove(id);
+        self.output(Output::Registered(id.clone()));
     }
 }
 

@@ -85,7 +85,7 @@ impl Directory {
                     self.take(id, delta.version);
                 }
             }
-            Change::Joined(_) | Change::Left(_) | Change::Ice => {}
+            Change::Joined(_) | Change::Left(_) | Change::Ice | Change::Announced => {}
         }
         true
     }

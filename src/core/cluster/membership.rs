@@ -54,8 +54,8 @@ pub(super) enum Asked {
     Nodes,
     Ice,
     SetIce(Option<Arc<str>>),
-    /// With the number of the first announcement; a repeated one has none.
-    Expect(Vec<DeviceId>, Option<u64>),
+    /// Each device with the number of its announcement, and the number that is told the outcomes; a repeated one has none.
+    Expect(Vec<(DeviceId, u64)>, Option<u64>),
     /// An operation whose answer says nothing new.
     Other,
 }
@@ -210,6 +210,7 @@ impl Membership {
             Change::Joined(_) => self.read_nodes(now),
             Change::Left(node) => self.nodes.left(node),
             Change::Ice => self.look_for_ice(now),
+            Change::Announced => {}
         }
     }
 

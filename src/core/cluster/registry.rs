@@ -317,4 +317,7 @@ pub enum Change {
     Left(Incarnation),
     /// The ICE servers that all nodes share were set or removed: they have to be read.
     Ice,
+    /// Devices were announced, or announcements were removed without a claim. It has a version of its own, so that nodes
+    /// notice an engine that has lost it.
+    Announced,
 }

@@ -1,7 +1,7 @@
 //! State of the upkeep, which is a look at the registry now and then, of the ICE servers that all nodes share, and of the
 //! devices that this node has announced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +47,9 @@ pub(super) struct Announcements {
     pub(super) pending: BTreeMap<DeviceId, Pending>,
     /// Whether this node has announced any since its start.
     pub(super) any: bool,
+    /// Devices that were taken back since the last look. They are taken back once more: an engine that has lost that before
+    /// a renewal has named its version is not noticed.
+    pub(super) cancelled: BTreeSet<DeviceId>,
     /// Announcements without an outcome, by number.
     pub(super) asked: BTreeMap<u64, Outcomes>,
     /// Greatest number of announcements in the registry.
@@ -58,6 +61,8 @@ pub(super) struct Announcements {
 /// A device that is announced, and has not registered.
 #[derive(Debug)]
 pub(super) struct Pending {
+    /// Number of the announcement.
+    pub(super) number: u64,
     pub(super) details: Arc<str>,
     /// Whether the engine was asked.
     pub(super) sent: bool,
@@ -72,4 +77,6 @@ pub(super) struct Outcomes {
     /// Operations without an answer.
     pub(super) missing: usize,
     pub(super) known: Vec<Expectation>,
+    /// Devices that have registered on other nodes. The control connection hears of them after the outcomes.
+    pub(super) came: BTreeSet<DeviceId>,
 }

@@ -4,10 +4,15 @@ local BATCH, NODE = unpack(ARGV, 2)
 if #ARGV == 3 then
     while remove_places(KEYS[5], KEYS[6], NODE, tonumber(BATCH)) == tonumber(BATCH) do end
 end
+local removed = false
 for i = 4, #ARGV do
     local announced = redis.call('HGET', KEYS[5], ARGV[i])
     if place(announced) == NODE then
         end_place(KEYS[5], KEYS[6], ARGV[i], announced)
+        removed = true
     end
+end
+if removed then
+    announced_changed()
 end
 return { 'done' }

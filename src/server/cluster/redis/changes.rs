@@ -25,6 +25,7 @@ pub(super) fn read(signer: &Signer, payload: &[u8]) -> Result<Delta, Unsigned> {
         (b"released", ids) => Change::Released(ids.iter().map(|id| records::read_id(id)).collect::<Result<_, _>>()?),
         (b"joined", [node, record]) => Change::Joined(records::read_node(signer, node, record)?),
         (b"ice", []) => Change::Ice,
+        (b"announced", []) => Change::Announced,
         (b"left", [node]) => Change::Left(incarnation(node)?),
         _ => return Err(Unsigned),
     };

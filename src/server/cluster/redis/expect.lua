@@ -5,9 +5,10 @@ local REAP, MOST, BATCH, NODE = unpack(ARGV, 2)
 if not is_member(NODE) then
     return { 'not_a_member' }
 end
-local time, reply = now(), { 'expected' }
+local time, reply, changed = now(), { 'expected' }, false
 
 local function remove(node, id)
+    changed = true
     redis.call('HDEL', KEYS[5], id)
     redis.call('ZREM', KEYS[6], node .. ' ' .. id)
 end
@@ -40,9 +41,17 @@ for i = 6, #ARGV, 2 do
         if by and by ~= NODE then
             remove(by, id)
         end
-        redis.call('HSET', KEYS[5], id, NODE .. ' ' .. ARGV[i + 1])
+        -- An announcement that is repeated changes nothing. The set is written again in case that it was lost.
+        local record = NODE .. ' ' .. ARGV[i + 1]
+        if announced ~= record then
+            redis.call('HSET', KEYS[5], id, record)
+            changed = true
+        end
         redis.call('ZADD', KEYS[6], 0, NODE .. ' ' .. id)
     end
     reply[#reply + 1] = outcome
+end
+if changed then
+    announced_changed()
 end
 return reply

@@ -108,15 +108,25 @@ local function end_place(places, pending, id, announced)
     redis.call('ZREM', pending, (place(announced) or '') .. ' ' .. id)
 end
 
+-- Publishes that announcements have come or gone, so that nodes notice an engine that has lost that.
+local function announced_changed()
+    change('announced', {})
+end
+
 -- Removes announcements of a node, at most `most` of them. Returns how many there were.
 local function remove_places(places, pending, node, most)
     local members = redis.call('ZRANGEBYLEX', pending, '[' .. node .. ' ', '(' .. node .. '!', 'LIMIT', 0, most)
+    local removed = false
     for _, member in ipairs(members) do
         local id = string.sub(member, #node + 2)
         if place(redis.call('HGET', places, id) or '') == node then
             redis.call('HDEL', places, id)
+            removed = true
         end
         redis.call('ZREM', pending, member)
+    end
+    if removed then
+        announced_changed()
     end
     return #members
 end
