@@ -143,6 +143,18 @@ fn an_entry_of_before_is_replaced_by_an_older_version_of_an_engine_that_has_lost
 }
 
 #[test]
+fn a_pass_replaces_what_an_engine_has_lost_that_names_versions_again() {
+    let mut directory = empty();
+    assert!(directory.apply(&claimed(1, "a", 1)) && directory.apply(&claimed(2, "a", 2)));
+    // Rolled back to the first version, without that this node is told.
+    assert!(!directory.apply(&Delta { version: 2, change: Change::Announced }));
+    directory.begin_scan();
+    directory.page(vec![(DeviceId::new("a"), entry(1, 1))]);
+    directory.end_scan();
+    assert_eq!(holder(&directory, "a"), Some(registration(1)));
+}
+
+#[test]
 fn a_device_that_no_page_shows_is_gone_after_the_scan() {
     let mut directory = empty();
     directory.apply(&claimed(1, "a", 1));

@@ -86,6 +86,12 @@ MUTANTS = [
         "self.announcements.asked.get_mut(&pending.number).filter(|_| !{off}) {{",
     ),
     Mutant(
+        "versions before a pass",
+        CLUSTER + "directory.rs",
+        "        self.confirm_none();\n        self.incomplete = false;",
+        "        if !{off} {{ self.confirm_none(); }}\n        self.incomplete = false;",
+    ),
+    Mutant(
         "expected",
         WORLD + "engine.rs",
         "Some(holder) if Some(&holder) != expected =>",

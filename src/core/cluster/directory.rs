@@ -11,7 +11,7 @@ use super::names::{Incarnation, Registration};
 use super::registry::{Change, Delta, Entry};
 use crate::protocol::DeviceId;
 
-/// Version of an entry that no change and no page of the present connection has confirmed.
+/// Version of an entry that no change has confirmed since the last pass began, and no page.
 const UNCONFIRMED: u64 = 0;
 
 /// A copy of the registry.
@@ -51,9 +51,7 @@ impl Directory {
     /// The entries stay, for they are the best that is known. Each is unconfirmed, since an engine that has lost its
     /// last writes gives their versions to others.
     pub fn reset(&mut self, version: u64) {
-        for entry in self.entries.values_mut() {
-            entry.version = UNCONFIRMED;
-        }
+        self.confirm_none();
         self.version = version;
         (self.fed, self.repeats, self.renewed) = (0, false, 0);
         self.scan = None;
@@ -121,7 +119,11 @@ impl Directory {
     }
 
     /// Begins to read the whole registry.
+    ///
+    /// All that is known is older than what the pages show, whatever its versions: an engine that has lost writes may have
+    /// given them to other changes since.
     pub fn begin_scan(&mut self) {
+        self.confirm_none();
         self.incomplete = false;
         self.scan = Some(Scan { began: self.version, seen: HashSet::new(), released: HashMap::new() });
     }
@@ -203,6 +205,12 @@ impl Directory {
     /// Returns whether there is no device.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    fn confirm_none(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.version = UNCONFIRMED;
+        }
     }
 
     fn put(&mut self, id: &DeviceId, mut entry: Entry) {
