@@ -1,8 +1,8 @@
 //! The claim of one device, step by step: what a node asks, and what its session is told.
 
-use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
 use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Entry, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::{Output, Registration};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,4 +239,64 @@ fn an_id_that_the_registry_has_lost_is_claimed_again() {
     let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
     node.answer(&reclaim, Reply::Reclaimed(vec![Claimed::Granted]));
     assert_eq!(node.outputs(), []);
+}
+
+/// A node whose second registration holds its id, and which reads the entry of `holder` there.
+fn read_in_its_place(holder: Registration) -> Node {
+    let mut node = Node::joined(&[]);
+    node.claim(2);
+    node.answer(&claim(2, None), Reply::Claimed(Claimed::Granted));
+    node.outputs();
+    let change = Change::Claimed(vec![(id(), holder.clone(), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    let entry = Entry { registration: holder, details: Arc::from("{}"), version: 2 };
+    node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
+    node
+}
+
+fn claim(number: u64, expected: Option<Registration>) -> Operation {
+    Operation::Claim { wanted: wanted(number), expected, place: None }
+}
+
+#[test]
+fn an_old_record_of_this_node_ends_no_session() {
+    let mut node = read_in_its_place(own(1));
+    node.answer(&claim(2, Some(own(1))), Reply::Claimed(Claimed::Granted));
+    assert_eq!(node.outputs(), [tell(2, Outcome::Granted)]);
+
+    // The same where the upkeep finds it.
+    let mut node = Node::joined(&[]);
+    node.claim(2);
+    node.answer(&claim(2, None), Reply::Claimed(Claimed::Granted));
+    node.pass_renewed(Duration::from_secs(4));
+    node.outputs();
+    node.pass(Duration::from_secs(1));
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(2)] };
+    let in_its_place = Claimed::Held { holder: own(1), lease: Duration::from_secs(5) };
+    node.answer(&reclaim, Reply::Reclaimed(vec![in_its_place]));
+    let rest = node.answer(&claim(2, Some(own(1))), Reply::Claimed(Claimed::Granted));
+    assert!(!rest.iter().any(|output| matches!(output, Output::End { .. })), "{rest:?}");
+}
+
+#[test]
+fn an_id_that_another_node_has_meanwhile_is_not_taken_back() {
+    let mut node = read_in_its_place(own(1));
+    node.answer(&claim(2, Some(own(1))), held(Duration::from_secs(5)));
+    assert_eq!(node.outputs(), [probe(2)]);
+    node.membership.on_probe(&id(), &own(2), &other(1), Probe::Alive, node.now);
+    assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(2) }]);
+}
+
+#[test]
+fn a_newcomer_of_this_node_that_the_registry_names_ends_the_session() {
+    let mut node = Node::joined(&[]);
+    node.claim(2);
+    node.answer(&claim(2, None), Reply::Claimed(Claimed::Granted));
+    node.claim(3);
+    node.outputs();
+    let change = Change::Claimed(vec![(id(), own(3), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    let entry = Entry { registration: own(3), details: Arc::from("{}"), version: 2 };
+    node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
+    assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(2) }]);
 }

@@ -139,8 +139,8 @@ MUTANTS = [
     Mutant(
         "entry of another holder",
         CLUSTER + "claiming.rs",
-        "Some(entry) if entry.registration != own => self.end(id, &own),",
-        "Some(entry) if entry.registration != own && !{off} => self.end(id, &own),",
+        "Some(entry) if entry.registration != own =>",
+        "Some(entry) if entry.registration != own && !{off} =>",
     ),
     # Which process a connection ends at.
     Mutant(

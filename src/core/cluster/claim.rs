@@ -211,6 +211,11 @@ impl Claim {
         }
     }
 
+    /// Takes the id back from a registration that stands in its place, and is known to be gone.
+    pub(super) fn take_back(&mut self, gone: Registration) -> Next {
+        if self.is_held() { self.ask(Some(gone)) } else { Next::Wait }
+    }
+
     /// Holds the claim again, which the engine has confirmed.
     pub(super) fn confirm(&mut self) {
         self.state = State::Held;

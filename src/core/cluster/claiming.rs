@@ -70,8 +70,8 @@ impl Membership {
 
     pub(super) fn on_reclaimed(&mut self, wanted: Vec<(DeviceId, Registration)>, claimed: Vec<Claimed>, now: Instant) {
         for ((id, registration), claimed) in wanted.into_iter().zip(claimed) {
-            if matches!(claimed, Claimed::Held { .. }) {
-                self.end(&id, &registration);
+            if let Claimed::Held { holder, .. } = &claimed {
+                self.lose(&id, &registration, holder, now);
             } else if let Some(claim) = self.claims.get(&id, &registration) {
                 claim.confirm();
             } else {
@@ -93,12 +93,23 @@ impl Membership {
     pub(super) fn on_entry(&mut self, id: &DeviceId, entry: Option<&Entry>, now: Instant) {
         let Some(own) = self.claims.held(id).cloned() else { return };
         match entry {
-            Some(entry) if entry.registration != own => self.end(id, &own),
+            Some(entry) if entry.registration != own => self.lose(id, &own, &entry.registration, now),
             Some(_) => {}
             None => {
                 let wanted = self.claims.get(id, &own).map(|claim| claim.wanted.clone());
                 self.reclaim(wanted.into_iter().collect(), now);
             }
+        }
+    }
+
+    /// Ends a session whose id has another holder. A registration of this node that has left is none: its record is an old
+    /// one, of an engine that has lost writes, or written again by another user of the engine.
+    fn lose(&mut self, id: &DeviceId, registration: &Registration, holder: &Registration, now: Instant) {
+        let is_own = *holder.incarnation() == self.node.incarnation;
+        if is_own && !self.claims.contains(id, holder) {
+            self.advance(id, registration, now, |claim, _| claim.take_back(holder.clone()));
+        } else {
+            self.end(id, registration);
         }
     }
 
