@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import fixtures
 import goals
+import hooks
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -199,7 +201,10 @@ def goal_rows(load: list[str], everybody: Servers, options: argparse.Namespace, 
         more = ("--ca", str(ca)) if over_tls else ()
         return measure(load, command, (*scenario, *more), 0.3 if options.short else options.seconds)
 
-    return goals.run_all(once, 2 if options.short else options.goal_rounds)
+    found = goals.run_all(once, 2 if options.short else options.goal_rounds)
+    rounds, seconds = (2, 0.3) if options.short else (options.goal_rounds or goals.ROUNDS, options.seconds)
+    found += hooks.goal_rows(load, rounds, seconds)
+    return found + fixtures.goal_rows(rounds, 20 if options.short else 200)
 
 
 def arguments() -> argparse.Namespace:

@@ -19,12 +19,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from compare import LOAD_CORE, medians
+import goals
+from goals import Figures, Goal, Row
+from life import websockets_server
 
-Figures = dict[str, float]
+CORE = str(max(os.sched_getaffinity(0)))
+"""The last one, as for the load of the other parts."""
 FEW = 20
 """The tests of the suites whose cost is subtracted: imports, and first uses."""
 
@@ -76,8 +81,13 @@ async def test_async(number, signaling_server, async_fake_device, async_fake_cli
     assert (await client.recv()).payload["type"] == "answer"
 """,
 }
-TITLE, LIFE = "a test with server, fake device and fake client", "start and stop"
-GOALS = {"cpu_ms_per_test": 3.0, "wall_ms_per_test": 4.0, "median_ms": 0.3, "p99_ms": 0.6}
+BY_HAND, LIFE, BESIDE = "by hand", "start and stop", "the threaded server of `websockets`"
+GOALS = (
+    *((kind, BY_HAND, Goal("cpu_ms_per_test", 3.0, "not measured", of_figure=True)) for kind in ("sync", "async")),
+    *((kind, BY_HAND, Goal("wall_ms_per_test", 4.0, "not measured", of_figure=True)) for kind in ("sync", "async")),
+    (LIFE, BESIDE, Goal("median_ms", 0.3, "0.43", of_figure=True)),
+    (LIFE, BESIDE, Goal("p99_ms", 0.6, "0.81", of_figure=True)),
+)
 
 
 def run(suite: str, tests: int) -> Figures:
@@ -86,7 +96,7 @@ def run(suite: str, tests: int) -> Figures:
         Path(folder, "test_cost.py").write_text("import pytest\n" + SUITES[suite].format(tests=tests))
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "asyncio_mode=strict", folder]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "pytest", *options]
+        command = ["taskset", "-c", CORE, sys.executable, "-m", "pytest", *options]
         done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         if f"{tests} passed" not in done.stdout:
@@ -101,61 +111,58 @@ def cost(suite: str, tests: int) -> Figures:
     return {f"{name}_ms_per_test": (many[name] - few[name]) / tests for name in few}
 
 
-def life(rounds: int) -> Figures:
-    """Starts and stops a server, and returns the times in ms."""
+def life(serve: Callable[[], AbstractContextManager[object]], times: int) -> Figures:
+    """Starts and stops a server repeatedly, and returns the times in ms."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        with serve():
+            pass
+        took.append((time.perf_counter() - began) * 1000)
+    quantiles = statistics.quantiles(took, n=100)
+    return {"median_ms": quantiles[49], "p99_ms": quantiles[98]}
+
+
+def rows(runs: dict[str, list[Figures]]) -> list[Row]:
+    """Returns a row for each goal. Of the figures of a test, those of an empty one are subtracted."""
+    beyond = {
+        kind: [
+            {name: value - empty.get(name, 0.0) for name, value in one.items()}
+            for one, empty in zip(own, runs["empty"], strict=True)
+        ]
+        for kind, own in runs.items()
+    }
+    titles = {LIFE: LIFE, **{kind: f"a test with a server and two fake peers, {kind}" for kind in SUITES}}
+    return [
+        goals.row(titles[kind], reference, goal, beyond[kind], beyond[reference]) for kind, reference, goal in GOALS
+    ]
+
+
+def goal_rows(rounds: int, tests: int = 200) -> list[Row]:
+    """Measures each kind of test by turns, and start and stop, and prints the rows."""
     from cuttlefish_signaling import SignalingServer
 
-    times, cpu = [], time.process_time()
+    runs: dict[str, list[Figures]] = {name: [] for name in (*SUITES, LIFE, BESIDE)}
+    life(SignalingServer, 20)
     for _ in range(rounds):
-        began = time.perf_counter()
-        with SignalingServer():
-            pass
-        times.append((time.perf_counter() - began) * 1000)
-    cpu = (time.process_time() - cpu) * 1000 / rounds
-    quantiles = statistics.quantiles(times, n=100)
-    return {"median_ms": quantiles[49], "p10_ms": quantiles[9], "p99_ms": quantiles[98], "cpu_ms": cpu}
-
-
-def run_all(rounds: int, tests: int = 200) -> dict[str, Any]:
-    """Measures each kind of test by turns, and start and stop. Figures of tests are those beyond an empty one."""
-    costs: dict[str, list[Figures]] = {suite: [] for suite in SUITES}
-    lives = []
-    life(20)
-    for _ in range(rounds):
-        for suite, found in costs.items():
-            found.append(cost(suite, tests))
-        lives.append(life(200))
-    beyond = {
-        suite: [{name: one[name] - empty[name] for name in one} for one, empty in zip(own, costs["empty"], strict=True)]
-        for suite, own in costs.items()
-        if suite != "empty"
-    }
-    return {
-        TITLE: {suite: {"figures": medians(own), "rounds": own} for suite, own in beyond.items()},
-        LIFE: {"cuttlefish-signaling": {"figures": medians(lives), "rounds": lives}},
-    }
-
-
-def show(found: dict[str, Any]) -> None:
-    """Prints each figure with the least and the greatest of its rounds."""
-    for title, kinds in found.items():
-        for kind, own in kinds.items():
-            for name, value in own["figures"].items():
-                each = [one[name] for one in own["rounds"]]
-                goal = f", goal {GOALS[name]:g}" if name in GOALS and kind not in ("server", "by hand") else ""
-                spread = f"({min(each):.3f} to {max(each):.3f} in {len(each)} rounds{goal})"
-                print(f"{title}, {kind:24} {name:18} {value:8.3f} {spread}")
+        for suite in SUITES:
+            runs[suite].append(cost(suite, tests))
+        runs[LIFE].append(life(SignalingServer, tests))
+        runs[BESIDE].append(life(websockets_server, 10))
+    found = rows(runs)
+    for row in found:
+        print(goals.line(row), flush=True)
+    return found
 
 
 def main() -> None:
-    """Measures, prints the figures, and writes them to a file."""
+    """Measures, prints the rows, and writes them to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tests", type=int, default=200, help="tests whose cost is measured, for each kind")
-    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    parser.add_argument("--out", type=Path, help="where the rows go, as JSON")
     options = parser.parse_args()
-    found = run_all(options.rounds, options.tests)
-    show(found)
+    found: list[dict[str, Any]] = goal_rows(options.rounds, options.tests)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

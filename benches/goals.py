@@ -25,6 +25,11 @@ UNITS = {
     "round_trips_per_second": "round trips/s",
     "devices_per_second": "devices/s",
     "kib_per_idle_device": "KiB/device",
+    "cpu_us_per_hook": "CPU µs/hook",
+    "cpu_ms_per_test": "CPU ms/test",
+    "wall_ms_per_test": "ms/test",
+    "median_ms": "median, ms",
+    "p99_ms": "p99, ms",
 }
 TAIL_ROUNDS, ROUNDS = 20, 5
 """A p99 differs much from round to round, so it takes more of them."""

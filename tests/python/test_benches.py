@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
+
 BENCHES = Path(__file__).parents[2] / "benches"
 
 
@@ -95,6 +97,67 @@ def test_server_of_the_load_starts(options: list[str], tmp_path: Path) -> None:
         finally:
             server.terminate()
     assert ca.exists() == ("--tls" in options)
+
+
+@pytest.fixture
+def hooks(goals: Any) -> Any:
+    return importlib.import_module("hooks")
+
+
+@pytest.fixture
+def fixtures(goals: Any) -> Any:
+    return importlib.import_module("fixtures")
+
+
+def test_rows_of_hooks_are_beside_the_server_without_them_and_the_relay_by_hand(hooks: Any) -> None:
+    costs = {hooks.NONE: 100, hooks.DEF: 160, hooks.ASYNC: 310, hooks.ON_LOOP: 310, hooks.BY_HAND: 500}
+    rows = hooks.rows({server: [{"cpu_us_per_session": us}] for server, us in costs.items()})
+    found = {(row["title"], row["reference"], row["figure"]): row for row in rows}
+    assert len(found) == len(rows) == len(hooks.GOALS)
+    session = found["a session, `def` hooks", "no hooks", "CPU µs/session"]
+    assert (session["ratio"], session["goal"], hooks.goals.is_met(session)) == (1.6, 1.6, True)
+    hook = found["a session, `async def` hooks", "no hooks", "CPU µs/hook"]
+    assert (hook["ours"], hook["goal"], hooks.goals.is_met(hook)) == (70, 70, True)
+    assert found["a session, `def` hooks", hooks.BY_HAND, "CPU µs/session"]["ratio"] == 0.32
+
+
+def test_cost_of_a_test_is_beyond_an_empty_one(fixtures: Any) -> None:
+    test = {"cpu_ms_per_test": 1.0, "wall_ms_per_test": 2.0}
+    times = {"empty": 1, "server": 2, "by hand": 3, "sync": 5, "async": 4}
+    runs = {kind: [{name: value * more for name, value in test.items()}] for kind, more in times.items()}
+    life = {"median_ms": 0.3, "p99_ms": 0.6}
+    rows = fixtures.rows({**runs, fixtures.LIFE: [life], fixtures.BESIDE: [dict.fromkeys(life, 2.0)]})
+    ours = {(row["title"].rpartition(", ")[2], row["figure"]): (row["ours"], row["ratio"]) for row in rows}
+    assert ours["sync", "CPU ms/test"] == (4.0, 2.0)
+    assert ours["async", "ms/test"] == (6.0, 1.5)
+    assert ours["start and stop", "median, ms"] == (0.3, 0.15)
+
+
+def test_suites_of_the_fixtures_pass(fixtures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-W ignore")
+    for suite in fixtures.SUITES:
+        assert fixtures.run(suite, 1)["cpu"] > 0
+
+
+@pytest.mark.parametrize("options", [[], ["--hooks", "def"], ["--hooks", "async"], ["--hooks", "async", "--on-loop"]])
+def test_server_with_hooks_answers_a_session(options: list[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(BENCHES / "hooks_server.py"), *options, "--port", str(port)]
+    with subprocess.Popen(command) as server:
+        try:
+            while True:
+                assert server.poll() is None, "it did not start"
+                with socket.socket() as peer:
+                    if peer.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+            url, info = f"http://127.0.0.1:{port}", {"hidden": 1, "shown": 2}
+            with FakeDevice(url, "cvd-1", info=info) as device, FakeClient(url, "cvd-1") as client:
+                assert device.config == client.config
+                assert client.device_info == ({"shown": 2} if options else info)
+        finally:
+            server.terminate()
 
 
 def test_short_form_refuses_to_write_figures(tmp_path: Path) -> None:
