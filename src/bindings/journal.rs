@@ -85,7 +85,7 @@ fn entry_tuple(entry: Entry) -> EntryTuple {
         entry.device.map(|id| id.to_string()),
         entry.client.map(ClientId::get),
         entry.connection,
-        entry.message_type,
+        entry.message_type.into_owned(),
         text,
         payload,
         entry.outcome.as_str(),

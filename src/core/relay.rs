@@ -3,6 +3,7 @@
 //! The ledger counts each forward. The journal and the faults see it only if there is a journal or a fault is armed;
 //! otherwise they cost one atomic load.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64 as Counter;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -32,6 +33,13 @@ struct Passing<'a> {
     text: Text,
     /// Addresses in it that were rewritten.
     rewritten: usize,
+}
+
+impl Passing<'_> {
+    /// The receiver.
+    fn to(&self) -> Role {
+        if self.direction == Direction::ClientToDevice { Role::Device } else { Role::Client }
+    }
 }
 
 /// Relay of one server.
@@ -110,8 +118,7 @@ impl Relay {
             return Err(Refusal::ForwardTooLarge { size, limit });
         }
         if self.watched.load(Ordering::Acquire) {
-            self.watch(passing(message), Way::between(device, client), now);
-            return Ok(0);
+            return Ok(self.watch(passing(message), Way::between(device, client), now));
         }
         // If it is gone, the device or the client is leaving. In both cases the client's connection is closed, which
         // satisfies docs/protocol.md 2.3.
@@ -154,8 +161,7 @@ impl Relay {
                     self.rewritten.fetch_add(rewritten as u64, Relaxed);
                 }
                 if self.watched.load(Ordering::Acquire) {
-                    self.watch(passing(message), Way::between(device, &client), now);
-                    return Ok(0);
+                    return Ok(self.watch(passing(message), Way::between(device, &client), now));
                 }
                 return Ok(self.queued(device.push_to_client(&client, message, Passage::Direct, now)));
             }
@@ -187,17 +193,46 @@ impl Relay {
         if self.watched.load(Ordering::Acquire) {
             let way = Way::Lane { lane: Arc::clone(lane), frames, length: text.len() };
             let direction = if to == Role::Device { Direction::ClientToDevice } else { Direction::DeviceToClient };
-            return self.watch(Passing { direction, device, client, text, rewritten: 0 }, way, now);
+            self.watch(Passing { direction, device, client, text, rewritten: 0 }, way, now);
+            return;
         }
         self.queued(lane.push_forward(frames.into(), true));
     }
 
-    /// Passes a forward through the faults and into the journal.
-    fn watch(&self, passing: Passing<'_>, way: Way, now: Instant) {
+    /// Passes a forward through the faults and into the journal. Returns the number of messages in the receiver's outbox; 0
+    /// if that is not known.
+    fn watch(&self, passing: Passing<'_>, way: Way, now: Instant) -> usize {
+        let mut faults = self.faults.lock();
+        if faults.is_empty() {
+            // Under the lock, as all that is recorded: the journal has the order of the outboxes.
+            return self.record_and_queue(passing, &way, now);
+        }
+        let sooner = self.judge(&mut faults, passing, way, now);
+        drop(faults);
+        if sooner {
+            self.wake();
+        }
+        0
+    }
+
+    /// Records a forward that no fault can hit, and queues it.
+    fn record_and_queue(&self, passing: Passing<'_>, way: &Way, now: Instant) -> usize {
+        let (to, text) = (passing.to(), passing.text.clone());
+        let number = self.record(passing, Outcome::Passed, Vec::new());
+        let forwarded = way.push(to, &text, Passage::Direct, now);
+        if let (Forwarded::Gone, Some(journal), Some(number)) = (&forwarded, &self.journal, number) {
+            journal.settle(number, Outcome::Gone);
+        }
+        self.queued(forwarded)
+    }
+
+    /// Lets the faults decide about a forward, records it and does what they say. Returns whether the next release is
+    /// sooner than before.
+    fn judge(&self, faults: &mut Faults<Delivery>, passing: Passing<'_>, way: Way, now: Instant) -> bool {
         let delivery = Delivery { way, entry: Arc::default() };
         let entry = Arc::clone(&delivery.entry);
         let forward = Forward {
-            to: if passing.direction == Direction::ClientToDevice { Role::Device } else { Role::Client },
+            to: passing.to(),
             device: passing.device.clone(),
             client: passing.client,
             text: passing.text.clone(),
@@ -205,7 +240,6 @@ impl Relay {
             copies: Copies::default(),
             delivery,
         };
-        let mut faults = self.faults.lock();
         let due = faults.next_due();
         let Verdict { actions, hits } = faults.judge(forward, now);
         // The verdict may also decide on forwards that a rule has released because of this one.
@@ -218,11 +252,7 @@ impl Relay {
             let _first = entry.set(number);
         }
         self.apply(Verdict { actions, hits: others }, now);
-        let sooner = faults.next_due().is_some_and(|next| due.is_none_or(|due| next < due));
-        drop(faults);
-        if sooner {
-            self.wake();
-        }
+        faults.next_due().is_some_and(|next| due.is_none_or(|due| next < due))
     }
 
     fn apply(&self, verdict: Verdict<Delivery>, now: Instant) {
@@ -270,7 +300,7 @@ impl Relay {
             device: Some(device.clone()),
             client: Some(client),
             connection: 0,
-            message_type: "forward".into(),
+            message_type: Cow::Borrowed("forward"),
             text,
             outcome,
             faults,

@@ -2,6 +2,7 @@
 //!
 //! A query never waits. Its observer supplies the time.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use crate::protocol::{ClientId, DeviceId, Role, Text, outbound, payload};
@@ -111,7 +112,7 @@ pub struct Entry {
     pub connection: u64,
     /// `register`, `config`, `forward` and so on. For a message of a peer, its own `message_type`; empty if it cannot
     /// be read.
-    pub message_type: String,
+    pub message_type: Cow<'static, str>,
     /// Whole text. For a forward, the message to its receiver; for any other message, the message as it was sent.
     pub text: Text,
     /// Outcome.
@@ -388,7 +389,7 @@ impl PeerJournal {
             device,
             client,
             connection: self.connection,
-            message_type: message_type.to_owned(),
+            message_type: Cow::Owned(message_type.to_owned()),
             text,
             outcome: Outcome::Passed,
             faults: Vec::new(),

@@ -24,7 +24,7 @@ fn line(entry: &Entry) -> String {
         Kind::Closed => format!("[{}]", entry.text.as_str()),
         Kind::Message => match entry.payload_type() {
             Some(name) => format!("{}/{name}", entry.message_type),
-            None => entry.message_type.clone(),
+            None => entry.message_type.to_string(),
         },
     };
     format!("{} {device}#{client} {what} {}", entry.direction.as_str(), entry.outcome.as_str())
