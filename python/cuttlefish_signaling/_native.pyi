@@ -100,6 +100,7 @@ class Cluster:
         hold_on_outage: bool,
         device_id_template: str | None,
     ) -> Cluster: ...
+    def is_same_but_secrets(self, other: Cluster) -> bool: ...
 
 @final
 class Disconnection:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _native
+from ._cluster import Cluster
 from ._config import IceSource, Settings, hook_names
 from ._hook_types import Authorize, FilterDeviceInfo, IceServers
 from ._jwt import Jwt
@@ -28,6 +29,7 @@ class ReloadSettings(TypedDict, total=False):
     control_token: str | None
     tls: Tls | None
     tls_check_interval: float | None
+    cluster: Cluster | None
     ice_servers: IceServers
     filter_device_info: FilterDeviceInfo | None
     authorize: Authorize | None
@@ -123,10 +125,20 @@ def _value(settings: Settings, name: str) -> Any:
 
 
 def needs_restart(path: str, old: Settings, new: Settings) -> bool:
-    """Whether a server that runs cannot change this setting. A certificate can only be replaced by another one."""
+    """Whether a server that runs cannot change this setting.
+
+    A certificate can only be replaced by another one, and of a cluster only the secret.
+    """
     if path == "tls":
         return (old.tls is None) != (new.tls is None)
+    if path == "cluster":
+        return not is_other_secret(old.given["cluster"], new.given["cluster"])
     return RELOAD.get(path, RESTART) == RESTART
+
+
+def is_other_secret(old: Cluster | None, new: Cluster | None) -> bool:
+    """Whether two clusters are the same, but for the secret."""
+    return old is not None and new is not None and old._native.is_same_but_secrets(new._native)
 
 
 def is_other_ice(old: IceSource, new: IceSource) -> bool:

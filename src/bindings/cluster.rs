@@ -51,6 +51,11 @@ impl Cluster {
         made.map(Self).map_err(|error| config_error(py, &error))
     }
 
+    /// Whether a server that runs can take over the secrets of `other`: all else is the same.
+    fn is_same_but_secrets(&self, other: &Self) -> bool {
+        self.0.is_same_but_secrets(&other.0)
+    }
+
     /// Omits the password and the secrets.
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)

@@ -83,6 +83,12 @@ impl Cluster {
             .map_or(Ok(()), |template| template.check_node(&self.node).map_err(|what| error("node", what)))
     }
 
+    /// Whether all is the same but the secrets. A server that runs can replace those by others.
+    pub fn is_same_but_secrets(&self, other: &Self) -> bool {
+        self.secrets.is_empty() == other.secrets.is_empty()
+            && Self { secrets: other.secrets.clone(), ..self.clone() } == *other
+    }
+
     /// The name in the cluster of devices on local sockets.
     ///
     /// # Errors

@@ -65,6 +65,12 @@ impl Reload {
         if let Some(entries) = shared.relay.journal() {
             entries.set_bounds(journal);
         }
+        if let (Some(cluster), Some(new)) = (&shared.cluster, &settings.cluster) {
+            let old = shared.settings();
+            if old.cluster.as_ref().is_some_and(|old| old.secrets != new.secrets) {
+                cluster.replace_secrets(new.secrets.clone());
+            }
+        }
         let budget = Arc::clone(&settings.budget);
         shared.current.set(settings);
         budget.take_effect();

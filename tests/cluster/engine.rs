@@ -58,6 +58,8 @@ impl Engine {
             Operation::Leave(node) => self.leave(node),
             Operation::SetIce { servers, absent } => self.set_ice(servers.clone(), *absent),
             Operation::ReadIce => Reply::Ice(self.ice.clone()),
+            // The model has no secret.
+            Operation::SealIce => Reply::Done,
             Operation::Expect { node, expected, most } => self.expect(node, expected, *most, now),
             Operation::Cancel { node, ids } => self.cancel(node, ids),
         };
@@ -131,8 +133,8 @@ impl Engine {
                     let lease = self.nodes.get(holder.incarnation()).map(|node| node.lease_end.saturating_sub(now));
                     Claimed::Held { holder, lease: lease.unwrap_or_default() }
                 }
-                Some(_) => Claimed::Granted,
-                None => {
+                Some(_) if self.devices[&device.id].details == device.details => Claimed::Granted,
+                _ => {
                     new.push(device.clone());
                     Claimed::Granted
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Output;
-use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply};
 
 use crate::driven::*;
 
@@ -85,4 +85,43 @@ fn servers_that_were_set_without_the_engine_are_set_later() {
     node.membership.on_delta(&Delta { version: 3, change: Change::Ice }, node.now);
     let again = |output: &Output| matches!(output, Output::Send { operation: Operation::SetIce { .. }, .. });
     assert!(!node.outputs().iter().any(again));
+}
+
+/// With another secret, a node writes all that it has in the registry again: at once, or when it has the engine.
+#[test]
+fn all_is_signed_again_with_another_secret() {
+    for is_away in [false, true] {
+        let mut node = Node::joined(&[]);
+        node.claim(1);
+        node.claimed(None, Reply::Claimed(Claimed::Granted));
+        node.outputs();
+        if is_away {
+            node.membership.on_lost(node.now);
+        }
+        node.membership.sign_again(node.now);
+        let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+        if is_away {
+            rejoin(&mut node, 1);
+        }
+        // Fails unless it was sent.
+        let mut outputs = node.answer(&reclaim, Reply::Reclaimed(vec![Claimed::Granted]));
+        // The registry is read once all is claimed.
+        node.now += Duration::from_secs(1);
+        node.membership.handle_timeout(node.now);
+        outputs.extend(node.outputs());
+        let sent: Vec<_> = outputs.into_iter().filter_map(operation).collect();
+        let join = Operation::Join { node: record("a", 1), replaces: None };
+        assert!(sent.contains(&Operation::SealIce), "{sent:?}");
+        assert!(is_away || sent.contains(&join), "{sent:?}");
+    }
+}
+
+#[test]
+fn servers_are_sealed_once() {
+    let mut node = Node::joined(&[]);
+    node.membership.sign_again(node.now);
+    node.answer(&Operation::SealIce, Reply::Done);
+    node.membership.on_delta(&Delta { version: 2, change: Change::Ice }, node.now);
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert!(!sent.contains(&Operation::SealIce), "{sent:?}");
 }

@@ -15,7 +15,7 @@ from cuttlefish_signaling.testing._links import Links
 class Farm:
     """Two nodes in this process, and their engine."""
 
-    def __init__(self, stack: ExitStack, **settings: Any) -> None:
+    def __init__(self, stack: ExitStack, *, secret: str | None = None, **settings: Any) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         links = Links(dict)
         stack.callback(links.close)
@@ -24,9 +24,10 @@ class Farm:
         stack.callback(self.engine.end)
         links.connect_to("engine", self.engine.socket)
         self._stack = stack
+        self._secret = secret
         self.a = self.node("a", **settings)
         self.b = self.node("b", **settings)
 
     def node(self, name: str, **settings: Any) -> SignalingServer:
-        cluster = Cluster(self.engine.url, name="lab", node=name)
+        cluster = Cluster(self.engine.url, name="lab", node=name, secret=self._secret)
         return self._stack.enter_context(SignalingServer(cluster=cluster, **settings))

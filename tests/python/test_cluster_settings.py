@@ -220,15 +220,22 @@ def test_server_that_runs_cannot_join_another_cluster() -> None:
         assert error.value.settings == ("cluster",)
 
 
-def test_another_secret_needs_a_restart_and_is_named(tmp_path: Path) -> None:
+def test_another_secret_is_taken_over_and_another_cluster_is_named(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     found = through("--cluster", URL, "--cluster-secret-file", str(file))
     running = cluster(found)
     given: dict[str, Any] = {"cluster": cluster(found)}
     assert keep_cluster(given, running, found) == []
+    assert given["cluster"] == running
     file.write_text(f"{SECRET}x")
-    given = {"cluster": cluster(found)}
+    other = cluster(found)
+    given = {"cluster": other}
+    assert keep_cluster(given, running, found) == []
+    assert given["cluster"] is other
+    # A cluster that has no secret at all is another one.
+    without = cluster(through("--cluster", URL))
+    given = {"cluster": without}
     assert keep_cluster(given, running, found) == ["--cluster-secret-file"]
     assert given == {"cluster": running}
 

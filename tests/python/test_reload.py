@@ -121,7 +121,7 @@ def test_core_replaces_what_the_table_says_and_refuses_the_rest(row: Setting) ->
             new["host"] = "127.0.0.1"
         if row.name == "control_api":
             new["control_token"] = "token-of-the-tests"
-        if row.reload == RESTART or row.name == "tls":  # The server has no certificate.
+        if row.reload == RESTART or row.name in ("tls", "cluster"):  # The server has none.
             with pytest.raises(ConfigError, match=f"^{row.path}: (cannot change|no listener)"):
                 server.prepare_reload(new, [], False)
         else:
@@ -149,6 +149,18 @@ def test_differences_are_named_by_setting() -> None:
     secure = settings(tls=Tls.self_signed())
     assert needs_restart("tls", old, secure) and needs_restart("tls", secure, old)
     assert not needs_restart("tls", secure, settings(tls=Tls.self_signed()))
+
+
+def test_secret_of_a_cluster_needs_no_restart() -> None:
+    def settings(secret: str | None, **given: Any) -> Any:
+        cluster = Cluster("redis://localhost", node="a", secret=secret and secret * 32, **given)
+        return SignalingServer(cluster=cluster)._settings
+
+    old = settings("x")
+    assert changes(old, settings("y")) == ["cluster"]
+    assert not needs_restart("cluster", old, settings("y"))
+    others = (settings(None), settings("y", name="other"), SignalingServer()._settings)
+    assert all(needs_restart("cluster", old, other) and needs_restart("cluster", other, old) for other in others)
 
 
 # A server that runs ---------------------------------------------------------------------------------------------------

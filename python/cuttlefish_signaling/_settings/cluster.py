@@ -22,7 +22,7 @@ CLUSTER = (
         Member(),
         None,
         "The cluster of which this server is a node, `Cluster(...)`: several servers that are one service, with one "
-        "registry in Redis or Valkey. See docs/cluster.md.",
+        "registry in Redis or Valkey. See docs/cluster.md. A reload replaces its secret alone.",
         special=(("None", "this server is alone"),),
         on_command_line="The URL of the engine; a variable or the file hides its password from the process list.",
         flag=Flag(

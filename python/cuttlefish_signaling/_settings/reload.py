@@ -13,7 +13,7 @@ RESTART = "restart"
 
 _RESTART = """
     host port listen sockets metrics control_api operator no_tls device_socket control_socket dashboard journal workers
-    cluster cluster_name cluster_listen cluster_address cluster_secret_file cluster_ca node device_id_template
+    cluster_name cluster_listen cluster_address cluster_ca node device_id_template
     cluster_on_outage upstream upstream_ca upstream_insecure upstream_timeout
     log_format log_file log_file_size
 """
@@ -32,7 +32,7 @@ _NEW_CONNECTIONS = """
 """
 
 _AT_ONCE = """
-    operator_defaults tls_cert tls_key state_dir tls tls_check_interval
+    cluster cluster_secret_file operator_defaults tls_cert tls_key state_dir tls tls_check_interval
     stun turn turn_secret turn_secret_file turn_ttl
     ice_servers ice_servers_command ice_servers_timeout ice_servers_ttl
     filter_device_info authorize hooks token_file control_token control_token_file hook_timeout jwt jwt_keys jwt_issuer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import Cluster
+from .._reload import is_other_secret
 from .._settings.cluster import CLUSTER
 from ..errors import ConfigError
 from .secrets import read_secrets
@@ -36,10 +37,13 @@ def cluster(found: Found) -> Cluster | None:
 
 
 def keep_cluster(given: dict[str, Any], running: Cluster | None, found: Found) -> list[str]:
-    """Puts the cluster of a server that runs back. Returns the place of its secret if that is another one.
+    """Puts the cluster of a server that runs back, unless its secret alone is another one.
 
+    Returns the place of a secret that a server that runs cannot take over.
     The flags are the same as before. The files that they name may have changed.
     """
+    if is_other_secret(running, given["cluster"]):
+        return []
     is_same = given["cluster"] == running
     given["cluster"] = running
     return [] if is_same else [found.origin("cluster_secret_file")]

@@ -24,8 +24,8 @@ from .process import Interrupted, Outcome, StopSignals
 from .sources import Found, settings
 from .systemd import notify
 
-_FIXED = [row.flag.key for row in SETTINGS if row.flag and row.reload == RESTART]
-"""The keys of the settings that need a restart."""
+_FIXED = ["cluster", *(row.flag.key for row in SETTINGS if row.flag and row.reload == RESTART)]
+"""The keys of the settings that need a restart. A cluster is replaced by one with another secret alone."""
 
 Keywords = Callable[[Found], tuple[dict[str, Any], Callable[[], None]]]
 """Returns the arguments of `SignalingServer`, and a function that writes a new certificate."""

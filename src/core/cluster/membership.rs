@@ -54,6 +54,7 @@ pub(super) enum Asked {
     Nodes,
     Ice,
     SetIce(Option<Arc<str>>),
+    SealIce,
     /// Each device with the number of its announcement, and the number that is told the outcomes; a repeated one has none.
     Expect(Vec<(DeviceId, u64)>, Option<u64>),
     /// An operation whose answer says nothing new.
@@ -270,6 +271,7 @@ impl Membership {
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),
             (Asked::SetIce(servers), Reply::Done) => self.on_ice_set(servers.as_ref()),
             (Asked::Expect(ids, number), Reply::Expected(outcomes)) => self.on_expected(ids, number, outcomes, now),
+            (Asked::SealIce, Reply::Done) => self.ice.seals = false,
             (Asked::Other, _) => {}
             (_, Reply::NotAMember) => self.on_forgotten(now),
             // An engine that answers another question than it was asked.

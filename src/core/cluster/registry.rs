@@ -171,7 +171,8 @@ pub enum Operation {
         /// Announcement of the device that is known. Nothing is granted where the registry has another one.
         place: Option<Place>,
     },
-    /// Claims ids after a loss of the connection: each is granted if no other registration holds it.
+    /// Claims ids after a loss of the connection: each is granted if no other registration holds it. An entry of the
+    /// claimant with other details is written again.
     Reclaim {
         /// The claimant.
         node: Incarnation,
@@ -199,6 +200,8 @@ pub enum Operation {
     },
     /// Reads the ICE servers that all nodes share.
     ReadIce,
+    /// Encrypts the ICE servers that all nodes share again, with the secret of now.
+    SealIce,
     /// Announces devices, at most [`BATCH`]. Announcements of a node whose lease ended long ago ([`Timing::reap`]) make way.
     Expect {
         /// The node.
@@ -255,7 +258,7 @@ pub enum Reply {
     Reclaimed(Vec<Claimed>),
     /// To [`Operation::Expect`]: one for each device, in order.
     Expected(Vec<Expectation>),
-    /// To [`Operation::Release`], [`Operation::SetIce`] and [`Operation::Cancel`].
+    /// To [`Operation::Release`], [`Operation::SetIce`], [`Operation::SealIce`] and [`Operation::Cancel`].
     Done,
     /// To [`Operation::Read`].
     Entry(Option<Entry>),

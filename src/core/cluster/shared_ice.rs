@@ -23,7 +23,24 @@ impl Membership {
         if let Some(Setting { servers }) = &self.ice.wanted {
             self.set_in_registry(servers.clone(), false, now);
         }
+        if self.ice.seals {
+            self.send(Operation::SealIce, Asked::SealIce, now);
+        }
         self.send(Operation::ReadIce, Asked::Ice, now);
+    }
+
+    /// Writes all of this node into the registry again, since records are signed with another secret now.
+    pub fn sign_again(&mut self, now: Instant) {
+        self.wake(now);
+        // Otherwise all is written when the node joins, but for the servers.
+        self.ice.seals = true;
+        if self.is_member() {
+            let join = Operation::Join { node: self.node.clone(), replaces: None };
+            self.send(join, Asked::Other, now);
+            self.reclaim_all(now);
+            self.announce_all(now);
+            self.look_for_ice(now);
+        }
     }
 
     fn set_in_registry(&mut self, servers: Option<Arc<str>>, absent: bool, now: Instant) {

@@ -33,6 +33,8 @@ pub(super) struct SharedIce {
     pub(super) known: Option<(Epoch, Arc<str>)>,
     /// Servers that this node sets, and the registry may not have yet.
     pub(super) wanted: Option<Setting>,
+    /// Whether those in the registry may be encrypted with an earlier secret.
+    pub(super) seals: bool,
 }
 
 /// An order to set the servers. Without any, those that are there are removed.

@@ -14,6 +14,9 @@ pub type EngineFuture<T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> +
 pub trait Engine: Send + Sync + 'static {
     /// Connects and subscribes to the feed, which is complete from then on. The caller sets the deadline.
     fn connect(&self) -> EngineFuture<Connection>;
+
+    /// Replaces the secrets of the cluster, also for connections that are there. The first signs, all verify.
+    fn set_secrets(&self, _secrets: &[String]) {}
 }
 
 /// A connection to the engine. Dropping it closes it.

@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     state: Mutex<State>,
     /// When another node has said that it has the engine, if that was the last answer while this node has not.
     pub(in crate::server) engine_elsewhere: Mutex<Option<Instant>>,
+    /// Secrets that replace those of the engine.
+    secrets: Mutex<Option<Vec<String>>>,
     /// Notified when the membership has something to do.
     pub(in crate::server) changed: Notify,
     requests: mpsc::Sender<Locate>,
@@ -117,6 +119,7 @@ impl Cluster {
                 announcements: HashMap::new(),
             }),
             engine_elsewhere: Mutex::default(),
+            secrets: Mutex::default(),
             changed: Notify::new(),
             requests,
             asks: Asks::new(),
@@ -146,6 +149,17 @@ impl Cluster {
         let result = call(&mut self.state.lock().membership);
         self.changed.notify_one();
         result
+    }
+
+    /// Replaces the secrets of the cluster. The task of the node does so, and writes its records again.
+    pub(in crate::server) fn replace_secrets(&self, secrets: Vec<String>) {
+        *self.secrets.lock() = Some(secrets);
+        self.changed.notify_one();
+    }
+
+    /// Takes secrets that replace those of the engine.
+    pub(in crate::server) fn take_secrets(&self) -> Option<Vec<String>> {
+        self.secrets.lock().take()
     }
 
     /// Returns the next act that the membership wants.

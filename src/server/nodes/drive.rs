@@ -169,6 +169,13 @@ impl Drive {
 
     /// Does what the membership wants.
     fn act(&mut self) {
+        if let Some(secrets) = self.node.cluster.take_secrets() {
+            self.node.engine.set_secrets(&secrets);
+            self.node.cluster.with(|membership| membership.sign_again(Instant::now()));
+            let own = self.node.cluster.incarnation.node();
+            let what = "records of this node are signed with the first line of the new secret";
+            tracing::info!(event = "cluster_secret_replaced", node = own, "{what}");
+        }
         while let Some(output) = self.node.cluster.poll_output() {
             match output {
                 Output::Connect => {

@@ -153,6 +153,7 @@ impl Both<'_> {
                 let servers = [None, Some("[]".into()), Some(r#"[{"urls":"turn:x","credential":"ü/"}]"#.into())];
                 Operation::SetIce { servers: servers[self.rng.usize(..3)].clone(), absent: self.rng.bool() }
             }
+            16 if self.rng.bool() => Operation::SealIce,
             16 => Operation::ReadIce,
             17..=19 => {
                 let mut expected: Vec<_> = (0..self.rng.usize(1..4))
@@ -298,6 +299,7 @@ pub(super) fn one_of_each() -> Vec<Operation> {
         Operation::SetIce { servers: Some("[]".into()), absent: false },
         Operation::SetIce { servers: None, absent: false },
         Operation::ReadIce,
+        Operation::SealIce,
         Operation::Expect {
             node: node.clone(),
             expected: vec![Expected { id: DeviceId::new("cvd-3"), details: "{}".into() }],

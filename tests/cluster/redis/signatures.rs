@@ -177,6 +177,55 @@ fn each_secret_verifies_and_the_first_signs() {
     });
 }
 
+/// A whole rotation of the secret: the nodes take each step one after the other, and read each other's records all the time.
+#[test]
+fn secret_is_replaced_without_an_outage() {
+    const NEW: &str = "another secret of more than thirty-two bytes";
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let engines = ["a", "b"].map(|_| Redis::new(&settings(&server.url(), Timing::default())).unwrap());
+        let connections = [engines[0].connect().await.unwrap(), engines[1].connect().await.unwrap()];
+        let ids = ["a", "b"];
+        for (node, connection) in ids.iter().zip(&connections) {
+            connection.commands.execute(join_as(node)).await.unwrap();
+            let wanted = vec![wanted(node, node, 1)];
+            connection.commands.execute(Operation::Reclaim { node: incarnation(node), wanted }).await.unwrap();
+        }
+        let servers = r#"[{"urls":"turn:turn.example","credential":"pass-w0rd"}]"#;
+        let set = Operation::SetIce { servers: Some(servers.into()), absent: false };
+        connections[0].commands.execute(set).await.unwrap();
+        for step in [&[SECRET, NEW][..], &[NEW, SECRET], &[NEW]] {
+            let step: Vec<_> = step.iter().map(|secret| (*secret).to_owned()).collect();
+            for (at, node) in ids.iter().enumerate() {
+                engines[at].set_secrets(&step);
+                let commands = &connections[at].commands;
+                commands.execute(join_as(node)).await.unwrap();
+                let reclaim = Operation::Reclaim { node: incarnation(node), wanted: vec![wanted(node, node, 1)] };
+                let granted = Reply::Reclaimed(vec![Claimed::Granted]);
+                assert_eq!(commands.execute(reclaim).await.unwrap(), granted);
+                assert_eq!(commands.execute(Operation::SealIce).await.unwrap(), Reply::Done);
+                for connection in &connections {
+                    let ask = async |operation| connection.commands.execute(operation).await.unwrap();
+                    for id in ids {
+                        assert!(matches!(ask(read(id)).await, Reply::Entry(Some(_))), "{id} after {step:?} on {node}");
+                    }
+                    let Reply::Nodes(nodes) = ask(Operation::Nodes).await else { panic!() };
+                    assert_eq!(nodes.len(), 2, "after {step:?} on {node}");
+                    assert_eq!(ask(Operation::ReadIce).await, Reply::Ice(Some(servers.into())), "{step:?} on {node}");
+                }
+            }
+        }
+        for mut connection in connections {
+            assert_eq!(reported(&mut connection), [""; 0]);
+        }
+        // Nothing is left that the old secret has made.
+        let old = Redis::new(&settings(&server.url(), Timing::default())).unwrap().connect().await.unwrap();
+        assert_eq!(old.commands.execute(read("a")).await.unwrap(), Reply::Entry(None));
+        assert_eq!(old.commands.execute(Operation::Nodes).await.unwrap(), Reply::Nodes(Vec::new()));
+        assert_eq!(old.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(None));
+    });
+}
+
 #[test]
 fn times_that_another_user_has_written_are_limited() {
     let server = Server::start(&[]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::errors::Explainer;
@@ -51,7 +51,12 @@ impl Commands for RedisCommands {
     fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
         let commands = self.clone();
         let answer = begin(commands.send(&operation));
-        Box::pin(async move { commands.finish(operation, answer).await })
+        Box::pin(async move {
+            match operation {
+                Operation::SealIce => commands.seal_again(answer.await).await,
+                operation => commands.finish(operation, answer).await,
+            }
+        })
     }
 }
 
@@ -105,11 +110,27 @@ impl RedisCommands {
 
     /// Removes an announcement without a signature.
     async fn take_back(&self, by: &str, id: &DeviceId) -> Result<(), EngineError> {
+        let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
+        self.run(Requests { keys, scripts, signer, timing }.cancel(by, std::slice::from_ref(id))).await
+    }
+
+    /// Encrypts the shared ICE servers again. `known` is the answer with those that are there.
+    async fn seal_again(&self, known: RedisResult<Value>) -> Result<Reply, EngineError> {
         let Shared { keys, scripts, signer, timing, explainer, .. } = &*self.shared;
-        let cancel = Requests { keys, scripts, signer, timing }.cancel(by, std::slice::from_ref(id));
+        if let Value::BulkString(sealed) = known.map_err(|error| explainer.explain(&error))?
+            && let Ok(sealed) = std::str::from_utf8(&sealed)
+            && let Some(servers) = signer.open("ice", sealed)
+        {
+            self.run(Requests { keys, scripts, signer, timing }.seal_again(sealed, &servers)).await?;
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Executes a command whose answer says nothing.
+    async fn run(&self, command: Cmd) -> Result<(), EngineError> {
         let mut connection = self.connection.clone();
-        let done = connection.send_packed_command(&cancel).await.and_then(Value::extract_error);
-        done.map(drop).map_err(|error| explainer.explain(&error))
+        let done = connection.send_packed_command(&command).await.and_then(Value::extract_error);
+        done.map(drop).map_err(|error| self.shared.explainer.explain(&error))
     }
 
     /// Claims ids that records without a signature hold.

@@ -82,6 +82,10 @@ impl Engine for Redis {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move { inner.connect().await })
     }
+
+    fn set_secrets(&self, secrets: &[String]) {
+        self.inner.signer.replace(secrets);
+    }
 }
 
 impl Inner {

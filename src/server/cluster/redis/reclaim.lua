@@ -11,7 +11,8 @@ for i = 3, #ARGV, 3 do
     if registration and registration ~= ARGV[i + 1] then
         reply[#reply + 1] = { 'held', record, lease_of(node, time) }
     else
-        if registration then
+        -- A record that was signed with an earlier secret is written again.
+        if registration and string.match(record, '^[^ ]+ %d+ (.*)$') == ARGV[i + 2] then
             redis.call('ZADD', KEYS[5], 0, ARGV[i])
         else
             local announced = redis.call('HGET', KEYS[6], ARGV[i])

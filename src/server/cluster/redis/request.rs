@@ -44,7 +44,7 @@ impl Requests<'_> {
             }
             Operation::Nodes => self.scripts.call(Script::Nodes, self.keys, &[]),
             Operation::SetIce { servers, absent } => self.set_ice(servers.as_deref(), *absent),
-            Operation::ReadIce => {
+            Operation::ReadIce | Operation::SealIce => {
                 let mut read = cmd("GET");
                 read.arg(&self.keys.ice);
                 read
@@ -125,7 +125,14 @@ impl Requests<'_> {
     fn set_ice(&self, servers: Option<&str>, absent: bool) -> Cmd {
         let mut call = self.scripts.call(Script::SetIce, self.keys, std::slice::from_ref(&self.keys.ice));
         let sealed = servers.map(|servers| self.signer.seal("ice", servers)).unwrap_or_default();
-        call.arg(sealed).arg(u8::from(absent));
+        call.arg(sealed).arg(u8::from(absent)).arg("");
+        call
+    }
+
+    /// Replaces the servers that are encrypted as `sealed` with the same ones.
+    pub(super) fn seal_again(&self, sealed: &str, servers: &str) -> Cmd {
+        let mut call = self.scripts.call(Script::SetIce, self.keys, std::slice::from_ref(&self.keys.ice));
+        call.arg(self.signer.seal("ice", servers)).arg(0).arg(sealed);
         call
     }
 

@@ -1,8 +1,9 @@
--- ARGV: the sealed servers or '', and '1' if those that are there stay. KEYS[5]: the sealed servers.
-local SEALED, ABSENT = unpack(ARGV, 2)
+-- ARGV: the sealed servers or '', '1' if those that are there stay, and the only ones that are replaced, or '' for any.
+-- KEYS[5]: the sealed servers.
+local SEALED, ABSENT, ONLY = unpack(ARGV, 2)
 
 local known = redis.call('GET', KEYS[5]) or ''
-if known ~= SEALED and not (ABSENT == '1' and known ~= '') then
+if known ~= SEALED and not (ABSENT == '1' and known ~= '') and (ONLY == '' or ONLY == known) then
     if SEALED == '' then
         redis.call('DEL', KEYS[5])
     else

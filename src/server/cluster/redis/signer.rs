@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::RwLock;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac::{self, HMAC_SHA256, Key, Tag};
 
@@ -25,19 +26,25 @@ pub(super) struct Signed<'a> {
 pub(super) struct Signer {
     prefix: String,
     /// The first signs, all verify.
-    keys: Vec<Key>,
+    keys: RwLock<Vec<Key>>,
 }
 
 impl Signer {
     /// Creates a signer for the keys that begin with `prefix`. Without a secret it verifies all records.
     pub(super) fn new(prefix: &str, secrets: &[String]) -> Self {
-        let keys = secrets.iter().map(|secret| Key::new(HMAC_SHA256, secret.as_bytes())).collect();
-        Self { prefix: prefix.to_owned(), keys }
+        let signer = Self { prefix: prefix.to_owned(), keys: RwLock::default() };
+        signer.replace(secrets);
+        signer
+    }
+
+    /// Replaces the secrets. All connections sign and verify with these from now on.
+    pub(super) fn replace(&self, secrets: &[String]) {
+        *self.keys.write() = secrets.iter().map(|secret| Key::new(HMAC_SHA256, secret.as_bytes())).collect();
     }
 
     /// Returns the signature of a record. It has no spaces.
     pub(super) fn sign(&self, record: Signed<'_>) -> String {
-        match self.keys.first() {
+        match self.keys.read().first() {
             Some(key) => URL_SAFE_NO_PAD.encode(self.tag(key, record)),
             None => NONE.to_owned(),
         }
@@ -45,14 +52,16 @@ impl Signer {
 
     /// Returns whether a node that has one of the secrets has made this record.
     pub(super) fn verify(&self, record: Signed<'_>, signature: &str) -> bool {
-        let Ok(given) = URL_SAFE_NO_PAD.decode(signature) else { return self.keys.is_empty() };
+        let keys = self.keys.read();
+        let Ok(given) = URL_SAFE_NO_PAD.decode(signature) else { return keys.is_empty() };
         // `ring` compares in constant time.
-        self.keys.is_empty() || self.keys.iter().any(|key| hmac::verify(key, &self.message(record), &given).is_ok())
+        keys.is_empty() || keys.iter().any(|key| hmac::verify(key, &self.message(record), &given).is_ok())
     }
 
     /// Encrypts a text, which is of this kind. The same text gives the same bytes, so that setting it again is no change.
     pub(super) fn seal(&self, kind: &str, text: &str) -> String {
-        let Some(key) = self.keys.first() else { return format!("{NONE} {text}") };
+        let keys = self.keys.read();
+        let Some(key) = keys.first() else { return format!("{NONE} {text}") };
         // The nonce is a function of key, kind and text: no two texts share one, but for a collision of 96 bits.
         let nonce = self.derive(key, &["nonce", kind, text]);
         let nonce: [u8; NONCE_LEN] = std::array::from_fn(|at| nonce.as_ref().get(at).copied().unwrap_or_default());
@@ -69,12 +78,13 @@ impl Signer {
 
     /// Decrypts a text of this kind; `None` if no node that has one of the secrets has sealed it.
     pub(super) fn open(&self, kind: &str, sealed: &str) -> Option<String> {
-        if self.keys.is_empty() {
+        let keys = self.keys.read();
+        if keys.is_empty() {
             return sealed.strip_prefix(NONE)?.strip_prefix(' ').map(str::to_owned);
         }
         let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        self.keys.iter().find_map(|key| {
+        keys.iter().find_map(|key| {
             let mut sealed = sealed.to_vec();
             let nonce = Nonce::assume_unique_for_key(*nonce);
             let text =
