@@ -18,6 +18,9 @@ pub const OUTCOMES: [&str; 4] = ["granted", "unclaimed", "refused", "unavailable
 /// Directions of clients between nodes: clients of this node on others, and clients of others on this node.
 pub const DIRECTIONS: [&str; 2] = ["out", "in"];
 
+/// Ends of connections of clients of this node to the node of their device.
+pub const ENDINGS: [&str; 3] = ["client_left", "closed", "lost"];
+
 /// Counters of one node, since its start.
 #[derive(Debug)]
 pub struct ClusterCounts {
@@ -26,6 +29,10 @@ pub struct ClusterCounts {
     claims: [AtomicU64; OUTCOMES.len()],
     resyncs: AtomicU64,
     proxied: [AtomicU64; DIRECTIONS.len()],
+    messages: [AtomicU64; DIRECTIONS.len()],
+    bytes: [AtomicU64; DIRECTIONS.len()],
+    gone: AtomicU64,
+    ends: [AtomicU64; ENDINGS.len()],
 }
 
 impl Default for ClusterCounts {
@@ -36,6 +43,10 @@ impl Default for ClusterCounts {
             claims: Default::default(),
             resyncs: AtomicU64::new(0),
             proxied: Default::default(),
+            messages: Default::default(),
+            bytes: Default::default(),
+            gone: AtomicU64::new(0),
+            ends: Default::default(),
         }
     }
 }
@@ -65,6 +76,46 @@ impl ClusterCounts {
     pub fn enter(self: &Arc<Self>, direction: Direction) -> ProxiedClient {
         self.proxied[direction as usize].fetch_add(1, Relaxed);
         ProxiedClient { counts: Arc::clone(self), direction }
+    }
+
+    /// Counts forwards of clients of this node: those written for the node of their device, or those that came from there.
+    pub fn count_messages(&self, direction: Direction, messages: u64) {
+        self.messages[direction as usize].fetch_add(messages, Relaxed);
+    }
+
+    /// Counts the bytes of a forward of a client of this node, when it is queued for the other node or comes from there.
+    pub fn count_bytes(&self, direction: Direction, bytes: usize) {
+        self.bytes[direction as usize].fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts forwards of clients of this node that were not written when the connection to the other node ended.
+    pub fn count_gone(&self, messages: u64) {
+        self.gone.fetch_add(messages, Relaxed);
+    }
+
+    /// Counts the end of a connection of a client of this node, which had its device.
+    pub fn count_end(&self, ending: Ending) {
+        self.ends[ending as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Returns the forwards between this node and those of its clients' devices, by direction.
+    pub fn messages(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        read(DIRECTIONS, &self.messages)
+    }
+
+    /// Returns the bytes of forwards between this node and those of its clients' devices, by direction.
+    pub fn bytes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        read(DIRECTIONS, &self.bytes)
+    }
+
+    /// Returns the number of forwards that were not written when the connection to the other node ended.
+    pub fn gone(&self) -> u64 {
+        self.gone.load(Relaxed)
+    }
+
+    /// Returns the ends of connections of clients of this node, by cause.
+    pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        read(ENDINGS, &self.ends)
     }
 
     /// Returns the histogram of operations.
@@ -100,6 +151,17 @@ pub enum Direction {
     Out,
     /// A client of another node, whose device is on this one.
     In,
+}
+
+/// Cause for which a connection of a client to the node of its device ends, in the order of [`ENDINGS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client has left.
+    ClientLeft,
+    /// The other node has closed it: the device has left, or the node stops.
+    Closed,
+    /// It was lost, or the other node has not answered.
+    Lost,
 }
 
 /// A client between nodes, which counts until it is dropped.

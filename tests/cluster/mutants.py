@@ -194,8 +194,8 @@ MUTANTS = [
     Mutant(
         "client of a lost connection",
         "src/core/session/upstream.rs",
-        "} else if self.link.lose() {",
-        "}} else if self.link.lose() && !{off} {{",
+        "            _ if stage != Stage::Started => {}",
+        "            _ if stage != Stage::Started || {off} => {{}}",
     ),
     Mutant(
         "order",

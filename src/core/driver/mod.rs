@@ -281,7 +281,9 @@ impl<P: Session + ?Sized> Drop for Driver<P> {
     fn drop(&mut self) {
         self.session.leave();
         let context = self.session.context();
-        context.relay.ledger().count_gone(context.outbox.drain() + self.unflushed);
+        let gone = context.outbox.drain() + self.unflushed;
+        context.relay.ledger().count_gone(gone);
+        self.session.on_gone(gone);
         context.hub.remove_connection(self.connection_id);
         // Last, so that a waiter finds the ledger settled and the connection gone.
         context.outbox.rechecked();

@@ -103,6 +103,7 @@ impl<P: Session + ?Sized> Driver<P> {
         }
         if self.unflushed > 0 {
             let count = std::mem::take(&mut self.unflushed);
+            self.session.on_written(count);
             let before = self.session.context().relay.ledger().count_delivered(count);
             if is_sampled(before, count) {
                 self.time_forward(edge);

@@ -301,6 +301,12 @@ pub trait Session: Send {
         self.disconnect(&Refusal::Binary);
     }
 
+    /// Notes that forwards were written to the peer. Only the session of a connection to another node counts them.
+    fn on_written(&self, _forwards: u64) {}
+
+    /// Notes that the connection has ended with forwards that were not written.
+    fn on_gone(&self, _forwards: u64) {}
+
     /// Notes the code and the reason of the peer's close frame, before [`Session::leave`]. Only the session of a connection
     /// to another node passes them on.
     fn on_close_frame(&mut self, _code: u16, _reason: &str) {}

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::{Answer, Context, Session, Step};
 use crate::core::outbox::{End, Outbox, Passage};
-use crate::core::upstream::Link;
+use crate::core::upstream::{Link, Stage};
+use crate::observe::cluster::{Direction, Ending};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{Text, inbound, outbound};
 
@@ -84,10 +85,27 @@ impl UpstreamSession {
         if outbound::type_of(&message) != "device_msg" {
             return self.client.push(message);
         }
+        self.link.counts().count_bytes(Direction::In, text.len());
+        self.link.counts().count_messages(Direction::In, 1);
         let ledger = self.context.relay.ledger();
         ledger.count_accepted();
         if self.client.push_forward(message, Passage::Direct, now).is_err() {
             ledger.count_gone(1);
+        }
+    }
+
+    /// Ends the client, if it has the device info and has not left.
+    fn on_lost(&self, by_other_node: bool, end: Option<End>) {
+        let stage = self.link.lose();
+        self.link.counts().count_end(match stage {
+            Stage::Left => Ending::ClientLeft,
+            _ if by_other_node => Ending::Closed,
+            _ => Ending::Lost,
+        });
+        match end {
+            _ if stage != Stage::Started => {}
+            Some(end) => self.client.close(None, end),
+            None => self.client.refuse(&Refusal::DeviceDisconnected),
         }
     }
 
@@ -134,6 +152,14 @@ impl Session for UpstreamSession {
         None
     }
 
+    fn on_written(&self, forwards: u64) {
+        self.link.counts().count_messages(Direction::Out, forwards);
+    }
+
+    fn on_gone(&self, forwards: u64) {
+        self.link.counts().count_gone(forwards);
+    }
+
     fn on_close_frame(&mut self, code: u16, reason: &str) {
         self.closed = Some(End::Close { code, reason: reason.to_owned().into() });
         // The client looks for the device again once the hook has answered, and does not hear why this way has ended.
@@ -158,11 +184,8 @@ impl Session for UpstreamSession {
                 // Lost: the caller notices that the callback is dropped.
                 _ => {}
             }
-        } else if self.link.lose() {
-            match end {
-                Some(end) => self.client.close(None, end),
-                None => self.client.refuse(&Refusal::DeviceDisconnected),
-            }
+        } else {
+            self.on_lost(closed_with.is_some(), end);
         }
         self.context.outbox.close(None, End::close(1000, "connection of the client has ended"));
     }

@@ -54,7 +54,7 @@ impl Search<'_> {
             Err(error) => return Err(error),
         };
         let (tell, told) = oneshot::channel();
-        let (link, context) = (Link::default(), self.context());
+        let (link, context) = (Link::new(Arc::clone(&node.cluster.counts)), self.context());
         let (id, peer, outbox) = (self.id.clone(), Arc::clone(&context.peer), Arc::clone(&context.outbox));
         let of_client = link.clone();
         let on_opened = move |opened: crate::core::session::Opened| {

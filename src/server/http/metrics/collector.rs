@@ -168,13 +168,29 @@ impl Collected {
         let claims = counts.claims().map(|(outcome, count)| ([("outcome", outcome)], count));
         page.counters("cluster_claims", "Claims of device ids, by outcome.", claims)?;
         page.counters("cluster_resyncs", "Readings of the whole registry.", [([], counts.resyncs())])?;
+        let help = "Times of operations of the engine.";
+        page.histograms("cluster_engine_seconds", help, [("", "", counts.operations())])?;
+        Self::proxied(page, counts)
+    }
+
+    /// The connections between nodes, for clients whose device is on another one.
+    fn proxied(page: &mut Page<'_>, counts: &ClusterCounts) -> fmt::Result {
         let help = "Clients whose device is on another node, by the direction of their connection.";
         let mut family = page.family("cluster_proxied_clients", help, MetricType::Gauge)?;
         for (direction, count) in counts.proxied() {
             family.encode_family(&[("direction", direction)])?.encode_gauge(&count)?;
         }
-        let help = "Times of operations of the engine.";
-        page.histograms("cluster_engine_seconds", help, [("", "", counts.operations())])
+        let messages = counts.messages().map(|(direction, count)| ([("direction", direction)], count));
+        let help = "Forwards of clients of this node that were written for the node of their device, or came from it.";
+        page.counters("cluster_proxied_messages", help, messages)?;
+        let bytes = counts.bytes().map(|(direction, count)| ([("direction", direction)], count));
+        let help = "Bytes of forwards of clients of this node for the node of their device, or from it.";
+        page.counters("cluster_proxied_bytes", help, bytes)?;
+        let help = "Forwards for the node of a device that were not written when the connection ended.";
+        page.counters("cluster_proxied_gone", help, [([], counts.gone())])?;
+        let ends = counts.ends().map(|(cause, count)| ([("cause", cause)], count));
+        let help = "Connections of clients of this node to the node of their device that have ended, by cause.";
+        page.counters("cluster_proxied_ended", help, ends)
     }
 }
 
