@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::core::hub::{Client, Device};
 use crate::core::peer::Peer;
 use crate::protocol::{DeviceId, outbound};
-use crate::server::{DeviceFacts, NodeView, RemoteDevice};
+use crate::server::{NodeView, RemoteDevice};
 
 /// group, owner, name, adb port.
 pub(super) type MetadataTuple = (String, String, String, u16);
@@ -63,10 +63,10 @@ pub(super) fn device_tuple(device: &Device, node: Option<&str>) -> DeviceTuple {
 /// Converts a device of another node. Its device info is not known here.
 pub(super) fn remote_tuple(device: RemoteDevice) -> DeviceTuple {
     let RemoteDevice { id, node, facts } = device;
-    let DeviceFacts { since, group, own_group, owner, name, adb_port, local_id } = facts;
-    let group = if group.is_empty() { own_group } else { group };
-    let (info, local_id) = ("null".to_owned(), Some(local_id).filter(|id| !id.is_empty()));
-    (id.to_string(), None, None, since, None, 0, info, (group, owner, name, adb_port), None, Some(node), local_id)
+    let [group, owner, name] = [facts.group(false), facts.owner(), facts.name()].map(str::to_owned);
+    let local_id = Some(facts.local_id().to_owned()).filter(|id| !id.is_empty());
+    let (info, metadata) = ("null".to_owned(), (group, owner, name, facts.adb_port));
+    (id.to_string(), None, None, facts.since, None, 0, info, metadata, None, Some(node), local_id)
 }
 
 pub(super) fn node_tuple(node: NodeView) -> NodeTuple {

@@ -47,11 +47,12 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
 pub use self::cluster::ask::NodeUnreachable;
-pub use self::cluster::view::{DeviceFacts, NodeState, NodeView, RemoteDevice};
+pub use self::cluster::view::{NodeState, NodeView, RemoteDevice};
 pub use self::drain::Drain;
 pub use self::events::Changes;
 pub use self::reload::Reload;
 pub use self::time::clock::Clock;
+pub use crate::core::cluster::facts::DeviceFacts;
 
 use self::http::service::Routes;
 use self::inherited::Inherited;

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::cluster::view::{DeviceFacts, NodeView, RemoteDevice};
+use super::cluster::view::{NodeView, RemoteDevice};
 use crate::core::hub::{Client, Device};
 use crate::core::peer::Peer;
 use crate::protocol::{DeviceId, outbound};
@@ -69,16 +69,16 @@ impl DeviceRow {
     /// A device of another node. Its device info is not known here.
     pub(super) fn remote(device: RemoteDevice, with_info: bool) -> Self {
         let RemoteDevice { id, node, facts } = device;
-        let DeviceFacts { since, group, own_group, owner, name, adb_port, .. } = facts;
+        let [group, owner, name] = [facts.group(false), facts.owner(), facts.name()].map(str::to_owned);
         Self {
             device_id: id.to_string(),
-            place: Place { address: None, port: None, since, identity: None },
+            place: Place { address: None, port: None, since: facts.since, identity: None },
             clients: 0,
             info: with_info.then(|| "null".to_owned()),
-            group: if group.is_empty() { own_group } else { group },
+            group,
             owner,
             name,
-            adb_port,
+            adb_port: facts.adb_port,
             web_port: None,
             node: Some(node),
         }

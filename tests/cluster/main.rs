@@ -25,6 +25,7 @@ mod event;
 mod farm;
 mod faults;
 mod joining;
+mod listing;
 mod locate;
 mod net;
 mod node;

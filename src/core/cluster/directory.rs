@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
+use super::facts::{DeviceFacts, Texts};
 use super::names::{Incarnation, Registration};
 use super::registry::{Change, Delta, Entry};
 use crate::protocol::DeviceId;
@@ -14,10 +16,22 @@ use crate::protocol::DeviceId;
 /// Version of an entry that no change has confirmed since the last pass began, and no page.
 const UNCONFIRMED: u64 = 0;
 
+/// The entry of a device.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Registration that holds the id.
+    pub registration: Registration,
+    /// Facts for lists.
+    pub facts: Arc<DeviceFacts>,
+    version: u64,
+}
+
 /// A copy of the registry.
 #[derive(Debug, Default)]
 pub struct Directory {
-    entries: BTreeMap<DeviceId, Entry>,
+    entries: BTreeMap<DeviceId, Known>,
+    /// Texts that the facts of the entries share.
+    texts: Texts,
     /// The nodes of the entries, and how many each has. All entries of a node share its name.
     nodes: BTreeMap<Incarnation, usize>,
     /// Number of changes of the entries, those that only confirm one left out.
@@ -73,9 +87,7 @@ impl Directory {
         match &delta.change {
             Change::Claimed(entries) => {
                 for (id, registration, details) in entries {
-                    let entry =
-                        Entry { registration: registration.clone(), details: details.clone(), version: delta.version };
-                    self.put(id, entry);
+                    self.put(id, registration.clone(), details, delta.version);
                 }
             }
             Change::Released(ids) => {
@@ -134,7 +146,7 @@ impl Directory {
             let Some(scan) = &mut self.scan else { return };
             scan.seen.insert(id.clone());
             if scan.released.get(&id).is_none_or(|released| *released < entry.version) {
-                self.put(&id, entry);
+                self.put(&id, entry.registration, &entry.details, entry.version);
             }
         }
     }
@@ -144,6 +156,7 @@ impl Directory {
         let Some(scan) = self.scan.take() else { return };
         let before = self.entries.len();
         self.entries.retain(|id, entry| scan.seen.contains(id) || entry.version > scan.began);
+        self.texts.tidy();
         if self.entries.len() != before {
             self.revision += 1;
             self.nodes.clear();
@@ -154,25 +167,25 @@ impl Directory {
     }
 
     /// Finds the entry of a device.
-    pub fn get(&self, id: &DeviceId) -> Option<&Entry> {
+    pub fn get(&self, id: &DeviceId) -> Option<&Known> {
         self.entries.get(id)
     }
 
     /// Returns all devices, sorted by id.
-    pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Known)> {
         self.entries.iter()
     }
 
     /// Returns the registrations of one node, sorted by id.
     pub fn of_node<'a>(&'a self, node: &'a Incarnation) -> impl Iterator<Item = (&'a DeviceId, &'a Registration)> {
-        let own = move |(id, entry): (&'a DeviceId, &'a Entry)| {
+        let own = move |(id, entry): (&'a DeviceId, &'a Known)| {
             (entry.registration.incarnation() == node).then_some((id, &entry.registration))
         };
         self.iter().filter_map(own)
     }
 
     /// Returns up to `most` devices behind `after`, sorted by id. A long list is read in parts, without a long lock.
-    pub fn after(&self, after: Option<&DeviceId>, most: usize) -> impl Iterator<Item = (&DeviceId, &Entry)> {
+    pub fn after(&self, after: Option<&DeviceId>, most: usize) -> impl Iterator<Item = (&DeviceId, &Known)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.entries.range::<DeviceId, _>((from, Bound::Unbounded)).take(most)
     }
@@ -213,23 +226,26 @@ impl Directory {
         }
     }
 
-    fn put(&mut self, id: &DeviceId, mut entry: Entry) {
-        if let Some((node, _)) = self.nodes.get_key_value(entry.registration.incarnation()) {
-            entry.registration.share(node);
+    fn put(&mut self, id: &DeviceId, mut registration: Registration, details: &str, version: u64) {
+        if self.entries.get(id).is_some_and(|known| known.version > version) {
+            return;
         }
-        let node = entry.registration.incarnation().clone();
+        if let Some((node, _)) = self.nodes.get_key_value(registration.incarnation()) {
+            registration.share(node);
+        }
+        let node = registration.incarnation().clone();
+        let facts = DeviceFacts::read(details, &mut self.texts);
         match self.entries.get_mut(id) {
-            Some(known) if known.version > entry.version => return,
-            Some(known) if known.registration == entry.registration && known.details == entry.details => {
-                known.version = entry.version;
+            Some(known) if known.registration == registration && *known.facts == facts => {
+                known.version = version;
                 return;
             }
             Some(known) => {
-                let former = std::mem::replace(known, entry);
+                let former = std::mem::replace(known, Known { registration, facts: Arc::new(facts), version });
                 self.uncount(former.registration.incarnation());
             }
             None => {
-                self.entries.insert(id.clone(), entry);
+                self.entries.insert(id.clone(), Known { registration, facts: Arc::new(facts), version });
             }
         }
         *self.nodes.entry(node).or_default() += 1;

@@ -12,6 +12,7 @@ pub mod claim;
 mod claiming;
 mod claims;
 pub mod directory;
+pub mod facts;
 mod maintaining;
 pub mod membership;
 pub mod names;

@@ -1,8 +1,13 @@
 //! The facts of a node for the others, as they stand in its [`NodeRecord`].
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::core::cluster::Incarnation;
 use crate::core::cluster::registry::NodeRecord;
 
 /// The version of the requests between nodes. Nodes of another version do not talk to each other.
@@ -46,10 +51,37 @@ impl NodeDetails {
     }
 }
 
+/// The facts of nodes that have been read, so that lists and metrics do not read them again.
+#[derive(Debug, Default)]
+pub(in crate::server) struct ReadDetails(Mutex<HashMap<Incarnation, Read>>);
+
+/// The details of a record, and the facts in them.
+type Read = (Arc<str>, Option<Arc<NodeDetails>>);
+
+/// The most nodes whose facts are kept. Beyond it all are read again.
+const MAX_READ: usize = 1024;
+
+impl ReadDetails {
+    /// Returns the facts of a record, which are read once.
+    pub(in crate::server) fn of(&self, record: &NodeRecord) -> Option<Arc<NodeDetails>> {
+        let mut read = self.0.lock();
+        if let Some((details, facts)) = read.get(&record.incarnation)
+            && *details == record.details
+        {
+            return facts.clone();
+        }
+        if read.len() >= MAX_READ {
+            read.clear();
+        }
+        let facts = NodeDetails::of(record).map(Arc::new);
+        read.insert(record.incarnation.clone(), (Arc::clone(&record.details), facts.clone()));
+        facts
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::cluster::Incarnation;
 
     fn record(details: &str) -> NodeRecord {
         NodeRecord { incarnation: Incarnation::new("a", 1).unwrap(), details: details.into() }
@@ -64,6 +96,21 @@ mod tests {
             serde_json::from_str::<Value>(&details.to_json()).unwrap(),
             serde_json::from_str::<Value>(text).unwrap()
         );
+    }
+
+    #[test]
+    fn facts_are_read_once_until_the_record_has_others() {
+        let text = |address: &str| format!(r#"{{"address":"{address}","fingerprint":"AB","protocol":1}}"#);
+        let read = ReadDetails::default();
+        let [first, again] = ["a:1"; 2].map(|address| read.of(&record(&text(address))).unwrap());
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(read.of(&record(&text("a:2"))).unwrap().address, "a:2");
+        assert_eq!((read.of(&record("{}")), read.of(&record("{}"))), (None, None));
+        for start in 0..2 * MAX_READ as u64 {
+            let incarnation = Incarnation::new("a", start).unwrap();
+            read.of(&NodeRecord { incarnation, details: text("a:3").into() });
+            assert!(read.0.lock().len() <= MAX_READ);
+        }
     }
 
     #[test]

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ask::{Answered, Asks};
+use super::details::ReadDetails;
 use super::forwards::Forwards;
 use super::survey::Survey;
 use crate::core::cluster::claim::{Outcome, Probe};
-use crate::core::cluster::registry::{Entry, Expectation, Expected, NodeRecord, Timing, Wanted};
+use crate::core::cluster::registry::{Expectation, Expected, NodeRecord, Timing, Wanted};
 use crate::core::cluster::{Incarnation, Membership, Output, Registration};
 use crate::core::device::Device;
 use crate::core::outbox::Outbox;
@@ -47,6 +48,8 @@ pub(crate) struct Cluster {
     state: Mutex<State>,
     /// When another node has said that it has the engine, if that was the last answer while this node has not.
     pub(in crate::server) engine_elsewhere: Mutex<Option<Instant>>,
+    /// The facts of the nodes.
+    pub(in crate::server) details: ReadDetails,
     /// Secrets that replace those of the engine.
     secrets: Mutex<Option<Vec<String>>>,
     /// Notified when the membership has something to do.
@@ -96,8 +99,8 @@ pub(in crate::server) struct Locate {
     pub(in crate::server) peer: Arc<Peer>,
     /// The queue of messages to the client.
     pub(in crate::server) outbox: Arc<Outbox>,
-    /// The entry of the directory, if there is one.
-    pub(in crate::server) known: Option<Entry>,
+    /// The registration of the device by the directory, if there is one.
+    pub(in crate::server) known: Option<Registration>,
     /// Told the answer. Closed if the client has left.
     pub(in crate::server) answer: oneshot::Sender<Answer>,
 }
@@ -119,6 +122,7 @@ impl Cluster {
                 announcements: HashMap::new(),
             }),
             engine_elsewhere: Mutex::default(),
+            details: ReadDetails::default(),
             secrets: Mutex::default(),
             changed: Notify::new(),
             requests,
@@ -295,10 +299,11 @@ impl Cluster {
         self.with(|membership| membership.on_probe(id, claimant, holder, probe, Instant::now()));
     }
 
-    /// Returns the entry of a device of another node, if the directory has one. It is called under the lock of the hub.
-    pub(in crate::server) fn elsewhere(&self, id: &DeviceId) -> Option<Entry> {
-        let known = self.read(|membership| membership.directory().get(id).cloned());
-        known.filter(|entry| *entry.registration.incarnation() != self.incarnation)
+    /// Returns the registration of a device on another node, if the directory has one. It is called under the lock of the
+    /// hub.
+    pub(in crate::server) fn elsewhere(&self, id: &DeviceId) -> Option<Registration> {
+        let known = self.read(|membership| membership.directory().get(id).map(|known| known.registration.clone()));
+        known.filter(|registration| *registration.incarnation() != self.incarnation)
     }
 
     /// Returns the other node with this tag, if it lives.

@@ -68,23 +68,23 @@ impl Cluster {
 
     /// The number of other nodes that have the program of this one, and other settings.
     pub(crate) fn differing(&self) -> usize {
-        let own = self.read(|membership| NodeDetails::of(membership.own_record()));
-        let differs = |record: &NodeRecord| differ(own.as_ref(), NodeDetails::of(record).as_ref());
+        let own = self.read(|membership| self.details.of(membership.own_record()));
+        let differs = |record: &NodeRecord| differ(own.as_deref(), self.details.of(record).as_deref());
         self.others().iter().filter(|record| differs(record)).count()
     }
 
     /// All nodes that have a lease or devices, and this one, sorted by name. `clients` is the number of those of this node.
     pub(crate) fn surveyed(&self, drains: bool, clients: usize) -> Vec<SurveyedNode> {
         let own = self.read(|membership| membership.own_record().clone());
-        let details = NodeDetails::of(&own);
+        let details = self.details.of(&own);
         let mut nodes: Vec<_> =
-            self.others().iter().filter_map(|record| self.surveyed_other(record, details.as_ref())).collect();
+            self.others().iter().filter_map(|record| self.surveyed_other(record, details.as_deref())).collect();
         nodes.extend(details.map(|details| SurveyedNode {
             name: own.incarnation.node().to_owned(),
             is_this: true,
             standing: self.standing(drains),
-            address: details.address,
-            build: details.build,
+            address: details.address.clone(),
+            build: details.build.clone(),
             devices: self.read(|membership| membership.directory().devices_of(&own.incarnation)),
             clients: Some(clients),
             differs: false,
@@ -94,7 +94,7 @@ impl Cluster {
     }
 
     fn surveyed_other(&self, record: &NodeRecord, own: Option<&NodeDetails>) -> Option<SurveyedNode> {
-        let details = NodeDetails::of(record)?;
+        let details = self.details.of(record)?;
         let node = &record.incarnation;
         let (has_lease, devices) =
             self.read(|membership| (membership.nodes().is_live(node), membership.directory().devices_of(node)));
@@ -108,8 +108,8 @@ impl Cluster {
             is_this: false,
             standing: Standing::of_other(has_lease, details.draining, answer),
             differs: differ(own, Some(&details)),
-            address: details.address,
-            build: details.build,
+            address: details.address.clone(),
+            build: details.build.clone(),
             devices,
             clients,
         })

@@ -1,13 +1,13 @@
 //! Nodes, and devices of other nodes, as this one knows them: from memory, whichever nodes answer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
-use super::details::NodeDetails;
 use super::handle::Cluster;
-use crate::core::cluster::registry::{Entry, NodeRecord};
+use crate::core::cluster::directory::Known;
+use crate::core::cluster::facts::DeviceFacts;
+use crate::core::cluster::registry::NodeRecord;
 use crate::protocol::DeviceId;
 
 /// A node of the cluster.
@@ -60,34 +60,7 @@ pub struct RemoteDevice {
     /// The name of its node.
     pub node: String,
     /// The facts that its node has published.
-    pub facts: DeviceFacts,
-}
-
-/// The facts of a device for lists on other nodes. Facts that cannot be read are left out.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct DeviceFacts {
-    /// When it connected, in seconds since 1970.
-    pub since: f64,
-    /// The group of its pre-registration.
-    pub group: String,
-    /// The group in its device info.
-    pub own_group: String,
-    /// The id that it has registered, if that is not its id in the cluster.
-    pub local_id: String,
-    /// The owner.
-    pub owner: String,
-    /// The name of its pre-registration.
-    pub name: String,
-    /// The port of its adb.
-    pub adb_port: u16,
-}
-
-impl DeviceFacts {
-    /// The group. Where `hides_own`, a viewer may not see the one in the device info.
-    pub(crate) fn group(&self, hides_own: bool) -> &str {
-        if self.group.is_empty() && !hides_own { &self.own_group } else { &self.group }
-    }
+    pub facts: Arc<DeviceFacts>,
 }
 
 impl Cluster {
@@ -124,7 +97,7 @@ impl Cluster {
     }
 
     fn view(&self, record: &NodeRecord, is_live: bool, devices: usize) -> Option<NodeView> {
-        let details = NodeDetails::of(record)?;
+        let details = self.details.of(record)?;
         let state = match (record.incarnation == self.incarnation, is_live, details.draining) {
             (true, _, _) => NodeState::This,
             (false, false, _) => NodeState::Unreachable,
@@ -134,9 +107,9 @@ impl Cluster {
         Some(NodeView {
             name: record.incarnation.node().to_owned(),
             incarnation: record.incarnation.to_string(),
-            address: details.address,
+            address: details.address.clone(),
             state,
-            build: details.build,
+            build: details.build.clone(),
             devices,
         })
     }
@@ -157,13 +130,13 @@ impl Cluster {
     }
 
     /// Up to `most` entries of the copy behind `after`, sorted by id.
-    pub(crate) fn entries_after(&self, after: Option<&DeviceId>, most: usize) -> Vec<(DeviceId, Entry)> {
-        let copied = |(id, entry): (&DeviceId, &Entry)| (id.clone(), entry.clone());
+    pub(crate) fn entries_after(&self, after: Option<&DeviceId>, most: usize) -> Vec<(DeviceId, Known)> {
+        let copied = |(id, entry): (&DeviceId, &Known)| (id.clone(), entry.clone());
         self.read(|membership| membership.directory().after(after, most).map(copied).collect())
     }
 
     /// Whether an entry is that of a device of another node.
-    pub(crate) fn is_other(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_other(&self, entry: &Known) -> bool {
         *entry.registration.incarnation() != self.incarnation
     }
 
@@ -184,12 +157,12 @@ impl Cluster {
     }
 
     /// A device of another node, from its entry.
-    pub(crate) fn remote(&self, id: &DeviceId, entry: &Entry) -> Option<RemoteDevice> {
+    pub(crate) fn remote(&self, id: &DeviceId, entry: &Known) -> Option<RemoteDevice> {
         let node = entry.registration.incarnation();
         self.is_other(entry).then(|| RemoteDevice {
             id: id.clone(),
             node: node.node().to_owned(),
-            facts: serde_json::from_str(&entry.details).unwrap_or_default(),
+            facts: Arc::clone(&entry.facts),
         })
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn list(
             Listed::There(device) => {
                 // The group may come from the device info, of which a hook hides a part.
                 let group = device.facts.group(hides_groups);
-                if selects(&Facts { id: &device.id, group, owner: &device.facts.owner }) {
+                if selects(&Facts { id: &device.id, group, owner: device.facts.owner() }) {
                     render(&mut text, format, &DeviceEntry::of_remote(device, group));
                 }
             }

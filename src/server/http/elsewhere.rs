@@ -75,7 +75,7 @@ pub(super) fn node_of_device(shared: &Shared, id: &DeviceId, was_passed_on: bool
     if shared.hub.find(id).is_some() {
         return None;
     }
-    cluster.elsewhere(id).map(|entry| entry.registration.incarnation().clone())
+    cluster.elsewhere(id).map(|registration| registration.incarnation().clone())
 }
 
 /// Whether another node has passed a request on.

@@ -19,7 +19,7 @@ use crate::core::hub::{Chunk, Device};
 use crate::core::preregistration::DeviceMetadata;
 use crate::protocol::DeviceId;
 use crate::protocol::outbound::quote;
-use crate::server::cluster::view::{DeviceFacts, RemoteDevice};
+use crate::server::cluster::view::RemoteDevice;
 use crate::server::shared::Shared;
 
 /// One entry of `GET /devices`.
@@ -74,8 +74,9 @@ impl<'a> DeviceEntry<'a> {
 
     /// Makes the entry of a device of another node.
     pub(in crate::server::http) fn of_remote(device: &'a RemoteDevice, group_name: &'a str) -> Self {
-        let RemoteDevice { id, node, facts: DeviceFacts { owner, name, adb_port, local_id, .. } } = device;
-        let (device_id, adb_port, node) = (id.as_str(), *adb_port, Some(&**node));
+        let RemoteDevice { id, node, facts } = device;
+        let (device_id, adb_port, node) = (id.as_str(), facts.adb_port, Some(&**node));
+        let (owner, name, local_id) = (facts.owner(), facts.name(), facts.local_id());
         let (unclaimed, registration_info) = (false, None);
         Self { device_id, group_name, owner, name, adb_port, node, local_id, unclaimed, registration_info }
     }

@@ -7,7 +7,8 @@ use hyper::{Method, StatusCode};
 
 use super::node::Node;
 use super::probe::path_of;
-use crate::core::cluster::registry::{Entry, Operation, Reply};
+use crate::core::cluster::registry::{Operation, Reply};
+use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 use crate::server::cluster::ask::{Answered, Ask, NodeUnreachable};
 
@@ -52,24 +53,25 @@ impl Node {
 
     /// Asks the node that has the device by the directory, and then the one that has it by the registry.
     async fn ask_holder(self: &Arc<Self>, ask: &Wanted) -> Answered {
-        let mut known = self.cluster.read(|membership| membership.directory().get(&ask.id).cloned());
+        let mut known =
+            self.cluster.read(|membership| membership.directory().get(&ask.id).map(|known| known.registration.clone()));
         for _ in 0..LOOKS {
-            let entry = match known.take() {
-                Some(entry) => entry,
-                None => match self.read_entry(ask).await? {
-                    Some(entry) => entry,
+            let holder = match known.take() {
+                Some(holder) => holder,
+                None => match self.read_holder(ask).await? {
+                    Some(holder) => holder,
                     None => return Ok(None),
                 },
             };
-            if *entry.registration.incarnation() == self.cluster.incarnation {
+            if *holder.incarnation() == self.cluster.incarnation {
                 return Ok(None);
             }
-            match self.ask_node(ask, &entry).await? {
+            match self.ask_node(ask, holder.incarnation()).await? {
                 (StatusCode::NOT_FOUND | StatusCode::CONFLICT, _) => {}
                 (StatusCode::OK, body) => return Ok(Some(body)),
                 // It may not know this node as a living one. That says nothing of the device.
                 (status, _) => {
-                    let holder = entry.registration.incarnation().node().to_owned();
+                    let holder = holder.incarnation().node().to_owned();
                     let what = format!("it has device {:?}, and answers the request with {status}", ask.id.as_str());
                     return Err(NodeUnreachable { node: holder, what });
                 }
@@ -78,8 +80,11 @@ impl Node {
         Ok(None)
     }
 
-    async fn ask_node(self: &Arc<Self>, ask: &Wanted, entry: &Entry) -> Result<(StatusCode, Bytes), NodeUnreachable> {
-        let holder = entry.registration.incarnation();
+    async fn ask_node(
+        self: &Arc<Self>,
+        ask: &Wanted,
+        holder: &Incarnation,
+    ) -> Result<(StatusCode, Bytes), NodeUnreachable> {
         let path = format!("{}{}", path_of(&ask.id), ask.below);
         let asked = match self.neighbour(holder).await {
             Ok(neighbour) => self.ask(&neighbour, ask.method.clone(), &path).await,
@@ -92,12 +97,12 @@ impl Node {
         asked.map_err(|error| unreachable(&error))
     }
 
-    /// Reads an entry from the registry itself.
-    async fn read_entry(&self, ask: &Wanted) -> Result<Option<Entry>, NodeUnreachable> {
+    /// Reads a holder from the registry itself.
+    async fn read_holder(&self, ask: &Wanted) -> Result<Option<Registration>, NodeUnreachable> {
         let commands = self.commands.borrow().clone();
         let read = async move {
             match commands?.execute(Operation::Read(ask.id.clone())).await {
-                Ok(Reply::Entry(entry)) => Some(entry),
+                Ok(Reply::Entry(entry)) => Some(entry.map(|entry| entry.registration)),
                 _ => None,
             }
         };

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::error::Unreachable;
 use super::node::Node;
 use super::upstream::{Opened, Search};
-use crate::core::cluster::registry::{Entry, Operation, Reply};
+use crate::core::cluster::Registration;
+use crate::core::cluster::registry::{Operation, Reply};
 use crate::core::peer::Role;
 use crate::core::session::Answer;
 use crate::server::cluster::handle::{Locate, unavailable};
@@ -37,25 +38,25 @@ pub(super) async fn answer(node: &Arc<Node>, question: Locate) {
 }
 
 impl Search<'_> {
-    async fn run(&self, mut known: Option<Entry>) -> Answer {
+    async fn run(&self, mut known: Option<Registration>) -> Answer {
         let mut unreachable = false;
         for _ in 0..LOOKS {
-            let entry = match known.take() {
-                Some(entry) => entry,
+            let holder = match known.take() {
+                Some(holder) => holder,
                 None if !self.last => return Answer::Nowhere,
                 None => match self.read().await {
-                    Some(Some(entry)) if *entry.registration.incarnation() != self.node.cluster.incarnation => entry,
+                    Some(Some(holder)) if *holder.incarnation() != self.node.cluster.incarnation => holder,
                     Some(_) => return Answer::Nowhere,
                     None => return unavailable(Role::Client),
                 },
             };
-            match self.open(&entry).await {
+            match self.open(&holder).await {
                 Ok(Opened::Answer(answer)) => return answer,
                 // It has left that node, or has another one now.
                 Ok(Opened::NotHere) => unreachable = false,
                 Err(error) => {
                     unreachable = true;
-                    self.log(&entry, &error);
+                    self.log(&holder, &error);
                     if !self.last {
                         self.look_again();
                         return Answer::Nowhere;
@@ -66,14 +67,14 @@ impl Search<'_> {
         if unreachable { unavailable(Role::Client) } else { Answer::Nowhere }
     }
 
-    /// Reads the entry from the registry itself. `None` if the engine cannot be asked.
-    async fn read(&self) -> Option<Option<Entry>> {
+    /// Reads the holder from the registry itself. `None` if the engine cannot be asked.
+    async fn read(&self) -> Option<Option<Registration>> {
         let timers = &self.node.shared.timers;
         let mut engine = self.node.commands.subscribe();
         let commands = timers.timeout(PATIENCE, engine.wait_for(Option::is_some)).await?.ok()?.clone()?;
         let read = commands.execute(Operation::Read(self.id.clone()));
         match timers.timeout(self.node.timing.operation, read).await {
-            Some(Ok(Reply::Entry(entry))) => Some(entry),
+            Some(Ok(Reply::Entry(entry))) => Some(entry.map(|entry| entry.registration)),
             _ => None,
         }
     }
@@ -91,8 +92,8 @@ impl Search<'_> {
         });
     }
 
-    fn log(&self, entry: &Entry, error: &Unreachable) {
-        let (node, id) = (entry.registration.incarnation().node(), self.id.as_str());
+    fn log(&self, holder: &Registration, error: &Unreachable) {
+        let (node, id) = (holder.incarnation().node(), self.id.as_str());
         tracing::debug!(
             event = "cluster_search_failed",
             node,

@@ -32,6 +32,8 @@ pub(super) struct Neighbours {
 pub(super) struct Neighbour {
     /// Its start.
     pub(super) incarnation: Incarnation,
+    /// Its facts, as its record has them.
+    text: Arc<str>,
     /// Its facts.
     pub(super) details: NodeDetails,
     /// TLS to it, with the tickets for later connections.
@@ -53,14 +55,16 @@ impl Neighbours {
     /// # Errors
     /// [`Unreachable::Details`] if the record does not tell how to reach it.
     pub(super) fn of(&self, record: &NodeRecord) -> Result<Arc<Neighbour>, Unreachable> {
-        let details = NodeDetails::of(record).ok_or(Unreachable::Details)?;
         let mut known = self.known.lock();
         match known.get(&record.incarnation) {
-            Some(neighbour) if neighbour.details == details => return Ok(Arc::clone(neighbour)),
+            // Each request asks for its sender, so that the facts are read once.
+            Some(neighbour) if neighbour.text == record.details => return Ok(Arc::clone(neighbour)),
             _ => {}
         }
+        let details = NodeDetails::of(record).ok_or(Unreachable::Details)?;
         let neighbour = Arc::new(Neighbour {
             incarnation: record.incarnation.clone(),
+            text: Arc::clone(&record.details),
             details,
             tls: self.identity.client().map_err(|error| Unreachable::Failed(error.to_string()))?,
             places: Arc::new(Semaphore::new(self.max_clients)),

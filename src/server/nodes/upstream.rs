@@ -10,7 +10,7 @@ use super::error::Unreachable;
 use super::neighbours::Neighbour;
 use super::node::Node;
 use super::probe::path_of;
-use crate::core::cluster::registry::Entry;
+use crate::core::cluster::Registration;
 use crate::core::hub::Device;
 use crate::core::outbox::Outbox;
 use crate::core::peer::{Peer, Role};
@@ -40,10 +40,10 @@ pub(super) enum Opened {
 }
 
 impl Search<'_> {
-    /// Connects the client to the device of an entry.
-    pub(super) async fn open(&self, entry: &Entry) -> Result<Opened, Unreachable> {
+    /// Connects the client to the device of a registration.
+    pub(super) async fn open(&self, holder: &Registration) -> Result<Opened, Unreachable> {
         let node = self.node;
-        let neighbour = node.neighbour(entry.registration.incarnation()).await?;
+        let neighbour = node.neighbour(holder.incarnation()).await?;
         let place = Arc::clone(&neighbour.places).try_acquire_owned().map_err(|_| Unreachable::Full)?;
         let lost = node.control(&neighbour).await?;
         let path = format!("{}/connect", path_of(self.id));

@@ -69,8 +69,8 @@ impl<'a> DeviceRow<'a> {
         Self {
             device_id: id.as_str(),
             group_name: facts.group(hides_groups),
-            owner: &facts.owner,
-            name: &facts.name,
+            owner: facts.owner(),
+            name: facts.name(),
             adb_port: facts.adb_port,
             has_files: false,
             address: None,
@@ -79,7 +79,7 @@ impl<'a> DeviceRow<'a> {
             to_device: 0,
             to_client: 0,
             node: Some(node),
-            local_id: &facts.local_id,
+            local_id: facts.local_id(),
             unclaimed: false,
             is_remote: true,
         }

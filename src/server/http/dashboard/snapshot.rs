@@ -92,7 +92,7 @@ impl<'a> Home<'a> {
 
     fn there(device: &'a RemoteDevice) -> Self {
         let RemoteDevice { node, facts, .. } = device;
-        Self { since: Some(facts.since), node: Some(node), local_id: &facts.local_id, is_remote: true }
+        Self { since: Some(facts.since), node: Some(node), local_id: facts.local_id(), is_remote: true }
     }
 }
 

@@ -39,7 +39,7 @@ impl View {
     /// Whether the search selects a device of another node. `hides_groups`: groups of device infos are hidden.
     pub(super) fn shows_remote(&self, device: &RemoteDevice, hides_groups: bool) -> bool {
         let RemoteDevice { id, node, facts } = device;
-        self.finds(&[id.as_str(), facts.group(hides_groups), &facts.owner, &facts.name, &facts.local_id, node])
+        self.finds(&[id.as_str(), facts.group(hides_groups), facts.owner(), facts.name(), facts.local_id(), node])
     }
 
     /// Whether the search selects a device of this node.

@@ -14,7 +14,6 @@ use crate::observe::cluster::ClusterCounts;
 use crate::observe::incidents::Incident;
 use crate::observe::ledger::LedgerReading;
 use crate::observe::timings::FORWARDS_PER_SAMPLE;
-use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::handle::Cluster;
 use crate::server::http::dashboard::overview::Overviews;
 use crate::server::http::listing::Listings;
@@ -141,7 +140,7 @@ impl Collected {
     /// The node of a cluster.
     fn cluster(page: &mut Page<'_>, cluster: &Cluster, devices_here: usize) -> fmt::Result {
         let (is_member, nodes, draining, devices, version) = cluster.read(|membership| {
-            let details = |node| membership.nodes().record(node).and_then(NodeDetails::of);
+            let details = |node| membership.nodes().record(node).and_then(|record| cluster.details.of(record));
             let draining = membership.nodes().live().filter_map(details).filter(|details| details.draining).count();
             let directory = membership.directory();
             (membership.is_member(), membership.nodes().live().count(), draining, directory.len(), directory.version())
