@@ -35,6 +35,12 @@ class Limits:
     opening_silence: float = 3.0
     """Silence after which a connection that has not sent a complete request may be closed for another one. A lost
     segment is sent again within that time."""
+    max_node_dials: int = 16
+    """Connections that a node makes to one other node at a time, for its clients. Further ones wait, in the order of
+    their arrival. A burst of clients does not overload the other node, nor let its connections time out."""
+    max_node_dial_queue: int = 1_024
+    """Connections to one other node that wait for their turn. Beyond it that node counts as unreachable for the client,
+    which looks again while it waits for its device. As many as `max_opening`."""
     max_handshakes: int = 64
     """TLS handshakes at a time. Further ones wait, in the order of their arrival. They keep the processor busy, and
     those that have begun are soon done."""

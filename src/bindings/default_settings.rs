@@ -89,6 +89,8 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("max_connections", limits.max_connections),
         ("max_connections_per_address", limits.max_connections_per_address),
         ("max_opening", limits.max_opening),
+        ("max_node_dials", limits.max_node_dials),
+        ("max_node_dial_queue", limits.max_node_dial_queue),
         ("max_handshakes", limits.max_handshakes),
         ("max_device_socket_connections", limits.max_device_socket_connections),
         ("max_control_connections", limits.max_control_connections),

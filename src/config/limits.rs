@@ -32,6 +32,12 @@ pub struct Limits {
     /// The silence after which a connection without a complete request may be dropped for another. Default 3 s: a lost
     /// segment is sent again within that time.
     pub opening_silence: Duration,
+    /// Connections that a node makes to one other node at a time, for its clients; further ones wait, in the order of
+    /// arrival. Default 16: a burst of clients does not overload the other node, nor let its connections time out.
+    pub max_node_dials: usize,
+    /// Connections to one other node that wait for their turn. Beyond it the node counts as unreachable for the client.
+    /// Default 1,024: as many as `max_opening`.
+    pub max_node_dial_queue: usize,
     /// TLS handshakes at a time; further ones wait, in the order of arrival. Default 64: enough to keep the processor
     /// busy, and few enough that those begun are done soon.
     pub max_handshakes: usize,
@@ -154,6 +160,8 @@ const DEFAULT: Limits = Limits {
     new_per_second: 30_000,
     max_opening: 1_024,
     opening_silence: Duration::from_secs(3),
+    max_node_dials: 16,
+    max_node_dial_queue: 1_024,
     max_handshakes: 64,
     handshake_turn: Duration::from_millis(100),
     max_device_socket_connections: 16_384,
@@ -220,6 +228,8 @@ impl Limits {
             ("limits.max_connections", self.max_connections, 1, MAX_COUNT),
             ("limits.max_connections_per_address", self.max_connections_per_address, 1, MAX_COUNT),
             ("limits.max_opening", self.max_opening, 1, MAX_COUNT),
+            ("limits.max_node_dials", self.max_node_dials, 1, MAX_COUNT),
+            ("limits.max_node_dial_queue", self.max_node_dial_queue, 1, MAX_COUNT),
             ("limits.max_handshakes", self.max_handshakes, 1, MAX_COUNT),
             ("limits.max_device_socket_connections", self.max_device_socket_connections, 1, MAX_COUNT),
             ("limits.max_control_connections", self.max_control_connections, 1, MAX_COUNT),

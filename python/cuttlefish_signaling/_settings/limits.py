@@ -66,6 +66,22 @@ LIMITS = (
         "A lost segment is sent again within that time.",
     ),
     limit(
+        "max_node_dials",
+        count(),
+        16,
+        "Connections that a node makes to one other node at a time, for its clients. Further ones wait, in the order "
+        "of their arrival.",
+        "A burst of clients does not overload the other node, nor let its connections time out.",
+    ),
+    limit(
+        "max_node_dial_queue",
+        count(),
+        1_024,
+        "Connections to one other node that wait for their turn. Beyond it that node counts as unreachable for the "
+        "client, which looks again while it waits for its device.",
+        "As many as `max_opening`.",
+    ),
+    limit(
         "max_handshakes",
         count(),
         64,

@@ -1,4 +1,5 @@
-//! Requests to other nodes: each over a connection of its own, with mutual TLS, which tickets make cheap.
+//! Requests to other nodes, with mutual TLS, which tickets make cheap. Requests of polling clients share connections, one
+//! after the other. All else has a connection of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -112,27 +113,57 @@ impl Node {
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
+        Ok(self.connect(neighbour).await?.send_request(request).await?)
+    }
+
+    /// Connects to a node.
+    async fn connect<B>(self: &Arc<Self>, neighbour: &Neighbour) -> Result<SendRequest<B>, Unreachable>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let theirs = neighbour.details.protocol;
         if theirs != PROTOCOL {
             return Err(Unreachable::Version(theirs));
         }
         let stream = self.dial(neighbour).await?;
-        let (mut sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
         self.spawn(async move {
             // The sender of the request is told.
             let _lost = connection.with_upgrades().await;
         });
-        Ok(sender.send_request(request).await?)
+        Ok(sender)
     }
 
-    /// Sends a request that has its method, its target and its body.
+    /// Sends a request of a client that has its method, its target and its body: over a connection that has answered an
+    /// earlier one, if there is one.
     pub(super) async fn send_to(
         self: &Arc<Self>,
         neighbour: &Neighbour,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Unreachable> {
         address(&mut request, neighbour);
-        self.send(neighbour, request).await
+        let settings = self.shared.settings();
+        // The other node closes a connection that is idle for that time, and this one stops well before.
+        let fresh = settings.limits.request_head_timeout / 2;
+        while let Some(mut sender) = neighbour.idle.take(fresh) {
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    neighbour.idle.put(sender);
+                    return Ok(response);
+                }
+                Err(mut failed) => match failed.take_message() {
+                    // Nothing was sent: the connection was closed.
+                    Some(again) => request = again,
+                    None => return Err(failed.into_error().into()),
+                },
+            }
+        }
+        let turn = neighbour.dials.turn(&settings.limits).await?;
+        let mut sender = self.connect(neighbour).await?;
+        drop(turn);
+        let response = sender.send_request(request).await?;
+        neighbour.idle.put(sender);
+        Ok(response)
     }
 
     /// Connects to a node, and checks that it is the one of the record.

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use crate::server::cluster::details::PROTOCOL;
 
 /// The reason why a node could not be asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Unreachable {
     /// Its record cannot be read.
     #[error("its record in the registry has no address")]
@@ -22,6 +22,9 @@ pub(super) enum Unreachable {
     /// It has as many clients of this node as the settings allow.
     #[error("it has as many clients of this node as max_connections allows")]
     Full,
+    /// Too many connections to it wait for their turn.
+    #[error("as many connections to it wait as limits.max_node_dial_queue allows")]
+    Queue,
     /// It has not answered in time.
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),

@@ -9,6 +9,7 @@
 
 mod ask;
 mod client;
+mod dials;
 mod drive;
 mod error;
 mod forwards;

@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::dials::{Dials, Idle};
 use super::error::Unreachable;
 use super::identity::Identity;
 use crate::config::Limits;
@@ -40,8 +42,21 @@ pub(super) struct Neighbour {
     pub(super) tls: Arc<ClientConfig>,
     /// A permit for each client of this node there.
     pub(super) places: Arc<Semaphore>,
-    /// The control connection to it, cancelled when it is lost.
-    pub(super) control: AsyncMutex<Option<CancellationToken>>,
+    /// The turns to connect clients to it.
+    pub(super) dials: Dials,
+    /// Connections to it that have answered the request of a client.
+    pub(super) idle: Idle,
+    /// The control connection to it.
+    pub(super) control: AsyncMutex<Control>,
+}
+
+/// The control connection to another node.
+#[derive(Default)]
+pub(super) struct Control {
+    /// Cancelled when it is lost.
+    pub(super) connection: Option<CancellationToken>,
+    /// When the last attempt that has failed began, and why it failed.
+    pub(super) failed: Option<(Instant, Unreachable)>,
 }
 
 impl Neighbours {
@@ -68,7 +83,9 @@ impl Neighbours {
             details,
             tls: self.identity.client().map_err(|error| Unreachable::Failed(error.to_string()))?,
             places: Arc::new(Semaphore::new(self.max_clients)),
-            control: AsyncMutex::new(None),
+            dials: Dials::default(),
+            idle: Idle::default(),
+            control: AsyncMutex::default(),
         });
         known.insert(record.incarnation.clone(), Arc::clone(&neighbour));
         Ok(neighbour)
@@ -100,7 +117,7 @@ impl Neighbours {
         for neighbour in known {
             // While a control connection is made, there is none to end.
             if let Ok(control) = neighbour.control.try_lock()
-                && let Some(token) = &*control
+                && let Some(token) = &control.connection
             {
                 token.cancel();
             }

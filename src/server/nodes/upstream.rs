@@ -1,13 +1,14 @@
 //! The connections of clients of this node to devices on other nodes, and the control connection for all of one node.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Unreachable;
-use super::neighbours::Neighbour;
+use super::neighbours::{Control, Neighbour};
 use super::node::Node;
 use super::probe::path_of;
 use crate::core::cluster::Registration;
@@ -47,7 +48,15 @@ impl Search<'_> {
         let place = Arc::clone(&neighbour.places).try_acquire_owned().map_err(|_| Unreachable::Full)?;
         let lost = node.control(&neighbour).await?;
         let path = format!("{}/connect", path_of(self.id));
-        let opened = node.upgrade(&neighbour, &path, Some(ClientFacts::of(self.peer).to_header())).await;
+        let facts = ClientFacts::of(self.peer).to_header();
+        let settings = node.shared.settings();
+        let turn = tokio::select! {
+            biased;
+            () = lost.cancelled() => return Err(Unreachable::Failed("the connection was lost".to_owned())),
+            turn = neighbour.dials.turn(&settings.limits) => turn?,
+        };
+        let opened = node.upgrade(&neighbour, &path, Some(facts)).await;
+        drop(turn);
         let (stream, read_ahead) = match opened {
             Ok(opened) => opened,
             Err(Unreachable::Refused(StatusCode::NOT_FOUND | StatusCode::CONFLICT)) => return Ok(Opened::NotHere),
@@ -95,16 +104,23 @@ impl Search<'_> {
 impl Node {
     /// Returns the control connection to a node, which is made if there is none. It is cancelled when it is lost.
     async fn control(self: &Arc<Self>, neighbour: &Arc<Neighbour>) -> Result<CancellationToken, Unreachable> {
+        let asked_at = Instant::now();
         let mut control = neighbour.control.lock().await;
-        if let Some(token) = control.as_ref().filter(|token| !token.is_cancelled()) {
+        if let Some(token) = control.connection.as_ref().filter(|token| !token.is_cancelled()) {
             return Ok(token.clone());
         }
-        let (stream, read_ahead) = self.upgrade(neighbour, "/cluster/control", None).await?;
+        // One attempt is enough for all that wait for it: those to a silent node take seconds.
+        if let Some((_, error)) = control.failed.as_ref().filter(|(began, _)| *began >= asked_at) {
+            return Err(error.clone());
+        }
+        let began = Instant::now();
+        let opened = self.upgrade(neighbour, "/cluster/control", None).await;
+        let (stream, read_ahead) = opened.inspect_err(|error| control.failed = Some((began, error.clone())))?;
         let token = CancellationToken::new();
         let address = stream.get_ref().0.peer_addr().ok();
         let watch = open::control(Arc::clone(&self.shared), stream, &read_ahead, token.clone());
         self.shared.spawn(watch, address);
-        *control = Some(token.clone());
+        *control = Control { connection: Some(token.clone()), failed: None };
         Ok(token)
     }
 }

@@ -5,6 +5,7 @@
 mod model;
 
 mod announced;
+mod dials;
 mod links;
 mod lists;
 mod memory;
