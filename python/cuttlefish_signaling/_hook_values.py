@@ -60,7 +60,8 @@ def settle(job: _native.Job, hook: str, result: Any, most: int, before: str | No
     if hook == "authorize" and isinstance(result, Grant):
         devices = None if result.devices is None else list(result.devices)
         advertise = None if result.advertise_address is None else list(result.advertise_address)
-        job.settle(_json_of(hook, result.identity, most), devices, result.manage, advertise, result.valid_for)
+        identity = _json_of(hook, result.identity, most)
+        job.settle(identity, devices, result.manage, advertise, result.valid_for, result.exclusive)
         return
     if hook == "ice_servers":
         try:

@@ -27,9 +27,10 @@ class Jwt:
         leeway: The difference of clocks that `exp` and `nbf` allow.
         identity: The claim that is the identity of the peer.
         devices: The claim with patterns of device ids, a list or a text with spaces. None: all devices.
-        rights: The claim whose values are the rights of the token. None: all roles, and no management.
-        values: The right that a value of this claim gives, `VALUE=RIGHT`, with `device`, `client`, `http` or `manage`.
-            An empty list: the values are the names of the rights.
+        rights: The claim whose values are the rights of the token. None: all roles, and neither management nor
+            exclusive use.
+        values: The right that a value of this claim gives, `VALUE=RIGHT`, with `device`, `client`, `http`, `manage`
+            or `exclusive`. An empty list: the values are the names of the rights.
         needed_for: The roles that need a token: `"device"`, `"client"`, `"http"`. All of them by default.
         allow_no_exp: Whether a token without `exp` is accepted. It does not expire.
         max_token: The most bytes of a token.

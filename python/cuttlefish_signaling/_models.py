@@ -149,8 +149,9 @@ class Grant:
     authorized`.
 
     Raises:
-        ConfigError: `devices` is not a list of strings, `manage` is neither True nor False, `advertise_address` has a
-            rule that is invalid, or two that contradict each other, or `valid_for` is not a number above 0.
+        ConfigError: `devices` is not a list of strings, `manage` or `exclusive` is neither True nor False,
+            `advertise_address` has a rule that is invalid, or two that contradict each other, or `valid_for` is not a
+            number above 0.
     """
 
     identity: Any = None
@@ -166,6 +167,10 @@ class Grant:
     valid_for: float | None = None
     """The seconds for which the answer holds. Then the connection is closed (`Authorization expired` [1008]), unless
     the setting `on_token_expiry` is "keep". `None`: as long as the connection lasts."""
+    exclusive: bool = False
+    """Whether the peer, as a client, has a device for itself. It connects only to a device without clients, and keeps
+    all others out until it leaves: the one that comes second is refused with `Connection failed: Device in use: 'ID'`
+    [1013]."""
 
     def __post_init__(self) -> None:
         if self.devices is not None:
@@ -173,8 +178,9 @@ class Grant:
         if self.advertise_address is not None:
             found = names("Grant.advertise_address", self.advertise_address)
             object.__setattr__(self, "advertise_address", found)
-        if not isinstance(self.manage, bool):
-            raise ConfigError("Grant.manage", f"must be True or False, got {self.manage!r}")
+        for name, value in (("manage", self.manage), ("exclusive", self.exclusive)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"Grant.{name}", f"must be True or False, got {value!r}")
         check_seconds("Grant.valid_for", self.valid_for, optional=True, zero=False)
 
 

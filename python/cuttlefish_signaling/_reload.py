@@ -35,6 +35,7 @@ class ReloadSettings(TypedDict, total=False):
     authorize: Authorize | None
     device_wait_timeout: float | None
     on_duplicate: Literal["reject", "replace"]
+    one_client_per_device: bool
     client_ids: Literal["from_one", "unique"]
     allowed_hosts: Iterable[str]
     allowed_origins: Iterable[str]

@@ -71,6 +71,9 @@ class SignalingServer(ServerAddresses, ServerPeers):
             once. None: the client waits forever.
         on_duplicate: The rule for a device id that another connection holds. "reject": the new device is refused, if
             the holder answers a ping. "replace": the new device gets the id, and the holder is closed.
+        one_client_per_device: Whether a device has one client at a time, at most. The next one is refused with
+            `Connection failed: Device in use: 'ID'` [1013] until the first has left. `Grant(exclusive=True)` says so
+            for single clients.
         client_ids: Where the client ids of a registration begin. "from_one": at 1. "unique": at a number made from the
             time of day, for real devices. Either way they are above the last id that this server gave for the device.
             The peers of a real device outlive a restart of the server, and must not get the id of another client.
@@ -146,6 +149,7 @@ class SignalingServer(ServerAddresses, ServerPeers):
         authorize: Authorize | None = None,
         device_wait_timeout: float | None = 0.0,
         on_duplicate: Literal["reject", "replace"] = "reject",
+        one_client_per_device: bool = False,
         client_ids: Literal["from_one", "unique"] = "from_one",
         hook_timeout: float = 5.0,
         limits: Limits = DEFAULT_LIMITS,

@@ -24,7 +24,13 @@ MANAGE = "+manage"
 TOML_TIME = "$__toml_private_datetime"
 """The key under which the JSON of a TOML document has a time."""
 
-GRANT_KEYS = ("devices", "manage", "advertise_address")
+EXCLUSIVE = "+exclusive"
+"""The word of a line that gives its token each of its devices for itself."""
+
+RIGHTS = (MANAGE, EXCLUSIVE)
+"""The words of a line that are rights."""
+
+GRANT_KEYS = ("devices", "manage", "exclusive", "advertise_address")
 KEYS = ("token", "sha256", "identity", "roles", "expires", *GRANT_KEYS)
 TABLES = ("tokens", "needed_for")
 
@@ -109,10 +115,11 @@ def _lines(text: str) -> Iterator[Numbered]:
             continue
         token, *rest = words
         identity = rest[0] if rest else None
-        if identity == MANAGE:
-            raise ConfigError(f"line {number}", f"needs an identity before {MANAGE}")
-        devices = [word for word in rest[1:] if word != MANAGE]
-        grant = Grant(identity, devices=devices or None, manage=MANAGE in rest[1:]) if rest[1:] else identity
+        if identity in RIGHTS:
+            raise ConfigError(f"line {number}", f"needs an identity before {identity}")
+        devices = [word for word in rest[1:] if word not in RIGHTS]
+        manage, exclusive = (right in rest[1:] for right in RIGHTS)
+        grant = Grant(identity, devices=devices or None, manage=manage, exclusive=exclusive) if rest[1:] else identity
         yield f"line {number}", KnownToken(digest(token), grant)
 
 

@@ -177,6 +177,7 @@ fn access(from: &Settings<'_, '_>) -> PyResult<Config> {
     Ok(Config {
         jwt: jwt(from)?,
         on_token_expiry: from.choice("on_token_expiry", &ON_TOKEN_EXPIRY)?,
+        one_client_per_device: from.raw("one_client_per_device")?.extract()?,
         allow_unauthenticated: from.raw("allow_unauthenticated")?.extract()?,
         ..Config::default()
     })

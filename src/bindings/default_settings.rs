@@ -72,6 +72,7 @@ fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
     settings.set_item("journal", defaults.journal)?;
     settings.set_item("cluster", defaults.cluster.as_ref().map(|_| "a cluster"))?;
+    settings.set_item("one_client_per_device", defaults.one_client_per_device)?;
     settings.set_item("on_token_expiry", word(&ON_TOKEN_EXPIRY, defaults.on_token_expiry))?;
     settings.set_item("jwt", defaults.jwt.as_ref().map(|_| "tokens"))?;
     settings.set_item("upstream", defaults.upstream.as_ref().map(ToString::to_string))?;

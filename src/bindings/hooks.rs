@@ -129,7 +129,7 @@ impl Hooks for PyHooks {
         let pending = self.ask("authorize", peer, request.role, None, None);
         let call = pending.call();
         let grant = async move {
-            let Settled { json, devices, manage, advertise, valid_for, .. } = pending.await?;
+            let Settled { json, devices, manage, advertise, valid_for, exclusive, .. } = pending.await?;
             let identity = json.map(Arc::from);
             let grant = match devices {
                 Some(patterns) => Grant::of(identity, &patterns),
@@ -138,7 +138,7 @@ impl Hooks for PyHooks {
             // Python has checked the rules.
             let rules = |texts: Vec<String>| AddressRules::parse(&texts).ok().flatten().unwrap_or_default();
             let valid_for = valid_for.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            Ok(Grant { manage, advertise: advertise.map(rules).map(Arc::new), valid_for, ..grant })
+            Ok(Grant { manage, advertise: advertise.map(rules).map(Arc::new), valid_for, exclusive, ..grant })
         };
         Some(HookFuture::new(grant).numbered(call))
     }

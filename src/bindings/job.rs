@@ -28,6 +28,8 @@ pub(super) struct Settled {
     pub(super) advertise: Option<Vec<String>>,
     /// For `authorize`: the seconds for which the grant holds.
     pub(super) valid_for: Option<f64>,
+    /// For `authorize`: whether the peer has a device for itself.
+    pub(super) exclusive: bool,
 }
 
 /// The outcome of a call.
@@ -116,8 +118,9 @@ impl Job {
     }
 
     /// Completes the job with a result as JSON text, with the patterns of device ids that a grant covers, with whether the
-    /// peer may manage these devices, with the rules for its addresses, and with the seconds for which all that holds.
-    #[pyo3(signature = (json, devices=None, manage=false, advertise=None, valid_for=None))]
+    /// peer may manage these devices, with the rules for its addresses, with the seconds for which all that holds, and with
+    /// whether it has a device for itself.
+    #[pyo3(signature = (json, devices=None, manage=false, advertise=None, valid_for=None, exclusive=false))]
     fn settle(
         &self,
         json: Option<String>,
@@ -125,15 +128,16 @@ impl Job {
         manage: bool,
         advertise: Option<Vec<String>>,
         valid_for: Option<f64>,
+        exclusive: bool,
     ) {
-        self.answer(Ok(Settled { json, servers: None, devices, manage, advertise, valid_for }));
+        self.answer(Ok(Settled { json, servers: None, devices, manage, advertise, valid_for, exclusive }));
     }
 
     /// Completes the job with the JSON text of ICE servers. Raises `ConfigError`, which names the entry, if it is not valid.
     fn settle_ice_servers(&self, py: Python<'_>, json: &str) -> PyResult<()> {
         let servers = Some(ice_servers(py, json)?);
-        let (devices, manage, advertise, valid_for) = (None, false, None, None);
-        self.answer(Ok(Settled { json: None, servers, devices, manage, advertise, valid_for }));
+        let (devices, manage, advertise, valid_for, exclusive) = (None, false, None, None, false);
+        self.answer(Ok(Settled { json: None, servers, devices, manage, advertise, valid_for, exclusive }));
         Ok(())
     }
 

@@ -77,7 +77,8 @@ fn role_of(name: &str) -> Result<Role, ConfigError> {
 fn value_of(text: &str) -> Result<(String, Right), ConfigError> {
     let found = text.rsplit_once('=').and_then(|(value, right)| Some((value.to_owned(), Right::of(right)?)));
     found.filter(|(value, _)| !value.is_empty()).ok_or_else(|| {
-        let what = format!("{text:?} is not VALUE=RIGHT, with one of the rights device, client, http, manage");
+        let what =
+            format!("{text:?} is not VALUE=RIGHT, with one of the rights device, client, http, manage, exclusive");
         ConfigError::new("Jwt.values", what)
     })
 }

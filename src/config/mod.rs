@@ -133,6 +133,8 @@ pub struct Config {
     pub device_wait_timeout: Option<Duration>,
     /// Which device keeps an id that two devices want. Default: the holder, if it answers a ping.
     pub on_duplicate: OnDuplicate,
+    /// Whether a device has one client at a time, at most (docs/protocol.md 4.2.13). Default no.
+    pub one_client_per_device: bool,
     /// The first client id of a registration (docs/protocol.md 2.5). Default: 1, or the number after the last id that
     /// this server gave out for the device.
     pub client_ids: ClientIds,
@@ -201,6 +203,7 @@ impl Default for Config {
             ice: IceSource::Fixed(IceServers::default()),
             device_wait_timeout: Some(Duration::ZERO),
             on_duplicate: OnDuplicate::default(),
+            one_client_per_device: false,
             client_ids: ClientIds::default(),
             hook_timeout: Duration::from_secs(5),
             limits: Limits::default(),
@@ -261,6 +264,7 @@ impl Config {
             ("device_socket", self.device_socket.is_some()),
             ("control_socket", self.control_socket.is_some()),
             ("cluster", self.cluster.is_some()),
+            ("one_client_per_device", self.one_client_per_device),
             ("assets_dir", self.assets_dir.is_some()),
         ];
         let other = others.into_iter().find(|(_, is_set)| self.upstream.is_some() && *is_set);
@@ -286,6 +290,7 @@ impl Config {
             max_devices: self.limits.max_devices,
             max_device_id: self.limits.max_device_id,
             max_clients_per_device: self.limits.max_clients_per_device,
+            one_client_per_device: self.one_client_per_device,
             write_timeout: self.limits.write_timeout,
             close_timeout: self.limits.close_timeout,
             goodbye_timeout: self.limits.goodbye_timeout,

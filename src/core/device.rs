@@ -143,6 +143,7 @@ impl Device {
     /// (docs/protocol.md 2.4).
     ///
     /// # Errors
+    /// - [`Refusal::DeviceInUse`] if the client, or one that the device has, excludes all others.
     /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
     /// - [`Refusal::TooManyClientsOf`] if a party of the client has its share of them.
     /// - [`Refusal::ClientIdsExhausted`] after 2^31-1 clients of one registration.
@@ -159,13 +160,7 @@ impl Device {
         if clients.gone || id.is_some_and(|id| clients.present.contains_key(&id)) {
             return Ok(None);
         }
-        if clients.present.len() >= max_clients {
-            return Err(Refusal::TooManyClients(self.id.clone()));
-        }
-        let present = clients.present.values().map(|client| &*client.peer);
-        if let Some(party) = party::without_room(peer, present, max_clients) {
-            return Err(Refusal::TooManyClientsOf(self.id.clone(), party));
-        }
+        self.check_room(&clients, peer, max_clients)?;
         let id = id.map(|id| clients.ids.note(id)).or_else(|| clients.ids.give()).ok_or(Refusal::ClientIdsExhausted)?;
         let client = Arc::new(Client {
             id,
@@ -185,6 +180,19 @@ impl Device {
         clients.total.fetch_add(1, Relaxed);
         announce(&client);
         Ok(Some(client))
+    }
+
+    /// Checks that one more client may connect.
+    fn check_room(&self, clients: &Clients, peer: &Peer, max_clients: usize) -> Result<(), Refusal> {
+        let present = || clients.present.values().map(|client| &*client.peer);
+        if present().any(|other| other.grant.exclusive || peer.grant.exclusive) {
+            return Err(Refusal::DeviceInUse(self.id.clone()));
+        }
+        if clients.present.len() >= max_clients {
+            return Err(Refusal::TooManyClients(self.id.clone()));
+        }
+        let full = party::without_room(peer, present(), max_clients);
+        full.map_or(Ok(()), |party| Err(Refusal::TooManyClientsOf(self.id.clone(), party)))
     }
 
     /// Finds a client by its id.

@@ -315,6 +315,7 @@ impl Hub {
     /// Connects a client to a device; `None` if the device has left.
     ///
     /// # Errors
+    /// - [`Refusal::DeviceInUse`] if the client, or one that the device has, excludes all others.
     /// - [`Refusal::TooManyClients`] if the device has `max_clients`.
     /// - [`Refusal::TooManyClientsOf`] if a party of the client has its share of them.
     /// - [`Refusal::ClientIdsExhausted`] if the device has no client id left.

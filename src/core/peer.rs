@@ -107,6 +107,9 @@ pub struct Grant {
     pub advertise: Option<Arc<AddressRules>>,
     /// Whether it may manage these devices on the dashboard: disconnect them and their clients, and export payloads.
     pub manage: bool,
+    /// Whether, as a client, it has a device for itself: it connects only to a device without clients, and no other client
+    /// connects meanwhile (docs/protocol.md 4.2.12).
+    pub exclusive: bool,
     /// Time for which the grant holds; `None` is forever.
     pub valid_for: Option<Duration>,
 }

@@ -83,6 +83,7 @@ impl Incident {
             | Refusal::Replaced(_)
             | Refusal::UnknownClient(_)
             | Refusal::DeviceNotFound(_)
+            | Refusal::DeviceInUse(_)
             | Refusal::ForwardTooLarge { .. }
             | Refusal::DeviceDisconnected
             | Refusal::ClusterUnavailable(_)

@@ -89,6 +89,8 @@ pub enum Refusal {
     TooManyClients(DeviceId),
     /// One party has as many clients of the device as its share of `max_clients_per_device` allows.
     TooManyClientsOf(DeviceId, Party),
+    /// The device has a client, and this client or that one is the only one that it may have (docs/protocol.md 4.2.12).
+    DeviceInUse(DeviceId),
     /// The peer sends faster than its rate limit allows.
     TooFast {
         /// Unit: messages, bytes, errors or pings.
@@ -155,6 +157,7 @@ impl Refusal {
             Self::ClusterUnavailable(_) => "Connection failed: Cluster unavailable",
             Self::TooManyDevices => "Registration failed: Too many devices",
             Self::TooManyClients(id) => return echo(TOO_MANY_CLIENTS, id.as_str(), "'"),
+            Self::DeviceInUse(id) => return echo("Connection failed: Device in use: '", id.as_str(), "'"),
             Self::TooManyClientsOf(id, party) => return echo(TOO_MANY_CLIENTS, id.as_str(), party.after_quote()),
             Self::TooFast { what, per_second } => {
                 return Cow::Owned(format!("Too many {what}: at most {per_second} a second"));
@@ -175,6 +178,7 @@ impl Refusal {
         match self {
             Self::TooManyClients(_) => Self::TooManyClients(id.clone()),
             Self::TooManyClientsOf(_, party) => Self::TooManyClientsOf(id.clone(), party),
+            Self::DeviceInUse(_) => Self::DeviceInUse(id.clone()),
             other => other,
         }
     }
@@ -195,6 +199,7 @@ impl Refusal {
             Self::TooManyDevices
             | Self::TooManyClients(_)
             | Self::TooManyClientsOf(..)
+            | Self::DeviceInUse(_)
             | Self::ClusterUnavailable(_) => Some(1013),
             _ => Some(1008),
         }

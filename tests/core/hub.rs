@@ -9,8 +9,9 @@ use std::time::Instant;
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::hub::{Client, Device, Found, Hub, Observer, Waiter};
 use cuttlefish_signaling::outbox::{Budget, End, Outbox, Outgoing};
-use cuttlefish_signaling::peer::{Peer, Role};
+use cuttlefish_signaling::peer::{Grant, Peer, Role};
 use cuttlefish_signaling::protocol::{ClientId, DeviceId, outbound};
+use cuttlefish_signaling::refusal::Refusal;
 use cuttlefish_signaling::relay::Relay;
 
 fn outbox() -> Arc<Outbox> {
@@ -205,6 +206,35 @@ fn waiting_client_is_woken_once_and_can_stop_waiting() {
     assert_eq!(waiter.poll_next(&cx, true), Poll::Ready(Outgoing::Recheck));
     assert_eq!(waiter.poll_next(&cx, true), Poll::Pending);
     assert_eq!(leaver.poll_next(&cx, true), Poll::Pending);
+}
+
+/// Two clients connect at the same time, of which one or both are exclusive. In each round exactly one is connected.
+#[test]
+fn of_two_clients_at_once_exactly_one_gets_the_device() {
+    let hub = Hub::new(Arc::new(()), 100, || 1);
+    let device = register(&hub, "x", None);
+    let start = std::sync::Barrier::new(2);
+    let attach = |exclusive| {
+        let grant = Grant { exclusive, ..Grant::default() };
+        let peer = Arc::new(Peer { grant, ..Peer::anonymous(Role::Client) });
+        start.wait();
+        hub.attach(&device, device.info.clone(), &peer, &outbox(), 10)
+    };
+    for round in 0..500 {
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| attach(round % 2 == 0));
+            (attach(true), other.join().unwrap())
+        });
+        let winner = match (one, other) {
+            (Ok(Some(winner)), Err(refusal)) | (Err(refusal), Ok(Some(winner))) => {
+                assert_eq!(refusal, Refusal::DeviceInUse(DeviceId::new("x")));
+                winner
+            }
+            outcome => panic!("round {round}: {outcome:?}"),
+        };
+        assert_eq!(device.client_count(), 1);
+        hub.detach(&device, &winner);
+    }
 }
 
 /// Clients connect, forward and leave on some threads while the device forwards on another. Each side gets only its own

@@ -227,7 +227,10 @@ fn duplicate_claims_are_refused() {
 fn claims_become_identity_devices_and_rights() {
     let manage = ("farm-admin".to_owned(), Right::Manage);
     let values =
-        vec![manage, ("use".into(), Right::Role(Role::Client)), ("farm-admin".into(), Right::Role(Role::Http))];
+        vec![manage, ("use".into(), Right::Role(Role::Client)), ("farm-admin".into(), Right::Role(Role::Http))]
+            .into_iter()
+            .chain([("alone".into(), Right::Exclusive)])
+            .collect();
     let jwt = with_secret(JwtSettings {
         identity: "/user/name".into(),
         devices: Some("https://lab/devices".into()),
@@ -248,6 +251,7 @@ fn claims_become_identity_devices_and_rights() {
     assert!(grant.manage && grant.covers(&id("alice-1")) && grant.covers(&id("x")) && !grant.covers(&id("bob-1")));
     let grant = with(json!("other use"), json!("alice-* x"), Role::Client).expect("granted");
     assert!(!grant.manage && grant.covers(&id("x")) && !grant.covers(&id("alice")));
+    assert!(!grant.exclusive && with(json!("use alone"), json!("x"), Role::Client).expect("granted").exclusive);
     let none = with(json!("use"), json!([]), Role::Client).expect("granted");
     assert!(!none.covers(&id("alice-1")), "an empty list grants no device");
     assert_eq!(with(json!(["use"]), json!([]), Role::Device).expect_err("role"), JwtError::Role(Role::Device));

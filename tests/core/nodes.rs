@@ -158,7 +158,9 @@ impl Nodes {
         let session = UpstreamSession::new(context, link, client, on_opened);
         self.b.enters(&upstream(name), outbox, session, Step::Done);
         self.opening.insert(name.to_owned(), opened);
-        let context = self.a.context(Peer::anonymous(Role::Client));
+        // As the facts of the client between nodes have it.
+        let grant = self.b.peer(name).driver.session().context().peer.grant.clone();
+        let context = self.a.context(Peer { grant, ..Peer::anonymous(Role::Client) });
         let outbox = Arc::clone(&context.outbox);
         let (session, first) = ClientSession::of_node(context, id, self.a.now);
         self.a.enters(&proxied(name), outbox, session, first);

@@ -79,7 +79,7 @@ def test_hints_are_the_types() -> None:
     hints = typing.get_type_hints(SignalingServer.devices)
     assert hints["return"] == list[Device]
     hints = typing.get_type_hints(SignalingServer.__init__)
-    assert (hints["port"], hints["journal"]) == (int, bool)
+    assert (hints["port"], hints["one_client_per_device"]) == (int, bool)
     assert hints["on_duplicate"] == typing.Literal["reject", "replace"]
     signature = inspect.signature(SignalingServer.wait_for_device, eval_str=True)
     assert signature.return_annotation is Device

@@ -48,6 +48,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"on_duplicate": "replace"},
     {"client_ids": "unique"},
     {"max_message_size": 2000},
+    {"one_client_per_device": True},
 ]
 
 

@@ -198,6 +198,8 @@ def test_event_about_tells_whether_viewer_may_manage(token: str) -> None:
 def test_manage_must_be_bool() -> None:
     with pytest.raises(ConfigError, match=r"Grant.manage: must be True or False, got 'yes'"):
         Grant("alice", manage="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Grant.exclusive: must be True or False, got 1"):
+        Grant("alice", exclusive=1)  # type: ignore[arg-type]
 
 
 # Payloads ------------------------------------------------------------------------------------------------------------

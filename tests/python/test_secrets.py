@@ -158,13 +158,17 @@ def context(token: str) -> AuthorizeContext:
 
 def test_tokens_are_read_from_file(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text("# comment\n\ns3cret alice a-* b-*\nt0ken\n0perator root +manage\nc4rol carol +manage a-*\n")
+    file.write_text(
+        "# comment\n\ns3cret alice a-* b-*\nt0ken\n0perator root +manage\nc4rol carol +manage a-*\n"
+        "d4n dan a-* +exclusive\n"
+    )
     hook = StaticTokens.from_file(file)
-    granted = {token: hook(context(token)) for token in ("s3cret", "0perator", "c4rol")}
+    granted = {token: hook(context(token)) for token in ("s3cret", "0perator", "c4rol", "d4n")}
     assert granted == {
         "s3cret": Grant("alice", devices=["a-*", "b-*"]),
         "0perator": Grant("root", manage=True),
         "c4rol": Grant("carol", devices=["a-*"], manage=True),
+        "d4n": Grant("dan", devices=["a-*"], exclusive=True),
     }
     with SignalingServer(authorize=hook) as server, peers_of(server) as peers:
         for device in ("a-1", "c-1"):
@@ -197,6 +201,11 @@ def test_token_file_protects_a_served_port(tmp_path: Path) -> None:
         ("token-file", None, "token-file: cannot read"),
         ("token-file", b"# none\n", "token-file: FILE has no token"),
         ("token-file", f"{CANARY} +manage\n".encode(), "token-file: FILE: line 1 needs an identity before +manage"),
+        (
+            "token-file",
+            f"{CANARY} +exclusive\n".encode(),
+            "token-file: FILE: line 1 needs an identity before +exclusive",
+        ),
         ("token-file", f"{CANARY}\n{CANARY} a\n".encode(), "token-file: FILE: line 2 has the same token"),
     ],
 )

@@ -141,6 +141,7 @@ fn config(settings: &Value, place: &str) -> Config {
             "max_message_size" => {
                 config.limits.max_message_size = usize::try_from(value.as_u64().unwrap()).unwrap();
             }
+            "one_client_per_device" => config.one_client_per_device = value.as_bool().unwrap(),
             "on_duplicate" if value == "replace" => config.on_duplicate = OnDuplicate::Replace,
             _ => panic!("{place}: unknown setting {key}: {value}"),
         }

@@ -113,17 +113,17 @@ JWT = (
         None,
         "The claim whose values are the rights of the token, a list or a text with spaces.",
         Flag("jwt-rights", "the claim whose values are rights", metavar="CLAIM"),
-        none="all roles, and no management of devices",
+        none="all roles, and neither management nor exclusive use of devices",
     ),
     _row(
         "jwt_value",
         Strings(),
         (),
-        "The right that a value of `jwt_rights` gives, `VALUE=RIGHT`, with a right of `device`, `client`, `http` and "
-        "`manage`. Without one, the values are the names of the rights.",
+        "The right that a value of `jwt_rights` gives, `VALUE=RIGHT`, with a right of `device`, `client`, `http`, "
+        "`manage` and `exclusive`. Without one, the values are the names of the rights.",
         Flag(
             "jwt-value",
-            "the right that a value of --jwt-rights gives: device, client, http or manage",
+            "the right that a value of --jwt-rights gives: device, client, http, manage or exclusive",
             metavar="VALUE=RIGHT",
         ),
     ),

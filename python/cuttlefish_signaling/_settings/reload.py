@@ -20,7 +20,7 @@ _RESTART = """
 
 _NEW_CONNECTIONS = """
     advertise_address
-    device_wait_timeout on_duplicate on_token_expiry keepalive.interval keepalive.timeout
+    device_wait_timeout on_duplicate one_client_per_device on_token_expiry keepalive.interval keepalive.timeout
     limits.max_message_size limits.max_first_message limits.max_device_id limits.max_clients_per_device
     limits.message_per_second limits.message_burst limits.byte_per_second limits.byte_burst
     limits.error_per_second limits.error_burst limits.ping_per_second limits.ping_burst

@@ -74,6 +74,14 @@ SERVER = (
         ),
     ),
     Setting(
+        "one_client_per_device",
+        Switch(),
+        False,
+        "Whether a device has one client at a time, at most. The next one is refused with `Connection failed: "
+        "Device in use: 'ID'` [1013] until the first has left. `Grant(exclusive=True)` says so for single clients.",
+        flag=Flag("one-client-per-device", "refuse a client while its device has another one", False),
+    ),
+    Setting(
         "client_ids",
         Choice("from_one", "unique"),
         "from_one",
@@ -158,7 +166,8 @@ SERVER = (
         None,
         "File of tokens, as an `authorize` hook. Each line has a token, its identity, and patterns of the device ids "
         "that it may use; the last two may be missing. The word `+manage` among the patterns lets the token disconnect "
-        "peers and export payloads on the dashboard. A `.toml` or `.json` file has a grant for each token.",
+        "peers and export payloads on the dashboard; `+exclusive` keeps other clients out of a device that it uses. A "
+        "`.toml` or `.json` file has a grant for each token.",
         special=(("None", "no token is asked for"),),
         group="serve",
         instead="`authorize=StaticTokens.from_file(...)`.",

@@ -174,7 +174,8 @@ def _in_text(quoted: str, ids: dict[str, str]) -> str:
 
 
 def _in_error(error: str, ids: dict[str, str]) -> str:
-    for before, after in (("Device already registered: ", ""), ("Device replaced: ", ""), ("Device not found: '", "'")):
+    quoted = (("Device not found: '", "'"), ("Device in use: '", "'"))
+    for before, after in (("Device already registered: ", ""), ("Device replaced: ", ""), *quoted):
         head, mark, rest = error.partition(before)
         if mark and rest.removesuffix(after) in ids:
             return f"{head}{before}{ids[rest.removesuffix(after)]}{after}"

@@ -53,6 +53,11 @@ def _reasons(session: Session, case: Case) -> Iterator[str]:
         yield "the server waits forever for a device"
     if policy is not None and session.setting("on_duplicate") != policy:
         yield f"it needs a server with on_duplicate={policy}: --setting on_duplicate={policy} says so"
+    is_single = bool(case.settings.get("one_client_per_device"))
+    if is_single and not session.setting("one_client_per_device"):
+        yield "it needs a server with one_client_per_device: --setting one_client_per_device=true says so"
+    if not is_single and sum(line.get("opens") == "client" for line in case.lines) > 1:
+        session.needs_several_clients()
     if "held by a live socket" in case.title and session.setting("on_duplicate") == "replace":
         yield "the server has on_duplicate=replace"
     if "first_message_timeout" in case.settings and session.setting("first_message_timeout") is None:

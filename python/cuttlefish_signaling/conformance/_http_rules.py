@@ -285,6 +285,7 @@ code_rule(
 
 async def connection_ids(session: Session) -> None:
     """128 bits take 22 characters of Base64."""
+    session.needs_several_clients()
     await session.device()
     found: list[str] = []
     for _ in range(4):

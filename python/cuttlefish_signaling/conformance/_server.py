@@ -125,7 +125,7 @@ def settings_of(texts: Collection[str], option: str = "--setting") -> dict[str, 
 
 
 def _setting(text: str, option: str) -> tuple[str, Any]:
-    """A setting: a number, `none`, or a word."""
+    """A setting: a number, `none`, `true`, `false`, or a word."""
     name, equals, value = text.partition("=")
     if not equals or not value:
         raise ConfigError(option, f"must be NAME=VALUE, got {text!r}")
@@ -135,7 +135,7 @@ def _setting(text: str, option: str) -> tuple[str, Any]:
         number = json.loads(value)
     except ValueError:
         return name, value
-    return name, number if isinstance(number, int | float) and not isinstance(number, bool) else value
+    return name, number if isinstance(number, int | float) else value
 
 
 def check_timeout(timeout: float) -> None:

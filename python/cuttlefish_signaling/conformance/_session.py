@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
     "first_message_timeout": 10,
     "max_message_size": 256 * 1024,
     "on_duplicate": "reject",
+    "one_client_per_device": False,
     "probe_timeout": 2,
 }
 """The settings of a server that rules depend on, with the defaults of docs/settings.md."""
@@ -61,6 +62,11 @@ class Session:
         """Raises NotApplicable if the server waits forever for a device."""
         if self.setting("device_wait_timeout") is None:
             raise NotApplicable("the server waits forever for a device")
+
+    def needs_several_clients(self) -> None:
+        """Raises NotApplicable if a device of the server has one client at a time."""
+        if self.setting("one_client_per_device"):
+            raise NotApplicable("the server has one_client_per_device")
 
     async def open(self, name: str, path: str, **options: Any) -> Peer:
         """Opens a WebSocket connection. Raises Failed."""

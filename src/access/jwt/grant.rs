@@ -16,12 +16,13 @@ pub(super) fn of(settings: &JwtSettings, claims: Map<String, Value>, role: Role)
     if rights.as_ref().is_some_and(|rights| !rights.contains(&Right::Role(role))) {
         return Err(JwtError::Role(role));
     }
-    let manage = rights.is_some_and(|rights| rights.contains(&Right::Manage));
+    let has = |right| rights.as_ref().is_some_and(|rights| rights.contains(&right));
+    let (manage, exclusive) = (has(Right::Manage), has(Right::Exclusive));
     let grant = match &settings.devices {
         Some(name) => Grant::of(identity, &words(&claims, name)?),
         None => Grant { identity, ..Grant::default() },
     };
-    Ok(Grant { manage, ..grant })
+    Ok(Grant { manage, exclusive, ..grant })
 }
 
 fn rights(settings: &JwtSettings, claims: &Value, name: &str) -> Result<Vec<Right>, JwtError> {

@@ -36,6 +36,8 @@ pub enum Right {
     Role(Role),
     /// Its holder manages the devices on the dashboard.
     Manage,
+    /// Its holder, as a client, has a device for itself.
+    Exclusive,
 }
 
 impl Right {
@@ -46,6 +48,7 @@ impl Right {
             "client" => Self::Role(Role::Client),
             "http" => Self::Role(Role::Http),
             "manage" => Self::Manage,
+            "exclusive" => Self::Exclusive,
             _ => return None,
         })
     }
@@ -66,7 +69,7 @@ pub struct JwtSettings {
     pub identity: String,
     /// The claim with patterns of device ids. Default none: all devices.
     pub devices: Option<String>,
-    /// The claim whose values give rights. Default none: all roles, and no management.
+    /// The claim whose values give rights. Default none: all roles, neither management nor exclusive use.
     pub rights: Option<String>,
     /// The right that a value of that claim gives. A value may have several. Default: the names of the rights.
     pub values: Vec<(String, Right)>,
@@ -93,7 +96,7 @@ impl Default for JwtSettings {
             identity: "sub".into(),
             devices: None,
             rights: None,
-            values: ["device", "client", "http", "manage"].into_iter().filter_map(named).collect(),
+            values: ["device", "client", "http", "manage", "exclusive"].into_iter().filter_map(named).collect(),
             needed_for: vec![Role::Device, Role::Client, Role::Http],
             allow_no_exp: false,
             max_token: 8 * 1024,

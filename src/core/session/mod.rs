@@ -161,6 +161,8 @@ pub struct Rules {
     pub max_device_id: usize,
     /// Greatest number of clients of one device.
     pub max_clients_per_device: usize,
+    /// Whether a device has one client at a time, at most (docs/protocol.md 4.2.13).
+    pub one_client_per_device: bool,
     /// Time that a peer may take nothing of what is written to it (docs/protocol.md 4.3.10).
     pub write_timeout: Duration,
     /// Time to flush the outbox and complete the closing handshake.

@@ -30,6 +30,9 @@ pub struct ClientFacts {
     /// The devices of its grant, as patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     devices: Option<Vec<String>>,
+    /// Whether its grant gives it a device for itself, which the node of the device keeps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    exclusive: bool,
 }
 
 impl ClientFacts {
@@ -40,6 +43,7 @@ impl ClientFacts {
             certificate: peer.certificate.as_deref().map(str::to_owned),
             identity: peer.grant.identity.as_deref().filter(|json| json.len() <= MAX_IDENTITY).map(str::to_owned),
             devices: None,
+            exclusive: peer.grant.exclusive,
         }
     }
 
@@ -80,7 +84,7 @@ impl ClientFacts {
         Peer {
             address: self.address,
             certificate: self.certificate.map(Into::into),
-            grant,
+            grant: Grant { exclusive: self.exclusive, ..grant },
             ..Peer::anonymous(Role::Client)
         }
     }
@@ -112,10 +116,13 @@ mod tests {
         peer.address = Some(([10, 0, 0, 9], 4321).into());
         peer.certificate = Some("CN=Zoë 𝄞\u{7f}\n".into());
         peer.grant.identity = Some(r#"{"user":"ß"}"#.into());
-        let header = ClientFacts::of(&peer).to_header();
-        let read = ClientFacts::parse(header.to_str().unwrap()).unwrap().into_peer();
-        assert_eq!((read.address, &read.certificate), (peer.address, &peer.certificate));
-        assert_eq!(read.grant.identity, peer.grant.identity);
+        for exclusive in [false, true] {
+            peer.grant.exclusive = exclusive;
+            let header = ClientFacts::of(&peer).to_header();
+            let read = ClientFacts::parse(header.to_str().unwrap()).unwrap().into_peer();
+            assert_eq!((read.address, &read.certificate), (peer.address, &peer.certificate));
+            assert_eq!((&read.grant.identity, read.grant.exclusive), (&peer.grant.identity, exclusive));
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(in crate::server) fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::DeviceNotFound(_) | Refusal::DeviceDisconnected => StatusCode::NOT_FOUND,
         Refusal::NotAuthorized(_) => StatusCode::FORBIDDEN,
+        Refusal::DeviceInUse(_) => StatusCode::CONFLICT,
         Refusal::ForwardTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::HookFailed => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::TooManyClients(_) | Refusal::TooManyClientsOf(..) | Refusal::ClientIdsExhausted => {

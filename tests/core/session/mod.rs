@@ -13,6 +13,7 @@ mod client;
 mod clustered;
 mod device;
 mod duplicates;
+mod exclusive;
 
 #[test]
 fn peer_is_refused_when_its_config_fails() {

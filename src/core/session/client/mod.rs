@@ -178,7 +178,8 @@ impl ClientSession {
         now: Instant,
     ) -> Step {
         let Context { hub, peer, outbox, rules, .. } = &self.context;
-        match hub.attach(device, self.rendered(info), peer, outbox, rules.max_clients_per_device) {
+        let most = if rules.one_client_per_device { 1 } else { rules.max_clients_per_device };
+        match hub.attach(device, self.rendered(info), peer, outbox, most) {
             Ok(Some(client)) => {
                 self.state = State::Connected { device: Arc::clone(device), client };
                 self.has_its_device(now);
@@ -186,6 +187,7 @@ impl ClientSession {
             }
             // The device left while a hook filtered its info, so the client looks for it again.
             Ok(None) => self.find(id, deadline, now),
+            Err(Refusal::TooManyClients(_)) if rules.one_client_per_device => self.refuse(&Refusal::DeviceInUse(id)),
             Err(refusal) => self.refuse(&refusal.naming(&id)),
         }
     }

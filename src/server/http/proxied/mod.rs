@@ -23,7 +23,7 @@ use super::path::OriginalTarget;
 use super::respond::{PassedOn, error, too_many};
 use super::upgrade::place_of_sender;
 use crate::config::upstream::Upstream;
-use crate::core::peer::Role;
+use crate::core::peer::{Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::observe::request_counts::RequestCounts;
 use crate::observe::timings::{Handshake, since};
@@ -104,11 +104,7 @@ pub(super) async fn pass_on(shared: &Arc<Shared>, connect_info: ConnectInfo, req
     };
     let mut caller = Caller::from(shared, role, Some(&connect_info), &request);
     caller.peer.is_local = false;
-    let peer = match caller.authorize(shared).await {
-        // The server behind the proxy gives out devices, and a grant of some of them cannot be kept.
-        Ok(peer) if peer.grant.devices.is_some() => {
-            return error(StatusCode::FORBIDDEN, "A proxy cannot grant single devices: authorize has to grant all");
-        }
+    let peer = match admit(shared, caller).await {
         Ok(peer) => peer,
         Err(refused) => return refused,
     };
@@ -131,6 +127,19 @@ pub(super) async fn pass_on(shared: &Arc<Shared>, connect_info: ConnectInfo, req
         exchange(shared, upstream, &connect_info, request).await
     };
     passed.unwrap_or_else(|failure| failed(shared, upstream, &failure, &shown))
+}
+
+/// Admits a sender. The server behind the proxy gives out devices, so that a grant of some of them, or of one alone, cannot
+/// be kept.
+#[allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
+async fn admit(shared: &Arc<Shared>, caller: Caller) -> Result<Peer, Response> {
+    let peer = caller.authorize(shared).await?;
+    let why = match &peer.grant {
+        grant if grant.devices.is_some() => "A proxy cannot grant single devices: authorize has to grant all",
+        grant if grant.exclusive => "A proxy cannot keep other clients out: authorize has to grant shared use",
+        _ => return Ok(peer),
+    };
+    Err(error(StatusCode::FORBIDDEN, why))
 }
 
 /// The role of the peer by its path, and the device that the path names.
