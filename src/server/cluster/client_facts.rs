@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ const MAX_IDENTITY: usize = 4096;
 const MAX_FACTS: usize = 12 * 1024;
 
 /// The facts of a client. Its headers stay on its own node, and so does its grant, unless the other node has to apply it.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientFacts {
     /// Its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +34,9 @@ pub struct ClientFacts {
     /// Whether its grant gives it a device for itself, which the node of the device keeps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     exclusive: bool,
+    /// The seconds until its grant expires, which end the connection that the other node serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    valid_for: Option<f64>,
 }
 
 impl ClientFacts {
@@ -44,16 +48,20 @@ impl ClientFacts {
             identity: peer.grant.identity.as_deref().filter(|json| json.len() <= MAX_IDENTITY).map(str::to_owned),
             devices: None,
             exclusive: peer.grant.exclusive,
+            valid_for: None,
         }
     }
 
     /// The facts and the grant of the sender of a request that another node answers. `None` if its identity is too long.
-    pub fn with_grant(peer: &Peer) -> Option<Self> {
+    ///
+    /// The clocks of both nodes need not agree, so the time that is left is passed on.
+    pub fn with_grant(peer: &Peer, now: Instant) -> Option<Self> {
         let facts = Self::of(peer);
         let is_whole = facts.identity.is_some() == peer.grant.identity.is_some();
         let patterns = peer.grant.devices.as_ref();
         let devices = patterns.map(|patterns| patterns.iter().map(ToString::to_string).collect());
-        is_whole.then_some(Self { devices, ..facts })
+        let valid_for = peer.expires.map(|expires| expires.saturating_duration_since(now).as_secs_f64());
+        is_whole.then_some(Self { devices, valid_for, ..facts })
     }
 
     /// Writes the facts as a header. `None` if the other node would refuse it as too long.
@@ -84,7 +92,11 @@ impl ClientFacts {
         Peer {
             address: self.address,
             certificate: self.certificate.map(Into::into),
-            grant: Grant { exclusive: self.exclusive, ..grant },
+            grant: Grant {
+                exclusive: self.exclusive,
+                valid_for: self.valid_for.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                ..grant
+            },
             ..Peer::anonymous(Role::Client)
         }
     }
@@ -134,23 +146,25 @@ mod tests {
 
     #[test]
     fn grant_is_passed_on_as_a_whole_or_not_at_all() {
-        let id = |id: &str| crate::protocol::DeviceId::new(id);
+        let (id, now) = (|id: &str| crate::protocol::DeviceId::new(id), Instant::now());
         let mut peer = Peer::anonymous(Role::Client);
         peer.grant = Grant::of(Some(r#""ann""#.into()), &["cvd-?", "*\u{e9}*"]);
-        let header = ClientFacts::with_grant(&peer).unwrap().to_whole_header().unwrap();
+        peer.expires = Some(now + Duration::from_millis(1500));
+        let header = ClientFacts::with_grant(&peer, now).unwrap().to_whole_header().unwrap();
         let read = ClientFacts::parse(header.to_str().unwrap()).unwrap().into_peer();
         assert_eq!(read.grant.identity.as_deref(), Some(r#""ann""#));
+        assert_eq!(read.grant.valid_for, Some(Duration::from_millis(1500)));
         assert!(
             read.grant.covers(&id("cvd-1")) && read.grant.covers(&id("x\u{e9}")) && !read.grant.covers(&id("cvd-12"))
         );
-        let sees_all = ClientFacts::with_grant(&Peer::anonymous(Role::Client)).unwrap().into_peer();
+        let sees_all = ClientFacts::with_grant(&Peer::anonymous(Role::Client), now).unwrap().into_peer();
         assert!(sees_all.grant.covers(&id("any")));
         peer.grant = Grant::of(None, &[] as &[&str]);
-        assert!(!ClientFacts::with_grant(&peer).unwrap().into_peer().grant.covers(&id("any")));
+        assert!(!ClientFacts::with_grant(&peer, now).unwrap().into_peer().grant.covers(&id("any")));
         peer.grant = Grant::of(None, &["x".repeat(MAX_FACTS)]);
-        assert_eq!(ClientFacts::with_grant(&peer).unwrap().to_whole_header(), None);
+        assert_eq!(ClientFacts::with_grant(&peer, now).unwrap().to_whole_header(), None);
         peer.grant.identity = Some(format!("\"{}\"", "x".repeat(MAX_IDENTITY)).into());
-        assert_eq!(ClientFacts::with_grant(&peer), None);
+        assert_eq!(ClientFacts::with_grant(&peer, now), None);
     }
 
     #[test]

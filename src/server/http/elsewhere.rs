@@ -105,7 +105,8 @@ async fn send(
     onward: Onward,
     within: Duration,
 ) -> Result<hyper::Response<Incoming>, Response> {
-    let Some(facts) = ClientFacts::with_grant(sender).and_then(|facts| facts.to_whole_header()) else {
+    let Some(facts) = ClientFacts::with_grant(sender, shared.clock.now()).and_then(|facts| facts.to_whole_header())
+    else {
         let why = "The identity or the grant of the sender is too long for another node";
         return Err(error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
     };

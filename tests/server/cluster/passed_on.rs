@@ -219,6 +219,63 @@ fn adb_goes_to_the_node_of_the_device() {
     });
 }
 
+/// A client of adb has a grant for a moment, and all others one forever.
+struct Brief;
+
+impl Hooks for Brief {
+    fn authorize(&self, request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
+        let is_adb = request.request.unpack().path.ends_with("/adb");
+        let valid_for = is_adb.then_some(std::time::Duration::from_millis(200));
+        Some(HookFuture::new(async move { Ok(Grant { valid_for, ..Grant::default() }) }))
+    }
+
+    fn wants_requests(&self) -> bool {
+        true
+    }
+
+    fn authenticates(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn adb_over_another_node_ends_when_the_grant_expires() {
+    block_on(async {
+        let engine = Memory::new(timing());
+        let start = |name: &str| {
+            let on = Config { adb: Adb { is_on: true, ..Adb::default() }, ..Config::default() };
+            let server =
+                Server::bind_with_engine(settings(name, on), Arc::new(Brief), Arc::new(()), Arc::new(engine.clone()));
+            keep(server.unwrap().serve())
+        };
+        let (a, b) = (start("a"), start("b"));
+        until(|| a.nodes().len() == 2 && b.nodes().len() == 2).await;
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut device = Dialed::open(a.local_addr(), "/register_device").await;
+        let info = format!(r#"{{"adb_port":{}}}"#, port.local_addr().unwrap().port());
+        device.says(&format!(r#"{{"message_type":"register","device_id":"d","device_info":{info}}}"#)).await;
+        device.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        known_on(&b, "d").await;
+        for node in [&a, &b] {
+            let stream = TcpStream::connect(node.local_addr()).await.unwrap();
+            let url = format!("ws://{}/devices/d/adb", node.local_addr());
+            let (mut client, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+            let (mut adb, _) = with_timeout("the connection to adb", port.accept()).await.unwrap();
+            let end = loop {
+                match with_timeout("the close frame", client.next()).await {
+                    Some(Ok(Message::Close(Some(frame)))) => break (u16::from(frame.code), frame.reason.to_string()),
+                    Some(Ok(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(end, (1008, "Authorization expired".to_owned()));
+            let mut rest = Vec::new();
+            let read = with_timeout("the end of the connection to adb", adb.read_to_end(&mut rest)).await;
+            assert!(read.is_err() || rest.is_empty());
+        }
+    });
+}
+
 /// The web server of a device. It answers with the first line of the request.
 async fn serve_files(listener: TcpListener) {
     loop {

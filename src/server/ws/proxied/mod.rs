@@ -80,6 +80,8 @@ struct Connection<S> {
     is_ended: bool,
     /// The time since which one side, or both, are about to end.
     closing_since: Option<Instant>,
+    /// The time at which the grant of the peer expires.
+    expires: Option<Instant>,
 }
 
 impl<S: Transport> Connection<S> {
@@ -92,7 +94,7 @@ impl<S: Transport> Connection<S> {
     ) -> Self {
         let settings = shared.settings();
         let (max_text, window) = (settings.limits.max_message_size, settings.limits.backpressure.client_window_bytes);
-        let outbox = Arc::new(Outbox::new(&settings.budget));
+        let (outbox, expires) = (Arc::new(Outbox::new(&settings.budget)), peer.expires);
         let tap = (peer.role != Role::Http).then(|| {
             let books = Books {
                 hub: Arc::clone(&shared.hub),
@@ -112,6 +114,7 @@ impl<S: Transport> Connection<S> {
             outbox,
             is_ended: false,
             closing_since: None,
+            expires,
             settings,
         }
     }
@@ -290,14 +293,18 @@ impl<S: Transport> Connection<S> {
         let within = |limit: Duration| if is_stopping { limit.min(limits.goodbye_timeout) } else { limit };
         let after = |since: Option<Instant>, limit| since.and_then(|since| since.checked_add(within(limit)));
         let stuck = [self.up.stuck_since, self.down.stuck_since].into_iter().flatten().min();
-        [after(stuck, limits.write_timeout), after(self.closing_since, limits.close_timeout)]
-            .into_iter()
-            .flatten()
-            .min()
+        let closed = after(self.closing_since, limits.close_timeout);
+        [after(stuck, limits.write_timeout), closed, self.expires].into_iter().flatten().min()
     }
 
     /// Handles a deadline. Returns whether it has passed: the connection ends.
     fn on_deadline(&mut self, now: Instant) -> bool {
+        if self.expires.is_some_and(|expires| expires <= now) {
+            self.expires = None;
+            // The end is passed on to both sides, as that of a peer that is disconnected at the page.
+            self.outbox.refuse(&Refusal::Expired);
+            return false;
+        }
         let has_passed = self.due().is_some_and(|due| due <= now);
         if has_passed && (self.up.stuck_since.is_some() || self.down.stuck_since.is_some()) {
             self.shared.incidents.count(Incident::SlowConsumer);
