@@ -373,8 +373,8 @@ impl Farm {
     }
 
     fn page(&mut self, node: usize, from: usize) {
-        let done = self.call("page", self.costs.page.at(self.shape.nodes));
-        let to = (from + BATCH).min(self.devices.len());
+        let (done, to) =
+            (self.call("page", self.costs.page.at(self.shape.nodes)), self.devices.len().min(from + BATCH));
         if node < DIRECTORIES {
             if from == 0 {
                 self.directories[node].begin_scan();
