@@ -144,14 +144,12 @@ class AuthorizeContext:
 class Grant:
     """A result of `authorize` that has an identity and limits the peer to some devices.
 
-    The peer cannot tell the other devices from devices that do not exist: a client receives `Device not found` after
-    the same wait, and a listing omits them. A device may register only the ids of its grant; any other is `Not
-    authorized`.
+    The peer cannot tell other devices from devices that do not exist: a client receives `Device not found` after the
+    same wait, and a listing omits them. A device may register ids of its grant only; others are `Not authorized`.
 
     Raises:
-        ConfigError: `devices` is not a list of strings, `manage` or `exclusive` is neither True nor False,
-            `advertise_address` has a rule that is invalid, or two that contradict each other, or `valid_for` is not a
-            number above 0.
+        ConfigError: `devices` is not a list of strings, `manage` or `exclusive` is no bool, `advertise_address` has an
+            invalid rule, or two that contradict each other, or `valid_for` is not a number above 0.
     """
 
     identity: Any = None
@@ -168,16 +166,13 @@ class Grant:
     """The seconds for which the answer holds. Then the connection is closed (`Authorization expired` [1008]), unless
     the setting `on_token_expiry` is "keep". `None`: as long as the connection lasts."""
     exclusive: bool = False
-    """Whether the peer, as a client, has a device for itself. It connects only to a device without clients, and keeps
-    all others out until it leaves: the one that comes second is refused with `Connection failed: Device in use: 'ID'`
-    [1013]."""
+    """Whether the peer, as a client, has a device for itself: it connects only to a device without clients, and until
+    it leaves each other client is refused with `Connection failed: Device in use: 'ID'` [1013]."""
 
     def __post_init__(self) -> None:
-        if self.devices is not None:
-            object.__setattr__(self, "devices", names("Grant.devices", self.devices))
-        if self.advertise_address is not None:
-            found = names("Grant.advertise_address", self.advertise_address)
-            object.__setattr__(self, "advertise_address", found)
+        for name, given in (("devices", self.devices), ("advertise_address", self.advertise_address)):
+            if given is not None:
+                object.__setattr__(self, name, names(f"Grant.{name}", given))
         for name, value in (("manage", self.manage), ("exclusive", self.exclusive)):
             if not isinstance(value, bool):
                 raise ConfigError(f"Grant.{name}", f"must be True or False, got {value!r}")
