@@ -1,7 +1,6 @@
 //! A farm of many nodes on one engine: an hour of churn, nodes that are lost, and an engine that comes back empty.
 //!
-//! The engine is a queue with the measured cost of each operation. Three nodes have real directories; of the others only
-//! their calls count.
+//! The engine is a queue with measured costs. Three nodes have real directories; of the others only their calls count.
 
 use std::time::Duration;
 
@@ -373,8 +372,8 @@ impl Farm {
     }
 
     fn page(&mut self, node: usize, from: usize) {
-        let (done, to) =
-            (self.call("page", self.costs.page.at(self.shape.nodes)), self.devices.len().min(from + BATCH));
+        let done = self.call("page", self.costs.page.at(self.shape.nodes));
+        let to = (from + BATCH).min(self.devices.len());
         if node < DIRECTORIES {
             if from == 0 {
                 self.directories[node].begin_scan();
