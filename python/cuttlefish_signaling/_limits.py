@@ -16,8 +16,8 @@ class Limits:
     the size that a device can be sent, so that the client gets an error for a forward that is only too large for the
     device, and keeps its connection."""
     max_first_message: int = 64 * 1024
-    """The size of a message from a peer that has not registered or connected yet. A peer that sends a larger one is
-    closed [1009]. A device could not be sent more."""
+    """The size of a message from a peer that has not registered or connected yet. A larger one closes it [1009]. A
+    device could not be sent more."""
     max_connections: int = 16_384
     """Connections at a time. Beyond it requests are answered with 503. Room for ten thousand devices and their clients;
     an idle connection takes 4 KiB."""
@@ -36,11 +36,11 @@ class Limits:
     """Silence after which a connection that has not sent a complete request may be closed for another one. A lost
     segment is sent again within that time."""
     max_node_dials: int = 16
-    """Connections that a node makes to one other node at a time, for its clients. Further ones wait, in the order of
-    their arrival. A burst of clients does not overload the other node, nor let its connections time out."""
+    """Connections that a node makes to one other node at a time, for its clients. Further ones wait in order. A burst
+    of clients does not overload the other node, nor let its connections time out."""
     max_node_dial_queue: int = 1_024
-    """Connections to one other node that wait for their turn. Beyond it that node counts as unreachable for the client,
-    which looks again while it waits for its device. As many as `max_opening`."""
+    """Connections to one other node that wait for their turn. With more, that node is unreachable for the client. As
+    many as `max_opening`."""
     max_handshakes: int = 64
     """TLS handshakes at a time. Further ones wait, in the order of their arrival. They keep the processor busy, and
     those that have begun are soon done."""

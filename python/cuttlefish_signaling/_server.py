@@ -102,7 +102,8 @@ class SignalingServer(ServerAddresses, ServerPeers):
             them for a device.
         allow_unauthenticated: Whether the server may listen on other addresses than loopback without `authorize`.
         cluster: The cluster of which this server is a node, `Cluster(...)`: several servers that are one service, with
-            one registry in Redis or Valkey. See docs/cluster.md. None: this server is alone.
+            one registry in Redis or Valkey. See docs/cluster.md. A reload replaces its secret alone. None: this server
+            is alone.
         upstream: The server to which all is passed on, a URL like `wss://HOST:PORT` or `Upstream(...)`: this one is a
             proxy then. It has the journal, the faults and the page of a server, the page at `/_proxy/`. See
             docs/standing-between.md. None: this is a server itself.

@@ -23,8 +23,7 @@ LIMITS = (
         "max_first_message",
         size(128, MOST_OF_A_MESSAGE),
         64 * KIB,
-        "The size of a message from a peer that has not registered or connected yet. A peer that sends a larger one is "
-        "closed [1009].",
+        "The size of a message from a peer that has not registered or connected yet. A larger one closes it [1009].",
         "A device could not be sent more.",
     ),
     limit(
@@ -69,16 +68,14 @@ LIMITS = (
         "max_node_dials",
         count(),
         16,
-        "Connections that a node makes to one other node at a time, for its clients. Further ones wait, in the order "
-        "of their arrival.",
+        "Connections that a node makes to one other node at a time, for its clients. Further ones wait in order.",
         "A burst of clients does not overload the other node, nor let its connections time out.",
     ),
     limit(
         "max_node_dial_queue",
         count(),
         1_024,
-        "Connections to one other node that wait for their turn. Beyond it that node counts as unreachable for the "
-        "client, which looks again while it waits for its device.",
+        "Connections to one other node that wait for their turn. With more, that node is unreachable for the client.",
         "As many as `max_opening`.",
     ),
     limit(
