@@ -216,7 +216,7 @@ def test_check_tells_the_settings_without_the_password(tmp_path: Path, capsys: p
 def test_server_that_runs_cannot_join_another_cluster() -> None:
     with SignalingServer() as server:
         with pytest.raises(RestartRequiredError) as error:
-            server.reload(cluster=Cluster("redis://localhost", node="a"))  # type: ignore[call-arg]
+            server.reload(cluster=Cluster("redis://localhost", node="a"))
         assert error.value.settings == ("cluster",)
 
 
