@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ask::{Answered, Asks};
+use super::client_counts::LatestCounts;
 use super::details::ReadDetails;
 use super::forwards::Forwards;
 use super::survey::Survey;
@@ -61,6 +62,8 @@ pub(crate) struct Cluster {
     pub(in crate::server) forwards: Forwards,
     /// The answers of other nodes, for dashboards.
     pub(in crate::server) survey: Survey,
+    /// The numbers of clients on other nodes, for lists.
+    pub(in crate::server) client_counts: LatestCounts,
     /// The receiver, until the task of the node takes it.
     received: Mutex<Option<mpsc::Receiver<Locate>>>,
 }
@@ -129,6 +132,7 @@ impl Cluster {
             asks: Asks::new(),
             forwards: Forwards::default(),
             survey: Survey::default(),
+            client_counts: LatestCounts::default(),
             received: Mutex::new(Some(received)),
         })
     }

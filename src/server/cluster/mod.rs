@@ -1,6 +1,7 @@
 //! The node of a cluster: its connection to the engine, and those to other nodes.
 
 pub mod ask;
+pub(crate) mod client_counts;
 pub mod client_facts;
 pub mod details;
 pub mod engine;

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::auth::{Caller, denied};
 use super::cluster_listing::{self, Facts};
 use super::extract::PathId;
-use super::listing::{DeviceEntry, Listings};
+use super::listing::{DeviceEntry, Listings, counted};
 use super::respond::{error, json, status_of};
 use crate::access::hooks::HookError;
 use crate::config::DevicesFormat;
@@ -31,12 +31,14 @@ struct ListQuery<'a> {
     group: Cow<'a, str>,
     /// The owner whose devices to list; empty for all.
     owner: Cow<'a, str>,
+    /// Whether the entries have numbers of clients.
+    has_clients: bool,
 }
 
 impl<'a> ListQuery<'a> {
     /// Parses a query. An empty filter counts as absent, and an unknown format as the default.
     fn parse(text: &'a str, default: DevicesFormat) -> Self {
-        let mut query = Self { format: default, group: Cow::default(), owner: Cow::default() };
+        let mut query = Self { format: default, group: Cow::default(), owner: Cow::default(), has_clients: false };
         for (key, value) in form_urlencoded::parse(text.as_bytes()) {
             match (&*key, &*value) {
                 ("format", "ids") => query.format = DevicesFormat::Ids,
@@ -44,6 +46,7 @@ impl<'a> ListQuery<'a> {
                 ("format", _) => query.format = default,
                 ("groupId", _) => query.group = value,
                 ("owner", _) => query.owner = value,
+                ("clients", _) => query.has_clients = value == "true",
                 _ => {}
             }
         }
@@ -86,8 +89,16 @@ pub(in crate::server) async fn devices(
     let query = ListQuery::parse(&query, shared.settings().devices_format);
     if let Some(cluster) = &shared.cluster {
         let matches = |facts: &Facts<'_>| peer.grant.covers(facts.id) && query.matches(facts.owner, facts.group);
-        let pieces = cluster_listing::list(&shared, cluster, query.format, matches).await;
+        let has_clients = query.has_clients && query.format == DevicesFormat::Full;
+        let counts = if has_clients { Some(cluster_listing::client_counts(&shared, cluster).await) } else { None };
+        let pieces = cluster_listing::list(&shared, cluster, query.format, counts.as_deref(), matches).await;
         return cluster_listing::with_age(cluster, json(StatusCode::OK, Body::new(pieces)));
+    }
+    if query.has_clients && query.format == DevicesFormat::Full {
+        let selects = |device: &Device, group: &str| {
+            peer.grant.covers(&device.id) && query.matches(&device.metadata().owner, group)
+        };
+        return json(StatusCode::OK, Body::new(counted(&shared, selects).await));
     }
     let listing = listings.current(&shared).await;
     let pieces = if peer.grant.devices.is_none() && query.is_all() {
@@ -106,6 +117,7 @@ pub(in crate::server) async fn device(
     PathId(id): PathId,
     request: Request,
 ) -> Response {
+    let has_clients = ListQuery::parse(request.uri().query().unwrap_or_default(), DevicesFormat::Full).has_clients;
     let caller = Caller::of(&shared, Role::Http, &request);
     drop(request);
     let peer = match caller.authorize(&shared).await {
@@ -116,7 +128,8 @@ pub(in crate::server) async fn device(
     let own = shared.cluster.as_ref().map(|cluster| cluster.incarnation.node());
     if let Some(device) = shared.hub.find(&id) {
         if peer.grant.covers(&device.id) {
-            return describe(&shared, &peer, &device, own).await;
+            let clients = has_clients.then(|| device.client_count());
+            return describe(&shared, &peer, &device, own, clients).await;
         }
         return error(StatusCode::NOT_FOUND, "Device not found");
     }
@@ -124,13 +137,21 @@ pub(in crate::server) async fn device(
         return error(StatusCode::NOT_FOUND, "Device not found");
     };
     match cluster_listing::find(&shared, cluster, &id).await {
-        Ok((device, node)) => describe(&shared, &peer, &Arc::new(device), Some(&node)).await,
+        Ok((device, node, clients)) => {
+            describe(&shared, &peer, &Arc::new(device), Some(&node), clients.filter(|_| has_clients)).await
+        }
         Err(refused) => refused,
     }
 }
 
 /// The answer with a device of a node, with its device info as the caller may see it.
-async fn describe(shared: &Arc<Shared>, peer: &Arc<Peer>, device: &Arc<Device>, node: Option<&str>) -> Response {
+async fn describe(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    device: &Arc<Device>,
+    node: Option<&str>,
+    clients: Option<usize>,
+) -> Response {
     let answer = match shared.device_info_for(peer, device) {
         Resolved::Ready(answer) => answer,
         Resolved::Pending(answer) => answer.await,
@@ -143,7 +164,7 @@ async fn describe(shared: &Arc<Shared>, peer: &Arc<Peer>, device: &Arc<Device>, 
     // The group comes from the device info that this viewer sees.
     let group = device.metadata().group_of(info);
     let info = serde_json::from_str::<&RawValue>(info).ok();
-    match serde_json::to_string(&DeviceEntry::of(device, &group, info).on(node)) {
+    match serde_json::to_string(&DeviceEntry::of(device, &group, info).on(node).with_clients(clients)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }

@@ -46,6 +46,9 @@ pub(in crate::server) struct DeviceEntry<'a> {
     /// Whether the registry of the cluster does not have the device, so that its own node alone serves it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unclaimed: bool,
+    /// The number of clients, where the request asks for it and the node of the device has told it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients: Option<usize>,
     /// The device info; only in `GET /devices/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_info: Option<&'a RawValue>,
@@ -68,6 +71,7 @@ impl<'a> DeviceEntry<'a> {
             node: None,
             local_id: device.local_id.as_ref().map_or("", DeviceId::as_str),
             unclaimed: false,
+            clients: None,
             registration_info,
         }
     }
@@ -77,8 +81,8 @@ impl<'a> DeviceEntry<'a> {
         let RemoteDevice { id, node, facts } = device;
         let (device_id, adb_port, node) = (id.as_str(), facts.adb_port, Some(&**node));
         let (owner, name, local_id) = (facts.owner(), facts.name(), facts.local_id());
-        let (unclaimed, registration_info) = (false, None);
-        Self { device_id, group_name, owner, name, adb_port, node, local_id, unclaimed, registration_info }
+        let (unclaimed, clients, registration_info) = (false, None, None);
+        Self { device_id, group_name, owner, name, adb_port, node, local_id, unclaimed, clients, registration_info }
     }
 
     /// Adds the name of the node, if the server is one.
@@ -89,6 +93,11 @@ impl<'a> DeviceEntry<'a> {
     /// Marks a device that the registry does not have.
     pub(in crate::server::http) fn unclaimed(self, unclaimed: bool) -> Self {
         Self { unclaimed, ..self }
+    }
+
+    /// Adds the number of clients.
+    pub(in crate::server::http) fn with_clients(self, clients: Option<usize>) -> Self {
+        Self { clients, ..self }
     }
 
     /// The id of the device.
@@ -271,6 +280,27 @@ impl Listing {
         }
         array(parts)
     }
+}
+
+/// The body with the devices that `selects` returns true for by device and group, with their numbers of clients: those
+/// change too often for a text that is kept. Yields after each chunk.
+pub(in crate::server) async fn counted(shared: &Shared, selects: impl Fn(&Device, &str) -> bool) -> Pieces {
+    let (_, devices) = shared.hub.device_list();
+    let mut parts = Vec::new();
+    for chunk in devices.chunks() {
+        let mut text = Vec::new();
+        for device in chunk.iter() {
+            let group = shared.group_of(device);
+            if selects(device, group) {
+                text.push(b',');
+                let entry = DeviceEntry::of(device, group, None).with_clients(Some(device.client_count()));
+                let _infallible = serde_json::to_writer(&mut text, &entry);
+            }
+        }
+        parts.push(text.into());
+        yield_now().await;
+    }
+    array(parts)
 }
 
 /// A JSON array of entries, each after a comma.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -44,6 +45,7 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
     Router::new()
         .route("/cluster/hello", get(hello))
         .route("/cluster/control", get(control))
+        .route("/cluster/clients", get(client_counts))
         .route("/cluster/local/{*path}", any(local))
         .route("/cluster/devices/{id}", get(describe).delete(disconnect))
         .route("/cluster/devices/{id}/connect", get(connect))
@@ -263,6 +265,14 @@ async fn clients(State(node): State<Arc<Node>>, PathId(id): PathId) -> Response 
     };
     let all: Vec<_> = device.clients().into_iter().map(client).collect();
     json(StatusCode::OK, serde_json::Value::from(all).to_string())
+}
+
+/// `GET /cluster/clients`: the number of clients of each device that has some, by device id.
+async fn client_counts(State(node): State<Arc<Node>>) -> Response {
+    let devices = node.shared.hub.devices();
+    let counts = devices.iter().map(|device| (device.id.to_string(), device.client_count()));
+    let counts: HashMap<_, _> = counts.filter(|(_, count)| *count > 0).collect();
+    json(StatusCode::OK, serde_json::to_string(&counts).unwrap_or_default())
 }
 
 fn seconds(time: std::time::SystemTime) -> f64 {

@@ -74,6 +74,39 @@ fn lists_have_the_devices_of_all_nodes_with_their_node_and_local_id() {
 }
 
 #[test]
+fn numbers_of_clients_are_those_that_the_home_nodes_tell() {
+    block_on(async {
+        let engine = Memory::new(timing());
+        let (a, b) = (start(&engine, settings("a", Config::default())), Killable::start(&engine, "b"));
+        until(|| a.nodes().len() == 2).await;
+        let _here = Dialed::device(a.local_addr(), "here").await;
+        let mut there = Dialed::device(b.address, "there").await;
+        known_on(&a, "there").await;
+        let (status, answer) = ask(a.local_addr(), "POST", "/polled_connections", r#"{"device_id":"there"}"#).await;
+        assert_eq!(status, 200, "{answer}");
+        let list = |here: &str, there: &str| {
+            let entry = |id, node, clients: &str| {
+                format!(r#"{{"device_id":"{id}","group_name":"","adb_port":0,"node":"{node}"{clients}}}"#)
+            };
+            (200, format!("[{},{}]", entry("here", "a", here), entry("there", "b", there)))
+        };
+        assert_eq!(get(a.local_addr(), "/devices").await, list("", ""));
+        assert_eq!(get(a.local_addr(), "/devices?clients=true").await, list(r#","clients":0"#, r#","clients":1"#));
+        let one = get(a.local_addr(), "/devices/there?clients=true").await.1;
+        assert!(one.contains(r#""clients":1"#), "{one}");
+        there.says(r#"{"message_type":"forward","client_id":1,"payload":1}"#).await;
+        b.kill();
+        // The numbers are used again for a second. Then the node does not tell its own.
+        loop {
+            let answer = get(a.local_addr(), "/devices?clients=true").await;
+            if answer == list(r#","clients":0"#, "") || !answer.1.contains("there") {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
 fn device_info_is_that_of_the_home_node_as_the_hook_of_the_other_node_shows_it() {
     block_on(async {
         let engine = Memory::new(timing());

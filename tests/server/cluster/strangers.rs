@@ -128,9 +128,13 @@ fn only_a_certificate_of_a_living_node_is_answered() {
         let address = nodes.nodes[0].node_address().unwrap();
         let device = Dialed::device(nodes.address(0), "cvd-1").await;
         let stranger = Program::new(true);
-        for request in
-            ["GET /cluster/hello", "GET /cluster/devices/cvd-1", "DELETE /cluster/devices/cvd-1", "GET /devices"]
-        {
+        for request in [
+            "GET /cluster/hello",
+            "GET /cluster/clients",
+            "GET /cluster/devices/cvd-1",
+            "DELETE /cluster/devices/cvd-1",
+            "GET /devices",
+        ] {
             let answer = stranger.asks(address, request, VERSION).await;
             assert_eq!(status(&answer), "403", "{request}: {answer}");
         }
