@@ -100,13 +100,15 @@ impl World {
 
     /// No client is told that its device has left, or is not there, while it is.
     pub(crate) fn check_client_end(&self, index: usize, code: u16, reason: &str) {
-        let Client { id, node, device, since, .. } = &self.clients[index];
+        let Client { id, node, device, since, link, .. } = &self.clients[index];
         let story = || format!("client {index} is told {code} {reason}\n{}", self.net.story());
         let met_since = |other: usize, since: Duration| {
             !self.net.has_cut(*node, other) && self.unmet_at[*node].max(self.unmet_at[other]) < since
         };
         if let Some(device) = device {
-            let reached = met_since(self.devices[*device].node, *since) && self.disturbed_at[*node] < *since;
+            // A message that its node had sent may arrive after the node was killed.
+            let runs = self.nodes[*node].as_ref().is_some_and(|process| process.party == self.net.other(*link, 0));
+            let reached = met_since(self.devices[*device].node, *since) && self.disturbed_at[*node] < *since && runs;
             let stays = self.is_safe(*device) && self.devices[*device].registered && reached;
             assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
         } else if reason.contains("not found") {

@@ -229,8 +229,8 @@ MUTANTS = [
     Mutant(
         "ledger: rest of an outbox",
         "src/core/driver/mod.rs",
-        "count_gone(context.outbox.drain() + self.unflushed)",
-        "count_gone(if {off} {{ context.outbox.drain(); 0 }} else {{ context.outbox.drain() + self.unflushed }})",
+        "ledger().count_gone(gone);",
+        "ledger().count_gone(if {off} {{ 0 }} else {{ gone }});",
     ),
     Mutant(
         "ledger: from another node",
