@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::core::cluster::registry::{Claimed, Epoch, NodeRecord, Operation, Reply, Timing, Wanted};
 use cuttlefish_signaling::core::cluster::{Incarnation, Membership, Output, Registration};
-use cuttlefish_signaling::core::upstream::{Link, Upstream};
+use cuttlefish_signaling::core::upstream::{Link, Stage, Upstream};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::outbox::{Outbox, Outgoing};
 use cuttlefish_signaling::peer::{Peer, Role};
@@ -69,7 +69,7 @@ fn client_hears_once_that_its_connection_is_lost_while_it_gets_the_device_info()
         let upstream = upstream(&link, &queue);
         let losing = {
             let link = link.clone();
-            thread::spawn(move || link.lose())
+            thread::spawn(move || link.lose() == Stage::Started)
         };
         // The session of the client: it looks again without the device info, and is refused with it.
         let looks_again = upstream.is_lost();
