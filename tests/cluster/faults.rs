@@ -45,7 +45,7 @@ impl World {
             if one.max(other) == self.net.engine() {
                 self.disturb(place);
             }
-            self.unmet_at[place] = self.net.now;
+            self.note_unmet(place);
         }
         if self.net.has_cut(one, other) {
             return self.heal_cut(one, other);
@@ -60,12 +60,18 @@ impl World {
         }
     }
 
+    /// Notes that others may have missed a node until now, or until the end of a pause that is under way.
+    fn note_unmet(&mut self, node: usize) {
+        self.unmet_at[node] = self.unmet_at[node].max(self.net.now);
+    }
+
     fn heal_cut(&mut self, one: usize, other: usize) {
         self.net.set_cut(one, other, false);
         self.net.set_cut(other, one, false);
         if one.max(other) < self.nodes.len() {
             self.meet(one, other);
-            (self.unmet_at[one], self.unmet_at[other]) = (self.net.now, self.net.now);
+            self.note_unmet(one);
+            self.note_unmet(other);
         }
         self.net.release();
     }
