@@ -14,8 +14,8 @@ from .errors import ConfigError
 
 _Place: TypeAlias = tuple[str, str, str, int]
 DeviceTuple: TypeAlias = (
-    tuple[str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None]
-    | tuple[str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None, str | None]
+    tuple[str, str | None, int | None, float, str | None, int | None, str, _Place, int | None, str | None]
+    | tuple[str, str | None, int | None, float, str | None, int | None, str, _Place, int | None, str | None, str | None]
 )
 """The fields of `Device`, with or without the local id."""
 ClientTuple: TypeAlias = tuple[str, int, str | None, int | None, float, str | None]
@@ -226,8 +226,8 @@ class Device:
     """When it connected, in seconds since 1970."""
     identity: Any
     """The identity that `authorize` returned for it."""
-    clients: int
-    """The number of clients connected to it."""
+    clients: int | None
+    """The number of clients connected to it. None in a list, for a device of another node."""
     info_json: str = field(repr=False)
     """Its device info, byte for byte as it sent it. `null` in a list, for a device of another node: `device()` and
     `wait_for_device()` ask that node for it, and for the address, the identity and the clients."""

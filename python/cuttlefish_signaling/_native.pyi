@@ -37,7 +37,7 @@ __version__: str
 
 _Place: TypeAlias = tuple[str, str, str, int]
 _Device: TypeAlias = tuple[
-    str, str | None, int | None, float, str | None, int, str, _Place, int | None, str | None, str | None
+    str, str | None, int | None, float, str | None, int | None, str, _Place, int | None, str | None, str | None
 ]
 
 @final

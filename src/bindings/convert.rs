@@ -17,7 +17,7 @@ pub(super) type DeviceTuple = (
     Option<u16>,
     f64,
     Option<String>,
-    usize,
+    Option<usize>,
     String,
     MetadataTuple,
     Option<u16>,
@@ -51,7 +51,7 @@ pub(super) fn device_tuple(device: &Device, node: Option<&str>) -> DeviceTuple {
         port,
         since,
         identity,
-        device.client_count(),
+        Some(device.client_count()),
         info,
         metadata_tuple(device),
         device.port,
@@ -66,7 +66,7 @@ pub(super) fn remote_tuple(device: RemoteDevice) -> DeviceTuple {
     let [group, owner, name] = [facts.group(false), facts.owner(), facts.name()].map(str::to_owned);
     let local_id = Some(facts.local_id().to_owned()).filter(|id| !id.is_empty());
     let (info, metadata) = ("null".to_owned(), (group, owner, name, facts.adb_port));
-    (id.to_string(), None, None, facts.since, None, 0, info, metadata, None, Some(node), local_id)
+    (id.to_string(), None, None, facts.since, None, None, info, metadata, None, Some(node), local_id)
 }
 
 pub(super) fn node_tuple(node: NodeView) -> NodeTuple {

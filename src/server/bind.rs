@@ -196,7 +196,8 @@ fn hub(
 ) -> Hub {
     let settings = current.get();
     let (changes, feed, next) = (Arc::clone(changes), Arc::clone(feed), Arc::clone(observer));
-    let observer = LoggingObserver { changes, feed, next };
+    let node = cluster.map(|cluster| cluster.incarnation.node().to_owned());
+    let observer = LoggingObserver { changes, node, feed, next };
     let hub = Hub::new(Arc::new(observer), settings.limits.max_devices, first_client_id(Arc::clone(current)));
     hub.with_aliases(aliases(&settings, cluster))
 }

@@ -100,6 +100,8 @@ pub(super) fn rounded(time: Duration) -> f64 {
 pub(super) struct LoggingObserver {
     /// Counts the events.
     pub(super) changes: Arc<Changes>,
+    /// The name of this node of a cluster.
+    pub(super) node: Option<String>,
     /// Tells streams of the events.
     pub(super) feed: Arc<Feed>,
     /// Gets each event afterwards.
@@ -116,7 +118,7 @@ impl Observer for LoggingObserver {
             "device {} registered from {peer}",
             Quoted(id)
         );
-        let row = || DeviceRow::of(device, None, false);
+        let row = || DeviceRow::of(device, self.node.as_deref(), false);
         self.feed.tell(&device.id, || PeerEvent::DeviceRegistered { at: now(), device: row() });
         self.changes.mark();
         self.next.device_registered(device);

@@ -36,7 +36,8 @@ pub(super) struct DeviceRow {
     device_id: String,
     #[serde(flatten)]
     place: Place,
-    clients: usize,
+    /// `None` if the node of the device has not told it.
+    clients: Option<usize>,
     /// The device info, as JSON text. `None` if it was not asked for.
     info: Option<String>,
     group: String,
@@ -45,6 +46,8 @@ pub(super) struct DeviceRow {
     adb_port: u16,
     web_port: Option<u16>,
     node: Option<String>,
+    /// The id that it has registered, if that is not its id in the cluster.
+    local_id: Option<String>,
 }
 
 impl DeviceRow {
@@ -55,7 +58,7 @@ impl DeviceRow {
         Self {
             device_id: device.id.to_string(),
             place: Place::of(&device.peer),
-            clients: device.client_count(),
+            clients: Some(device.client_count()),
             info: with_info.then(|| info.to_owned()),
             group: metadata.group_of(info).into_owned(),
             owner: metadata.owner.to_string(),
@@ -63,17 +66,18 @@ impl DeviceRow {
             adb_port: metadata.adb_port,
             web_port: device.port,
             node: node.map(str::to_owned),
+            local_id: device.local_id.as_ref().map(DeviceId::to_string),
         }
     }
 
-    /// A device of another node. Its device info is not known here.
-    pub(super) fn remote(device: RemoteDevice, with_info: bool) -> Self {
+    /// A device of another node, with the number of clients that its node has told. Its device info is not known here.
+    pub(super) fn remote(device: RemoteDevice, clients: Option<usize>, with_info: bool) -> Self {
         let RemoteDevice { id, node, facts } = device;
         let [group, owner, name] = [facts.group(false), facts.owner(), facts.name()].map(str::to_owned);
         Self {
             device_id: id.to_string(),
             place: Place { address: None, port: None, since: facts.since, identity: None },
-            clients: 0,
+            clients,
             info: with_info.then(|| "null".to_owned()),
             group,
             owner,
@@ -81,6 +85,7 @@ impl DeviceRow {
             adb_port: facts.adb_port,
             web_port: None,
             node: Some(node),
+            local_id: Some(facts.local_id().to_owned()).filter(|id| !id.is_empty()),
         }
     }
 

@@ -16,6 +16,7 @@ from farms import Farm
 from cuttlefish_signaling import (
     Cluster,
     NodeUnreachableError,
+    RemoteServer,
     SignalingServer,
     StaticTokens,
     WaitTimeoutError,
@@ -55,7 +56,7 @@ def test_device_of_another_node_has_its_info_byte_for_byte(farm: Farm) -> None:
         assert there.address == "127.0.0.1" and there.port
         # A list does not wait for another node.
         (listed,) = farm.b.devices()
-        assert (listed.device_id, listed.info, listed.node) == ("far", None, "a")
+        assert (listed.device_id, listed.info, listed.node, listed.clients) == ("far", None, "a", None)
 
         async def asked() -> Any:
             return await farm.b.device_async("far"), await farm.b.wait_for_device_async("far", timeout=PATIENCE)
@@ -114,7 +115,8 @@ def test_device_of_a_local_socket_is_found_by_both_ids() -> None:
         farm = Farm(stack)
         path = Path(directory) / "operator"
         cluster = Cluster(farm.engine.url, name="lab", node="host", device_id_template="{node}:{id}")
-        host = stack.enter_context(SignalingServer(cluster=cluster, device_socket=path))
+        control_api = ["http://127.0.0.1:0"]
+        host = stack.enter_context(SignalingServer(cluster=cluster, device_socket=path, control_api=control_api))
         local = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         local.connect(str(path))
         local.sendall(b'{"message_type":"register","device_id":"cvd-1","device_info":{"n":1}}')
@@ -124,17 +126,31 @@ def test_device_of_a_local_socket_is_found_by_both_ids() -> None:
         there = farm.a.wait_for_device("host:cvd-1", timeout=PATIENCE)
         assert there == whole and there.info == {"n": 1}
         assert [device.local_id for device in farm.a.devices()] == ["cvd-1"]
+        assert host.control_url is not None
+        with RemoteServer(host.control_url, token=host.control_token) as remote:
+            assert [device.local_id for device in remote.devices()] == ["cvd-1"]
         # On another node, the local id is that of no device.
         assert farm.a.device("cvd-1") is None
         assert host.disconnect_device("cvd-1")
 
 
+def test_control_api_tells_the_number_of_clients_on_other_nodes() -> None:
+    with ExitStack() as stack:
+        farm = Farm(stack, control_api=["http://127.0.0.1:0"])
+        stack.enter_context(FakeDevice(farm.a, "far", timeout=PATIENCE))
+        farm.b.wait_for_device("far", timeout=PATIENCE)
+        stack.enter_context(FakeClient(farm.b, "far", timeout=PATIENCE))
+        assert farm.b.control_url is not None
+        remote = stack.enter_context(RemoteServer(farm.b.control_url, token=farm.b.control_token))
+        assert [(device.device_id, device.clients, device.node) for device in remote.devices()] == [("far", 1, "a")]
+
+
 @contextmanager
-def lost_node() -> Iterator[SignalingServer]:
+def lost_node(**settings: Any) -> Iterator[SignalingServer]:
     """A server whose registry has the device `far` of a node that does not answer."""
     with SignalingCluster(1) as cluster, ExitStack() as stack:
         own = Cluster(cluster.engine.url, name="default", node="own")
-        server = stack.enter_context(SignalingServer(cluster=own))
+        server = stack.enter_context(SignalingServer(cluster=own, **settings))
         server.wait_for_nodes(2, timeout=PATIENCE)
         with FakeDevice(cluster.nodes[0], "far", timeout=PATIENCE):
             server.wait_for_device("far", timeout=PATIENCE)
@@ -160,6 +176,14 @@ def test_node_that_does_not_answer_is_named() -> None:
             with pytest.raises(NodeUnreachableError, match=expected):
                 asyncio.run(wait_async("far", timeout=1.0))
         assert [device.device_id for device in server.devices()] == ["far"]
+
+
+@pytest.mark.signaling(allow_errors=True)
+def test_number_of_clients_on_a_node_that_does_not_answer_is_not_known() -> None:
+    with lost_node(control_api=["http://127.0.0.1:0"]) as server:
+        assert server.control_url is not None and server.control_token is not None
+        with RemoteServer(server.control_url, token=server.control_token) as remote:
+            assert [(device.device_id, device.clients) for device in remote.devices()] == [("far", None)]
 
 
 def test_server_without_cluster_has_its_own_devices_only() -> None:

@@ -125,7 +125,7 @@ def test_ids_are_encoded_in_paths() -> None:
 
 def test_lists_are_read_page_by_page() -> None:
     def device(name: str) -> dict[str, Any]:
-        names = ("address", "port", "identity", "web_port", "node")
+        names = ("address", "port", "identity", "web_port", "node", "local_id")
         texts = {"group": "", "owner": "", "name": "", "adb_port": 0}
         return {**dict.fromkeys(names), **texts, "device_id": name, "since": 1.0, "clients": 0, "info": "[1.10]"}
 

@@ -164,4 +164,6 @@ def test_events_have_no_control_characters() -> None:
     ]
     lines = [described(event, "x") for event in events]
     assert [line for line in lines if line is None or not line.isprintable()] == []
+    on_node = described({**events[0], "device": {**device, "node": "b\n"}}, "x")
+    assert on_node is not None and on_node.endswith(r"device a\x1b[2J registered on node b\n from 127.0.0.1, group g\n")
     assert str(lines[-1]).endswith(r"  client->device a\x1b[2J#1 \x1b[2J  ! delay, receiver gone")

@@ -284,5 +284,5 @@ def _device(device: Mapping[str, Any]) -> DeviceTuple:
         *(device["device_id"], device["address"], device["port"], device["since"], device["identity"]),
         *(device["clients"], device["info"] or "null"),
         (device["group"], device["owner"], device["name"], device["adb_port"]),
-        *(device["web_port"], device["node"]),
+        *(device["web_port"], device["node"], device.get("local_id")),
     )

@@ -66,7 +66,7 @@ def _table(found: list[Device]) -> Iterator[str]:
     """Yields the lines of a table. Columns without a value are left out."""
     columns: dict[str, list[str]] = {
         "DEVICE": [device.device_id for device in found],
-        "CLIENTS": [str(device.clients) for device in found],
+        "CLIENTS": ["?" if device.clients is None else str(device.clients) for device in found],
         "SINCE": [_time(device.since) for device in found],
         "ADDRESS": [_address(device.address, device.port) for device in found],
         "GROUP": [device.group_name for device in found],

@@ -79,7 +79,8 @@ def _change(kind: str, event: Mapping[str, Any]) -> str | None:
     if kind == "device_registered":
         device = event["device"]
         group = f", group {printable(device['group'])}" if device.get("group") else ""
-        return f"device {printable(device['device_id'])} registered{_from(device)}{group}"
+        node = f" on node {printable(device['node'])}" if device.get("node") else ""
+        return f"device {printable(device['device_id'])} registered{node}{_from(device)}{group}"
     if kind == "client_connected":
         client = event["client"]
         return f"client {printable(client['device_id'])}#{client['client_id']} connected{_from(client)}"

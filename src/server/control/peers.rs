@@ -17,6 +17,8 @@ use crate::core::hub::Device;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId};
+use crate::server::cluster::view::RemoteDevice;
+use crate::server::http::cluster_listing::client_counts;
 use crate::server::http::extract::PathId;
 use crate::server::http::respond::json;
 use crate::server::peer_rows::{ClientRow, DeviceRow, NodeRow, WaitingRow};
@@ -74,12 +76,22 @@ pub(super) async fn devices(State(control): State<Arc<Control>>, request: Reques
     let remote = remote.into_iter().filter(|one| is_behind(&one.id) && hub.device(&one.id).is_none()).map(Err);
     let mut all: Vec<Result<Arc<Device>, _>> = here.chain(remote).collect();
     all.sort_by(|one, other| id_of(one).as_str().cmp(id_of(other).as_str()));
+    let counts = match &control.shared.cluster {
+        Some(cluster) if all.iter().take(limit).any(Result::is_err) => {
+            Some(client_counts(&control.shared, cluster).await)
+        }
+        _ => None,
+    };
+    let clients = |remote: &RemoteDevice| counts.as_ref().and_then(|counts| counts.of(&remote.node, &remote.id));
     let (mut rows, count) = (Rows::new("devices"), all.len());
     let mut next = None;
     for (at, device) in all.into_iter().enumerate() {
         let row = match device {
             Ok(device) => DeviceRow::of(&device, control.node(), with_info),
-            Err(remote) => DeviceRow::remote(remote, with_info),
+            Err(remote) => {
+                let clients = clients(&remote);
+                DeviceRow::remote(remote, clients, with_info)
+            }
         };
         let has_room = rows.add(at, &row, most).await;
         if (!has_room || at + 1 == limit) && at + 1 < count {
@@ -90,7 +102,7 @@ pub(super) async fn devices(State(control): State<Arc<Control>>, request: Reques
     Ok(rows.end(&format!(",\"next\":{}", serde_json::Value::from(next))))
 }
 
-fn id_of(device: &Result<Arc<Device>, crate::server::cluster::view::RemoteDevice>) -> &DeviceId {
+fn id_of(device: &Result<Arc<Device>, RemoteDevice>) -> &DeviceId {
     match device {
         Ok(device) => &device.id,
         Err(remote) => &remote.id,
@@ -104,8 +116,10 @@ pub(super) async fn device(State(control): State<Arc<Control>>, PathId(id): Path
     if let Some(device) = control.shared.hub.device(&id) {
         return ok(&DeviceRow::of(&device, control.node(), true));
     }
-    let remote = control.shared.cluster.as_ref().and_then(|cluster| cluster.remote_device(&id));
-    remote.map_or_else(|| Err(Problem::not_found("Device not found")), |found| ok(&DeviceRow::remote(found, true)))
+    let Some(cluster) = &control.shared.cluster else { return Err(Problem::not_found("Device not found")) };
+    let Some(found) = cluster.remote_device(&id) else { return Err(Problem::not_found("Device not found")) };
+    let clients = client_counts(&control.shared, cluster).await.of(&found.node, &id);
+    ok(&DeviceRow::remote(found, clients, true))
 }
 
 /// `GET /control/v1/clients`.

@@ -52,7 +52,7 @@ pub(super) struct Facts<'a> {
 }
 
 /// Asks the other nodes for the numbers of clients of their devices, unless they were asked within a second.
-pub(super) async fn client_counts(shared: &Shared, cluster: &Cluster) -> Arc<ClientCounts> {
+pub(in crate::server) async fn client_counts(shared: &Shared, cluster: &Cluster) -> Arc<ClientCounts> {
     let ask = async {
         let others = cluster.others().into_iter().map(|record| counts_of(shared, cluster, record.incarnation));
         let told: Vec<_> = stream::iter(others).buffer_unordered(ASKED_AT_ONCE).collect().await;

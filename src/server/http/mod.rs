@@ -4,7 +4,7 @@
 
 mod access_log;
 pub(in crate::server) mod auth;
-mod cluster_listing;
+pub(in crate::server) mod cluster_listing;
 pub(in crate::server) mod dashboard;
 mod devices;
 mod elsewhere;
