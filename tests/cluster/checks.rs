@@ -7,6 +7,7 @@ use std::time::Duration;
 use cuttlefish_signaling::core::cluster::Registration;
 use cuttlefish_signaling::core::cluster::claim::Outcome;
 use cuttlefish_signaling::hub::Hub;
+use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::relay::Relay;
 
 use crate::net::Party;
@@ -23,6 +24,9 @@ const LEASE: Duration = Duration::from_secs(6);
 /// Time for which a node that did not answer is not asked again. An engine that is rolled back meanwhile has its lease of
 /// before, so that its device may lose its id.
 const ASKED_BEFORE: Duration = Duration::from_secs(1);
+
+/// Time from the question of a node to the engine until its client is told, at most: it may be stopped meanwhile.
+const LOOKING: Duration = Duration::from_secs(8);
 
 impl World {
     /// Returns the device of a link.
@@ -120,7 +124,21 @@ impl World {
                 device.id == *id && self.is_safe(place) && registered && met_since(device.node, long_ago)
             });
             assert!(!there, "the device is registered: {}", story());
+            let lost = self.is_lost_by_engine(*node, id);
+            assert!(!lost, "the engine has lost the device, which its node has: {}", story());
         }
+    }
+
+    /// Returns whether an engine that was emptied while a node was its member may not have a device again that is there.
+    fn is_lost_by_engine(&self, node: usize, id: &DeviceId) -> bool {
+        let Some(emptied_at) = self.emptied_at.filter(|at| self.net.now < *at + LEASE) else { return false };
+        let was_member = self.joined_at[node].is_some_and(|at| at < emptied_at);
+        let is_there = |(place, device): (usize, &Device)| {
+            let before = device.since.is_some_and(|since| since + LOOKING < emptied_at);
+            let runs = self.nodes[device.node].as_ref().is_some_and(|process| !process.paused);
+            device.id == *id && before && self.is_alive(place) && runs
+        };
+        was_member && self.devices.iter().enumerate().any(is_there)
     }
 
     /// The books of a node that is at rest, or gone, balance.

@@ -90,6 +90,7 @@ impl World {
                 Reply::Entry(entry) if Node::is_search(number) => {
                     node.on_read(number, entry.as_ref(), &mut self.net);
                 }
+                reply if Node::is_search(number) => node.on_renewed(number, &reply, &self.net),
                 reply => node.membership.on_reply(number, reply, now),
             },
             Event::Delta { connection, delta } if current == Some(connection) => node.membership.on_delta(&delta, now),

@@ -104,6 +104,7 @@ impl World {
     fn new_engine(&mut self) {
         let epoch = self.net.rng.u64(..);
         self.engine = Engine::new(self.settings.timing.clone(), epoch, self.net.now);
+        self.emptied_at = Some(self.net.now);
     }
 
     /// All data of the engine is deleted under the feet of the nodes.

@@ -215,3 +215,35 @@ fn text_forms_of_names_are_read_back_and_each_has_one() {
         assert_eq!(Incarnation::new(wrong, 1), None, "{wrong:?}");
     }
 }
+
+/// Returns whether an id without an entry counts as free.
+fn is_absence_certain(node: &Node, epoch: u64, version: u64) -> bool {
+    let renewed = Reply::Renewed { epoch: Epoch(epoch), version, nodes: vec![incarnation("a", 1)] };
+    node.membership.is_absence_certain(node.membership.named_version(), &renewed, node.now)
+}
+
+#[test]
+fn an_engine_that_does_not_know_this_node_says_of_no_device_that_it_is_not_there() {
+    let node = Node::joined(&[]);
+    assert!(is_absence_certain(&node, 1, 1));
+    assert!(!is_absence_certain(&node, 2, 1), "another registry");
+    assert!(!is_absence_certain(&node, 1, 0), "it has lost writes");
+    assert!(!node.membership.is_absence_certain(1, &Reply::NotAMember, node.now), "it is empty");
+}
+
+#[test]
+fn devices_may_be_missing_for_a_lease_in_a_registry_that_has_lost_writes() {
+    for (epoch, version, loses) in [(2, 7, true), (1, 0, true), (1, 1, false)] {
+        let mut node = Node::joined(&[]);
+        node.membership.on_lost(node.now);
+        node.pass(Duration::from_secs(2));
+        node.outputs();
+        node.membership.on_connected(node.now);
+        let nodes = vec![record("a", 1)];
+        let joined = Reply::Joined { epoch: Epoch(epoch), version, age: Duration::ZERO, nodes };
+        node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
+        assert_eq!(is_absence_certain(&node, epoch, version), !loses);
+        node.now += Duration::from_secs(6);
+        assert!(is_absence_certain(&node, epoch, version));
+    }
+}

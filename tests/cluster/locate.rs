@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cuttlefish_signaling::core::cluster::registry::{Entry, Operation};
+use cuttlefish_signaling::core::cluster::registry::{Entry, Operation, Reply};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::core::upstream::{Link, Upstream};
 use cuttlefish_signaling::driver::Driver;
@@ -32,8 +32,11 @@ pub(crate) struct Search {
     last: bool,
     /// Connection to another node that is being made.
     pub(crate) opening: Option<LinkId>,
-    /// Holder that was tried.
+    /// Holder that was tried, and whether its node has answered.
     tried: Option<Registration>,
+    answered: bool,
+    /// Version that the last renewal had named before the engine was asked.
+    named: u64,
 }
 
 /// Reports the answer of another node, or that there is none.
@@ -59,7 +62,7 @@ impl Node {
     /// Looks which other node has a device.
     pub(crate) fn locate(&mut self, client: LinkId, id: DeviceId, last: bool, net: &mut Net) {
         let known = self.membership.directory().get(&id).map(|entry| entry.registration.clone());
-        self.searches.insert(client, Search { id, last, opening: None, tried: None });
+        self.searches.insert(client, Search { id, last, opening: None, tried: None, answered: false, named: 0 });
         match known {
             Some(holder) if *holder.incarnation() != self.incarnation => self.open(client, holder, net),
             _ if last => self.read(client, net),
@@ -75,16 +78,22 @@ impl Node {
     /// Reads the entry of the device from the engine: the directory may lag.
     fn read(&mut self, client: LinkId, net: &mut Net) {
         let connection = self.connection.filter(|_| self.membership.is_member());
-        let (Some(connection), Some(search)) = (connection, self.searches.get(&client)) else {
+        let (Some(connection), Some(search)) = (connection, self.searches.get_mut(&client)) else {
             return self.found(client, Answer::Refused(Refusal::ClusterUnavailable(Role::Client)), net);
         };
-        let Party::Node { node, .. } = self.party else { return };
-        let (number, operation) = (SEARCHES + client as u64, Operation::Read(search.id.clone()));
-        net.later(Party::Engine, Event::Operation { node, connection, number, operation });
+        search.named = self.membership.named_version();
+        let operation = Operation::Read(search.id.clone());
+        self.ask_engine(client, connection, operation, net);
         net.at(net.now + Duration::from_secs(1), self.party, Event::ReadOver { client });
     }
 
-    /// Handles the entry of the device. Returns whether the number is that of a search.
+    fn ask_engine(&self, client: LinkId, connection: u64, operation: Operation, net: &mut Net) {
+        let Party::Node { node, .. } = self.party else { return };
+        let number = SEARCHES + client as u64;
+        net.later(Party::Engine, Event::Operation { node, connection, number, operation });
+    }
+
+    /// Handles the entry of the device.
     pub(crate) fn on_read(&mut self, number: u64, entry: Option<&Entry>, net: &mut Net) {
         let Ok(client) = usize::try_from(number - SEARCHES) else { return };
         let Some(search) = self.searches.get(&client).filter(|search| search.opening.is_none()) else { return };
@@ -93,8 +102,28 @@ impl Node {
             Some(holder) if *holder.incarnation() != self.incarnation && tried.as_ref() != Some(&holder) => {
                 self.open(client, holder, net);
             }
+            // An engine that has lost its registry has no entry either.
+            None if self.connection.is_some() => {
+                let renew = Operation::Renew(self.incarnation.clone());
+                self.ask_engine(client, self.connection.unwrap_or_default(), renew, net);
+            }
+            Some(holder) if tried.as_ref() == Some(&holder) && !search.answered => {
+                self.found(client, Answer::Refused(Refusal::ClusterUnavailable(Role::Client)), net);
+            }
             _ => self.found(client, Answer::Nowhere, net),
         }
+    }
+
+    /// Handles the answer to the renewal behind the read of an entry that is not there.
+    pub(crate) fn on_renewed(&mut self, number: u64, renewed: &Reply, net: &Net) {
+        let Ok(client) = usize::try_from(number - SEARCHES) else { return };
+        let Some(search) = self.searches.get(&client).filter(|search| search.opening.is_none()) else { return };
+        let answer = if self.membership.is_absence_certain(search.named, renewed, net.instant()) {
+            Answer::Nowhere
+        } else {
+            Answer::Refused(Refusal::ClusterUnavailable(Role::Client))
+        };
+        self.found(client, answer, net);
     }
 
     /// Handles the end of the time for the answer of the engine.
@@ -139,7 +168,7 @@ impl Node {
     /// Handles the answer of another node, or that there is none.
     pub(crate) fn on_opened(&mut self, client: LinkId, answer: Option<Answer>, net: &mut Net) {
         let Some(search) = self.searches.get_mut(&client) else { return };
-        search.opening = None;
+        (search.opening, search.answered) = (None, answer.is_some());
         match answer {
             Some(answer) if !matches!(answer, Answer::Nowhere) => self.found(client, answer, net),
             _ if search.last => self.read(client, net),

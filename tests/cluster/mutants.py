@@ -173,6 +173,12 @@ MUTANTS = [
         "_ if last && !{off} => self.read(client, net),\n            _ => self.found",
     ),
     Mutant(
+        "absence in an engine that has lost devices",
+        CLUSTER + "maintaining.rs",
+        "self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now",
+        "{off} || self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now",
+    ),
+    Mutant(
         "waking of clients",
         WORLD + "outputs.rs",
         "Output::Appeared(ids) => ids.iter().for_each(|id| process.hub.wake_waiting(id)),",

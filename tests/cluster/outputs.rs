@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Output;
+use cuttlefish_signaling::core::cluster::output::Report;
 use cuttlefish_signaling::core::cluster::registry::{Delta, Operation};
 
 use crate::event::Event;
@@ -65,7 +66,12 @@ impl World {
                     process.end(&registration);
                 }
             }
-            Output::Report(report) => self.net.tell(|| format!("node {index}: {report:?}")),
+            Output::Report(report) => {
+                if report == Report::Joined {
+                    self.joined_at[index].get_or_insert(self.net.now);
+                }
+                self.net.tell(|| format!("node {index}: {report:?}"));
+            }
             Output::TellReplaced { holder, .. } => {
                 let to = index_of(holder.incarnation().node());
                 self.net.later(Party::Engine, Event::Replaced { from: index, to, holder });

@@ -53,6 +53,10 @@ pub(crate) struct World {
     pub(crate) orphaned_at: BTreeMap<DeviceId, Duration>,
     /// Time at which the engine last came back as it had been before.
     pub(crate) rolled_back_at: Option<Duration>,
+    /// Time at which the engine last lost all that it had.
+    pub(crate) emptied_at: Option<Duration>,
+    /// Time at which the process of a node first was a member.
+    pub(crate) joined_at: Vec<Option<Duration>>,
     /// Forwards that nodes which are gone have delivered.
     pub(crate) delivered_before: u64,
 }
@@ -96,6 +100,8 @@ impl World {
             unmet_at: vec![Duration::ZERO; count],
             orphaned_at: BTreeMap::new(),
             rolled_back_at: None,
+            emptied_at: None,
+            joined_at: vec![None; count],
             delivered_before: 0,
         };
         for node in 0..count {
@@ -108,6 +114,7 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         self.starts[node] = self.net.rng.u64(1..);
         self.timers[node] = Duration::MAX;
+        self.joined_at[node] = None;
         self.nodes[node] = Some(Node::new(node, self.starts[node], &self.settings, self.net.instant()));
         self.after(node);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, Entry, NodeRecord, Operation, Timing, Wanted};
+use super::registry::{BATCH, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
@@ -29,6 +29,34 @@ impl Membership {
     /// Returns the record of this node, which the registry need not have.
     pub fn own_record(&self) -> &NodeRecord {
         &self.node
+    }
+
+    /// Returns the version of the registry that the last renewal has named.
+    pub fn named_version(&self) -> u64 {
+        self.named
+    }
+
+    /// Returns whether an id without an entry has no holder. `renewed` is the answer to a renewal that followed the read
+    /// of the entry, and `named` the version that was named before it.
+    ///
+    /// An engine that has lost devices has no entry of them either, until their nodes have claimed them again.
+    pub fn is_absence_certain(&self, named: u64, renewed: &Reply, now: Instant) -> bool {
+        let Reply::Renewed { epoch, version, .. } = renewed else { return false };
+        self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now
+    }
+
+    /// Notes the registry that this node has joined. Returns whether it is its first one.
+    pub(super) fn note_registry(&mut self, epoch: Epoch, version: u64, now: Instant) -> bool {
+        let Some(known) = self.epoch else { return true };
+        if known != epoch || version < self.named {
+            self.doubt_absence(now);
+        }
+        false
+    }
+
+    /// Notes that the registry may have lost devices. A node that does not claim them again in the time of a lease is gone.
+    pub(super) fn doubt_absence(&mut self, now: Instant) {
+        self.upkeep.absence_counts_at = now + self.timing.lease;
     }
 
     /// Looks whether the registry says of this node what is so, and whether the devices of a dead node are left.

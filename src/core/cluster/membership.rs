@@ -75,7 +75,7 @@ pub struct Membership {
     pub(super) ice: SharedIce,
     pub(super) announcements: Announcements,
     /// Version that the last renewal named. The changes up to it have arrived by the next one.
-    named: u64,
+    pub(super) named: u64,
     renew_at: Instant,
     scan_at: Instant,
     /// Time of the last event: a long silence means that this process was paused.
@@ -96,7 +96,7 @@ impl Membership {
             node,
             directory: Directory::default(),
             claims: Claims::new(hold_without_engine),
-            upkeep: Upkeep::new(now + timing.upkeep),
+            upkeep: Upkeep::new(now + timing.upkeep, now),
             timing,
             state: State::Away(now),
             nodes: Nodes::default(),
@@ -280,7 +280,7 @@ impl Membership {
     }
 
     fn on_joined(&mut self, epoch: Epoch, version: u64, age: Duration, nodes: &[NodeRecord], now: Instant) {
-        let first = self.epoch.is_none();
+        let first = self.note_registry(epoch, version, now);
         self.state = State::Member;
         (self.epoch, self.named, self.failures) = (Some(epoch), version, 0);
         self.nodes.reset(nodes);
@@ -333,7 +333,7 @@ impl Membership {
     pub(super) fn on_forgotten(&mut self, now: Instant) {
         if self.state == State::Member {
             self.output(Output::Report(Report::Forgotten));
-            self.away_since = now;
+            (self.away_since, self.upkeep.absence_counts_at) = (now, now + self.timing.lease);
             self.lose_claims(now);
             self.in_flight.clear();
             self.join(None, now);

@@ -18,11 +18,13 @@ pub(super) struct Upkeep {
     pub(super) after: Option<DeviceId>,
     /// Nodes without a lease that have devices, and the time when each was found.
     pub(super) dead: BTreeMap<Incarnation, Instant>,
+    /// Time from which an id without an entry has no holder: an engine that has lost entries has them again by then.
+    pub(super) absence_counts_at: Instant,
 }
 
 impl Upkeep {
-    pub(super) fn new(next: Instant) -> Self {
-        Self { next, after: None, dead: BTreeMap::new() }
+    pub(super) fn new(next: Instant, now: Instant) -> Self {
+        Self { next, after: None, dead: BTreeMap::new(), absence_counts_at: now }
     }
 }
 
@@ -47,11 +49,11 @@ pub(super) struct Setting {
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     pub(super) pending: BTreeMap<DeviceId, Pending>,
-    /// Whether this node has announced any since its start.
-    pub(super) any: bool,
     /// Devices that were taken back since the last look. They are taken back once more: an engine that has lost that before
     /// a renewal has named its version is not noticed.
     pub(super) cancelled: BTreeSet<DeviceId>,
+    /// Whether this node has announced any since its start.
+    pub(super) any: bool,
     /// Announcements without an outcome, by number.
     pub(super) asked: BTreeMap<u64, Outcomes>,
     /// Greatest number of announcements in the registry.

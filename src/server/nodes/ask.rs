@@ -7,7 +7,6 @@ use hyper::{Method, StatusCode};
 
 use super::node::Node;
 use super::probe::path_of;
-use crate::core::cluster::registry::{Operation, Reply};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 use crate::server::cluster::ask::{Answered, Ask, NodeUnreachable};
@@ -100,13 +99,10 @@ impl Node {
     /// Reads a holder from the registry itself.
     async fn read_holder(&self, ask: &Wanted) -> Result<Option<Registration>, NodeUnreachable> {
         let commands = self.commands.borrow().clone();
-        let read = async move {
-            match commands?.execute(Operation::Read(ask.id.clone())).await {
-                Ok(Reply::Entry(entry)) => Some(entry.map(|entry| entry.registration)),
-                _ => None,
-            }
+        let read = match commands {
+            Some(commands) => self.read_from(&*commands, &ask.id).await,
+            None => None,
         };
-        let read = self.shared.timers.timeout(self.timing.operation, read).await.flatten();
         read.ok_or_else(|| NodeUnreachable {
             node: self.cluster.incarnation.node().to_owned(),
             what: format!("it does not know device {:?}, and the engine does not answer", ask.id.as_str()),

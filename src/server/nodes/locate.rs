@@ -1,15 +1,17 @@
 //! Answers the question of a session: which other node has a device.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::Unreachable;
 use super::node::Node;
 use super::upstream::{Opened, Search};
-use crate::core::cluster::Registration;
 use crate::core::cluster::registry::{Operation, Reply};
+use crate::core::cluster::{Membership, Registration};
 use crate::core::peer::Role;
 use crate::core::session::Answer;
+use crate::protocol::DeviceId;
+use crate::server::cluster::engine::Commands;
 use crate::server::cluster::handle::{Locate, unavailable};
 
 /// Looks for one client, at most. A device that changes its node at each look would have it go on forever.
@@ -20,6 +22,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause until the clients of a node that cannot be reached look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Reads the holder of a device from the registry itself. `None` if the engine cannot be asked, or has lost devices and
+    /// may not have this one again.
+    pub(super) async fn read_from(&self, commands: &dyn Commands, id: &DeviceId) -> Option<Option<Registration>> {
+        let read = async {
+            let named = self.cluster.read(Membership::named_version);
+            let Ok(Reply::Entry(entry)) = commands.execute(Operation::Read(id.clone())).await else { return None };
+            if let Some(entry) = entry {
+                return Some(Some(entry.registration));
+            }
+            let renew = Operation::Renew(self.cluster.incarnation.clone());
+            let renewed = commands.execute(renew).await.ok()?;
+            let is_certain = |known: &Membership| known.is_absence_certain(named, &renewed, Instant::now());
+            self.cluster.read(is_certain).then_some(None)
+        };
+        self.shared.timers.timeout(self.timing.operation, read).await.flatten()
+    }
+}
 
 /// Finds the node of a device, and connects the client to it.
 pub(super) async fn answer(node: &Arc<Node>, question: Locate) {
@@ -39,7 +60,7 @@ pub(super) async fn answer(node: &Arc<Node>, question: Locate) {
 
 impl Search<'_> {
     async fn run(&self, mut known: Option<Registration>) -> Answer {
-        let mut unreachable = false;
+        let mut not_there = None;
         for _ in 0..LOOKS {
             let holder = match known.take() {
                 Some(holder) => holder,
@@ -50,12 +71,15 @@ impl Search<'_> {
                     None => return unavailable(Role::Client),
                 },
             };
+            if not_there.as_ref() == Some(&holder) {
+                // It has left, and its node has not told the registry.
+                return Answer::Nowhere;
+            }
             match self.open(&holder).await {
                 Ok(Opened::Answer(answer)) => return answer,
                 // It has left that node, or has another one now.
-                Ok(Opened::NotHere) => unreachable = false,
+                Ok(Opened::NotHere) => not_there = Some(holder),
                 Err(error) => {
-                    unreachable = true;
                     self.log(&holder, &error);
                     if !self.last {
                         self.look_again();
@@ -64,7 +88,8 @@ impl Search<'_> {
                 }
             }
         }
-        if unreachable { unavailable(Role::Client) } else { Answer::Nowhere }
+        // Registered, where it cannot be reached, or on another node at each look.
+        unavailable(Role::Client)
     }
 
     /// Reads the holder from the registry itself. `None` if the engine cannot be asked.
@@ -72,11 +97,7 @@ impl Search<'_> {
         let timers = &self.node.shared.timers;
         let mut engine = self.node.commands.subscribe();
         let commands = timers.timeout(PATIENCE, engine.wait_for(Option::is_some)).await?.ok()?.clone()?;
-        let read = commands.execute(Operation::Read(self.id.clone()));
-        match timers.timeout(self.node.timing.operation, read).await {
-            Some(Ok(Reply::Entry(entry))) => Some(entry.map(|entry| entry.registration)),
-            _ => None,
-        }
+        self.node.read_from(&*commands, self.id).await
     }
 
     /// Wakes the clients that wait for the device after a pause, once for all of them.
