@@ -99,7 +99,7 @@ impl Idle {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::*;
+    use crate::server::nodes::dials::*;
 
     fn limits(most: usize, queue: usize) -> Limits {
         Limits { max_node_dials: most, max_node_dial_queue: queue, ..Limits::default() }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::client::NodeStream;
 use super::error::Unreachable;
 use super::neighbours::{Control, Neighbour};
 use super::node::Node;
@@ -47,21 +49,7 @@ impl Search<'_> {
         let neighbour = node.neighbour(holder.incarnation()).await?;
         let place = Arc::clone(&neighbour.places).try_acquire_owned().map_err(|_| Unreachable::Full)?;
         let lost = node.control(&neighbour).await?;
-        let path = format!("{}/connect", path_of(self.id));
-        let facts = ClientFacts::of(self.peer).to_header();
-        let settings = node.shared.settings();
-        let turn = tokio::select! {
-            biased;
-            () = lost.cancelled() => return Err(Unreachable::Failed("the connection was lost".to_owned())),
-            turn = neighbour.dials.turn(&settings.limits) => turn?,
-        };
-        let opened = node.upgrade(&neighbour, &path, Some(facts)).await;
-        drop(turn);
-        let (stream, read_ahead) = match opened {
-            Ok(opened) => opened,
-            Err(Unreachable::Refused(StatusCode::NOT_FOUND | StatusCode::CONFLICT)) => return Ok(Opened::NotHere),
-            Err(error) => return Err(error),
-        };
+        let Some((stream, read_ahead)) = self.dial(&neighbour, &lost).await? else { return Ok(Opened::NotHere) };
         let (tell, told) = oneshot::channel();
         let (link, context) = (Link::new(Arc::clone(&node.cluster.counts)), self.context());
         let (id, peer, outbox) = (self.id.clone(), Arc::clone(&context.peer), Arc::clone(&context.outbox));
@@ -85,6 +73,27 @@ impl Search<'_> {
             Ok(Answer::Nowhere) => Ok(Opened::NotHere),
             Ok(answer) => Ok(Opened::Answer(answer)),
             Err(_) => Err(Unreachable::Failed("the connection was lost".to_owned())),
+        }
+    }
+
+    /// Makes the connection of the client, when it is its turn. `None` if the node says that the device is not there.
+    async fn dial(
+        &self,
+        neighbour: &Neighbour,
+        lost: &CancellationToken,
+    ) -> Result<Option<(NodeStream, Bytes)>, Unreachable> {
+        let path = format!("{}/connect", path_of(self.id));
+        let facts = ClientFacts::of(self.peer).to_header();
+        let settings = self.node.shared.settings();
+        let _turn = tokio::select! {
+            biased;
+            () = lost.cancelled() => return Err(Unreachable::Failed("the connection was lost".to_owned())),
+            turn = neighbour.dials.turn(&settings.limits) => turn?,
+        };
+        match self.node.upgrade(neighbour, &path, Some(facts)).await {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Unreachable::Refused(StatusCode::NOT_FOUND | StatusCode::CONFLICT)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
