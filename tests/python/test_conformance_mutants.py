@@ -68,11 +68,16 @@ def test_mutant_is_found_by_its_rule(mutant: Mutant) -> None:
         assert result.reason and result.stage and result.transcript, result.rule.id
 
 
+UNTRIED = {"1.18", "4.2.13"}
+"""Rules of settings that the small server does not have."""
+
+
 def test_each_must_of_spec_has_a_mutant() -> None:
     """Those of `strict` as well, as far as they can be tried with the settings of the small server."""
     assert len(MUTANTS) >= 25
     found = {number for mutant in MUTANTS for number in mutant.finds}
     for profile in ("spec", "reference", "operator", "strict"):
         for rule in rules_of(profile):
-            if rule.severity is Severity.MUST and "1.18" not in rule.numbers and not rule.id.startswith("waiting."):
+            is_tried = not UNTRIED.intersection(rule.numbers) and not rule.id.startswith("waiting.")
+            if rule.severity is Severity.MUST and is_tried:
                 assert not rule.numbers or set(rule.numbers) & found, (profile, rule.id, rule.numbers)
