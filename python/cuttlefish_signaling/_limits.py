@@ -68,6 +68,9 @@ class Limits:
     control_api_page: int = 4 * 1024 * 1024
     """Length after which an answer of the control API ends, and the next request goes on. One entry may be longer. The
     default bounds the memory of a few readers of a long journal."""
+    audit_queue: int = 4_096
+    """Records that wait for `audit_log`. Further ones are dropped, counted and told by the log. A tenth of a second at
+    the highest rate of new connections; a record takes half a kilobyte."""
     refusals_logged_per_second: int = 10
     """Log lines about refused requests and closed peers, per second and at once. A later line tells how many were left
     out. A stranger causes one with each request."""

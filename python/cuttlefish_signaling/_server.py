@@ -120,6 +120,9 @@ class SignalingServer(ServerAddresses, ServerPeers):
             "full": an object for each device. "ids": the list of ids that the page of the reference server expects.
         access_log: Whether each HTTP response is logged once it has ended: method, path without query, status, bytes,
             duration, peer and user agent. `limits` bounds the rate.
+        audit_log: A file that gets a line of JSON for each admission, each refusal and each change by a program or a
+            viewer, without tokens. Lines are added to it. A reload opens it again, so that it can be renamed. None: no
+            audit log.
         journal: Whether the messages are recorded, for `journal` and the dashboard page. `limits` bounds the journal.
         workers: OS threads that relay messages.
         drain: Time before a stop in which `GET /readyz` answers 503 and peers are served, for load balancers.
@@ -170,6 +173,7 @@ class SignalingServer(ServerAddresses, ServerPeers):
         adb: bool = False,
         devices_format: Literal["full", "ids"] = "full",
         access_log: bool = False,
+        audit_log: str | os.PathLike[str] | None = None,
         journal: bool = False,
         workers: int = 1,
         drain: float = 0.0,

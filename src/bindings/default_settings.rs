@@ -67,6 +67,7 @@ fn access(settings: &Bound<'_, PyDict>, defaults: &Config) -> PyResult<()> {
     settings.set_item("allowed_origins", &defaults.allowed_origins)?;
     settings.set_item("allow_unauthenticated", defaults.allow_unauthenticated)?;
     settings.set_item("access_log", defaults.access_log)?;
+    settings.set_item("audit_log", defaults.audit_log.as_deref())?;
     settings.set_item("dashboard", defaults.dashboard)?;
     settings.set_item("assets_dir", defaults.assets_dir.as_deref())?;
     settings.set_item("proxy_device_files", defaults.proxy_device_files)?;
@@ -147,6 +148,7 @@ fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
 }
 
 fn rates(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
+    settings.set_item("limits.audit_queue", limits.audit_queue)?;
     settings.set_item("limits.new_per_second", limits.new_per_second)?;
     settings.set_item("limits.refusals_logged_per_second", limits.refusals_logged_per_second)?;
     settings.set_item("limits.requests_logged_per_second", limits.http.requests_logged_per_second)?;

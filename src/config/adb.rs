@@ -20,10 +20,13 @@ pub struct Adb {
     pub timeout: Duration,
 }
 
+/// The defaults.
+pub(super) const DEFAULT: Adb =
+    Adb { is_on: false, max_connections: 64, max_message: 2 * 1024 * 1024, timeout: Duration::from_secs(30) };
+
 impl Default for Adb {
     fn default() -> Self {
-        let (max_message, timeout) = (2 * 1024 * 1024, Duration::from_secs(30));
-        Self { is_on: false, max_connections: 64, max_message, timeout }
+        DEFAULT
     }
 }
 

@@ -32,17 +32,20 @@ pub struct Control {
     pub max_page: usize,
 }
 
+/// The defaults.
+pub(super) const DEFAULT: Control = Control {
+    listen: Vec::new(),
+    token: None,
+    max_connections: 64,
+    max_requests: 64,
+    max_wait: Duration::from_secs(60),
+    max_body: 64 * 1024,
+    max_page: 4 * 1024 * 1024,
+};
+
 impl Default for Control {
     fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            token: None,
-            max_connections: 64,
-            max_requests: 64,
-            max_wait: Duration::from_secs(60),
-            max_body: 64 * 1024,
-            max_page: 4 * 1024 * 1024,
-        }
+        DEFAULT
     }
 }
 

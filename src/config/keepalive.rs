@@ -11,8 +11,12 @@ pub struct Keepalive {
     pub timeout: Duration,
 }
 
+/// The defaults.
+pub(super) const DEFAULT: Keepalive =
+    Keepalive { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(5) };
+
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { interval: Some(Duration::from_secs(10)), timeout: Duration::from_secs(5) }
+        DEFAULT
     }
 }

@@ -53,6 +53,9 @@ pub struct Limits {
     /// Log lines about refusals, per second and in one burst. Further ones are counted, and a later line tells how many.
     /// Default 10: a stranger causes one with each request.
     pub refusals_logged_per_second: u32,
+    /// Records that wait for the audit log. Further ones are dropped and counted. Default 4,096: a tenth of a second at the
+    /// highest rate of new connections.
+    pub audit_queue: usize,
     /// Registered devices. Default 16,384.
     pub max_devices: usize,
     /// The longest device id, in bytes. It also bounds the names in a pre-registration. Default 256
@@ -152,7 +155,7 @@ impl Default for HttpLimits {
 }
 
 /// The defaults.
-const DEFAULT: Limits = Limits {
+pub(super) const DEFAULT: Limits = Limits {
     max_message_size: 256 * 1024,
     max_first_message: 64 * 1024,
     max_connections: 16_384,
@@ -168,6 +171,7 @@ const DEFAULT: Limits = Limits {
     max_control_connections: 256,
     max_metrics_connections: 64,
     refusals_logged_per_second: 10,
+    audit_queue: 4_096,
     max_devices: 16_384,
     max_device_id: 256,
     max_clients_per_device: 1_024,
@@ -234,6 +238,7 @@ impl Limits {
             ("limits.max_device_socket_connections", self.max_device_socket_connections, 1, MAX_COUNT),
             ("limits.max_control_connections", self.max_control_connections, 1, MAX_COUNT),
             ("limits.max_metrics_connections", self.max_metrics_connections, 1, MAX_COUNT),
+            ("limits.audit_queue", self.audit_queue, 1, MAX_COUNT),
             ("limits.max_devices", self.max_devices, 1, MAX_COUNT),
             ("limits.max_device_id", self.max_device_id, 1, MAX_DEVICE_MESSAGE),
             ("limits.max_clients_per_device", self.max_clients_per_device, 1, MAX_COUNT),

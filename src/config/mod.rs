@@ -28,7 +28,7 @@ pub use self::backpressure::Backpressure;
 pub use self::keepalive::Keepalive;
 pub use self::limits::{HttpLimits, Limits};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,6 +160,8 @@ pub struct Config {
     pub allow_unauthenticated: bool,
     /// Whether to log each HTTP request. Default no.
     pub access_log: bool,
+    /// The file that gets a record of each admission and refusal. Default none.
+    pub audit_log: Option<PathBuf>,
     /// Whether to serve `/echo`, for the Autobahn test suite. Default no.
     #[doc(hidden)]
     pub echo: bool,
@@ -187,46 +189,50 @@ pub struct Config {
     pub workers: usize,
 }
 
+/// The defaults, except the ICE servers.
+const DEFAULT: Config = Config {
+    host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: 0,
+    listen: Vec::new(),
+    sockets: Vec::new(),
+    metrics: Vec::new(),
+    control: control::DEFAULT,
+    device_socket: None,
+    control_socket: None,
+    tls: None,
+    tls_check_interval: Some(Duration::from_secs(60)),
+    ice: IceSource::Hook,
+    device_wait_timeout: Some(Duration::ZERO),
+    on_duplicate: OnDuplicate::Reject,
+    one_client_per_device: false,
+    client_ids: ClientIds::FromOne,
+    hook_timeout: Duration::from_secs(5),
+    limits: limits::DEFAULT,
+    keepalive: keepalive::DEFAULT,
+    allowed_hosts: Vec::new(),
+    allowed_origins: Vec::new(),
+    trusted_proxies: Vec::new(),
+    jwt: None,
+    on_token_expiry: OnTokenExpiry::Close,
+    allow_unauthenticated: false,
+    access_log: false,
+    audit_log: None,
+    echo: false,
+    dashboard: false,
+    assets_dir: None,
+    proxy_device_files: false,
+    adb: adb::DEFAULT,
+    devices_format: DevicesFormat::Full,
+    journal: false,
+    advertise_address: Vec::new(),
+    cluster: None,
+    upstream: None,
+    workers: 1,
+};
+
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            host: IpAddr::from([127, 0, 0, 1]),
-            port: 0,
-            listen: Vec::new(),
-            sockets: Vec::new(),
-            metrics: Vec::new(),
-            control: Control::default(),
-            device_socket: None,
-            control_socket: None,
-            tls: None,
-            tls_check_interval: Some(Duration::from_secs(60)),
-            ice: IceSource::Fixed(IceServers::default()),
-            device_wait_timeout: Some(Duration::ZERO),
-            on_duplicate: OnDuplicate::default(),
-            one_client_per_device: false,
-            client_ids: ClientIds::default(),
-            hook_timeout: Duration::from_secs(5),
-            limits: Limits::default(),
-            keepalive: Keepalive::default(),
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            trusted_proxies: Vec::new(),
-            jwt: None,
-            on_token_expiry: OnTokenExpiry::default(),
-            allow_unauthenticated: false,
-            access_log: false,
-            echo: false,
-            dashboard: false,
-            assets_dir: None,
-            proxy_device_files: false,
-            adb: Adb::default(),
-            devices_format: DevicesFormat::default(),
-            journal: false,
-            advertise_address: Vec::new(),
-            cluster: None,
-            upstream: None,
-            workers: 1,
-        }
+        Self { ice: IceSource::Fixed(IceServers::default()), ..DEFAULT }
     }
 }
 

@@ -18,6 +18,7 @@ impl Config {
             ("tls", self.tls.is_some() != new.tls.is_some()),
             ("device_socket", self.device_socket != new.device_socket),
             ("control_socket", self.control_socket != new.control_socket),
+            ("audit_log", self.audit_log != new.audit_log),
             ("echo", self.echo != new.echo),
             ("dashboard", self.dashboard != new.dashboard),
             ("journal", self.journal != new.journal),

@@ -3,6 +3,7 @@
 //! No observer changes a payload, unless a fault is armed.
 
 pub mod adb;
+pub mod audit;
 pub mod cluster;
 pub mod faults;
 pub mod hook_errors;

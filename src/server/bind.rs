@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Server;
+use super::audit_log::AuditLog;
 use super::cluster::engine::Engine;
 use super::cluster::handle::Cluster as Handle;
 #[cfg(feature = "cluster")]
@@ -81,7 +82,8 @@ impl Server {
         let local = local_sockets(config, &mut inherited)?;
         let node = node_of(&settings, engine)?;
         let cluster = node.as_ref().map(|node| Arc::clone(&node.cluster));
-        let mut shared = share(Parts { config: settings, hooks, observer, cluster })?;
+        let audit = AuditLog::of(&settings)?;
+        let mut shared = share(Parts { config: settings, hooks, observer, cluster, audit })?;
         let all = listeners.iter().chain(&metrics).chain(&control);
         shared.own_ports = all.filter_map(|it| it.address.tcp()).map(|tcp| tcp.port()).collect();
         Ok(Self { shared: Arc::new(shared), listeners, metrics, control, local, node })
@@ -136,17 +138,18 @@ struct Parts {
     hooks: Arc<dyn Hooks>,
     observer: Arc<dyn Observer>,
     cluster: Option<Arc<Handle>>,
+    audit: Option<Arc<AuditLog>>,
 }
 
 /// Creates the state that all connections share.
-fn share(parts: Parts) -> Result<Shared, Error> {
-    let Parts { config, hooks, observer, cluster } = parts;
+fn share(Parts { config, hooks, observer, cluster, audit }: Parts) -> Result<Shared, Error> {
     let (changes, timers) = (Arc::new(Changes::default()), Timers::new().map_err(Error::Runtime)?);
     let (clock, incidents) = (Arc::new(Clock::new(Arc::clone(&timers))), Arc::new(Incidents::default()));
     let (relay, feed) = (Arc::new(relay(&config, &clock, &changes, &observer)), Arc::new(Feed::default()));
-    let (ice, current) = (config.ice.clone(), Arc::new(CurrentSettings::new(config)));
+    let (ice, current) = (RwLock::new(config.ice.clone()), Arc::new(CurrentSettings::new(config)));
     Ok(Shared {
-        hub: Arc::new(hub(&current, &changes, &feed, &observer, cluster.as_ref())),
+        hub: Arc::new(hub(&current, logging(&changes, &feed, &observer, audit.clone()), cluster.as_ref())),
+        audit,
         relay,
         limiters: Limiters::new(&current.get(), &incidents),
         record_rates: RecordRates::new(&current.get().limits, Instant::now()),
@@ -170,7 +173,7 @@ fn share(parts: Parts) -> Result<Shared, Error> {
         changes,
         feed,
         observer,
-        ice: RwLock::new(ice),
+        ice,
         ice_cache: IceCache::default(),
         drain: DrainSteps::default(),
         stopping: CancellationToken::new(),
@@ -186,18 +189,22 @@ fn aliases(config: &Config, cluster: Option<&Arc<Handle>>) -> Option<Aliases> {
     Some(Aliases { names, is_elsewhere: Box::new(move |id| cluster.elsewhere(id).is_some()) })
 }
 
-/// Creates the registry of devices.
-fn hub(
-    current: &Arc<CurrentSettings>,
+/// Creates the observer of the hub.
+fn logging(
     changes: &Arc<Changes>,
     feed: &Arc<Feed>,
-    observer: &Arc<dyn Observer>,
-    cluster: Option<&Arc<Handle>>,
-) -> Hub {
+    next: &Arc<dyn Observer>,
+    audit: Option<Arc<AuditLog>>,
+) -> LoggingObserver {
+    let (changes, feed, next) = (Arc::clone(changes), Arc::clone(feed), Arc::clone(next));
+    LoggingObserver { changes, node: None, feed, audit, next }
+}
+
+/// Creates the registry of devices.
+fn hub(current: &Arc<CurrentSettings>, observer: LoggingObserver, cluster: Option<&Arc<Handle>>) -> Hub {
     let settings = current.get();
-    let (changes, feed, next) = (Arc::clone(changes), Arc::clone(feed), Arc::clone(observer));
     let node = cluster.map(|cluster| cluster.incarnation.node().to_owned());
-    let observer = LoggingObserver { changes, node, feed, next };
+    let observer = LoggingObserver { node, ..observer };
     let hub = Hub::new(Arc::new(observer), settings.limits.max_devices, first_client_id(Arc::clone(current)));
     hub.with_aliases(aliases(&settings, cluster))
 }

@@ -9,8 +9,10 @@ use tokio::sync::Notify;
 
 use crate::core::hub::{Client, Device, Observer};
 use crate::core::peer::Peer;
+use crate::observe::audit::{AuditRecord, Outcome};
 use crate::observe::quoted::Quoted;
 use crate::protocol::DeviceId;
+use crate::server::audit_log::{AuditLog, of_peer};
 use crate::server::feed::Feed;
 use crate::server::peer_rows::{ClientRow, DeviceRow, PeerEvent, now};
 
@@ -104,8 +106,20 @@ pub(super) struct LoggingObserver {
     pub(super) node: Option<String>,
     /// Tells streams of the events.
     pub(super) feed: Arc<Feed>,
+    /// The audit log, if there is one.
+    pub(super) audit: Option<Arc<AuditLog>>,
     /// Gets each event afterwards.
     pub(super) next: Arc<dyn Observer>,
+}
+
+impl LoggingObserver {
+    /// Adds a peer that now uses a device to the audit log.
+    fn audit(&self, peer: &Peer, device: &Device, client: Option<&Client>) {
+        let (device_id, client_id) = (Some(device.id.as_str()), client.map(|client| client.id.get()));
+        if let Some(audit) = &self.audit {
+            audit.add(&AuditRecord { device_id, client_id, ..of_peer(Outcome::Admitted, peer) });
+        }
+    }
 }
 
 impl Observer for LoggingObserver {
@@ -118,6 +132,7 @@ impl Observer for LoggingObserver {
             "device {} registered from {peer}",
             Quoted(id)
         );
+        self.audit(peer, device, None);
         let row = || DeviceRow::of(device, self.node.as_deref(), false);
         self.feed.tell(&device.id, || PeerEvent::DeviceRegistered { at: now(), device: row() });
         self.changes.mark();
@@ -144,6 +159,7 @@ impl Observer for LoggingObserver {
             client.id,
             Quoted(id)
         );
+        self.audit(peer, device, Some(client));
         let row = || ClientRow::of(device, client);
         self.feed.tell(&device.id, || PeerEvent::ClientConnected { at: now(), client: row() });
         self.changes.mark();

@@ -3,6 +3,7 @@
 //! A server listens as soon as it is bound. Each connection is one task on a tracker, so a server that has stopped has
 //! left no task behind.
 
+mod audit_log;
 mod bind;
 mod catch_panic;
 mod certificate_watch;
@@ -113,6 +114,7 @@ impl Server {
     pub fn check(config: Config, authenticates: bool) -> Result<(), Error> {
         let settings = Settings::new(config)?;
         Inherited::of(&settings)?;
+        audit_log::check(&settings)?;
         Ok(refuse_exposed(&settings, authenticates)?)
     }
 
@@ -140,6 +142,9 @@ impl Server {
     /// Outside of a tokio runtime with I/O enabled. On systems other than Linux the runtime needs time enabled as well.
     pub fn serve(self) -> Running {
         let Self { shared, listeners, metrics, control, local, node } = self;
+        if let Some(audit) = shared.audit.clone() {
+            shared.tasks.spawn(async move { audit.start() });
+        }
         for kind in local {
             shared.tasks.spawn(kind.accept(Arc::clone(&shared)));
         }
@@ -311,6 +316,9 @@ impl Running {
         self.shared.timekeeping.close();
         self.shared.timekeeping.wait().await;
         self.shared.relay.abandon();
+        if let Some(audit) = &self.shared.audit {
+            audit.finish();
+        }
         in_time
     }
 }

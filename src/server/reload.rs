@@ -1,11 +1,12 @@
 //! Replaces the settings of a server that runs, in two steps: check everything, then apply everything.
 
+use std::fs::File;
 use std::sync::Arc;
 
-use super::Running;
 use super::listener::refuse_exposed;
 use super::settings::Settings;
 use super::shared::Shared;
+use super::{Running, audit_log};
 use crate::config::error::ConfigError;
 use crate::config::{Config, IceSource};
 
@@ -14,6 +15,8 @@ pub struct Reload {
     shared: Arc<Shared>,
     settings: Settings,
     ice: Option<IceSource>,
+    /// The file of the audit log, opened again.
+    audit: Option<File>,
 }
 
 impl Running {
@@ -49,17 +52,21 @@ impl Running {
             return Err(ConfigError::new(*first, "cannot change while the server runs: restart it"));
         }
         refuse_exposed(&settings, authenticates)?;
-        Ok(Reload { shared: Arc::clone(&self.shared), settings, ice })
+        let audit = audit_log::open(&settings)?;
+        Ok(Reload { shared: Arc::clone(&self.shared), settings, ice, audit })
     }
 }
 
 impl Reload {
     /// Puts the settings into effect.
     pub fn apply(self) {
-        let Self { shared, settings, ice } = self;
+        let Self { shared, settings, ice, audit } = self;
         let (limits, held, journal) = (settings.limits.clone(), settings.held_bounds(), settings.journal_bounds());
         shared.limiters.set_limits(&settings);
         shared.record_rates.set(&limits);
+        if let Some(log) = &shared.audit {
+            log.replace(limits.audit_queue, audit);
+        }
         shared.hub.set_max_devices(limits.max_devices);
         shared.relay.set_max_held(held);
         if let Some(entries) = shared.relay.journal() {

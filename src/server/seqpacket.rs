@@ -17,6 +17,7 @@ use crate::access::connection_limits::Local;
 use crate::core::driver::Closed;
 use crate::core::peer::{Peer, Role};
 use crate::core::session::{ControlSession, DeviceSession, Step};
+use crate::observe::audit::{AuditRecord, Outcome};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{MAX_DEVICE_MESSAGE, Text};
 use crate::server::inherited::Inherited;
@@ -111,6 +112,7 @@ fn serve(shared: &Arc<Shared>, kind: SocketKind, socket: UnixSeqpacket) {
     let local = if kind == SocketKind::Devices { Local::Devices } else { Local::Control };
     let Some(permit) = shared.limiters.tcp.acquire_local(local) else {
         let line = format_args!("turned away a connection to the {}: too many", kind.name());
+        shared.audit(|| AuditRecord { reason: Some("too many connections"), ..AuditRecord::new(Outcome::Refused) });
         return shared
             .log_refusal(&RefusalRecord { reason: Some(&line), ..RefusalRecord::new("local_peer_refused", line) });
     };

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::audit_log::{AuditLog, of_peer};
 use super::catch_panic;
 use super::cluster::handle::Cluster;
 use super::events::Changes;
@@ -34,6 +35,7 @@ use crate::core::proxied::ProxiedPeers;
 use crate::core::relay::Relay;
 use crate::core::session::Context;
 use crate::observe::adb::AdbCounts;
+use crate::observe::audit::{AuditRecord, Outcome};
 use crate::observe::hook_errors::HookFailures;
 use crate::observe::incidents::Incidents;
 use crate::observe::journal::PeerJournal;
@@ -88,6 +90,8 @@ pub(crate) struct Shared {
     pub(super) timekeeping: TaskTracker,
     /// The limits on connections.
     pub(super) limiters: Limiters,
+    /// The audit log, if the settings ask for one.
+    pub(super) audit: Option<Arc<AuditLog>>,
     /// The rates of log records that peers cause.
     pub(super) record_rates: RecordRates,
     /// The rates of requests, by address.
@@ -208,6 +212,18 @@ impl Shared {
         if let Some(left_out) = self.admit(|shared| &shared.record_rates.refusals, tell) {
             refused.log(left_out);
         }
+    }
+
+    /// Adds a record to the audit log. It is not made without one.
+    pub(super) fn audit<'a>(&self, record: impl FnOnce() -> AuditRecord<'a>) {
+        if let Some(audit) = &self.audit {
+            audit.add(&record());
+        }
+    }
+
+    /// Adds the end of a peer's connection by the server to the audit log.
+    pub(super) fn audit_end(&self, peer: &Peer, code: u16, reason: &str) {
+        self.audit(|| AuditRecord { status: Some(code), reason: Some(reason), ..of_peer(Outcome::Refused, peer) });
     }
 
     /// Counts a record of the access log, of which `requests_logged_per_second` are logged.

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["access"],
     &["server::time"],
     &[
+        "server::audit_log",
         "server::feed",
         "server::ice_cache",
         "server::peer_rows",

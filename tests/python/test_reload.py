@@ -101,6 +101,7 @@ def another(row: Setting) -> Any:
         "trusted_proxies": ["10.0.0.1"],
         "advertise_address": ["10.0.0.1=192.0.2.1"],
         "assets_dir": "/tmp",
+        "audit_log": "/tmp/d",
         "ice_servers": "[]",
         "tls": Tls.self_signed()._native,
         "cluster": Cluster("redis://localhost", node="a")._native,

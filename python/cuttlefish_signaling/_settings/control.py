@@ -1,7 +1,8 @@
-"""The rows of the bounds of the control API."""
+"""The rows of the bounds of the control API, and of the audit log."""
 
 from __future__ import annotations
 
+from .audit import AUDIT_LIMITS
 from .kinds import Seconds
 from .rows import KIB, MIB, MOST_KEPT, count, limit, size
 
@@ -41,4 +42,5 @@ CONTROL_LIMITS = (
         "Length after which an answer of the control API ends, and the next request goes on. One entry may be longer.",
         "The default bounds the memory of a few readers of a long journal.",
     ),
+    *AUDIT_LIMITS,
 )

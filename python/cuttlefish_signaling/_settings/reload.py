@@ -15,7 +15,7 @@ _RESTART = """
     host port listen sockets metrics control_api operator no_tls device_socket control_socket dashboard journal workers
     cluster_name cluster_listen cluster_address cluster_ca node device_id_template
     cluster_on_outage upstream upstream_ca upstream_insecure upstream_timeout
-    log_format log_file log_file_size
+    log_format log_file log_file_size audit_log
 """
 
 _NEW_CONNECTIONS = """
@@ -50,7 +50,7 @@ _AT_ONCE = """
     limits.request_per_second limits.request_burst limits.address_request_per_second limits.address_request_burst
     limits.proxy_timeout limits.max_adb limits.hook_threads limits.hook_queue
     limits.max_control_api_connections limits.max_control_api_requests limits.control_api_wait limits.control_api_body
-    limits.control_api_page
+    limits.control_api_page limits.audit_queue
 """
 
 RELOAD: dict[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._limits import DEFAULT_KEEPALIVE, DEFAULT_LIMITS, Keepalive, Limits
+from .audit import AUDIT_LOG
 from .cluster import CLUSTER
 from .ice import ICE, TEXT
 from .jwt import JWT
@@ -211,6 +212,7 @@ SERVER = (
         "peer and user agent. `limits` bounds the rate.",
         flag=Flag("access-log", "log each HTTP response", False),
     ),
+    AUDIT_LOG,
     Setting(
         "journal",
         Switch(),

@@ -9,6 +9,7 @@ use hyper::header::{self, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::server::cluster::ask::NodeUnreachable;
+use crate::server::http::audited::Reason;
 use crate::server::http::respond::{self, ErrorBody};
 
 /// The path of this version.
@@ -74,6 +75,7 @@ impl IntoResponse for Problem {
             body[name] = value;
         }
         let mut response = respond::json(self.status, body.to_string());
+        response.extensions_mut().insert(Reason(self.error.into_owned()));
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -98,6 +100,9 @@ pub(super) fn coded(mut response: Response) -> Response {
         _ => "internal",
     };
     let text = body.as_str();
+    if let Some(reason) = Reason::of(text) {
+        response.extensions_mut().insert(reason);
+    }
     let body = format!(r#"{},"code":"{code}"}}"#, text.strip_suffix('}').unwrap_or(text));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     *response.body_mut() = body.into();

@@ -41,8 +41,7 @@ pub(in crate::server) struct Access {
 impl Access {
     /// Notes a request. `None` if there is no access log.
     ///
-    /// The query may have a token, and is left out. The id of a polled connection is all that a request to it needs, so the
-    /// path has `{id}` in its place.
+    /// The query may have a token, and is left out.
     pub(in crate::server) fn begin<B>(
         shared: &Arc<Shared>,
         request: &Request<B>,
@@ -51,12 +50,7 @@ impl Access {
         if !shared.settings().access_log {
             return None;
         }
-        let path = request.uri().path();
-        let shown = match RequestCounts::pattern_of(path) {
-            pattern if pattern != path && path.starts_with(POLLED) => pattern,
-            _ if path.starts_with(POLLED) => "/polled_connections/{id}/{path}",
-            _ => path,
-        };
+        let shown = shown_path(request.uri().path());
         let user_agent = request.headers().get(USER_AGENT);
         Some(Self {
             shared: Arc::clone(shared),
@@ -68,10 +62,11 @@ impl Access {
         })
     }
 
-    /// Watches the body of the response, whose end is logged.
-    pub(in crate::server) fn watch(self, response: Response) -> Response {
+    /// Watches the body of the response, whose end is logged if there is an access log.
+    pub(in crate::server) fn watch(access: Option<Self>, response: Response) -> Response {
+        let Some(access) = access else { return response };
         let status = response.status().as_u16();
-        response.map(|body| Body::new(Watched { body, access: self, status, bytes: 0 }))
+        response.map(|body| Body::new(Watched { body, access, status, bytes: 0 }))
     }
 
     /// Logs the end of a response.
@@ -89,6 +84,17 @@ impl Access {
             let more = format_args!("{line}, and {left_out} more before it");
             tracing::info!(event, method, path, status, bytes, duration, peer, user_agent, left_out, "{more}");
         }
+    }
+}
+
+/// The path of a request as logs show it.
+///
+/// The id of a polled connection is all that a request to it needs, so the path has `{id}` in its place.
+pub(super) fn shown_path(path: &str) -> &str {
+    match RequestCounts::pattern_of(path) {
+        pattern if pattern != path && path.starts_with(POLLED) => pattern,
+        _ if path.starts_with(POLLED) => "/polled_connections/{id}/{path}",
+        _ => path,
     }
 }
 

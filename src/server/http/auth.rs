@@ -10,6 +10,7 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
+use super::audited::{self, Place};
 use super::token::{Judgement, Token};
 use super::{proxy, respond::error};
 use crate::access::hooks::{AuthorizeRequest, HookError};
@@ -34,6 +35,8 @@ pub(in crate::server) struct Caller {
     request: Option<Arc<KeptRequest>>,
     /// Its token, if the server knows issuers of tokens.
     token: Option<Token>,
+    /// Its parts in the audit log. A request that another node has admitted has none.
+    place: Place,
 }
 
 impl Caller {
@@ -52,7 +55,7 @@ impl Caller {
         if let Some(PassedOn(sender)) = request.extensions().get() {
             let (certificate, grant) = (sender.certificate.clone(), sender.grant.clone());
             let peer = Peer { address: sender.address, certificate, grant, ..Peer::anonymous(role) };
-            return Self { peer, request: None, token: None };
+            return Self { peer, request: None, token: None, place: Place::default() };
         }
         let mut peer = Peer::anonymous(role);
         if let Some(connect_info) = connect_info {
@@ -62,7 +65,8 @@ impl Caller {
             peer.certificate.clone_from(&connect_info.certificate);
         }
         let token = shared.settings().jwt.as_ref().map(|jwt| Token::of(jwt, request.headers()));
-        Self { peer, request: shared.hooks.wants_requests().then(|| Arc::new(kept(request))), token }
+        let place = Place::of(shared, request, peer.address, connect_info);
+        Self { peer, request: shared.hooks.wants_requests().then(|| Arc::new(kept(request))), token, place }
     }
 
     /// Judges the token, or asks the `authorize` hook, if there is one. `Err` is the response that refuses the request.
@@ -72,18 +76,21 @@ impl Caller {
             Some(decision) => decision,
             None => self.by_hook(shared).await,
         };
-        let Self { mut peer, .. } = self;
+        let Self { mut peer, place, .. } = self;
         match decision {
             Ok(grant) => {
                 let closes = shared.settings().on_token_expiry == OnTokenExpiry::Close;
                 let valid_for = grant.valid_for.filter(|_| closes);
                 peer.expires = valid_for.and_then(|time| shared.clock.now().checked_add(time));
                 peer.grant = grant;
+                place.decided(shared, &peer, None);
                 Ok(peer)
             }
             Err(hook_error) => {
                 shared.incidents.count(Incident::Unauthorized);
-                Err(denied(shared, hook_error, &peer))
+                let refusal = denied(shared, hook_error, &peer);
+                place.decided(shared, &peer, Some(&refusal));
+                Err(audited::recorded(refusal))
             }
         }
     }

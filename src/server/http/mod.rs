@@ -3,6 +3,7 @@
 //! Each error has the JSON body `{"error":…}` (docs/protocol.md 5.3.27).
 
 mod access_log;
+pub(in crate::server) mod audited;
 pub(in crate::server) mod auth;
 pub(in crate::server) mod cluster_listing;
 pub(in crate::server) mod dashboard;

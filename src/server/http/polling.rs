@@ -16,6 +16,7 @@ use hyper::body::{Body as _, Bytes};
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode, Uri};
 
+use super::audited::recorded;
 use super::auth::Caller;
 use super::elsewhere::{self, Onward, TO_REACH};
 use super::extract::PathId;
@@ -112,7 +113,7 @@ async fn connect(
         return Err(error(StatusCode::BAD_REQUEST, &Refusal::ConnectWithoutId.text()));
     };
     let (id, info) = polled::connect(shared, polled, peer, device).await.map_err(|refused| match refused {
-        ConnectError::Refused(refusal) => error(status_of(&refusal), &dialect.text_of(&refusal)),
+        ConnectError::Refused(refusal) => recorded(error(status_of(&refusal), &dialect.text_of(&refusal))),
         ConnectError::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
         ConnectError::Full(party) => {
             shared.incidents.count(Incident::TurnedAway);

@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use tower_service::Service as _;
 
 use super::access_log::Access;
+use super::audited::Place;
 use super::proxied::{self, Destination};
 use super::router::Routers;
 use super::{origin, path, proxy, rate, reference, respond, router, upgrade};
@@ -134,6 +135,7 @@ impl Service {
         let connect_info = proxy::apply(shared, &request, connect_info);
         let address = connect_info.as_ref().map_or(own_address, |connect_info| connect_info.address);
         let access = Access::begin(shared, &request, address);
+        let place = Place::of(shared, &request, address, connect_info.as_ref().ok());
         let is_own = !matches!(destination, Destination::Upstream);
         let is_reference = is_own && reference::is_path(request.uri().path());
         let mut response = match connect_info {
@@ -148,10 +150,8 @@ impl Service {
         }
         respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());
-        match access {
-            Some(access) => access.watch(response),
-            None => response,
-        }
+        place.answered(shared, &response);
+        Access::watch(access, response)
     }
 
     /// Answers a request of another node. Neither rates nor the origin policy apply: its certificate decides.
@@ -180,6 +180,7 @@ impl Service {
     ) -> Response {
         let endpoint = RequestCounts::endpoint_of(request.uri().path());
         let (method, access) = (request.method().clone(), Access::begin(shared, &request, connect_info.address));
+        let place = Place::of(shared, &request, connect_info.address, Some(&connect_info));
         if let Some(why) = turned_away {
             request.extensions_mut().insert(TurnedAway(why));
         }
@@ -189,10 +190,8 @@ impl Service {
         }
         respond::finish(&method, &mut response);
         shared.requests.count(endpoint, response.status().as_u16());
-        match access {
-            Some(access) => access.watch(response),
-            None => response,
-        }
+        place.controlled(shared, &response);
+        Access::watch(access, response)
     }
 
     /// Answers a request within its rate that the origin policy admits.

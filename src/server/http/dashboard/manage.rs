@@ -22,6 +22,7 @@ use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId};
+use crate::server::http::audited::managed;
 use crate::server::http::auth::Caller;
 use crate::server::http::respond::{error, json};
 use crate::server::shared::Shared;
@@ -91,6 +92,7 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
                 peer = %viewer,
                 "the dashboard of {viewer} disconnects device {name}"
             );
+            managed(&shared, &viewer, "disconnect", &id, None);
             device.outbox.refuse(&Refusal::EndedByOperator);
         }
         Some((number, Found::Here(client))) => {
@@ -101,6 +103,7 @@ async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Resp
                 peer = %viewer,
                 "the dashboard of {viewer} disconnects client {number} of device {name}"
             );
+            managed(&shared, &viewer, "disconnect", &id, Some(number));
             client.outbox.refuse(&Refusal::EndedByOperator);
         }
         Some((_, Found::Left | Found::Never)) => return error(StatusCode::NOT_FOUND, "Client not found"),
@@ -119,6 +122,7 @@ async fn disconnect_elsewhere(shared: &Shared, viewer: &Peer, id: DeviceId, clie
         "the dashboard of {viewer} disconnects device {}, or a client of it, on another node",
         Quoted(id.as_str())
     );
+    managed(shared, viewer, "disconnect", &id, client);
     let below = client.map(|client| format!("/clients/{client}")).unwrap_or_default();
     let missing = if client.is_some() { "Client not found" } else { "Device not found" };
     match cluster.ask(id, Method::DELETE, below).await {
@@ -154,6 +158,7 @@ async fn export(State(shared): State<Arc<Shared>>, request: Request) -> Response
         "the dashboard of {viewer} exports the payloads of device {}",
         Quoted(device.as_str())
     );
+    managed(&shared, &viewer, "export", &device, None);
     let mut response = Response::new(Body::new(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));

@@ -109,6 +109,9 @@ impl Collected {
         let handshakes = self.shared.timings.handshakes().map(|(kind, times)| ("kind", kind, times));
         let help = "Times of completed handshakes: of TLS, and of WebSockets with `authorize`.";
         page.histograms("handshake_seconds", help, handshakes)?;
+        let dropped = self.shared.audit.as_ref().map_or(0, |audit| audit.dropped());
+        let help = "Records of the audit log that were not written, since the queue was full or the file failed.";
+        page.counters("audit_dropped", help, [([], dropped)])?;
         let rendered = [("device_entry", self.listings.rendered()), ("overview", self.overviews.rendered())];
         let help = "Renderings: of entries of GET /devices, and of overviews of dashboards.";
         page.counters("renderings", help, rendered.map(|(of, count)| ([("of", of)], count)))

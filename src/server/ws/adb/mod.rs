@@ -53,20 +53,28 @@ pub(super) async fn serve<S: Transport>(shared: Arc<Shared>, mut socket: WebSock
             end
         }
         Err(end) => {
-            let (code, reason) = told(&end);
-            tracing::warn!(
-                event = "adb_refused",
-                device_id = id.as_str(),
-                peer = %peer,
-                code,
-                reason,
-                "adb of device {id:?} refused for {peer}: {end}"
-            );
-            shared.adb.count_refused();
+            refused(&shared, &peer, &id, &end);
             end
         }
     };
     finish(&shared, socket, end).await;
+}
+
+/// Counts a client that is refused, and tells the logs.
+fn refused(shared: &Shared, peer: &Peer, id: &DeviceId, end: &End) {
+    let (code, reason) = told(end);
+    tracing::warn!(
+        event = "adb_refused",
+        device_id = id.as_str(),
+        peer = %peer,
+        code,
+        reason,
+        "adb of device {id:?} refused for {peer}: {end}"
+    );
+    shared.adb.count_refused();
+    if let (Some(code), Some(reason)) = (code, reason) {
+        shared.audit_end(peer, code, reason);
+    }
 }
 
 /// The code and the reason of an end, for the log.
