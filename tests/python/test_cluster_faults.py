@@ -260,10 +260,11 @@ def test_engine_that_is_restored_from_an_old_copy(world: World, tmp_path: Path) 
         world.engine.kill()
         shutil.copy(copy, directory / "dump.rdb")
         world.engine.launch()
-        # The registry has lost that device, and gets it back.
+        # The registry has lost that device, and gets it back. Until then a client hears "Cluster unavailable".
+        wait_until(lambda: "later" in listed(world))
+        world.farm.b.wait_for_device("later", timeout=PATIENCE)
         with FakeClient(world.farm.b, "later", timeout=PATIENCE):
             pass
-        wait_until(lambda: "later" in listed(world))
     joined = [record for record in world.records if record.__dict__.get("event") == "cluster_joined"]
     assert {record.__dict__["node"] for record in joined} == {"a", "b"}
 
