@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from cuttlefish_signaling.testing import FakeDevice
+
 SERVER_CORE, LOAD_CORE = "0", "1"
 PATIENCE = 30.0
 """How long a process may take to listen, in seconds."""
@@ -92,6 +94,9 @@ class Cluster:
             self.nodes.append((port, pid))
         for port, _ in self.nodes:
             wait_until(lambda at=port: self._knows_all(at))
+        # An engine that is empty holds the first claims for some seconds.
+        with FakeDevice(f"http://127.0.0.1:{self.nodes[0][0]}", "first", timeout=PATIENCE):
+            pass
 
     def _knows_all(self, port: int) -> bool:
         from urllib.request import urlopen

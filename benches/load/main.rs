@@ -48,6 +48,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let Some(options) = options else { return runtime.block_on(check::all()) };
     let figures = runtime.block_on(run(&options));
+    if let Some((name, value)) = figures.iter().find(|(_, value)| !value.is_finite()) {
+        panic!("{name} is {value}: nothing was done in {:?}", options.seconds);
+    }
     let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name:?}: {value:.3}")).collect();
     println!("{{{}}}", figures.join(", "));
 }

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import resource
-import socket
 import statistics
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
+
+from ports import free_port
 
 from cuttlefish_signaling.testing import SignalingCluster
 from cuttlefish_signaling.testing._cluster_node import ClusterNode
@@ -28,14 +29,6 @@ class DirectCluster(SignalingCluster):
             address = f"127.0.0.1:{free_port()}"
             # The last of two flags counts.
             own += [f"--cluster-listen={address}", f"--cluster-address={address}"]
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def allow_many_descriptors() -> None:

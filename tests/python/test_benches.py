@@ -7,14 +7,33 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
 BENCHES = Path(__file__).parents[2] / "benches"
+
+
+@contextmanager
+def started(program: str, *options: str) -> Iterator[str]:
+    """Runs a server of the benches until it has taken a connection. Yields its URL."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, str(BENCHES / program), *options, "--port", str(port)]) as server:
+        try:
+            while True:
+                assert server.poll() is None, "it did not start"
+                with socket.socket() as peer:
+                    if peer.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 @pytest.fixture
@@ -83,19 +102,8 @@ def test_each_comparison_has_figures_of_its_scenario_and_a_reference(goals: Any)
 def test_server_of_the_load_starts(options: list[str], tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     own = [str(ca) if option == "CA" else option for option in options]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(BENCHES / "relay_server.py"), *own, "--port", str(port)]
-    with subprocess.Popen(command) as server:
-        try:
-            while True:
-                assert server.poll() is None, "it did not start"
-                with socket.socket() as peer:
-                    if peer.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-        finally:
-            server.terminate()
+    with started("relay_server.py", *own):
+        pass
     assert ca.exists() == ("--tls" in options)
 
 
@@ -141,23 +149,14 @@ def test_suites_of_the_fixtures_pass(fixtures: Any, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("options", [[], ["--hooks", "def"], ["--hooks", "async"], ["--hooks", "async", "--on-loop"]])
 def test_server_with_hooks_answers_a_session(options: list[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(BENCHES / "hooks_server.py"), *options, "--port", str(port)]
-    with subprocess.Popen(command) as server:
-        try:
-            while True:
-                assert server.poll() is None, "it did not start"
-                with socket.socket() as peer:
-                    if peer.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-            url, info = f"http://127.0.0.1:{port}", {"hidden": 1, "shown": 2}
-            with FakeDevice(url, "cvd-1", info=info) as device, FakeClient(url, "cvd-1") as client:
-                assert device.config == client.config
-                assert client.device_info == ({"shown": 2} if options else info)
-        finally:
-            server.terminate()
+    info = {"hidden": 1, "shown": 2}
+    with (
+        started("hooks_server.py", *options) as url,
+        FakeDevice(url, "cvd-1", info=info) as device,
+        FakeClient(url, "cvd-1") as client,
+    ):
+        assert device.config == client.config
+        assert client.device_info == ({"shown": 2} if options else info)
 
 
 def test_short_form_refuses_to_write_figures(tmp_path: Path) -> None:
