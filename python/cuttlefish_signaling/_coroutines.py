@@ -57,7 +57,7 @@ class HookCoroutine:
     Args:
         job: The job.
         awaitable: The coroutine, or another awaitable.
-        before: For the filter: the device info before the call, as JSON.
+        size: For the filter: the number of members of the device info before the call.
         loop: The event loop that runs it.
         settle: Settles the job with the result.
         done: Is called at the end with the exception, or None.
@@ -67,12 +67,12 @@ class HookCoroutine:
         self,
         job: _native.Job,
         awaitable: Awaitable[Any],
-        before: str | None,
+        size: int | None,
         loop: HookLoop,
-        settle: Callable[[_native.Job, Any, str | None], None],
+        settle: Callable[[_native.Job, Any, int | None], None],
         done: Callable[[_native.Job, BaseException | None], None],
     ) -> None:
-        self._job, self._awaitable, self._before = job, awaitable, before
+        self._job, self._awaitable, self._size = job, awaitable, size
         self._queue, self._loop = loop, loop.loop
         self._context = copy_context()
         self._settle, self._done = settle, done
@@ -141,7 +141,7 @@ class HookCoroutine:
     async def _run(self) -> None:
         self._has_started = True
         try:
-            self._settle(self._job, await self._awaitable, self._before)
+            self._settle(self._job, await self._awaitable, self._size)
         except SystemExit as error:
             # It would end the loop, on which other coroutines run.
             raise HookError(f"hook {self._job.hook} raised SystemExit") from error

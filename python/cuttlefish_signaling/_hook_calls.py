@@ -85,19 +85,19 @@ class HookCalls:
         try:
             if hook is None:
                 raise HookResultError(f"there is no hook {name}")
-            given, before = arguments(job, name)
+            given, size = arguments(job, name)
             result = hook(*given)
             if type(result) is CoroutineType:
-                self._await(job, result, before)
+                self._await(job, result, size)
             elif type(result) in _PLAIN:
-                settle(job, name, result, self.most, before)
+                settle(job, name, result, self.most, size)
             else:
                 if name == "ice_servers" and isinstance(result, AsyncIterable):
                     result = gathered(result)
                 if inspect.isawaitable(result):
-                    self._await(job, result, before)
+                    self._await(job, result, size)
                 else:
-                    settle(job, name, result, self.most, before)
+                    settle(job, name, result, self.most, size)
         except BaseException as error:  # An exception in a hook ends the job, not the thread.
             self._failed(job, error)
 
@@ -112,12 +112,12 @@ class HookCalls:
 
     # Coroutines ------------------------------------------------------------------------------------------------------
 
-    def _settle(self, job: _native.Job, result: Any, before: str | None) -> None:
-        settle(job, job.hook, result, self.most, before)
+    def _settle(self, job: _native.Job, result: Any, size: int | None) -> None:
+        settle(job, job.hook, result, self.most, size)
 
-    def _await(self, job: _native.Job, awaitable: Any, before: str | None) -> None:
+    def _await(self, job: _native.Job, awaitable: Any, size: int | None) -> None:
         try:
-            coroutine = HookCoroutine(job, awaitable, before, self._event_loop(), self._settle, self._ended)
+            coroutine = HookCoroutine(job, awaitable, size, self._event_loop(), self._settle, self._ended)
         except BaseException:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()

@@ -16,23 +16,28 @@ if TYPE_CHECKING:
     from . import _native
 
 
-def arguments(job: _native.Job, hook: str) -> tuple[tuple[Any, ...], str | None]:
-    """Returns the arguments for the hook of a job, and for the filter the device info as JSON before the call."""
-    peer = Peer._of(job.peer)
+def arguments(job: _native.Job, hook: str) -> tuple[tuple[Any, ...], int | None]:
+    """Returns the arguments for the hook of a job, and for the filter the number of members of the device info."""
+    peer = Peer._of(job)
     if hook == "authorize":
         return (AuthorizeContext(job.role, peer),), None
     if hook == "ice_servers":
         return (IceContext(job.role, job.device_id, peer),), None
     info = parse(job.info or "null")
-    return (info, FilterContext(job.device_id or "", peer, *job.place)), _written(info)
+    return (info, FilterContext(job.device_id or "", peer, *job.place)), _size(info)
 
 
 def address_of(job: _native.Job) -> str:
     """Returns the address and port of the peer of a job. A peer of a Unix socket has none."""
-    peer = Peer._of(job.peer)
+    peer = Peer._of(job)
     if peer.address is None:
         return "unknown address"
     return f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
+
+
+def _size(info: Any) -> int | None:
+    """Returns the number of members of an object, and None for another value."""
+    return len(info) if type(info) is dict else None
 
 
 _encode_strictly = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -47,7 +52,18 @@ def _written(value: Any) -> str | None:
         return None
 
 
-def settle(job: _native.Job, hook: str, result: Any, most: int, before: str | None) -> None:
+def _is_unchanged(info: str, result: Any, text: str, size: int | None) -> bool:
+    """Whether the filter has returned the device info as it was, perhaps written in another way.
+
+    Its argument does not tell, since the filter may have changed it in place.
+    """
+    if text == info:
+        return True
+    # Many filters hide a member: then nothing has to be parsed again.
+    return _size(result) == size and text == _written(parse(info))
+
+
+def settle(job: _native.Job, hook: str, result: Any, most: int, size: int | None) -> None:
     """Settles a job with the result of its hook. Raises HookResultError if the result is invalid.
 
     Args:
@@ -55,7 +71,7 @@ def settle(job: _native.Job, hook: str, result: Any, most: int, before: str | No
         hook: The name of its hook.
         result: The result.
         most: The most bytes of a result, as JSON.
-        before: For the filter: the device info before the call, as `arguments` has returned it.
+        size: For the filter: the number of members of the device info before the call, as `arguments` has returned it.
     """
     if hook == "authorize" and isinstance(result, Grant):
         devices = None if result.devices is None else list(result.devices)
@@ -69,8 +85,8 @@ def settle(job: _native.Job, hook: str, result: Any, most: int, before: str | No
         except ConfigError as error:
             raise HookResultError(f"ice_servers returned an invalid result: {error}") from error
         return
-    text = _written(result) if before is not None else None
-    if text is not None and text == before:
+    text = _written(result) if hook == "filter_device_info" else None
+    if text is not None and _is_unchanged(job.info or "null", result, text, size):
         # Not written anew: numbers like 1e999, and names that stand twice, would be lost.
         job.settle(job.info)
     else:

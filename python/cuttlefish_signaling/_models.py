@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ._checks import check_seconds, names
 from ._field_docs import with_field_docs
 from ._raw_json import parse
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from . import _native
 
 _Place: TypeAlias = tuple[str, str, str, int]
 DeviceTuple: TypeAlias = (
@@ -98,14 +101,26 @@ class Peer:
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
     @classmethod
-    def _of(cls, peer: PeerTuple) -> Peer:
-        role, address, port, since, path, query, headers, certificate, identity = peer
+    def _of(cls, job: _native.Job) -> Peer:
+        """The peer of a call. The first use of a field reads them all: many hooks use none."""
         made = object.__new__(cls)
-        # At once: the `__init__` of a frozen dataclass sets each field by itself, which takes three times as long.
-        fields = made.__dict__
-        fields.update(role=role, address=address, port=port, since=since, path=path, query_string=query)
-        fields.update(headers=Headers._of(headers), certificate=certificate, identity=_identity(identity))
+        made.__dict__["_job"] = job
         return made
+
+    if not TYPE_CHECKING:  # A type checker would take any attribute for a field.
+
+        def __getattr__(self, name: str) -> Any:
+            fields = self.__dict__
+            job = fields.get("_job")
+            if job is not None:
+                fields.update(_fields(job.peer))
+                # Last: another thread that does not find the job finds the fields.
+                fields.pop("_job", None)
+            return object.__getattribute__(self, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All fields, for a copy."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @with_field_docs
@@ -394,6 +409,14 @@ def _pairs(items: Any) -> Iterator[tuple[str, str]]:
         if not isinstance(item, tuple) or len(item) != 2 or not all(isinstance(part, str) for part in item):
             raise ConfigError("Headers", f"must be a mapping or pairs of strings, got {item!r} in it")
         yield item
+
+
+def _fields(peer: PeerTuple) -> dict[str, Any]:
+    """The fields of `Peer`, as the core has them."""
+    *plain, headers, certificate, identity = peer
+    names = ("role", "address", "port", "since", "path", "query_string")
+    more = {"headers": Headers._of(headers), "certificate": certificate, "identity": _identity(identity)}
+    return dict(zip(names, plain, strict=True)) | more
 
 
 def _identity(text: str | None) -> Any:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import json
+import pickle
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from cuttlefish_signaling import (
     HookTimeoutError,
     IceContext,
     Limits,
+    Peer,
     Refused,
     SignalingServer,
 )
@@ -87,16 +92,49 @@ def test_result_of_filter_that_equals_device_info_in_python_only_is_sent(given: 
         assert client.socket.recv() == f'{{"message_type":"device_info","device_info":{sent}}}'
 
 
-def test_filter_may_change_its_argument() -> None:
+@pytest.mark.parametrize("change", [{"seen": True}, {"x": 2}], ids=["a new member", "a new value"])
+def test_filter_may_change_its_argument(change: dict[str, Any]) -> None:
     def show(info: Any, ctx: FilterContext) -> Any:
-        info["seen"] = True
+        info.update(change)
         return info
 
     with SignalingServer(filter_device_info=show) as server, peers_of(server) as peers:
         peers.device("a", {"x": 1})
         client = peers.pending_client("a")
         client.receive()
-        assert client.receive()["device_info"] == {"x": 1, "seen": True}
+        assert client.receive()["device_info"] == {"x": 1, **change}
+
+
+USES: list[Callable[[Peer], Peer]] = [
+    copy.copy,
+    copy.deepcopy,
+    dataclasses.replace,
+    lambda peer: pickle.loads(pickle.dumps(peer)),
+    lambda peer: Peer(**{field.name: getattr(peer, field.name) for field in dataclasses.fields(peer)}),
+]
+
+
+def test_peer_that_is_used_after_the_call_has_all_fields() -> None:
+    """The first use reads them from the call, also when the server has stopped."""
+    kept: list[Peer] = []
+
+    def keep(info: Any, ctx: FilterContext) -> Any:
+        kept.append(ctx.client)
+        return info
+
+    with SignalingServer(authorize=lambda ctx: {"user": "ann"}, filter_device_info=keep) as server:
+        with peers_of(server) as peers:
+            peers.device()
+            for _ in USES:
+                peers.client()
+    for use, peer in zip(USES, kept, strict=True):
+        used = use(peer)
+        assert used == peer
+        assert repr(used) == repr(peer)
+        assert (used.role, used.path, used.identity) == ("client", "/connect_client", {"user": "ann"})
+        assert [*vars(used)] == [field.name for field in dataclasses.fields(Peer)]
+        with pytest.raises(AttributeError, match="'Peer' object has no attribute 'rolle'"):
+            peer.rolle  # type: ignore[attr-defined]  # noqa: B018
 
 
 @both
