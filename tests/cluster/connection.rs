@@ -15,20 +15,46 @@ use parking_lot::Mutex;
 use crate::net::{Frame, LinkId, Net, Party, Taken};
 use crate::peers::numbers;
 
-/// Events that callbacks report to the node.
+/// Events that callbacks report to the node. There is one lock for all: the node looks after each event of the world.
 #[derive(Default)]
-pub(crate) struct Notices {
-    /// Connections that have something to do.
-    pub(crate) ready: Mutex<Vec<LinkId>>,
-    /// Claims whose guard was dropped.
-    pub(crate) released: Mutex<Vec<(DeviceId, Registration)>>,
-    /// Connections to other nodes with the answer for their client, none if they have failed.
-    pub(crate) opened: Mutex<Vec<(LinkId, Option<Answer>)>>,
+pub(crate) struct Notices(Mutex<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    ready: Vec<LinkId>,
+    released: Vec<(DeviceId, Registration)>,
+    opened: Vec<(LinkId, Option<Answer>)>,
+}
+
+/// At most one notice of each kind.
+pub(crate) struct Noticed {
+    pub(crate) ready: Option<LinkId>,
+    pub(crate) released: Option<(DeviceId, Registration)>,
+    pub(crate) opened: Option<(LinkId, Option<Answer>)>,
 }
 
 impl Notices {
-    pub(crate) fn any(&self) -> bool {
-        !self.ready.lock().is_empty() || !self.released.lock().is_empty() || !self.opened.lock().is_empty()
+    /// Reports that a connection has something to do.
+    pub(crate) fn ready(&self, link: LinkId) {
+        self.0.lock().ready.push(link);
+    }
+
+    /// Reports that the guard of a claim was dropped.
+    pub(crate) fn released(&self, id: DeviceId, registration: Registration) {
+        self.0.lock().released.push((id, registration));
+    }
+
+    /// Reports the answer for a client whose connection to another node was opened. None says that it has failed.
+    pub(crate) fn opened(&self, link: LinkId, answer: Option<Answer>) {
+        self.0.lock().opened.push((link, answer));
+    }
+
+    /// Takes the last notice of each kind. None if there is no notice at all.
+    pub(crate) fn take(&self) -> Option<Noticed> {
+        let mut pending = self.0.lock();
+        let (ready, released, opened) = (pending.ready.pop(), pending.released.pop(), pending.opened.pop());
+        let any = ready.is_some() || released.is_some() || opened.is_some();
+        any.then_some(Noticed { ready, released, opened })
     }
 }
 
@@ -40,7 +66,7 @@ struct LinkWaker {
 
 impl Wake for LinkWaker {
     fn wake(self: Arc<Self>) {
-        self.notices.ready.lock().push(self.link);
+        self.notices.ready(self.link);
     }
 }
 

@@ -69,7 +69,7 @@ impl World {
             }
             _ => return,
         };
-        node.notices.ready.lock().push(ready);
+        node.notices.ready(ready);
     }
 
     /// Handles an event of the connection between a node and the engine.

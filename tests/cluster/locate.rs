@@ -54,7 +54,7 @@ impl OnOpened {
 
 impl Drop for OnOpened {
     fn drop(&mut self) {
-        self.notices.opened.lock().push((self.link, self.answer.take()));
+        self.notices.opened(self.link, self.answer.take());
     }
 }
 

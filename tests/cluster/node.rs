@@ -20,7 +20,7 @@ use cuttlefish_signaling::session::{
 };
 use tokio::sync::oneshot;
 
-use crate::connection::{Connection, NodeEdge, Notices};
+use crate::connection::{Connection, NodeEdge, Noticed, Notices};
 use crate::event::Event;
 use crate::locate::Search;
 use crate::net::{LinkId, Net, Party};
@@ -97,7 +97,8 @@ struct Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        self.notices.released.lock().push(self.claim.clone());
+        let (id, registration) = self.claim.clone();
+        self.notices.released(id, registration);
     }
 }
 
@@ -198,26 +199,21 @@ impl Node {
         let mut edge = NodeEdge { now: net.instant(), asked: Vec::new() };
         call(&mut connection.driver, &mut edge);
         connection.asked.append(&mut edge.asked);
-        self.notices.ready.lock().push(link);
+        self.notices.ready(link);
     }
 
     /// Does all that connections have to do now.
     pub(crate) fn settle(&mut self, net: &mut Net) {
-        loop {
-            let ready = self.notices.ready.lock().pop();
-            let released = self.notices.released.lock().pop();
-            let opened = self.notices.opened.lock().pop();
-            if let Some((id, registration)) = &released {
-                self.sessions.remove(registration);
-                self.membership.release(id, registration, net.instant());
+        while let Some(Noticed { ready, released, opened }) = self.notices.take() {
+            if let Some((id, registration)) = released {
+                self.sessions.remove(&registration);
+                self.membership.release(&id, &registration, net.instant());
             }
             if let Some((link, answer)) = opened {
                 self.on_opened(link, answer, net);
             }
-            match ready {
-                Some(link) => self.pump(link, net),
-                None if released.is_none() && !self.notices.any() => break,
-                None => {}
+            if let Some(link) = ready {
+                self.pump(link, net);
             }
         }
         self.answer_probes(net);
