@@ -173,7 +173,7 @@ impl<P: Session> SessionDriver<P> {
             let line = format_args!("closing {}: {} [{code}]", self.edge, Quoted(reason));
             let refused = self.edge.refused("peer_closed", line);
             self.edge.shared.log_refusal(&RefusalRecord { code: Some(*code), reason: Some(reason), ..refused });
-            self.edge.shared.audit_end(&self.edge.peer, *code, reason);
+            self.edge.shared.audit_end(&self.edge.peer, None, *code, reason);
         }
         output
     }

@@ -221,9 +221,10 @@ impl Shared {
         }
     }
 
-    /// Adds the end of a peer's connection by the server to the audit log.
-    pub(super) fn audit_end(&self, peer: &Peer, code: u16, reason: &str) {
-        self.audit(|| AuditRecord { status: Some(code), reason: Some(reason), ..of_peer(Outcome::Refused, peer) });
+    /// Adds the end of a peer's connection by the server to the audit log. `device_id` is the device, if it is known.
+    pub(super) fn audit_end(&self, peer: &Peer, device_id: Option<&str>, code: u16, reason: &str) {
+        let (status, reason) = (Some(code), Some(reason));
+        self.audit(|| AuditRecord { device_id, status, reason, ..of_peer(Outcome::Refused, peer) });
     }
 
     /// Counts a record of the access log, of which `requests_logged_per_second` are logged.

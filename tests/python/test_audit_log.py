@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from control_requests import TOKEN, Control, controlled_server
+from test_adb import adb_client, closed_with
 from test_dashboard_manage import disconnect
 from test_jwt import bearer, key_file, token
 from websockets.exceptions import InvalidStatus
@@ -152,6 +153,16 @@ def test_device_in_use_is_one_refusal_in_each_dialect(tmp_path: Path) -> None:
         assert request_json(server, "/polled_connections", {"device_id": "cvd-1"})[0] == 409
     assert [record["status"] for record in some(path, outcome="refused", reason=reason)] == [1013, 1013]
     assert len(some(path, outcome="refused")) == 2
+
+
+def test_refusal_of_adb_has_the_device(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    with SignalingServer(audit_log=path, adb=True) as server, peers_of(server) as peers:
+        peers.device("cvd-1")
+        with adb_client(server, "cvd-1") as client:
+            closed = closed_with(client)
+        refused = one(path, outcome="refused", device_id="cvd-1")
+    assert (refused["status"], refused["reason"]) == closed
 
 
 def test_device_outside_of_the_grant_and_expiry_are_refusals(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ fn refused(shared: &Shared, peer: &Peer, id: &DeviceId, end: &End) {
     );
     shared.adb.count_refused();
     if let (Some(code), Some(reason)) = (code, reason) {
-        shared.audit_end(peer, code, reason);
+        shared.audit_end(peer, Some(id.as_str()), code, reason);
     }
 }
 
