@@ -31,7 +31,8 @@ class Cluster:
         node: The name of this node, unique in the cluster. None: the host name.
         ca: A file with the certificate authority of the engine, PEM, for TLS. None: those of the system.
         on_outage: The rule for a device that registers while the engine is unreachable. "admit": its node serves
-            it alone until the engine is back. "hold": it is held, and refused after 5 s.
+            it alone until the engine is back. "hold": it is held, and refused after 5 s; and `start()` waits 10 s for
+            the engine, then raises EngineUnreachableError.
         device_id_template: The name in the cluster of a device on a local socket, like `{node}-{id}`: devices of
             several hosts have the same ids. On its own node it keeps its own id as well. None: its own id.
 
@@ -60,6 +61,7 @@ class Cluster:
         check_text("Cluster.device_id_template", device_id_template, optional=True)
         if on_outage not in ON_OUTAGE:
             raise ConfigError("Cluster.on_outage", f"must be {' or '.join(map(repr, ON_OUTAGE))}, got {on_outage!r}")
+        self._needs_engine = on_outage == "hold"
         self._native = _native.Cluster(
             url,
             name=name,
@@ -68,7 +70,7 @@ class Cluster:
             address=address,
             secrets=_secrets(secret),
             ca=_path(ca),
-            hold_on_outage=on_outage == "hold",
+            hold_on_outage=self._needs_engine,
             device_id_template=device_id_template,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._annotations import late_annotations
-from .errors import NotRunningError
+from .errors import EngineUnreachableError, NotRunningError
 
 TYPE_CHECKING = False
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from ._config import IceSource, Settings
     from ._run import Run
+
+ENGINE_TIMEOUT = 10.0
+"""Seconds that the start of a node of a cluster with `on_outage="hold"` waits for the engine."""
 
 
 class Lifecycle:
@@ -39,10 +42,16 @@ class Lifecycle:
 
         Raises:
             BindError: The address is in use, not local, or not permitted.
+            EngineUnreachableError: A node of a cluster with `on_outage="hold"` has not reached the engine within 10 s.
             NotRunningError: The server is running already.
             UnsupportedError: gevent or eventlet has replaced the threads of this process.
         """
         self._start(None)
+        try:
+            self._wait_for_engine()
+        except BaseException:
+            self.stop(drain=0, drain_spread=0)
+            raise
         return self
 
     def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -65,6 +74,23 @@ class Lifecycle:
             self._run = self._last_run = Run(self._settings, self._ice, loop)
             self._run.reload = _weakly(self._reload_for_control)
             return True
+
+    def _wait_for_engine(self) -> None:
+        """Waits until a node that needs the engine has joined. Raises EngineUnreachableError without it."""
+        if (failure := self._engine_failure()) is not None:
+            run = self._running()
+            run.until(run.has_joined, ENGINE_TIMEOUT, failure)
+
+    def _engine_failure(self) -> Callable[[], Exception] | None:
+        """Returns the error of a node without its engine. None for a server that starts without one."""
+        cluster = self._settings.given["cluster"]
+        if cluster is None or not cluster._needs_engine:
+            return None
+        what = (
+            f'the node has not joined its cluster within {ENGINE_TIMEOUT:g} s, and Cluster.on_outage is "hold": start '
+            'the engine or correct its URL (the log has the reason), or give "admit"'
+        )
+        return lambda: EngineUnreachableError(cluster._native.engine, what)
 
     def _reload_for_control(self) -> dict[str, Any]:
         """Reads settings again, for the control API. Raises ConfigError or NotRunningError."""
@@ -174,6 +200,13 @@ class Lifecycle:
             # Peers on this loop may have to answer their close frames.
             await in_thread(self._last_run.wait_stopped)
         self._start(loop)
+        if (failure := self._engine_failure()) is not None:
+            run = self._running()
+            try:
+                await run.until_async(run.has_joined, ENGINE_TIMEOUT, failure)
+            except BaseException:
+                await self.stop_async(drain=0, drain_spread=0)
+                raise
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SignalingServer cannot be copied or sent to another process; send server.url")

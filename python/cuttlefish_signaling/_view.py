@@ -154,6 +154,10 @@ class View:
         """Closes the connection of a device, or of one of its clients."""
         raise NotImplementedError
 
+    def has_joined(self) -> bool | None:
+        """Returns True once this node has joined its cluster, and None before."""
+        return any(node.state == "this" for node in self.nodes()) or None
+
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def until(self, look: Callable[[], _T | None], timeout: float | None, failure: Callable[[], Exception]) -> _T:

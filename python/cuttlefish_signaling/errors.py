@@ -127,6 +127,18 @@ class NodeUnreachableError(UnreachableError):
         return type(self), (self.node, self.what)
 
 
+class EngineUnreachableError(UnreachableError):
+    """A node with `on_outage="hold"` does not reach the engine at its start. `engine` is its URL without a password."""
+
+    def __init__(self, engine: str, what: str) -> None:
+        super().__init__(f"engine {engine}: {what}")
+        self.engine = engine
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[EngineUnreachableError], tuple[str, str]]:
+        return type(self), (self.engine, self.what)
+
+
 class ControlError(SignalingError, RuntimeError):
     """The control API of a server refuses a request. `code` is its word for the reason, `status` the HTTP status."""
 

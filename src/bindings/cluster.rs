@@ -56,6 +56,12 @@ impl Cluster {
         self.0.is_same_but_secrets(&other.0)
     }
 
+    /// The URL of the engine, without the password.
+    #[getter]
+    fn engine(&self) -> String {
+        self.0.engine_without_password()
+    }
+
     /// Omits the password and the secrets.
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)

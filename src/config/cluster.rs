@@ -54,7 +54,7 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, node, listen, .. } = self;
         f.debug_struct("Cluster")
-            .field("engine", &EngineUrl::parse(&self.engine).map(|url| url.to_string()).unwrap_or_default())
+            .field("engine", &self.engine_without_password())
             .field("name", name)
             .field("node", node)
             .field("listen", listen)
@@ -81,6 +81,11 @@ impl Cluster {
         self.template()
             .map_err(|what| error("device_id_template", what))?
             .map_or(Ok(()), |template| template.check_node(&self.node).map_err(|what| error("node", what)))
+    }
+
+    /// The URL of the engine, for logs and errors. Empty for an invalid one.
+    pub fn engine_without_password(&self) -> String {
+        EngineUrl::parse(&self.engine).map(|url| url.to_string()).unwrap_or_default()
     }
 
     /// Whether all is the same but the secrets. A server that runs can replace those by others.

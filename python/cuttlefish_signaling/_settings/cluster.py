@@ -108,11 +108,11 @@ CLUSTER = (
         Choice("admit", "hold"),
         "admit",
         "Whether a device that registers while the engine is unreachable is served by its node alone (`admit`), or is "
-        "held and refused after 5 s (`hold`).",
+        "held and refused after 5 s (`hold`). With `hold`, a start without the engine fails after 10 s.",
         Flag(
             "cluster-on-outage",
             "whether a device that registers while the engine is unreachable is served by its node alone, or is held "
-            "and refused after 5 s",
+            "and refused after 5 s; with hold, a start without the engine fails after 10 s",
             "admit",
         ),
     ),

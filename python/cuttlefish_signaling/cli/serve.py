@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from .. import IceCommand, IceServer, SignalingServer, StaticTokens, Tls, TurnRe
 from .._log import log
 from .._settings import KEYWORDS
 from .._settings.kinds import Path, Strings
-from ..errors import BindError, ConfigError, SignalingError, StateDirError
+from ..errors import BindError, ConfigError, EngineUnreachableError, SignalingError, StateDirError
 from .activation import Inherited, take_sockets
 from .armed_faults import ArmedFaults
 from .cluster import cluster
@@ -29,7 +29,7 @@ from .log import logging_to_stderr
 from .operator import apply_preset
 from .outcome import settings_as_toml, settings_digest
 from .output import print_answer, print_if_possible
-from .process import StopSignals, raise_descriptor_limit, stop_signals
+from .process import Interrupted, StopSignals, raise_descriptor_limit, stop_signals
 from .reload import Reloader
 from .secrets import hide_arguments, read_secret
 from .sources import Found, settings
@@ -120,13 +120,14 @@ def _serve(
     signals.take()
     raise_descriptor_limit()
     try:
-        running.start()
+        running._start(None)
     except BindError as error:
         raise BindError(error.errno, with_flags(error, found)) from None
     try:
         # Before the addresses are told. The server listens already: forwards of its first milliseconds may pass.
         faults = ArmedFaults(running)
         faults.replace(found.faults)
+        _wait_for_engine(found, signals, running)
         urls = " ".join([*running.urls, *running.metrics_urls, *running.control_urls])
         log(logging.INFO, "listening on %s", urls, event="listening", listeners=urls)
         save_files()
@@ -143,6 +144,16 @@ def _serve(
         running.stop()
     finally:
         running.stop(drain=0, drain_spread=0)
+
+
+def _wait_for_engine(found: Found, signals: StopSignals, running: SignalingServer) -> None:
+    """Waits for the engine of a node that needs it, or for a signal that stops the server."""
+    try:
+        with suppress(Interrupted), signals.interruptible():
+            running._wait_for_engine()
+    except EngineUnreachableError as error:
+        what = error.what.replace("Cluster.on_outage", found.origin("cluster_on_outage"))
+        raise EngineUnreachableError(error.engine, what) from None
 
 
 def _feed_watchdog(running: SignalingServer) -> None:

@@ -1,0 +1,104 @@
+"""The start of a node that needs its engine: `on_outage="hold"`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from ports import free_port
+
+from cuttlefish_signaling import Cluster, EngineUnreachableError, SignalingServer, _lifecycle
+from cuttlefish_signaling.cli import main
+from cuttlefish_signaling.testing._engine import Engine, find_engine
+from cuttlefish_signaling.testing._links import Links
+
+from peers import PATIENCE, wait_until
+from test_cli import ENVIRONMENT
+
+PASSWORD = "cAnArY-0123456789"
+FLAGS = ("--no-tls", "--port", "0", "--cluster-on-outage", "hold")
+
+
+@pytest.fixture
+def absent() -> str:
+    """The URL of an engine that does not run."""
+    return f"redis://user:{PASSWORD}@127.0.0.1:{free_port()}"
+
+
+def shown(url: str) -> str:
+    """The URL as errors have it."""
+    return f"redis://{url.rpartition('@')[2]}"
+
+
+def node(url: str) -> SignalingServer:
+    return SignalingServer(cluster=Cluster(url, node="a", on_outage="hold"))
+
+
+def test_start_without_the_engine_is_an_error_and_leaves_no_server(
+    absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lifecycle, "ENGINE_TIMEOUT", 0.2)
+    server = node(absent)
+    with pytest.raises(EngineUnreachableError) as error:
+        server.start()
+    assert error.value.engine == shown(absent)
+    assert str(error.value).startswith(f"engine {shown(absent)}: the node has not joined its cluster within 0.2 s")
+    assert 'Cluster.on_outage is "hold"' in error.value.what
+    assert not server.is_running
+
+    async def start() -> None:
+        async with server:
+            raise AssertionError("the server has started")
+
+    with pytest.raises(EngineUnreachableError):
+        asyncio.run(start())
+    assert not server.is_running
+
+
+def test_error_of_the_command_line_names_flag_and_engine(
+    absent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_lifecycle, "ENGINE_TIMEOUT", 0.2)
+    assert main(["serve", *FLAGS, "--cluster", absent]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"cuttlefish-signaling: error: engine {shown(absent)}: ")
+    assert '--cluster-on-outage is "hold"' in told
+    assert PASSWORD not in told
+
+
+def test_signal_ends_the_wait_for_the_engine(absent: str) -> None:
+    command = [sys.executable, "-m", "cuttlefish_signaling", "serve", *FLAGS, "--cluster", absent]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("cannot use the engine" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(PATIENCE) == 0, rest
+    assert "stopping: SIGTERM" in rest
+
+
+@pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
+def test_start_returns_once_the_engine_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lifecycle, "ENGINE_TIMEOUT", PATIENCE)
+    with ExitStack() as stack:
+        links = Links(dict)
+        stack.callback(links.close)
+        engine = Engine(Path(stack.enter_context(tempfile.TemporaryDirectory())), links.listen("engine"))
+        server = node(engine.url)
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        stack.callback(server.stop)
+        wait_until(lambda: server.is_running)
+        assert starting.is_alive() and server.nodes() == []
+        engine.launch()
+        stack.callback(engine.end)
+        links.connect_to("engine", engine.socket)
+        starting.join()
+        assert [one.state for one in server.nodes()] == ["this"]
