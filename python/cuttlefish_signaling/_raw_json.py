@@ -105,8 +105,13 @@ def _plain(value: Any) -> str:
 
 def _has_raw(value: Any) -> bool:
     if isinstance(value, dict):
-        value = list(value.values())
-    return any(map(_has_raw, value)) if isinstance(value, list | tuple) else isinstance(value, RawJson)
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return isinstance(value, RawJson)
+    for each in value:  # noqa: SIM110  # `any` with a generator takes longer.
+        if _has_raw(each):
+            return True
+    return False
 
 
 def _write(value: Any) -> str:

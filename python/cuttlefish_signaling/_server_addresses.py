@@ -69,7 +69,7 @@ class ServerAddresses(LiveSettings):
         from ._listen import Listener
 
         for listener in map(Listener._make, self._running().native.control_listeners):
-            return listener._replace(place=_LOOPBACK.get(listener.place, listener.place)).url
+            return listener._replace(place=_reachable(listener.place)).url
         return None
 
     @property
@@ -91,7 +91,8 @@ class ServerAddresses(LiveSettings):
     def _url(self, scheme: str, path: str) -> str:
         from ._listen import url
 
-        return url(scheme + "s" * self._first().is_tls, self._reachable_host(), self.port) + path
+        first = self._first()
+        return url(scheme + "s" * first.is_tls, _reachable(first.place), first.number) + path
 
     def _first(self) -> Listener:
         """The first listener with a port."""
@@ -102,7 +103,7 @@ class ServerAddresses(LiveSettings):
 
     def _reprs(self) -> list[str]:
         """The listeners, with loopback for all addresses."""
-        return [one._replace(place=_LOOPBACK.get(one.place, one.place)).url for one in self._listeners()]
+        return [one._replace(place=_reachable(one.place)).url for one in self._listeners()]
 
     def _listeners(self) -> list[Listener]:
         from ._listen import Listener
@@ -110,8 +111,12 @@ class ServerAddresses(LiveSettings):
         return [Listener._make(listener) for listener in self._running().native.listeners]
 
     def _reachable_host(self) -> str:
-        host = self.host
-        return _LOOPBACK.get(host, host)
+        return _reachable(self.host)
+
+
+def _reachable(host: str) -> str:
+    """The address of this machine at which a listener on this address is reached."""
+    return _LOOPBACK.get(host, host)
 
 
 late_annotations(globals())

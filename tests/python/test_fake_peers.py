@@ -107,6 +107,31 @@ def test_fake_device_sends_headers_of_real_device(profile: Profile) -> None:
     assert len(info["displays"]) == 2
 
 
+def test_peers_without_replies_have_one_task_each(server: SignalingServer) -> None:
+    """It reads. Each further task, and each turn of the event loop, costs a test of a suite more than a message."""
+    tasks: list[str] = []
+
+    def record(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        tasks.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(record)
+        async with AsyncFakeDevice(server) as device, AsyncFakeClient(server) as client:
+            await client.send({"type": "offer"})
+            await (await device.recv()).reply({"type": "answer"})
+            assert (await client.recv()).type == "answer"
+            device.on("offer", reply_with={"type": "answer", "n": 1})
+            own = [task for task in tasks if "Peer." in task]
+            assert own == ["AsyncPeer._read"] * 2
+            for _ in range(2):  # The task of the replies ends, and another one begins.
+                await client.send({"type": "offer"})
+                assert (await client.recv()).payload["n"] == 1
+        assert [task for task in tasks if "Peer." in task] == own + ["ScriptedPeer._make_replies"] * 2
+
+    asyncio.run(main())
+
+
 def test_device_disconnects_from_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device pings every 3 s and disconnects after 10 s; here both are shorter. A client sends no pings."""
     assert (AsyncFakeDevice._ping_interval, AsyncFakeDevice._ping_timeout) == (3.0, 10.0)

@@ -45,8 +45,7 @@ class AsyncFakeClient(AsyncPeer):
         self.device_id = device_id
         self.device_info: Any = None
         """The device info that the server sent."""
-        self.device_info_json: RawJson | None = None
-        """The device info, byte for byte; None before the server has sent it."""
+        self._info_text: str | None = None
 
     async def _handshake(self) -> None:
         await self._send_message(message_type="connect", device_id=self.device_id)
@@ -56,11 +55,19 @@ class AsyncFakeClient(AsyncPeer):
         except PeerClosedError:
             raise refused_by_server(self, f"connect to {self.device_id!r}") from None
         self.device_info = message.fields.get("device_info")
-        self.device_info_json = members(message.text).get("device_info")
+        self._info_text = message.text
+
+    def _reacts_to(self, message: Message) -> bool:
+        return message.error is not None and self.device_info is None
 
     async def _on_message(self, message: Message) -> None:
         if message.error is not None and self.device_info is None and self._socket is not None:
             await self._socket.close()
+
+    @property
+    def device_info_json(self) -> RawJson | None:
+        """The device info, byte for byte; None before the server has sent it."""
+        return None if self._info_text is None else members(self._info_text).get("device_info")
 
     @property
     def ice_servers(self) -> list[dict[str, Any]]:

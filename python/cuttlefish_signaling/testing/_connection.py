@@ -89,19 +89,18 @@ async def open_connection(
 async def keep_alive(
     connection: ClientConnection, interval: float, timeout: float, is_stalled: Callable[[], bool]
 ) -> None:
-    """Sends a ping each `interval`, and aborts the connection if a pong takes longer than `timeout`.
+    """Sends a ping now and each `interval`, and aborts the connection if a pong takes longer than `timeout`.
 
     A stalled peer does neither, like a process that hangs.
     """
     with suppress(ConnectionClosed):
         while True:
+            if not is_stalled():
+                pong = asyncio.ensure_future(await connection.ping())
+                await asyncio.wait([pong], timeout=timeout)
+                if not pong.done() and not is_stalled():
+                    connection.transport.abort()
             await asyncio.sleep(interval)
-            if is_stalled():
-                continue
-            pong = asyncio.ensure_future(await connection.ping())
-            await asyncio.wait([pong], timeout=timeout)
-            if not pong.done() and not is_stalled():
-                connection.transport.abort()
 
 
 def reset(connection: ClientConnection) -> None:

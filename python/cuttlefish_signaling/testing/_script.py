@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from .._annotations import late_annotations
@@ -45,7 +47,7 @@ class Script:
 
 
 class ScriptedPeer:
-    """A peer that replies to messages, in a task of its own.
+    """A peer that replies to messages, in a task of its own, which runs while there are messages to reply to.
 
     The peer reads while a reply is made or waits for room: it notices a close, and a peer that writes before it reads
     does not stop the other side.
@@ -53,13 +55,14 @@ class ScriptedPeer:
 
     def __init__(self) -> None:
         self._script = Script()
-        self._replying: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._reset_replies()
 
     def _reset_replies(self) -> None:
         """Binds the peer to the event loop that starts it."""
+        self._replying: asyncio.Task[None] | None = None  # The task, while there are messages to reply to.
         self._changed = asyncio.Event()  # Set when a waiting method has to check its condition again.
-        self._unanswered: asyncio.Queue[Message] = asyncio.Queue()  # Messages that the task has not replied to.
+        self._unanswered: deque[Message] = deque()  # Messages that the task has not begun to reply to.
 
     def on(self, type: str, *, reply_with: Reply) -> Self:
         """Replies to each payload of this type from now on.
@@ -72,21 +75,43 @@ class ScriptedPeer:
         self._script.add(type, reply_with)
         return self
 
+    def _answer(self, message: Message) -> None:
+        """Has the task react and reply to a message, after the earlier ones."""
+        if self._replying is None:
+            if not self._reacts_to(message) and self._script.reply_to(message) is None:
+                return  # Most messages of most tests.
+            self._replying = self._spawn(self._make_replies())
+        self._unanswered.append(message)
+
     async def _make_replies(self) -> None:
         """Replies to the messages, one after the other."""
-        while True:
-            message = await self._unanswered.get()
-            await self._on_message(message)
-            await self._send_reply(message, self._script.reply_to(message))
-            self._unanswered.task_done()
+        try:
+            while self._unanswered:
+                message = self._unanswered.popleft()
+                await self._on_message(message)
+                await self._send_reply(message, self._script.reply_to(message))
+        finally:
+            if self._replying is asyncio.current_task():  # Not of an earlier start of the peer.
+                self._replying = None
 
     async def _finish_replies(self) -> None:
         """Waits until each message has its reply. A reply that closes the peer does not wait for itself."""
-        if self._replying is not asyncio.current_task():
-            await self._unanswered.join()
+        while self._replying is not None and self._replying is not asyncio.current_task():
+            await asyncio.wait([self._replying])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task that ends with the peer."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _reacts_to(self, message: Message) -> bool:
+        """Whether `_on_message` does something for this message."""
+        return False
 
     async def _on_message(self, message: Message) -> None:
-        """Reacts to the message as the real peer does."""
+        """Reacts to the message as the real peer does, if `_reacts_to` says that it does."""
 
     async def _reply(self, message: Message, payload: Any) -> None:
         """Forwards a payload to the sender of the message."""
