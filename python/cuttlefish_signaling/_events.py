@@ -24,7 +24,8 @@ class EventThread:
     """The event thread of one server. It handles the events that the core queues, until the core has stopped.
 
     A thread of the module `_thread` waits for the first event, since it starts and ends in half of the time of a
-    `threading.Thread`. Most servers of tests have no event. With the first one a `threading.Thread` takes over.
+    `threading.Thread`. With the first one a `threading.Thread` takes over. Most servers of tests have no event but log
+    records that the logger is not enabled for: those of a short run are left to `close`.
     """
 
     def __init__(self, hooks: HookRunner, events: _native.Events) -> None:
@@ -51,7 +52,7 @@ class EventThread:
             return  # A handler stops the server. The thread goes on with the other events.
         if self._ended.acquire(timeout=timeout):
             self._ended.release()
-            self._run()  # Events that came after the thread had ended.
+            self._run()  # Events that the thread has not taken.
 
     def subscribe(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> int:
         """Calls `callback` on the loop after each change, and at the end. Returns a key for `unsubscribe`."""

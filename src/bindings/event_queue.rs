@@ -160,18 +160,19 @@ impl EventQueue {
 
     // The event thread ------------------------------------------------------------------------------------------------
 
-    /// Blocks until there are events. Returns false if there are none, and [`Self::end_parking`] was called.
+    /// Blocks until there are events. Returns false if [`Self::end_parking`] was called before one had to be delivered.
+    /// Log records that Python will filter out are left to [`Self::collect`] then, without a thread of their own.
     ///
     /// `lowest_level` is the lowest level that the logger is enabled for.
     pub(super) fn wait_first(&self, lowest_level: u8) -> bool {
         let mut state = self.state.lock();
-        self.wait(&mut state, lowest_level, |state| !state.parks || state.closed);
-        !state.batch.is_empty()
+        let is_due = self.wait(&mut state, lowest_level, |state| !state.parks || state.closed);
+        is_due && !state.batch.is_empty()
     }
 
     /// Waits for events, or until the wait is over for another reason. Log records alone that Python will filter out end
-    /// it only when they are many or have waited for long.
-    fn wait(&self, state: &mut MutexGuard<'_, State>, lowest_level: u8, is_over: impl Fn(&State) -> bool) {
+    /// it only when they are many or have waited for long. Returns whether events ended it.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, lowest_level: u8, is_over: impl Fn(&State) -> bool) -> bool {
         state.lowest_level = lowest_level;
         self.event.wait_while(state, |state| state.batch.is_empty() && !is_over(state));
         self.event.wait_while_for(
@@ -179,7 +180,9 @@ impl EventQueue {
             |state| state.delivery == Delivery::Late && !is_over(state),
             GATHERING_UNWANTED,
         );
+        let is_due = state.delivery > Delivery::Late || !is_over(state);
         state.delivery = state.delivery.max(Delivery::Soon);
+        is_due
     }
 
     /// Ends [`Self::wait_first`]. Events that come later are left to [`Self::collect`].

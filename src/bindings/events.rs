@@ -26,7 +26,8 @@ impl Events {
         Self(Arc::new(EventQueue::new(Bounds { waiting: hook_queue, threads: hook_threads })))
     }
 
-    /// Blocks until there is an event. Returns false if none comes before the server stops. Called by the first thread.
+    /// Blocks until there is an event. Returns false if the server stops before one has to be delivered. Called by the
+    /// first thread.
     fn wait_first(&self, py: Python<'_>, lowest_level: u8) -> PyResult<bool> {
         detached(py, || self.0.wait_first(lowest_level))
     }
