@@ -3,7 +3,8 @@
 A test of the kind `sync` or `async` has a server, a fake device and a fake client of its own, and sends one message
 each way. The kind `by hand` does the same with clients of `websockets` and `asyncio.run`: the least cost of such a
 test. The cost of a test is the time of 200 more of them, beyond that of as many empty tests: imports are not in it.
-The kinds take turns. All threads of a suite have one core.
+The kinds take turns. All threads of a suite have one core. The time of a whole suite of 1,000 tests has all of pytest
+in it: its start, imports, and what it does for an empty test.
 
 python benches/fixtures.py [--rounds 5] [--tests 200] [--out FILE]
 """
@@ -32,6 +33,8 @@ CORE = str(max(os.sched_getaffinity(0)))
 """The last one, as for the load of the other parts."""
 FEW = 20
 """The tests of the suites whose cost is subtracted: imports, and first uses."""
+SUITE = 1000
+"""The tests of a whole suite."""
 
 SUITES = {
     "empty": """
@@ -82,9 +85,11 @@ async def test_async(number, signaling_server, async_fake_device, async_fake_cli
 """,
 }
 BY_HAND, LIFE, BESIDE = "by hand", "start and stop", "the threaded server of `websockets`"
+WHOLE, WHOLE_BY_HAND = "a suite of 1,000 such tests, sync", "a suite of 1,000 tests by hand"
 GOALS = (
     *((kind, BY_HAND, Goal("cpu_ms_per_test", 3.0, "not measured", of_figure=True)) for kind in ("sync", "async")),
     *((kind, BY_HAND, Goal("wall_ms_per_test", 4.0, "not measured", of_figure=True)) for kind in ("sync", "async")),
+    (WHOLE, WHOLE_BY_HAND, Goal("suite_s", 5.0, "not measured", of_figure=True)),
     (LIFE, BESIDE, Goal("median_ms", 0.3, "0.43", of_figure=True)),
     (LIFE, BESIDE, Goal("p99_ms", 0.6, "0.81", of_figure=True)),
 )
@@ -132,7 +137,7 @@ def rows(runs: dict[str, list[Figures]]) -> list[Row]:
         ]
         for kind, own in runs.items()
     }
-    titles = {LIFE: LIFE, **{kind: f"a test with a server and two fake peers, {kind}" for kind in SUITES}}
+    titles = {LIFE: LIFE, WHOLE: WHOLE, **{kind: f"a test with a server and two fake peers, {kind}" for kind in SUITES}}
     return [
         goals.row(titles[kind], reference, goal, beyond[kind], beyond[reference]) for kind, reference, goal in GOALS
     ]
@@ -142,11 +147,13 @@ def goal_rows(rounds: int, tests: int = 200) -> list[Row]:
     """Measures each kind of test by turns, and start and stop, and prints the rows."""
     from cuttlefish_signaling import SignalingServer
 
-    runs: dict[str, list[Figures]] = {name: [] for name in (*SUITES, LIFE, BESIDE)}
+    runs: dict[str, list[Figures]] = {name: [] for name in (*SUITES, WHOLE, WHOLE_BY_HAND, LIFE, BESIDE)}
     life(SignalingServer, 20)
     for _ in range(rounds):
         for suite in SUITES:
             runs[suite].append(cost(suite, tests))
+        for name, suite in ((WHOLE, "sync"), (WHOLE_BY_HAND, BY_HAND)):
+            runs[name].append({"suite_s": run(suite, SUITE)["wall"] / 1000})
         runs[LIFE].append(life(SignalingServer, tests))
         runs[BESIDE].append(life(websockets_server, 10))
     found = rows(runs)

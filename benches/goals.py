@@ -28,6 +28,7 @@ UNITS = {
     "cpu_us_per_hook": "CPU µs/hook",
     "cpu_ms_per_test": "CPU ms/test",
     "wall_ms_per_test": "ms/test",
+    "suite_s": "s",
     "median_ms": "median, ms",
     "p99_ms": "p99, ms",
 }
