@@ -168,8 +168,14 @@ def test_event_thread_has_a_name_and_leaves_no_trace() -> None:
 
 def test_records_that_are_filtered_out_start_no_event_thread_in_a_short_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are filtered at the stop. On a busy machine, a run may last for the 250 ms until they are delivered."""
-    started, start = [], threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread.name), start(thread))[1])
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def record(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", record)
     monkeypatch.setattr(LOGGER, "level", logging.WARNING)
     rounds = 20
     for _ in range(rounds):
