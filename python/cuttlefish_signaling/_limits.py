@@ -41,6 +41,9 @@ class Limits:
     max_node_dial_queue: int = 1_024
     """Connections to one other node that wait for their turn. With more, that node is unreachable for the client. As
     many as `max_opening`."""
+    max_node_idle: int = 32
+    """Connections to one other node that are kept for its next client, and as many for the next request of a client
+    that polls. Twice as many as are made at a time."""
     max_handshakes: int = 64
     """TLS handshakes at a time. Further ones wait, in the order of their arrival. They keep the processor busy, and
     those that have begun are soon done."""

@@ -250,6 +250,7 @@ fn limits(from: &Settings<'_, '_>) -> PyResult<Limits> {
         max_opening: from.number("limits.max_opening")?,
         max_node_dials: from.number("limits.max_node_dials")?,
         max_node_dial_queue: from.number("limits.max_node_dial_queue")?,
+        max_node_idle: from.number("limits.max_node_idle")?,
         max_handshakes: from.number("limits.max_handshakes")?,
         max_device_socket_connections: from.number("limits.max_device_socket_connections")?,
         max_control_connections: from.number("limits.max_control_connections")?,

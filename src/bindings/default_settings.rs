@@ -91,8 +91,6 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
         ("max_connections", limits.max_connections),
         ("max_connections_per_address", limits.max_connections_per_address),
         ("max_opening", limits.max_opening),
-        ("max_node_dials", limits.max_node_dials),
-        ("max_node_dial_queue", limits.max_node_dial_queue),
         ("max_handshakes", limits.max_handshakes),
         ("max_device_socket_connections", limits.max_device_socket_connections),
         ("max_control_connections", limits.max_control_connections),
@@ -122,7 +120,15 @@ fn limits(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
     for (name, number) in numbers {
         settings.set_item(format!("limits.{name}"), number)?;
     }
+    nodes(settings, limits)?;
     times(settings, limits)
+}
+
+/// The limits about the other nodes of a cluster.
+fn nodes(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {
+    settings.set_item("limits.max_node_dials", limits.max_node_dials)?;
+    settings.set_item("limits.max_node_dial_queue", limits.max_node_dial_queue)?;
+    settings.set_item("limits.max_node_idle", limits.max_node_idle)
 }
 
 fn times(settings: &Bound<'_, PyDict>, limits: &Limits) -> PyResult<()> {

@@ -38,6 +38,9 @@ pub struct Limits {
     /// Connections to one other node that wait for their turn. Beyond it the node counts as unreachable for the client.
     /// Default 1,024: as many as `max_opening`.
     pub max_node_dial_queue: usize,
+    /// Connections to one other node that are kept for the next client, and as many for the next request of a polling one.
+    /// Default 32: twice as many as are made at a time.
+    pub max_node_idle: usize,
     /// TLS handshakes at a time; further ones wait, in the order of arrival. Default 64: enough to keep the processor
     /// busy, and few enough that those begun are done soon.
     pub max_handshakes: usize,
@@ -165,6 +168,7 @@ pub(super) const DEFAULT: Limits = Limits {
     opening_silence: Duration::from_secs(3),
     max_node_dials: 16,
     max_node_dial_queue: 1_024,
+    max_node_idle: 32,
     max_handshakes: 64,
     handshake_turn: Duration::from_millis(100),
     max_device_socket_connections: 16_384,
@@ -234,6 +238,7 @@ impl Limits {
             ("limits.max_opening", self.max_opening, 1, MAX_COUNT),
             ("limits.max_node_dials", self.max_node_dials, 1, MAX_COUNT),
             ("limits.max_node_dial_queue", self.max_node_dial_queue, 1, MAX_COUNT),
+            ("limits.max_node_idle", self.max_node_idle, 0, MAX_COUNT),
             ("limits.max_handshakes", self.max_handshakes, 1, MAX_COUNT),
             ("limits.max_device_socket_connections", self.max_device_socket_connections, 1, MAX_COUNT),
             ("limits.max_control_connections", self.max_control_connections, 1, MAX_COUNT),

@@ -18,6 +18,9 @@ pub const OUTCOMES: [&str; 4] = ["granted", "unclaimed", "refused", "unavailable
 /// Directions of clients between nodes: clients of this node on others, and clients of others on this node.
 pub const DIRECTIONS: [&str; 2] = ["out", "in"];
 
+/// TLS handshakes of connections to other nodes; none for a connection that is used again.
+pub const HANDSHAKES: [&str; 3] = ["full", "resumed", "none"];
+
 /// Ends of connections of clients of this node to the node of their device.
 pub const ENDINGS: [&str; 3] = ["client_left", "closed", "lost"];
 
@@ -33,6 +36,7 @@ pub struct ClusterCounts {
     bytes: [AtomicU64; DIRECTIONS.len()],
     gone: AtomicU64,
     ends: [AtomicU64; ENDINGS.len()],
+    connections: [AtomicU64; HANDSHAKES.len()],
 }
 
 impl Default for ClusterCounts {
@@ -47,6 +51,7 @@ impl Default for ClusterCounts {
             bytes: Default::default(),
             gone: AtomicU64::new(0),
             ends: Default::default(),
+            connections: Default::default(),
         }
     }
 }
@@ -96,6 +101,16 @@ impl ClusterCounts {
     /// Counts the end of a connection of a client of this node, which had its device.
     pub fn count_end(&self, ending: Ending) {
         self.ends[ending as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection to another node.
+    pub fn count_connection(&self, handshake: Handshake) {
+        self.connections[handshake as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Returns the connections to other nodes, by their TLS handshake.
+    pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        read(HANDSHAKES, &self.connections)
     }
 
     /// Returns the forwards between this node and those of its clients' devices, by direction.
@@ -151,6 +166,17 @@ pub enum Direction {
     Out,
     /// A client of another node, whose device is on this one.
     In,
+}
+
+/// TLS handshake of a connection to another node, in the order of [`HANDSHAKES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// With certificates and signatures.
+    Full,
+    /// With a ticket of an earlier connection.
+    Resumed,
+    /// None: an earlier request or client has left the connection open.
+    None,
 }
 
 /// Cause for which a connection of a client to the node of its device ends, in the order of [`ENDINGS`].

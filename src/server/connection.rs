@@ -32,7 +32,7 @@ use crate::server::peer_stream::PeerStream;
 use crate::server::shared::Shared;
 use crate::server::time::sleep::HyperTimer;
 use crate::server::tls_stream::TlsStream;
-use crate::server::ws::open::{self, BoxFuture};
+use crate::server::ws::open;
 use crate::server::ws::transport::Transport;
 
 /// A TCP connection after its TLS handshake.
@@ -50,12 +50,14 @@ pub(super) struct Connection {
     permit: Arc<Permit>,
     /// TLS between nodes, on the listener for them.
     nodes: Option<Arc<ServerConfig>>,
+    /// Whether it has had a request, whose WebSocket has ended.
+    was_asked: bool,
 }
 
 impl Connection {
     /// Creates the connection. It does no I/O.
     pub(super) fn new(shared: Arc<Shared>, service: Service, address: Option<SocketAddr>, permit: Permit) -> Self {
-        Self { shared, service, address, permit: Arc::new(permit), nodes: None }
+        Self { shared, service, address, permit: Arc::new(permit), nodes: None, was_asked: false }
     }
 
     /// Makes it a connection of another node, with this TLS.
@@ -87,7 +89,7 @@ impl Connection {
     }
 
     /// Performs the TLS handshake, then serves HTTP.
-    async fn speak_tls(self, stream: PeerStream<TcpStream>) -> Option<BoxFuture> {
+    async fn speak_tls(self, stream: PeerStream<TcpStream>) -> Option<Opened> {
         let outcome = tokio::select! {
             biased;
             outcome = self.shake_hands(stream) => outcome,
@@ -151,11 +153,11 @@ impl Connection {
     }
 
     /// Serves HTTP until an endpoint accepts an upgrade. Returns the future that serves the WebSocket.
-    async fn speak_http<S>(self, stream: S, scheme: Scheme, certificate: Option<Arc<str>>) -> Option<BoxFuture>
+    async fn speak_http<S>(self, stream: S, scheme: Scheme, certificate: Option<Arc<str>>) -> Option<Opened>
     where
         S: Transport,
     {
-        let Self { shared, service, address, permit, .. } = self;
+        let Self { shared, service, address, permit, nodes, was_asked } = self;
         let upgrade = Arc::new(Mutex::new(None));
         let requests = Arc::new(ConnectionRequests::new(&shared.settings().limits.http, Instant::now()));
         let upgrade_slot = Arc::clone(&upgrade);
@@ -164,12 +166,12 @@ impl Connection {
             is_forwarded: false,
             scheme,
             host: None,
-            certificate,
+            certificate: certificate.clone(),
             upgrade: upgrade_slot,
             requests,
-            permit,
+            permit: Arc::clone(&permit),
         };
-        answer_requests(&shared, &service, connect_info, stream).await;
+        answer_requests(&shared, &service, connect_info, stream, was_asked).await;
         let Upgrade { transport, peer, purpose, agreed_at } = upgrade.lock().take()?;
         let Ok(parts) = transport.await.ok()?.downcast::<TokioIo<S>>() else {
             let (peer, reason) = (peer_name(address), "an upgraded connection came back as another type");
@@ -178,12 +180,38 @@ impl Connection {
         };
         let mut stream = parts.io.into_inner();
         stream.upgraded();
-        Some(open::open(shared, stream, &parts.read_buf, peer, purpose, agreed_at))
+        Some(match open::open(Arc::clone(&shared), stream, &parts.read_buf, peer, purpose, agreed_at) {
+            open::Opened::Last(pump) => Opened::Last(pump),
+            open::Opened::OfNode(pump) => Opened::OfNode(Box::pin(async move {
+                let mut stream = pump.await?;
+                stream.watch_again(&shared, &permit);
+                let again = Self { shared, service, address, permit, nodes, was_asked: true };
+                Some(again.speak_again(stream, scheme, certificate))
+            })),
+        })
+    }
+
+    /// Returns the first stage for the next request of another node. Boxed here, since [`speak_http`](Self::speak_http)
+    /// leads to it again.
+    fn speak_again<S>(self, stream: S, scheme: Scheme, certificate: Option<Arc<str>>) -> Opening
+    where
+        S: Transport,
+    {
+        let (shared, permit) = (Arc::clone(&self.shared), Arc::clone(&self.permit));
+        interruptible(shared, permit, Box::pin(self.speak_http(stream, scheme, certificate)))
     }
 }
 
 /// The first stage of a connection. It resolves to the second, or to `None` where nothing was upgraded.
-type Opening = Pin<Box<dyn Future<Output = Option<BoxFuture>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Option<Opened>> + Send>>;
+
+/// The second stage of a connection.
+enum Opened {
+    /// A WebSocket with which the connection ends.
+    Last(open::BoxFuture),
+    /// That of a client of another node. It resolves to the first stage again, in which that node may send a request.
+    OfNode(Pin<Box<dyn Future<Output = Option<Opening>> + Send>>),
+}
 
 /// The task of one connection, in two stages.
 ///
@@ -201,22 +229,25 @@ enum Stage {
     /// TLS and HTTP.
     Opening(Opening),
     /// Notices the server's stop through its outbox.
-    Open(BoxFuture),
+    Open(Opened),
 }
 
 impl ConnectionTask {
-    /// Starts the first stage. It ends early if it is evicted in favour of newer connections or the server terminates.
+    /// Starts the first stage.
     fn begin(shared: Arc<Shared>, permit: Arc<Permit>, open: Opening) -> Self {
-        let room = Arc::clone(&permit);
-        let opening = Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = room.evicted() => None,
-                opened = shared.unless_over(open) => opened.flatten(),
-            }
-        });
-        Self { stage: Stage::Opening(opening), _permit: permit }
+        Self { stage: Stage::Opening(interruptible(shared, Arc::clone(&permit), open)), _permit: permit }
     }
+}
+
+/// A first stage that ends early if the connection is evicted in favour of newer ones or the server terminates.
+fn interruptible(shared: Arc<Shared>, permit: Arc<Permit>, open: Opening) -> Opening {
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = permit.evicted() => None,
+            opened = shared.unless_over(open) => opened.flatten(),
+        }
+    })
 }
 
 impl Future for ConnectionTask {
@@ -226,42 +257,37 @@ impl Future for ConnectionTask {
         loop {
             match &mut self.stage {
                 Stage::Opening(opening) => {
-                    let Some(pump) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
-                    self.stage = Stage::Open(pump);
+                    let Some(opened) = ready!(opening.as_mut().poll(cx)) else { return Poll::Ready(()) };
+                    self.stage = Stage::Open(opened);
                 }
-                Stage::Open(pump) => return pump.as_mut().poll(cx),
+                Stage::Open(Opened::Last(pump)) => return pump.as_mut().poll(cx),
+                Stage::Open(Opened::OfNode(pump)) => {
+                    let Some(opening) = ready!(pump.as_mut().poll(cx)) else { return Poll::Ready(()) };
+                    self.stage = Stage::Opening(opening);
+                }
             }
         }
     }
 }
 
 /// Answers HTTP requests until the connection ends or is upgraded.
-async fn answer_requests<S>(shared: &Arc<Shared>, service: &Service, connect_info: ConnectInfo, stream: S)
-where
+async fn answer_requests<S>(
+    shared: &Arc<Shared>,
+    service: &Service,
+    connect_info: ConnectInfo,
+    stream: S,
+    was_asked: bool,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = AtomicBool::new(false);
+    let asked = AtomicBool::new(was_asked);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         let connect_info = connect_info.clone();
         connect_info.permit.opened();
         async move { Ok::<_, Infallible>(service.answer(shared, connect_info, request).await) }
     });
-    let settings = shared.settings();
-    let limits = &settings.limits;
-    let mut connection = http1::Builder::new()
-        .timer(HyperTimer(Arc::clone(&shared.timers)))
-        .header_read_timeout(limits.request_head_timeout)
-        .max_headers(limits.max_headers)
-        .max_buf_size(limits.max_request_head)
-        // A proxy passes headers on as they were written.
-        .preserve_header_case(settings.upstream.is_some())
-        // A peer that has sent its last request may still read.
-        .half_close(true)
-        // Answers are short: copying them into one buffer costs less than a vectored write.
-        .writev(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let mut connection = http_of(shared).serve_connection(TokioIo::new(stream), service).with_upgrades();
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
         () = stops(shared, &asked) => {
@@ -275,6 +301,25 @@ where
     if let (true, Some(parts)) = (answered, connection.into_parts()) {
         discard(shared, parts.io.into_inner(), is_http2).await;
     }
+}
+
+/// HTTP/1.1 with the limits of the settings.
+fn http_of(shared: &Arc<Shared>) -> http1::Builder {
+    let settings = shared.settings();
+    let limits = &settings.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(HyperTimer(Arc::clone(&shared.timers)))
+        .header_read_timeout(limits.request_head_timeout)
+        .max_headers(limits.max_headers)
+        .max_buf_size(limits.max_request_head)
+        // A proxy passes headers on as they were written.
+        .preserve_header_case(settings.upstream.is_some())
+        // A peer that has sent its last request may still read.
+        .half_close(true)
+        // Answers are short: copying them into one buffer costs less than a vectored write.
+        .writev(false);
+    builder
 }
 
 /// Ends a connection whose last answer is written: within `close_timeout`, or at once if the server stops.

@@ -51,9 +51,16 @@ struct BlockedWrite {
 impl<S> PeerStream<S> {
     /// Watches a stream.
     pub(super) fn new(inner: S, shared: &Arc<Shared>, permit: &Arc<Permit>) -> Self {
+        let mut stream = Self { inner, watch: None };
+        stream.watch(shared, permit);
+        stream
+    }
+
+    /// Watches the stream from now on.
+    pub(super) fn watch(&mut self, shared: &Arc<Shared>, permit: &Arc<Permit>) {
         let settings = shared.settings();
         let watch = Watch { shared: Arc::clone(shared), settings, permit: Arc::clone(permit), blocked: None };
-        Self { inner, watch: Some(Box::new(watch)) }
+        self.watch = Some(Box::new(watch));
     }
 
     /// The socket, or the pipe of a test.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .backpressure import BACKPRESSURE
 from .control import CONTROL_LIMITS
 from .kinds import Integer, Seconds
+from .node_limits import NODE_LIMITS
 from .rows import KIB, MIB, MOST_A_SECOND, MOST_KEPT, MOST_OF_A_MESSAGE, count, limit, size
 
 _RATE = Integer(1, MOST_A_SECOND, "a second")
@@ -64,20 +65,7 @@ LIMITS = (
         "Silence after which a connection that has not sent a complete request may be closed for another one.",
         "A lost segment is sent again within that time.",
     ),
-    limit(
-        "max_node_dials",
-        count(),
-        16,
-        "Connections that a node makes to one other node at a time, for its clients. Further ones wait in order.",
-        "A burst of clients does not overload the other node, nor let its connections time out.",
-    ),
-    limit(
-        "max_node_dial_queue",
-        count(),
-        1_024,
-        "Connections to one other node that wait for their turn. With more, that node is unreachable for the client.",
-        "As many as `max_opening`.",
-    ),
+    *NODE_LIMITS,
     limit(
         "max_handshakes",
         count(),

@@ -41,7 +41,7 @@ _AT_ONCE = """
     allowed_hosts allowed_origins trusted_proxies allow_unauthenticated
     assets_dir proxy_device_files adb devices_format access_log log_level drain drain_spread stop_timeout
     limits.max_connections limits.max_connections_per_address limits.new_per_second limits.max_opening
-    limits.max_node_dials limits.max_node_dial_queue
+    limits.max_node_dials limits.max_node_dial_queue limits.max_node_idle
     limits.opening_silence limits.max_handshakes limits.max_device_socket_connections limits.max_control_connections
     limits.refusals_logged_per_second limits.max_devices limits.outbox_budget limits.probe_timeout
     limits.journal_entries limits.journal_bytes limits.held_by_faults limits.held_by_faults_bytes

@@ -1,5 +1,5 @@
 //! Requests to other nodes, with mutual TLS, which tickets make cheap. Requests of polling clients share connections, one
-//! after the other. All else has a connection of its own.
+//! after the other, and so do clients that have left. All else has a connection of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,16 +13,18 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::HandshakeKind;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::error::Unreachable;
 use super::identity::server_name;
+use super::idle::NodeStream;
 use super::neighbours::Neighbour;
 use super::node::Node;
 use crate::config::certificates::fingerprint;
+use crate::observe::cluster::Handshake;
 use crate::server::cluster::details::PROTOCOL;
 
 /// The version of the requests between nodes.
@@ -43,9 +45,6 @@ const ANSWER: Duration = Duration::from_secs(4);
 /// The longest body of an answer, in bytes: the clients of a device, or a device info.
 const MAX_BODY: usize = 16 << 20;
 
-/// A connection to another node.
-pub(super) type NodeStream = TlsStream<TcpStream>;
-
 impl Node {
     /// Asks a node. Returns the status and the body of its answer.
     pub(super) async fn ask(
@@ -56,7 +55,8 @@ impl Node {
     ) -> Result<(StatusCode, Bytes), Unreachable> {
         let request = request_to(neighbour, method, path);
         let ask = async {
-            let response = self.send(neighbour, request).await?;
+            let stream = self.dial(neighbour).await?;
+            let response = self.speak_http(stream).await?.send_request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
             let body = body.map_err(|error| Unreachable::Failed(error.to_string()))?.to_bytes();
@@ -65,7 +65,8 @@ impl Node {
         self.shared.timers.timeout(ANSWER, ask).await.unwrap_or(Err(Unreachable::Silent(ANSWER)))
     }
 
-    /// Opens a WebSocket to a node. Returns the stream, and the input that came behind the answer.
+    /// Opens a WebSocket to a node: over a connection that an earlier client has left, if there is one. Returns the stream,
+    /// and the input that came behind the answer.
     ///
     /// # Errors
     /// [`Unreachable::Refused`] if the node answers the request otherwise.
@@ -88,44 +89,55 @@ impl Node {
             headers.insert(CLIENT_HEADER, client);
         }
         let open = async {
-            let response = self.send(neighbour, request).await?;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                return Err(Unreachable::Refused(response.status()));
+            if let Some(stream) = neighbour.left.take(self.fresh()) {
+                self.cluster.counts.count_connection(Handshake::None);
+                match self.upgrade_over(stream, request.clone(), &key).await {
+                    // The other node may have closed it meanwhile. A request that it has begun to serve ends with it.
+                    Err(Unreachable::Failed(_)) => {}
+                    outcome => return outcome,
+                }
             }
-            let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
-            if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
-                return Err(failed("its answer to the upgrade is invalid"));
-            }
-            let upgraded = hyper::upgrade::on(response).await?;
-            let parts =
-                upgraded.downcast::<TokioIo<NodeStream>>().map_err(|_| failed("the upgrade has another type"))?;
-            Ok((parts.io.into_inner(), parts.read_buf))
+            let stream = self.dial(neighbour).await?;
+            self.upgrade_over(stream, request, &key).await
         };
         self.shared.timers.timeout(ANSWER, open).await.unwrap_or(Err(Unreachable::Silent(ANSWER)))
     }
 
-    /// Connects to a node, and sends a request.
-    async fn send<B>(
+    /// Opens a WebSocket over a connection.
+    async fn upgrade_over(
         self: &Arc<Self>,
-        neighbour: &Neighbour,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, Unreachable>
-    where
-        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
-    {
-        Ok(self.connect(neighbour).await?.send_request(request).await?)
+        stream: NodeStream,
+        request: Request<Empty<Bytes>>,
+        key: &str,
+    ) -> Result<(NodeStream, Bytes), Unreachable> {
+        let response = self.speak_http(stream).await?.send_request(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Unreachable::Refused(response.status()));
+        }
+        let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+            return Err(failed("its answer to the upgrade is invalid"));
+        }
+        let upgraded = hyper::upgrade::on(response).await?;
+        let parts = upgraded.downcast::<TokioIo<NodeStream>>().map_err(|_| failed("the upgrade has another type"))?;
+        Ok((parts.io.into_inner(), parts.read_buf))
     }
 
-    /// Connects to a node.
-    async fn connect<B>(self: &Arc<Self>, neighbour: &Neighbour) -> Result<SendRequest<B>, Unreachable>
+    /// Time for which a connection waits for the next request. The other node closes it after twice that time.
+    fn fresh(&self) -> Duration {
+        self.shared.settings().limits.request_head_timeout / 2
+    }
+
+    /// Keeps the connection that a client has left.
+    pub(super) fn keep(&self, neighbour: &Neighbour, stream: NodeStream) {
+        neighbour.left.put(stream, self.shared.settings().limits.max_node_idle, self.fresh());
+    }
+
+    /// Begins HTTP on a connection to a node.
+    async fn speak_http<B>(self: &Arc<Self>, stream: NodeStream) -> Result<SendRequest<B>, Unreachable>
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
-        let theirs = neighbour.details.protocol;
-        if theirs != PROTOCOL {
-            return Err(Unreachable::Version(theirs));
-        }
-        let stream = self.dial(neighbour).await?;
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
         self.spawn(async move {
             // The sender of the request is told.
@@ -143,12 +155,12 @@ impl Node {
     ) -> Result<Response<Incoming>, Unreachable> {
         address(&mut request, neighbour);
         let settings = self.shared.settings();
-        // The other node closes a connection that is idle for that time, and this one stops well before.
-        let fresh = settings.limits.request_head_timeout / 2;
-        while let Some(mut sender) = neighbour.idle.take(fresh) {
+        let most = settings.limits.max_node_idle;
+        while let Some(mut sender) = neighbour.idle.take(self.fresh()) {
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    neighbour.idle.put(sender);
+                    self.cluster.counts.count_connection(Handshake::None);
+                    neighbour.idle.put(sender, most);
                     return Ok(response);
                 }
                 Err(mut failed) => match failed.take_message() {
@@ -159,22 +171,31 @@ impl Node {
             }
         }
         let turn = neighbour.dials.turn(&settings.limits).await?;
-        let mut sender = self.connect(neighbour).await?;
+        let mut sender = self.speak_http(self.dial(neighbour).await?).await?;
         drop(turn);
         let response = sender.send_request(request).await?;
-        neighbour.idle.put(sender);
+        neighbour.idle.put(sender, most);
         Ok(response)
     }
 
     /// Connects to a node, and checks that it is the one of the record.
-    pub(super) async fn dial(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
+    async fn dial(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
+        let theirs = neighbour.details.protocol;
+        if theirs != PROTOCOL {
+            return Err(Unreachable::Version(theirs));
+        }
         let connect = async {
             let stream = TcpStream::connect(&neighbour.details.address).await?;
             stream.set_nodelay(true)?;
             let stream = TlsConnector::from(Arc::clone(&neighbour.tls)).connect(server_name(), stream).await?;
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(fingerprint);
             match shown {
-                Some(shown) if shown == neighbour.details.fingerprint => Ok(stream),
+                Some(shown) if shown == neighbour.details.fingerprint => {
+                    let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                    let handshake = if is_resumed { Handshake::Resumed } else { Handshake::Full };
+                    self.cluster.counts.count_connection(handshake);
+                    Ok(stream)
+                }
                 shown => Err(Unreachable::Other(shown.unwrap_or_default())),
             }
         };

@@ -1,13 +1,9 @@
-//! The turns of clients to be connected to one other node, and the connections that can be used again.
+//! The turns of clients to be connected to one other node.
 //!
 //! A burst of clients would have each of its connections time out on a node that is busy, and all of them made again.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -66,31 +62,6 @@ impl Dials {
             *most = wanted;
         } else if wanted < *most {
             *most -= self.turns.forget_permits(*most - wanted);
-        }
-    }
-}
-
-/// The most connections to one node that are kept for further requests. No setting: without one, a request connects anew.
-const MAX_IDLE: usize = 32;
-
-/// Connections to one node that have answered a request, or are about to, and the times when they began to.
-#[derive(Default)]
-pub(super) struct Idle(Mutex<Vec<(Instant, SendRequest<Full<Bytes>>)>>);
-
-impl Idle {
-    /// Takes a connection that has answered its request, and was last used within this time.
-    pub(super) fn take(&self, fresh: Duration) -> Option<SendRequest<Full<Bytes>>> {
-        let mut all = self.0.lock();
-        all.retain(|(used, sender)| used.elapsed() < fresh && !sender.is_closed());
-        let ready = all.iter().rposition(|(_, sender)| sender.is_ready())?;
-        Some(all.swap_remove(ready).1)
-    }
-
-    /// Keeps a connection for the next request, which it can take once its response is read.
-    pub(super) fn put(&self, sender: SendRequest<Full<Bytes>>) {
-        let mut all = self.0.lock();
-        if all.len() < MAX_IDLE {
-            all.push((Instant::now(), sender));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::{Resumption, TicketRequest};
 use rustls::crypto::ring::Ticketer;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -17,12 +18,16 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig, SignatureScheme,
 };
 
+use super::tickets::Tickets;
 use crate::config::certificates::fingerprint;
 use crate::config::error::Error;
 use crate::config::upstream::AnyCertificate;
 
 /// The name in the certificates of nodes. Their fingerprints tell them apart.
 const NAME: &str = "node.cuttlefish-signaling.invalid";
+
+/// The most tickets that one handshake gives to the node that asks for them (RFC 9149).
+const MAX_TICKETS: u8 = 64;
 
 /// The certificate and the key of this node.
 pub(super) struct Identity {
@@ -62,14 +67,18 @@ impl Identity {
             .map_err(|error| failed(&error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = Ticketer::new().map_err(|error| failed(&error))?;
+        config.max_tls13_tickets = usize::from(MAX_TICKETS);
         Ok(Arc::new(config))
     }
 
     /// TLS of connections to one other node. Each node has its own, so that its tickets go to no other.
     ///
+    /// A ticket is for one connection. The first handshake asks for as many as connections are made at a time, and each
+    /// further one for another in the place of its own.
+    ///
     /// # Errors
     /// [`Error::Tls`] if the certificate cannot be used.
-    pub(super) fn client(&self) -> Result<Arc<ClientConfig>, Error> {
+    pub(super) fn client(&self, max_dials: usize) -> Result<Arc<ClientConfig>, Error> {
         let verifier = Arc::new(AnyCertificate(Arc::clone(&self.provider)));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
@@ -78,6 +87,9 @@ impl Identity {
             .map_err(|error| failed(&error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.enable_sni = false;
+        config.resumption = Resumption::store(Arc::new(Tickets::new(max_dials)));
+        let new_session_count = u8::try_from(max_dials).unwrap_or(u8::MAX).min(MAX_TICKETS);
+        config.send_ticket_request = Some(TicketRequest { new_session_count, resumption_count: 1 });
         Ok(Arc::new(config))
     }
 }

@@ -3,6 +3,7 @@
 //! - [`drive`]: the task that does what the membership wants.
 //! - [`listener`] and [`routes`]: requests of other nodes. [`identity`] has the certificates of both sides.
 //! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
+//!   [`dials`], [`idle`] and [`tickets`]: turns to make them, those that wait for the next client, and their TLS tickets.
 //! - [`forwards`]: requests of clients that another node answers.
 //! - [`survey`]: the state of other nodes, while a dashboard is open.
 //! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
@@ -15,6 +16,7 @@ mod error;
 mod forwards;
 mod hello;
 mod identity;
+mod idle;
 mod listener;
 mod locate;
 mod neighbours;
@@ -23,6 +25,7 @@ mod outage;
 mod probe;
 mod routes;
 mod survey;
+mod tickets;
 mod upstream;
 
 use std::net::SocketAddr;

@@ -12,9 +12,10 @@ use rustls::ClientConfig;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::dials::{Dials, Idle};
+use super::dials::Dials;
 use super::error::Unreachable;
 use super::identity::Identity;
+use super::idle::{Idle, Streams};
 use crate::config::Limits;
 use crate::core::cluster::Incarnation;
 use crate::core::cluster::registry::NodeRecord;
@@ -25,6 +26,8 @@ pub(super) struct Neighbours {
     identity: Identity,
     /// The most clients of this node on one other node.
     max_clients: usize,
+    /// The connections that are made to one other node at a time.
+    max_dials: usize,
     known: Mutex<HashMap<Incarnation, Arc<Neighbour>>>,
     /// The control connections that other nodes have made. Cancelled when one is lost.
     from: Mutex<HashMap<Incarnation, CancellationToken>>,
@@ -46,6 +49,8 @@ pub(super) struct Neighbour {
     pub(super) dials: Dials,
     /// Connections to it that have answered the request of a client.
     pub(super) idle: Idle,
+    /// Connections to it that a client has left.
+    pub(super) left: Streams,
     /// The control connection to it.
     pub(super) control: AsyncMutex<Control>,
 }
@@ -62,7 +67,8 @@ pub(super) struct Control {
 impl Neighbours {
     pub(super) fn new(identity: Identity, limits: &Limits) -> Self {
         let max_clients = limits.max_connections.min(Semaphore::MAX_PERMITS);
-        Self { identity, max_clients, known: Mutex::default(), from: Mutex::default() }
+        let max_dials = limits.max_node_dials;
+        Self { identity, max_clients, max_dials, known: Mutex::default(), from: Mutex::default() }
     }
 
     /// Returns the node of a record.
@@ -81,10 +87,11 @@ impl Neighbours {
             incarnation: record.incarnation.clone(),
             text: Arc::clone(&record.details),
             details,
-            tls: self.identity.client().map_err(|error| Unreachable::Failed(error.to_string()))?,
+            tls: self.identity.client(self.max_dials).map_err(|error| Unreachable::Failed(error.to_string()))?,
             places: Arc::new(Semaphore::new(self.max_clients)),
             dials: Dials::default(),
             idle: Idle::default(),
+            left: Streams::default(),
             control: AsyncMutex::default(),
         });
         known.insert(record.incarnation.clone(), Arc::clone(&neighbour));

@@ -8,8 +8,8 @@ use hyper::body::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::client::NodeStream;
 use super::error::Unreachable;
+use super::idle::NodeStream;
 use super::neighbours::{Control, Neighbour};
 use super::node::Node;
 use super::probe::path_of;
@@ -62,7 +62,11 @@ impl Search<'_> {
         };
         let session = UpstreamSession::new(context, link, Arc::clone(self.outbox), Box::new(on_opened));
         let address = stream.get_ref().0.peer_addr().ok();
-        let pump = open::upstream(Arc::clone(&node.shared), stream, &read_ahead, session, lost);
+        let give_back = {
+            let node = Arc::clone(node);
+            move |stream| node.keep(&neighbour, stream)
+        };
+        let pump = open::upstream(Arc::clone(&node.shared), stream, &read_ahead, session, lost, give_back);
         let counted = node.cluster.counts.enter(Direction::Out);
         let task = Box::pin(async move {
             pump.await;
@@ -122,6 +126,8 @@ impl Node {
         if let Some((_, error)) = control.failed.as_ref().filter(|(began, _)| *began >= asked_at) {
             return Err(error.clone());
         }
+        // Those of before were lost with the last control connection.
+        neighbour.left.clear();
         let began = Instant::now();
         let opened = self.upgrade(neighbour, "/cluster/control", None).await;
         let (stream, read_ahead) = opened.inspect_err(|error| control.failed = Some((began, error.clone())))?;

@@ -36,6 +36,11 @@ impl<S> BlockingIo<S> {
         let (lent, unsent) = (Bytes::new(), Bytes::new());
         Self { inner, waker: Waker::noop().clone(), lent, is_eof: false, written: 0, unsent }
     }
+
+    /// Returns the transport, unless it has ended, or bytes wait here.
+    pub(in crate::server) fn into_idle(self) -> Option<S> {
+        (!self.is_eof && self.lent.is_empty() && self.unsent.is_empty()).then_some(self.inner)
+    }
 }
 
 impl<S: AsyncRead + Unpin> BlockingIo<S> {

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::peer::{Peer, Role};
-use crate::core::session::{ClientSession, DeviceSession, Step, UpstreamSession};
+use crate::core::session::{ClientSession, DeviceSession, Session, Step, UpstreamSession};
 use crate::observe::cluster::Direction;
 use crate::protocol::DeviceId;
 use crate::server::shared::Shared;
@@ -60,6 +60,14 @@ pub(in crate::server) enum Purpose {
 /// The future of one connection's WebSocket.
 pub(in crate::server) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// The WebSocket of an upgraded connection.
+pub(in crate::server) enum Opened<S> {
+    /// The connection ends with it.
+    Last(BoxFuture),
+    /// A client of another node. Resolves to the transport if that node may send its next request there.
+    OfNode(Pin<Box<dyn Future<Output = Option<S>> + Send>>),
+}
+
 /// Registers the peer in the hub, and returns the future that serves it.
 ///
 /// `read_ahead` is the input that the peer sent right after its request. `now` is the time at which the upgrade was
@@ -71,21 +79,23 @@ pub(in crate::server) fn open<S>(
     peer: Peer,
     purpose: Purpose,
     now: Instant,
-) -> BoxFuture
+) -> Opened<S>
 where
     S: Transport,
 {
     if let Purpose::Proxied(proxied) = purpose {
         let read_ahead = Bytes::copy_from_slice(read_ahead);
-        return until_over(shared, |shared| proxied::serve(shared, stream, read_ahead, peer, proxied));
+        return Opened::Last(until_over(shared, |shared| proxied::serve(shared, stream, read_ahead, peer, proxied)));
     }
     let in_effect = shared.settings();
     let is_adb = matches!(purpose, Purpose::Adb(_));
     let max_message = if is_adb { in_effect.adb.max_message } else { in_effect.limits.max_message_size };
     let socket = socket(stream, read_ahead, max_message);
-    match purpose {
+    Opened::Last(match purpose {
         Purpose::Watch(token) => until_over(shared, |shared| watch(shared, socket, token)),
-        Purpose::OfNode { device, lost } => of_node(shared, socket, peer, device, lost, now),
+        Purpose::OfNode { device, lost } => {
+            return Opened::OfNode(Box::pin(of_node(shared, socket, peer, device, lost, now)));
+        }
         Purpose::Echo => until_over(shared, |_| echo(socket)),
         Purpose::Adb(id) => until_over(shared, |shared| adb::serve(shared, socket, peer, id)),
         Purpose::SignalingWith(device) => {
@@ -95,27 +105,23 @@ where
             Box::pin(pump)
         }
         Purpose::Signaling | Purpose::Proxied(_) => signaling(shared, socket, peer, now),
-    }
+    })
 }
 
-/// The future of a client of another node. It ends when that node is `lost`.
-fn of_node<S: Transport>(
+/// Serves a client of another node, until that node is `lost`. Returns the transport if it can be used again.
+async fn of_node<S: Transport>(
     shared: Arc<Shared>,
     socket: WebSocketStream<S>,
     peer: Peer,
     device: DeviceId,
     lost: CancellationToken,
     now: Instant,
-) -> BoxFuture {
+) -> Option<S> {
     let (session, first) = ClientSession::of_node(shared.context(peer), device, now);
-    let counted = shared.cluster.as_ref().map(|cluster| cluster.counts.enter(Direction::In));
-    let mut pump = Pump::without_pings(shared, socket, session, now);
+    let _counted = shared.cluster.as_ref().map(|cluster| cluster.counts.enter(Direction::In));
+    let mut pump = Pump::between_nodes(shared, socket, session, now);
     pump.begin(first);
-    let counted_pump = async move {
-        pump.await;
-        drop(counted);
-    };
-    until_lost(counted_pump, lost)
+    until_lost(pump, &lost).await
 }
 
 /// A WebSocket on a stream, on which `read_ahead` has come already.
@@ -129,19 +135,25 @@ fn socket<S: Transport>(stream: S, read_ahead: &Bytes, max_message: usize) -> We
     WebSocketStream::new(stream, Bytes::copy_from_slice(read_ahead), settings)
 }
 
-/// The future of a connection to another node, for one client of this one. It ends when the node is `lost`.
+/// The future of a connection to another node, for one client of this one. It ends when the node is `lost`. Gives the
+/// transport back if it can be used again.
 pub(in crate::server) fn upstream<S: Transport>(
     shared: Arc<Shared>,
     stream: S,
     read_ahead: &Bytes,
     session: UpstreamSession,
     lost: CancellationToken,
+    give_back: impl FnOnce(S) + Send + 'static,
 ) -> BoxFuture {
     let max_message = shared.settings().limits.max_message_size.saturating_add(MAX_ENVELOPE);
     let (socket, now) = (socket(stream, read_ahead, max_message), shared.clock.now());
-    let mut pump = Pump::without_pings(shared, socket, session, now);
+    let mut pump = Pump::between_nodes(shared, socket, session, now);
     pump.begin(Step::Done);
-    until_lost(pump, lost)
+    Box::pin(async move {
+        if let Some(transport) = until_lost(pump, &lost).await {
+            give_back(transport);
+        }
+    })
 }
 
 /// The future of the control connection to another node. It cancels the token when the node is lost.
@@ -155,18 +167,18 @@ pub(in crate::server) fn control<S: Transport>(
     until_over(shared, |shared| watch(shared, socket, token))
 }
 
-/// A task that ends when the connection does, or another node is lost. Its session then leaves.
-fn until_lost<F>(pump: F, lost: CancellationToken) -> BoxFuture
+/// Runs a pump until the connection ends, or another node is lost. Its session then leaves. Returns the transport if it
+/// can be used again.
+async fn until_lost<S, P>(mut pump: Pump<S, P>, lost: &CancellationToken) -> Option<S>
 where
-    F: Future<Output = ()> + Send + 'static,
+    S: Transport,
+    P: Session + Unpin,
 {
-    Box::pin(async move {
-        tokio::select! {
-            biased;
-            () = pump => {}
-            () = lost.cancelled() => {}
-        }
-    })
+    tokio::select! {
+        biased;
+        () = &mut pump => pump.into_transport(),
+        () = lost.cancelled() => None,
+    }
 }
 
 /// The future of a peer whose first message says which device it is, or which it wants.

@@ -109,6 +109,12 @@ impl<S: Transport> WebSocketStream<S> {
         &mut self.library.get_mut().inner
     }
 
+    /// Returns the transport, unless input or output is left.
+    pub(in crate::server) fn into_transport(self) -> Option<S> {
+        let io_adapter = self.library.into_inner();
+        if self.read_ahead.is_empty() { io_adapter.into_idle() } else { None }
+    }
+
     /// Whether messages can still be written: no close frame was sent or received.
     pub(in crate::server) fn can_write(&self) -> bool {
         self.library.can_write()

@@ -1,5 +1,6 @@
 //! The byte streams that a WebSocket runs on: TCP, TLS over TCP, Unix sockets, and a pipe in memory for tests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -7,7 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream as ClientTlsStream;
 
+use crate::access::connection_limits::Permit;
 use crate::server::peer_stream::PeerStream;
+use crate::server::shared::Shared;
 use crate::server::tls_stream::TlsStream;
 
 /// A byte stream below a WebSocket.
@@ -20,6 +23,9 @@ pub(in crate::server) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + '
 
     /// Stops watching the transport: the deadlines of the WebSocket apply from now on.
     fn upgraded(&mut self);
+
+    /// Watches the transport again: it goes on with the next request of another node.
+    fn watch_again(&mut self, _: &Arc<Shared>, _: &Arc<Permit>) {}
 
     /// Makes the drop send a RST and discard unsent data.
     fn reset_on_close(&self);
@@ -53,6 +59,10 @@ impl Transport for TlsStream<PeerStream<TcpStream>> {
 
     fn upgraded(&mut self) {
         self.inner_mut().upgraded();
+    }
+
+    fn watch_again(&mut self, shared: &Arc<Shared>, permit: &Arc<Permit>) {
+        self.inner_mut().watch(shared, permit);
     }
 
     fn reset_on_close(&self) {

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cuttlefish_signaling::Config;
+use cuttlefish_signaling::{Config, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,10 +69,14 @@ async fn pair_ends(network: Network) {
     config.cluster.as_mut().unwrap().address = Some(net.address.to_string());
     let a = start(&engine, config);
     net.target.set(a.node_address().unwrap()).unwrap();
-    let b = start(&engine, settings("b", Config::default()));
+    // A connection that a client leaves is kept for half of this time.
+    let limits = Limits { request_head_timeout: Duration::from_secs(600), ..Limits::default() };
+    let b = start(&engine, settings("b", Config { limits, ..Config::default() }));
     until(|| [&a, &b].iter().all(|node| node.nodes().len() == 2)).await;
     let mut device = Dialed::device(a.local_addr(), "cvd-1").await;
     let mut client = Dialed::client(b.local_addr(), "cvd-1").await;
+    drop(Dialed::client(b.local_addr(), "cvd-1").await);
+    device.hears(r#"{"message_type":"client_disconnected","client_id":2}"#).await;
     let mut local = Dialed::client(a.local_addr(), "cvd-1").await;
     net.state.send_replace(network);
     client.hears(DISCONNECTED).await;
@@ -79,7 +84,7 @@ async fn pair_ends(network: Network) {
     device.hears(r#"{"message_type":"client_disconnected","client_id":1}"#).await;
     // A client of the device's own node goes on.
     local.says(r#"{"message_type":"forward","payload":1}"#).await;
-    device.hears(r#"{"message_type":"client_msg","client_id":2,"payload":1}"#).await;
+    device.hears(r#"{"message_type":"client_msg","client_id":3,"payload":1}"#).await;
     if network == Network::Stalls {
         // The node cannot be reached, and that is no reason to say that there is no such device.
         let mut late = Dialed::open(b.local_addr(), "/connect_client").await;
@@ -90,7 +95,7 @@ async fn pair_ends(network: Network) {
     net.state.send_replace(Network::Works);
     let again = Dialed::client(b.local_addr(), "cvd-1").await;
     drop(again);
-    device.hears(r#"{"message_type":"client_disconnected","client_id":3}"#).await;
+    device.hears(r#"{"message_type":"client_disconnected","client_id":4}"#).await;
 }
 
 #[test]

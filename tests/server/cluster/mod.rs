@@ -13,6 +13,7 @@ mod pages;
 mod pairs;
 mod passed_on;
 mod readiness;
+mod reused;
 mod strangers;
 
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
 //! A device on one node, and clients on another.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cuttlefish_signaling::Config;
@@ -225,8 +226,8 @@ fn nodes_hear_that_one_of_them_drains() {
 }
 
 /// The value of a metric of a node.
-async fn metric(nodes: &Nodes, node: usize, name: &str) -> f64 {
-    let mut stream = TcpStream::connect(nodes.address(node)).await.unwrap();
+pub async fn metric(node: SocketAddr, name: &str) -> f64 {
+    let mut stream = TcpStream::connect(node).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
@@ -252,16 +253,16 @@ fn metrics_tell_of_the_cluster() {
             (1, "member", 1.0),
             (1, "rejoins_total{cause=\"lost\"}", 0.0),
         ] {
-            let value = metric(&nodes, node, name).await;
+            let value = metric(nodes.address(node), name).await;
             assert!((value - expected).abs() < f64::EPSILON, "{name} of node {node} is {value}");
         }
-        assert!(metric(&nodes, 0, "engine_seconds_count").await >= 3.0);
+        assert!(metric(nodes.address(0), "engine_seconds_count").await >= 3.0);
         drop(client);
         until(|| nodes.nodes[0].hub().client_count() == 0 && nodes.nodes[1].hub().connections() == 0).await;
-        assert!(metric(&nodes, 1, "proxied_clients{direction=\"out\"}").await < f64::EPSILON);
+        assert!(metric(nodes.address(1), "proxied_clients{direction=\"out\"}").await < f64::EPSILON);
         nodes.engine.goes_away();
         until(|| nodes.nodes.iter().all(|node| !node.is_member())).await;
-        assert!(metric(&nodes, 1, "member").await < f64::EPSILON);
-        assert!((metric(&nodes, 1, "rejoins_total{cause=\"lost\"}").await - 1.0).abs() < f64::EPSILON);
+        assert!(metric(nodes.address(1), "member").await < f64::EPSILON);
+        assert!((metric(nodes.address(1), "rejoins_total{cause=\"lost\"}").await - 1.0).abs() < f64::EPSILON);
     });
 }

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::memory::Memory;
 use super::{Nodes, settings, start, timing, until};
@@ -65,13 +66,13 @@ impl ServerCertVerifier for Anyone {
 }
 
 /// A program with a certificate.
-struct Program {
+pub struct Program {
     tls: TlsConnector,
     fingerprint: String,
 }
 
 impl Program {
-    fn new(shows_certificate: bool) -> Self {
+    pub fn new(shows_certificate: bool) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["stranger".into()]).unwrap().self_signed(&key).unwrap().der().clone();
@@ -92,9 +93,16 @@ impl Program {
     }
 
     /// Makes the program a node of the cluster.
-    fn joins(&self, engine: &Memory) {
+    pub fn joins(&self, engine: &Memory) {
         let details = format!(r#"{{"address":"127.0.0.1:1","fingerprint":"{}","protocol":1}}"#, self.fingerprint);
         engine.joins(NodeRecord { incarnation: Incarnation::new("z", 1).unwrap(), details: details.into() });
+    }
+
+    /// Connects to a node.
+    pub async fn connects(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        self.tls.connect(ServerName::try_from("node").unwrap(), stream).await.unwrap()
     }
 
     /// The answer to a request; empty if there is none.
@@ -113,8 +121,8 @@ impl Program {
     }
 }
 
-const VERSION: &str = "x-cuttlefish-cluster: 1\r\n";
-const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+pub const VERSION: &str = "x-cuttlefish-cluster: 1\r\n";
+pub const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn status(answer: &str) -> &str {

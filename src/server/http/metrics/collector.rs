@@ -192,7 +192,10 @@ impl Collected {
         page.counters("cluster_proxied_gone", help, [([], counts.gone())])?;
         let ends = counts.ends().map(|(cause, count)| ([("cause", cause)], count));
         let help = "Connections of clients of this node to the node of their device that have ended, by cause.";
-        page.counters("cluster_proxied_ended", help, ends)
+        page.counters("cluster_proxied_ended", help, ends)?;
+        let connections = counts.connections().map(|(handshake, count)| ([("handshake", handshake)], count));
+        let help = "Connections to other nodes that requests and clients of this one took, by their TLS handshake.";
+        page.counters("cluster_connections", help, connections)
     }
 }
 

@@ -34,6 +34,23 @@ const ROUNDS: usize = 16;
 /// for it.
 const RESET_CHECK: Duration = Duration::from_secs(1);
 
+/// Whether the transport can be used for another request once both sides have closed the WebSocket.
+///
+/// A departure from RFC 6455 (7.1.1), by which the server closes the connection: between nodes alone, where the TLS
+/// handshake of a new one costs more than a session. Only if the node of the client closes first: it sends no further
+/// request before it has the answer to its close frame, so that no input is left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    /// It ends with the WebSocket.
+    No,
+    /// It may be used again.
+    Wanted,
+    /// The node of the client has closed first.
+    Agreed,
+    /// All is flushed.
+    Ready,
+}
+
 /// The task of one WebSocket.
 pub(in crate::server) struct Pump<S, P: Session> {
     /// The WebSocket.
@@ -50,6 +67,8 @@ pub(in crate::server) struct Pump<S, P: Session> {
     first_bytes: Option<usize>,
     /// Time of the next look for a RST, while the peer is not read.
     next_reset_check: Option<Instant>,
+    /// Whether the transport outlives the WebSocket.
+    reuse: Reuse,
 }
 
 impl<S, P> Pump<S, P>
@@ -59,23 +78,37 @@ where
 {
     /// Registers the peer in the hub, before its first message is read.
     pub(in crate::server) fn new(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, now: Instant) -> Self {
-        Self::with_pings(shared, socket, session, true, now)
+        Self::with(shared, socket, session, true, now)
     }
 
-    /// The same for a connection between nodes, which is not pinged.
-    pub(in crate::server) fn without_pings(
+    /// The same for a connection between nodes, which is not pinged, and can be used again.
+    pub(in crate::server) fn between_nodes(
         shared: Arc<Shared>,
         socket: WebSocketStream<S>,
         session: P,
         now: Instant,
     ) -> Self {
-        Self::with_pings(shared, socket, session, false, now)
+        Self { reuse: Reuse::Wanted, ..Self::with(shared, socket, session, false, now) }
     }
 
-    fn with_pings(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, has_pings: bool, now: Instant) -> Self {
-        let session = SessionDriver::new(shared, session, has_pings, now);
-        let first_bytes = Some(0);
-        Self { socket, session, read_closed: false, dirty: false, yields: false, first_bytes, next_reset_check: None }
+    fn with(shared: Arc<Shared>, socket: WebSocketStream<S>, session: P, has_pings: bool, now: Instant) -> Self {
+        Self {
+            socket,
+            session: SessionDriver::new(shared, session, has_pings, now),
+            read_closed: false,
+            dirty: false,
+            yields: false,
+            first_bytes: Some(0),
+            next_reset_check: None,
+            reuse: Reuse::No,
+        }
+    }
+
+    /// Ends the session, and returns the transport if it can be used again.
+    pub(in crate::server) fn into_transport(self) -> Option<S> {
+        let Self { socket, session, reuse, .. } = self;
+        drop(session);
+        if reuse == Reuse::Ready { socket.into_transport() } else { None }
     }
 
     /// Handles the first step of a session that waits for no first message: the request named the device.
@@ -202,7 +235,8 @@ where
         if self.dirty {
             return;
         }
-        if self.read_closed {
+        // A node that has dialed waits for no end of the stream: the other one keeps it open for the next request.
+        if self.read_closed || (S::IS_CLIENT && !self.socket.can_read()) {
             self.session.driver.handle_close_complete();
         } else if self.session.edge.shared.stopping.is_cancelled() {
             self.session.driver.shorten_close(&mut self.session.edge);

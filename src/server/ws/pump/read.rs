@@ -6,7 +6,7 @@ use std::task::{Context as TaskContext, Poll};
 use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use super::Pump;
+use super::{Pump, Reuse};
 use crate::core::driver::{BURST, Closed, Edge, Phase};
 use crate::core::outbox::End;
 use crate::core::session::Session;
@@ -27,7 +27,7 @@ where
         if self.read_closed || matches!(before, Phase::ShuttingDown(_)) {
             // Texts that wait for an answer are handled before the end behind them.
             self.session.wants_read(cx);
-            return self.drain_input(cx) || self.session.driver.phase() != before;
+            return self.drain_input(cx, buffer) || self.session.driver.phase() != before;
         }
         for _ in 0..BURST {
             if self.read_closed || self.session.driver.phase() == Phase::Done {
@@ -74,6 +74,10 @@ where
             Received::Message(Message::Pong(_)) => self.session.driver.handle_pong(),
             Received::Message(Message::Close(frame)) => {
                 self.dirty = true;
+                // The node that has dialed is the one of the client.
+                if self.reuse == Reuse::Wanted && S::IS_CLIENT != self.session.driver.is_open() {
+                    self.reuse = Reuse::Agreed;
+                }
                 if let Some(frame) = frame {
                     self.session.driver.handle_close_frame(frame.code.into(), &frame.reason);
                 }
@@ -123,8 +127,17 @@ where
     /// Shuts the transport down and discards input until the peer closes.
     ///
     /// Closing a socket with unread input resets the connection, and the peer would lose the close frame.
-    fn drain_input(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    fn drain_input(&mut self, cx: &mut TaskContext<'_>, buffer: &mut IoBuffer) -> bool {
         let Phase::ShuttingDown(_) = self.session.driver.phase() else { return false };
+        if self.reuse == Reuse::Agreed && !self.read_closed {
+            match self.socket.poll_flush(cx, buffer) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => self.reuse = Reuse::Ready,
+                Poll::Ready(Err(_)) => {}
+            }
+            self.session.driver.abort();
+            return true;
+        }
         // Both close frames were exchanged, so no input is left. Dropping the transport closes it.
         if !self.read_closed && !S::SENDS_CLOSE_NOTIFY {
             self.session.driver.abort();
