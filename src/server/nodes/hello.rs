@@ -50,7 +50,7 @@ impl Node {
             protocol: self.details.protocol,
             digest: self.details.digest.clone(),
             engine: self.commands.borrow().is_some(),
-            draining: self.shared.drain.begun.is_cancelled(),
+            draining: self.is_draining(),
             clients: Some(self.shared.hub.client_count()),
         }
     }

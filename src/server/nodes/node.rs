@@ -52,6 +52,11 @@ impl Node {
         self.shared.set_ice_servers(source);
     }
 
+    /// Whether this node is about to stop.
+    pub(super) fn is_draining(&self) -> bool {
+        self.shared.drain.begun.is_cancelled()
+    }
+
     /// Spawns a task that ends when the server stops.
     pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::clone(&self.shared);

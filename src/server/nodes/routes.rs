@@ -140,6 +140,9 @@ async fn connect(State(node): State<Arc<Node>>, PathId(id): PathId, request: Req
     let Some(Sender(from)) = request.extensions().get::<Sender>().cloned() else {
         return error(StatusCode::FORBIDDEN, "Your certificate is not that of a node");
     };
+    if node.is_draining() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "Server draining");
+    }
     let Some(lost) = node.neighbours.connection_from(&from) else {
         return error(StatusCode::PRECONDITION_REQUIRED, "A node needs a control connection first");
     };
@@ -171,12 +174,15 @@ fn registration_of(request: &Request) -> Option<Registration> {
 }
 
 /// `POST /cluster/devices/{id}/probe?registration=R`: whether the device of a registration answers a ping.
+///
+/// A node that drains gives up its devices to newcomers on other nodes: it closes them soon.
 async fn probe(State(node): State<Arc<Node>>, request: Request) -> Response {
     let Some(registration) = registration_of(&request) else {
         return error(StatusCode::BAD_REQUEST, "The query needs a registration");
     };
     drop(request);
-    let body = if node.probe_here(&registration).await == Probe::Alive { ALIVE } else { GONE };
+    let is_kept = !node.is_draining() && node.probe_here(&registration).await == Probe::Alive;
+    let body = if is_kept { ALIVE } else { GONE };
     json(StatusCode::OK, body)
 }
 
