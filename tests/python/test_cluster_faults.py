@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from farms import Farm
+from test_metrics import scrape
 
 from cuttlefish_signaling import Cluster, Limits, SignalingServer
 from cuttlefish_signaling._log_events import EVENTS
@@ -195,6 +196,27 @@ def test_permission_that_lacks(world: World) -> None:
     line = next(record.getMessage() for record in world.records if "lacks a permission" in record.getMessage())
     world.engine.call(f"ACL SETUSER {line.partition('ACL SETUSER ')[2]}")
     late.wait_for_nodes(3, timeout=PATIENCE)
+
+
+def test_permission_that_lacks_after_each_join_is_logged_once(world: World) -> None:
+    world.engine.call("ACL SETUSER node on >pass-w0rd +@all ~{cuttlefish:lab}:* resetchannels &{cuttlefish:lab}:*")
+    late = world.node("c", world.engine.url.replace("://", "://node:pass-w0rd@"))
+    late.wait_for_nodes(3, timeout=PATIENCE)
+
+    def rejoins() -> float:
+        return sum(value for name, value in scrape(late).items() if "cluster_rejoins_total" in name)
+
+    # A node joins, and cannot tell that a device has come or has left.
+    world.engine.call("ACL SETUSER node -publish")
+    for number in range(4):
+        with FakeDevice(late, f"held-{number}", timeout=PATIENCE):
+            wait_until(lambda least=number: rejoins() > least)
+    for event in ("cluster_engine_lost", "cluster_joined"):
+        mine = [record for record in world.records if record.__dict__.get("event") == event]
+        told = [record.getMessage() for record in mine if "lacks a permission" in record.getMessage()]
+        assert len(told) == (event == "cluster_engine_lost"), told
+    joined = [record for record in world.records if "joined the cluster as c" in record.getMessage()]
+    assert len(joined) <= 2
 
 
 Fault = tuple[list[str], list[str], str, tuple[str, ...]]

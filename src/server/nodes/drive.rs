@@ -68,8 +68,8 @@ struct Drive {
     feed: Option<mpsc::Receiver<Feed>>,
     /// Answers of the engine that are due.
     answers: Answers,
-    /// The kind of the last error of the engine, which is logged once.
-    failed: Option<&'static str>,
+    /// Whether the log says last that the node is no member: then it tells of the next join.
+    tells_join: bool,
     /// Whether the node has joined, and has not lost its membership since.
     joined: bool,
     /// When a record without a signature was logged.
@@ -93,7 +93,7 @@ impl Drive {
             commands: None,
             feed: None,
             answers: Answers::new(),
-            failed: None,
+            tells_join: true,
             joined: false,
             unsigned: None,
         }
@@ -149,9 +149,10 @@ impl Drive {
         self.node.cluster.with(|membership| membership.on_lost(Instant::now()));
     }
 
-    /// Logs an error of the engine, once until the node has joined again or another error comes.
+    /// Logs an error of the engine, once for each kind while it returns.
     fn log_failure(&mut self, error: &EngineError) {
-        if self.failed.replace(error.kind) != Some(error.kind) {
+        if self.node.log_limit.is_due(("cluster_engine_lost", error.kind), Instant::now()) {
+            self.tells_join = true;
             let what = "cannot use the engine of the cluster, trying again and again";
             tracing::warn!(event = "cluster_engine_lost", reason = error.kind, "{what}: {error}");
         }
@@ -242,15 +243,13 @@ impl Drive {
         let own = cluster.incarnation.node();
         match report {
             Report::Joined => {
-                (self.failed, self.joined) = (None, true);
+                self.joined = true;
                 self.node.commands.send_replace(self.commands.clone());
-                let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
-                tracing::info!(
-                    event = "cluster_joined",
-                    node = own,
-                    nodes,
-                    "joined the cluster as {own}, with {nodes} nodes"
-                );
+                if std::mem::take(&mut self.tells_join) {
+                    let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
+                    let what = format!("joined the cluster as {own}, with {nodes} nodes");
+                    tracing::info!(event = "cluster_joined", node = own, nodes, "{what}");
+                }
                 self.node.on_joined();
             }
             Report::EngineLost => self.count_rejoin("lost"),
@@ -262,13 +261,17 @@ impl Drive {
             Report::Forgotten => {
                 self.count_rejoin("forgotten");
                 self.node.commands.send_replace(None);
-                let what = "the registry has no lease of this node, or has begun again: joining again";
-                tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
+                if self.node.log_limit.is_due("cluster_forgotten", Instant::now()) {
+                    self.tells_join = true;
+                    let what = "the registry has no lease of this node, or has begun again: joining again";
+                    tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
+                }
             }
             Report::NameTaken(other) => super::hello::log_name_taken(&self.node, &other),
             Report::Paused(time) => {
                 self.count_rejoin("paused");
                 let seconds = time.as_secs_f64();
+                self.tells_join = true;
                 tracing::warn!(
                     event = "cluster_paused",
                     duration = seconds,

@@ -95,6 +95,7 @@ impl Node {
         match outcome {
             Ok((StatusCode::OK, body)) if !is_own => self.compare(&neighbour, &body),
             Ok(_) => {}
+            Err(error) if !self.log_limit.is_due((name, &address, error.to_string()), Instant::now()) => {}
             Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.details.fingerprint => {
                 let what = "this node itself listens at the address of another";
                 tracing::warn!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
@@ -114,7 +115,8 @@ impl Node {
     fn compare(&self, neighbour: &Neighbour, body: &[u8]) {
         let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
         let name = neighbour.incarnation.node();
-        if hello.build == self.details.build && hello.digest != self.details.digest {
+        let differs = hello.build == self.details.build && hello.digest != self.details.digest;
+        if differs && self.log_limit.is_due(("cluster_settings_differ", name, &hello.digest), Instant::now()) {
             let what = "has other limits, ICE servers or waits than this node: give all nodes the same settings";
             tracing::warn!(event = "cluster_settings_differ", node = name, "node {name} {what}");
         }
@@ -186,6 +188,9 @@ impl Node {
 pub(super) fn log_name_taken(node: &Node, other: &NodeRecord) {
     let own = node.cluster.incarnation.node();
     let address = node.neighbours.of(other).map(|other| other.details.address.clone()).unwrap_or_default();
+    if !node.log_limit.is_due(("cluster_name_taken", &address), Instant::now()) {
+        return;
+    }
     let fix = "give this node another name with --node";
     tracing::error!(
         event = "cluster_name_taken",

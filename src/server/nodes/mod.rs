@@ -19,6 +19,7 @@ mod identity;
 mod idle;
 mod listener;
 mod locate;
+mod log_limit;
 mod neighbours;
 mod node;
 mod outage;
@@ -39,6 +40,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use self::identity::Identity;
 use self::listener::NodeListener;
+use self::log_limit::LogLimit;
 use self::neighbours::Neighbours;
 use self::node::Node;
 use super::cluster::details::{NodeDetails, PROTOCOL};
@@ -109,6 +111,7 @@ impl BoundNode {
             commands,
             neighbours,
             looks: Mutex::default(),
+            log_limit: LogLimit::default(),
             nodes_read: AsyncMutex::default(),
         });
         let weak = Arc::downgrade(&node.cluster);

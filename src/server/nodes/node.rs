@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use super::log_limit::LogLimit;
 use super::neighbours::Neighbours;
 use crate::config::IceSource;
 use crate::core::cluster::registry::Timing;
@@ -32,6 +33,8 @@ pub(in crate::server) struct Node {
     pub(super) neighbours: Neighbours,
     /// The devices for which waiting clients look again soon.
     pub(super) looks: Mutex<HashSet<DeviceId>>,
+    /// The causes of warnings that were logged.
+    pub(super) log_limit: LogLimit,
     /// When the records of all nodes were read from the engine.
     pub(super) nodes_read: AsyncMutex<Option<Instant>>,
 }
@@ -44,6 +47,9 @@ impl Node {
             Some(Ok((servers, _))) => IceSource::Fixed(servers),
             Some(Err(error)) => {
                 // A node of another version checks them otherwise. Those of before stay.
+                if !self.log_limit.is_due(("cluster_ice_servers_invalid", error.to_string()), Instant::now()) {
+                    return;
+                }
                 let what = "cannot use the ICE servers that another node has set";
                 tracing::warn!(event = "cluster_ice_servers_invalid", reason = %error, "{what}: {error}");
                 return;
