@@ -144,8 +144,9 @@ impl Membership {
         }
     }
 
-    /// Makes all claims that were under way wait for the engine.
+    /// Makes all claims that were under way wait for the engine, whose answers no longer count.
     pub(super) fn lose_claims(&mut self, now: Instant) {
+        self.in_flight.clear();
         self.lose_announcements();
         let until = self.waits_until(now);
         for (id, registration) in self.claims.keys() {

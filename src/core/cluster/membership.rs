@@ -35,7 +35,7 @@ enum State {
 
 /// Operation without an answer yet.
 #[derive(Debug)]
-struct InFlight {
+pub(super) struct InFlight {
     sent: Instant,
     asked: Asked,
 }
@@ -83,7 +83,7 @@ pub struct Membership {
     /// Time since which there is no engine.
     pub(super) away_since: Instant,
     failures: u32,
-    in_flight: BTreeMap<u64, InFlight>,
+    pub(super) in_flight: BTreeMap<u64, InFlight>,
     last_number: u64,
     outputs: VecDeque<Output>,
     rng: fastrand::Rng,
@@ -333,9 +333,9 @@ impl Membership {
     pub(super) fn on_forgotten(&mut self, now: Instant) {
         if self.state == State::Member {
             self.output(Output::Report(Report::Forgotten));
-            (self.away_since, self.upkeep.absence_counts_at) = (now, now + self.timing.lease);
+            self.away_since = now;
+            self.doubt_absence(now);
             self.lose_claims(now);
-            self.in_flight.clear();
             self.join(None, now);
         }
     }
@@ -387,7 +387,6 @@ impl Membership {
         self.failures = self.failures.saturating_add(1);
         let pause = longest.mul_f64(self.rng.f64());
         self.state = State::Away(now + pause);
-        self.in_flight.clear();
         self.lose_claims(now);
     }
 
