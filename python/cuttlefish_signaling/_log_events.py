@@ -157,7 +157,7 @@ EVENTS = (
     LogEvent("reset_failed", "warning", "reason", "A connection cannot be reset, and ends as others do."),
     LogEvent("cluster_joined", "info", "node nodes", "This node has joined its cluster."),
     LogEvent("cluster_left", "info", "node", "This node has left its cluster, since it stops."),
-    LogEvent("cluster_secret_replaced", "info", "node", "This node signs its records with another secret."),
+    LogEvent("cluster_secret_replaced", "info", "node", "All records of this node are signed with another secret."),
     LogEvent("cluster_engine_lost", "warning", "reason", "The engine cannot be used. The node tries again."),
     LogEvent("cluster_forgotten", "warning", "node", "The registry has no lease of this node, which joins again."),
     LogEvent("cluster_place_invalid", "warning", "reason", "A pre-registration of another node cannot be read."),

@@ -96,6 +96,22 @@ impl Node {
         self.membership.handle_timeout(self.now);
     }
 
+    /// Loses the engine, and joins again as soon as the next attempt comes. Returns what is put out meanwhile.
+    pub(crate) fn rejoin(&mut self) -> Vec<Output> {
+        self.membership.on_lost(self.now);
+        let mut outputs = self.outputs();
+        while !outputs.contains(&Output::Connect) {
+            self.now = self.now.max(self.membership.poll_timeout());
+            self.membership.handle_timeout(self.now);
+            outputs.extend(self.outputs());
+        }
+        self.membership.on_connected(self.now);
+        let nodes = vec![record("a", 1), record("b", 2)];
+        let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes };
+        outputs.extend(self.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined));
+        outputs
+    }
+
     /// Lets time pass second by second, while the engine answers the renewals and says that this node alone is there.
     pub(crate) fn pass_renewed(&mut self, time: Duration) {
         for _ in 0..time.as_secs() {

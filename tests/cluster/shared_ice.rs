@@ -1,10 +1,13 @@
 //! ICE servers that all nodes share.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Output;
-use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::output::Report;
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply, Wanted};
+use cuttlefish_signaling::protocol::DeviceId;
 
 use crate::driven::*;
 
@@ -129,4 +132,68 @@ fn servers_are_sealed_once() {
     node.membership.on_delta(&Delta { version: 2, change: Change::Ice }, node.now);
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
     assert!(!sent.contains(&Operation::SealIce), "{sent:?}");
+}
+
+fn reply_to(operation: &Operation) -> Reply {
+    match operation {
+        Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
+        Operation::Reclaim { wanted, .. } => Reply::Reclaimed(vec![Claimed::Granted; wanted.len()]),
+        Operation::ReadIce => Reply::Ice(None),
+        Operation::Scan(_) => Reply::Page { cursor: 0, entries: Vec::new() },
+        Operation::Renew(_) => {
+            Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![incarnation("a", 1), incarnation("b", 2)] }
+        }
+        _ => Reply::Done,
+    }
+}
+
+/// Operators remove the old secret when the log says that all is signed with the new one.
+#[test]
+fn signed_is_reported_once_and_when_the_engine_has_all() {
+    for lost_after in [None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), Some(6)] {
+        let mut node = Node::joined(&[]);
+        node.claim(1);
+        node.claimed(None, Reply::Claimed(Claimed::Granted));
+        node.outputs();
+        // The record of this claim was signed before.
+        let late = Wanted { id: DeviceId::new("cvd-2"), ..wanted(2) };
+        node.membership.claim(late.clone(), false, node.now);
+        node.membership.sign_again(node.now);
+        let (mut sent, mut reclaimed) = (VecDeque::new(), Vec::new());
+        let (mut answered, mut signed, mut is_read) = (0, 0, false);
+        loop {
+            for output in node.outputs() {
+                match output {
+                    Output::Send { number, operation } => sent.push_back((number, operation)),
+                    Output::Report(Report::Signed) => {
+                        signed += 1;
+                        assert!(sent.is_empty(), "{lost_after:?}: {sent:?}");
+                    }
+                    _ => {}
+                }
+            }
+            if lost_after == Some(answered) {
+                answered += 1;
+                sent.clear();
+                let outputs = node.rejoin();
+                node.seen.extend(outputs.into_iter().filter(|output| !matches!(output, Output::Connect)));
+                continue;
+            }
+            let Some((number, operation)) = sent.pop_front() else {
+                if std::mem::replace(&mut is_read, true) {
+                    break;
+                }
+                // After a loss, the registry is read within the pause of a renewal.
+                node.pass(Duration::from_secs(1));
+                continue;
+            };
+            if let Operation::Reclaim { wanted, .. } = &operation {
+                reclaimed.clone_from(wanted);
+            }
+            node.membership.on_reply(number, reply_to(&operation), node.now);
+            answered += 1;
+        }
+        assert_eq!(signed, 1, "{lost_after:?}");
+        assert_eq!(reclaimed, [wanted(1), late], "{lost_after:?}");
+    }
 }

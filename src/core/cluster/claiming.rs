@@ -148,6 +148,7 @@ impl Membership {
     pub(super) fn lose_claims(&mut self, now: Instant) {
         self.in_flight.clear();
         self.lose_announcements();
+        self.lose_signing();
         let until = self.waits_until(now);
         for (id, registration) in self.claims.keys() {
             self.claims.lose(&id, &registration, until);

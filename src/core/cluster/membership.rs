@@ -84,7 +84,7 @@ pub struct Membership {
     pub(super) away_since: Instant,
     failures: u32,
     pub(super) in_flight: BTreeMap<u64, InFlight>,
-    last_number: u64,
+    pub(super) last_number: u64,
     outputs: VecDeque<Output>,
     rng: fastrand::Rng,
 }
@@ -271,12 +271,13 @@ impl Membership {
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),
             (Asked::SetIce(servers), Reply::Done) => self.on_ice_set(servers.as_ref()),
             (Asked::Expect(ids, number), Reply::Expected(outcomes)) => self.on_expected(ids, number, outcomes, now),
-            (Asked::SealIce, Reply::Done) => self.ice.seals = false,
+            (Asked::SealIce, Reply::Done) => self.on_sealed(number),
             (Asked::Other, _) => {}
             (_, Reply::NotAMember) => self.on_forgotten(now),
             // An engine that answers another question than it was asked.
             _ => self.disconnect(now),
         }
+        self.look_for_signed(now);
     }
 
     fn on_joined(&mut self, epoch: Epoch, version: u64, age: Duration, nodes: &[NodeRecord], now: Instant) {

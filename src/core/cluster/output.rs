@@ -95,6 +95,8 @@ pub enum Report {
     Forgotten,
     /// Another node that is alive has this node's name.
     NameTaken(NodeRecord),
+    /// All records of this node are signed with the new secret.
+    Signed,
     /// The node was paused for this long.
     Paused(Duration),
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::membership::{Asked, Membership};
-use super::output::Output;
+use super::output::{Output, Report};
 use super::registry::Operation;
-use super::upkeep::Setting;
+use super::upkeep::{Setting, Signing};
 
 impl Membership {
     /// Sets the ICE servers of all nodes, or removes them. Without the engine they are set once it is there.
@@ -24,6 +24,9 @@ impl Membership {
             self.set_in_registry(servers.clone(), false, now);
         }
         if self.ice.seals {
+            // That of the last join may have been sent before.
+            let join = Operation::Join { node: self.node.clone(), replaces: None };
+            self.send(join, Asked::Other, now);
             self.send(Operation::SealIce, Asked::SealIce, now);
         }
         self.send(Operation::ReadIce, Asked::Ice, now);
@@ -32,15 +35,42 @@ impl Membership {
     /// Writes all of this node into the registry again, since records are signed with another secret now.
     pub fn sign_again(&mut self, now: Instant) {
         self.wake(now);
-        // Otherwise all is written when the node joins, but for the servers.
-        self.ice.seals = true;
+        // Otherwise all is written when the node joins, and the rest when it reads the registry.
+        (self.ice.seals, self.ice.signing) = (true, None);
         if self.is_member() {
-            let join = Operation::Join { node: self.node.clone(), replaces: None };
-            self.send(join, Asked::Other, now);
             self.reclaim_all(now);
             self.announce_all(now);
             self.look_for_ice(now);
         }
+    }
+
+    /// Handles the answer of the engine that the servers are encrypted with the new secret.
+    pub(super) fn on_sealed(&mut self, number: u64) {
+        // An answer that came before the last one may be to the earlier secret.
+        if !self.is_asking(|asked| matches!(asked, Asked::SealIce)) && std::mem::take(&mut self.ice.seals) {
+            self.ice.signing = Some(Signing { until: number, again: true });
+        }
+    }
+
+    /// Reports that all is signed, once the engine has answered all that had to be written.
+    pub(super) fn look_for_signed(&mut self, now: Instant) {
+        while let Some(Signing { until, again }) = self.ice.signing
+            && self.in_flight.keys().next().is_none_or(|oldest| *oldest > until)
+        {
+            self.ice.signing = None;
+            if !again {
+                return self.output(Output::Report(Report::Signed));
+            }
+            // Claims and announcements that were under way when the secret was replaced.
+            self.reclaim_all(now);
+            self.announce_all(now);
+            self.ice.signing = Some(Signing { until: self.last_number, again: false });
+        }
+    }
+
+    /// Begins again after a loss of the engine.
+    pub(super) fn lose_signing(&mut self) {
+        self.ice.seals |= self.ice.signing.take().is_some();
     }
 
     fn set_in_registry(&mut self, servers: Option<Arc<str>>, absent: bool, now: Instant) {

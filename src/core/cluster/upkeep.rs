@@ -37,6 +37,17 @@ pub(super) struct SharedIce {
     pub(super) wanted: Option<Setting>,
     /// Whether those in the registry may be encrypted with an earlier secret.
     pub(super) seals: bool,
+    /// Records that are being signed again, after the servers.
+    pub(super) signing: Option<Signing>,
+}
+
+/// Records that are being signed with another secret.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signing {
+    /// Number of the last operation that has to be answered.
+    pub(super) until: u64,
+    /// Whether claims and announcements that were sent before, with the earlier secret, are signed again after that.
+    pub(super) again: bool,
 }
 
 /// An order to set the servers. Without any, those that are there are removed.

@@ -173,9 +173,6 @@ impl Drive {
         if let Some(secrets) = self.node.cluster.take_secrets() {
             self.node.engine.set_secrets(&secrets);
             self.node.cluster.with(|membership| membership.sign_again(Instant::now()));
-            let own = self.node.cluster.incarnation.node();
-            let what = "records of this node are signed with the first line of the new secret";
-            tracing::info!(event = "cluster_secret_replaced", node = own, "{what}");
         }
         while let Some(output) = self.node.cluster.poll_output() {
             match output {
@@ -242,30 +239,17 @@ impl Drive {
         let cluster = Arc::clone(&self.node.cluster);
         let own = cluster.incarnation.node();
         match report {
-            Report::Joined => {
-                self.joined = true;
-                self.node.commands.send_replace(self.commands.clone());
-                if std::mem::take(&mut self.tells_join) {
-                    let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
-                    let what = format!("joined the cluster as {own}, with {nodes} nodes");
-                    tracing::info!(event = "cluster_joined", node = own, nodes, "{what}");
-                }
-                self.node.on_joined();
-            }
+            Report::Joined => self.on_joined(),
             Report::EngineLost => self.count_rejoin("lost"),
             Report::EngineSilent => {
                 self.count_rejoin("silent");
                 let what = format!("no answer to an operation within {:?}", self.node.timing.operation);
                 self.log_failure(&EngineError { kind: "silent", what });
             }
-            Report::Forgotten => {
-                self.count_rejoin("forgotten");
-                self.node.commands.send_replace(None);
-                if self.node.log_limit.is_due("cluster_forgotten", Instant::now()) {
-                    self.tells_join = true;
-                    let what = "the registry has no lease of this node, or has begun again: joining again";
-                    tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
-                }
+            Report::Forgotten => self.on_forgotten(),
+            Report::Signed => {
+                let what = "all records of this node are signed with the first line of the new secret";
+                tracing::info!(event = "cluster_secret_replaced", node = own, "{what}");
             }
             Report::NameTaken(other) => super::hello::log_name_taken(&self.node, &other),
             Report::Paused(time) => {
@@ -278,6 +262,29 @@ impl Drive {
                     "this process was paused for {seconds:.1} s: connections with other nodes are closed, joining again"
                 );
             }
+        }
+    }
+
+    fn on_joined(&mut self) {
+        let own = self.node.cluster.incarnation.node().to_owned();
+        self.joined = true;
+        self.node.commands.send_replace(self.commands.clone());
+        if std::mem::take(&mut self.tells_join) {
+            let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());
+            let what = format!("joined the cluster as {own}, with {nodes} nodes");
+            tracing::info!(event = "cluster_joined", node = own, nodes, "{what}");
+        }
+        self.node.on_joined();
+    }
+
+    fn on_forgotten(&mut self) {
+        let own = self.node.cluster.incarnation.node().to_owned();
+        self.count_rejoin("forgotten");
+        self.node.commands.send_replace(None);
+        if self.node.log_limit.is_due("cluster_forgotten", Instant::now()) {
+            self.tells_join = true;
+            let what = "the registry has no lease of this node, or has begun again: joining again";
+            tracing::warn!(event = "cluster_forgotten", node = own, "{what}");
         }
     }
 
