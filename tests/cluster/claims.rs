@@ -157,6 +157,24 @@ fn without_an_engine_the_strict_choice_refuses() {
 }
 
 #[test]
+fn device_is_admitted_or_refused_in_time_by_a_node_that_joins_and_fails_at_each_claim() {
+    for (hold, seconds, outcome) in [(true, 5, Outcome::Unavailable), (false, 2, Outcome::Unclaimed)] {
+        let mut node = Node::new(hold);
+        node.join(Duration::from_secs(60));
+        node.claim(1);
+        let (began, mut joins) = (node.now, 0);
+        while !node.rejoin().contains(&tell(1, outcome)) {
+            joins += 1;
+            assert!(joins < 1_000, "{outcome:?} is not told");
+        }
+        // It is told at the latest when the engine is lost the next time, after the longest pause.
+        let took = node.now - began;
+        assert!(took >= Duration::from_secs(seconds), "{took:?}");
+        assert!(took <= Duration::from_secs(seconds + 4), "{took:?}");
+    }
+}
+
+#[test]
 fn device_whose_claim_was_under_way_waits_as_long_for_the_engine() {
     for (hold, seconds, outcome) in [(true, 5, Outcome::Unavailable), (false, 2, Outcome::Unclaimed)] {
         let mut node = Node::new(hold);

@@ -51,6 +51,22 @@ fn an_operation_without_an_answer_ends_the_connection_and_is_repeated() {
 }
 
 #[test]
+fn pauses_grow_while_the_engine_fails_after_each_join() {
+    let mut node = Node::new(false);
+    node.join(Duration::from_secs(60));
+    let began = node.now;
+    for _ in 0..20 {
+        node.rejoin();
+    }
+    // Pauses of up to 50 ms would take a second at most.
+    assert!(node.now - began > Duration::from_secs(5), "{:?}", node.now - began);
+    // A member for the time of a renewal begins with the first pause again.
+    node.pass_renewed(Duration::from_secs(1));
+    node.membership.on_lost(node.now);
+    assert!(node.membership.poll_timeout() - node.now <= Duration::from_millis(50));
+}
+
+#[test]
 fn a_node_whose_name_another_has_asks_it_before_it_takes_the_name() {
     let mut node = Node::new(false);
     node.membership.handle_timeout(node.now);

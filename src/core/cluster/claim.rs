@@ -69,6 +69,8 @@ pub(super) struct Claim {
     hold_until: Option<Instant>,
     /// Holder whose node could not be asked the last time.
     unreachable: Option<Registration>,
+    /// Time until which an engine is waited for that was lost since its last answer.
+    lost_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -95,7 +97,8 @@ impl Claim {
     /// Begins a claim that waits for the engine until `until`, if it is away.
     pub(super) fn new(wanted: Wanted, replaces: bool, until: Instant) -> Self {
         let state = State::Pending(Some(until));
-        Self { wanted, place: None, replaces, admitted: false, state, hold_until: None, unreachable: None }
+        let (hold_until, unreachable, lost_until) = (None, None, None);
+        Self { wanted, place: None, replaces, admitted: false, state, hold_until, unreachable, lost_until }
     }
 
     /// Returns whether the registration holds the id.
@@ -122,8 +125,9 @@ impl Claim {
             State::Asked(_) | State::AskAt(_) | State::Confirming | State::Probing { .. } if self.admitted => {
                 State::Unclaimed
             }
+            // Counted from the first loss: an engine may be lost at each question.
             State::Asked(_) | State::AskAt(_) | State::Confirming | State::Probing { .. } => {
-                State::Pending(Some(until))
+                State::Pending(Some(*self.lost_until.get_or_insert(until)))
             }
             _ => return,
         };
@@ -133,6 +137,7 @@ impl Claim {
     pub(super) fn on_reply(&mut self, claimed: Claimed, contradicted: Option<&Registration>, now: Instant) -> Next {
         let State::Asked(expected) = &self.state else { return Next::Wait };
         let expected = expected.clone();
+        self.lost_until = None;
         match claimed {
             Claimed::Granted => match contradicted.filter(|holder| Some(*holder) != expected.as_ref()) {
                 Some(holder) => {

@@ -283,7 +283,7 @@ impl Membership {
     fn on_joined(&mut self, epoch: Epoch, version: u64, age: Duration, nodes: &[NodeRecord], now: Instant) {
         let first = self.note_registry(epoch, version, now);
         self.state = State::Member;
-        (self.epoch, self.named, self.failures) = (Some(epoch), version, 0);
+        (self.epoch, self.named) = (Some(epoch), version);
         self.nodes.reset(nodes);
         self.directory.reset(version);
         self.renew_at = now + self.timing.renew;
@@ -310,7 +310,7 @@ impl Membership {
             return self.on_forgotten(now);
         }
         self.directory.check(self.named);
-        self.named = version;
+        (self.named, self.failures) = (version, 0);
         self.renew_at = sent + self.timing.renew;
         if self.nodes.renewed(nodes) {
             self.read_nodes(now);
@@ -379,7 +379,7 @@ impl Membership {
         self.go_away(now);
     }
 
-    /// Waits for the next attempt: up to the pause of the backoff, at random.
+    /// Waits for the next attempt: up to the pause of the backoff, at random. A renewal begins it again, and no join.
     fn go_away(&mut self, now: Instant) {
         if self.is_member() {
             self.away_since = now;
