@@ -1,11 +1,12 @@
-//! The turns of clients to be connected to one other node.
+//! The turns of clients to be connected to one other node, and the control connection that they share.
 //!
 //! A burst of clients would have each of its connections time out on a node that is busy, and all of them made again.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::error::Unreachable;
 use crate::config::Limits;
@@ -66,8 +67,63 @@ impl Dials {
     }
 }
 
+/// The control connection to another node, which all clients there share.
+#[derive(Default)]
+pub(super) struct Control {
+    state: AsyncMutex<ControlState>,
+    /// The number of attempts that have begun.
+    attempts: AtomicUsize,
+}
+
+#[derive(Default)]
+struct ControlState {
+    /// Cancelled when the connection is lost.
+    connection: Option<CancellationToken>,
+    /// The last attempt that has failed, and why.
+    failed: Option<(usize, Unreachable)>,
+}
+
+impl Control {
+    /// Returns the connection, which `make` makes if there is none. The token is cancelled when it is lost.
+    ///
+    /// One attempt is enough for all that wait for it: those to a silent node take seconds.
+    ///
+    /// # Errors
+    /// That of the attempt.
+    pub(super) async fn get(
+        &self,
+        make: impl Future<Output = Result<CancellationToken, Unreachable>>,
+    ) -> Result<CancellationToken, Unreachable> {
+        let before = self.attempts.load(Relaxed);
+        let mut state = self.state.lock().await;
+        if let Some(token) = state.connection.as_ref().filter(|token| !token.is_cancelled()) {
+            return Ok(token.clone());
+        }
+        if let Some((_, error)) = state.failed.as_ref().filter(|(attempt, _)| *attempt >= before) {
+            return Err(error.clone());
+        }
+        let attempt = self.attempts.fetch_add(1, Relaxed);
+        let token = make.await.inspect_err(|error| state.failed = Some((attempt, error.clone())))?;
+        *state = ControlState { connection: Some(token.clone()), failed: None };
+        Ok(token)
+    }
+
+    /// Ends the connection. While it is made, there is none to end.
+    pub(super) fn close(&self) {
+        if let Ok(state) = self.state.try_lock()
+            && let Some(token) = &state.connection
+        {
+            token.cancel();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
     use futures_util::FutureExt;
 
     use crate::server::nodes::dials::*;
@@ -123,5 +179,125 @@ mod tests {
         let two = take(2).unwrap();
         assert!(take(2).is_none());
         drop((one, two));
+    }
+    /// The number of clients that come at once.
+    const CLIENTS: usize = 300;
+
+    /// Turns at a time.
+    const MOST: usize = 16;
+
+    type Turn<'a> = Pin<Box<dyn Future<Output = Result<SemaphorePermit<'a>, Unreachable>> + 'a>>;
+
+    /// A client, with the second in which it began to be so.
+    enum State<'a> {
+        Queued(Turn<'a>, u64),
+        Dials(SemaphorePermit<'a>, u64),
+        Pauses(u64),
+        Served,
+    }
+
+    /// Clients of a node that answers no dial for a time.
+    struct Storm<'a> {
+        dials: &'a Dials,
+        limits: &'a Limits,
+        clients: Vec<State<'a>>,
+        /// The seconds in which dials were begun.
+        begun: Vec<u64>,
+    }
+
+    impl Storm<'_> {
+        /// Lets one second pass. A dial takes `takes` seconds, and then succeeds or not. A client leaves the queue after 5 s,
+        /// and comes again after a pause of one.
+        fn pass(&mut self, now: u64, takes: u64, succeeds: bool) {
+            let (dials, limits) = (self.dials, self.limits);
+            for client in &mut self.clients {
+                *client = match std::mem::replace(client, State::Served) {
+                    State::Dials(_, since) if now >= since + takes && succeeds => State::Served,
+                    State::Dials(_, since) if now >= since + takes => State::Pauses(now),
+                    State::Queued(_, since) if now >= since + 5 => State::Pauses(now),
+                    State::Pauses(since) if now > since => State::Queued(Box::pin(dials.turn(limits)), now),
+                    other => other,
+                };
+            }
+            for client in &mut self.clients {
+                if let State::Queued(turn, _) = client
+                    && let Some(permit) = turn.as_mut().now_or_never()
+                {
+                    *client = State::Dials(permit.unwrap(), now);
+                    self.begun.push(now);
+                }
+            }
+            let under_way = self.clients.iter().filter(|client| matches!(client, State::Dials(..))).count();
+            let queued = self.clients.iter().filter(|client| matches!(client, State::Queued(..))).count();
+            assert!(under_way <= MOST, "{under_way}");
+            assert_eq!(self.dials.waiting.load(Relaxed), queued);
+        }
+    }
+
+    #[test]
+    fn clients_of_a_node_that_was_overloaded_are_served_with_one_dial_each() {
+        let (dials, limits) = (Dials::default(), limits(MOST, CLIENTS));
+        let clients = (0..CLIENTS).map(|_| State::Pauses(0)).collect();
+        let mut storm = Storm { dials: &dials, limits: &limits, clients, begun: Vec::new() };
+        // For ten minutes each dial times out after 4 s.
+        for now in 1..=600 {
+            storm.pass(now, 4, false);
+        }
+        assert!(storm.begun.len() <= MOST * (600 / 4 + 1), "{}", storm.begun.len());
+        assert!((1..=600).all(|now| storm.begun.iter().filter(|begun| **begun == now).count() <= MOST));
+        // Then each takes a second.
+        let before = storm.begun.len();
+        let rounds = u64::try_from(CLIENTS.div_ceil(MOST)).unwrap();
+        for now in 601..=601 + 2 * rounds {
+            storm.pass(now, 1, true);
+        }
+        assert!(storm.clients.iter().all(|client| matches!(client, State::Served)));
+        assert!(storm.begun.len() - before <= CLIENTS, "{}", storm.begun.len() - before);
+    }
+
+    /// An attempt, which ends when the test says so. Counts those that are under way.
+    async fn attempt(
+        under_way: &AtomicUsize,
+        begun: &AtomicUsize,
+        outcome: &Mutex<Option<Result<CancellationToken, Unreachable>>>,
+    ) -> Result<CancellationToken, Unreachable> {
+        assert_eq!(under_way.fetch_add(1, Relaxed), 0);
+        let _ends = Place(under_way);
+        begun.fetch_add(1, Relaxed);
+        std::future::poll_fn(|_| outcome.lock().clone().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    #[test]
+    fn one_attempt_for_the_control_connection_serves_all_that_wait() {
+        let (control, under_way, begun) = (Control::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let outcome = Mutex::new(None);
+        for round in 1..=10 {
+            *outcome.lock() = None;
+            let ask = || Box::pin(control.get(attempt(&under_way, &begun, &outcome)));
+            let mut waiting: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+            assert!(waiting.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+            // The one that makes the attempt leaves, and the next one begins another.
+            drop(waiting.remove(0));
+            assert!(waiting.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+            // Those that come while it is under way are told by the next one.
+            let mut late: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+            assert!(late.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+            *outcome.lock() = Some(Err(Unreachable::Silent(Duration::from_secs(4))));
+            for one in waiting.iter_mut().chain(&mut late) {
+                assert!(matches!(one.as_mut().now_or_never(), Some(Err(Unreachable::Silent(_)))));
+            }
+            assert_eq!(begun.load(Relaxed), 3 * round);
+        }
+        // After the overload all have the connection of one attempt.
+        *outcome.lock() = Some(Ok(CancellationToken::new()));
+        for _ in 0..CLIENTS {
+            assert!(control.get(attempt(&under_way, &begun, &outcome)).now_or_never().unwrap().is_ok());
+        }
+        assert_eq!(begun.load(Relaxed), 31);
+        // One that is lost is made again.
+        control.close();
+        *outcome.lock() = Some(Ok(CancellationToken::new()));
+        assert!(control.get(attempt(&under_way, &begun, &outcome)).now_or_never().unwrap().is_ok());
+        assert_eq!(begun.load(Relaxed), 32);
     }
 }

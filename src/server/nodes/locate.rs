@@ -20,7 +20,8 @@ const LOOKS: usize = 3;
 /// Time that a client without a wait gives the engine to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Pause until the clients of a node that cannot be reached look again.
+/// Pause until the clients of a node that cannot be reached look again: on average, so that those of many devices do not
+/// all do so at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Node {
@@ -107,7 +108,7 @@ impl Search<'_> {
             return;
         }
         self.node.spawn(async move {
-            node.shared.timers.sleep(LOOK_AGAIN).await;
+            node.shared.timers.sleep(LOOK_AGAIN.mul_f64(0.5 + fastrand::f64())).await;
             node.looks.lock().remove(&id);
             node.shared.hub.wake_waiting(&id);
         });

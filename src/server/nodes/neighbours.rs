@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::dials::Dials;
+use super::dials::{Control, Dials};
 use super::error::Unreachable;
 use super::identity::Identity;
 use super::idle::{Idle, Streams};
@@ -52,16 +51,7 @@ pub(super) struct Neighbour {
     /// Connections to it that a client has left.
     pub(super) left: Streams,
     /// The control connection to it.
-    pub(super) control: AsyncMutex<Control>,
-}
-
-/// The control connection to another node.
-#[derive(Default)]
-pub(super) struct Control {
-    /// Cancelled when it is lost.
-    pub(super) connection: Option<CancellationToken>,
-    /// When the last attempt that has failed began, and why it failed.
-    pub(super) failed: Option<(Instant, Unreachable)>,
+    pub(super) control: Control,
 }
 
 impl Neighbours {
@@ -92,7 +82,7 @@ impl Neighbours {
             dials: Dials::default(),
             idle: Idle::default(),
             left: Streams::default(),
-            control: AsyncMutex::default(),
+            control: Control::default(),
         });
         known.insert(record.incarnation.clone(), Arc::clone(&neighbour));
         Ok(neighbour)
@@ -122,12 +112,7 @@ impl Neighbours {
         }
         let known: Vec<_> = self.known.lock().values().cloned().collect();
         for neighbour in known {
-            // While a control connection is made, there is none to end.
-            if let Ok(control) = neighbour.control.try_lock()
-                && let Some(token) = &control.connection
-            {
-                token.cancel();
-            }
+            neighbour.control.close();
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The connections of clients of this node to devices on other nodes, and the control connection for all of one node.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Unreachable;
 use super::idle::NodeStream;
-use super::neighbours::{Control, Neighbour};
+use super::neighbours::Neighbour;
 use super::node::Node;
 use super::probe::path_of;
 use crate::core::cluster::Registration;
@@ -117,25 +116,16 @@ impl Search<'_> {
 impl Node {
     /// Returns the control connection to a node, which is made if there is none. It is cancelled when it is lost.
     async fn control(self: &Arc<Self>, neighbour: &Arc<Neighbour>) -> Result<CancellationToken, Unreachable> {
-        let asked_at = Instant::now();
-        let mut control = neighbour.control.lock().await;
-        if let Some(token) = control.connection.as_ref().filter(|token| !token.is_cancelled()) {
-            return Ok(token.clone());
-        }
-        // One attempt is enough for all that wait for it: those to a silent node take seconds.
-        if let Some((_, error)) = control.failed.as_ref().filter(|(began, _)| *began >= asked_at) {
-            return Err(error.clone());
-        }
-        // Those of before were lost with the last control connection.
-        neighbour.left.clear();
-        let began = Instant::now();
-        let opened = self.upgrade(neighbour, "/cluster/control", None).await;
-        let (stream, read_ahead) = opened.inspect_err(|error| control.failed = Some((began, error.clone())))?;
-        let token = CancellationToken::new();
-        let address = stream.get_ref().0.peer_addr().ok();
-        let watch = open::control(Arc::clone(&self.shared), stream, &read_ahead, token.clone());
-        self.shared.spawn(watch, address);
-        *control = Control { connection: Some(token.clone()), failed: None };
-        Ok(token)
+        let make = Box::pin(async {
+            // Those of before were lost with the last control connection.
+            neighbour.left.clear();
+            let (stream, read_ahead) = self.upgrade(neighbour, "/cluster/control", None).await?;
+            let token = CancellationToken::new();
+            let address = stream.get_ref().0.peer_addr().ok();
+            let watch = open::control(Arc::clone(&self.shared), stream, &read_ahead, token.clone());
+            self.shared.spawn(watch, address);
+            Ok(token)
+        });
+        neighbour.control.get(make).await
     }
 }
