@@ -104,7 +104,7 @@ impl World {
 
     /// No client is told that its device has left, or is not there, while it is.
     pub(crate) fn check_client_end(&self, index: usize, code: u16, reason: &str) {
-        let Client { id, node, device, since, link, .. } = &self.clients[index];
+        let Client { id, node, device, since, looked_up_at, link, .. } = &self.clients[index];
         let story = || format!("client {index} is told {code} {reason}\n{}", self.net.story());
         let met_since = |other: usize, since: Duration| {
             !self.net.has_cut(*node, other) && self.unmet_at[*node].max(self.unmet_at[other]) < since
@@ -116,11 +116,12 @@ impl World {
             let stays = self.is_safe(*device) && self.devices[*device].registered && reached;
             assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
         } else if reason.contains("not found") {
-            // That is not said without a word of the engine, whatever the directory knows.
-            let settled = self.net.now.saturating_sub(Duration::from_millis(50));
+            // That is not said without a word of the engine, whatever the directory knows. The answer of a slow engine
+            // tells how it was when the engine looked.
+            let read_at = looked_up_at.unwrap_or_else(|| panic!("the engine was not asked: {}", story()));
             let long_ago = self.net.now.saturating_sub(Duration::from_secs(10));
             let there = self.devices.iter().enumerate().any(|(place, device)| {
-                let registered = device.since.is_some_and(|since| since < settled);
+                let registered = device.since.is_some_and(|since| since < read_at);
                 device.id == *id && self.is_safe(place) && registered && met_since(device.node, long_ago)
             });
             assert!(!there, "the device is registered: {}", story());

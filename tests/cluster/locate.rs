@@ -17,6 +17,7 @@ use crate::connection::Notices;
 use crate::event::Event;
 use crate::net::{Frame, LinkId, Net, Party};
 use crate::node::Node;
+use crate::world::World;
 
 /// Time in which another node has to answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(4);
@@ -209,6 +210,17 @@ impl Node {
         };
         for link in self.connections.iter().filter_map(is_with).collect::<Vec<_>>() {
             self.reset(link, net);
+        }
+    }
+}
+
+impl World {
+    /// Notes that the engine has read an entry for a client.
+    pub(crate) fn note_look_up(&mut self, number: u64, operation: &Operation) {
+        if Node::is_search(number) && matches!(operation, Operation::Read(_)) {
+            let link = usize::try_from(number - SEARCHES).unwrap();
+            let client = self.clients.iter_mut().find(|client| client.link == link);
+            client.expect("a client searches").looked_up_at = Some(self.net.now);
         }
     }
 }

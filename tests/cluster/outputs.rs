@@ -112,6 +112,7 @@ impl World {
         }
         let (reply, changes) = self.engine.execute(operation, self.net.now);
         self.note_grants(operation, &reply);
+        self.note_look_up(number, operation);
         for delta in changes {
             self.publish(&delta);
         }

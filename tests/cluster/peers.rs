@@ -52,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) device: Option<usize>,
     /// Time from which it is connected.
     pub(crate) since: Duration,
+    /// Time at which the engine has read the entry of its device for it last.
+    pub(crate) looked_up_at: Option<Duration>,
     pub(crate) over: bool,
     pub(crate) sent: u64,
     /// Number of the last payload, and the client number that the device uses.
@@ -99,7 +101,17 @@ impl World {
         let link = self.net.open(Party::Client(client), party);
         let connect = format!(r#"{{"message_type":"connect","device_id":"{id}"}}"#);
         let since = self.net.now;
-        self.clients.push(Client { id, node, link, device: None, since, over: false, sent: 0, received: None });
+        self.clients.push(Client {
+            id,
+            node,
+            link,
+            device: None,
+            since,
+            looked_up_at: None,
+            over: false,
+            sent: 0,
+            received: None,
+        });
         self.accept(node, link, Party::Client(client), connect);
     }
 
