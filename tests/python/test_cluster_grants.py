@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from farms import Farm
@@ -29,7 +30,7 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def farm_with_device(stack: ExitStack, **settings: bool) -> tuple[Farm, WebSocketPeer]:
+def farm_with_device(stack: ExitStack, **settings: Any) -> tuple[Farm, WebSocketPeer]:
     """Two nodes, of which node a has the device, and node b knows it."""
     farm = Farm(stack, authorize=granted, **settings)
     for node in (farm.a, farm.b):
