@@ -92,6 +92,7 @@ GOALS = (
     (WHOLE, WHOLE_BY_HAND, Goal("suite_s", 5.0, "not measured", of_figure=True)),
     (LIFE, BESIDE, Goal("median_ms", 0.3, "0.43", of_figure=True)),
     (LIFE, BESIDE, Goal("p99_ms", 0.6, "0.81", of_figure=True)),
+    (LIFE, BESIDE, Goal("p99_cpu_ms", 0.6, "not measured", of_figure=True)),
 )
 
 
@@ -117,15 +118,19 @@ def cost(suite: str, tests: int) -> Figures:
 
 
 def life(serve: Callable[[], AbstractContextManager[object]], times: int) -> Figures:
-    """Starts and stops a server repeatedly, and returns the times in ms."""
-    took = []
+    """Starts and stops a server repeatedly, and returns the times in ms.
+
+    The CPU time is that of all threads of the process. Other programs lengthen it less than the time on the wall.
+    """
+    took, used = [], []
     for _ in range(times):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         with serve():
             pass
         took.append((time.perf_counter() - began) * 1000)
-    quantiles = statistics.quantiles(took, n=100)
-    return {"median_ms": quantiles[49], "p99_ms": quantiles[98]}
+        used.append((time.process_time() - cpu) * 1000)
+    quantiles, of_cpu = statistics.quantiles(took, n=100), statistics.quantiles(used, n=100)
+    return {"median_ms": quantiles[49], "p99_ms": quantiles[98], "p99_cpu_ms": of_cpu[98]}
 
 
 def rows(runs: dict[str, list[Figures]]) -> list[Row]:

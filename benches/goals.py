@@ -31,6 +31,7 @@ UNITS = {
     "suite_s": "s",
     "median_ms": "median, ms",
     "p99_ms": "p99, ms",
+    "p99_cpu_ms": "p99, CPU ms",
 }
 TAIL_ROUNDS, ROUNDS = 20, 5
 """A p99 differs much from round to round, so it takes more of them."""

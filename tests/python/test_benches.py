@@ -133,13 +133,14 @@ def test_cost_of_a_test_is_beyond_an_empty_one(fixtures: Any) -> None:
     test = {"cpu_ms_per_test": 1.0, "wall_ms_per_test": 2.0}
     times = {"empty": 1, "server": 2, "by hand": 3, "sync": 5, "async": 4}
     runs = {kind: [{name: value * more for name, value in test.items()}] for kind, more in times.items()}
-    life = {"median_ms": 0.3, "p99_ms": 0.6}
+    life = {"median_ms": 0.3, "p99_ms": 0.6, "p99_cpu_ms": 0.5}
     whole = {fixtures.WHOLE: [{"suite_s": 6.0}], fixtures.WHOLE_BY_HAND: [{"suite_s": 4.0}]}
     rows = fixtures.rows({**runs, **whole, fixtures.LIFE: [life], fixtures.BESIDE: [dict.fromkeys(life, 2.0)]})
     ours = {(row["title"].rpartition(", ")[2], row["figure"]): (row["ours"], row["ratio"]) for row in rows}
     assert ours["sync", "CPU ms/test"] == (4.0, 2.0)
     assert ours["async", "ms/test"] == (6.0, 1.5)
     assert ours["start and stop", "median, ms"] == (0.3, 0.15)
+    assert ours["start and stop", "p99, CPU ms"] == (0.5, 0.25)
     assert ours["sync", "s"] == (6.0, 1.5)  # All of it: also what pytest takes for empty tests.
 
 
