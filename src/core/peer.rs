@@ -1,5 +1,6 @@
 //! Facts about the peer of a connection, from the transport and the hooks.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,14 +33,28 @@ impl std::fmt::Debug for Request {
 pub struct KeptRequest(Box<str>);
 
 /// Stands between the parts of a [`KeptRequest`]. No part of a request contains it: hyper refuses it in paths, queries and headers.
-const BETWEEN: &str = "\n";
+const BETWEEN: char = '\n';
 
 impl KeptRequest {
     /// Packs a request.
     pub fn of(request: &Request) -> Self {
-        let headers = request.headers.iter().flat_map(|(name, value)| [name, value]);
-        let parts: Vec<&str> = [&request.path, &request.query].into_iter().chain(headers).map(String::as_str).collect();
-        Self(parts.join(BETWEEN).into())
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), Cow::from(value)));
+        Self::pack(&request.path, &request.query, headers)
+    }
+
+    /// Packs path, query and headers.
+    pub fn pack<'a>(path: &str, query: &str, headers: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> Self {
+        let mut text = String::from(path);
+        let mut add = |part: &str| {
+            text.push(BETWEEN);
+            text.push_str(part);
+        };
+        add(query);
+        for (name, value) in headers {
+            add(name);
+            add(&value);
+        }
+        Self(text.into())
     }
 
     /// Unpacks the request.

@@ -104,7 +104,7 @@ impl Shared {
                 }))
             }
             ResolvedIce::Pending(call) => {
-                let (shared, peer) = (Arc::clone(self), peer.to_string());
+                let (shared, peer) = (Arc::clone(self), Arc::clone(peer));
                 Resolved::Pending(Box::pin(async move {
                     match shared.decide(call, &peer).await {
                         Ok(servers) => Answer::Config(servers.config(), None),
@@ -146,9 +146,9 @@ impl Shared {
         let Some(call) = call else {
             return Resolved::Ready(Answer::DeviceInfo(device.info.clone()));
         };
-        let (shared, peer) = (Arc::clone(self), client.to_string());
+        let (shared, client) = (Arc::clone(self), Arc::clone(client));
         Resolved::Pending(Box::pin(async move {
-            let filtered = shared.decide(call, &peer).await;
+            let filtered = shared.decide(call, &client).await;
             match filtered.and_then(|json| device_info(&json)) {
                 Ok(message) => Answer::DeviceInfo(message),
                 Err(refusal) => Answer::Refused(refusal),
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// Waits for a hook on behalf of a connected peer. An error becomes the refusal that the peer gets.
-    async fn decide<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, Refusal> {
+    async fn decide<T>(&self, call: HookCall<T>, peer: &Peer) -> Result<T, Refusal> {
         self.wait_for_hook(call, peer).await.map_err(|error| match error {
             HookError::Refused { reason, .. } => Refusal::NotAuthorized(reason),
             HookError::Failed | HookError::NotCalled => Refusal::HookFailed,
@@ -177,11 +177,12 @@ impl Shared {
     }
 
     /// Waits for a hook. A hook that exceeds the timeout counts as failed.
-    pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &str) -> Result<T, HookError> {
+    pub(super) async fn wait_for_hook<T>(&self, call: HookCall<T>, peer: &Peer) -> Result<T, HookError> {
         let HookCall { hook, called_at, due, time, mut result } = call;
         let in_time = self.clock.timeout_at(due, &mut result).await;
         let late = if in_time.is_some() { HowFailed::Raised } else { HowFailed::TimedOut };
-        let answer = in_time.unwrap_or_else(|| Err(self.hooks.timed_out(hook, result.call(), peer, time)));
+        let timed_out = || self.hooks.timed_out(hook, result.call(), &peer.to_string(), time);
+        let answer = in_time.unwrap_or_else(|| Err(timed_out()));
         let (outcome, how) = match &answer {
             Ok(_) => (HookOutcome::Answered, None),
             Err(HookError::Refused { .. }) => (HookOutcome::Refused, None),
@@ -193,7 +194,7 @@ impl Shared {
         };
         self.timings.observe_hook(hook, outcome, since(called_at, self.clock.now()));
         if let Some(how) = how {
-            self.hook_failures.add(HookFailure { at: self.clock.unix_now(), hook, peer: peer.to_owned(), how });
+            self.hook_failures.add(HookFailure { at: self.clock.unix_now(), hook, peer: peer.to_string(), how });
         }
         answer
     }

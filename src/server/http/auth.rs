@@ -8,14 +8,14 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::StatusCode;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 
 use super::audited::{self, Place};
 use super::token::{Judgement, Token};
 use super::{proxy, respond::error};
 use crate::access::hooks::{AuthorizeRequest, HookError};
 use crate::config::OnTokenExpiry;
-use crate::core::peer::{self, Grant, KeptRequest, Peer, Role};
+use crate::core::peer::{Grant, KeptRequest, Peer, Role};
 use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
 use crate::protocol::refusal::Refusal;
@@ -114,7 +114,7 @@ impl Caller {
         let (certificate, request) = (peer.certificate.clone(), Arc::clone(request));
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
         match shared.call_hook("authorize", |hooks| hooks.authorize(&request)) {
-            Some(call) => shared.wait_for_hook(call, &peer.to_string()).await,
+            Some(call) => shared.wait_for_hook(call, peer).await,
             None => Ok(peer.grant.clone()),
         }
     }
@@ -153,12 +153,7 @@ fn refused(reason: &str, status: u16) -> Response {
 
 /// Copies the parts of a request that a hook may read.
 fn kept<B>(request: &hyper::Request<B>) -> KeptRequest {
-    let text = |(name, value): (&HeaderName, &HeaderValue)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    KeptRequest::of(&peer::Request {
-        path: request.uri().path().to_owned(),
-        query: request.uri().query().unwrap_or_default().to_owned(),
-        headers: request.headers().iter().map(text).collect(),
-    })
+    let (uri, headers) = (request.uri(), request.headers().iter());
+    let headers = headers.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
+    KeptRequest::pack(uri.path(), uri.query().unwrap_or_default(), headers)
 }

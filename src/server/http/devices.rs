@@ -182,7 +182,7 @@ pub(in crate::server) async fn infra_config(State(shared): State<Arc<Shared>>, r
         ResolvedIce::Ready(servers, _) => Ok(servers),
         ResolvedIce::Command(command) => Ok(Arc::clone(&shared).ice_servers_of(command).await.0),
         ResolvedIce::Failed => Err(HookError::Failed),
-        ResolvedIce::Pending(call) => shared.wait_for_hook(call, &peer.to_string()).await,
+        ResolvedIce::Pending(call) => shared.wait_for_hook(call, &peer).await,
     };
     match servers {
         Ok(servers) => json(StatusCode::OK, servers.config().into_bytes()),
