@@ -2,7 +2,7 @@
 //!
 //! `core` runs sessions, relay, hub and outboxes. `edge` runs a whole server with two peers, in memory. `tls` runs the same
 //! over TLS and the loopback interface; the peers' own TLS is half of it. `arrival` runs a device that connects, registers
-//! and leaves.
+//! and leaves. `session` runs a client that connects to a device and leaves, and `hooks` the same with three hooks.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
@@ -12,7 +12,8 @@ mod harness;
 
 use std::sync::Arc;
 
-use cuttlefish_signaling::{Config, NoHooks, Running, Server, Tls};
+use cuttlefish_signaling::{Config, Hooks, IceSource, NoHooks, Running, Server, Tls};
+use harness::deferred_hooks::DeferredHooks;
 use harness::{Harness, client_forward, device_forward, payload};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -26,12 +27,16 @@ fn main() {
         [scenario, times] if scenario == "edge" => edge(times.parse().unwrap()),
         [scenario, times] if scenario == "tls" => tls(times.parse().unwrap()),
         [scenario, times] if scenario == "arrival" => arrival(times.parse().unwrap()),
+        [scenario, times] if scenario == "session" => session(times.parse().unwrap()),
+        [scenario, times] if scenario == "hooks" => hooks(times.parse().unwrap()),
         // `cargo bench` passes no arguments: only check that each scenario works.
         _ => {
             core(10);
             edge(10);
             tls(10);
             arrival(10);
+            session(10);
+            hooks(10);
         }
     }
 }
@@ -76,7 +81,11 @@ fn block_on(run: impl Future<Output = ()>) {
 }
 
 fn serve(config: Config) -> Running {
-    Server::bind(config, Arc::new(NoHooks), Arc::new(())).unwrap().serve()
+    serve_with(config, Arc::new(NoHooks))
+}
+
+fn serve_with(config: Config, hooks: Arc<dyn Hooks>) -> Running {
+    Server::bind(config, hooks, Arc::new(())).unwrap().serve()
 }
 
 /// Round trips of a device and its client.
@@ -105,6 +114,34 @@ fn arrival(times: usize) {
             device.closes().await;
         }
     });
+}
+
+fn session(times: usize) {
+    block_on(async { sessions(serve(Config::default()), times).await });
+}
+
+fn hooks(times: usize) {
+    block_on(async {
+        let hooks = Arc::new(DeferredHooks::start());
+        let config = Config { ice: IceSource::Hook, ..Config::default() };
+        sessions(serve_with(config, Arc::clone(&hooks) as Arc<dyn Hooks>), times).await;
+        // The device has two calls of its own: its info is not filtered for itself.
+        assert_eq!(hooks.calls(), 2 + 3 * times);
+    });
+}
+
+/// Clients that connect to one device and leave, one after the other.
+async fn sessions(server: Running, times: usize) {
+    let mut device = Wire::open(&server, "/register_device").await;
+    device.says(r#"{"message_type":"register","device_id":"cvd-1","device_info":{"displays":[]}}"#).await;
+    device.hears().await;
+    for _ in 0..times {
+        let mut client = Wire::open(&server, "/connect_client").await;
+        client.says(r#"{"message_type":"connect","device_id":"cvd-1"}"#).await;
+        client.hears().await;
+        client.hears().await;
+        client.closes().await;
+    }
 }
 
 /// A minimal WebSocket peer, whose own instructions hardly count.

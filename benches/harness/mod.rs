@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub mod deferred_hooks;
+
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Instant;

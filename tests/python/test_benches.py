@@ -162,6 +162,26 @@ def test_server_with_hooks_answers_a_session(options: list[str]) -> None:
         assert client.device_info == ({"shown": 2} if options else info)
 
 
+@pytest.mark.parametrize(("more", "fails"), [(0.04, False), (0.06, True)])
+def test_hooks_that_take_5_percent_more_instructions_fail(
+    more: float, fails: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their figure is the difference to a session without: 5 % of a session would be more."""
+    monkeypatch.syspath_prepend(str(BENCHES))
+    instructions = importlib.import_module("instructions")
+    committed = json.loads(instructions.COMMITTED.read_text())["instructions"]
+    of_round = {**committed, "hooks": committed["session"] + committed["hooks"] * (1 + more)}
+
+    def count(_: str, scenario: str, rounds: int) -> float:
+        return 1_000_000 + float(of_round[scenario]) * rounds * float(instructions.SCENARIOS[scenario])
+
+    monkeypatch.setattr(instructions, "program", lambda: "")
+    monkeypatch.setattr(instructions, "instructions", count)
+    monkeypatch.setattr(sys, "argv", ["instructions.py"])
+    assert instructions.main() == fails
+    assert f"hooks: {committed['hooks'] * (1 + more):.0f} instructions" in capsys.readouterr().out
+
+
 def test_short_form_refuses_to_write_figures(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     out.write_text(json.dumps({}))
