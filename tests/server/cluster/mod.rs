@@ -14,6 +14,7 @@ mod pairs;
 mod passed_on;
 mod readiness;
 mod reused;
+mod shared_ice;
 mod strangers;
 
 use std::net::SocketAddr;
