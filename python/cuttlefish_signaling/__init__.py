@@ -34,12 +34,12 @@ if TYPE_CHECKING:
         IceContext,
         Node,
         Peer,
-        Stats,
         WaitingClient,
     )
     from ._native import __version__
     from ._remote_server import RemoteServer
     from ._server import SignalingServer
+    from ._stats import Stats
     from ._tls import Tls
     from ._tokens import StaticTokens
     from ._turn import TurnRest
@@ -197,7 +197,7 @@ _LAZY = {
     "SignalingServer": "_server",
     "StateDirError": "errors",
     "StaticTokens": "_tokens",
-    "Stats": "_models",
+    "Stats": "_stats",
     "Tls": "_tls",
     "TlsError": "errors",
     "TurnRest": "_turn",

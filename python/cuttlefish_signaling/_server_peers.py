@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from ._clock import Clock
     from ._journal import Journal
-    from ._models import Client, Device, Stats, WaitingClient
+    from ._models import Client, Device, WaitingClient
+    from ._stats import Stats
     from .errors import WaitTimeoutError
     from .faults import Faults
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from ._elsewhere import Search
     from ._interfaces import ServerSource
-    from ._models import Client, Device, Node, Stats, WaitingClient
+    from ._models import Client, Device, Node, WaitingClient
     from ._native import Inquiry
+    from ._stats import Stats
 
     _T = TypeVar("_T")
 
@@ -45,7 +46,7 @@ class View:
 
     def stats(self) -> Stats:
         """Returns the counters."""
-        from ._models import Stats
+        from ._stats import Stats
 
         connections, devices, clients, waiting = self.native.peers()
         accepted, delivered, refused, gone, dropped = self.native.stats()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from .._checks import check_seconds, check_text
 from .._loops import running_loop
-from .._models import Stats
+from .._stats import Stats
 from .._threads import in_thread
 from .._view import View
 from ..errors import NotRunningError

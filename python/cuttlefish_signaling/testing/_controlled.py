@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from .._hook_failure import HookFailure
     from .._hook_types import IceServers
     from .._journal import Journal
-    from .._models import Client, Node, Stats, WaitingClient
+    from .._models import Client, Node, WaitingClient
     from .._remote.run import RemoteRun
     from .._remote_server import RemoteServer
+    from .._stats import Stats
     from ..faults import Faults
 
 

@@ -180,6 +180,7 @@ mod tests {
         assert!(take(2).is_none());
         drop((one, two));
     }
+
     /// The number of clients that come at once.
     const CLIENTS: usize = 300;
 
@@ -191,7 +192,7 @@ mod tests {
     /// A client, with the second in which it began to be so.
     enum State<'a> {
         Queued(Turn<'a>, u64),
-        Dials(SemaphorePermit<'a>, u64),
+        Dials { since: u64, _turn: SemaphorePermit<'a> },
         Pauses(u64),
         Served,
     }
@@ -212,8 +213,8 @@ mod tests {
             let (dials, limits) = (self.dials, self.limits);
             for client in &mut self.clients {
                 *client = match std::mem::replace(client, State::Served) {
-                    State::Dials(_, since) if now >= since + takes && succeeds => State::Served,
-                    State::Dials(_, since) if now >= since + takes => State::Pauses(now),
+                    State::Dials { since, .. } if now >= since + takes && succeeds => State::Served,
+                    State::Dials { since, .. } if now >= since + takes => State::Pauses(now),
                     State::Queued(_, since) if now >= since + 5 => State::Pauses(now),
                     State::Pauses(since) if now > since => State::Queued(Box::pin(dials.turn(limits)), now),
                     other => other,
@@ -223,11 +224,11 @@ mod tests {
                 if let State::Queued(turn, _) = client
                     && let Some(permit) = turn.as_mut().now_or_never()
                 {
-                    *client = State::Dials(permit.unwrap(), now);
+                    *client = State::Dials { since: now, _turn: permit.unwrap() };
                     self.begun.push(now);
                 }
             }
-            let under_way = self.clients.iter().filter(|client| matches!(client, State::Dials(..))).count();
+            let under_way = self.clients.iter().filter(|client| matches!(client, State::Dials { .. })).count();
             let queued = self.clients.iter().filter(|client| matches!(client, State::Queued(..))).count();
             assert!(under_way <= MOST, "{under_way}");
             assert_eq!(self.dials.waiting.load(Relaxed), queued);
