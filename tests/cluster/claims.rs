@@ -110,6 +110,35 @@ fn a_grant_is_given_back_if_the_directory_knows_a_holder_that_is_alive() {
 }
 
 #[test]
+fn a_holder_that_the_directory_knew_is_asked_though_the_engine_is_lost_before_its_answer() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.claim(1);
+    let change = Change::Claimed(vec![(id(), own(1), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.rejoin();
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert!(node.outputs().contains(&probe(1)), "the directory has only the claim itself");
+    node.probed(Probe::Alive);
+    assert!(node.outputs().contains(&tell(1, Outcome::Refused)));
+}
+
+#[test]
+fn a_holder_that_an_old_copy_of_the_registry_brings_back_hides_no_other() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.claim(1);
+    // An engine that is restored from an old copy names a holder of before.
+    let old = || Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
+    node.membership.on_delta(&Delta { version: 2, change: old() }, node.now);
+    let held = Claimed::Held { holder: other(9), lease: Duration::from_secs(5) };
+    node.claimed(None, Reply::Claimed(held));
+    node.outputs();
+    node.membership.on_probe(&id(), &own(1), &other(9), Probe::Gone, node.now);
+    node.rejoin();
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert!(node.outputs().contains(&probe(1)), "the holder of before is gone");
+}
+
+#[test]
 fn a_session_that_leaves_while_it_is_asked_for_gives_its_id_back() {
     let mut node = Node::joined(&[]);
     node.claim(1);

@@ -31,6 +31,7 @@ impl World {
             Event::Greeted { node: record, probe } => node.membership.on_hello(&record, probe, now),
             Event::Probed { number, probe } => {
                 if let Some((id, claimant, holder)) = self.asked.remove(&number) {
+                    net.tell(|| format!("node {index}: {holder} of {id} is {probe:?} for {claimant}"));
                     node.membership.on_probe(&id, &claimant, &holder, probe, now);
                 }
             }

@@ -71,6 +71,10 @@ pub(super) struct Claim {
     unreachable: Option<Registration>,
     /// Time until which an engine is waited for that was lost since its last answer.
     lost_until: Option<Instant>,
+    /// Other holder that the directory has named last, until the id is granted.
+    known: Option<Registration>,
+    /// Holder that its node has called gone last.
+    gone: Option<Registration>,
 }
 
 #[derive(Debug)]
@@ -96,9 +100,18 @@ enum State {
 impl Claim {
     /// Begins a claim that waits for the engine until `until`, if it is away.
     pub(super) fn new(wanted: Wanted, replaces: bool, until: Instant) -> Self {
-        let state = State::Pending(Some(until));
-        let (hold_until, unreachable, lost_until) = (None, None, None);
-        Self { wanted, place: None, replaces, admitted: false, state, hold_until, unreachable, lost_until }
+        Self {
+            wanted,
+            place: None,
+            replaces,
+            admitted: false,
+            state: State::Pending(Some(until)),
+            hold_until: None,
+            unreachable: None,
+            lost_until: None,
+            known: None,
+            gone: None,
+        }
     }
 
     /// Returns whether the registration holds the id.
@@ -174,6 +187,9 @@ impl Claim {
 
     /// Handles the answer of the node of a holder.
     pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, timing: &Timing, now: Instant) -> Next {
+        if probe == Probe::Gone {
+            self.gone = Some(holder.clone());
+        }
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
             (State::Probing { .. }, Probe::Alive) if self.admitted => Next::End,
@@ -221,6 +237,15 @@ impl Claim {
         if self.is_held() { self.ask(Some(gone)) } else { Next::Wait }
     }
 
+    /// Returns the other holder that is known when the engine is asked. `named` is the one that the directory names now.
+    ///
+    /// The claim itself changes the directory, and an engine that is restored from an old copy brings holders back that have
+    /// left. If it is lost before its answer, only the claim knows the holder.
+    pub(super) fn known_holder(&mut self, named: Option<Registration>) -> Option<Registration> {
+        self.known = named.filter(|holder| self.gone.as_ref() != Some(holder)).or_else(|| self.known.take());
+        self.known.clone()
+    }
+
     /// Holds the claim again, which the engine has confirmed.
     pub(super) fn confirm(&mut self) {
         self.state = State::Held;
@@ -248,7 +273,7 @@ impl Claim {
 
     fn grant(&mut self, replaced: Option<Registration>) -> Next {
         self.state = State::Held;
-        self.hold_until = None;
+        (self.hold_until, self.known) = (None, None);
         let first = !std::mem::replace(&mut self.admitted, true);
         match replaced.filter(|_| self.replaces && first) {
             Some(holder) => Next::Replace(holder),

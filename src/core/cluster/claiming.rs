@@ -181,7 +181,9 @@ impl Membership {
         match next {
             Next::Wait => {}
             Next::Ask(expected) => {
-                let asked = Asked::Claim(id.clone(), registration.clone(), self.known_holder(id, registration));
+                let named = self.known_holder(id, registration);
+                let known = self.claims.get(id, registration).and_then(|claim| claim.known_holder(named));
+                let asked = Asked::Claim(id.clone(), registration.clone(), known);
                 self.send(Operation::Claim { wanted, expected, place }, asked, now);
             }
             Next::Probe(holder) => {
