@@ -70,9 +70,10 @@ impl World {
             }
         }
         if outcome == Outcome::Refused && !self.devices[device].disturbed {
-            // The holder may have left since it was asked. One that is half-open does not know when.
+            // The holder may have left since it was asked. One that is half-open does not know when, and one whose session
+            // has just ended has not heard it.
             let was_there = |(place, it): (usize, &Device)| {
-                let recently = it.over.is_some_and(|at| at + RECENTLY > self.net.now);
+                let recently = it.over.map_or(it.registered, |at| at + RECENTLY > self.net.now);
                 it.id == id && (recently || self.net.half_open[place])
             };
             // Its node may have been killed, whose lease goes on.

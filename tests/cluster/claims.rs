@@ -139,6 +139,34 @@ fn a_holder_that_an_old_copy_of_the_registry_brings_back_hides_no_other() {
 }
 
 #[test]
+fn a_grant_that_was_doubted_is_asked_for_again_since_another_may_have_it() {
+    let mut node = Node::joined(&["cvd-1"]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert_eq!(node.outputs(), [probe(1)]);
+    node.probed(Probe::Unreachable);
+    let held = Claimed::Held { holder: own(2), lease: Duration::from_secs(5) };
+    node.claimed(None, Reply::Claimed(held));
+    let outputs = node.outputs();
+    assert!(!outputs.contains(&tell(1, Outcome::Granted)), "{outputs:?}");
+    assert!(outputs.contains(&Output::Probe { id: id(), claimant: own(1), holder: own(2) }), "{outputs:?}");
+}
+
+#[test]
+fn a_grant_that_was_doubted_is_doubted_once() {
+    for probe in [Probe::Gone, Probe::Unreachable] {
+        let mut node = Node::joined(&["cvd-1"]);
+        node.claim(1);
+        node.claimed(None, Reply::Claimed(Claimed::Granted));
+        node.outputs();
+        node.probed(probe);
+        // The directory names the holder on.
+        node.claimed(None, Reply::Claimed(Claimed::Granted));
+        assert_eq!(node.outputs(), [tell(1, Outcome::Granted)]);
+    }
+}
+
+#[test]
 fn a_session_that_leaves_while_it_is_asked_for_gives_its_id_back() {
     let mut node = Node::joined(&[]);
     node.claim(1);

@@ -73,8 +73,8 @@ pub(super) struct Claim {
     lost_until: Option<Instant>,
     /// Other holder that the directory has named last, until the id is granted.
     known: Option<Registration>,
-    /// Holder that its node has called gone last.
-    gone: Option<Registration>,
+    /// Holder whose node was asked last, and did not say that it is alive.
+    passed: Option<Registration>,
 }
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Claim {
             unreachable: None,
             lost_until: None,
             known: None,
-            gone: None,
+            passed: None,
         }
     }
 
@@ -187,8 +187,8 @@ impl Claim {
 
     /// Handles the answer of the node of a holder.
     pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, timing: &Timing, now: Instant) -> Next {
-        if probe == Probe::Gone {
-            self.gone = Some(holder.clone());
+        if probe == Probe::Gone || matches!(self.state, State::Confirming) {
+            self.passed = Some(holder.clone());
         }
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
@@ -202,7 +202,11 @@ impl Claim {
             }
             (State::ProbingAlone, _) => self.admit(),
             (State::Confirming, Probe::Alive) => Next::GiveBack,
-            (State::Confirming, _) => self.grant(None),
+            // Once more: another may have the id since the grant.
+            (State::Confirming, _) => {
+                self.known = None;
+                self.ask(None)
+            }
             _ => Next::Wait,
         }
     }
@@ -242,8 +246,13 @@ impl Claim {
     /// The claim itself changes the directory, and an engine that is restored from an old copy brings holders back that have
     /// left. If it is lost before its answer, only the claim knows the holder.
     pub(super) fn known_holder(&mut self, named: Option<Registration>) -> Option<Registration> {
-        self.known = named.filter(|holder| self.gone.as_ref() != Some(holder)).or_else(|| self.known.take());
+        self.known = named.filter(|holder| self.passed.as_ref() != Some(holder)).or_else(|| self.known.take());
         self.known.clone()
+    }
+
+    /// Forgets a holder that has released the id.
+    pub(super) fn forget_holder(&mut self) {
+        self.known = None;
     }
 
     /// Holds the claim again, which the engine has confirmed.

@@ -81,6 +81,16 @@ impl Membership {
         }
     }
 
+    /// Handles ids that the registry has released. Changes are not signed: the entry says whether this node holds one.
+    pub(super) fn on_released(&mut self, ids: &[DeviceId], now: Instant) {
+        for id in ids {
+            self.claims.forget_holder(id);
+            if self.claims.held(id).is_some() {
+                self.read(id, now);
+            }
+        }
+    }
+
     /// Looks whether this node still holds an id, since another node says that it does not.
     pub fn check(&mut self, id: &DeviceId, now: Instant) {
         self.wake(now);

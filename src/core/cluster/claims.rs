@@ -79,6 +79,11 @@ impl Claims {
         Some(claim)
     }
 
+    /// Forgets the holder of an id that its claims know.
+    pub(super) fn forget_holder(&mut self, id: &DeviceId) {
+        self.by_id.get_mut(id).into_iter().flatten().for_each(Claim::forget_holder);
+    }
+
     pub(super) fn schedule(&mut self, id: &DeviceId, registration: &Registration, alone: bool) {
         if let Some(at) = self.get(id, registration).and_then(|claim| claim.timeout(alone)) {
             self.due.push(Reverse((at, id.clone(), registration.clone())));

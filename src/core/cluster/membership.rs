@@ -202,11 +202,7 @@ impl Membership {
                 }
                 self.output(Output::Appeared(appeared));
             }
-            Change::Released(ids) => {
-                for id in ids.iter().filter(|id| self.claims.held(id).is_some()).cloned().collect::<Vec<_>>() {
-                    self.read(&id, now);
-                }
-            }
+            Change::Released(ids) => self.on_released(ids, now),
             // A change is not signed. The record of a node is, and decides which process counts as one.
             Change::Joined(_) => self.read_nodes(now),
             Change::Left(node) => self.nodes.left(node),
