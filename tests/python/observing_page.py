@@ -25,7 +25,7 @@ def labels_of(family: Metric) -> str:
         for name, value in sample.labels.items():
             values.setdefault(name, set()).add(value)
     values.pop("le", None)
-    few = {"hook", "outcome", "of", "direction", "kind", "cause"}
+    few = {"hook", "outcome", "of", "direction", "kind", "cause", "handshake"}
     shown = []
     for name, found in values.items():
         listed = ", ".join(f"`{value}`" for value in sorted(found))

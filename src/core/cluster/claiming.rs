@@ -191,9 +191,7 @@ impl Membership {
         match next {
             Next::Wait => {}
             Next::Ask(expected) => {
-                let named = self.known_holder(id, registration);
-                let known = self.claims.get(id, registration).and_then(|claim| claim.known_holder(named));
-                let asked = Asked::Claim(id.clone(), registration.clone(), known);
+                let asked = self.asked(id, registration);
                 self.send(Operation::Claim { wanted, expected, place }, asked, now);
             }
             Next::Probe(holder) => {
@@ -214,6 +212,13 @@ impl Membership {
                 }
             }
         }
+    }
+
+    /// Returns what is remembered of a claim that the engine is asked for now.
+    fn asked(&mut self, id: &DeviceId, registration: &Registration) -> Asked {
+        let named = self.known_holder(id, registration);
+        let known = self.claims.get(id, registration).and_then(|claim| claim.known_holder(named));
+        Asked::Claim(id.clone(), registration.clone(), known)
     }
 
     fn tell(&mut self, id: &DeviceId, registration: &Registration, outcome: Outcome, now: Instant) {
