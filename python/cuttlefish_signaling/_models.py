@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from ._checks import check_seconds, names
 from ._field_docs import with_field_docs
 from ._raw_json import parse
 from .errors import ConfigError
-
-if TYPE_CHECKING:
-    from . import _native
 
 _Place: TypeAlias = tuple[str, str, str, int]
 DeviceTuple: TypeAlias = (
@@ -68,6 +65,13 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self._items)}>"
 
 
+class _Job(Protocol):
+    """The call of a hook, whose peer is read when the hook uses it."""
+
+    @property
+    def peer(self) -> PeerTuple: ...
+
+
 @with_field_docs
 @dataclass(frozen=True)
 class Peer:
@@ -101,7 +105,7 @@ class Peer:
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
     @classmethod
-    def _of(cls, job: _native.Job) -> Peer:
+    def _of(cls, job: _Job) -> Peer:
         """The peer of a call. The first use of a field reads them all: many hooks use none."""
         made = object.__new__(cls)
         made.__dict__["_job"] = job

@@ -90,9 +90,6 @@ class WebRtcDevice(MediaPeer, AsyncFakeDevice):
                 await media.pc.close()
             self._release_loopback()
 
-    def _reacts_to(self, message: Message) -> bool:
-        return True
-
     async def _on_message(self, message: Message) -> None:
         await super()._on_message(message)
         try:
@@ -229,9 +226,6 @@ class WebRtcClient(MediaPeer, AsyncFakeClient):
             if self._media is not None:
                 await self._media.pc.close()
             self._release_loopback()
-
-    def _reacts_to(self, message: Message) -> bool:
-        return True
 
     async def _on_message(self, message: Message) -> None:
         await super()._on_message(message)

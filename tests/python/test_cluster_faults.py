@@ -288,8 +288,13 @@ def test_engine_that_is_restored_from_an_old_copy(world: World, tmp_path: Path) 
         world.farm.b.wait_for_device("later", timeout=PATIENCE)
         with FakeClient(world.farm.b, "later", timeout=PATIENCE):
             pass
-    joined = [record for record in world.records if record.__dict__.get("event") == "cluster_joined"]
-    assert {record.__dict__["node"] for record in joined} == {"a", "b"}
+    wait_until(lambda: rejoined(world) == {"a", "b"})
+
+
+def rejoined(world: World) -> set[str]:
+    """The nodes that have told of a join since the world began."""
+    events = [record.__dict__ for record in world.records]
+    return {event["node"] for event in events if event.get("event") == "cluster_joined"}
 
 
 def listed(world: World) -> str:

@@ -58,7 +58,8 @@ class AsyncFakeClient(AsyncPeer):
         self._info_text = message.text
 
     def _reacts_to(self, message: Message) -> bool:
-        return message.error is not None and self.device_info is None
+        is_refused = message.error is not None and self.device_info is None
+        return is_refused or type(self)._on_message is not AsyncFakeClient._on_message
 
     async def _on_message(self, message: Message) -> None:
         if message.error is not None and self.device_info is None and self._socket is not None:

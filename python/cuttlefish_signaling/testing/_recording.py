@@ -27,9 +27,6 @@ class RealClient(AsyncFakeClient):
         super().__init__(server, device_id, **options)
         self._on_payload = on_payload
 
-    def _reacts_to(self, message: Message) -> bool:
-        return True
-
     async def _on_message(self, message: Message) -> None:
         await super()._on_message(message)
         if message.message_type == "device_msg" and message.raw is not None and self._on_payload is not None:

@@ -123,9 +123,6 @@ class AsyncReplayDevice(AsyncFakeDevice):
                 except CassetteError as error:
                     self._fail(error)
 
-    def _reacts_to(self, message: Message) -> bool:
-        return True
-
     async def _on_message(self, message: Message) -> None:
         await super()._on_message(message)
         client = message.client_id

@@ -107,11 +107,11 @@ class ScriptedPeer:
         return task
 
     def _reacts_to(self, message: Message) -> bool:
-        """Whether `_on_message` does something for this message."""
-        return False
+        """Whether `_on_message` does something for this message: where a class overrides it, it may."""
+        return type(self)._on_message is not ScriptedPeer._on_message
 
     async def _on_message(self, message: Message) -> None:
-        """Reacts to the message as the real peer does, if `_reacts_to` says that it does."""
+        """Reacts to the message as the real peer does. Called for messages that `_reacts_to`, or that have a reply."""
 
     async def _reply(self, message: Message, payload: Any) -> None:
         """Forwards a payload to the sender of the message."""

@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// Time for which a connection waits for the next request. The other node closes it after twice that time.
-    fn fresh(&self) -> Duration {
+    pub(super) fn fresh(&self) -> Duration {
         self.shared.settings().limits.request_head_timeout / 2
     }
 

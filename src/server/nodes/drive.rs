@@ -127,7 +127,10 @@ impl Drive {
                 self.node.cluster.with(|membership| membership.on_connected(now));
             }
             Event::Answered(_, Err(error)) | Event::Connected(Err(error)) => self.lose(Some(&error)),
-            Event::Time => self.node.cluster.with(|membership| membership.handle_timeout(now)),
+            Event::Time => {
+                self.node.cluster.with(|membership| membership.handle_timeout(now));
+                self.node.neighbours.close_idle(self.node.fresh());
+            }
             Event::Changed => {}
         }
         if may_change {

@@ -28,6 +28,11 @@ impl Idle {
         Some(all.swap_remove(ready).1)
     }
 
+    /// Drops the connections that were not used for this time.
+    pub(super) fn drop_old(&self, fresh: Duration) {
+        self.0.lock().retain(|(used, sender)| used.elapsed() < fresh && !sender.is_closed());
+    }
+
     /// Keeps a connection for the next request, which it can take once its response is read, unless `most` are kept.
     pub(super) fn put(&self, sender: SendRequest<Full<Bytes>>, most: usize) {
         let mut all = self.0.lock();
@@ -52,6 +57,11 @@ impl Streams {
             }
         }
         None
+    }
+
+    /// Drops the connections that were not used for this time.
+    pub(super) fn drop_old(&self, fresh: Duration) {
+        drop_old(&mut self.0.lock(), fresh);
     }
 
     /// Drops all.

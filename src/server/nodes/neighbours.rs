@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -91,6 +92,14 @@ impl Neighbours {
     /// Forgets the nodes for which `keep` is false. Connections with them go on.
     pub(super) fn retain(&self, keep: impl Fn(&Incarnation) -> bool) {
         self.known.lock().retain(|incarnation, _| keep(incarnation));
+    }
+
+    /// Closes the connections that have waited this long for the next client or request.
+    pub(super) fn close_idle(&self, fresh: Duration) {
+        for neighbour in self.known.lock().values() {
+            neighbour.idle.drop_old(fresh);
+            neighbour.left.drop_old(fresh);
+        }
     }
 
     /// Notes a control connection that another node has made. It replaces an earlier one, whose clients end by themselves.
