@@ -21,7 +21,7 @@ make serve            build a release and run it; ARGS="--no-tls --port 8080" pa
 make test             all that CI runs, in steps: $(STEPS)
 make test-rust        the Rust tests
 make test-cluster     nodes, devices and clients of a cluster in one seeded queue; SCHEDULES=100000, SEED=0
-make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest
+make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest, WORKERS=4 run at a time
 make test-units       the Python tests without those of test-programs
 make test-programs    the Python tests that run pytest, chromium or a device as programs: half of the time
 make wheel            a wheel for manylinux_2_17, into dist/; two minutes
@@ -74,17 +74,20 @@ test-cluster:
 	CLUSTER_SCHEDULES=$(SCHEDULES) CLUSTER_SEED=$(SEED) cargo test --locked --test cluster \
 		--config 'profile.dev.package.cuttlefish-signaling.opt-level=2'
 
+# The Python tests wait for sockets and programs most of their time: two for each core keep it busy.
+WORKERS ?= 4
+
 test-python: $(VENV)/develop $(DEVICE)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 # The same tests in two steps. These run pytest, chromium or a device as programs of their own, which takes half of the time.
 PROGRAMS := $(patsubst %,tests/python/test_%.py,browser connector dashboard device_program examples plugin plugin_attached plugin_failures readme survival)
 
 test-units: $(VENV)/develop $(DEVICE)
-	$(BIN)/python -m pytest -n 2 $(PROGRAMS:%=--ignore=%) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PROGRAMS:%=--ignore=%) $(ARGS)
 
 test-programs: $(VENV)/develop $(DEVICE)
-	$(BIN)/python -m pytest -n 2 $(PROGRAMS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PROGRAMS) $(ARGS)
 
 # The wheel, built once, on every CPython there is.
 test-wheel: wheel
