@@ -164,6 +164,7 @@ impl World {
         let mut union = BTreeMap::new();
         for (index, node) in self.nodes.iter().flatten().enumerate() {
             self.check_sessions(node);
+            self.check_records(node);
             for (registration, session) in &node.sessions {
                 let other = union.insert(session.device.id.clone(), registration.clone());
                 assert!(other.is_none(), "{other:?} and {registration} have one id: {}", self.net.story());
@@ -177,6 +178,15 @@ impl World {
         assert_eq!(union, registry, "the sessions: {}", self.net.story());
         self.check_clients(&union);
         self.check_books();
+    }
+
+    /// A node knows the facts of each node as they are.
+    fn check_records(&self, node: &Node) {
+        for other in self.nodes.iter().flatten() {
+            let record = node.membership.nodes().record(&other.incarnation);
+            let own = Some(other.membership.own_record());
+            assert_eq!(record, own, "the record that {} has: {}", node.incarnation, self.net.story());
+        }
     }
 
     /// The hub of a node has the devices that it has claimed.

@@ -35,6 +35,7 @@ impl World {
                     node.membership.on_probe(&id, &claimant, &holder, probe, now);
                 }
             }
+            Event::Drain => self.drain(index),
             Event::LookAgain { id } => node.hub.wake_waiting(&id),
             Event::OpenOver { client, link } => node.on_open_over(client, link, net),
             Event::ReadOver { client } => node.on_read_over(client, net),

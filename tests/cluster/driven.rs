@@ -75,6 +75,8 @@ impl Node {
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
         let rest = node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries });
         node.seen.extend(rest);
+        let rest = node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
+        node.seen.extend(rest);
         node.answer(&Operation::ReadIce, Reply::Ice(None));
         node.outputs();
         node

@@ -59,6 +59,8 @@ pub(crate) enum Event {
     DeviceInfo { link: LinkId, device: Arc<Device> },
     /// The connection to another node has failed. Clients of this device look again.
     LookAgain { id: DeviceId },
+    /// A node is about to stop.
+    Drain,
     /// A node has not heard another for so long that it counts it as gone, unless they have met since.
     Silence { by: usize, of: usize, met: u64 },
 }

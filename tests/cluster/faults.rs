@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::event::Event;
+use crate::node::Node;
 use crate::world::World;
+
+/// Facts of a node that drains.
+const DRAINS: &str = r#"{"draining":true}"#;
 
 impl World {
     /// Marks the devices of a node as touched by a fault.
@@ -35,6 +40,26 @@ impl World {
         self.disturb(node);
         self.unmet_at[node] = self.net.now + pause;
         self.pause(node, pause);
+    }
+
+    /// A node is about to stop, and tells the others.
+    pub(crate) fn drain(&mut self, node: usize) {
+        let now = self.net.instant();
+        let runs = |process: &&mut Node| !process.paused && &*process.membership.own_record().details != DRAINS;
+        if let Some(process) = self.nodes[node].as_mut().filter(runs) {
+            self.net.tell(|| format!("node {node} drains"));
+            process.membership.set_details(DRAINS.into(), now);
+            self.after(node);
+        }
+    }
+
+    /// Lets a node begin to drain, at random, while the join is under way that it has just sent.
+    pub(crate) fn drain_soon(&mut self, node: usize) {
+        let (Some(process), Some(rng)) = (&self.nodes[node], &mut self.drain_rng) else { return };
+        let pause = Duration::from_micros(rng.u64(..1_000));
+        if rng.bool() {
+            self.net.at(self.net.now + pause, process.party, Event::Drain);
+        }
     }
 
     /// Cuts two nodes, or a node and the engine, from each other, in one direction or both. Or heals them.

@@ -165,6 +165,24 @@ fn a_node_whose_change_was_lost_is_found_by_the_next_renewal() {
     assert!(node.membership.nodes().record(&incarnation("c", 3)).is_some());
 }
 
+#[test]
+fn the_record_of_a_node_is_read_again_once_it_has_a_lease_again() {
+    let mut node = Node::joined(&[]);
+    let only_own = vec![incarnation("a", 1)];
+    let both = vec![incarnation("a", 1), incarnation("b", 2)];
+    // The change of its record came while this node was away, and its next join makes none.
+    for (nodes, reads) in [(both.clone(), false), (only_own, false), (both.clone(), true), (both, false)] {
+        node.pass(Duration::from_secs(1));
+        let renewed = Reply::Renewed { epoch: Epoch(1), version: 1, nodes };
+        node.answer(&Operation::Renew(incarnation("a", 1)), renewed);
+        if reads {
+            node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
+        }
+        let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+        assert!(!sent.contains(&Operation::Nodes), "{sent:?}");
+    }
+}
+
 /// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.
 fn renewed(node: &mut Node, version: u64) -> bool {
     node.pass(Duration::from_secs(1));
@@ -174,6 +192,7 @@ fn renewed(node: &mut Node, version: u64) -> bool {
             Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
             Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
             Operation::ReadIce => Reply::Ice(None),
+            Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
             other => panic!("{other:?}"),
         };
         node.membership.on_reply(number, reply, node.now);
@@ -216,6 +235,38 @@ fn facts_that_change_are_put_into_the_registry_now_and_after_a_loss() {
     node.membership.on_connected(node.now);
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
     assert_eq!(sent, [join]);
+}
+
+#[test]
+fn facts_that_change_while_the_node_joins_are_put_into_the_registry_after_that() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_lost(node.now);
+    node.pass(Duration::from_secs(2));
+    node.membership.on_connected(node.now);
+    node.membership.set_details(Arc::from("{1}"), node.now);
+    let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::ZERO, nodes: vec![record("a", 1)] };
+    let rest = node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined.clone());
+    assert!(!rest.into_iter().any(|output| operation(output).is_some()), "an operation before the node is a member");
+    let changed = NodeRecord { details: Arc::from("{1}"), ..record("a", 1) };
+    let join = Operation::Join { node: changed.clone(), replaces: None };
+    node.answer(&join, joined);
+    // A join that names them already is followed by none.
+    node.membership.on_lost(node.now);
+    node.pass(Duration::from_secs(2));
+    node.membership.on_connected(node.now);
+    let joined = Reply::Joined { epoch: Epoch(1), version: 2, age: Duration::ZERO, nodes: vec![changed] };
+    node.answer(&join, joined);
+    assert!(!node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
+}
+
+#[test]
+fn records_are_read_again_with_the_registry_since_a_change_of_one_may_be_missing() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_gap(node.now);
+    node.pass(Duration::ZERO);
+    let drains = NodeRecord { details: Arc::from("{1}"), ..record("b", 2) };
+    node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), drains.clone()]));
+    assert_eq!(node.membership.nodes().record(&drains.incarnation), Some(&drains));
 }
 
 #[test]

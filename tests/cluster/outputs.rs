@@ -38,8 +38,12 @@ impl World {
             }
             Output::Send { number, operation } => {
                 if let Some(connection) = process.connection {
+                    let joins = matches!(operation, Operation::Join { .. });
                     let event = Event::Operation { node: index, connection, number, operation };
                     self.net.at(self.net.now + Duration::from_micros(200), Party::Engine, event);
+                    if joins {
+                        self.drain_soon(index);
+                    }
                 }
             }
             Output::Hello(node) => {

@@ -14,6 +14,8 @@ use crate::world::World;
 const NODES: usize = 3;
 /// Ids of devices, fewer than devices, so that they meet.
 const IDS: u64 = 6;
+/// Nodes drain in a second run of each seed that this divides.
+const DRAINS_EACH: u64 = 8;
 /// Acts of each schedule.
 const ACTS: usize = 40;
 
@@ -61,19 +63,29 @@ fn run_noted(seed: u64, stop: impl FnOnce()) {
 
 /// Runs the schedule of a seed. `CLUSTER_SEED=SEED CLUSTER_SCHEDULES=1` runs it alone.
 fn run(seed: u64) {
-    if catch_unwind(|| follow(seed, false)).is_err() {
+    run_with(seed, false);
+    // Once more with a further event. Without it, each seed means what it meant when it was kept.
+    if seed.is_multiple_of(DRAINS_EACH) {
+        run_with(seed, true);
+    }
+}
+
+fn run_with(seed: u64, drains: bool) {
+    if catch_unwind(|| follow(seed, drains, false)).is_err() {
         // Once more, and told.
         println!("seed {seed} fails; CLUSTER_SEED={seed} CLUSTER_SCHEDULES=1 runs it alone");
-        follow(seed, true);
+        follow(seed, drains, true);
         panic!("seed {seed} fails, and holds when it is told: the world is not decided by its seed");
     }
 }
 
-fn follow(seed: u64, told: bool) {
+fn follow(seed: u64, drains: bool, told: bool) {
     let mut world = World::new(seed, NODES, told);
+    world.drain_rng = drains.then(|| fastrand::Rng::with_seed(seed.rotate_left(32)));
     for _ in 0..ACTS {
         act(&mut world);
         announce(&mut world);
+        drain(&mut world);
         let pause = Duration::from_millis(world.net.rng.u64(..2_500));
         let until = world.net.now + pause;
         world.run(until);
@@ -131,6 +143,15 @@ fn announce(world: &mut World) {
         0 | 1 => world.announce(node, id),
         2 => world.take_back(node, &id),
         _ => {}
+    }
+}
+
+/// A node begins to drain now and then.
+fn drain(world: &mut World) {
+    let Some(rng) = &mut world.drain_rng else { return };
+    let node = rng.usize(..NODES);
+    if rng.u8(..8) == 0 {
+        world.drain(node);
     }
 }
 

@@ -139,6 +139,7 @@ fn reply_to(operation: &Operation) -> Reply {
         Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
         Operation::Reclaim { wanted, .. } => Reply::Reclaimed(vec![Claimed::Granted; wanted.len()]),
         Operation::ReadIce => Reply::Ice(None),
+        Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
         Operation::Scan(_) => Reply::Page { cursor: 0, entries: Vec::new() },
         Operation::Renew(_) => {
             Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![incarnation("a", 1), incarnation("b", 2)] }

@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) met: Vec<Vec<u64>>,
     /// Decides what is announced, so that it changes no other decision of a seed.
     pub(crate) control_rng: fastrand::Rng,
+    /// Decides which nodes drain, and when. No node does in a world without it.
+    pub(crate) drain_rng: Option<fastrand::Rng>,
     pub(crate) last_announcement: u64,
     /// Time at which the engine has granted an id last.
     pub(crate) granted_at: BTreeMap<DeviceId, Duration>,
@@ -92,6 +94,7 @@ impl World {
             last_asked: 0,
             met: vec![vec![0; count]; count],
             control_rng: fastrand::Rng::with_seed(!seed),
+            drain_rng: None,
             last_announcement: 0,
             granted_at: BTreeMap::new(),
             devices: Vec::new(),

@@ -134,10 +134,22 @@ impl Membership {
     pub fn set_details(&mut self, details: Arc<str>, now: Instant) {
         self.wake(now);
         self.node.details = details;
+        // A join that is under way names those of before: the record is corrected after it.
         if self.is_member() {
-            let join = Operation::Join { node: self.node.clone(), replaces: None };
-            self.send(join, Asked::Other, now);
+            self.send_record(now);
         }
+    }
+
+    /// Puts the record of this node into the registry again if the join has named other facts.
+    pub(super) fn correct_record(&mut self, named: &Arc<str>, now: Instant) {
+        if *named != self.node.details {
+            self.send_record(now);
+        }
+    }
+
+    pub(super) fn send_record(&mut self, now: Instant) {
+        let join = Operation::Join { node: self.node.clone(), replaces: None };
+        self.send(join, Asked::Other, now);
     }
 
     /// Takes over the records of nodes with a lease, as the engine has answered [`Operation::Nodes`].
@@ -145,6 +157,14 @@ impl Membership {
         for record in records {
             self.nodes.joined(record);
         }
+    }
+
+    /// Reads the whole registry, since any change may be missing.
+    pub(super) fn read_registry(&mut self, now: Instant) {
+        self.directory.begin_scan();
+        self.read_nodes(now);
+        self.look_for_ice(now);
+        self.send(Operation::Scan(0), Asked::Page, now);
     }
 
     /// Takes over a page of the registry.

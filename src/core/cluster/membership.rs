@@ -43,7 +43,8 @@ pub(super) struct InFlight {
 /// Purpose of an operation.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Join,
+    /// With the facts of this node that it names.
+    Join(Arc<str>),
     Renew,
     /// With the other holder that the directory names.
     Claim(DeviceId, Registration, Option<Registration>),
@@ -245,10 +246,11 @@ impl Membership {
         self.wake(now);
         let Some(InFlight { sent, asked }) = self.in_flight.remove(&number) else { return };
         match (asked, reply) {
-            (Asked::Join, Reply::Joined { epoch, version, age, nodes }) => {
+            (Asked::Join(named), Reply::Joined { epoch, version, age, nodes }) => {
                 self.on_joined(epoch, version, age, &nodes, now);
+                self.correct_record(&named, now);
             }
-            (Asked::Join, Reply::NameHeld { node, lease }) => self.on_name_held(node, lease, now),
+            (Asked::Join(_), Reply::NameHeld { node, lease }) => self.on_name_held(node, lease, now),
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
@@ -319,9 +321,7 @@ impl Membership {
             self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
         }
         if self.scan_at <= now && self.directory.needs_scan() {
-            self.directory.begin_scan();
-            self.look_for_ice(now);
-            self.send(Operation::Scan(0), Asked::Page, now);
+            self.read_registry(now);
         }
         self.do_upkeep(now);
     }
@@ -339,7 +339,8 @@ impl Membership {
 
     fn join(&mut self, replaces: Option<Incarnation>, now: Instant) {
         self.state = State::Joining;
-        self.send(Operation::Join { node: self.node.clone(), replaces }, Asked::Join, now);
+        let asked = Asked::Join(Arc::clone(&self.node.details));
+        self.send(Operation::Join { node: self.node.clone(), replaces }, asked, now);
     }
 
     pub(super) fn send(&mut self, operation: Operation, asked: Asked, now: Instant) {

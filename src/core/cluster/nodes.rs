@@ -53,10 +53,11 @@ impl Nodes {
         self.live.remove(node);
     }
 
-    /// Takes over the nodes that a renewal names. Returns whether one of them has no record: its change was lost.
+    /// Takes over the nodes that a renewal names. Returns whether the records have to be read: that of a node which had no
+    /// lease may be missing, or may have changed meanwhile.
     pub(super) fn renewed(&mut self, nodes: Vec<Incarnation>) -> bool {
-        self.live = nodes.into_iter().collect();
-        !self.live.iter().all(|node| self.records.contains_key(node))
+        let before = std::mem::replace(&mut self.live, nodes.into_iter().collect());
+        !self.live.iter().all(|node| before.contains(node) && self.records.contains_key(node))
     }
 
     /// Removes the records of nodes that have neither a lease nor devices.

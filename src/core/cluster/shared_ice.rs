@@ -25,8 +25,7 @@ impl Membership {
         }
         if self.ice.seals {
             // That of the last join may have been sent before.
-            let join = Operation::Join { node: self.node.clone(), replaces: None };
-            self.send(join, Asked::Other, now);
+            self.send_record(now);
             self.send(Operation::SealIce, Asked::SealIce, now);
         }
         self.send(Operation::ReadIce, Asked::Ice, now);
