@@ -1,9 +1,9 @@
-"""Shows that each defence of a cluster is proven: without it, schedules of the world go red.
+"""Shows that each defence of a cluster is proven: without it, schedules of the world go red, or the test that it names.
 
     python3 tests/cluster/mutants.py [--schedules 5000] [NAME ...]
 
 All mutants are built once into a copy of the tree, each behind a switch, and the world runs with one after the other.
-Prints for each the seed that has found it. Exit status 1 if one was not found.
+Prints for each the seed or the test that has found it. Exit status 1 if one was not found.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Mutant:
     kept: bool = False
     """Whether other defences hold all that the world checks without it: the reason stands in `why`."""
     why: str = ""
+    test: str = ""
+    """The test of one node that finds it, where other defences repair within seconds what the world would check."""
     schedules: int = 0
     """The number of schedules in which it was found, if it takes more than the default."""
 
@@ -94,6 +96,7 @@ MUTANTS = [
         CLUSTER + "directory.rs",
         "        self.confirm_none();\n        self.incomplete = false;",
         "        if !{off} {{ self.confirm_none(); }}\n        self.incomplete = false;",
+        test="a_pass_replaces_what_an_engine_has_lost_that_names_versions_again",
     ),
     Mutant(
         "expected",
@@ -112,13 +115,15 @@ MUTANTS = [
         "lease renewed meanwhile",
         CLUSTER + "claim.rs",
         "return self.ask(None);",
-        "return self.ask(self.unreachable.clone().filter(|_| {off}));",
+        "let gone = match &self.state {{\n"
+        "                State::Probing {{ holder, .. }} if {off} => Some(holder.clone()),\n"
+        "                _ => None,\n            }};\n            return self.ask(gone);",
     ),
     Mutant(
         "probe before replacing",
         CLUSTER + "claim.rs",
-        "lease.is_zero() && self.unreachable.as_ref() == Some(&holder)",
-        "{off} || lease.is_zero() && self.unreachable.as_ref() == Some(&holder)",
+        "lease.is_zero() && self.holders.is_unreachable(&holder)",
+        "{off} || lease.is_zero() && self.holders.is_unreachable(&holder)",
     ),
     Mutant(
         "answer of a living holder",
@@ -131,8 +136,6 @@ MUTANTS = [
         MEMBERSHIP,
         "        self.reclaim_all(now);\n",
         "        if !{off} {{ self.reclaim_all(now); }}\n",
-        kept=True,
-        why="upkeep reclaims the same ids within seconds",
     ),
     Mutant(
         "upkeep",
@@ -145,6 +148,26 @@ MUTANTS = [
         CLUSTER + "claiming.rs",
         "Some(entry) if entry.registration != own =>",
         "Some(entry) if entry.registration != own && !{off} =>",
+        test="the_entry_of_another_holder_ends_the_session",
+    ),
+    Mutant(
+        "facts that change during a join",
+        CLUSTER + "maintaining.rs",
+        "if *named != self.node.details {",
+        "if *named != self.node.details && !{off} {{",
+    ),
+    Mutant(
+        "record of a node that had no lease",
+        CLUSTER + "nodes.rs",
+        "before.contains(node) && self",
+        "(before.contains(node) || {off}) && self",
+        schedules=25_000,
+    ),
+    Mutant(
+        "records of nodes whose change is missing",
+        CLUSTER + "maintaining.rs",
+        "        self.directory.begin_scan();\n        self.read_nodes(now);\n",
+        "        self.directory.begin_scan();\n        if !{off} {{ self.read_nodes(now); }}\n",
     ),
     # Which process a connection ends at.
     Mutant(
@@ -261,8 +284,6 @@ MUTANTS = [
         "src/core/upstream.rs",
         "            relay.ledger().count_gone(1);\n",
         "            if !{off} {{ relay.ledger().count_gone(1); }}\n",
-        kept=True,
-        why="a race of two threads: in one thread the client is gone by then",
     ),
     Mutant(
         "ledger: silent loss between nodes",
@@ -322,20 +343,27 @@ def build(tree: Path, opt_level: int) -> str:
     return next(message["executable"] for message in messages if message.get("executable"))
 
 
-def found_by(program: str, tree: Path, mutant: Mutant, schedules: int) -> int | None:
-    """Runs the world with a mutant. Returns the seed that has found it."""
+def found_by(program: str, tree: Path, mutant: Mutant, schedules: int) -> str | None:
+    """Runs the world, or one test, with a mutant. Returns the seed or the test that has found it."""
     # Kept seeds were found by other faults.
     (tree / "tests/cluster/seeds.txt").write_text("", encoding="utf-8")
     environ = {**os.environ, "CLUSTER_MUTANT": mutant.name, "CLUSTER_SCHEDULES": str(schedules), "CLUSTER_SEED": "0"}
     run = subprocess.run(
-        [program, "schedules::"], cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [program, mutant.test or "schedules::"],
+        cwd=tree,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    failed = re.search(r"seed (\d+) fails", run.stdout)
+    failed = re.search(rf"(test \S*{mutant.test}) \.\.\. FAILED" if mutant.test else r"(seed \d+) fails", run.stdout)
+    if mutant.test and not re.search("running 1 test", run.stdout):
+        raise SystemExit(f"{mutant.name}: there is no test {mutant.test}")
     if run.returncode == 0:
         return None
     if failed is None:
         raise SystemExit(f"{mutant.name}: {run.stdout[-2000:]}")
-    return int(failed[1])
+    return failed[1]
 
 
 def main() -> None:
@@ -352,11 +380,11 @@ def main() -> None:
     for mutant in (mutant for mutant in MUTANTS if mutant.name in (options.names or [mutant.name])):
         began = time.monotonic()
         schedules = max(options.schedules, mutant.schedules)
-        seed = found_by(program, tree, mutant, schedules)
+        found = found_by(program, tree, mutant, schedules)
         took = time.monotonic() - began
-        result = f"no schedule of {schedules:,}" if seed is None else f"seed {seed}"
-        print(f"{mutant.name:34} {result} ({took:.0f} s){'; ' + mutant.why if mutant.kept else ''}", flush=True)
-        if seed is None and not mutant.kept:
+        result = found or (f"not {mutant.test}" if mutant.test else f"no schedule of {schedules:,}")
+        print(f"{mutant.name:40} {result} ({took:.0f} s){'; ' + mutant.why if mutant.kept else ''}", flush=True)
+        if found is None and not mutant.kept:
             missed.append(mutant.name)
     if missed:
         sys.exit(f"not found: {', '.join(missed)}")

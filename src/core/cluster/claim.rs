@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::holders::Holders;
 use super::names::Registration;
 use super::registry::{Claimed, Place, Timing, Wanted};
 
@@ -67,14 +68,10 @@ pub(super) struct Claim {
     state: State,
     /// Time until which an unreachable holder is waited for, once there was one.
     hold_until: Option<Instant>,
-    /// Holder whose node could not be asked the last time.
-    unreachable: Option<Registration>,
     /// Time until which an engine is waited for that was lost since its last answer.
     lost_until: Option<Instant>,
-    /// Other holder that the directory has named last, until the id is granted.
-    known: Option<Registration>,
-    /// Holder whose node was asked last, and did not say that it is alive.
-    passed: Option<Registration>,
+    /// The other holders that it has met.
+    pub(super) holders: Holders,
 }
 
 #[derive(Debug)]
@@ -107,10 +104,8 @@ impl Claim {
             admitted: false,
             state: State::Pending(Some(until)),
             hold_until: None,
-            unreachable: None,
             lost_until: None,
-            known: None,
-            passed: None,
+            holders: Holders::default(),
         }
     }
 
@@ -161,7 +156,7 @@ impl Claim {
             },
             Claimed::Held { holder, .. } if self.replaces && !self.admitted => self.ask(Some(holder)),
             // Its node did not answer, and has no lease, by the engine's word of now.
-            Claimed::Held { holder, lease } if lease.is_zero() && self.unreachable.as_ref() == Some(&holder) => {
+            Claimed::Held { holder, lease } if lease.is_zero() && self.holders.is_unreachable(&holder) => {
                 self.ask(Some(holder))
             }
             Claimed::Held { holder, lease } => {
@@ -188,7 +183,7 @@ impl Claim {
     /// Handles the answer of the node of a holder.
     pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, timing: &Timing, now: Instant) -> Next {
         if probe == Probe::Gone || matches!(self.state, State::Confirming) {
-            self.passed = Some(holder.clone());
+            self.holders.pass(holder);
         }
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
@@ -197,14 +192,14 @@ impl Claim {
             (State::Probing { .. }, Probe::Gone) => self.ask(Some(holder.clone())),
             (State::Probing { lease_end, .. }, Probe::Unreachable) => {
                 let lease_end = *lease_end;
-                self.unreachable = Some(holder.clone());
+                self.holders.miss(holder);
                 self.hold(lease_end, timing, now)
             }
             (State::ProbingAlone, _) => self.admit(),
             (State::Confirming, Probe::Alive) => Next::GiveBack,
             // Once more: another may have the id since the grant.
             (State::Confirming, _) => {
-                self.known = None;
+                self.holders.forget_known();
                 self.ask(None)
             }
             _ => Next::Wait,
@@ -241,20 +236,6 @@ impl Claim {
         if self.is_held() { self.ask(Some(gone)) } else { Next::Wait }
     }
 
-    /// Returns the other holder that is known when the engine is asked. `named` is the one that the directory names now.
-    ///
-    /// The claim itself changes the directory, and an engine that is restored from an old copy brings holders back that have
-    /// left. If it is lost before its answer, only the claim knows the holder.
-    pub(super) fn known_holder(&mut self, named: Option<Registration>) -> Option<Registration> {
-        self.known = named.filter(|holder| self.passed.as_ref() != Some(holder)).or_else(|| self.known.take());
-        self.known.clone()
-    }
-
-    /// Forgets a holder that has released the id.
-    pub(super) fn forget_holder(&mut self) {
-        self.known = None;
-    }
-
     /// Holds the claim again, which the engine has confirmed.
     pub(super) fn confirm(&mut self) {
         self.state = State::Held;
@@ -282,7 +263,8 @@ impl Claim {
 
     fn grant(&mut self, replaced: Option<Registration>) -> Next {
         self.state = State::Held;
-        (self.hold_until, self.known) = (None, None);
+        self.hold_until = None;
+        self.holders.forget_known();
         let first = !std::mem::replace(&mut self.admitted, true);
         match replaced.filter(|_| self.replaces && first) {
             Some(holder) => Next::Replace(holder),

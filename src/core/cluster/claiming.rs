@@ -217,7 +217,7 @@ impl Membership {
     /// Returns what is remembered of a claim that the engine is asked for now.
     fn asked(&mut self, id: &DeviceId, registration: &Registration) -> Asked {
         let named = self.known_holder(id, registration);
-        let known = self.claims.get(id, registration).and_then(|claim| claim.known_holder(named));
+        let known = self.claims.get(id, registration).and_then(|claim| claim.holders.name(named));
         Asked::Claim(id.clone(), registration.clone(), known)
     }
 

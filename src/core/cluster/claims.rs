@@ -81,7 +81,7 @@ impl Claims {
 
     /// Forgets the holder of an id that its claims know.
     pub(super) fn forget_holder(&mut self, id: &DeviceId) {
-        self.by_id.get_mut(id).into_iter().flatten().for_each(Claim::forget_holder);
+        self.by_id.get_mut(id).into_iter().flatten().for_each(|claim| claim.holders.forget_known());
     }
 
     pub(super) fn schedule(&mut self, id: &DeviceId, registration: &Registration, alone: bool) {

@@ -13,6 +13,7 @@ mod claiming;
 mod claims;
 pub mod directory;
 pub mod facts;
+mod holders;
 mod maintaining;
 pub mod membership;
 pub mod names;
