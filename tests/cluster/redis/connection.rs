@@ -36,6 +36,67 @@ fn a_change_reaches_all_connections() {
     });
 }
 
+/// Returns the commands that scripts have called since `CONFIG RESETSTAT`, each with the number of calls.
+fn called_by_scripts(server: &Server) -> Vec<String> {
+    let stats: String = server.run("INFO commandstats");
+    let line = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let (calls, _) = rest.split_once(',')?;
+        // The rest are commands of this test and of its connections.
+        let by_script = !["evalsha", "info", "hello", "client", "config"].iter().any(|own| name.starts_with(own));
+        by_script.then(|| format!("{name} {calls}"))
+    };
+    let mut called: Vec<_> = stats.lines().filter_map(line).collect();
+    called.sort();
+    called
+}
+
+#[test]
+fn a_device_that_comes_and_goes_costs_the_engine_two_short_scripts() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let connection = join(&server.url(), "a").await;
+        server.run::<()>("CONFIG RESETSTAT");
+        connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap();
+        let claimed = ["hget 2", "hincrby 1", "hmget 1", "hset 1", "publish 1", "time 1", "zadd 1", "zscore 1"];
+        assert_eq!(called_by_scripts(&server), claimed);
+        server.run::<()>("CONFIG RESETSTAT");
+        let release = vec![(DeviceId::new("cvd-1"), registration("a", 1))];
+        connection.commands.execute(Operation::Release(release)).await.unwrap();
+        assert_eq!(called_by_scripts(&server), ["hdel 1", "hget 1", "hincrby 1", "publish 1", "zrem 1"]);
+    });
+}
+
+#[test]
+fn a_registry_without_an_epoch_grants_nothing() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let connection = join(&server.url(), "a").await;
+        server.run::<()>("HDEL {cuttlefish:lab}:meta epoch");
+        assert_eq!(connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap(), Reply::NotAMember);
+    });
+}
+
+#[test]
+fn a_release_leaves_records_that_no_node_has_written() {
+    let server = Server::start(&[]);
+    runtime().block_on(async {
+        let connection = join(&server.url(), "a").await;
+        let own = registration("a", 1);
+        let records = [String::new(), "x".into(), format!("{own}"), format!("{own} "), format!("{own} - {{}}")];
+        let records =
+            records.into_iter().chain([format!("{own}1 5 - {{}}"), format!("{}5 - {{}}", registration("b", 1))]);
+        for record in records {
+            let devices = "{cuttlefish:lab}:devices";
+            redis::cmd("HSET").arg(devices).arg("cvd-1").arg(&record).exec(&mut server.admin()).unwrap();
+            let release = vec![(DeviceId::new("cvd-1"), own.clone())];
+            connection.commands.execute(Operation::Release(release)).await.unwrap();
+            let left: Option<String> = redis::cmd("HGET").arg(devices).arg("cvd-1").query(&mut server.admin()).unwrap();
+            assert_eq!(left, Some(record));
+        }
+    });
+}
+
 #[test]
 fn operations_are_executed_in_the_order_of_the_calls() {
     let server = Server::start(&[]);

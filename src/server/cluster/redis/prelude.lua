@@ -1,4 +1,4 @@
--- The part that all scripts share. KEYS and ARGV begin alike; see keys.rs for what each key holds.
+-- The part that all scripts but release.lua share. KEYS and ARGV begin alike; see keys.rs for what each key holds.
 local META, NODES, RECORDS, DEVICES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local CHANNEL = ARGV[1]
 

@@ -21,13 +21,13 @@ pub(super) enum Script {
     Cancel,
 }
 
-/// The scripts in the order of [`Script`].
+/// The scripts in the order of [`Script`]. Those that each device calls begin without the functions that all share.
 const SOURCES: [&str; 11] = [
     concat!(include_str!("prelude.lua"), include_str!("join.lua")),
     concat!(include_str!("prelude.lua"), include_str!("renew.lua")),
-    concat!(include_str!("prelude.lua"), include_str!("claim.lua")),
+    concat!(include_str!("claim_free.lua"), include_str!("prelude.lua"), include_str!("claim.lua")),
     concat!(include_str!("prelude.lua"), include_str!("reclaim.lua")),
-    concat!(include_str!("prelude.lua"), include_str!("release.lua")),
+    include_str!("release.lua"),
     concat!(include_str!("prelude.lua"), include_str!("reap.lua")),
     concat!(include_str!("prelude.lua"), include_str!("nodes.lua")),
     concat!(include_str!("prelude.lua"), include_str!("leave.lua")),
