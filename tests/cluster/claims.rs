@@ -47,6 +47,16 @@ fn a_holder_that_cannot_be_asked_is_waited_for_until_its_lease_ends() {
 }
 
 #[test]
+fn a_holder_without_a_lease_is_asked_again_after_the_engine_was_lost() {
+    let mut node = Node::asks_b(Duration::from_millis(1500));
+    node.probed(Probe::Unreachable);
+    // No node could renew its lease meanwhile.
+    node.rejoin();
+    node.claimed(None, held(Duration::ZERO));
+    assert_eq!(node.outputs().last(), Some(&probe(1)), "and it is not replaced");
+}
+
+#[test]
 fn a_lease_that_was_renewed_while_its_node_was_asked_counts() {
     let mut node = Node::asks_b(Duration::from_millis(500));
     node.pass(Duration::from_millis(900));

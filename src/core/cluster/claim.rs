@@ -129,6 +129,7 @@ impl Claim {
 
     /// Handles the loss of the engine. An operation without an answer is repeated: its outcome is unknown.
     pub(super) fn on_engine_lost(&mut self, until: Instant) {
+        self.holders.forget_unreachable();
         self.state = match self.state {
             State::Asked(_) | State::AskAt(_) | State::Confirming | State::Probing { .. } if self.admitted => {
                 State::Unclaimed

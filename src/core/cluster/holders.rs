@@ -38,6 +38,13 @@ impl Holders {
         self.unreachable = Some(holder.clone());
     }
 
+    /// Forgets that a node could not be asked: the engine is lost.
+    ///
+    /// An engine that comes back has leases which no node could renew meanwhile. So a holder without a lease is asked again.
+    pub(super) fn forget_unreachable(&mut self) {
+        self.unreachable = None;
+    }
+
     /// Returns whether the node of this holder could not be asked the last time.
     pub(super) fn is_unreachable(&self, holder: &Registration) -> bool {
         self.unreachable.as_ref() == Some(holder)
@@ -92,5 +99,7 @@ mod tests {
         assert!(holders.is_unreachable(&holder(1)));
         holders.miss(&holder(2));
         assert!(holders.is_unreachable(&holder(2)) && !holders.is_unreachable(&holder(1)));
+        holders.forget_unreachable();
+        assert!(!holders.is_unreachable(&holder(2)));
     }
 }
