@@ -7,7 +7,7 @@ use super::claim::{Claim, Next, Outcome, Probe};
 use super::membership::{Asked, Membership};
 use super::names::Registration;
 use super::output::Output;
-use super::registry::{BATCH, Claimed, Entry, Operation, Wanted};
+use super::registry::{BATCH, Claimed, Entry, Operation, Timing, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
@@ -47,7 +47,7 @@ impl Membership {
         now: Instant,
     ) {
         self.wake(now);
-        self.advance(id, claimant, now, |claim, membership| claim.on_probe(holder, probe, &membership.timing, now));
+        self.advance(id, claimant, now, |claim, timing| claim.on_probe(holder, probe, timing, now));
     }
 
     pub(super) fn send_release(&mut self, ids: Vec<(DeviceId, Registration)>, now: Instant) {
@@ -179,21 +179,15 @@ impl Membership {
         id: &DeviceId,
         registration: &Registration,
         now: Instant,
-        event: impl FnOnce(&mut Claim, &Self) -> Next,
+        event: impl FnOnce(&mut Claim, &Timing) -> Next,
     ) {
-        // Taken out, so that the event may look at the rest.
-        let Some(mut claim) = self.claims.remove(id, registration) else { return };
-        let next = event(&mut claim, self);
-        let (wanted, place) = (claim.wanted.clone(), claim.place.clone());
+        let Some(claim) = self.claims.get(id, registration) else { return };
+        let next = event(claim, &self.timing);
         let admitted = claim.admitted;
-        self.claims.add(claim);
         self.claims.schedule(id, registration, !self.is_member());
         match next {
             Next::Wait => {}
-            Next::Ask(expected) => {
-                let asked = self.asked(id, registration);
-                self.send(Operation::Claim { wanted, expected, place }, asked, now);
-            }
+            Next::Ask(expected) => self.ask_for(id, registration, expected, now),
             Next::Probe(holder) => {
                 self.output(Output::Probe { id: id.clone(), claimant: registration.clone(), holder });
             }
@@ -214,11 +208,13 @@ impl Membership {
         }
     }
 
-    /// Returns what is remembered of a claim that the engine is asked for now.
-    fn asked(&mut self, id: &DeviceId, registration: &Registration) -> Asked {
+    /// Asks the engine for a claim, and remembers the other holder that is known.
+    fn ask_for(&mut self, id: &DeviceId, registration: &Registration, expected: Option<Registration>, now: Instant) {
         let named = self.known_holder(id, registration);
-        let known = self.claims.get(id, registration).and_then(|claim| claim.holders.name(named));
-        Asked::Claim(id.clone(), registration.clone(), known)
+        let Some(claim) = self.claims.get(id, registration) else { return };
+        let asked = Asked::Claim(id.clone(), registration.clone(), claim.holders.name(named));
+        let (wanted, place) = (claim.wanted.clone(), claim.place.clone());
+        self.send(Operation::Claim { wanted, expected, place }, asked, now);
     }
 
     fn tell(&mut self, id: &DeviceId, registration: &Registration, outcome: Outcome, now: Instant) {

@@ -56,7 +56,8 @@ impl Claims {
 
     /// Adds a claim.
     pub(super) fn add(&mut self, claim: Claim) {
-        self.by_id.entry(claim.wanted.id.clone()).or_default().push(claim);
+        // Nearly all ids have one claim.
+        self.by_id.entry(claim.wanted.id.clone()).or_insert_with(|| Vec::with_capacity(1)).push(claim);
     }
 
     /// Returns the next claim that may be due.

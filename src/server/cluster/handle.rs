@@ -159,6 +159,12 @@ impl Cluster {
         result
     }
 
+    /// Calls a function with the membership, in the task of the node, which then does what the membership wants: no
+    /// notification wakes it once more.
+    pub(in crate::server) fn drive<T>(&self, call: impl FnOnce(&mut Membership) -> T) -> T {
+        call(&mut self.state.lock().membership)
+    }
+
     /// Replaces the secrets of the cluster. The task of the node does so, and writes its records again.
     pub(in crate::server) fn replace_secrets(&self, secrets: Vec<String>) {
         *self.secrets.lock() = Some(secrets);

@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -15,10 +16,12 @@ use super::node::Node;
 use crate::core::cluster::output::Report;
 use crate::core::cluster::registry::{Operation, Reply};
 use crate::core::cluster::{Membership, Output};
+use crate::observe::cluster::ClusterCounts;
 use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Connection, EngineError, EngineFuture, Feed};
+use crate::server::time::sleep::Sleep;
 
 /// Time for the last acts of a node that stops: `stop()` waits for it.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -57,7 +60,23 @@ pub(super) async fn drive(node: Arc<Node>) {
     node.commands.send_replace(None);
 }
 
-type Answers = FuturesUnordered<Pin<Box<dyn Future<Output = (u64, Result<Reply, EngineError>)> + Send>>>;
+/// Waits for the answer to an operation.
+struct Answering {
+    number: u64,
+    asked_at: Instant,
+    counts: Arc<ClusterCounts>,
+    answer: EngineFuture<Reply>,
+}
+
+impl Future for Answering {
+    type Output = (u64, Result<Reply, EngineError>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answer.as_mut().poll(cx));
+        self.counts.observe_operation(self.asked_at.elapsed());
+        Poll::Ready((self.number, answer))
+    }
+}
 
 /// The state of the task.
 struct Drive {
@@ -67,7 +86,10 @@ struct Drive {
     commands: Option<Arc<dyn Commands>>,
     feed: Option<mpsc::Receiver<Feed>>,
     /// Answers of the engine that are due.
-    answers: Answers,
+    answers: FuturesUnordered<Answering>,
+    /// Wakes the task at a time. A deadline that is later does not replace it, since each operation has one: the task is
+    /// woken once more, and sets the timer anew.
+    timer: Option<(Instant, Sleep)>,
     /// Whether the log says last that the node is no member: then it tells of the next join.
     tells_join: bool,
     /// Whether the node has joined, and has not lost its membership since.
@@ -92,7 +114,8 @@ impl Drive {
             connecting: None,
             commands: None,
             feed: None,
-            answers: Answers::new(),
+            answers: FuturesUnordered::new(),
+            timer: None,
             tells_join: true,
             joined: false,
             unsigned: None,
@@ -101,34 +124,35 @@ impl Drive {
 
     /// Waits for the next event, and handles it.
     async fn step(&mut self) {
-        let at = self.node.cluster.read(Membership::poll_timeout);
+        self.set_timer();
         let event = tokio::select! {
             biased;
             Some((number, answer)) = self.answers.next(), if !self.answers.is_empty() => Event::Answered(number, answer),
             fed = pending_or(self.feed.as_mut().map(mpsc::Receiver::recv)) => Event::Fed(fed),
             outcome = pending_or(self.connecting.as_mut()) => Event::Connected(outcome),
             () = self.node.cluster.changed.notified() => Event::Changed,
-            () = self.node.shared.timers.sleep_until(at) => Event::Time,
+            () = pending_or(self.timer.as_mut().map(|(_, sleep)| sleep)) => Event::Time,
         };
         let now = Instant::now();
         let may_change = matches!(event, Event::Answered(_, Ok(_)) | Event::Fed(Some(_)));
         match event {
             Event::Answered(number, Ok(reply)) => {
-                self.node.cluster.with(|membership| membership.on_reply(number, reply, now));
+                self.node.cluster.drive(|membership| membership.on_reply(number, reply, now));
             }
             Event::Fed(Some(Feed::Delta(delta))) => {
-                self.node.cluster.with(|membership| membership.on_delta(&delta, now));
+                self.node.cluster.drive(|membership| membership.on_delta(&delta, now));
             }
-            Event::Fed(Some(Feed::Gap)) => self.node.cluster.with(|membership| membership.on_gap(now)),
+            Event::Fed(Some(Feed::Gap)) => self.node.cluster.drive(|membership| membership.on_gap(now)),
             Event::Fed(Some(Feed::Unsigned(text))) => self.log_unsigned(&text, now),
             Event::Fed(None) => self.lose(None),
             Event::Connected(Ok(Connection { commands, feed })) => {
                 (self.connecting, self.commands, self.feed) = (None, Some(Arc::from(commands)), Some(feed));
-                self.node.cluster.with(|membership| membership.on_connected(now));
+                self.node.cluster.drive(|membership| membership.on_connected(now));
             }
             Event::Answered(_, Err(error)) | Event::Connected(Err(error)) => self.lose(Some(&error)),
             Event::Time => {
-                self.node.cluster.with(|membership| membership.handle_timeout(now));
+                self.timer = None;
+                self.node.cluster.drive(|membership| membership.handle_timeout(now));
                 self.node.neighbours.close_idle(self.node.fresh());
             }
             Event::Changed => {}
@@ -139,9 +163,17 @@ impl Drive {
         }
     }
 
+    /// Sets the timer to the next deadline of the membership, unless it fires before.
+    fn set_timer(&mut self) {
+        let at = self.node.cluster.read(Membership::poll_timeout);
+        if self.timer.as_ref().is_none_or(|(set_to, _)| at < *set_to) {
+            self.timer = Some((at, self.node.shared.timers.sleep_until(at)));
+        }
+    }
+
     /// Drops the connection to the engine.
     fn disconnect(&mut self) {
-        (self.connecting, self.commands, self.feed, self.answers) = (None, None, None, Answers::new());
+        (self.connecting, self.commands, self.feed, self.answers) = (None, None, None, FuturesUnordered::new());
         self.node.commands.send_replace(None);
     }
 
@@ -149,7 +181,7 @@ impl Drive {
         self.disconnect();
         let lost = EngineError { kind: "lost", what: "the connection was lost".to_owned() };
         self.log_failure(error.unwrap_or(&lost));
-        self.node.cluster.with(|membership| membership.on_lost(Instant::now()));
+        self.node.cluster.drive(|membership| membership.on_lost(Instant::now()));
     }
 
     /// Logs an error of the engine, once for each kind while it returns.
@@ -175,7 +207,7 @@ impl Drive {
     fn act(&mut self) {
         if let Some(secrets) = self.node.cluster.take_secrets() {
             self.node.engine.set_secrets(&secrets);
-            self.node.cluster.with(|membership| membership.sign_again(Instant::now()));
+            self.node.cluster.drive(|membership| membership.sign_again(Instant::now()));
         }
         while let Some(output) = self.node.cluster.poll_output() {
             match output {
@@ -203,11 +235,7 @@ impl Drive {
                 counts.count_resync();
             }
             let answer = commands.execute(operation);
-            self.answers.push(Box::pin(async move {
-                let answer = answer.await;
-                counts.observe_operation(asked_at.elapsed());
-                (number, answer)
-            }));
+            self.answers.push(Answering { number, asked_at, counts, answer });
         }
     }
 

@@ -12,6 +12,6 @@ do
         redis.call('ZADD', KEYS[5], 0, ID)
         redis.call('PUBLISH', ARGV[1], version .. ' claimed ' .. #ID .. ':' .. ID .. #REGISTRATION .. ':' .. REGISTRATION
             .. #RECORD .. ':' .. RECORD)
-        return { 'granted' }
+        return 'granted'
     end
 end

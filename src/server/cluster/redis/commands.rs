@@ -51,11 +51,14 @@ impl Commands for RedisCommands {
     fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
         let commands = self.clone();
         let answer = begin(commands.send(&operation));
+        // Nearly all operations end with this answer. The other steps have futures of their own, so that this one is small.
         Box::pin(async move {
-            match operation {
-                Operation::SealIce => commands.seal_again(answer.await).await,
-                operation => commands.finish(operation, answer).await,
+            let answer = answer.await;
+            if operation == Operation::SealIce {
+                return Box::pin(commands.seal_again(answer)).await;
             }
+            let read = commands.read(&operation, answer)?;
+            if read.is_final() { Ok(read.reply) } else { Box::pin(commands.repeat(operation, read)).await }
         })
     }
 }
@@ -64,9 +67,7 @@ impl Commands for RedisCommands {
 ///
 /// A future does nothing before it is polled, and commands go out in the order of the calls. The queue admits those that
 /// wait for a place in the order of their first polls.
-fn begin(answer: Answer) -> Answer {
-    // Outside of the budget of the calling task, or the poll could be put off.
-    let mut answer = Box::pin(tokio::task::unconstrained(answer));
+fn begin(mut answer: Answer) -> Answer {
     match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Box::pin(std::future::ready(done)),
         Poll::Pending => answer,
@@ -78,14 +79,15 @@ impl RedisCommands {
         let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
         let command = Requests { keys, scripts, signer, timing }.command(operation);
         let mut connection = self.connection.clone();
-        Box::pin(async move { connection.send_packed_command(&command).await?.extract_error() })
+        let answer = async move { connection.send_packed_command(&command).await?.extract_error() };
+        // Outside of the budget of the calling task, or the first poll could be put off.
+        Box::pin(tokio::task::unconstrained(answer))
     }
 
-    /// Waits for the answer, and repeats what a record without a signature stands against.
-    async fn finish(self, mut operation: Operation, mut answer: Answer) -> Result<Reply, EngineError> {
-        for _ in 0..TRIES {
-            let Read { reply, against, name, announced_by, unsigned } = self.read(&operation, answer.await)?;
-            self.report(&unsigned);
+    /// Repeats what a record without a signature stands against.
+    async fn repeat(self, mut operation: Operation, mut read: Read) -> Result<Reply, EngineError> {
+        for _ in 1..TRIES {
+            let Read { reply, against, name, announced_by, .. } = read;
             match (&mut operation, reply) {
                 (Operation::Join { replaces, .. }, Reply::NameHeld { .. }) if name.is_some() => *replaces = name,
                 (Operation::Claim { expected, .. }, _) if !against.is_empty() => {
@@ -100,12 +102,13 @@ impl RedisCommands {
                 }
                 (_, reply) => return Ok(reply),
             }
-            answer = self.send(&operation);
+            read = self.read(&operation, self.send(&operation).await)?;
         }
-        Err(self
-            .shared
-            .explainer
-            .error("foreign_data", "another program writes records without the secret of the cluster"))
+        if read.is_final() {
+            return Ok(read.reply);
+        }
+        let what = "another program writes records without the secret of the cluster";
+        Err(self.shared.explainer.error("foreign_data", what))
     }
 
     /// Removes an announcement without a signature.
@@ -144,14 +147,21 @@ impl RedisCommands {
             let Some((wanted, outcome)) = wanted.get(place).zip(claimed.get_mut(place)) else { continue };
             let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder), place: None };
             let answer = self.send(&claim).await;
-            if let Reply::Claimed(claim) = self.read(&claim, answer)?.reply {
+            if let Reply::Claimed(claim) = self.read_only(&claim, answer)?.reply {
                 *outcome = claim;
             }
         }
         Ok(())
     }
 
+    /// Reads an answer, and reports records without a signature.
     fn read(&self, operation: &Operation, answer: RedisResult<Value>) -> Result<Read, EngineError> {
+        let read = self.read_only(operation, answer)?;
+        self.report(&read.unsigned);
+        Ok(read)
+    }
+
+    fn read_only(&self, operation: &Operation, answer: RedisResult<Value>) -> Result<Read, EngineError> {
         let Shared { signer, explainer, unread, .. } = &*self.shared;
         unread.store(0, Relaxed);
         let value = answer.map_err(|error| explainer.explain(&error))?;

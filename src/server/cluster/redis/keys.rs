@@ -45,8 +45,8 @@ impl Keys {
     }
 
     /// Returns the keys of announcements.
-    pub(super) fn announced(&self) -> [String; 2] {
-        [self.places.clone(), self.pending.clone()]
+    pub(super) fn announced(&self) -> [&str; 2] {
+        [&self.places, &self.pending]
     }
 
     /// Returns the key with the sorted set of the ids of a node.

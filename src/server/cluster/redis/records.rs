@@ -21,11 +21,9 @@ pub(super) fn of_node(signer: &Signer, node: &NodeRecord) -> String {
     format!("{signature} {}", node.details)
 }
 
-/// Returns `SIGNATURE DETAILS` of a device.
-pub(super) fn of_device(signer: &Signer, wanted: &Wanted) -> String {
-    let owner = wanted.registration.to_string();
-    let signature =
-        signer.sign(Signed { kind: "device", key: wanted.id.as_str(), owner: &owner, details: &wanted.details });
+/// Returns `SIGNATURE DETAILS` of a device. `owner` is the text of its registration.
+pub(super) fn of_device(signer: &Signer, wanted: &Wanted, owner: &str) -> String {
+    let signature = signer.sign(Signed { kind: "device", key: wanted.id.as_str(), owner, details: &wanted.details });
     format!("{signature} {}", wanted.details)
 }
 

@@ -15,4 +15,4 @@ if #released > 0 then
     local version = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'version', 1))
     redis.call('PUBLISH', ARGV[1], version .. ' released ' .. table.concat(released))
 end
-return { 'done' }
+return 'done'

@@ -37,6 +37,13 @@ pub(super) struct Read {
     pub(super) unsigned: Vec<String>,
 }
 
+impl Read {
+    /// Returns whether nothing was left out that stands against the operation.
+    pub(super) fn is_final(&self) -> bool {
+        self.against.is_empty() && self.name.is_none() && self.announced_by.is_none()
+    }
+}
+
 /// Reads the answer to an operation.
 pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Result<Read, Unreadable> {
     let mut reader = Reader { signer, against: Vec::new(), name: None, announced_by: None, unsigned: Vec::new() };
@@ -44,6 +51,8 @@ pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Res
         Operation::Read(id) => reader.entry(id, value),
         Operation::Scan(_) => reader.page(value),
         Operation::ReadIce => reader.ice(value),
+        // An answer without a content is its name alone.
+        _ if matches!(value, Value::BulkString(_)) => reader.answer(operation, std::slice::from_ref(value)),
         _ => reader.answer(operation, list(value)?),
     }?;
     let Reader { against, name, announced_by, unsigned, .. } = reader;

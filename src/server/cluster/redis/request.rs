@@ -68,7 +68,7 @@ impl Requests<'_> {
     /// Calls a script about the devices and the announcements of a node.
     fn call_about(&self, script: Script, node: &Incarnation) -> Cmd {
         let [places, pending] = self.keys.announced();
-        self.scripts.call(script, self.keys, &[self.keys.held(node), places, pending])
+        self.scripts.call(script, self.keys, &[&self.keys.held(node), places, pending])
     }
 
     fn expect(&self, node: &Incarnation, expected: &[Expected], most: usize) -> Cmd {
@@ -102,9 +102,10 @@ impl Requests<'_> {
 
     fn claim(&self, wanted: &Wanted, expected: Option<&Registration>, place: Option<&Place>) -> Cmd {
         let node = wanted.registration.incarnation();
-        let gone = expected.map_or(node, Registration::incarnation);
         let [places, pending] = self.keys.announced();
-        let keys = [self.keys.held(node), self.keys.held(gone), places, pending];
+        let held = self.keys.held(node);
+        let gone = expected.map(|gone| self.keys.held(gone.incarnation()));
+        let keys = [held.as_str(), gone.as_deref().unwrap_or(&held), places, pending];
         let mut call = self.scripts.call(Script::Claim, self.keys, &keys);
         call.arg(ms(self.timing.settle)).arg(node.to_string()).arg(name(expected));
         self.wanted(&mut call, wanted);
@@ -123,7 +124,7 @@ impl Requests<'_> {
     }
 
     fn set_ice(&self, servers: Option<&str>, absent: bool) -> Cmd {
-        let mut call = self.scripts.call(Script::SetIce, self.keys, std::slice::from_ref(&self.keys.ice));
+        let mut call = self.scripts.call(Script::SetIce, self.keys, &[&self.keys.ice]);
         let sealed = servers.map(|servers| self.signer.seal("ice", servers)).unwrap_or_default();
         call.arg(sealed).arg(u8::from(absent)).arg("");
         call
@@ -131,13 +132,15 @@ impl Requests<'_> {
 
     /// Replaces the servers that are encrypted as `sealed` with the same ones.
     pub(super) fn seal_again(&self, sealed: &str, servers: &str) -> Cmd {
-        let mut call = self.scripts.call(Script::SetIce, self.keys, std::slice::from_ref(&self.keys.ice));
+        let mut call = self.scripts.call(Script::SetIce, self.keys, &[&self.keys.ice]);
         call.arg(self.signer.seal("ice", servers)).arg(0).arg(sealed);
         call
     }
 
     fn wanted(&self, call: &mut Cmd, wanted: &Wanted) {
-        call.arg(wanted.id.as_str()).arg(wanted.registration.to_string()).arg(records::of_device(self.signer, wanted));
+        let owner = wanted.registration.to_string();
+        let record = records::of_device(self.signer, wanted, &owner);
+        call.arg(wanted.id.as_str()).arg(owner).arg(record);
     }
 
     fn release(&self, ids: &[(DeviceId, Registration)]) -> Cmd {
@@ -145,6 +148,7 @@ impl Requests<'_> {
         nodes.sort_unstable();
         nodes.dedup();
         let held: Vec<_> = nodes.iter().map(|node| self.keys.held(node)).collect();
+        let held: Vec<_> = held.iter().map(String::as_str).collect();
         let mut call = self.scripts.call(Script::Release, self.keys, &held);
         for (id, registration) in ids {
             // The number of the key in KEYS, which begins at 1 with four others.

@@ -36,6 +36,10 @@ const SOURCES: [&str; 11] = [
     concat!(include_str!("prelude.lua"), include_str!("cancel.lua")),
 ];
 
+/// Arguments of a claim, and the bytes of nearly all of them: room that a call is given at once.
+const MOST_ARGUMENTS: usize = 24;
+const MOST_BYTES: usize = 1_000;
+
 /// Names that the engine has given to the scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -54,9 +58,9 @@ impl Scripts {
     }
 
     /// Returns a call of a script. `held` are the keys after those that all scripts have, and arguments follow.
-    pub(super) fn call(&self, script: Script, keys: &Keys, held: &[String]) -> Cmd {
-        let mut call = cmd("EVALSHA");
-        call.arg(self.names.get(script as usize)).arg(4 + held.len());
+    pub(super) fn call(&self, script: Script, keys: &Keys, held: &[&str]) -> Cmd {
+        let mut call = Cmd::with_capacity(MOST_ARGUMENTS, MOST_BYTES);
+        call.arg("EVALSHA").arg(self.names.get(script as usize)).arg(4 + held.len());
         call.arg(&keys.meta).arg(&keys.nodes).arg(&keys.records).arg(&keys.devices).arg(held).arg(&keys.channel);
         call
     }

@@ -36,6 +36,6 @@ impl Wire {
 
     /// Writes the record of a device, with its signature. In the registry, registration and version precede it.
     pub fn device_record(&self, wanted: &Wanted) -> String {
-        records::of_device(&self.signer, wanted)
+        records::of_device(&self.signer, wanted, &wanted.registration.to_string())
     }
 }
