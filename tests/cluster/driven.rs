@@ -62,8 +62,13 @@ pub(crate) fn probe(claimant: u64) -> Output {
 
 impl Node {
     pub(crate) fn new(hold: bool) -> Self {
+        Self::seeded(hold, 7)
+    }
+
+    /// A node whose pauses this seed decides.
+    pub(crate) fn seeded(hold: bool, seed: u64) -> Self {
         let now = Instant::now();
-        Self { membership: Membership::new(record("a", 1), Timing::default(), hold, 7, now), now, seen: Vec::new() }
+        Self { membership: Membership::new(record("a", 1), Timing::default(), hold, seed, now), now, seen: Vec::new() }
     }
 
     /// A node that has joined, beside the node `b`, and has read the registry, in which `b` holds these ids.

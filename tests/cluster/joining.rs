@@ -2,7 +2,9 @@
 
 use cuttlefish_signaling::core::cluster::claim::Probe;
 use cuttlefish_signaling::core::cluster::output::Report;
-use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{
+    Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply, Timing,
+};
 use cuttlefish_signaling::core::cluster::{Incarnation, Output, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use std::sync::Arc;
@@ -181,6 +183,65 @@ fn the_record_of_a_node_is_read_again_once_it_has_a_lease_again() {
         let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
         assert!(!sent.contains(&Operation::Nodes), "{sent:?}");
     }
+}
+
+/// Nodes that lose the engine in one moment.
+const CROWD: u64 = 500;
+
+/// Asserts that the acts of a crowd, which have these pauses, are spread over the whole of `most`.
+fn assert_spread(pauses: &[Duration], most: Duration) {
+    for tenth in 0..10 {
+        let within = most.mul_f64(f64::from(tenth) / 10.0)..=most.mul_f64(f64::from(tenth + 1) / 10.0);
+        let acts = pauses.iter().filter(|pause| within.contains(*pause)).count();
+        assert!((pauses.len() / 20..pauses.len() / 5).contains(&acts), "{acts} within {within:?}");
+    }
+}
+
+#[test]
+fn a_crowd_of_nodes_that_loses_the_engine_comes_back_one_after_another() {
+    let timing = Timing::default();
+    for failures in [0, 2, 9] {
+        let longest = timing.max_backoff.min(timing.backoff * 2_u32.pow(failures));
+        let pause = |seed| {
+            let mut node = Node::seeded(false, seed);
+            node.join(Duration::from_secs(60));
+            for _ in 0..failures {
+                node.membership.on_lost(node.now);
+                node.now = node.now.max(node.membership.poll_timeout());
+                node.membership.handle_timeout(node.now);
+            }
+            node.membership.on_lost(node.now);
+            node.membership.poll_timeout().saturating_duration_since(node.now)
+        };
+        assert_spread(&(0..CROWD).map(pause).collect::<Vec<_>>(), longest);
+    }
+}
+
+#[test]
+fn a_crowd_of_nodes_that_has_joined_again_does_not_read_the_registry_at_once() {
+    let pause = |seed| {
+        let mut node = Node::seeded(false, seed);
+        node.join(Duration::from_secs(60));
+        node.pass(Duration::ZERO);
+        node.outputs();
+        node.rejoin();
+        let since = node.now;
+        // A renewal would come first after the pause of one.
+        while !node.outputs().into_iter().filter_map(operation).any(|sent| sent == Operation::Scan(0)) {
+            node.now = node.membership.poll_timeout();
+            node.membership.handle_timeout(node.now);
+        }
+        node.now - since
+    };
+    assert_spread(&(0..CROWD).map(pause).collect::<Vec<_>>(), Timing::default().renew);
+}
+
+#[test]
+fn a_node_that_joins_for_the_first_time_reads_the_registry_at_once() {
+    let mut node = Node::new(false);
+    node.join(Duration::from_secs(60));
+    node.pass(Duration::ZERO);
+    assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == Operation::Scan(0)));
 }
 
 /// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.

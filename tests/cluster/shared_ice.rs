@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::output::Report;
-use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, Operation, Reply, Wanted};
+use cuttlefish_signaling::core::cluster::registry::{
+    Change, Claimed, Delta, Epoch, Expectation, Expected, Operation, Reply, Wanted,
+};
 use cuttlefish_signaling::protocol::DeviceId;
 
 use crate::driven::*;
@@ -139,6 +141,7 @@ fn reply_to(operation: &Operation) -> Reply {
         Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
         Operation::Reclaim { wanted, .. } => Reply::Reclaimed(vec![Claimed::Granted; wanted.len()]),
         Operation::ReadIce => Reply::Ice(None),
+        Operation::Expect { expected, .. } => Reply::Expected(vec![Expectation::Pending; expected.len()]),
         Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
         Operation::Scan(_) => Reply::Page { cursor: 0, entries: Vec::new() },
         Operation::Renew(_) => {
@@ -197,4 +200,97 @@ fn signed_is_reported_once_and_when_the_engine_has_all() {
         assert_eq!(signed, 1, "{lost_after:?}");
         assert_eq!(reclaimed, [wanted(1), late], "{lost_after:?}");
     }
+}
+
+/// The operations that a node has sent.
+#[derive(Default)]
+struct Sent {
+    /// Those without an answer.
+    waiting: VecDeque<(u64, Operation)>,
+    all: Vec<Operation>,
+    /// How often the node has reported that all is signed.
+    signed: usize,
+}
+
+impl Sent {
+    fn take(&mut self, node: &mut Node) {
+        for output in node.outputs() {
+            match output {
+                Output::Send { number, operation } => {
+                    self.all.push(operation.clone());
+                    self.waiting.push_back((number, operation));
+                }
+                Output::Report(Report::Signed) => {
+                    assert!(self.waiting.is_empty(), "{:?}", self.waiting);
+                    self.signed += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers the oldest operations, up to the first one that is `last`, or all.
+    fn answer(&mut self, node: &mut Node, last: impl Fn(&Operation) -> bool) {
+        self.take(node);
+        while let Some((number, operation)) = self.waiting.pop_front() {
+            node.membership.on_reply(number, reply_to(&operation), node.now);
+            self.take(node);
+            if last(&operation) {
+                return;
+            }
+        }
+    }
+
+    /// Forgets the operations so far, and returns how many of them are such.
+    fn count(&mut self, such: impl Fn(&Operation) -> bool) -> usize {
+        std::mem::take(&mut self.all).iter().filter(|operation| such(operation)).count()
+    }
+}
+
+#[test]
+fn announcements_are_signed_again_at_once_and_after_those_that_were_under_way() {
+    let mut node = Node::joined(&[]);
+    let device = Expected { id: id(), details: Arc::from("{}") };
+    node.membership.announce(1, std::slice::from_ref(&device), 10, node.now);
+    let expect = Operation::Expect { node: incarnation("a", 1), expected: vec![device], most: 10 };
+    node.answer(&expect, Reply::Expected(vec![Expectation::Pending]));
+    let mut sent = Sent::default();
+    node.membership.sign_again(node.now);
+    sent.take(&mut node);
+    assert_eq!(sent.count(|operation| *operation == expect), 1, "at once");
+    sent.answer(&mut node, |_| false);
+    assert_eq!((sent.count(|operation| *operation == expect), sent.signed), (1, 1), "one that was under way");
+}
+
+#[test]
+fn claim_between_two_secrets_is_signed_with_the_second_one() {
+    let mut node = Node::joined(&[]);
+    let mut sent = Sent::default();
+    node.membership.sign_again(node.now);
+    // The engine answers it after the seal of the first secret, with which it was signed.
+    node.claim(1);
+    node.membership.sign_again(node.now);
+    sent.answer(&mut node, |_| false);
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+    assert_eq!((sent.count(|operation| *operation == reclaim), sent.signed), (1, 1));
+}
+
+#[test]
+fn secret_that_follows_while_records_are_signed_is_reported_alone() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    let mut sent = Sent::default();
+    sent.answer(&mut node, |_| false);
+    node.membership.sign_again(node.now);
+    sent.answer(&mut node, |operation| *operation == Operation::SealIce);
+    // Records are being written once more, and the report of the first secret is near.
+    node.membership.sign_again(node.now);
+    let seal = |sent: &Sent| sent.waiting.iter().any(|(_, operation)| *operation == Operation::SealIce);
+    sent.take(&mut node);
+    while seal(&sent) {
+        assert_eq!(sent.signed, 0, "that of the first secret");
+        sent.answer(&mut node, |_| true);
+    }
+    sent.answer(&mut node, |_| false);
+    assert_eq!(sent.signed, 1);
 }
