@@ -2,6 +2,7 @@
 //! after the other, and so do clients that have left. All else has a connection of its own.
 
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,20 +157,14 @@ impl Node {
         address(&mut request, neighbour);
         let settings = self.shared.settings();
         let most = settings.limits.max_node_idle;
-        while let Some(mut sender) = neighbour.idle.take(self.fresh()) {
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    self.cluster.counts.count_connection(Handshake::None);
-                    neighbour.idle.put(sender, most);
-                    return Ok(response);
-                }
-                Err(mut failed) => match failed.take_message() {
-                    // Nothing was sent: the connection was closed.
-                    Some(again) => request = again,
-                    None => return Err(failed.into_error().into()),
-                },
+        let request = match neighbour.idle.send(request, self.fresh(), most).await {
+            ControlFlow::Break(response) => {
+                let response = response?;
+                self.cluster.counts.count_connection(Handshake::None);
+                return Ok(response);
             }
-        }
+            ControlFlow::Continue(request) => request,
+        };
         let turn = neighbour.dials.turn(&settings.limits).await?;
         let mut sender = self.speak_http(self.dial(neighbour).await?).await?;
         drop(turn);

@@ -20,10 +20,6 @@ const LOOKS: usize = 3;
 /// Time that a client without a wait gives the engine to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Pause until the clients of a node that cannot be reached look again: on average, so that those of many devices do not
-/// all do so at once.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 impl Node {
     /// Reads the holder of a device from the registry itself. `None` if the engine cannot be asked, or has lost devices and
     /// may not have this one again.
@@ -104,12 +100,10 @@ impl Search<'_> {
     /// Wakes the clients that wait for the device after a pause, once for all of them.
     fn look_again(&self) {
         let (node, id) = (Arc::clone(self.node), self.id.clone());
-        if !node.looks.lock().insert(id.clone()) {
-            return;
-        }
+        let Some(pause) = node.looks.begin(&id) else { return };
         self.node.spawn(async move {
-            node.shared.timers.sleep(LOOK_AGAIN.mul_f64(0.5 + fastrand::f64())).await;
-            node.looks.lock().remove(&id);
+            node.shared.timers.sleep(pause).await;
+            node.looks.end(&id);
             node.shared.hub.wake_waiting(&id);
         });
     }

@@ -6,7 +6,7 @@
 //!   [`dials`], [`idle`] and [`tickets`]: turns to make them, those that wait for the next client, and their TLS tickets.
 //! - [`forwards`]: requests of clients that another node answers.
 //! - [`survey`]: the state of other nodes, while a dashboard is open.
-//! - [`locate`] and [`upstream`]: clients of this node whose device is on another one.
+//! - [`locate`], [`looks`] and [`upstream`]: clients of this node whose device is on another one.
 
 mod ask;
 mod client;
@@ -20,6 +20,7 @@ mod idle;
 mod listener;
 mod locate;
 mod log_limit;
+mod looks;
 mod neighbours;
 mod node;
 mod outage;
@@ -35,12 +36,12 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use self::identity::Identity;
 use self::listener::NodeListener;
 use self::log_limit::LogLimit;
+use self::looks::Looks;
 use self::neighbours::Neighbours;
 use self::node::Node;
 use super::cluster::details::{NodeDetails, PROTOCOL};
@@ -110,7 +111,7 @@ impl BoundNode {
             details,
             commands,
             neighbours,
-            looks: Mutex::default(),
+            looks: Looks::default(),
             log_limit: LogLimit::default(),
             nodes_read: AsyncMutex::default(),
         });

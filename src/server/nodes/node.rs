@@ -1,17 +1,16 @@
 //! The state that the tasks of a node share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::log_limit::LogLimit;
+use super::looks::Looks;
 use super::neighbours::Neighbours;
 use crate::config::IceSource;
 use crate::core::cluster::registry::Timing;
-use crate::protocol::{DeviceId, IceServers};
+use crate::protocol::IceServers;
 use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Engine};
 use crate::server::cluster::handle::Cluster;
@@ -32,7 +31,7 @@ pub(in crate::server) struct Node {
     pub(super) commands: watch::Sender<Option<Arc<dyn Commands>>>,
     pub(super) neighbours: Neighbours,
     /// The devices for which waiting clients look again soon.
-    pub(super) looks: Mutex<HashSet<DeviceId>>,
+    pub(super) looks: Looks,
     /// The causes of warnings that were logged.
     pub(super) log_limit: LogLimit,
     /// When the records of all nodes were read from the engine.

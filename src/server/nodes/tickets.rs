@@ -10,23 +10,46 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// The tickets of one other node, the oldest first.
+/// The tickets of one other node.
 pub(super) struct Tickets {
-    /// The most that are kept.
-    most: usize,
-    kept: Mutex<VecDeque<Tls13ClientSessionValue>>,
+    kept: Newest<Tls13ClientSessionValue>,
 }
 
 impl Tickets {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::default() }
+        Self { kept: Newest::new(most) }
+    }
+}
+
+/// The newest of many values. Each is taken once.
+struct Newest<T> {
+    /// The most that are kept.
+    most: usize,
+    all: Mutex<VecDeque<T>>,
+}
+
+impl<T> Newest<T> {
+    fn new(most: usize) -> Self {
+        Self { most, all: Mutex::default() }
+    }
+
+    fn put(&self, value: T) {
+        let mut all = self.all.lock();
+        if all.len() >= self.most {
+            all.pop_front();
+        }
+        all.push_back(value);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.all.lock().pop_back()
     }
 }
 
 impl fmt::Debug for Tickets {
     /// Tells no ticket: each has the keys of a connection.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Tickets").field("most", &self.kept.most).finish_non_exhaustive()
     }
 }
 
@@ -48,14 +71,23 @@ impl ClientSessionStore for Tickets {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        let mut kept = self.kept.lock();
-        if kept.len() >= self.most {
-            kept.pop_front();
-        }
-        kept.push_back(ticket);
+        self.kept.put(ticket);
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.kept.lock().pop_back()
+        self.kept.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::nodes::tickets::Newest;
+
+    #[test]
+    fn newest_are_kept_and_each_is_taken_once() {
+        let newest = Newest::new(2);
+        (1..=100).for_each(|number| newest.put(number));
+        assert_eq!(newest.all.lock().len(), 2);
+        assert_eq!([newest.take(), newest.take(), newest.take()], [Some(100), Some(99), None]);
     }
 }

@@ -6,6 +6,7 @@ mod model;
 
 mod announced;
 mod dials;
+mod kept;
 mod links;
 mod lists;
 mod memory;
