@@ -66,10 +66,10 @@ EVENTS = (
     LogEvent(
         "peer_closed",
         "info",
-        "role peer code reason left_out",
+        "role device_id peer code reason left_out",
         "The server closes a peer, for another reason than 1000 and 1001.",
     ),
-    LogEvent("peer_silent", "info", "role peer left_out", "A peer has not answered a ping, and is dropped."),
+    LogEvent("peer_silent", "info", "role device_id peer left_out", "A peer has not answered a ping, and is dropped."),
     LogEvent(
         "error_withheld", "info", "role peer reason left_out", "A Cuttlefish device broke a rule. It is sent no error."
     ),

@@ -16,6 +16,7 @@ use crate::core::peer::Peer;
 use crate::core::session::{Answer, Question, Session, Step};
 use crate::observe::incidents::Incident;
 use crate::observe::quoted::Quoted;
+use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
 use crate::server::refusal_log::RefusalRecord;
 use crate::server::resolver::Resolved;
@@ -171,9 +172,10 @@ impl<P: Session> SessionDriver<P> {
             && !matches!(code, 1000 | 1001)
         {
             let line = format_args!("closing {}: {} [{code}]", self.edge, Quoted(reason));
-            let refused = self.edge.refused("peer_closed", line);
+            let device_id = self.driver.session().device_id().map(DeviceId::as_str);
+            let refused = RefusalRecord { device_id, ..self.edge.refused("peer_closed", line) };
             self.edge.shared.log_refusal(&RefusalRecord { code: Some(*code), reason: Some(reason), ..refused });
-            self.edge.shared.audit_end(&self.edge.peer, None, *code, reason);
+            self.edge.shared.audit_end(&self.edge.peer, device_id, *code, reason);
         }
         output
     }
@@ -213,7 +215,9 @@ impl<P: Session> SessionDriver<P> {
             }
             Some(Expired::Pong) => {
                 let line = format_args!("dropping {}: no pong", self.edge);
-                self.edge.shared.log_refusal(&self.edge.refused("peer_silent", line));
+                let device_id = self.driver.session().device_id().map(DeviceId::as_str);
+                let silent = RefusalRecord { device_id, ..self.edge.refused("peer_silent", line) };
+                self.edge.shared.log_refusal(&silent);
             }
             Some(Expired::Write | Expired::Session | Expired::Grant | Expired::Delay | Expired::Ping) | None => {}
         }

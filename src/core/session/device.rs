@@ -22,6 +22,8 @@ pub struct DeviceSession {
     is_local: bool,
     /// Messages in the outbox of the client of the last forward, after it.
     backlog: usize,
+    /// Id that it has in the cluster, or wants to have, also after its end.
+    named: Option<DeviceId>,
 }
 
 enum State {
@@ -63,7 +65,7 @@ impl DeviceSession {
     /// Creates the session of a device that has just connected.
     pub fn new(context: Context, now: Instant) -> Self {
         let deadline = deadline_after(now, context.rules.first_message_timeout);
-        Self { context, state: State::New { deadline }, is_local: false, backlog: 0 }
+        Self { context, state: State::New { deadline }, is_local: false, backlog: 0, named: None }
     }
 
     /// Creates the session of a device on the device socket.
@@ -116,6 +118,7 @@ impl DeviceSession {
             Some(name) => (name, Some(id)),
             None => (id, None),
         };
+        self.named = Some(id.clone());
         if !self.context.peer.grant.covers(&id) {
             return self.refuse(Refusal::NotAuthorized(None));
         }
@@ -351,6 +354,10 @@ impl Session for DeviceSession {
 
     fn disconnect(&mut self, refusal: &Refusal) {
         let _closed = self.refuse(refusal.clone());
+    }
+
+    fn device_id(&self) -> Option<&DeviceId> {
+        self.named.as_ref()
     }
 
     fn is_introduced(&self) -> bool {

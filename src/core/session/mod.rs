@@ -313,6 +313,12 @@ pub trait Session: Send {
     /// to another node passes them on.
     fn on_close_frame(&mut self, _code: u16, _reason: &str) {}
 
+    /// Returns the device that the peer registers as, or wants to use, once it has said so, also after its end. One with an
+    /// invalid id has none.
+    fn device_id(&self) -> Option<&DeviceId> {
+        None
+    }
+
     /// Returns whether the peer has sent `register` or `connect`. A control connection needs neither.
     fn is_introduced(&self) -> bool;
 }

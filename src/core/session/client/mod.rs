@@ -12,7 +12,7 @@ use crate::core::outbox::CreditWait;
 use crate::core::upstream::Upstream;
 use crate::observe::timings::since;
 use crate::protocol::refusal::Refusal;
-use crate::protocol::{ClientMessage, DeviceId, Text, inbound, outbound};
+use crate::protocol::{ClientMessage, DeviceId, Text, inbound, is_plain, outbound};
 
 /// Time that a client of another node waits for a device that is about to register on this one.
 const WAIT_FOR_NODE: Duration = Duration::from_secs(2);
@@ -32,6 +32,8 @@ pub struct ClientSession {
     backlog: usize,
     /// Time from which it has waited for its device, until it has the device info.
     waits_since: Option<Instant>,
+    /// Device that it wants, also after its end.
+    wanted: Option<DeviceId>,
 }
 
 /// Form of the messages between a client and the server.
@@ -103,6 +105,7 @@ impl ClientSession {
         }
         let deadline = deadline_after(now, context.rules.device_wait_timeout);
         let mut session = Self::with(context, deadline, Framing::Bare);
+        session.wants(&id);
         let step = session.find(id, deadline, now);
         (session, step)
     }
@@ -112,6 +115,7 @@ impl ClientSession {
     pub fn of_node(context: Context, id: DeviceId, now: Instant) -> (Self, Step) {
         let deadline = now.checked_add(WAIT_FOR_NODE);
         let mut session = Self::with(context, deadline, Framing::Node);
+        session.wants(&id);
         let step = session.find(id, deadline, now);
         (session, step)
     }
@@ -127,6 +131,7 @@ impl ClientSession {
             credit_wait: None,
             backlog: 0,
             waits_since: None,
+            wanted: None,
         }
     }
 
@@ -157,7 +162,15 @@ impl ClientSession {
             return self.refuse(&Refusal::AlreadyConnected);
         }
         let Some(id) = id else { return self.refuse(&Refusal::ConnectWithoutId) };
+        self.wants(&id);
         self.configure(id, Wait::Begins)
+    }
+
+    /// Notes the device that the client wants. No device can have an invalid id, whose text may be long.
+    fn wants(&mut self, id: &DeviceId) {
+        let Context { hub, rules, .. } = &self.context;
+        let is_valid = is_plain(id.as_str(), rules.max_device_id);
+        self.wanted = is_valid.then(|| if self.framing == Framing::Node { id.clone() } else { hub.resolve(id) });
     }
 
     /// Requests a config.
@@ -361,6 +374,10 @@ impl Session for ClientSession {
 
     fn disconnect(&mut self, refusal: &Refusal) {
         let _closed = self.refuse(refusal);
+    }
+
+    fn device_id(&self) -> Option<&DeviceId> {
+        self.wanted.as_ref()
     }
 
     fn is_introduced(&self) -> bool {
