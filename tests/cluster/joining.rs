@@ -331,6 +331,17 @@ fn records_are_read_again_with_the_registry_since_a_change_of_one_may_be_missing
 }
 
 #[test]
+fn record_of_this_node_is_corrected_in_a_registry_that_has_an_old_one() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_gap(node.now);
+    node.pass(Duration::ZERO);
+    let old = NodeRecord { details: Arc::from("{0}"), ..record("a", 1) };
+    node.answer(&Operation::Nodes, Reply::Nodes(vec![old, record("b", 2)]));
+    let join = Operation::Join { node: record("a", 1), replaces: None };
+    assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
+}
+
+#[test]
 fn text_forms_of_names_are_read_back_and_each_has_one() {
     let registration = Registration::new(incarnation("lab.7-x_y", 0x1f), 12);
     assert_eq!(registration.to_string(), "lab.7-x_y.000000000000001f/12");

@@ -140,7 +140,7 @@ impl Membership {
         }
     }
 
-    /// Puts the record of this node into the registry again if the join has named other facts.
+    /// Puts the record of this node into the registry again if the registry has, or is about to get, other facts.
     pub(super) fn correct_record(&mut self, named: &Arc<str>, now: Instant) {
         if *named != self.node.details {
             self.send_record(now);
@@ -156,6 +156,15 @@ impl Membership {
     pub fn on_nodes(&mut self, records: &[NodeRecord]) {
         for record in records {
             self.nodes.joined(record);
+        }
+    }
+
+    /// Takes over the records that this node has read, and corrects its own: an engine that is restored from an old copy has
+    /// an old one, and may have as many versions again before a renewal tells.
+    pub(super) fn on_records(&mut self, records: &[NodeRecord], now: Instant) {
+        self.on_nodes(records);
+        if let Some(own) = records.iter().find(|record| record.incarnation == self.node.incarnation) {
+            self.correct_record(&own.details, now);
         }
     }
 
