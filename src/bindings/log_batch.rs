@@ -101,6 +101,17 @@ impl Writer<'_> {
     /// Writes a field that has a text.
     pub(super) fn text(&mut self, name: &'static str, value: fmt::Arguments<'_>) {
         let range = self.write(value);
+        self.add(name, range);
+    }
+
+    /// The same for a text that need not be formatted.
+    pub(super) fn str(&mut self, name: &'static str, value: &str) {
+        let begin = self.records.text.len();
+        self.records.text.push_str(value);
+        self.add(name, begin..self.records.text.len());
+    }
+
+    fn add(&mut self, name: &'static str, range: Range<usize>) {
         if range.len() > MAX_FIELD {
             let end = (0..=range.start + MAX_FIELD).rev().find(|&end| self.records.text.is_char_boundary(end));
             self.records.text.truncate(end.unwrap_or(range.start));

@@ -56,7 +56,7 @@ impl Visit for Fields<'_, '_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.text(field.name(), format_args!("{value}"));
+        self.0.str(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

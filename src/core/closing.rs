@@ -1,6 +1,6 @@
 //! The order in which a server that stops closes its connections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::device::Device;
@@ -32,16 +32,14 @@ impl Turn {
 }
 
 /// Returns the turns of all connections, in the order in which they were added.
-pub(super) fn turns(peers: &HashMap<u64, Arc<Outbox>>, devices: &HashMap<DeviceId, Arc<Device>>) -> Vec<Turn> {
+pub(super) fn turns(peers: &BTreeMap<u64, Arc<Outbox>>, devices: &HashMap<DeviceId, Arc<Device>>) -> Vec<Turn> {
     let of_devices: HashMap<_, _> = devices.values().map(|device| (Arc::as_ptr(&device.outbox), device)).collect();
     let clients = devices.values().flat_map(|device| device.clients());
     let of_clients: HashSet<_> = clients.map(|client| Arc::as_ptr(&client.outbox)).collect();
-    let mut peers: Vec<_> = peers.iter().collect();
-    peers.sort_unstable_by_key(|(id, _)| **id);
     let turn = |outbox: &Arc<Outbox>| match of_devices.get(&Arc::as_ptr(outbox)) {
         Some(device) => Some(Turn::Device(Arc::clone(device))),
         None if of_clients.contains(&Arc::as_ptr(outbox)) => None,
         None => Some(Turn::Connection(Arc::clone(outbox))),
     };
-    peers.into_iter().filter_map(|(_, outbox)| turn(outbox)).collect()
+    peers.values().filter_map(turn).collect()
 }

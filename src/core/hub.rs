@@ -8,7 +8,7 @@
 //! device guards its clients; it is also taken when the device forwards. A thread that holds the hub's lock may take
 //! that of a device, never the other way round. A client's forward takes neither.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -51,8 +51,8 @@ struct State {
     list: DeviceList,
     /// Clients that wait for a device to register.
     waiting: Waiting,
-    /// All connections, registered or not.
-    peers: HashMap<u64, Arc<Outbox>>,
+    /// All connections, registered or not, in the order in which they were added.
+    peers: BTreeMap<u64, Arc<Outbox>>,
     last_peer: u64,
     /// Set when the server stops: the end of each new connection.
     closing: Option<End>,
@@ -89,7 +89,7 @@ impl Hub {
             devices: HashMap::new(),
             list: DeviceList::default(),
             waiting: Waiting::default(),
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
             last_peer: 0,
             closing: None,
             last_ids: LastIds::new(max_devices),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wildmatch::WildMatch;
 
+use super::address;
 pub use crate::protocol::Role;
 use crate::protocol::candidates::AddressRules;
 use crate::protocol::{DeviceId, MAX_DEVICE_MESSAGE};
@@ -38,13 +39,26 @@ const BETWEEN: char = '\n';
 impl KeptRequest {
     /// Packs a request.
     pub fn of(request: &Request) -> Self {
+        let length = request.headers.iter().map(|(name, value)| Self::length_of(name, value.as_bytes())).sum();
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), Cow::from(value)));
-        Self::pack(&request.path, &request.query, headers)
+        Self::pack(&request.path, &request.query, headers, length)
     }
 
-    /// Packs path, query and headers.
-    pub fn pack<'a>(path: &str, query: &str, headers: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> Self {
-        let mut text = String::from(path);
+    /// Returns the bytes that a header takes in a packed request.
+    pub fn length_of(name: &str, value: &[u8]) -> usize {
+        2 * BETWEEN.len_utf8() + name.len() + value.len()
+    }
+
+    /// Packs path, query and headers. `length` is the sum of the headers' [`KeptRequest::length_of`], so that the text is
+    /// allocated once.
+    pub fn pack<'a>(
+        path: &str,
+        query: &str,
+        headers: impl Iterator<Item = (&'a str, Cow<'a, str>)>,
+        length: usize,
+    ) -> Self {
+        let mut text = String::with_capacity(path.len() + BETWEEN.len_utf8() + query.len() + length);
+        text.push_str(path);
         let mut add = |part: &str| {
             text.push(BETWEEN);
             text.push_str(part);
@@ -164,7 +178,7 @@ impl Peer {
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.address {
-            Some(address) => write!(f, "{address}"),
+            Some(address) => address::write(f, address),
             None => f.write_str("unknown address"),
         }
     }

@@ -16,7 +16,7 @@ impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0;
         if text.len() <= MAX_QUOTED {
-            return write!(f, "{text:?}");
+            return fmt::Debug::fmt(text, f);
         }
         let end = (0..=MAX_QUOTED).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
         write!(f, "{:?} (the first {end} of {} bytes)", &text[..end], text.len())

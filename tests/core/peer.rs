@@ -1,6 +1,8 @@
 //! Facts about peers: the request that is kept for hooks.
 
-use cuttlefish_signaling::peer::{KeptRequest, Request};
+use std::net::SocketAddr;
+
+use cuttlefish_signaling::peer::{KeptRequest, Peer, Request, Role};
 use proptest::prelude::*;
 
 fn request(path: &str, query: &str, headers: &[(&str, &str)]) -> Request {
@@ -25,6 +27,18 @@ fn kept_request_shows_no_query_and_no_values() {
     let kept = KeptRequest::of(&request("/connect_client", "token=s3cret", &[("authorization", "Bearer s3cret")]));
     let text = format!("{kept:?}");
     assert!(text.contains("/connect_client") && !text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn address_of_a_peer_is_shown_as_the_standard_library_writes_it() {
+    let shown = |address| Peer { address: Some(address), ..Peer::anonymous(Role::Client) }.to_string();
+    for octet in 0..=255 {
+        let address = SocketAddr::from(([octet, 255 - octet, 0, octet / 3], u16::from(octet) * 257));
+        assert_eq!(shown(address), address.to_string());
+    }
+    for address in ["0.0.0.0:0", "255.255.255.255:65535", "127.0.0.1:9", "[::1]:80", "[fe80::1%7]:65535"] {
+        assert_eq!(shown(address.parse().unwrap()), address);
+    }
 }
 
 proptest! {

@@ -106,11 +106,11 @@ impl Control {
 /// Admits a request, or answers it.
 pub(super) async fn admit(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
     let (connect_info, path) = (request.extensions().get::<ConnectInfo>().cloned(), request.uri().path().to_owned());
-    let refused = match &connect_info {
-        Some(connect_info) => rate::refusal(&control.shared, connect_info, &path).await,
-        None => None,
+    let exceeded = connect_info.and_then(|connect_info| rate::exceeded(&control.shared, &connect_info, &path));
+    let admitted = match exceeded {
+        Some(rate) => Err(coded(rate::refusal(&control.shared, rate).await)),
+        None => control.check(&request),
     };
-    let admitted = refused.map_or_else(|| control.check(&request), |refused| Err(coded(refused)));
     let mut response = match admitted {
         Ok(slot) => {
             // A stream holds it until it ends.

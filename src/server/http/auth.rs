@@ -114,7 +114,8 @@ impl Caller {
         let (certificate, request) = (peer.certificate.clone(), Arc::clone(request));
         let request = AuthorizeRequest { role: peer.role, address: peer.address, certificate, request };
         match shared.call_hook("authorize", |hooks| hooks.authorize(&request)) {
-            Some(call) => shared.wait_for_hook(call, peer).await,
+            // Boxed: without a hook, a request needs no room for it.
+            Some(call) => Box::pin(shared.wait_for_hook(call, peer)).await,
             None => Ok(peer.grant.clone()),
         }
     }
@@ -153,7 +154,10 @@ fn refused(reason: &str, status: u16) -> Response {
 
 /// Copies the parts of a request that a hook may read.
 fn kept<B>(request: &hyper::Request<B>) -> KeptRequest {
-    let (uri, headers) = (request.uri(), request.headers().iter());
-    let headers = headers.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
-    KeptRequest::pack(uri.path(), uri.query().unwrap_or_default(), headers)
+    let (uri, headers) = (request.uri(), request.headers());
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let length: usize =
+        headers.iter().map(|(name, value)| KeptRequest::length_of(name.as_str(), value.as_bytes())).sum();
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
+    KeptRequest::pack(path, query, headers, length)
 }

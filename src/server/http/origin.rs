@@ -17,8 +17,8 @@ use crate::server::connect_info::ConnectInfo;
 use crate::server::refusal_log::RefusalRecord;
 use crate::server::shared::Shared;
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The refusal of a page of another site. A request without `Origin` does not tell which one, so no list can admit it.
 const CROSS_SITE: &str = "Pages of other sites are not allowed; --allow-origin admits one, for requests with an Origin";

@@ -13,7 +13,7 @@ use crate::server::connect_info::ConnectInfo;
 use crate::server::shared::Shared;
 
 /// The headers in which a proxy tells the sender of a request.
-pub(super) const NAMES: [HeaderName; 4] = [
+pub(super) static NAMES: [HeaderName; 4] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-proto"),
@@ -36,7 +36,7 @@ pub(super) fn apply<B>(
         return Ok(connect_info);
     }
     let lines = |name| request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    let [forwarded, x_for, x_proto, x_host]: [Vec<&str>; 4] = NAMES.map(lines);
+    let [forwarded, x_for, x_proto, x_host]: [Vec<&str>; 4] = NAMES.each_ref().map(lines);
     let headers = ProxyHeaders { forwarded: &forwarded, x_for: &x_for, x_proto: &x_proto, x_host: &x_host };
     if headers.is_empty() {
         return Ok(connect_info);

@@ -13,26 +13,25 @@ use crate::server::shared::Shared;
 /// The longest pause before a request above the rates is refused.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The refusal of a request above the rates: 429 with `Retry-After`.
+/// The refusal of a request above this rate: 429 with `Retry-After`.
 ///
 /// It comes after the time in which the bucket gets its next token. Without that pause, a client that ignores the answer
 /// would cost as much as before.
-pub(in crate::server) async fn refusal(shared: &Shared, connect_info: &ConnectInfo, path: &str) -> Option<Response> {
-    let rate = exceeded(shared, connect_info, path)?;
+pub(in crate::server) async fn refusal(shared: &Shared, rate: Rate) -> Response {
     shared.incidents.count(Incident::TooFast);
     let pause = Duration::from_secs(1) / rate.per_second.max(1);
     tokio::select! {
         () = shared.stopping.cancelled() => {}
         () = shared.timers.sleep(pause.min(LONGEST_PAUSE)) => {}
     }
-    Some(respond::too_fast(&format!("Too many requests: at most {} per second", rate.per_second)))
+    respond::too_fast(&format!("Too many requests: at most {} per second", rate.per_second))
 }
 
 /// The rate that a request exceeds.
 ///
 /// The limits on connections count upgrades, and a health check must not fail because of its neighbours. A Unix socket
 /// has no addresses.
-fn exceeded(shared: &Shared, connect_info: &ConnectInfo, path: &str) -> Option<Rate> {
+pub(in crate::server) fn exceeded(shared: &Shared, connect_info: &ConnectInfo, path: &str) -> Option<Rate> {
     let (settings, now) = (shared.settings(), Instant::now());
     let limits = &settings.limits.http;
     if let Some(rate) = connect_info.requests.take(limits, now) {

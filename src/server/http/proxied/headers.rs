@@ -38,7 +38,7 @@ pub(super) fn of_request(
     // A compressed message could not be read here, and no Cuttlefish device or server uses extensions.
     headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     // The headers of a trusted proxy are read already; those of others say nothing.
-    for name in proxy::NAMES {
+    for name in &proxy::NAMES {
         headers.remove(name);
     }
     if let Some(address) = connect_info.address.and_then(forwarded) {
