@@ -257,7 +257,7 @@ def main() -> None:
         figures["goals"] = goal_rows(load, everybody, options, ca)
     if "cluster" in (only or ["cluster"]):
         figures["cluster"] = cluster.run_all(load, options.rounds, options.seconds)
-        figures["engine"] = cluster.engine()
+        figures["engine"] = cluster.engine(load, options.seconds)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

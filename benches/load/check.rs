@@ -10,8 +10,9 @@ use crate::tls::trusting;
 use crate::{bare_relay, run};
 
 /// The scenarios that both servers can run. Each scenario is here.
-const BOTH: [&str; 7] = [
+const BOTH: [&str; 8] = [
     "relay",
+    "relay --window 3 --bursts 1",
     "relay --pairs 6 --per-device 3 --window 4 --payload 4000 --idle 2",
     "sessions",
     "registrations",

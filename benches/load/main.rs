@@ -1,12 +1,12 @@
 //! Puts a load on a signaling server, and prints its cost for the server as one line of JSON.
 //!
 //! `load SCENARIO --port N --pid N [--client-port N --other-pid N] [--ca FILE] [--pairs N] [--per-device N] [--payload BYTES]
-//! [--window N] [--idle N] [--pages N] [--clients N] [--seconds S]`, where SCENARIO is `relay` (round trips client, device,
-//! client; `window` of them in flight, beside `idle` devices and `pages` of the dashboard; `per-device` clients share a
-//! device), `polled` (the same, from clients that poll), `sessions` (connect, offer, answer, 16 candidates, close),
-//! `registrations` (register and leave), `churn` (the memory and cost after `clients` that connect and leave), `idle` (the
-//! memory of idle devices), or `storm` (`idle` devices that dial at once). With `--ca FILE` all connections are TLS and
-//! trust this certificate.
+//! [--window N] [--bursts 0|1] [--idle N] [--pages N] [--clients N] [--seconds S]`, where SCENARIO is `relay` (round trips
+//! client, device, client; `window` of them in flight, begun one by one or with `bursts` at once, beside `idle` devices and
+//! `pages` of the dashboard; `per-device` clients share a device), `polled` (the same, from clients that poll), `sessions`
+//! (connect, offer, answer, 16 candidates, close), `registrations` (register and leave), `churn` (the memory and cost after
+//! `clients` that connect and leave), `idle` (the memory of idle devices), or `storm` (`idle` devices that dial at once).
+//! With `--ca FILE` all connections are TLS and trust this certificate.
 //!
 //! Without a scenario it runs each of them for a moment, with servers in its own process: a test of the program.
 //!

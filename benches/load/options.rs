@@ -24,6 +24,9 @@ pub struct Options {
     pub payload: usize,
     /// Round trips that one pair has in flight.
     pub window: usize,
+    /// Whether a pair sends its `window` at once, and again when all have returned: a message has the same number of reads
+    /// and writes on each server, however busy it is.
+    pub bursts: bool,
     /// Registered devices that send nothing.
     pub idle: usize,
     /// Connects over TLS, if there is a certificate to trust.
@@ -50,6 +53,7 @@ impl Options {
             per_device: 1,
             payload: 250,
             window: 1,
+            bursts: false,
             idle: 0,
             tls: None,
             pages: 0,
@@ -66,6 +70,7 @@ impl Options {
                 "--pairs" => options.pairs = number(),
                 "--payload" => options.payload = number(),
                 "--window" => options.window = number(),
+                "--bursts" => options.bursts = number() > 0,
                 "--clients" => options.clients = number(),
                 "--per-device" => options.per_device = number().max(1),
                 "--pages" => options.pages = number(),

@@ -95,7 +95,7 @@ pub async fn echo(mut device: Peer, payload: usize) {
     }
 }
 
-/// A client that keeps `window` round trips in flight until the end of the run.
+/// A client that keeps `window` round trips in flight until the end of the run, or begins as many at once.
 async fn ask(mut client: Peer, counter: Rc<Counter>, options: Options) {
     let question = format!(r#"{{"message_type":"forward","payload":{}}}"#, json(options.payload));
     let mut under_way = VecDeque::new();
@@ -107,8 +107,13 @@ async fn ask(mut client: Peer, counter: Rc<Counter>, options: Options) {
     while !counter.over.get() {
         client.hears().await;
         counter.done(under_way.pop_front().unwrap());
-        client.queue(&question);
-        under_way.push_back(Instant::now());
+        if options.bursts && !under_way.is_empty() {
+            continue;
+        }
+        while under_way.len() < options.window {
+            client.queue(&question);
+            under_way.push_back(Instant::now());
+        }
         if !client.has_more() {
             client.flush().await;
         }
