@@ -127,6 +127,8 @@ fn is_quiet<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
+
     use futures_util::FutureExt as _;
     use hyper::StatusCode;
     use hyper::client::conn::http1::{Connection, handshake};
