@@ -103,6 +103,7 @@ MUTANTS = [
         MEMBERSHIP,
         "        self.reclaim_all(now);\n",
         "        if !{off} {{ self.reclaim_all(now); }}\n",
+        test="held_ids_are_reclaimed_before_anything_is_read",
     ),
     Mutant(
         "upkeep",
