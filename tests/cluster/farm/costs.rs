@@ -67,14 +67,14 @@ pub(crate) struct Costs {
 impl Costs {
     /// Costs that were measured where these tests were written, for a machine without `redis-server`.
     pub(crate) const RECORDED: Self = Self {
-        claim: Line::new(43.4, 3.78),
-        release: Line::new(26.8, 3.36),
-        renew: Line::new(23.0, 0.5),
-        confirm: Line::new(2_631.0, 9.37),
-        reclaim: Line::new(4_288.0, 81.3),
-        remove: Line::new(1_863.0, 18.8),
-        nodes: Line::new(13.9, 2.06),
-        page: Line::new(877.0, 1.56),
+        claim: Line::new(26.7, 2.5),
+        release: Line::new(16.0, 2.81),
+        renew: Line::new(21.1, 0.26),
+        confirm: Line::new(2_166.7, 0.0),
+        reclaim: Line::new(3_375.0, 62.5),
+        remove: Line::new(1_656.3, 5.21),
+        nodes: Line::new(10.4, 1.46),
+        page: Line::new(493.8, 3.13),
     };
 
     /// Measures with a few nodes and with many.
