@@ -94,6 +94,19 @@ fn a_holder_whose_node_renews_its_lease_keeps_its_id_in_the_end() {
 }
 
 #[test]
+fn an_id_that_its_holder_leaves_while_its_node_cannot_be_asked_is_granted() {
+    let mut node = Node::asks_b(Duration::from_secs(20));
+    node.probed(Probe::Unreachable);
+    node.pass_renewed(Duration::from_secs(1));
+    node.claimed(None, held(Duration::from_secs(20)));
+    // The wait is over before the last question is.
+    node.pass_renewed(Duration::from_secs(6));
+    node.probed(Probe::Unreachable);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    assert!(node.outputs().contains(&tell(1, Outcome::Granted)));
+}
+
+#[test]
 fn the_hold_begins_with_the_first_question_that_has_no_answer() {
     let mut node = Node::asks_b(Duration::from_secs(6));
     // The node of the holder pings its device, and dies meanwhile.

@@ -155,15 +155,7 @@ impl Claim {
                 }
                 None => self.grant(expected),
             },
-            Claimed::Held { holder, .. } if self.replaces && !self.admitted => self.ask(Some(holder)),
-            // Its node did not answer, and has no lease, by the engine's word of now.
-            Claimed::Held { holder, lease } if lease.is_zero() && self.holders.is_unreachable(&holder) => {
-                self.ask(Some(holder))
-            }
-            Claimed::Held { holder, lease } => {
-                self.state = State::Probing { holder: holder.clone(), lease_end: now + lease };
-                Next::Probe(holder)
-            }
+            Claimed::Held { holder, lease } => self.on_held(holder, lease, now),
             Claimed::Settling(left) => {
                 self.state = State::AskAt(now + left);
                 Next::Wait
@@ -181,6 +173,24 @@ impl Claim {
         }
     }
 
+    /// Handles the word of the engine that another registration holds the id, whose node has this lease.
+    fn on_held(&mut self, holder: Registration, lease: Duration, now: Instant) -> Next {
+        if self.replaces && !self.admitted {
+            return self.ask(Some(holder));
+        }
+        if self.holders.is_unreachable(&holder) {
+            // Its node did not answer. Without a lease it is gone, by the engine's word of now.
+            if lease.is_zero() {
+                return self.ask(Some(holder));
+            }
+            if self.has_waited(now) {
+                return self.refuse();
+            }
+        }
+        self.state = State::Probing { holder: holder.clone(), lease_end: now + lease };
+        Next::Probe(holder)
+    }
+
     /// Handles the answer of the node of a holder.
     pub(super) fn on_probe(&mut self, holder: &Registration, probe: Probe, timing: &Timing, now: Instant) -> Next {
         if probe == Probe::Gone || matches!(self.state, State::Confirming) {
@@ -188,8 +198,8 @@ impl Claim {
         }
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
-            (State::Probing { .. }, Probe::Alive) if self.admitted => Next::End,
-            (State::Probing { .. } | State::ProbingAlone, Probe::Alive) => Next::Tell(Outcome::Refused),
+            (State::Probing { .. }, Probe::Alive) => self.refuse(),
+            (State::ProbingAlone, Probe::Alive) => Next::Tell(Outcome::Refused),
             (State::Probing { .. }, Probe::Gone) => self.ask(Some(holder.clone())),
             (State::Probing { lease_end, .. }, Probe::Unreachable) => {
                 let lease_end = *lease_end;
@@ -250,16 +260,22 @@ impl Claim {
     /// Waits for a holder whose node cannot be reached. Another node with a lease keeps its devices in the end.
     fn hold(&mut self, lease_end: Instant, timing: &Timing, now: Instant) -> Next {
         // Counted from the first question without an answer: the node may have died while it asked its device.
-        let until = *self.hold_until.get_or_insert(now + timing.hold);
-        if lease_end <= now {
-            // Unless it was renewed while its node was asked.
+        self.hold_until.get_or_insert(now + timing.hold);
+        if lease_end <= now || self.has_waited(now) {
+            // The lease may have been renewed while its node was asked, and the holder may have left.
             return self.ask(None);
-        }
-        if until <= now {
-            return if self.admitted { Next::End } else { Next::Tell(Outcome::Refused) };
         }
         self.state = State::AskAt(lease_end.min(now + ASK_AGAIN));
         Next::Wait
+    }
+
+    /// Returns whether an unreachable holder has been waited for long enough.
+    fn has_waited(&self, now: Instant) -> bool {
+        self.hold_until.is_some_and(|until| until <= now)
+    }
+
+    fn refuse(&self) -> Next {
+        if self.admitted { Next::End } else { Next::Tell(Outcome::Refused) }
     }
 
     fn grant(&mut self, replaced: Option<Registration>) -> Next {
