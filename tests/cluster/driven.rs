@@ -80,6 +80,9 @@ impl Node {
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
         let rest = node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries });
         node.seen.extend(rest);
+        let renewed = Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] };
+        let rest = node.answer(&Operation::Renew(incarnation("a", 1)), renewed);
+        node.seen.extend(rest);
         let rest = node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
         node.seen.extend(rest);
         node.answer(&Operation::ReadIce, Reply::Ice(None));

@@ -244,45 +244,6 @@ fn a_node_that_joins_for_the_first_time_reads_the_registry_at_once() {
     assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == Operation::Scan(0)));
 }
 
-/// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.
-fn renewed(node: &mut Node, version: u64) -> bool {
-    node.pass(Duration::from_secs(1));
-    for output in node.outputs() {
-        let Output::Send { number, operation } = output else { continue };
-        let reply = match operation {
-            Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
-            Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
-            Operation::ReadIce => Reply::Ice(None),
-            Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
-            other => panic!("{other:?}"),
-        };
-        node.membership.on_reply(number, reply, node.now);
-    }
-    node.outputs().into_iter().filter_map(operation).any(|sent| matches!(sent, Operation::Join { .. }))
-}
-
-fn taken(version: u64) -> Delta {
-    Delta { version, change: Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]) }
-}
-
-#[test]
-fn a_registry_that_names_a_version_again_has_lost_writes() {
-    let mut node = Node::joined(&[]);
-    node.membership.on_delta(&taken(2), node.now);
-    node.membership.on_delta(&taken(3), node.now);
-    // It was rolled back to version 2, and has gone on: its version alone says nothing.
-    node.membership.on_delta(&taken(3), node.now);
-    assert!(renewed(&mut node, 3));
-}
-
-#[test]
-fn a_change_with_a_version_that_the_registry_does_not_have_is_not_believed_for_long() {
-    let mut node = Node::joined(&[]);
-    node.membership.on_delta(&taken(u64::MAX), node.now);
-    assert!(!renewed(&mut node, 1), "the change may have overtaken the renewal");
-    assert!(renewed(&mut node, 1), "and no change of the registry would count any more");
-}
-
 #[test]
 fn facts_that_change_are_put_into_the_registry_now_and_after_a_loss() {
     let mut node = Node::joined(&[]);
@@ -328,17 +289,6 @@ fn records_are_read_again_with_the_registry_since_a_change_of_one_may_be_missing
     let drains = NodeRecord { details: Arc::from("{1}"), ..record("b", 2) };
     node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), drains.clone()]));
     assert_eq!(node.membership.nodes().record(&drains.incarnation), Some(&drains));
-}
-
-#[test]
-fn record_of_this_node_is_corrected_in_a_registry_that_has_an_old_one() {
-    let mut node = Node::joined(&[]);
-    node.membership.on_gap(node.now);
-    node.pass(Duration::ZERO);
-    let old = NodeRecord { details: Arc::from("{0}"), ..record("a", 1) };
-    node.answer(&Operation::Nodes, Reply::Nodes(vec![old, record("b", 2)]));
-    let join = Operation::Join { node: record("a", 1), replaces: None };
-    assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod faults;
 mod joining;
 mod listing;
 mod locate;
+mod lost_writes;
 mod net;
 mod node;
 mod outputs;

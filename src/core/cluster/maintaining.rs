@@ -184,8 +184,17 @@ impl Membership {
         self.output(Output::Appeared(appeared));
         if cursor == 0 {
             self.directory.end_scan();
+            // An engine may be emptied for the pass, and restored before the next renewal.
+            self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Check, now);
         } else {
             self.send(Operation::Scan(cursor), Asked::Page, now);
+        }
+    }
+
+    /// Takes over what the engine says of the registry right behind a pass.
+    pub(super) fn on_checked(&mut self, epoch: Epoch, version: u64, now: Instant) {
+        if self.epoch != Some(epoch) || version < self.named {
+            self.on_forgotten(now);
         }
     }
 }

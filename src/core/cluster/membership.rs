@@ -46,6 +46,8 @@ pub(super) enum Asked {
     /// With the facts of this node that it names.
     Join(Arc<str>),
     Renew,
+    /// A renewal that only shows whether the pages of a pass were those of the registry that has this node.
+    Check,
     /// With the other holder that the directory names.
     Claim(DeviceId, Registration, Option<Registration>),
     Reclaim(Vec<(DeviceId, Registration)>),
@@ -254,6 +256,7 @@ impl Membership {
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
+            (Asked::Check, Reply::Renewed { epoch, version, .. }) => self.on_checked(epoch, version, now),
             (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) => {
                 self.on_claimed(&id, &registration, known, claimed, now);
             }

@@ -1,0 +1,80 @@
+//! How a node notices that the engine has lost writes: its registry is an old copy, or was empty for a while.
+
+use cuttlefish_signaling::core::cluster::Output;
+use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driven::*;
+
+/// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.
+fn renewed(node: &mut Node, version: u64) -> bool {
+    node.pass(Duration::from_secs(1));
+    let mut joins = false;
+    while let Some(output) = node.membership.poll_output() {
+        let Output::Send { number, operation } = output else { continue };
+        joins |= matches!(operation, Operation::Join { .. });
+        let reply = match operation {
+            Operation::Join { .. } => continue,
+            Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
+            Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
+            Operation::ReadIce => Reply::Ice(None),
+            Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
+            other => panic!("{other:?}"),
+        };
+        node.membership.on_reply(number, reply, node.now);
+    }
+    joins
+}
+
+fn taken(version: u64) -> Delta {
+    Delta { version, change: Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]) }
+}
+
+#[test]
+fn a_registry_that_names_a_version_again_has_lost_writes() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_delta(&taken(2), node.now);
+    node.membership.on_delta(&taken(3), node.now);
+    // It was rolled back to version 2, and has gone on: its version alone says nothing.
+    node.membership.on_delta(&taken(3), node.now);
+    assert!(renewed(&mut node, 3));
+}
+
+#[test]
+fn a_change_with_a_version_that_the_registry_does_not_have_is_not_believed_for_long() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_delta(&taken(u64::MAX), node.now);
+    assert!(!renewed(&mut node, 1), "the change may have overtaken the renewal");
+    assert!(renewed(&mut node, 1), "and no change of the registry would count any more");
+}
+
+#[test]
+fn a_registry_that_was_empty_for_a_pass_is_read_again() {
+    for (reply, loses) in [
+        (Reply::NotAMember, true),
+        (Reply::Renewed { epoch: Epoch(2), version: 1, nodes: vec![] }, true),
+        (Reply::Renewed { epoch: Epoch(1), version: 0, nodes: vec![] }, true),
+        (Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] }, false),
+    ] {
+        let mut node = Node::joined(&["cvd-1"]);
+        node.membership.on_gap(node.now);
+        node.pass(Duration::ZERO);
+        // The engine is empty now, and restored before the next renewal. The check follows the pages at once.
+        node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries: vec![] });
+        node.answer(&Operation::Renew(incarnation("a", 1)), reply.clone());
+        let joins = node.outputs().into_iter().filter_map(operation).any(|sent| matches!(sent, Operation::Join { .. }));
+        assert_eq!(joins, loses, "{reply:?}");
+    }
+}
+
+#[test]
+fn record_of_this_node_is_corrected_in_a_registry_that_has_an_old_one() {
+    let mut node = Node::joined(&[]);
+    node.membership.on_gap(node.now);
+    node.pass(Duration::ZERO);
+    let old = NodeRecord { details: Arc::from("{0}"), ..record("a", 1) };
+    node.answer(&Operation::Nodes, Reply::Nodes(vec![old, record("b", 2)]));
+    let join = Operation::Join { node: record("a", 1), replaces: None };
+    assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
+}
