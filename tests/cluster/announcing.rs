@@ -210,7 +210,7 @@ fn announcement_is_taken_back() {
 }
 
 #[test]
-fn announcement_is_taken_back_once_more_by_the_next_upkeep() {
+fn announcement_is_taken_back_again_by_the_next_two_upkeeps() {
     let mut node = waiting();
     node.membership.cancel(&[id()], node.now);
     let second = Expected { id: DeviceId::new("cvd-2"), details: DETAILS.into() };
@@ -220,7 +220,8 @@ fn announcement_is_taken_back_once_more_by_the_next_upkeep() {
     let first = [cancel(&["cvd-1"]), cancel(&["cvd-2"])];
     assert_eq!(cancels(&mut node), first);
     let later: Vec<_> = (0..12).flat_map(|_| cancels_of_a_second(&mut node)).collect();
-    assert_eq!(later, [cancel(&["cvd-1"])]);
+    // The first one may follow at once, and an engine that is restored from an old copy after it.
+    assert_eq!(later, [cancel(&["cvd-1"]), cancel(&["cvd-1"])]);
 }
 
 fn cancels_of_a_second(node: &mut Node) -> Vec<Operation> {

@@ -24,6 +24,7 @@ impl Membership {
             let pending = Pending { number, details: Arc::clone(details), sent: false, confirmed: false };
             self.announcements.pending.insert(id.clone(), pending);
             self.announcements.cancelled.remove(id);
+            self.announcements.cancelled_before.remove(id);
         }
         if !self.is_member() || devices.is_empty() {
             let outcomes = vec![Expectation::Pending; devices.len()];
@@ -89,8 +90,10 @@ impl Membership {
     /// Makes the next announcements again. The registry changes only if it has lost them.
     pub(super) fn announce_some(&mut self, now: Instant) {
         use std::ops::Bound::{Excluded, Unbounded};
-        let cancelled: Vec<_> = std::mem::take(&mut self.announcements.cancelled).into_iter().collect();
-        self.cancel_all(&cancelled, now);
+        let cancelled = std::mem::take(&mut self.announcements.cancelled);
+        let before = std::mem::take(&mut self.announcements.cancelled_before);
+        self.cancel_all(&cancelled.union(&before).cloned().collect::<Vec<_>>(), now);
+        self.announcements.cancelled_before = cancelled;
         let after = self.announcements.after.as_ref().map_or(Unbounded, Excluded);
         let next = self.announcements.pending.range::<DeviceId, _>((after, Unbounded)).take(BATCH);
         let next: Vec<_> = next.map(|(id, pending)| expected(id, &pending.details)).collect();

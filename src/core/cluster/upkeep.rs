@@ -60,9 +60,11 @@ pub(super) struct Setting {
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     pub(super) pending: BTreeMap<DeviceId, Pending>,
-    /// Devices that were taken back since the last look. They are taken back once more: an engine that has lost that before
-    /// a renewal has named its version is not noticed.
+    /// Devices that were taken back since the last look. They are taken back at the next two: an engine that has lost that
+    /// before two renewals have named its version is not noticed, and the next look may come before the loss.
     pub(super) cancelled: BTreeSet<DeviceId>,
+    /// Devices that were taken back before the last look, and after the one before it.
+    pub(super) cancelled_before: BTreeSet<DeviceId>,
     /// Whether this node has announced any since its start.
     pub(super) any: bool,
     /// Announcements without an outcome, by number.
