@@ -18,6 +18,9 @@ use crate::world::World;
 /// Time in which an answer of another node may come.
 const RECENTLY: Duration = Duration::from_secs(4);
 
+/// Time that a message of a node may be on its way to its client.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
 /// Time for which the lease of a node goes on that was killed.
 const LEASE: Duration = Duration::from_secs(6);
 
@@ -111,7 +114,9 @@ impl World {
             !self.net.has_cut(*node, other) && self.unmet_at[*node].max(self.unmet_at[other]) < since
         };
         if let Some(device) = device {
-            // A message that its node had sent may arrive after the node was killed.
+            // A message that its node had sent may arrive after the node was killed, and one that waited for a node that was
+            // paused arrives after its end.
+            let since = &since.saturating_sub(ON_ITS_WAY);
             let runs = self.nodes[*node].as_ref().is_some_and(|process| process.party == self.net.other(*link, 0));
             let reached = met_since(self.devices[*device].node, *since) && self.disturbed_at[*node] < *since && runs;
             let stays = self.is_safe(*device) && self.devices[*device].registered && reached;
