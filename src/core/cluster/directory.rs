@@ -42,8 +42,8 @@ pub struct Directory {
     fed: u64,
     /// Set when the feed has named a version again.
     repeats: bool,
-    /// Version that was known at the last renewal.
-    renewed: u64,
+    /// Version that was known when the last renewal was asked for.
+    asked: u64,
     /// Set when a change is missing: the registry has to be read again.
     incomplete: bool,
     scan: Option<Scan>,
@@ -67,7 +67,7 @@ impl Directory {
     pub fn reset(&mut self, version: u64) {
         self.confirm_none();
         self.version = version;
-        (self.fed, self.repeats, self.renewed) = (0, false, 0);
+        (self.fed, self.repeats, self.asked) = (0, false, 0);
         self.scan = None;
         self.incomplete = true;
     }
@@ -75,7 +75,7 @@ impl Directory {
     /// Applies a change of the feed. Returns false if it is older than what is known.
     pub fn apply(&mut self, delta: &Delta) -> bool {
         // A change that was published before the node joined may come after the answer, but not after a renewal.
-        self.repeats |= delta.version <= self.fed.max(self.renewed);
+        self.repeats |= delta.version <= self.fed.max(self.asked);
         self.fed = delta.version;
         if delta.version <= self.version {
             // It is known, or the engine has lost the change that had this version.
@@ -107,12 +107,17 @@ impl Directory {
         self.version = self.version.max(version);
     }
 
-    /// Returns whether the version of a renewal agrees with the changes that the feed has brought.
+    /// Notes that a renewal is asked for. The engine names no smaller version in it than is known now.
+    pub fn ask(&mut self) {
+        self.asked = self.version;
+    }
+
+    /// Returns whether the version of the renewal that was asked for last agrees with the changes that the feed has brought.
     ///
-    /// A registry that names a version again, or is behind one that was known at the renewal before, has lost writes.
-    /// Or the change was not one of the engine.
-    pub fn agrees(&mut self, version: u64) -> bool {
-        !self.repeats && version >= std::mem::replace(&mut self.renewed, self.version)
+    /// A registry that names a version again, or is behind one that was known before it was asked, has lost writes. Or the
+    /// change was not one of the engine.
+    pub fn agrees(&self, version: u64) -> bool {
+        !self.repeats && version >= self.asked
     }
 
     /// Notes that changes were lost on their way here.

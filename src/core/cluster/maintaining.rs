@@ -123,6 +123,12 @@ impl Membership {
         }
     }
 
+    /// Renews the lease of this node.
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.directory.ask();
+        self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
+    }
+
     /// Reads the records of all nodes with a lease, unless they are being read.
     pub(super) fn read_nodes(&mut self, now: Instant) {
         if !self.is_asking(|asked| matches!(asked, Asked::Nodes)) {

@@ -321,7 +321,7 @@ impl Membership {
     fn on_member_time(&mut self, now: Instant) {
         if self.renew_at <= now && !self.is_asking(|asked| matches!(asked, Asked::Renew)) {
             self.renew_at = now + self.timing.renew;
-            self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
+            self.renew(now);
         }
         if self.scan_at <= now && self.directory.needs_scan() {
             self.read_registry(now);
