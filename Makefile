@@ -74,7 +74,7 @@ test-cluster:
 	CLUSTER_SCHEDULES=$(SCHEDULES) CLUSTER_SEED=$(SEED) cargo test --locked --test cluster \
 		--config 'profile.dev.package.cuttlefish-signaling.opt-level=2'
 
-# The Python tests wait for sockets and programs most of their time: two for each core keep it busy.
+# The Python tests wait for sockets and programs most of their time: four at a time keep two cores busy.
 WORKERS ?= 4
 
 test-python: $(VENV)/develop $(DEVICE)

@@ -116,9 +116,9 @@ impl World {
         if let Some(device) = device {
             // A message that its node had sent may arrive after the node was killed, and one that waited for a node that was
             // paused arrives after its end.
-            let since = &since.saturating_sub(ON_ITS_WAY);
+            let sent = since.saturating_sub(ON_ITS_WAY);
             let runs = self.nodes[*node].as_ref().is_some_and(|process| process.party == self.net.other(*link, 0));
-            let reached = met_since(self.devices[*device].node, *since) && self.disturbed_at[*node] < *since && runs;
+            let reached = met_since(self.devices[*device].node, sent) && self.disturbed_at[*node] < *since && runs;
             let stays = self.is_safe(*device) && self.devices[*device].registered && reached;
             assert!(!stays || self.settings.replaces, "the device has not left: {}", story());
         } else if reason.contains("not found") {

@@ -198,8 +198,7 @@ impl Claim {
         }
         match (&self.state, probe) {
             (State::Probing { holder: asked, .. }, _) if asked != holder => Next::Wait,
-            (State::Probing { .. }, Probe::Alive) => self.refuse(),
-            (State::ProbingAlone, Probe::Alive) => Next::Tell(Outcome::Refused),
+            (State::Probing { .. } | State::ProbingAlone, Probe::Alive) => self.refuse(),
             (State::Probing { .. }, Probe::Gone) => self.ask(Some(holder.clone())),
             (State::Probing { lease_end, .. }, Probe::Unreachable) => {
                 let lease_end = *lease_end;

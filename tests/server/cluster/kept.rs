@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cuttlefish_signaling::{Config, Limits};
+use cuttlefish_signaling::{Config, Limits, Running};
 use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -56,16 +56,22 @@ impl Network {
         });
         Self { address, target, came, open, cut }
     }
+
+    /// Starts the node `a`, which others reach by this network.
+    fn node(&self, engine: &Memory, config: Config) -> Arc<Running> {
+        let mut config = settings("a", config);
+        config.cluster.as_mut().unwrap().address = Some(self.address.to_string());
+        let node = start(engine, config);
+        self.target.set(node.node_address().unwrap()).unwrap();
+        node
+    }
 }
 
 #[test]
 fn client_whose_kept_connection_is_lost_gets_a_new_one() {
     block_on(async {
         let (engine, network) = (Memory::new(timing()), Network::start().await);
-        let mut config = settings("a", Config::default());
-        config.cluster.as_mut().unwrap().address = Some(network.address.to_string());
-        let a = start(&engine, config);
-        network.target.set(a.node_address().unwrap()).unwrap();
+        let a = network.node(&engine, Config::default());
         let b = start(&engine, settings("b", Config::default()));
         until(|| [&a, &b].iter().all(|node| node.nodes().len() == 2)).await;
         let mut device = Dialed::device(a.local_addr(), "cvd-1").await;
@@ -89,10 +95,7 @@ fn connection_that_no_client_uses_is_closed_by_the_node_of_the_clients() {
         let (engine, network) = (Memory::new(timing()), Network::start().await);
         // The node of the device would keep it open.
         let limits = Limits { request_head_timeout: Duration::from_secs(600), ..Limits::default() };
-        let mut config = settings("a", Config { limits, ..Config::default() });
-        config.cluster.as_mut().unwrap().address = Some(network.address.to_string());
-        let a = start(&engine, config);
-        network.target.set(a.node_address().unwrap()).unwrap();
+        let a = network.node(&engine, Config { limits, ..Config::default() });
         let limits = Limits { request_head_timeout: Duration::from_secs(2), ..Limits::default() };
         let b = start(&engine, settings("b", patient(limits)));
         until(|| [&a, &b].iter().all(|node| node.nodes().len() == 2)).await;
@@ -110,10 +113,7 @@ fn connection_that_no_client_uses_is_closed_by_the_node_of_the_clients() {
 fn no_connection_of_before_is_used_once_the_control_connection_is_lost() {
     block_on(async {
         let (engine, network) = (Memory::new(timing()), Network::start().await);
-        let mut config = settings("a", Config::default());
-        config.cluster.as_mut().unwrap().address = Some(network.address.to_string());
-        let a = start(&engine, config);
-        network.target.set(a.node_address().unwrap()).unwrap();
+        let a = network.node(&engine, Config::default());
         until(|| a.nodes().len() == 1 && network.came.load(SeqCst) == 1).await;
         let b = start(&engine, settings("b", patient(Limits::default())));
         // Each node has asked the node `a` whether it is there.
