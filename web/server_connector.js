@@ -25,6 +25,8 @@ const POLLED_TIMEOUT = 30_000;
 const DEVICE_GONE = 'Device disconnected';
 /** The server's text for an unknown polled connection. */
 const UNKNOWN_CONNECTION = 'Unknown connection';
+/** The server's text when it stops. */
+const STOPPING = 'Server stopping';
 /** The text when the link broke without a text of the server. */
 const LINK_LOST = 'the connection to the server was lost';
 
@@ -381,16 +383,16 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
         await pace.after(messages.length, heardAt - askedAt);
       } catch (failure) {
         // The connection survives short failures of the network.
-        if (failure instanceof Refused || Date.now() - heardAt > POLLED_TIMEOUT) throw failure;
+        if (isOver(failure) || failure instanceof Refused || Date.now() - heardAt > POLLED_TIMEOUT) throw failure;
         await sleep(FIRST_PAUSE);
       }
     }
   }
 
-  /** A restarted server does not know the connection. That is a lost link, not a refusal. */
-  const isForgotten = (failure) => failure.message === UNKNOWN_CONNECTION;
+  /** A server that stops has ended the connection, and a restarted one does not know it: a lost link, not a refusal. */
+  const isOver = (failure) => [UNKNOWN_CONNECTION, STOPPING].includes(failure.message);
   const end = (failure) => {
-    if (!closed) lost(isForgotten(failure) ? new Unreachable(LINK_LOST) : failure);
+    if (!closed) lost(isOver(failure) ? new Unreachable(LINK_LOST) : failure);
     closed = true;
   };
 
@@ -398,7 +400,7 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
     try {
       await ask(`${path}/:forward`, { payload });
     } catch (failure) {
-      if (!isForgotten(failure)) throw failure;
+      if (!isOver(failure)) throw failure;
       end(failure);
       throw new NotSent(LINK_LOST);
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def test_reconnects_when_device_returns(page: Page) -> None:
         assert page.evaluate("() => send(1)") == {"error": "Device disconnected"}
         with FakeDevice(server, "cvd-1") as device:
             page.wait_for_function("() => states.at(-1) === 'connected'")
-            page.wait_for_function("async () => !(await send('again')).error")
+            assert "value" in page.evaluate("() => send('again')")
             assert device.recv(PATIENCE).payload == "again"
             device.send("welcome back")
             assert received(page, 1) == ["welcome back"]
@@ -167,12 +168,30 @@ def test_reconnects_after_server_restart(page: Page) -> None:
                     assert "value" in page.evaluate("() => sent")
                 else:
                     # A request that failed may have arrived: only the page knows whether to repeat it.
-                    again = "async () => !(await sent).error || !(await send('sent while down')).error"
-                    page.wait_for_function(again)
+                    again = "async () => (await sent).error ? send('sent while down') : sent"
+                    assert "value" in page.evaluate(again)
                 assert device.recv(PATIENCE).payload == "sent while down"
                 device.wait_reconnected(1, PATIENCE)
                 device.send("after restart", server.clients()[0].client_id)
                 assert received(page, 1) == ["after restart"]
+
+
+def test_reconnects_after_drain(page: Page) -> None:
+    """The page's device is closed at once and the other one in an hour, so the page hears that the server stops."""
+    with SignalingServer(assets_dir=PAGES, drain_spread=3600) as server:
+        load(page, server)
+        with FakeDevice(server, "cvd-1", profile="current", backoff=0.05) as device, FakeDevice(server, "cvd-2"):
+            assert "value" in outcome(page, "connect()")
+            port = server.port
+            stop = threading.Thread(target=server.stop)
+            stop.start()
+            page.wait_for_function("() => states.at(-1) === 'reconnecting'")
+            page.evaluate("() => { window.sent = send('sent while it drains') }")
+            server.clock.advance(3600)
+            stop.join(PATIENCE)
+            with SignalingServer(assets_dir=PAGES, port=port):
+                assert "value" in page.evaluate("() => sent")
+                assert device.recv(PATIENCE).payload == "sent while it drains"
 
 
 def test_disconnect_client_closes_connector(plain_page: Page) -> None:

@@ -20,7 +20,7 @@ use super::audited::recorded;
 use super::auth::Caller;
 use super::elsewhere::{self, Onward, TO_REACH};
 use super::extract::PathId;
-use super::respond::{error, json, status_of, too_many};
+use super::respond::{STOPPING, error, json, status_of, too_many};
 use crate::core::cluster::Incarnation;
 use crate::core::party::Party;
 use crate::core::peer::{Peer, Role};
@@ -114,7 +114,7 @@ async fn connect(
     };
     let (id, info) = polled::connect(shared, polled, peer, device).await.map_err(|refused| match refused {
         ConnectError::Refused(refusal) => recorded(error(status_of(&refusal), &dialect.text_of(&refusal))),
-        ConnectError::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping"),
+        ConnectError::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, STOPPING),
         ConnectError::Full(party) => {
             shared.incidents.count(Incident::TurnedAway);
             too_many(match party {
@@ -298,8 +298,14 @@ fn poll_error(dialect: Dialect, failure: PollError, connection: &PolledConnectio
             error(StatusCode::GONE, &text)
         }
         (PollError::Gone, _, None) => error(status, unknown),
-        (PollError::Gone, Dialect::Current, Some(end_reason)) => error(status, &end_reason),
-        (PollError::Gone, Dialect::Reference, Some(end_reason)) => error(status, &format!("{unknown}: {end_reason}")),
+        (PollError::Gone, _, Some(end_reason)) => {
+            // As a close frame with 1001: the client may connect again.
+            let status = if end_reason == STOPPING { StatusCode::SERVICE_UNAVAILABLE } else { status };
+            match dialect {
+                Dialect::Current => error(status, &end_reason),
+                Dialect::Reference => error(status, &format!("{unknown}: {end_reason}")),
+            }
+        }
     }
 }
 

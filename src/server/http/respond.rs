@@ -9,6 +9,9 @@ use crate::access::connection_limits::RETRY_AFTER;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::{Text, outbound};
 
+/// The reason of each 503 of a server that stops.
+pub(in crate::server) const STOPPING: &str = "Server stopping";
+
 /// The last response of a connection: it exceeds the limits.
 pub(in crate::server) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 
 use super::extract::PathId;
 use super::files::{assets, device_files};
-use super::respond::{error, json};
+use super::respond::{STOPPING, error, json};
 use super::state::HttpState;
 use super::upgrade::upgrade_here;
 use super::{dashboard, devices, elsewhere, metrics, nodes, polling};
@@ -94,7 +94,7 @@ async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 /// the engine is, unless another node has it.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if shared.stopping.is_cancelled() {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "Server stopping");
+        return error(StatusCode::SERVICE_UNAVAILABLE, STOPPING);
     }
     if shared.drain.begun.is_cancelled() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "Server draining");

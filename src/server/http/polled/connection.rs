@@ -17,6 +17,7 @@ use crate::core::outbox::Outbox;
 use crate::core::peer::Peer;
 use crate::core::session::ClientSession;
 use crate::protocol::{DeviceId, Text, outbound};
+use crate::server::http::respond::STOPPING;
 use crate::server::session_driver::SessionDriver;
 use crate::server::settings::Settings;
 use crate::server::shared::Shared;
@@ -213,7 +214,7 @@ impl PolledConnection {
     /// The reason of the end, if the server ended the connection.
     pub(in crate::server) fn end_reason(&self) -> Option<Cow<'static, str>> {
         let overflowed = || self.outbox.has_overflowed().then_some(Cow::Borrowed("Slow consumer"));
-        let stopping = || self.shared.drain.no_more.is_cancelled().then_some(Cow::Borrowed("Server stopping"));
+        let stopping = || self.shared.drain.no_more.is_cancelled().then_some(Cow::Borrowed(STOPPING));
         self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed).or_else(stopping)
     }
 
