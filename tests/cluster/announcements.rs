@@ -7,7 +7,7 @@ use cuttlefish_signaling::core::cluster::registry::{Claimed, Expectation, Expect
 use cuttlefish_signaling::protocol::DeviceId;
 
 use crate::node::Announced;
-use crate::world::World;
+use crate::world::{Grant, World};
 
 /// Announcements of the whole world, at most. There are fewer.
 const MOST: usize = 100;
@@ -54,7 +54,7 @@ impl World {
     pub(crate) fn on_registered(&mut self, index: usize, id: &DeviceId) {
         self.net.tell(|| format!("node {index}: {id} has registered elsewhere"));
         let story = || format!("node {index} hears that {id} has registered\n{}", self.net.story());
-        assert!(self.granted_at.contains_key(id), "{}", story());
+        assert!(self.grants.keys().any(|(granted, _)| granted == id), "{}", story());
         let Some(node) = &mut self.nodes[index] else { return };
         let told = node.announced.remove(id);
         assert_eq!(told, Some(Announced::Accepted), "{}", self.net.story());
@@ -67,13 +67,16 @@ impl World {
 
     /// Notes when ids are granted.
     pub(crate) fn note_grants(&mut self, operation: &Operation, reply: &Reply) {
-        let wanted = match (operation, reply) {
-            (Operation::Claim { wanted, .. }, Reply::Claimed(Claimed::Granted)) => std::slice::from_ref(wanted),
-            (Operation::Reclaim { wanted, .. }, _) => wanted,
+        let (wanted, replaces) = match (operation, reply) {
+            (Operation::Claim { wanted, expected, .. }, Reply::Claimed(Claimed::Granted)) => {
+                (std::slice::from_ref(wanted), expected.is_some())
+            }
+            (Operation::Reclaim { wanted, .. }, _) => (&wanted[..], false),
             _ => return,
         };
         for wanted in wanted {
-            self.granted_at.insert(wanted.id.clone(), self.net.now);
+            let (id, registration) = (wanted.id.clone(), wanted.registration.clone());
+            self.grants.insert((id, registration), Grant { at: self.net.now, replaces });
         }
     }
 

@@ -24,8 +24,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// Time for which the lease of a node goes on that was killed.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// Time for which a node that did not answer is not asked again. An engine that is rolled back meanwhile has its lease of
-/// before, so that its device may lose its id.
+/// Time for which a node that did not answer is not asked again. If its lease ends meanwhile, or an engine that is rolled back
+/// has its lease of before, its device may lose its id.
 const ASKED_BEFORE: Duration = Duration::from_secs(1);
 
 /// Time from the question of a node to the engine until its client is told, at most: it may be stopped meanwhile.
@@ -58,7 +58,7 @@ impl World {
         let others = self.nodes.iter().flatten().flat_map(|node| node.sessions.iter());
         let others: Vec<_> =
             others.filter(|(other, session)| *other != registration && session.device.id == id).collect();
-        if outcome == Outcome::Granted && !self.settings.replaces {
+        if outcome == Outcome::Granted && !self.settings.replaces && !self.has_lost_grant(&id, registration) {
             for (other, holder) in &others {
                 let its_device = self.device_of(holder.link);
                 // The engine may have forgotten a holder, but the directory has not.
@@ -66,7 +66,10 @@ impl World {
                 // The nodes reclaim their devices as soon as there is a new registry.
                 let runs = self.nodes[self.devices[its_device].node].as_ref().is_some_and(|process| !process.paused);
                 let is_new = self.engine.devices.get(&id).is_some_and(|entry| entry.registration == *registration);
-                let early = self.engine.is_settling(self.net.now) && is_new && runs && self.is_alive(its_device);
+                let took_free =
+                    self.grants.get(&(id.clone(), registration.clone())).is_some_and(|grant| !grant.replaces);
+                let settling = self.engine.is_settling(self.net.now) && is_new && took_free;
+                let early = settling && runs && self.is_alive(its_device);
                 let kept = known || early || self.is_safe(its_device);
                 let beside = holder.state == SessionState::Granted && kept;
                 assert!(!beside, "{other} has {id} when {registration} gets it\n{}", self.net.story());
@@ -86,14 +89,21 @@ impl World {
         }
     }
 
+    /// Returns whether the engine has lost the grant that a node hears of now. The node was stopped meanwhile, and is about to
+    /// hear of the loss.
+    fn has_lost_grant(&self, id: &DeviceId, registration: &Registration) -> bool {
+        let grant = self.grants.get(&(id.clone(), registration.clone()));
+        let lost_at = self.rolled_back_at.max(self.emptied_at);
+        let has_it = self.engine.devices.get(id).is_some_and(|entry| entry.registration == *registration);
+        !has_it && grant.is_some_and(|grant| lost_at.is_some_and(|lost_at| grant.at < lost_at))
+    }
+
     /// Returns whether a node counts the node of a holder as there, and the holder answers it.
     fn is_asked(&self, by: usize, holder: &Registration, device: usize) -> bool {
         let of = self.devices[device].node;
         let live = |process: &Node| process.membership.nodes().is_live(holder.incarnation());
         let unmet_at = self.unmet_at[by].max(self.unmet_at[of]);
-        let rolled_back = self.rolled_back_at.is_some_and(|at| at + RECENTLY + ASKED_BEFORE > self.net.now);
-        let asked_before = if rolled_back { ASKED_BEFORE } else { Duration::ZERO };
-        let reached = !self.net.has_cut(by, of) && unmet_at + RECENTLY + asked_before < self.net.now;
+        let reached = !self.net.has_cut(by, of) && unmet_at + RECENTLY + ASKED_BEFORE < self.net.now;
         let runs = self.nodes[of].as_ref().is_some_and(|process| !process.paused);
         self.is_alive(device) && reached && runs && self.nodes[by].as_ref().is_some_and(live)
     }
@@ -143,9 +153,15 @@ impl World {
         let is_there = |(place, device): (usize, &Device)| {
             let before = device.since.is_some_and(|since| since + LOOKING < emptied_at);
             let runs = self.nodes[device.node].as_ref().is_some_and(|process| !process.paused);
-            device.id == *id && before && self.is_alive(place) && runs
+            device.id == *id && before && self.is_alive(place) && runs && self.is_claimed(device)
         };
         was_member && self.devices.iter().enumerate().any(is_there)
+    }
+
+    /// Returns whether the engine has granted a device its id, and not only its node has admitted it.
+    fn is_claimed(&self, device: &Device) -> bool {
+        let sessions = self.nodes[device.node].iter().flat_map(|node| node.sessions.values());
+        sessions.filter(|session| session.link == device.link).any(|session| session.state == SessionState::Granted)
     }
 
     /// The books of a node that is at rest, or gone, balance.

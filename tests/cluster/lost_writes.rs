@@ -1,7 +1,7 @@
 //! How a node notices that the engine has lost writes: its registry is an old copy, or was empty for a while.
 
 use cuttlefish_signaling::core::cluster::Output;
-use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +15,31 @@ fn named(version: u64) -> Reply {
 /// Lets a second pass. The engine answers the renewal with this version. Returns whether the node joins again.
 fn renewed(node: &mut Node, version: u64) -> bool {
     node.pass(Duration::from_secs(1));
-    let mut joins = false;
-    while let Some(output) = node.membership.poll_output() {
-        let Output::Send { number, operation } = output else { continue };
-        joins |= matches!(operation, Operation::Join { .. });
-        let reply = match operation {
-            Operation::Join { .. } => continue,
-            Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
-            Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
-            Operation::ReadIce => Reply::Ice(None),
-            Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
-            other => panic!("{other:?}"),
-        };
-        node.membership.on_reply(number, reply, node.now);
+    answered(node, version).iter().any(|sent| matches!(sent, Operation::Join { .. }))
+}
+
+/// Answers all operations but a join, each renewal with this version. Returns them.
+fn answered(node: &mut Node, version: u64) -> Vec<Operation> {
+    let (mut waiting, mut sent) = (node.outputs(), Vec::new());
+    while !waiting.is_empty() {
+        for output in waiting {
+            let Output::Send { number, operation } = output else { continue };
+            sent.push(operation.clone());
+            let reply = match operation {
+                Operation::Join { .. } => continue,
+                Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
+                Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
+                Operation::ReadIce => Reply::Ice(None),
+                Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
+                Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
+                Operation::Release(_) => Reply::Done,
+                other => panic!("{other:?}"),
+            };
+            node.membership.on_reply(number, reply, node.now);
+        }
+        waiting = node.outputs();
     }
-    joins
+    sent
 }
 
 fn taken(version: u64) -> Delta {
@@ -99,4 +109,57 @@ fn record_of_this_node_is_corrected_in_a_registry_that_has_an_old_one() {
     node.answer(&Operation::Nodes, Reply::Nodes(vec![old, record("b", 2)]));
     let join = Operation::Join { node: record("a", 1), replaces: None };
     assert!(node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
+}
+
+#[test]
+fn id_that_was_given_up_is_released_again_by_the_next_two_upkeeps() {
+    // An engine that is restored from an old copy has it again. The node may have missed its own change of that.
+    for is_granted in [true, false] {
+        let mut node = Node::joined(&[]);
+        node.claim(1);
+        if is_granted {
+            node.claimed(None, Reply::Claimed(Claimed::Granted));
+        }
+        node.membership.release(&id(), &own(1), node.now);
+        assert_eq!(releases(&mut node), [release()]);
+        assert_eq!(releases_of_upkeeps(&mut node), [release(), release()], "granted: {is_granted}");
+    }
+}
+
+#[test]
+fn id_that_was_given_up_without_the_engine_is_released_with_it() {
+    let mut node = Node::joined(&[]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.membership.on_lost(node.now);
+    node.membership.release(&id(), &own(1), node.now);
+    assert_eq!(releases(&mut node), []);
+    node.rejoin();
+    assert_eq!(releases_of_upkeeps(&mut node), [release(), release()]);
+}
+
+#[test]
+fn id_of_a_session_that_never_asked_for_it_is_not_released() {
+    let mut node = Node::new(false);
+    node.claim(1);
+    node.membership.release(&id(), &own(1), node.now);
+    node.join(Duration::from_secs(60));
+    assert_eq!(releases_of_upkeeps(&mut node), []);
+}
+
+fn release() -> Operation {
+    Operation::Release(vec![(id(), own(1))])
+}
+
+/// Lets the time of three upkeeps pass.
+fn releases_of_upkeeps(node: &mut Node) -> Vec<Operation> {
+    let second = |_| {
+        node.pass(Duration::from_secs(1));
+        releases(node)
+    };
+    (0..17).flat_map(second).collect()
+}
+
+fn releases(node: &mut Node) -> Vec<Operation> {
+    answered(node, 1).into_iter().filter(|sent| matches!(sent, Operation::Release(_))).collect()
 }

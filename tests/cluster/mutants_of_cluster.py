@@ -89,8 +89,8 @@ MUTANTS = [
     Mutant(
         "probe before replacing",
         CLUSTER + "claim.rs",
-        "lease.is_zero() && self.holders.is_unreachable(&holder)",
-        "{off} || lease.is_zero() && self.holders.is_unreachable(&holder)",
+        "        if self.holders.is_unreachable(&holder) {\n",
+        "        if {off} {{ return self.ask(Some(holder)); }}\n        if self.holders.is_unreachable(&holder) {{\n",
     ),
     Mutant(
         "answer of a living holder",
@@ -108,8 +108,22 @@ MUTANTS = [
     Mutant(
         "upkeep",
         CLUSTER + "maintaining.rs",
-        "        self.reclaim_some(now);\n        self.announce_some(now);\n",
-        "        if {off} {{ return; }}\n        self.reclaim_some(now);\n        self.announce_some(now);\n",
+        "        self.reclaim_some(now);\n        self.release_again(now);\n",
+        "        if {off} {{ return; }}\n        self.reclaim_some(now);\n        self.release_again(now);\n",
+    ),
+    Mutant(
+        "release again",
+        CLUSTER + "maintaining.rs",
+        "self.upkeep.released.look().chunks(BATCH) {",
+        "self.upkeep.released.look().chunks(BATCH).filter(|_| !{off}) {{",
+        test="id_that_was_given_up",
+    ),
+    Mutant(
+        "withdrawal before the last look",
+        CLUSTER + "upkeep.rs",
+        "before.union(&self.before)",
+        "before.union(&self.before).filter(|entry| !{off} || self.before.contains(entry))",
+        test="upkeeps",
     ),
     Mutant(
         "entry of another holder",

@@ -13,6 +13,13 @@ use crate::net::{Frame, Net, Queued};
 use crate::node::{Node, Settings};
 use crate::peers::{Client, Device};
 
+/// An id that the engine has granted.
+pub(crate) struct Grant {
+    pub(crate) at: Duration,
+    /// Whether the claim named a holder that was gone.
+    pub(crate) replaces: bool,
+}
+
 pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) settings: Settings,
@@ -43,8 +50,8 @@ pub(crate) struct World {
     /// Decides which nodes drain, and when. No node does in a world without it.
     pub(crate) drain_rng: Option<fastrand::Rng>,
     pub(crate) last_announcement: u64,
-    /// Time at which the engine has granted an id last.
-    pub(crate) granted_at: BTreeMap<DeviceId, Duration>,
+    /// The last grant of each id to each registration.
+    pub(crate) grants: BTreeMap<(DeviceId, Registration), Grant>,
     pub(crate) devices: Vec<Device>,
     pub(crate) clients: Vec<Client>,
     /// Time of the last fault that has touched a node.
@@ -96,7 +103,7 @@ impl World {
             control_rng: fastrand::Rng::with_seed(!seed),
             drain_rng: None,
             last_announcement: 0,
-            granted_at: BTreeMap::new(),
+            grants: BTreeMap::new(),
             devices: Vec::new(),
             clients: Vec::new(),
             disturbed_at: vec![Duration::ZERO; count],

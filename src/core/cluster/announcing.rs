@@ -24,7 +24,6 @@ impl Membership {
             let pending = Pending { number, details: Arc::clone(details), sent: false, confirmed: false };
             self.announcements.pending.insert(id.clone(), pending);
             self.announcements.cancelled.remove(id);
-            self.announcements.cancelled_before.remove(id);
         }
         if !self.is_member() || devices.is_empty() {
             let outcomes = vec![Expectation::Pending; devices.len()];
@@ -48,7 +47,7 @@ impl Membership {
         let pending = &mut self.announcements.pending;
         let sent = ids.iter().filter(|id| pending.remove(*id).is_some_and(|pending| pending.sent));
         let sent: Vec<_> = sent.cloned().collect();
-        self.announcements.cancelled.extend(sent.iter().cloned());
+        self.announcements.cancelled.add(sent.iter().cloned());
         self.cancel_all(&sent, now);
     }
 
@@ -90,10 +89,8 @@ impl Membership {
     /// Makes the next announcements again. The registry changes only if it has lost them.
     pub(super) fn announce_some(&mut self, now: Instant) {
         use std::ops::Bound::{Excluded, Unbounded};
-        let cancelled = std::mem::take(&mut self.announcements.cancelled);
-        let before = std::mem::take(&mut self.announcements.cancelled_before);
-        self.cancel_all(&cancelled.union(&before).cloned().collect::<Vec<_>>(), now);
-        self.announcements.cancelled_before = cancelled;
+        let cancelled = self.announcements.cancelled.look();
+        self.cancel_all(&cancelled, now);
         let after = self.announcements.after.as_ref().map_or(Unbounded, Excluded);
         let next = self.announcements.pending.range::<DeviceId, _>((after, Unbounded)).take(BATCH);
         let next: Vec<_> = next.map(|(id, pending)| expected(id, &pending.details)).collect();

@@ -31,9 +31,17 @@ impl Membership {
     pub fn release(&mut self, id: &DeviceId, registration: &Registration, now: Instant) {
         self.wake(now);
         let Some(claim) = self.claims.remove(id, registration) else { return };
-        // Otherwise the next upkeep finds an entry of this node without a claim.
-        if claim.may_be_held() && self.is_member() {
-            self.send_release(vec![(id.clone(), registration.clone())], now);
+        if claim.may_be_held() {
+            self.give_up(id, registration, now);
+        }
+    }
+
+    /// Releases an id now, and again at the next two looks.
+    fn give_up(&mut self, id: &DeviceId, registration: &Registration, now: Instant) {
+        let given_up = (id.clone(), registration.clone());
+        self.upkeep.released.add([given_up.clone()]);
+        if self.is_member() {
+            self.send_release(vec![given_up], now);
         }
     }
 
@@ -76,7 +84,7 @@ impl Membership {
                 claim.confirm();
             } else {
                 // The session has left meanwhile.
-                self.send_release(vec![(id, registration)], now);
+                self.give_up(&id, &registration, now);
             }
         }
     }
@@ -198,7 +206,7 @@ impl Membership {
             }
             Next::End => self.end(id, registration),
             Next::GiveBack => {
-                self.send_release(vec![(id.clone(), registration.clone())], now);
+                self.give_up(id, registration, now);
                 if admitted {
                     self.end(id, registration);
                 } else {

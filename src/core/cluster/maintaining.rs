@@ -66,6 +66,7 @@ impl Membership {
         }
         self.upkeep.next = now + self.timing.upkeep;
         self.reclaim_some(now);
+        self.release_again(now);
         self.announce_some(now);
         if self.directory.is_complete() {
             self.release_strays(now);
@@ -80,6 +81,13 @@ impl Membership {
         self.upkeep.after = wanted.last().filter(|_| wanted.len() == BATCH).map(|last| last.id.clone());
         if !wanted.is_empty() {
             self.reclaim(wanted, now);
+        }
+    }
+
+    /// Releases the ids again that this node has given up of late. The registry changes only if it has them again.
+    fn release_again(&mut self, now: Instant) {
+        for batch in self.upkeep.released.look().chunks(BATCH) {
+            self.send_release(batch.to_vec(), now);
         }
     }
 
