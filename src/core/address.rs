@@ -1,7 +1,7 @@
 //! The address by which a limit counts a peer, and the text of an address.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::{fmt, iter};
 
 /// The part of an IPv6 address that names the network: a host picks the other 64 bits itself (RFC 4291, 2.5.4).
 const NETWORK: u128 = u128::MAX << 64;
@@ -19,30 +19,17 @@ pub fn counted(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The bytes of the longest IPv4 address with a port, and of one more character.
-const LONGEST_V4: usize = "255.255.255.255:65535:".len();
-
 /// Writes an address as [`SocketAddr`] does.
 ///
 /// The records of a peer that comes and goes have its address three times. The formatter of the standard library takes
 /// ten times the instructions for one of IPv4, since it can pad each number.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, address: SocketAddr) -> fmt::Result {
     let SocketAddr::V4(address) = address else { return write!(f, "{address}") };
-    let (mut text, mut start) = ([0; LONGEST_V4], LONGEST_V4);
-    // From the last digit to the first. The last separator is left out.
-    let octets = address.ip().octets().into_iter().map(u16::from).rev();
-    for (mut number, separator) in iter::once(address.port()).chain(octets).zip(*b"::...") {
-        start -= 1;
-        text[start] = separator;
-        loop {
-            let [_, digit] = (number % 10).to_be_bytes();
-            start -= 1;
-            text[start] = b'0' + digit;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
+    let mut digits = itoa::Buffer::new();
+    for (octet, separator) in address.ip().octets().into_iter().zip(["", ".", ".", "."]) {
+        f.write_str(separator)?;
+        f.write_str(digits.format(octet))?;
     }
-    f.write_str(std::str::from_utf8(&text[start..LONGEST_V4 - 1]).unwrap_or_default())
+    f.write_str(":")?;
+    f.write_str(digits.format(address.port()))
 }

@@ -1,6 +1,5 @@
 //! Facts about the peer of a connection, from the transport and the hooks.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,34 +38,29 @@ const BETWEEN: char = '\n';
 impl KeptRequest {
     /// Packs a request.
     pub fn of(request: &Request) -> Self {
-        let length = request.headers.iter().map(|(name, value)| Self::length_of(name, value.as_bytes())).sum();
-        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), Cow::from(value)));
-        Self::pack(&request.path, &request.query, headers, length)
+        let headers = || request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Self::pack(&request.path, &request.query, headers)
     }
 
-    /// Returns the bytes that a header takes in a packed request.
-    pub fn length_of(name: &str, value: &[u8]) -> usize {
-        2 * BETWEEN.len_utf8() + name.len() + value.len()
-    }
-
-    /// Packs path, query and headers. `length` is the sum of the headers' [`KeptRequest::length_of`], so that the text is
-    /// allocated once.
-    pub fn pack<'a>(
-        path: &str,
-        query: &str,
-        headers: impl Iterator<Item = (&'a str, Cow<'a, str>)>,
-        length: usize,
-    ) -> Self {
-        let mut text = String::with_capacity(path.len() + BETWEEN.len_utf8() + query.len() + length);
+    /// Packs path, query and headers. Bytes of a value that are not UTF-8 are replaced.
+    ///
+    /// The headers are read twice, so that the text is allocated once.
+    pub fn pack<'a, H>(path: &str, query: &str, headers: impl Fn() -> H) -> Self
+    where
+        H: Iterator<Item = (&'a str, &'a [u8])>,
+    {
+        let between = BETWEEN.len_utf8();
+        let length: usize = headers().map(|(name, value)| 2 * between + name.len() + value.len()).sum();
+        let mut text = String::with_capacity(path.len() + between + query.len() + length);
         text.push_str(path);
         let mut add = |part: &str| {
             text.push(BETWEEN);
             text.push_str(part);
         };
         add(query);
-        for (name, value) in headers {
+        for (name, value) in headers() {
             add(name);
-            add(&value);
+            add(&String::from_utf8_lossy(value));
         }
         Self(text.into())
     }

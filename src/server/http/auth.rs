@@ -156,8 +156,5 @@ fn refused(reason: &str, status: u16) -> Response {
 fn kept<B>(request: &hyper::Request<B>) -> KeptRequest {
     let (uri, headers) = (request.uri(), request.headers());
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-    let length: usize =
-        headers.iter().map(|(name, value)| KeptRequest::length_of(name.as_str(), value.as_bytes())).sum();
-    let headers = headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
-    KeptRequest::pack(path, query, headers, length)
+    KeptRequest::pack(path, query, || headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
