@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-cluster test-units test-programs wheel test
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings conformance test develop test-rust test-cluster test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint docs pictures \
+.PHONY: help serve settings conformance test develop test-rust test-cluster mutants test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint docs pictures \
 	lint-workflows fmt bench bench-short bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -21,6 +21,7 @@ make serve            build a release and run it; ARGS="--no-tls --port 8080" pa
 make test             all that CI runs, in steps: $(STEPS)
 make test-rust        the Rust tests
 make test-cluster     nodes, devices and clients of a cluster in one seeded queue; SCHEDULES=100000, SEED=0
+make mutants          the cluster's tests without one defence after another: each has to fail; a quarter of an hour; ARGS=NAME
 make test-python      the Python tests; ARGS="-k hooks" passes flags to pytest, WORKERS=4 run at a time
 make test-units       the Python tests without those of test-programs
 make test-programs    the Python tests that run pytest, chromium or a device as programs: half of the time
@@ -73,6 +74,10 @@ SEED ?= 0
 test-cluster:
 	CLUSTER_SCHEDULES=$(SCHEDULES) CLUSTER_SEED=$(SEED) cargo test --locked --test cluster \
 		--config 'profile.dev.package.cuttlefish-signaling.opt-level=2'
+
+# Long: takes one defence of the cluster away after another, and sees a test fail for each. Needs a clean worktree.
+mutants:
+	$(PYTHON) tests/cluster/mutants.py $(ARGS)
 
 # The Python tests wait for sockets and programs most of their time: four at a time keep two cores busy.
 WORKERS ?= 4
