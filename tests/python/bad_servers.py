@@ -21,6 +21,8 @@ class Bad:
     text: str
     handle: Handler
     is_tls: bool = False
+    timeout: float = 20.0
+    """For a server that never answers: the time after which that is the finding."""
 
 
 async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,20 +91,20 @@ def status(line: str, *headers: str) -> Handler:
 
 
 BAD: dict[str, Bad] = {
-    "answers nothing": Bad("http", "no answer within", nothing),
+    "answers nothing": Bad("http", "no answer within", nothing, timeout=0.5),
     "closes at once": Bad("http", "closed without an answer", closes),
     "resets at once": Bad("http", "closed without an answer", resets),
     "garbage": Bad("http", "does not answer in HTTP/1.1", garbage),
     "garbage as status": Bad("http", "does not answer in HTTP/1.1", garbage_status),
-    "head without end": Bad("http", "", long_head),
-    "slowly": Bad("http", "no answer within", slowly),
+    "head without end": Bad("http", "a head without an end", long_head),
+    "slowly": Bad("http", "no answer within", slowly, timeout=0.5),
     "half of an answer": Bad("http", "in the middle of an answer", half),
     "HTTP/2 only": Bad("http", "speaks HTTP/2 only", http2),
     "TLS on a plain port": Bad("http", "speaks TLS", tls_alert),
     "no TLS on a TLS port": Bad("tls", "plain HTTP", plain_http, is_tls=True),
-    "nothing on a TLS port": Bad("tls", "did not answer within", nothing, is_tls=True),
+    "nothing on a TLS port": Bad("tls", "did not answer within", nothing, is_tls=True, timeout=0.5),
     "garbage on a TLS port": Bad("tls", "no TLS", garbage, is_tls=True),
-    "closes at once on a TLS port": Bad("tls", "", resets, is_tls=True),
+    "closes at once on a TLS port": Bad("tls", "it closed the connection", resets, is_tls=True),
     "redirect": Bad("http", "redirect to https://other.lab/x", status("302 Found", "Location: https://other.lab/x")),
     "not found": Bad("http", "path prefix", status("404 Not Found")),
     "unauthorized": Bad("http", "--token", status("401 Unauthorized")),

@@ -40,6 +40,13 @@ def wait_until(condition: Callable[[], object]) -> None:
         os.sched_yield()
 
 
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Gives a file new content at once: a server that reads it meanwhile reads the old one or the new one."""
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+    beside.replace(path)
+
+
 def assert_returns(function: Callable[[], object]) -> None:
     """Calls the function on a thread, and fails if it does not return."""
     thread = threading.Thread(target=function, daemon=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from farms import Farm
+from ports import free_port
 from test_metrics import scrape
 
 from cuttlefish_signaling import Cluster, Limits, SignalingServer
@@ -126,8 +127,7 @@ def test_address_of_another_node(world: World) -> None:
 
 
 def test_node_that_dials_itself(world: World) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # Its neighbour tells the address at which it is itself.
     wrong = world.node("c", cluster_address=f"127.0.0.1:{port}")
     world.logged("cluster_address", "does not reach itself", f"127.0.0.1:{port}", "--cluster-address")

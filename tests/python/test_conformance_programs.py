@@ -146,9 +146,9 @@ def test_fault_of_client_is_found(fault: str, rule: str) -> None:
 
 
 def test_faults_are_found_by_no_unrelated_rule() -> None:
-    report = check_device(device("unknown client"), timeout=1.0)
+    report = check_device(device("unknown client"), timeout=PATIENCE / 2)
     assert failed(report) == ["device.unknown-client-disconnected"]
-    report = check_client(client("candidates"), timeout=1.0)
+    report = check_client(client("candidates"), timeout=PATIENCE / 2)
     assert failed(report) == ["client.disorder"]
 
 

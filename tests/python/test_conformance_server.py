@@ -32,7 +32,7 @@ from bad_servers import BAD, FOREVER, Bad, bad_server
 from mutants_of_messages import errors_are_objects
 from small_server import Request, SmallServer, WebSocketLink
 
-TIMEOUTS: dict[str, Any] = {"first_message_timeout": 0.5, "probe_timeout": 0.5}
+TIMEOUTS: dict[str, Any] = {"first_message_timeout": 2.0, "probe_timeout": 2.0}
 PATIENCE = 30.0
 
 
@@ -101,7 +101,7 @@ def test_bad_server_is_a_finding_with_its_stage(bad: Bad) -> None:
     async def judge() -> Report:
         async with bad_server(bad.handle) as port:
             scheme = "wss" if bad.is_tls else "ws"
-            return await check_server_async(f"{scheme}://127.0.0.1:{port}", timeout=0.5, tls=insecure())
+            return await check_server_async(f"{scheme}://127.0.0.1:{port}", timeout=bad.timeout, tls=insecure())
 
     report = asyncio.run(asyncio.wait_for(judge(), PATIENCE))
     assert report.problem is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from ports import free_port
 
 from cuttlefish_signaling import IceServer, Refused, SignalingServer
 from cuttlefish_signaling.testing import FakeDevice
@@ -156,11 +157,11 @@ def test_reconnects_when_device_returns(page: Page) -> None:
 
 
 def test_reconnects_after_server_restart(page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES) as server:
+    port = free_port()
+    with SignalingServer(assets_dir=PAGES, port=port) as server:
         load(page, server)
         with FakeDevice(server, "cvd-1", profile="current", backoff=0.05) as device:
             assert "value" in outcome(page, "connect()")
-            port = server.port
             server.stop()
             page.evaluate("() => { window.sent = send('sent while down') }")
             with SignalingServer(assets_dir=PAGES, port=port) as server:
@@ -178,11 +179,11 @@ def test_reconnects_after_server_restart(page: Page) -> None:
 
 def test_reconnects_after_drain(page: Page) -> None:
     """The page's device is closed at once and the other one in an hour, so the page hears that the server stops."""
-    with SignalingServer(assets_dir=PAGES, drain_spread=3600) as server:
+    port = free_port()
+    with SignalingServer(assets_dir=PAGES, port=port, drain_spread=3600) as server:
         load(page, server)
         with FakeDevice(server, "cvd-1", profile="current", backoff=0.05) as device, FakeDevice(server, "cvd-2"):
             assert "value" in outcome(page, "connect()")
-            port = server.port
             stop = threading.Thread(target=server.stop)
             stop.start()
             page.wait_for_function("() => states.at(-1) === 'reconnecting'")

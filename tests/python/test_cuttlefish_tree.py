@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dashboard_page import until
 from playwright.async_api import Page, Route, async_playwright
 
 from cuttlefish_signaling import SignalingServer
@@ -64,13 +65,14 @@ window.RTCPeerConnection = class extends Original {
 """
 
 DECODES_VIDEO = """
-async () => {
+(async () => {
   for (const connection of window.connections)
     for (const report of (await connection.getStats()).values())
       if (report.type === 'inbound-rtp' && report.framesDecoded > 0 && report.frameWidth === 320) return true;
   return false;
-}
+})()
 """
+"""`wait_for_function` takes the promise itself for the answer, so `until` evaluates this."""
 
 
 def required(directory: Path, how: str) -> Path:
@@ -189,6 +191,6 @@ def test_page_of_the_device_gets_its_video() -> None:
             async with chromium_page() as page:
                 await page.add_init_script(KEEP_CONNECTIONS)
                 await page.goto(f"{server.url}/client.html?deviceId=cvd-1")
-                await page.wait_for_function(DECODES_VIDEO)
+                await until(page, DECODES_VIDEO)
 
     run(main())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dashboard_page import XSS, open_dashboard, open_device, run
 from playwright.async_api import expect
+from ports import free_port
 
 from cuttlefish_signaling import Grant, SignalingServer, StaticTokens
 from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
@@ -332,9 +333,9 @@ def test_narrow_screen_layout(scheme: str) -> None:
 
 def test_page_reconnects_after_server_restart() -> None:
     async def main() -> None:
-        server = SignalingServer(dashboard=True, journal=True)
+        port = free_port()
+        server = SignalingServer(dashboard=True, journal=True, port=port)
         server.start()
-        port = server.port
         async with open_dashboard(server, "net::ERR") as page:
             await expect(page.locator("#link")).to_have_text("live")
             await server.stop_async()
@@ -378,7 +379,10 @@ def test_token_login_limits_visible_devices() -> None:
                     # A device that is not granted looks like one that is not registered.
                     await page.evaluate("() => { location.hash = '#bob-1' }")
                     await expect(page.locator("#device-state")).to_have_text("not registered")
-                    await expect(page.locator("#info")).to_be_empty()
-                    await expect(page.locator("#conversation li")).to_have_count(0)
+                    async with AsyncFakeDevice(server, "alice-2"):
+                        # The news of it follows all that the stream tells of bob-1 at its start.
+                        await expect(page.locator("#devices .name")).to_have_text(["alice-1", "alice-2"])
+                        await expect(page.locator("#info")).to_be_empty()
+                        await expect(page.locator("#conversation li")).to_have_count(0)
 
     run(main())

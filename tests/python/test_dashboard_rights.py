@@ -72,6 +72,8 @@ def test_viewer_without_manage_is_offered_nothing_to_manage() -> None:
                         await open_device(page, "alice-1")
                         await expect(page.locator("#client-rows tr")).to_have_count(1)
                         await expect(page.locator("#conversation li").first).to_be_visible()
+                        # The rights come last, together with the ICE servers.
+                        await expect(page.locator("#ice")).not_to_be_empty()
                         for name in ("Disconnect device", "Disconnect client 1", "Export with payloads"):
                             await expect(page.get_by_role("button", name=name)).to_have_count(int(offered))
                         await expect(page.get_by_role("button", name="Export as text")).to_be_visible()

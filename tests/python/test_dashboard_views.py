@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dashboard_page import open_dashboard, open_device, run, until
 from playwright.async_api import Page, expect
+from ports import free_port
 from websockets.asyncio.client import connect
 
 from cuttlefish_signaling import PeerRefusedError, SignalingServer
@@ -42,9 +43,9 @@ async def names(page: Page) -> list[str]:
 
 def test_unreachable_server_dims_numbers_until_it_is_back() -> None:
     async def main() -> None:
-        server = SignalingServer(dashboard=True)
+        port = free_port()
+        server = SignalingServer(dashboard=True, port=port)
         server.start()
-        port = server.port
         async with AsyncFakeDevice(server, "cvd-1"), open_dashboard(server, "net::ERR") as page:
             await expect(page.locator("#devices .name")).to_have_text("cvd-1")
             loads = await page.evaluate("performance.timeOrigin")
@@ -298,6 +299,9 @@ def test_device_that_does_not_answer_is_told_of() -> None:
                 await page.clock.install()
                 await page.goto(server.url + "/#cvd-1")
                 await page.reload()
+                await expect(page.locator("#client-rows tr > *").nth(2)).to_have_text("0")
+                # From here on only `run_for` moves the time of the page.
+                await page.clock.pause_at(await page.evaluate("Date.now()") / 1000 + 10)
                 await client.send({"type": "request-offer"})
                 await expect(page.locator("#client-rows tr > *").nth(2)).to_have_text("1")
                 await page.clock.run_for(4_000)

@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import socket
+import struct
 import sys
 import threading
 from typing import Any
@@ -352,14 +353,15 @@ def test_call_that_waits_for_the_interpreter_lock_says_so() -> None:
     with SignalingServer(authorize=lambda ctx: None, hook_timeout=0.2) as server:
         with socket.create_connection((server.host, server.port)) as connection:
             request = b"GET /devices HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(PATIENCE), 0))
+            answer = ctypes.create_string_buffer(100)
             sys.setswitchinterval(100)
             try:
                 libc.send(connection.fileno(), request, len(request), 0)
-                libc.usleep(1_000_000)
+                libc.recv(connection.fileno(), answer, len(answer), 0)
             finally:
                 sys.setswitchinterval(switch_interval)
-            connection.settimeout(PATIENCE)
-            assert connection.recv(100).startswith(b"HTTP/1.1 500")
+            assert answer.raw.startswith(b"HTTP/1.1 500")
         wait_until(lambda: server.hook_errors)
         assert "was not called" in str(server.hook_errors[0].error)
         assert "another thread holds the interpreter's lock" in str(server.hook_errors[0].error)

@@ -18,7 +18,7 @@ from cuttlefish_signaling.cli import main
 
 from http_requests import request
 from openssl_command import openssl
-from peers import peers_of
+from peers import peers_of, replace_file
 from test_renewed_certificate import until
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -42,7 +42,7 @@ def bearer(text: str) -> dict[str, str]:
 def key_file(folder: Path, *secrets: bytes, name: str = "jwks.json") -> Path:
     path = folder / name
     keys = [{"kty": "oct", "k": b64(secret)} for secret in secrets or (SECRET,)]
-    path.write_text(json.dumps({"keys": keys}))
+    replace_file(path, json.dumps({"keys": keys}))
     return path
 
 
@@ -205,7 +205,7 @@ def test_new_keys_are_taken_while_the_server_runs(tmp_path: Path, caplog: pytest
             return [request(server, "GET", "/devices", headers=bearer(text)).status for text in given]
 
         assert statuses() == [200, 401]
-        path.write_text("{}")
+        replace_file(path, "{}")
         until(lambda: "keys of tokens: the old ones stay" in caplog.text)
         assert statuses() == [200, 401]
         key_file(tmp_path, new)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from cuttlefish_signaling import Limits, SignalingServer, StaticTokens
 from cuttlefish_signaling.probe import EXIT_STATUS, ProbeOptions, Report, probe, probe_async
@@ -75,7 +76,7 @@ def test_dns_server_that_does_not_answer_holds_nothing(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "getaddrinfo", hangs)
     assert failing("wss://signal.lab", ProbeOptions(timeout=0.05)) == ("dns", "dns_unavailable")
-    assert asked.is_set()
+    assert asked.wait(PATIENCE)
     (thread,) = [one for one in threading.enumerate() if one.name == "cuttlefish-signaling-probe-dns"]
     assert thread.daemon, "the end of the process would wait for the DNS server"
     over.set()
@@ -83,9 +84,7 @@ def test_dns_server_that_does_not_answer_holds_nothing(monkeypatch: pytest.Monke
 
 
 def test_port_is_closed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    report = probe(f"ws://127.0.0.1:{port}", options=PATIENT)
+    report = probe(f"ws://127.0.0.1:{free_port()}", options=PATIENT)
     assert (report.failed_stage, report.cause, report.exit_status) == ("tcp", "port_closed", 11)
     assert [step.status for step in report.steps] == ["ok", "failed", *["skipped"] * 4]
 

@@ -14,7 +14,7 @@ import pytest
 
 from cuttlefish_signaling import SignalingServer, Tls
 
-from peers import PATIENCE, assert_relays, peers_of, unverified_context
+from peers import PATIENCE, assert_relays, peers_of, replace_file, unverified_context
 from test_tls import made_elsewhere
 
 SOON = 0.02
@@ -46,8 +46,8 @@ class Files:
 
     def renew(self) -> None:
         certificate, key = made_elsewhere()
-        self.key.write_bytes(key)
-        self.certificate.write_bytes(certificate)
+        replace_file(self.key, key)
+        replace_file(self.certificate, certificate)
 
     def tls(self) -> Tls:
         return Tls.from_files(self.certificate, self.key)
@@ -84,7 +84,7 @@ def test_half_written_pair_is_logged_once_and_tried_again(files: Files, caplog: 
     ):
         old = shown(server.port)
         certificate, key = made_elsewhere()
-        files.certificate.write_bytes(certificate)
+        replace_file(files.certificate, certificate)
         until(lambda: bool(warnings()))
         began = time.monotonic()
         for _ in itertools.takewhile(lambda _: time.monotonic() < began + 10 * SOON, itertools.count()):
@@ -92,7 +92,7 @@ def test_half_written_pair_is_logged_once_and_tried_again(files: Files, caplog: 
         assert len(warnings()) == 1
         assert "the old one stays" in warnings()[0] and "do not belong together" in warnings()[0]
         assert str(files.certificate) in warnings()[0] and str(files.key) in warnings()[0]
-        files.key.write_bytes(key)
+        replace_file(files.key, key)
         until(lambda: shown(server.port) != old)
         until(lambda: any("took the new one" in record.getMessage() for record in caplog.records))
     assert len(warnings()) == 1

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from ports import free_port
 from scripted_upstream import accept_upgrade, listening, read_head
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -63,8 +64,9 @@ def test_server_that_gives_no_answer_is_an_error_that_says_so(
     handler: Any, status: int, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+    timeout = 0.3 if handler is silent else PATIENCE
     with listening(handler) as port:
-        with SignalingServer(upstream=Upstream(f"ws://127.0.0.1:{port}", timeout=0.3)) as proxy:
+        with SignalingServer(upstream=Upstream(f"ws://127.0.0.1:{port}", timeout=timeout)) as proxy:
             code, error = refusal(proxy.device_url)
             assert (code, error.startswith(f"The upstream ws://127.0.0.1:{port} {what}")) == (status, True), error
             assert proxy.stats().upstream_failures == 1
@@ -72,8 +74,7 @@ def test_server_that_gives_no_answer_is_an_error_that_says_so(
 
 
 def test_server_that_is_down_is_a_502_for_every_request() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     with SignalingServer(upstream=f"ws://127.0.0.1:{port}") as proxy:
         assert refusal(proxy.client_url)[0] == 502
         answer = request(proxy, "GET", "/devices")
@@ -88,8 +89,7 @@ def test_name_that_is_unknown_is_a_502() -> None:
 
 
 def test_proxy_of_itself_is_a_loop() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with SignalingServer(port=port, upstream=f"ws://127.0.0.1:{port}") as proxy:
         assert request(proxy, "GET", "/devices").status == 508
         assert "is this proxy itself" in refusal(proxy.client_url)[1]

@@ -126,7 +126,14 @@ async def exchange(target: Target, sent: bytes, timeout: float) -> Answer:
         raise Failed(
             f"no answer within {timeout:g} s", expected="an HTTP response", heard="nothing", stage="http"
         ) from None
-    except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError, ssl.SSLError) as error:
+    except asyncio.LimitOverrunError:
+        raise Failed(
+            "the answer has a head without an end",
+            expected="an HTTP response",
+            heard=f"more than {MOST >> 20} MiB of it",
+            stage="http",
+        ) from None
+    except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError) as error:
         read = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
         raise _no_answer(read) from None
     finally:
