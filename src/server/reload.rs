@@ -81,6 +81,10 @@ impl Reload {
         let budget = Arc::clone(&settings.budget);
         shared.current.set(settings);
         budget.take_effect();
+        if let Some(cluster) = &shared.cluster {
+            // Its task tells the other nodes.
+            cluster.changed.notify_one();
+        }
         if let Some(source) = ice {
             shared.set_ice_servers(source);
         }

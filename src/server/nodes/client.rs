@@ -175,17 +175,17 @@ impl Node {
 
     /// Connects to a node, and checks that it is the one of the record.
     async fn dial(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
-        let theirs = neighbour.details.protocol;
+        let theirs = neighbour.protocol;
         if theirs != PROTOCOL {
             return Err(Unreachable::Version(theirs));
         }
         let connect = async {
-            let stream = TcpStream::connect(&neighbour.details.address).await?;
+            let stream = TcpStream::connect(&neighbour.address).await?;
             stream.set_nodelay(true)?;
             let stream = TlsConnector::from(Arc::clone(&neighbour.tls)).connect(server_name(), stream).await?;
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(fingerprint);
             match shown {
-                Some(shown) if shown == neighbour.details.fingerprint => {
+                Some(shown) if shown == neighbour.fingerprint => {
                     let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
                     let handshake = if is_resumed { Handshake::Resumed } else { Handshake::Full };
                     self.cluster.counts.count_connection(handshake);
@@ -215,7 +215,7 @@ fn request_to(neighbour: &Neighbour, method: Method, path: &str) -> Request<Empt
 fn address<B>(request: &mut Request<B>, neighbour: &Neighbour) {
     let headers = request.headers_mut();
     let values = [
-        (header::HOST, neighbour.details.address.clone()),
+        (header::HOST, neighbour.address.clone()),
         (VERSION_HEADER, PROTOCOL.to_string()),
         (INCARNATION_HEADER, neighbour.incarnation.to_string()),
     ];

@@ -19,8 +19,8 @@ use crate::core::cluster::{Membership, Output};
 use crate::observe::cluster::ClusterCounts;
 use crate::protocol::DeviceId;
 use crate::protocol::refusal::Refusal;
-use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Connection, EngineError, EngineFuture, Feed};
+use crate::server::settings::Settings;
 use crate::server::time::sleep::Sleep;
 
 /// Time for the last acts of a node that stops: `stop()` waits for it.
@@ -37,18 +37,15 @@ pub(super) async fn drive(node: Arc<Node>) {
     let Some(mut requests) = node.cluster.take_requests() else { return };
     let mut task = Drive::new(Arc::clone(&node));
     let (stopping, draining) = (node.shared.stopping.clone(), node.shared.drain.begun.clone());
-    let mut told = false;
+    let mut told = Told { drains: false, ..Told::now(&node) };
     loop {
+        told.renew(&node);
         task.act();
         tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             () = task.step() => {}
-            () = draining.cancelled(), if !told => {
-                told = true;
-                let details = NodeDetails { draining: true, ..node.details.clone() }.to_json();
-                node.cluster.with(|membership| membership.set_details(details.into(), Instant::now()));
-            }
+            () = draining.cancelled(), if !told.drains => {}
             Some(question) = requests.recv() => {
                 let asked = Arc::clone(&node);
                 node.spawn(async move { locate::answer(&asked, question).await });
@@ -58,6 +55,31 @@ pub(super) async fn drive(node: Arc<Node>) {
     drop(requests);
     node.shared.timers.timeout(FAREWELL, task.leave()).await;
     node.commands.send_replace(None);
+}
+
+/// The state of this node that its record tells.
+struct Told {
+    drains: bool,
+    settings: Arc<Settings>,
+}
+
+impl Told {
+    fn now(node: &Node) -> Self {
+        Self { drains: node.is_draining(), settings: node.shared.settings() }
+    }
+
+    /// Has the record written again if the node drains, or has other settings, since.
+    fn renew(&mut self, node: &Node) {
+        let now = Self::now(node);
+        if now.drains == self.drains && Arc::ptr_eq(&now.settings, &self.settings) {
+            return;
+        }
+        *self = now;
+        let details: Arc<str> = node.details().to_json().into();
+        if node.cluster.read(|membership| membership.own_record().details != details) {
+            node.cluster.drive(|membership| membership.set_details(details, Instant::now()));
+        }
+    }
 }
 
 /// Waits for the answer to an operation.

@@ -43,14 +43,15 @@ impl Node {
     /// The answer of this node.
     pub(super) fn hello(&self) -> Hello {
         let incarnation = &self.cluster.incarnation;
+        let details = self.details();
         Hello {
             node: incarnation.node().to_owned(),
             incarnation: incarnation.to_string(),
-            build: self.details.build.clone(),
-            protocol: self.details.protocol,
-            digest: self.details.digest.clone(),
+            build: details.build,
+            protocol: details.protocol,
+            digest: details.digest,
             engine: self.commands.borrow().is_some(),
-            draining: self.is_draining(),
+            draining: details.draining,
             clients: Some(self.shared.hub.client_count()),
         }
     }
@@ -89,14 +90,14 @@ impl Node {
     async fn look_at(self: &Arc<Self>, record: &NodeRecord) {
         let Ok(neighbour) = self.neighbours.of(record) else { return };
         let is_own = record.incarnation == self.cluster.incarnation;
-        let (address, name) = (neighbour.details.address.clone(), record.incarnation.node());
+        let (address, name) = (neighbour.address.clone(), record.incarnation.node());
         let outcome = self.ask(&neighbour, Method::GET, "/cluster/hello").await;
         let fix = "give the node's --cluster-address the HOST:PORT at which other nodes reach it";
         match outcome {
             Ok((StatusCode::OK, body)) if !is_own => self.compare(&neighbour, &body),
             Ok(_) => {}
             Err(error) if !self.log_limit.is_due((name, &address, error.to_string()), Instant::now()) => {}
-            Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.details.fingerprint => {
+            Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.fixed.fingerprint => {
                 let what = "this node itself listens at the address of another";
                 tracing::warn!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
             }
@@ -115,7 +116,8 @@ impl Node {
     fn compare(&self, neighbour: &Neighbour, body: &[u8]) {
         let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
         let name = neighbour.incarnation.node();
-        let differs = hello.build == self.details.build && hello.digest != self.details.digest;
+        let own = self.details();
+        let differs = hello.build == own.build && hello.digest != own.digest;
         if differs && self.log_limit.is_due(("cluster_settings_differ", name, &hello.digest), Instant::now()) {
             let what = "has other limits, ICE servers or waits than this node: give all nodes the same settings";
             tracing::warn!(event = "cluster_settings_differ", node = name, "node {name} {what}");
@@ -167,7 +169,7 @@ impl Node {
             let nodes = membership.nodes();
             let has = |node: &&Incarnation| {
                 let neighbour = nodes.record(node).and_then(|record| self.neighbours.of(record).ok());
-                neighbour.is_some_and(|neighbour| neighbour.details.fingerprint == fingerprint)
+                neighbour.is_some_and(|neighbour| neighbour.fingerprint == fingerprint)
             };
             nodes.live().find(has).cloned()
         })
@@ -175,7 +177,7 @@ impl Node {
 
     /// Whether a fingerprint is that of this node or of a living one.
     pub(super) fn is_own_or_living(&self, fingerprint: &str) -> bool {
-        fingerprint == self.details.fingerprint || self.living(fingerprint).is_some()
+        fingerprint == self.fixed.fingerprint || self.living(fingerprint).is_some()
     }
 
     /// Looks whether this node still holds an id.
@@ -187,7 +189,7 @@ impl Node {
 /// Logs that another living node has the name of this one.
 pub(super) fn log_name_taken(node: &Node, other: &NodeRecord) {
     let own = node.cluster.incarnation.node();
-    let address = node.neighbours.of(other).map(|other| other.details.address.clone()).unwrap_or_default();
+    let address = node.neighbours.of(other).map(|other| other.address.clone()).unwrap_or_default();
     if !node.log_limit.is_due(("cluster_name_taken", &address), Instant::now()) {
         return;
     }

@@ -34,8 +34,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use self::identity::Identity;
@@ -43,14 +41,13 @@ use self::listener::NodeListener;
 use self::log_limit::LogLimit;
 use self::looks::Looks;
 use self::neighbours::Neighbours;
-use self::node::Node;
+use self::node::{Node, digest};
 use super::cluster::details::{NodeDetails, PROTOCOL};
 use super::cluster::engine::Engine;
 use super::cluster::handle::Cluster;
 use super::http::service::Routes;
 use super::settings::Settings;
 use super::shared::Shared;
-use crate::config::IceSource;
 use crate::config::cluster::Cluster as ClusterSettings;
 use crate::config::error::{ConfigError, Error};
 use crate::core::cluster::Incarnation;
@@ -108,7 +105,7 @@ impl BoundNode {
             cluster,
             engine,
             timing,
-            details,
+            fixed: details,
             commands,
             neighbours,
             looks: Looks::default(),
@@ -129,17 +126,4 @@ impl BoundNode {
         node.spawn(survey::ask_all(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
-}
-
-/// A digest of the settings that all nodes should have in common.
-fn digest(settings: &Settings) -> String {
-    let ice = match settings.ice {
-        IceSource::Fixed(_) => "fixed",
-        IceSource::TurnRest(_) => "turn",
-        IceSource::Command(_) => "command",
-        IceSource::Hook => "hook",
-    };
-    let common = format!("{ice} {:?} {:?} {:?}", settings.limits, settings.on_duplicate, settings.device_wait_timeout);
-    let digest = ring::digest::digest(&ring::digest::SHA256, common.as_bytes());
-    STANDARD.encode(&digest.as_ref()[..9])
 }

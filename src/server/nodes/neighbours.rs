@@ -28,19 +28,28 @@ pub(super) struct Neighbours {
     max_clients: usize,
     /// The connections that are made to one other node at a time.
     max_dials: usize,
-    known: Mutex<HashMap<Incarnation, Arc<Neighbour>>>,
+    known: Mutex<HashMap<Incarnation, Known>>,
     /// The control connections that other nodes have made. Cancelled when one is lost.
     from: Mutex<HashMap<Incarnation, CancellationToken>>,
+}
+
+/// A node that is known.
+struct Known {
+    /// Its facts, as its record has them.
+    text: Arc<str>,
+    neighbour: Arc<Neighbour>,
 }
 
 /// Another node.
 pub(super) struct Neighbour {
     /// Its start.
     pub(super) incarnation: Incarnation,
-    /// Its facts, as its record has them.
-    text: Arc<str>,
-    /// Its facts.
-    pub(super) details: NodeDetails,
+    /// The address at which it is reached.
+    pub(super) address: String,
+    /// The fingerprint of its certificate.
+    pub(super) fingerprint: String,
+    /// The version of its requests.
+    pub(super) protocol: u32,
     /// TLS to it, with the tickets for later connections.
     pub(super) tls: Arc<ClientConfig>,
     /// A permit for each client of this node there.
@@ -68,16 +77,25 @@ impl Neighbours {
     /// [`Unreachable::Details`] if the record does not tell how to reach it.
     pub(super) fn of(&self, record: &NodeRecord) -> Result<Arc<Neighbour>, Unreachable> {
         let mut known = self.known.lock();
-        match known.get(&record.incarnation) {
-            // Each request asks for its sender, so that the facts are read once.
-            Some(neighbour) if neighbour.text == record.details => return Ok(Arc::clone(neighbour)),
-            _ => {}
+        // Each request asks for its sender, so that the facts are read once.
+        if let Some(Known { text, neighbour }) = known.get(&record.incarnation)
+            && *text == record.details
+        {
+            return Ok(Arc::clone(neighbour));
         }
         let details = NodeDetails::of(record).ok_or(Unreachable::Details)?;
+        // A node that drains, or has other limits, keeps its connections.
+        if let Some(Known { text, neighbour }) = known.get_mut(&record.incarnation)
+            && neighbour.is_reached_as(&details)
+        {
+            *text = Arc::clone(&record.details);
+            return Ok(Arc::clone(neighbour));
+        }
         let neighbour = Arc::new(Neighbour {
             incarnation: record.incarnation.clone(),
-            text: Arc::clone(&record.details),
-            details,
+            address: details.address,
+            fingerprint: details.fingerprint,
+            protocol: details.protocol,
             tls: self.identity.client(self.max_dials).map_err(|error| Unreachable::Failed(error.to_string()))?,
             places: Arc::new(Semaphore::new(self.max_clients)),
             dials: Dials::default(),
@@ -85,7 +103,8 @@ impl Neighbours {
             left: Streams::default(),
             control: Control::default(),
         });
-        known.insert(record.incarnation.clone(), Arc::clone(&neighbour));
+        let text = Arc::clone(&record.details);
+        known.insert(record.incarnation.clone(), Known { text, neighbour: Arc::clone(&neighbour) });
         Ok(neighbour)
     }
 
@@ -96,7 +115,7 @@ impl Neighbours {
 
     /// Closes the connections that have waited this long for the next client or request.
     pub(super) fn close_idle(&self, fresh: Duration) {
-        for neighbour in self.known.lock().values() {
+        for Known { neighbour, .. } in self.known.lock().values() {
             neighbour.idle.drop_old(fresh);
             neighbour.left.drop_old(fresh);
         }
@@ -119,9 +138,16 @@ impl Neighbours {
         for token in self.from.lock().drain().map(|(_, token)| token) {
             token.cancel();
         }
-        let known: Vec<_> = self.known.lock().values().cloned().collect();
+        let known: Vec<_> = self.known.lock().values().map(|known| Arc::clone(&known.neighbour)).collect();
         for neighbour in known {
             neighbour.control.close();
         }
+    }
+}
+
+impl Neighbour {
+    /// Whether these facts say the same of how it is reached.
+    fn is_reached_as(&self, details: &NodeDetails) -> bool {
+        (&self.address, &self.fingerprint, self.protocol) == (&details.address, &details.fingerprint, details.protocol)
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::log_limit::LogLimit;
@@ -15,6 +17,7 @@ use crate::server::cluster::details::NodeDetails;
 use crate::server::cluster::engine::{Commands, Engine};
 use crate::server::cluster::handle::Cluster;
 use crate::server::http::service::Routes;
+use crate::server::settings::Settings;
 use crate::server::shared::Shared;
 
 /// A node at work. Its tasks share it.
@@ -25,8 +28,8 @@ pub(in crate::server) struct Node {
     pub(super) cluster: Arc<Cluster>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) timing: Timing,
-    /// The facts of this node for the others.
-    pub(super) details: NodeDetails,
+    /// The facts of this node for the others, but for those that change: see [`Node::details`].
+    pub(super) fixed: NodeDetails,
     /// The engine, while this node is a member.
     pub(super) commands: watch::Sender<Option<Arc<dyn Commands>>>,
     pub(super) neighbours: Neighbours,
@@ -39,6 +42,12 @@ pub(in crate::server) struct Node {
 }
 
 impl Node {
+    /// The facts of this node for the others, as they are now.
+    pub(super) fn details(&self) -> NodeDetails {
+        let digest = digest(&self.shared.settings());
+        NodeDetails { digest, draining: self.is_draining(), ..self.fixed.clone() }
+    }
+
     /// Takes over the ICE servers that all nodes share. Without them, those of the settings count again.
     pub(super) fn share_ice(&self, config: Option<&str>) {
         let source = match config.map(IceServers::from_command) {
@@ -73,4 +82,17 @@ impl Node {
             }
         });
     }
+}
+
+/// A digest of the settings that all nodes should have in common.
+pub(super) fn digest(settings: &Settings) -> String {
+    let ice = match settings.ice {
+        IceSource::Fixed(_) => "fixed",
+        IceSource::TurnRest(_) => "turn",
+        IceSource::Command(_) => "command",
+        IceSource::Hook => "hook",
+    };
+    let common = format!("{ice} {:?} {:?} {:?}", settings.limits, settings.on_duplicate, settings.device_wait_timeout);
+    let digest = ring::digest::digest(&ring::digest::SHA256, common.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..9])
 }

@@ -7,6 +7,7 @@ mod model;
 mod announced;
 mod dials;
 mod kept;
+mod known;
 mod links;
 mod lists;
 mod memory;
