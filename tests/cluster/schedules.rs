@@ -20,7 +20,7 @@ const DRAINS_EACH: u64 = 8;
 const ACTS: usize = 40;
 
 /// Time after the last fault in which all is well again.
-const CALM: Duration = Duration::from_secs(20);
+const CALM: Duration = Duration::from_secs(10);
 
 /// Seeds that have failed, one a line, each with the fault that it has shown. They run first.
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/seeds.txt");

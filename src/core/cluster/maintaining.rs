@@ -174,11 +174,12 @@ impl Membership {
     }
 
     /// Takes over the records that this node has read, and corrects its own: an engine that is restored from an old copy has
-    /// an old one, and may have as many versions again before a renewal tells.
+    /// an old one, and may have as many versions again before a renewal tells. One with a lease of before is not among them,
+    /// until a renewal makes it count again.
     pub(super) fn on_records(&mut self, records: &[NodeRecord], now: Instant) {
         self.on_nodes(records);
-        if let Some(own) = records.iter().find(|record| record.incarnation == self.node.incarnation) {
-            self.correct_record(&own.details, now);
+        if !records.contains(&self.node) {
+            self.send_record(now);
         }
     }
 
