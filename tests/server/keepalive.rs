@@ -27,11 +27,13 @@ fn peer_without_pong_is_dropped_and_its_client_notified() {
 #[test]
 fn silent_peers_that_pong_stay_connected() {
     block_on(async {
-        let server = serve(quick());
+        // A peer that does not pong would be gone after 2.1 s.
+        let keepalive = Keepalive { interval: Some(Duration::from_millis(100)), timeout: Duration::from_secs(2) };
+        let server = serve(Config { keepalive, ..Config::default() });
         let mut device = Dialed::device(server.local_addr(), "cvd-1").await;
         let mut client = Dialed::client(server.local_addr(), "cvd-1").await;
-        // Ten intervals of real time: pings go by the system's clock here.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Forty intervals of real time: pings go by the system's clock here.
+        tokio::time::sleep(Duration::from_secs(4)).await;
         client.says(r#"{"message_type":"forward","payload":1}"#).await;
         device.hears(r#"{"message_type":"client_msg","client_id":1,"payload":1}"#).await;
     });

@@ -225,7 +225,7 @@ struct Brief;
 impl Hooks for Brief {
     fn authorize(&self, request: &AuthorizeRequest) -> Option<HookFuture<Grant>> {
         let is_adb = request.request.unpack().path.ends_with("/adb");
-        let valid_for = is_adb.then_some(std::time::Duration::from_millis(200));
+        let valid_for = is_adb.then_some(std::time::Duration::from_secs(2));
         Some(HookFuture::new(async move { Ok(Grant { valid_for, ..Grant::default() }) }))
     }
 

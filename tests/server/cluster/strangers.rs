@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cuttlefish_signaling::Config;
 use cuttlefish_signaling::certificates::fingerprint;
 use cuttlefish_signaling::core::cluster::Incarnation;
-use cuttlefish_signaling::core::cluster::registry::NodeRecord;
+use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Timing};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{ring, verify_tls13_signature};
@@ -222,7 +223,7 @@ fn node_whose_name_a_living_node_has_stays_out_and_harms_nobody() {
         drop(Dialed::client(nodes.address(1), "cvd-1").await);
         // Its name is free once the first one has left.
         drop(device);
-        nodes.nodes[0].stop(std::time::Duration::from_secs(2)).await;
+        nodes.nodes[0].stop(Duration::from_secs(2)).await;
         until(|| second.is_member()).await;
     });
 }
@@ -230,16 +231,17 @@ fn node_whose_name_a_living_node_has_stays_out_and_harms_nobody() {
 #[test]
 fn node_that_starts_again_at_its_address_takes_its_name_at_once() {
     block_on(async {
-        let engine = Memory::new(timing());
+        // The test fails long before this lease ends.
+        let timing = Timing { lease: Duration::from_secs(3600), ..timing() };
+        let engine = Memory::new(timing.clone());
         let mut config = settings("a", Config::default());
+        config.cluster.as_mut().unwrap().timing = timing;
         let first = super::Killable::start_with(&engine, config.clone());
         until(|| engine.node_names() == ["a"]).await;
         let listen = first.node_address;
         first.kill_and_wait();
         config.cluster.as_mut().unwrap().listen = listen;
         let again = start(&engine, config);
-        let begun = std::time::Instant::now();
         until(|| again.is_member()).await;
-        assert!(begun.elapsed() < timing().lease, "it waited for the lease of its earlier start");
     });
 }
