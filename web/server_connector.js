@@ -25,6 +25,8 @@ const POLLED_TIMEOUT = 30_000;
 const DEVICE_GONE = 'Device disconnected';
 /** The server's text for an unknown polled connection. */
 const UNKNOWN_CONNECTION = 'Unknown connection';
+/** The server's text for a polled connection that took its messages too slowly. */
+const SLOW_CONSUMER = 'Slow consumer';
 /** The server's text when it stops. */
 const STOPPING = 'Server stopping';
 /** The text when the link broke without a text of the server. */
@@ -174,7 +176,9 @@ class Connector {
       link.close();
       throw new Error('the connector was closed');
     }
-    this.#onStateChange('connected');
+    // The callback may send at once.
+    this.#use(Promise.resolve(link));
+    this.#tell('connected');
     return link;
   }
 
@@ -186,21 +190,26 @@ class Connector {
     }
   }
 
+  #tell(state, reason) {
+    try {
+      this.#onStateChange(state, reason);
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
   /** Handles a lost link. After a network failure, senders wait for the next link; after a refusal they fail. */
   #lose(failure) {
     this.#generation += 1;
     const returns = failure instanceof Unreachable || failure.message === DEVICE_GONE;
-    this.#onStateChange(returns ? 'reconnecting' : 'disconnected', failure.message);
-    if (!returns) {
-      this.#fail(failure);
-    } else if (failure instanceof Unreachable) {
+    if (failure instanceof Unreachable) {
       this.#use(this.#reopen());
     } else {
       // The device may never come back, so senders fail at once instead of waiting.
       this.#fail(failure);
-      const generation = this.#generation;
-      this.#reopen().then((link) => generation === this.#generation && this.#use(Promise.resolve(link)), () => {});
+      if (returns) this.#reopen().catch(() => {});
     }
+    this.#tell(returns ? 'reconnecting' : 'disconnected', failure.message);
   }
 
   async #reopen() {
@@ -214,7 +223,7 @@ class Connector {
         return await this.#open();
       } catch (failure) {
         if (Date.now() < until && generation === this.#generation) continue;
-        this.#onStateChange('disconnected', failure.message);
+        this.#tell('disconnected', failure.message);
         throw failure;
       }
     }
@@ -346,7 +355,7 @@ function openSocket(deviceId, { token }, { heard, lost }) {
       }
     };
     socket.onclose = ({ code, reason }) => {
-      const failure = endOf(code, said ?? reason);
+      const failure = endOf(code, said ?? reason, connected);
       if (connected) lost(failure);
       else reject(failure);
     };
@@ -355,10 +364,12 @@ function openSocket(deviceId, { token }, { heard, lost }) {
 
 /**
  * Converts the close of a WebSocket to an error. Going away, restart and a missing close frame count as failures of the
- * network; every other code is a refusal.
+ * network. So does "try again later" once the link was connected: a page that stood still has read too slowly. Every
+ * other code is a refusal.
  */
-function endOf(code, reason) {
+function endOf(code, reason, connected) {
   if ([1001, 1005, 1006, 1012].includes(code)) return new Unreachable(LINK_LOST);
+  if (code === 1013 && connected) return new Unreachable(reason || LINK_LOST);
   return new Refused(reason || `the server has closed the connection [${code}]`);
 }
 
@@ -373,26 +384,32 @@ async function openPolling(deviceId, { token }, { heard, lost }) {
   let lastSent = Promise.resolve();
 
   async function listen() {
-    for (let received = 0, heardAt = Date.now(); !closed; ) {
+    for (let received = 0, heardAt = Date.now(), pause = FIRST_PAUSE; !closed; ) {
       const askedAt = Date.now();
       try {
         const messages = await ask(`${path}/messages?start=${received}&wait=${HOLD}`);
         heardAt = Date.now();
+        pause = FIRST_PAUSE;
         received += messages.length;
         for (const { payload } of messages) if (!closed) heard(payload);
         await pace.after(messages.length, heardAt - askedAt);
       } catch (failure) {
-        // The connection survives short failures of the network.
+        // The connection survives short failures of the network and of the server.
         if (isOver(failure) || failure instanceof Refused || Date.now() - heardAt > POLLED_TIMEOUT) throw failure;
-        await sleep(FIRST_PAUSE);
+        await sleep(pause);
+        pause = Math.min(2 * pause, LONGEST_PAUSE);
       }
     }
   }
 
-  /** A server that stops has ended the connection, and a restarted one does not know it: a lost link, not a refusal. */
-  const isOver = (failure) => [UNKNOWN_CONNECTION, STOPPING].includes(failure.message);
+  /**
+   * A server that stops has ended the connection, a restarted one does not know it, and one that waited for the page
+   * in vain gives it up: a lost link, not a refusal.
+   */
+  const isOver = (failure) => [UNKNOWN_CONNECTION, SLOW_CONSUMER, STOPPING].includes(failure.message);
   const end = (failure) => {
-    if (!closed) lost(isOver(failure) ? new Unreachable(LINK_LOST) : failure);
+    const reason = failure.message === SLOW_CONSUMER ? SLOW_CONSUMER : LINK_LOST;
+    if (!closed) lost(isOver(failure) ? new Unreachable(reason) : failure);
     closed = true;
   };
 
@@ -457,7 +474,12 @@ async function fetchJson(path, token, body) {
   }
   if (response.ok) return answer;
   const reason = answer?.error ?? `the signaling server answers ${response.status}`;
-  throw response.status >= 502 ? new Unreachable(reason) : new Refused(reason);
+  throw isPassing(response.status) ? new Unreachable(reason) : new Refused(reason);
+}
+
+/** Whether the same request may succeed later: a failure of the server or of a proxy, a timeout, too many requests. */
+function isPassing(status) {
+  return status >= 500 || status === 408 || status === 429;
 }
 
 /** The URL of a path on the server of this module, behind the same path prefix. */

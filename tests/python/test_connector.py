@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from ports import free_port
 
-from cuttlefish_signaling import IceServer, Refused, SignalingServer
-from cuttlefish_signaling.testing import FakeDevice
+from cuttlefish_signaling import IceServer, Limits, Refused, SignalingServer
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
 from browsers import CHROMIUM, FLAGS
 from peers import PATIENCE
@@ -51,6 +51,11 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 @pytest.fixture
 def plain_page(browser: Browser) -> Iterator[Page]:
     yield from open_page(browser, "")
+
+
+@pytest.fixture
+def polling_page(browser: Browser) -> Iterator[Page]:
+    yield from open_page(browser, WITHOUT_WEBSOCKET["no-websocket"])
 
 
 def open_page(browser: Browser, script: str) -> Iterator[Page]:
@@ -193,6 +198,130 @@ def test_reconnects_after_drain(page: Page) -> None:
             with SignalingServer(assets_dir=PAGES, port=port):
                 assert "value" in page.evaluate("() => sent")
                 assert device.recv(PATIENCE).payload == "sent while it drains"
+
+
+# Failures that pass ---------------------------------------------------------------------------------------------------
+
+
+def test_polled_link_survives_a_hook_that_fails_once(polling_page: Page) -> None:
+    failed: list[str] = []
+
+    def authorize(context: Any) -> None:
+        if context.path.endswith("/messages") and not failed:
+            failed.append(context.path)
+            raise ValueError("once")
+
+    with SignalingServer(assets_dir=PAGES, authorize=authorize) as server, FakeDevice(server, "cvd-1") as device:
+        load(polling_page, server)
+        assert "value" in outcome(polling_page, "connect()")
+        device.send("after the failure", 1)
+        assert received(polling_page, 1) == ["after the failure"]
+        assert failed
+        assert polling_page.evaluate("() => states") == ["connected"]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_polled_link_survives_an_answer_of_a_proxy(polling_page: Page, status: int) -> None:
+    answer = {"status": status, "json": {"error": "Try later"}}
+    polling_page.route("**/messages?*", lambda route: route.fulfill(**answer), times=3)
+    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+        load(polling_page, server)
+        assert "value" in outcome(polling_page, "connect()")
+        device.send("after the failures", 1)
+        assert received(polling_page, 1) == ["after the failures"]
+        assert polling_page.evaluate("() => states") == ["connected"]
+
+
+def test_polled_message_that_failed_is_not_sent_again(polling_page: Page) -> None:
+    sent: list[str] = []
+
+    def fails_once(route: Any, request: Any) -> None:
+        sent.append(request.post_data)
+        route.fulfill(status=500, json={"error": "Internal error"})
+
+    polling_page.route("**/:forward", fails_once, times=1)
+    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+        load(polling_page, server)
+        outcome(polling_page, "connect()")
+        assert polling_page.evaluate("() => send('lost')") == {"error": "Internal error"}
+        assert "value" in polling_page.evaluate("() => send('next')")
+        assert device.recv(PATIENCE).payload == "next"
+        assert len(sent) == 1
+
+
+def assert_connects_again(page: Page, device: FakeDevice) -> None:
+    page.wait_for_function("() => states.includes('reconnecting') && states.at(-1) === 'connected'")
+    assert page.evaluate("() => states") == ["connected", "reconnecting", "connected"]
+    assert "value" in page.evaluate("() => send('again')")
+    assert device.recv(PATIENCE).payload == "again"
+    device.send("welcome back", 2)
+    page.wait_for_function("() => heard.at(-1) === 'welcome back'")
+
+
+def test_page_that_read_too_slowly_connects_again(plain_page: Page) -> None:
+    links: list[Any] = []
+
+    def pass_on(link: Any) -> None:
+        link.connect_to_server()
+        links.append(link)
+
+    plain_page.route_web_socket("**/connect_client", pass_on)
+    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+        load(plain_page, server)
+        assert "value" in outcome(plain_page, "connect()")
+        links[0].close(code=1013, reason="slow consumer")
+        assert_connects_again(plain_page, device)
+
+
+def test_page_that_polled_too_slowly_connects_again(polling_page: Page) -> None:
+    held: list[Any] = []
+    polling_page.route("**/messages?*", lambda route: held.append(route), times=1)
+    limits = Limits(max_message_size=1000, outbox_bytes=1000, outbox_budget=3000)
+    with SignalingServer(assets_dir=PAGES, limits=limits) as server, FakeDevice(server, "cvd-1") as device:
+        load(polling_page, server)
+        assert "value" in outcome(polling_page, "connect()")
+        for number in range(60):
+            device.send(number, 1)
+        device.recv(PATIENCE, message_type="client_disconnected")
+        held[0].continue_()
+        assert_connects_again(polling_page, device)
+        assert server.stats().slow_consumers == 1
+
+
+def test_device_in_use_is_error(page: Page) -> None:
+    """It is closed with 1013 as well, and the user has to read why."""
+    with SignalingServer(assets_dir=PAGES, one_client_per_device=True) as server, FakeDevice(server, "cvd-1"):
+        load(page, server)
+        with FakeClient(server, "cvd-1"):
+            assert outcome(page, "connect()") == {"error": "Connection failed: Device in use: 'cvd-1'"}
+        assert page.evaluate("() => states") == []
+
+
+@pytest.mark.parametrize("throws", [False, True])
+def test_callback_may_send_when_device_returns(page: Page, throws: bool) -> None:
+    """An exception of the callback harms nothing."""
+    with SignalingServer(assets_dir=PAGES) as server:
+        load(page, server)
+        with FakeDevice(server, "cvd-1"):
+            assert "value" in outcome(page, "connect()")
+        page.wait_for_function("() => states.includes('reconnecting')")
+        page.evaluate(
+            """(throws) => connector.onStateChange((state) => {
+              if (state === 'connected') window.sent = send('at once');
+              if (throws) throw new Error('mine');
+            })""",
+            throws,
+        )
+        with FakeDevice(server, "cvd-1") as device:
+            page.wait_for_function("() => window.sent")
+            assert "value" in page.evaluate("() => sent")
+            assert device.recv(PATIENCE).payload == "at once"
+            assert "value" in page.evaluate("() => send('later')")
+            assert device.recv(PATIENCE).payload == "later"
+            assert len(server.clients()) == 1
+
+
+# The end --------------------------------------------------------------------------------------------------------------
 
 
 def test_disconnect_client_closes_connector(plain_page: Page) -> None:

@@ -3,7 +3,7 @@
 import { askToDisconnect } from './actions.js';
 import { iceInWords, setUsualIce } from './conversation.js';
 import { byId, element, setText, show, showFacts } from './dom.js';
-import { ask } from './feed.js';
+import { ask, FIRST_PAUSE, isPassing, LONGEST_PAUSE } from './feed.js';
 import { Rates } from './rates.js';
 import { ago, setWords, words } from './words.js';
 
@@ -13,6 +13,9 @@ export const PATIENCE = 5;
 let opened = null;
 let watched = null;
 let mayManage = false;
+/** The number of the newest request for device info. Answers to earlier ones are not shown. */
+let newest = 0;
+let isLoaded = false;
 /** The time at which a client was first seen to have sent something, and received nothing, by client id. */
 let asking = new Map();
 
@@ -22,6 +25,7 @@ const rates = new Rates(byId('device-rate'));
 export function openDetails(id) {
   opened = id;
   watched = null;
+  isLoaded = false;
   asking = new Map();
   byId('device').hidden = id === null;
   byId('welcome').hidden = id !== null;
@@ -133,17 +137,32 @@ export function showAbout({ may_manage, ice_source, ice_urls }) {
   if (watched) showWatched(watched);
 }
 
-/** Fetches the device info, and shows it. */
+/** Fetches the device info, and shows it. Tries again after a failure that may pass, until the page needs another one. */
 export async function loadInfo(id) {
-  let text;
-  try {
-    const answer = await (await ask(`devices/${encodeURIComponent(id)}`)).text();
-    text = JSON.stringify(JSON.parse(answer, asWritten).registration_info, null, 2);
-  } catch (error) {
-    text = error.message;
+  const number = ++newest;
+  isLoaded = false;
+  const isWanted = () => number === newest && opened === id;
+  for (let pause = FIRST_PAUSE; isWanted(); pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+    try {
+      const answer = await (await ask(`devices/${encodeURIComponent(id)}`)).text();
+      const text = JSON.stringify(JSON.parse(answer, asWritten).registration_info, null, 2);
+      if (isWanted()) {
+        isLoaded = true;
+        showInfo(text);
+      }
+      return;
+    } catch (error) {
+      const isFinal = error.status && !isPassing(error.status);
+      const next = isFinal ? '' : ', trying again';
+      if (isWanted()) showInfo(`Could not load the device info: ${error.message}${next}`, true);
+      if (isFinal) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
-  if (opened === id) showInfo(text);
 }
+
+/** Whether the page shows the device info of the newest registration that it knows. */
+export const hasInfo = () => isLoaded;
 
 /** Keeps a number as the device has written it: 1.10, 1e400. Browsers of before 2025 cannot. */
 function asWritten(_, value, context) {
@@ -151,7 +170,8 @@ function asWritten(_, value, context) {
 }
 
 /** Line breaks of the format are line breaks; all other invisible characters are marks. */
-function showInfo(text) {
+function showInfo(text, isFailure = false) {
+  byId('info').classList.toggle('bad', isFailure);
   byId('info').replaceChildren(...text.split('\n').flatMap((part) => [words(part), '\n']));
 }
 

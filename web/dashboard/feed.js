@@ -1,8 +1,9 @@
 // Requests to the server, and its live events. The token, if the server needs one, is stored in this tab only.
 
 const TOKEN = 'cuttlefish-signaling-token';
-const FIRST_PAUSE = 250;
-const LONGEST_PAUSE = 5_000;
+/** The pause before a failed request is repeated, in milliseconds. It doubles each time, up to the longest. */
+export const FIRST_PAUSE = 250;
+export const LONGEST_PAUSE = 5_000;
 /** The server sends something every 10 s. After this silence it is unreachable, though no connection has ended. */
 const LONGEST_SILENCE = 25_000;
 
@@ -19,6 +20,9 @@ export async function ask(path, options = {}) {
   const answer = await response.json().catch(() => ({}));
   throw Object.assign(new Error(answer.error ?? `the server answers ${response.status}`), { status: response.status });
 }
+
+/** Whether a request with this HTTP status may succeed later. */
+export const isPassing = (status) => status >= 500 || status === 408 || status === 429;
 
 /** The live events of one view, while the page is visible. Reopens a stream that breaks. */
 export class Feed {

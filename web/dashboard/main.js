@@ -2,7 +2,7 @@
 
 import { copy } from './actions.js';
 import { addToConversation, clearConversation, noteConversation } from './conversation.js';
-import { clearDeviceRates, countOfDevice, loadInfo, openDetails, showAbout, showRow, showWatched } from './details.js';
+import { clearDeviceRates, countOfDevice, hasInfo, loadInfo, openDetails, showAbout, showRow, showWatched } from './details.js';
 import { moveFocus, showDevices, showWaiting } from './devices.js';
 import { byId, setText } from './dom.js';
 import { Feed, setToken } from './feed.js';
@@ -66,6 +66,7 @@ function onState(state, reason) {
     clearConversation(chosen);
     clearRates();
     clearDeviceRates();
+    if (!hasInfo()) registeredAt = null;
   }
   byId('login').hidden = state !== 'refused';
   if (state === 'refused') {
