@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._annotations import late_annotations
-from .._checks import check_seconds
+from .._checks import check_integer, check_seconds
 from .._timeouts import DEFAULT_TIMEOUT, seconds_of
 from ..errors import ClusterError, ConfigError, UnreachableError, WaitTimeoutError
 from ._cluster_node import ClusterNode, arguments_of
@@ -178,19 +178,53 @@ class SignalingCluster:
 
     # Network ----------------------------------------------------------------------------------------------------------
 
-    def partition(self, one: NodeLike, other: NodeLike) -> None:
+    def partition(self, one: NodeLike, other: NodeLike, *, one_way: bool = False) -> None:
         """Cuts the connections between two nodes, or between a node and "engine", until `heal`.
 
         The network loses all packets: no byte passes, no connection ends, and new connections are not made.
+
+        Args:
+            one: A node, or "engine".
+            other: Another one.
+            one_way: Only the bytes that `one` sends are lost. Those of `other` arrive.
         """
-        self._links.set_cut(*self._ends(one, other), is_cut=True)
+        self._links.set_cut(*self._ends(one, other), is_cut=True, one_way=one_way)
+
+    def slow(self, one: NodeLike, other: NodeLike, *, delay: float = 0.0, bytes_per_s: int | None = None) -> None:
+        """Slows the connections between two nodes, or between a node and "engine", until `heal`.
+
+        Args:
+            one: A node, or "engine".
+            other: Another one.
+            delay: Seconds that each byte takes, in each direction.
+            bytes_per_s: Bandwidth of each connection in each direction. None: no limit.
+
+        Raises:
+            ConfigError: A number is not in its range.
+        """
+        check_seconds("delay", delay)
+        if bytes_per_s is not None:
+            check_integer("bytes_per_s", bytes_per_s, 1, 2**40)
+        self._links.set_speed(*self._ends(one, other), delay, bytes_per_s)
+
+    def reset(self, one: NodeLike, other: NodeLike) -> int:
+        """Resets the connections between two nodes, or between a node and "engine": TCP RST to both ends.
+
+        Each connection ends when bytes pass it the next time, amid these bytes. Connections that are made later are not
+        touched.
+
+        Returns:
+            The number of connections.
+        """
+        return self._links.reset(*self._ends(one, other))
 
     def heal(self, one: NodeLike | None = None, other: NodeLike | None = None) -> None:
-        """Ends the partition of two ends, or all partitions. Bytes that were sent meanwhile arrive."""
+        """Makes the network of two ends whole and fast, or that of all. The bytes that it has held arrive."""
         if (one is None) != (other is None):
             raise ClusterError("heal takes two ends, or none to heal all partitions")
-        pairs = self._links.cuts() if one is None or other is None else [self._ends(one, other)]
-        for pair in pairs:
+        every = {*self._links.cuts(), *self._links.slow()}
+        for pair in every if one is None or other is None else {self._ends(one, other)}:
+            self._links.set_speed(*pair, 0.0, None)
             self._links.set_cut(*pair, is_cut=False)
 
     def _ends(self, one: NodeLike, other: NodeLike) -> tuple[str, str]:
@@ -211,6 +245,7 @@ class SignalingCluster:
         lines = [f"engine: {self.engine.state}"]
         lines += [f"{node.name}: {node.state}{_details(node)}" for node in self.nodes]
         lines += [f"partition: {one} | {other}" for one, other in self._links.cuts()]
+        lines += [f"slow: {one} - {other}" for one, other in self._links.slow()]
         for process in (self.engine, *(node._process for node in self.nodes)):
             lines += [f"--- the end of the log of {process.name}", process.last_lines()]
         return "\n".join(lines)
