@@ -205,6 +205,7 @@ soak: $(VENV)/installed fuzz
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
 	$(BIN)/python tests/python/farm_faults.py kill --times 100 --pairs 300
 	$(BIN)/python tests/python/farm_faults.py outage --minutes 10 --pairs 300
+	$(BIN)/python tests/python/farm_faults.py outage --minutes 1 --pairs 300 --empty
 	$(BIN)/python tests/python/farm_soak.py --minutes 60 --devices 1000 --clients 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).

@@ -21,7 +21,9 @@ SEED = int(os.environ.get("FARM_SEED") or random.SystemRandom().randrange(2**32)
 
 
 def test_no_payload_is_lost_in_silence_under_any_fault() -> None:
-    words = f"--minutes 0 --devices 30 --clients 60 --think 0.02 --pause 0 --hang 100 --answers 400 --seed {SEED}"
+    words = (
+        f"--minutes 0 --devices 30 --clients 60 --think 0.02 --every 0 --pause 0 --hang 100 --answers 400 --seed {SEED}"
+    )
     options = farm_soak.arguments(words.split())
     with SignalingCluster(3, **SETTINGS) as cluster:
         figures = asyncio.run(farm_soak.soak(cluster, options))
@@ -34,7 +36,7 @@ def test_no_payload_is_lost_in_silence_under_any_fault() -> None:
 def test_soak_finds_what_a_node_does_to_payloads(fault: str, tmp_path: Path) -> None:
     table = f"""[[faults]]\nfault = "{fault}"\nprobability = 0.2\n"""
     (tmp_path / "faults.toml").write_text(table, encoding="utf-8")
-    words = f"--minutes 0 --devices 4 --clients 12 --pause 0 --hang 100 --think 0 --answers 20 --seed {SEED}"
+    words = f"--minutes 0 --devices 4 --clients 12 --every 0 --pause 0 --hang 100 --think 0 --answers 20 --seed {SEED}"
     cluster = SignalingCluster(2, **SETTINGS)
     for own in cluster._arguments:
         own.append(f"--config={tmp_path / 'faults.toml'}")
@@ -42,6 +44,34 @@ def test_soak_finds_what_a_node_does_to_payloads(fault: str, tmp_path: Path) -> 
         figures = asyncio.run(farm_soak.soak(cluster, farm_soak.arguments(words.split())))
     found = farm_soak.failures(figures)
     assert any("lost, twice or not in order" in line or "expects" in line for line in found), figures
+
+
+FLAT = {
+    "broken": [],
+    "silent": 0,
+    "ledgers": [(1, 1)],
+    "descriptors": {"before": [9], "after": [9]},
+}
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [
+        ([9_000] * 10 + [20_000] * 30, []),
+        ([9_000] * 10 + [20_000] * 20 + [25_001] * 10, ["memory grows: 20000 KiB early, 25001 KiB late"]),
+        # Too few to tell growth from the first use of buffers.
+        ([9_000] * 29 + [25_000] * 10, []),
+        ([], []),
+    ],
+)
+def test_soak_judges_the_memory_of_a_node(samples: list[int], found: list[str]) -> None:
+    assert farm_soak.failures({**FLAT, "memory": farm_soak._slope(samples)}) == found
+
+
+def test_faults_of_a_soak_begin_every_five_seconds() -> None:
+    options = farm_soak.arguments([])
+    assert (options.every, options.answers) == (5.0, 1)
+    assert options.pause < options.every
 
 
 def test_clients_of_a_killed_node_are_told_and_its_devices_come_back() -> None:
