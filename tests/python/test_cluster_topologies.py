@@ -39,3 +39,10 @@ def test_equal_nodes_behind_haproxy_with_and_without_stickiness() -> None:
     said = run("balanced.py")
     for balance in ("roundrobin", "source"):
         assert f"balance {balance}: 6 pairs and 6 polled clients talked" in said
+
+
+@needs_redis
+def test_server_without_a_cluster_has_no_connection_listener_or_thread_for_it() -> None:
+    said = run("alone.py")
+    assert "a server alone: Counts(listeners=1, connections=0, threads=4)" in said
+    assert "a node of a cluster: Counts(listeners=2, connections=" in said
