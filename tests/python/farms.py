@@ -12,17 +12,23 @@ from cuttlefish_signaling.testing._engine import Engine
 from cuttlefish_signaling.testing._links import Links
 
 
+def started_engine(stack: ExitStack) -> Engine:
+    """A real engine, until the stack is closed."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    links = Links(dict)
+    stack.callback(links.close)
+    engine = Engine(directory, links.listen("engine"))
+    engine.launch()
+    stack.callback(engine.end)
+    links.connect_to("engine", engine.socket)
+    return engine
+
+
 class Farm:
     """Two nodes in this process, and their engine."""
 
     def __init__(self, stack: ExitStack, *, secret: str | None = None, **settings: Any) -> None:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        links = Links(dict)
-        stack.callback(links.close)
-        self.engine = Engine(directory, links.listen("engine"))
-        self.engine.launch()
-        stack.callback(self.engine.end)
-        links.connect_to("engine", self.engine.socket)
+        self.engine = started_engine(stack)
         self._stack = stack
         self._secret = secret
         self.a = self.node("a", **settings)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from farms import Farm
 from playwright.sync_api import Page, sync_playwright
 
 from cuttlefish_signaling import IceServer, SignalingServer, StaticTokens, Tls
+from cuttlefish_signaling.testing._engine import MISSING, find_engine
 
 from browsers import CHROMIUM, FLAGS
-from peers import PATIENCE, peers_of
+from peers import PATIENCE, SeqpacketPeer, peers_of
 
 CLIENT = """
 async ([url, deviceId]) => {
@@ -114,6 +118,33 @@ def test_page_connects_through_a_proxy(page: Page) -> None:
         assert outcome["heard"][-1]["payload"] == {"type": "request-offer", "n": 9007199254740991}
         assert outcome["code"] == 1000
         assert proxy.stats().accepted == 2
+
+
+@pytest.mark.skipif(find_engine() is None, reason=MISSING)
+def test_page_on_one_node_uses_a_device_of_the_device_socket_of_another(page: Page, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        farm = Farm(stack, allowed_origins=[origin(page)])
+        path = tmp_path / "operator"
+        farm.node("host", device_socket=path)
+        device = SeqpacketPeer(path)
+        stack.callback(device.close)
+        device.send({"message_type": "register", "device_id": "cvd-1", "device_info": {"displays": []}})
+        assert device.receive()["message_type"] == "config"
+        farm.b.wait_for_device("cvd-1", timeout=PATIENCE)
+
+        def answer() -> None:
+            message = device.receive()
+            device.send({"message_type": "forward", "client_id": message["client_id"], "payload": message["payload"]})
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        outcome = page.evaluate(CLIENT, [farm.b.client_url, "cvd-1"])
+        answering.join(PATIENCE)
+        assert [message["message_type"] for message in outcome["heard"]] == ["config", "device_info", "device_msg"]
+        assert outcome["heard"][1]["device_info"] == {"displays": []}
+        assert outcome["heard"][2]["payload"] == {"type": "request-offer", "n": 9007199254740991}
+        assert outcome["code"] == 1000
+        assert device.receive() == {"message_type": "client_disconnected", "client_id": 1}
 
 
 def test_page_receives_error_before_close(page: Page) -> None:

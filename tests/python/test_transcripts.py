@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from socket import SHUT_WR
 from typing import Any
 
 import pytest
+from farms import started_engine
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from cuttlefish_signaling import Limits, SignalingServer
+from cuttlefish_signaling import Cluster, Limits, SignalingServer
+from cuttlefish_signaling.testing._engine import MISSING, Engine, find_engine
 
 from peers import PATIENCE, SeqpacketPeer
 
@@ -50,35 +52,85 @@ def test_transcripts_are_found() -> None:
     assert len(cases()) > 250
 
 
-@pytest.mark.parametrize(("case", "lines", "column"), cases())
-def test_transcript(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
+def talks(lines: list[Any]) -> bool:
+    """Whether there are devices and clients in a case."""
+    opened = {"client" if "of" in line else line["opens"] for _, line in lines if "opens" in line}
+    return {"device", "client"} <= opened
+
+
+def between_nodes() -> list[Any]:
+    """The cases with devices and clients, each in one column. tests/server/transcripts.rs has all."""
+    return [case for case in cases() if talks(case.values[1]) and case.values[2] == COLUMNS[0]]
+
+
+def test_transcripts_between_nodes_are_found() -> None:
+    assert len(between_nodes()) > 40
+
+
+def sockets_in(folder: Path) -> dict[str, Path]:
+    """The paths of the local sockets."""
+    return {"device": folder / "device", "control": folder / "control"}
+
+
+def server_of(case: dict[str, Any], paths: dict[str, Path] | None, **more: Any) -> SignalingServer:
+    """A server with the settings of a case, and with local sockets at these paths."""
     settings = dict(case.get("settings", {}))
     limits = {name: settings.pop(name) for name in LIMITS if name in settings}
-    paths = {"device": tmp_path / "device", "control": tmp_path / "control"}
-    server = SignalingServer(
-        limits=Limits(**limits), device_socket=paths["device"], control_socket=paths["control"], **settings
-    )
+    if paths is not None:
+        more = {**more, "device_socket": paths["device"], "control_socket": paths["control"]}
+    return SignalingServer(limits=Limits(**limits), **settings, **more)
+
+
+@pytest.mark.parametrize(("case", "lines", "column"), cases())
+def test_transcript(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
+    paths = sockets_in(tmp_path)
+    server = server_of(case, paths)
     asyncio.run(asyncio.wait_for(Run(server, paths, column).run(lines), 60))
 
 
 @pytest.mark.parametrize(("case", "lines", "column"), cases())
 def test_transcript_through_a_proxy(case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path) -> None:
-    settings = dict(case.get("settings", {}))
-    limits = {name: settings.pop(name) for name in LIMITS if name in settings}
-    paths = {"device": tmp_path / "device", "control": tmp_path / "control"}
-    server = SignalingServer(
-        limits=Limits(**limits), device_socket=paths["device"], control_socket=paths["control"], **settings
-    )
+    paths = sockets_in(tmp_path)
+    server = server_of(case, paths)
     asyncio.run(asyncio.wait_for(Run(server, paths, column, is_proxied=True).run(lines), 60))
 
 
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """A real engine. Each case has a cluster of its own on it."""
+    with ExitStack() as stack:
+        yield started_engine(stack)
+
+
+@pytest.mark.skipif(find_engine() is None, reason=MISSING)
+@pytest.mark.parametrize(("case", "lines", "column"), between_nodes())
+def test_transcript_with_device_and_client_on_different_nodes(
+    case: dict[str, Any], lines: list[Any], column: str, tmp_path: Path, engine: Engine
+) -> None:
+    paths = sockets_in(tmp_path)
+    name = tmp_path.name
+    server = server_of(case, paths, cluster=Cluster(engine.url, name=name, node="of-devices"))
+    of_clients = server_of(case, None, cluster=Cluster(engine.url, name=name, node="of-clients"))
+    asyncio.run(asyncio.wait_for(Run(server, paths, column, of_clients=of_clients).run(lines), 60))
+
+
 class Run:
-    """One case, on one server. `is_proxied`: WebSocket peers connect through a proxy."""
+    """One case, on one server. `is_proxied`: WebSocket peers connect through a proxy.
+
+    `of_clients`: another node of the same cluster, to which clients connect.
+    """
 
     def __init__(
-        self, server: SignalingServer, paths: dict[str, Path], column: str, *, is_proxied: bool = False
+        self,
+        server: SignalingServer,
+        paths: dict[str, Path],
+        column: str,
+        *,
+        is_proxied: bool = False,
+        of_clients: SignalingServer | None = None,
     ) -> None:
         self.server = server
+        self.of_clients = of_clients
         self.is_proxied = is_proxied
         self.entrance = server
         self.offers = [Subprotocol("webrtc-operator")] if column == "cuttlefish" else None
@@ -91,6 +143,10 @@ class Run:
             if self.is_proxied:
                 self.entrance = SignalingServer(upstream=self.server.url, journal=True)
                 await stack.enter_async_context(self.entrance)
+            if self.of_clients is not None:
+                await stack.enter_async_context(self.of_clients)
+                for server in (self.server, self.of_clients):
+                    await server.wait_for_nodes_async(2, timeout=PATIENCE)
             try:
                 for place, line in lines:
                     try:
@@ -106,10 +162,15 @@ class Run:
         for peer, packets in self.packets.items():
             assert packets.receive() is None, f"{peer} received more than it should"
             packets.close()
-        for server in (self.server, self.entrance):
+        for server in (self.server, self.entrance, self.of_clients or self.server):
             stats = server.stats()
             assert stats.accepted == stats.delivered + stats.refused + stats.gone
             assert (stats.connections, stats.devices, stats.clients, stats.panics) == (0, 0, 0, 0)
+
+    def connections(self) -> int:
+        """The connections of peers, to both nodes if there are two."""
+        other = self.of_clients.stats().connections if self.of_clients is not None else 0
+        return self.server.stats().connections + other
 
     async def act(self, line: dict[str, Any]) -> None:
         if "after" in line:
@@ -124,7 +185,7 @@ class Run:
             await self.act_on_packets(peer, verb, value, line)
             return
         if verb == "opens":
-            url = self.entrance.device_url if value == "device" else self.entrance.client_url
+            url = self.entrance.device_url if value == "device" else (self.of_clients or self.entrance).client_url
             if "of" in line:
                 url = url.replace("/connect_client", f"/devices/{line['of']}/connect")
             self.sockets[peer] = await connect(
@@ -152,13 +213,13 @@ class Run:
             del self.sockets[peer]
         elif verb == "leaves":
             assert await self.unread(socket) == []
-            connections = self.server.stats().connections
+            connections = self.connections()
             if value == "drop":
                 socket.transport.abort()
             else:
                 await socket.close()
             del self.sockets[peer]
-            await until(lambda: self.server.stats().connections < connections)
+            await until(lambda: self.connections() < connections)
         elif verb == "freezes":
             socket.transport.pause_reading()
         else:
@@ -176,13 +237,13 @@ class Run:
         elif verb == "hears_text":
             assert await asyncio.to_thread(packets.receive_text) == expand(value, line)
         elif verb in ("ends", "leaves"):
-            connections = self.server.stats().connections
+            connections = self.connections()
             if verb == "leaves":
                 packets.socket.shutdown(SHUT_WR)
             assert await asyncio.to_thread(packets.receive) is None
             self.packets.pop(peer).close()
             if verb == "leaves":
-                await until(lambda: self.server.stats().connections < connections)
+                await until(lambda: self.connections() < connections)
         else:
             raise AssertionError(f"not understood: {line}")
 
