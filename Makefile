@@ -119,6 +119,7 @@ lint: $(VENV)/develop lint-workflows
 	cargo fmt --check
 	cargo clippy --locked --lib --test interleavings --features shuttle -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
+	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(BIN)/python cargo clippy --locked --lib --test cluster --no-default-features --features python -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	$(BIN)/ruff format --check python tests examples benches scripts
 	$(BIN)/ruff check python tests examples benches scripts

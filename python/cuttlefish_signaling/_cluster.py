@@ -21,7 +21,8 @@ class Cluster:
 
     Args:
         url: The URL of the engine: `redis://HOST:6379`, or `redis+sentinel://HOST:26379,HOST:26379/MASTER`; `rediss`
-            in the place of `redis` for TLS. It may have `USER:PASSWORD@` before the first host, which is never printed.
+            in the place of `redis` for TLS. It may have `USER:PASSWORD@` before the first host, and with Sentinels that
+            have another password `?sentinel_password=PASSWORD` at its end. Neither is ever printed.
         name: The name of the service. Nodes of one name share a registry.
         listen: The address for other nodes, `ADDRESS:PORT`. Port 0: the system chooses a free port.
         address: The `HOST:PORT` at which other nodes reach this one. None: `listen`.

@@ -16,6 +16,8 @@ use crate::core::cluster::names::{Incarnation, MAX_NODE_NAME};
 use crate::core::cluster::registry::Timing;
 
 pub use self::engine_url::EngineUrl;
+#[cfg(feature = "cluster")]
+pub(crate) use self::engine_url::sentinel_login;
 pub use self::template::DeviceIdTemplate;
 
 /// The fewest bytes of a secret. As many as the hash that is made with it has.

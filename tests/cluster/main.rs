@@ -22,6 +22,7 @@ mod dispatch;
 mod driven;
 mod engine;
 mod event;
+#[cfg(feature = "cluster")]
 mod farm;
 mod faults;
 mod joining;

@@ -43,6 +43,8 @@ fn urls_of_engines_are_parsed() {
         ("redis://user:p%40ss@[::1]:6379/0", "redis://[::1]:6379/0", false, true),
         ("rediss://:pass@redis.lab:6380/", "rediss://redis.lab:6380", true, false),
         ("redis+sentinel://a:26379,b,10.0.0.1:1/farm", "redis+sentinel://a:26379,b,10.0.0.1:1/farm", false, false),
+        ("redis+sentinel://127.0.0.1/m?sentinel_password=a/%40+=", "redis+sentinel://127.0.0.1/m", false, true),
+        ("rediss+sentinel://a/m?sentinel_username=u&sentinel_password=p", "rediss+sentinel://a/m", true, false),
         ("rediss+sentinel://redis.lab/farm", "rediss+sentinel://redis.lab/farm", true, false),
         ("redis+sentinel://:p@127.0.0.1:1,[::1]/farm", "redis+sentinel://127.0.0.1:1,[::1]/farm", false, true),
         ("redis+sentinel://127.0.0.1:1,redis.lab/farm", "redis+sentinel://127.0.0.1:1,redis.lab/farm", false, false),
@@ -69,6 +71,15 @@ fn urls_that_are_no_engine_are_refused_without_their_password() {
         ("redis://:cAnArY?0123@redis.lab", "has one of / @ ? #"),
         ("redis://:cAnArY#0123@redis.lab", "has one of / @ ? #"),
         ("redis://:cAnArY-0123@redis.lab/0?protocol=resp3", "has one of / @ ? #"),
+        ("redis://a?sentinel_password=cAnArY", "has one of / @ ? #"),
+        ("redis+sentinel://:cAnArY?0123@a/m", "has one of / @ ? #"),
+        ("redis+sentinel://a/m?sentinel_password=cAnArY#0123", "has one of / @ ? #"),
+        ("redis+sentinel://a/m?cAnArY", "has a query of another form"),
+        ("redis+sentinel://a/m?password=cAnArY", "has a query of another form"),
+        ("redis+sentinel://a/m?sentinel_password=cAnArY&0123", "has a query of another form"),
+        ("redis+sentinel://a/m?sentinel_password=cAnArY&sentinel_password=0123", "has two users or two passwords"),
+        ("redis+sentinel://a/m?sentinel_username=cAnArY", "has a sentinel_username without a sentinel_password"),
+        ("redis+sentinel://a/m?sentinel_password=%ff", "is not UTF-8"),
         ("redis://:cAnArY-0123@a,b", "has 2 hosts"),
         ("redis://:cAnArY-0123@a/master", "has a path that is not the number"),
         ("redis+sentinel://:cAnArY-0123@a,b", "has no name of a master"),
@@ -87,8 +98,13 @@ fn debug_omits_password_and_secrets() {
     let mut cluster = cluster();
     cluster.engine = format!("redis://user:{PASSWORD}@127.0.0.1");
     cluster.secrets = vec![format!("{PASSWORD}{PASSWORD}{PASSWORD}")];
-    for shown in [format!("{cluster:?}"), format!("{:?}", Config { cluster: Some(cluster), ..Config::default() })] {
-        assert!(shown.contains("redis://127.0.0.1") && !shown.contains(PASSWORD) && !shown.contains("user"), "{shown}");
+    let mut by_sentinels = cluster.clone();
+    by_sentinels.engine = format!("redis+sentinel://127.0.0.1/m?sentinel_username=user&sentinel_password={PASSWORD}");
+    for (cluster, url) in [(cluster, "redis://127.0.0.1"), (by_sentinels, "redis+sentinel://127.0.0.1/m")] {
+        let config = Config { cluster: Some(cluster.clone()), ..Config::default() };
+        for shown in [format!("{cluster:?}"), format!("{config:?}")] {
+            assert!(shown.contains(url) && !shown.contains(PASSWORD) && !shown.contains("user"), "{shown}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The lock file: versions without known advisories, and no HTTP/2.
+//! The lock file: versions without known advisories, and no HTTP/2. Without the feature `cluster` there is no `redis`.
 
 use std::path::Path;
+use std::process::Command;
 
 /// Crates with their minimum versions.
 const FLOORS: [(&str, [u32; 3]); 4] =
@@ -43,4 +44,23 @@ fn dependencies_have_one_tls_and_no_http_2() {
     for (name, _) in FLOORS {
         assert_eq!(packages.iter().filter(|(found, _)| found == name).count(), 1, "two of {name}");
     }
+}
+
+/// Names of the packages of a build with these features.
+fn packages_of(features: &[&str]) -> Vec<String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
+    let told = cargo.args(features).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let lines = String::from_utf8(told.stdout).unwrap();
+    lines.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+#[test]
+fn only_the_feature_cluster_needs_redis() {
+    let redis = "redis".to_owned();
+    assert!(packages_of(&["--features", "python"]).contains(&redis));
+    let without = packages_of(&["--no-default-features", "--features", "python"]);
+    assert!(without.contains(&"pyo3".to_owned()));
+    assert!(!without.contains(&redis));
 }

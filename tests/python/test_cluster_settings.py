@@ -69,6 +69,7 @@ def test_lines_of_a_text_are_several_secrets() -> None:
         {"ca": "/nowhere"},
         {"url": f"http://:{PASSWORD}@localhost"},
         {"url": f"redis://:{PASSWORD}@localhost/x"},
+        {"url": f"redis+sentinel://:{PASSWORD}@localhost/m?password={PASSWORD}"},
         {"url": f"redis://:{PASSWORD}@redis.lab"},
         {"url": f"{PASSWORD}"},
         {"secret": [SECRET, PASSWORD]},
@@ -85,6 +86,12 @@ def test_neither_password_nor_secret_is_in_repr_or_error(given: dict[str, Any]) 
         shown = f"{error!r} {error.__cause__!r} {error.__context__!r}"
         assert given
     assert PASSWORD not in shown
+
+
+def test_password_of_sentinels_is_not_in_repr() -> None:
+    given = Cluster(f"redis+sentinel://:x@localhost/m?sentinel_username=user&sentinel_password={PASSWORD}", node="a")
+    assert repr(given).startswith('<Cluster { engine: "redis+sentinel://localhost/m", name: ')
+    assert PASSWORD not in repr(SignalingServer(cluster=given))
 
 
 def test_url_in_the_place_of_a_cluster_is_not_shown() -> None:

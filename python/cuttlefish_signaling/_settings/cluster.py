@@ -28,7 +28,8 @@ CLUSTER = (
         flag=Flag(
             "cluster",
             "the engine of the cluster of which this server is a node: redis://HOST:6379 or "
-            "redis+sentinel://HOST:26379,HOST:26379/MASTER; rediss in the place of redis for TLS",
+            "redis+sentinel://HOST:26379,HOST:26379/MASTER; rediss in the place of redis for TLS; "
+            "USER:PASSWORD@ before its hosts, and ?sentinel_password=PASSWORD at its end where Sentinels have another",
             metavar="URL",
             kind=Secret("str | None", "a URL"),
         ),

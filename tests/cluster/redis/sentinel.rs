@@ -94,3 +94,49 @@ fn sentinels_that_do_not_know_the_master_or_are_not_there() {
         assert!(engine.what.contains("redis+sentinel://"), "{engine}");
     });
 }
+
+/// A master with a password, and a Sentinel with another one, or with users of its own.
+#[test]
+fn sentinels_have_a_login_of_their_own() {
+    let server = Server::start(&["--requirepass", "of-the-engine"]);
+    let lines = "requirepass of-sentinels\nsentinel auth-pass lab of-the-engine\n\
+                 user reader on >read-er -@all +sentinel|get-master-addr-by-name\nuser nobody on >no-body -@all";
+    let sentinel = Sentinel::start_with(server.port, lines);
+    let url = |login: &str, query: &str| format!("redis+sentinel://{login}127.0.0.1:{}/lab{query}", sentinel.port);
+    let named = format!("the Sentinel 127.0.0.1:{}", sentinel.port);
+    runtime().block_on(async {
+        for query in ["sentinel_password=of-sentinels", "sentinel_username=reader&sentinel_password=read%2Der"] {
+            join(&url(":of-the-engine@", &format!("?{query}"))).await.unwrap();
+        }
+        for (login, query, kind, what) in [
+            ("", "", "no_sentinel_password", "?sentinel_password=PASSWORD"),
+            (":of-the-engine@", "", "wrong_sentinel_password", "?sentinel_password=PASSWORD"),
+            (":of-the-engine@", "?sentinel_password=of-nobody", "wrong_sentinel_password", named.as_str()),
+            ("", "?sentinel_username=nobody&sentinel_password=no-body", "no_sentinel_permission", "ACL SETUSER"),
+            ("", "?sentinel_password=of-sentinels", "no_password", "the engine asks for a password"),
+        ] {
+            let Err(error) = connect(&url(login, query)).await else { panic!("{login}{query} is a login") };
+            assert_eq!(error.kind, kind, "{login}{query}: {error}");
+            assert!(error.what.contains(what), "{error}");
+            assert_eq!(error.what.contains(&named), kind != "no_password", "{error}");
+            for password in ["of-the-engine", "of-sentinels", "of-nobody", "no-body"] {
+                assert!(!error.what.contains(password), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn sentinel_that_asks_for_a_password_is_told_that_of_the_engine() {
+    let server = Server::start(&["--requirepass", "of-both"]);
+    let sentinel = Sentinel::start_with(server.port, "requirepass of-both\nsentinel auth-pass lab of-both");
+    runtime().block_on(join(&format!("redis+sentinel://:of-both@127.0.0.1:{}/lab", sentinel.port))).unwrap();
+}
+
+#[test]
+fn sentinel_without_a_password_takes_any() {
+    let server = Server::start(&[]);
+    let sentinel = Sentinel::start(server.port);
+    let url = format!("redis+sentinel://127.0.0.1:{}/lab?sentinel_password=x", sentinel.port);
+    runtime().block_on(join(&url)).unwrap();
+}

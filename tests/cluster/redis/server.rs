@@ -82,12 +82,18 @@ pub(crate) struct Sentinel {
 
 impl Sentinel {
     pub(crate) fn start(master: u16) -> Self {
+        Self::start_with(master, "")
+    }
+
+    /// Starts a Sentinel with these lines more in its configuration. They may change its port and its users, which
+    /// [`Sentinel::until`] does not know.
+    pub(crate) fn start_with(master: u16, lines: &str) -> Self {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         // A Sentinel writes into its configuration.
         let file = dir.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor lab 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds lab 500\nsentinel failover-timeout lab 2000\n",
+             sentinel down-after-milliseconds lab 500\nsentinel failover-timeout lab 2000\n{lines}\n",
             dir.path().display()
         );
         std::fs::write(&file, text).unwrap();

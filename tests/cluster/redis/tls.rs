@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 
 use super::join_as;
-use super::server::{Server, free_port, runtime, settings};
+use super::server::{Sentinel, Server, free_port, runtime, settings};
 
 /// An authority, and a certificate by it for `127.0.0.1` and `engine.invalid`.
 struct Authority {
@@ -77,6 +77,37 @@ fn certificate_is_checked_against_the_authority() {
         let encrypted = error(&format!("redis://127.0.0.1:{port}"), None).await;
         assert!(["lost", "not_redis"].contains(&encrypted.kind), "{encrypted}");
         assert!(encrypted.what.contains("rediss://"), "{encrypted}");
+    });
+}
+
+/// `rediss+sentinel://` is TLS to the Sentinels and to the master.
+#[test]
+fn certificates_of_sentinel_and_master_are_checked() {
+    let (authority, other) = (Authority::new("lab"), Authority::new("other"));
+    let (port, sentinel_port) = (free_port(), free_port());
+    let options = authority.options(port);
+    let _server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines: Vec<_> = authority
+        .options(sentinel_port)
+        .chunks(2)
+        .map(|option| format!("{} {}\n", option[0].trim_start_matches('-'), option[1]))
+        .collect();
+    let _sentinel = Sentinel::start_with(port, &format!("{}tls-replication yes", lines.concat()));
+    let url = format!("rediss+sentinel://127.0.0.1:{sentinel_port}/lab");
+    runtime().block_on(async {
+        let connection = connect(&url, Some(authority.file("ca.pem"))).await.unwrap();
+        connection.commands.execute(join_as("a")).await.unwrap();
+        let error = async |url: &str, ca| match connect(url, ca).await {
+            Ok(_) => panic!("{url} is trusted"),
+            Err(error) => error,
+        };
+        let sentinels = format!("127.0.0.1:{sentinel_port} refuses TLS");
+        let refused = error(&url, Some(other.file("ca.pem"))).await;
+        assert_eq!(refused.kind, "tls", "{refused}");
+        assert!(refused.what.contains(&sentinels) && refused.what.contains("--cluster-ca"), "{refused}");
+        let encrypted = error(&format!("redis+sentinel://127.0.0.1:{sentinel_port}/lab"), None).await;
+        assert!(["lost", "not_redis"].contains(&encrypted.kind), "{encrypted}");
+        assert!(encrypted.what.contains("rediss+sentinel://"), "{encrypted}");
     });
 }
 

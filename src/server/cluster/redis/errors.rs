@@ -78,6 +78,10 @@ pub(super) struct Explainer {
     user: String,
     /// The server, or the Sentinels.
     place: String,
+    /// The scheme of a URL with TLS.
+    tls: &'static str,
+    /// The one without.
+    plain: &'static str,
 }
 
 impl Explainer {
@@ -87,7 +91,12 @@ impl Explainer {
             Some(master) => format!("{master:?}, by the Sentinels {}", hosts.join(",")),
             None => hosts.join(","),
         };
-        Self { keys: keys.clone(), user: target.user.clone().unwrap_or_else(|| "default".into()), place }
+        let user = target.user.clone().unwrap_or_else(|| "default".into());
+        let (plain, tls) = match target.master {
+            Some(_) => ("redis+sentinel://", "rediss+sentinel://"),
+            None => ("redis://", "rediss://"),
+        };
+        Self { keys: keys.clone(), user, place, tls, plain }
     }
 
     /// Explains an error.
@@ -111,7 +120,8 @@ impl Explainer {
                 "tls",
                 &format!(
                     "{host} refuses TLS, or its certificate is not trusted ({error}): name the authority of the \
-                     certificate with --cluster-ca, or write redis:// if the engine has no TLS"
+                     certificate with --cluster-ca, or write {} if it has no TLS",
+                    self.plain
                 ),
             ),
         }
@@ -135,15 +145,33 @@ impl Explainer {
             }
             ErrorKind::Parse => self.error(
                 "not_redis",
-                &format!("the server does not answer as Redis does; if it has TLS, write rediss:// ({text})"),
+                &format!("the server does not answer as Redis does; if it has TLS, write {} ({text})", self.tls),
             ),
             ErrorKind::AuthenticationFailed => {
                 self.error("wrong_password", &format!("the engine refuses the user or the password ({text})"))
             }
-            ErrorKind::Io => self
-                .error("lost", &format!("the connection is lost; if the port is one of TLS, write rediss:// ({text})")),
+            ErrorKind::Io => self.error(
+                "lost",
+                &format!("the connection is lost; if the port is one of TLS, write {} ({text})", self.tls),
+            ),
             _ => self.error("refused_command", &text),
         }
+    }
+
+    /// Explains an error of a Sentinel.
+    pub(super) fn sentinel(&self, sentinel: &Host, error: &RedisError) -> EngineError {
+        let fix = "write ?sentinel_password=PASSWORD, or ?sentinel_username=USER&sentinel_password=PASSWORD, at the end of \
+                   the URL";
+        let (kind, what) = match error.code() {
+            Some("NOAUTH") => ("no_sentinel_password", format!("asks for a password: {fix}")),
+            Some("WRONGPASS") => ("wrong_sentinel_password", format!("refuses the user or the password: {fix}")),
+            Some("NOPERM") => {
+                let command = "ACL SETUSER USER +sentinel|get-master-addr-by-name";
+                ("no_sentinel_permission", format!("does not let the user ask for the master: run {command} on it"))
+            }
+            _ => return self.explain(error),
+        };
+        self.error(kind, &format!("the Sentinel {sentinel} {what} ({})", error.detail().unwrap_or_default()))
     }
 
     /// Explains an answer of another form.

@@ -108,11 +108,11 @@ impl Inner {
 
     /// Connects to the master that a Sentinel names.
     async fn connect_by(&self, sentinel: &Host, master: &str) -> Result<Connection, EngineError> {
-        let found =
-            sentinel::master_address(sentinel, self.tls.as_ref(), master).await.map_err(|error| match error {
-                SentinelError::Dial(error) => self.explainer.dial(sentinel, &error),
-                SentinelError::Redis(error) => self.explainer.explain(&error),
-            })?;
+        let asked = sentinel::master_address(sentinel, self.tls.as_ref(), &self.target, master).await;
+        let found = asked.map_err(|error| match error {
+            SentinelError::Dial(error) => self.explainer.dial(sentinel, &error),
+            SentinelError::Redis(error) => self.explainer.sentinel(sentinel, &error),
+        })?;
         let Some(host) = found else {
             return Err(
                 self.no_master(&format!("the Sentinel {sentinel} does not know this name: see its `sentinel monitor`"))

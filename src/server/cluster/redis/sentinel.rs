@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, Value, cmd};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, Value, cmd};
 use rustls::ClientConfig;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::stream::{self, DialError};
-use super::url::Host;
+use super::url::{Host, Login, Target};
 
-/// Asks a Sentinel for the address of a master. `None` if it does not know the name.
+/// Asks a Sentinel for the address of the master `name`. `None` if it does not know the name.
 pub(super) async fn master_address(
     sentinel: &Host,
     tls: Option<&Arc<ClientConfig>>,
+    target: &Target,
     name: &str,
 ) -> Result<Option<Host>, SentinelError> {
     let stream = stream::dial(sentinel, tls).await.map_err(SentinelError::Dial)?;
@@ -23,10 +24,29 @@ pub(super) async fn master_address(
     let made = MultiplexedConnection::new_with_config(&setup, stream, config).await;
     let (mut connection, driver) = made.map_err(SentinelError::Redis)?;
     let _task = AbortOnDropHandle::new(tokio::spawn(driver));
+    let answer = ask(&mut connection, target, name).await.map_err(SentinelError::Redis)?;
+    Ok(address(&answer))
+}
+
+/// Asks for the master, with the login of the Sentinels. One that asks for a password, and is given none, is told that of
+/// the engine: many services have one for both.
+async fn ask(connection: &mut MultiplexedConnection, target: &Target, name: &str) -> RedisResult<Value> {
+    if let Some(login) = &target.sentinel_login {
+        log_in(connection, login).await?;
+    }
     let mut question = cmd("SENTINEL");
     question.arg("get-master-addr-by-name").arg(name);
-    let answer: Value = question.query_async(&mut connection).await.map_err(SentinelError::Redis)?;
-    Ok(address(&answer))
+    match (question.query_async(connection).await, &target.sentinel_login, target.login()) {
+        (Err(error), None, Some(login)) if error.code() == Some("NOAUTH") => {
+            log_in(connection, &login).await?;
+            question.query_async(connection).await
+        }
+        (answer, ..) => answer,
+    }
+}
+
+async fn log_in(connection: &mut MultiplexedConnection, login: &Login) -> RedisResult<()> {
+    cmd("AUTH").arg(&login.user).arg(&login.password).query_async(connection).await
 }
 
 /// The reason why a Sentinel did not answer.

@@ -5,6 +5,8 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use redis::{ProtocolVersion, RedisConnectionInfo};
 
+use crate::config::cluster::sentinel_login;
+
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
@@ -19,6 +21,20 @@ impl fmt::Display for Host {
     }
 }
 
+/// A user and a password, as the command AUTH takes them. There is no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+impl Login {
+    /// Returns the login with a password, if there is one.
+    fn new(user: Option<String>, password: Option<String>) -> Option<Self> {
+        Some(Self { user: user.unwrap_or_else(|| "default".into()), password: password? })
+    }
+}
+
 /// The engine that a URL names. `Debug` leaves out the password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Target {
@@ -29,6 +45,8 @@ pub(super) struct Target {
     pub(super) master: Option<String>,
     pub(super) user: Option<String>,
     password: Option<String>,
+    /// The login of the Sentinels, if it is another one.
+    pub(super) sentinel_login: Option<Login>,
     pub(super) database: i64,
 }
 
@@ -40,7 +58,7 @@ impl fmt::Debug for Target {
 
 impl Target {
     /// Parses `redis://`, `rediss://` (TLS) or `redis+sentinel://HOST,HOST/MASTER`, each with `USER:PASSWORD@` or
-    /// `:PASSWORD@` before the host.
+    /// `:PASSWORD@` before the host, and the last with `?sentinel_username=USER&sentinel_password=PASSWORD` at its end.
     ///
     /// # Errors
     /// The reason, without the password.
@@ -54,6 +72,7 @@ impl Target {
             // The text may be a password, and is not shown.
             _ => return Err("the scheme is not redis, rediss, redis+sentinel or rediss+sentinel".into()),
         };
+        let (rest, query) = rest.split_once('?').filter(|_| sentinel).unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user_info, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));
         let (user, password) = user_info.map(credentials).transpose()?.unwrap_or_default();
@@ -70,7 +89,14 @@ impl Target {
         };
         let database = if database.is_empty() { Some(0) } else { database.parse().ok() };
         let database = database.filter(|number| *number >= 0).ok_or("the database is not a number")?;
-        Ok(Self { tls, hosts, master: master.map(str::to_owned), user, password, database })
+        let sentinel_login =
+            if query.is_empty() { None } else { sentinel_login(query).map(|(u, p)| Login::new(u, p))? };
+        Ok(Self { tls, hosts, master: master.map(str::to_owned), user, password, sentinel_login, database })
+    }
+
+    /// Returns the login of the engine.
+    pub(super) fn login(&self) -> Option<Login> {
+        Login::new(self.user.clone(), self.password.clone())
     }
 
     /// Returns what a connection to the engine begins with.
