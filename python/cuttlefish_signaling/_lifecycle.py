@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 ENGINE_TIMEOUT = 10.0
 """Seconds that the start of a node of a cluster with `on_outage="hold"` waits for the engine."""
 
+FIRST_ANSWER_TIMEOUT = 2.0
+"""Seconds that the start of another node waits for the first answer of the engine, or the first error."""
+
+
+class _NoAnswerError(Exception):
+    """The engine has neither answered nor refused, and the node starts without it."""
+
 
 class Lifecycle:
     """A server that is started and stopped. The base class of `SignalingServer`."""
@@ -42,7 +49,8 @@ class Lifecycle:
 
         Raises:
             BindError: The address is in use, not local, or not permitted.
-            EngineUnreachableError: A node of a cluster with `on_outage="hold"` has not reached the engine within 10 s.
+            EngineUnreachableError: A node of a cluster with `on_outage="hold"` has not reached the engine within 10 s,
+                or a node has found a registry of another version.
             NotRunningError: The server is running already.
             UnsupportedError: gevent or eventlet has replaced the threads of this process.
         """
@@ -76,21 +84,41 @@ class Lifecycle:
             return True
 
     def _wait_for_engine(self) -> None:
-        """Waits until a node that needs the engine has joined. Raises EngineUnreachableError without it."""
-        if (failure := self._engine_failure()) is not None:
-            run = self._running()
-            run.until(run.has_joined, ENGINE_TIMEOUT, failure)
+        """Waits until a node that needs the engine has joined; another one, until its first attempt has an outcome.
 
-    def _engine_failure(self) -> Callable[[], Exception] | None:
-        """Returns the error of a node without its engine. None for a server that starts without one."""
+        Raises EngineUnreachableError without an engine that is needed, and for a registry of another version.
+        """
+        if (wait := self._engine_wait()) is not None:
+            try:
+                self._running().until(*wait)
+            except _NoAnswerError:
+                pass
+
+    def _engine_wait(self) -> tuple[Callable[[], bool | None], float, Callable[[], Exception]] | None:
+        """Returns what a start waits for, how long, and the error then. None for a server without a cluster."""
         cluster = self._settings.given["cluster"]
-        if cluster is None or not cluster._needs_engine:
+        if cluster is None:
             return None
-        what = (
-            f'the node has not joined its cluster within {ENGINE_TIMEOUT:g} s, and Cluster.on_outage is "hold": start '
-            'the engine or correct its URL (the log has the reason), or give "admit"'
-        )
-        return lambda: EngineUnreachableError(cluster._native.engine, what)
+        run, needs_engine = self._running(), cluster._needs_engine
+
+        def begun() -> bool | None:
+            if run.has_joined():
+                return True
+            kind, reason = run.native.engine_failure() or ("", "")
+            if kind == "schema":
+                what = f"the node cannot join its cluster: {reason}"
+                raise EngineUnreachableError(cluster._native.engine, what)
+            return True if kind and not needs_engine else None
+
+        def missing() -> Exception:
+            _, reason = run.native.engine_failure() or ("", "no answer")
+            what = (
+                f'the node has not joined its cluster within {ENGINE_TIMEOUT:g} s, and Cluster.on_outage is "hold": '
+                f'start the engine or correct its URL, or give "admit" ({reason})'
+            )
+            return EngineUnreachableError(cluster._native.engine, what)
+
+        return (begun, ENGINE_TIMEOUT, missing) if needs_engine else (begun, FIRST_ANSWER_TIMEOUT, _NoAnswerError)
 
     def _reload_for_control(self) -> dict[str, Any]:
         """Reads settings again, for the control API. Raises ConfigError or NotRunningError."""
@@ -200,10 +228,11 @@ class Lifecycle:
             # Peers on this loop may have to answer their close frames.
             await in_thread(self._last_run.wait_stopped)
         self._start(loop)
-        if (failure := self._engine_failure()) is not None:
-            run = self._running()
+        if (wait := self._engine_wait()) is not None:
             try:
-                await run.until_async(run.has_joined, ENGINE_TIMEOUT, failure)
+                await self._running().until_async(*wait)
+            except _NoAnswerError:
+                pass
             except BaseException:
                 await self.stop_async(drain=0, drain_spread=0)
                 raise

@@ -128,7 +128,10 @@ class NodeUnreachableError(UnreachableError):
 
 
 class EngineUnreachableError(UnreachableError):
-    """A node with `on_outage="hold"` does not reach the engine at its start. `engine` is its URL without a password."""
+    """A node cannot join its cluster at its start. `engine` is the URL of the engine without a password.
+
+    A node with `on_outage="hold"` has not reached the engine, or any node has found a registry of another version.
+    """
 
     def __init__(self, engine: str, what: str) -> None:
         super().__init__(f"engine {engine}: {what}")

@@ -1,6 +1,7 @@
 //! Converts errors of the crate to the exceptions of `cuttlefish_signaling.errors`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,12 @@ fn exception<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs
 /// Creates `ConfigError(setting, what)`.
 pub(super) fn config_error(py: Python<'_>, error: &ConfigError) -> PyErr {
     exception(py, "ConfigError", (&error.setting, &error.what))
+}
+
+/// Reads a number of seconds.
+pub(super) fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| config_error(py, &ConfigError::new(name, format!("must be a number of seconds, got {value}"))))
 }
 
 /// Converts the error of a server that did not start.

@@ -16,7 +16,7 @@ use super::convert::{
     waiting_tuple,
 };
 use super::disconnection::{Disconnection, Inquiry};
-use super::error::{config_error, detached, forked, not_running, start_error};
+use super::error::{config_error, detached, forked, not_running, seconds, start_error};
 use super::event_queue::EventQueue;
 use super::events::Events;
 use super::faults::{Clock, Faults};
@@ -193,6 +193,12 @@ impl Server {
         detached(py, || self.running.nodes().into_iter().map(node_tuple).collect())
     }
 
+    /// Why the node has not joined its cluster: a short name, and the reason with the fix.
+    fn engine_failure(&self, py: Python<'_>) -> PyResult<Option<(&'static str, String)>> {
+        self.check(py)?;
+        Ok(self.running.engine_failure().map(|error| (error.kind, error.what)))
+    }
+
     /// The address for other nodes; None without a cluster.
     #[getter]
     fn node_address(&self) -> Option<String> {
@@ -362,12 +368,6 @@ impl Server {
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
         detached(py, || self.running.changes().wait(seen, timeout))
     }
-}
-
-/// Reads a number of seconds.
-fn seconds(py: Python<'_>, name: &str, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value)
-        .map_err(|_| config_error(py, &ConfigError::new(name, format!("must be a number of seconds, got {value}"))))
 }
 
 impl Server {

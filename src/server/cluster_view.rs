@@ -8,6 +8,7 @@ use hyper::Method;
 
 use super::Running;
 use super::cluster::ask::NodeUnreachable;
+use super::cluster::engine::EngineError;
 use super::cluster::view::{NodeView, RemoteDevice};
 use crate::core::cluster::Membership;
 use crate::protocol::DeviceId;
@@ -31,6 +32,12 @@ impl Running {
     /// Whether the node is a member of its cluster, which needs the engine.
     pub fn is_member(&self) -> bool {
         self.shared.cluster.as_ref().is_some_and(|cluster| cluster.read(Membership::is_member))
+    }
+
+    /// Why the node has not joined: the kind of the latest error of the engine, with its text. `None` before the first
+    /// one, and once the node is a member.
+    pub fn engine_failure(&self) -> Option<EngineError> {
+        self.shared.cluster.as_ref().and_then(|cluster| cluster.engine.lock().failure.clone())
     }
 
     /// The node that has a device, by the directory of this one.

@@ -1,4 +1,4 @@
-"""The start of a node that needs its engine: `on_outage="hold"`."""
+"""The start of a node, with its engine and without: `on_outage="hold"` needs it, and no node joins another version."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from ports import free_port
@@ -51,6 +52,7 @@ def test_start_without_the_engine_is_an_error_and_leaves_no_server(
     assert error.value.engine == shown(absent)
     assert str(error.value).startswith(f"engine {shown(absent)}: the node has not joined its cluster within 0.2 s")
     assert 'Cluster.on_outage is "hold"' in error.value.what
+    assert f"no server listens on {shown(absent).removeprefix('redis://')}" in error.value.what
     assert not server.is_running
 
     async def start() -> None:
@@ -60,6 +62,46 @@ def test_start_without_the_engine_is_an_error_and_leaves_no_server(
     with pytest.raises(EngineUnreachableError):
         asyncio.run(start())
     assert not server.is_running
+
+
+@pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
+@pytest.mark.parametrize("on_outage", ["admit", "hold"])
+def test_registry_of_another_version_is_an_error_of_the_start(
+    on_outage: Literal["admit", "hold"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ExitStack() as stack:
+        engine = running_engine(stack)
+        engine.call("HSET {cuttlefish:lab}:meta schema 99 epoch 1")
+        server = SignalingServer(cluster=Cluster(engine.url, name="lab", node="a", on_outage=on_outage))
+        wanted = 'version "99", and this node knows version 1: run one release on all nodes'
+        with pytest.raises(EngineUnreachableError, match=wanted):
+            server.start()
+
+        async def start() -> None:
+            async with server:
+                raise AssertionError("the server has started")
+
+        with pytest.raises(EngineUnreachableError, match=wanted):
+            asyncio.run(start())
+        assert not server.is_running
+        flags = ("--no-tls", "--port", "0", "--cluster-on-outage", on_outage, "--cluster-name", "lab")
+        assert main(["serve", *flags, "--cluster", engine.url]) == 1
+        assert wanted in capsys.readouterr().err.splitlines()[-1]
+        # The registry is as it was, and another name of the service is another registry.
+        assert engine.call("HLEN {cuttlefish:lab}:meta") == ":2"
+        with SignalingServer(cluster=Cluster(engine.url, node="a", on_outage=on_outage)) as other:
+            assert [one.state for one in other.nodes()] == ["this"]
+
+
+def running_engine(stack: ExitStack) -> Engine:
+    """An engine that runs until the end of the stack."""
+    links = Links(dict)
+    stack.callback(links.close)
+    engine = Engine(Path(stack.enter_context(tempfile.TemporaryDirectory())), links.listen("engine"))
+    engine.launch()
+    stack.callback(engine.end)
+    links.connect_to("engine", engine.socket)
+    return engine
 
 
 def test_error_of_the_command_line_names_flag_and_engine(

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -54,4 +55,13 @@ pub struct EngineError {
     pub kind: &'static str,
     /// The reason and the fix.
     pub what: String,
+}
+
+/// The facts about an engine that this node cannot use.
+#[derive(Debug, Default)]
+pub(in crate::server) struct EngineState {
+    /// When another node has said that it has the engine, if that was the last answer while this node has not.
+    pub(in crate::server) elsewhere: Option<Instant>,
+    /// The latest error, until this node joins.
+    pub(in crate::server) failure: Option<EngineError>,
 }

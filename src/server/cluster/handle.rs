@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::ask::{Answered, Asks};
 use super::client_counts::LatestCounts;
 use super::details::ReadDetails;
+use super::engine::EngineState;
 use super::forwards::Forwards;
 use super::survey::Survey;
 use crate::core::cluster::claim::{Outcome, Probe};
@@ -47,8 +48,8 @@ pub(crate) struct Cluster {
     /// Counts claims, operations and clients between nodes.
     pub(in crate::server) counts: Arc<ClusterCounts>,
     state: Mutex<State>,
-    /// When another node has said that it has the engine, if that was the last answer while this node has not.
-    pub(in crate::server) engine_elsewhere: Mutex<Option<Instant>>,
+    /// The engine, as far as this node cannot use it.
+    pub(in crate::server) engine: Mutex<EngineState>,
     /// The facts of the nodes.
     pub(in crate::server) details: ReadDetails,
     /// Secrets that replace those of the engine.
@@ -124,7 +125,7 @@ impl Cluster {
                 last: 0,
                 announcements: HashMap::new(),
             }),
-            engine_elsewhere: Mutex::default(),
+            engine: Mutex::default(),
             details: ReadDetails::default(),
             secrets: Mutex::default(),
             changed: Notify::new(),

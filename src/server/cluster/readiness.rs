@@ -47,7 +47,7 @@ impl Cluster {
     /// The answer to balancers now.
     pub(in crate::server) fn readiness(&self) -> Readiness {
         let now = Instant::now();
-        let elsewhere = self.engine_elsewhere.lock().map(|heard| now.saturating_duration_since(heard));
+        let elsewhere = self.engine.lock().elsewhere.map(|heard| now.saturating_duration_since(heard));
         self.read(|membership| {
             let away = membership.away_for(now);
             let outage = away.map(|lasts| Outage { lasts, has_joined: membership.has_joined(), elsewhere });

@@ -206,8 +206,12 @@ impl Drive {
         self.node.cluster.drive(|membership| membership.on_lost(Instant::now()));
     }
 
-    /// Logs an error of the engine, once for each kind while it returns.
+    /// Keeps an error of the engine for a start that waits, and logs it once for each kind while it returns.
     fn log_failure(&mut self, error: &EngineError) {
+        if self.node.cluster.engine.lock().failure.replace(error.clone()).is_none() {
+            self.node.shared.changes.mark();
+            self.node.shared.observer.cluster_changed();
+        }
         if self.node.log_limit.is_due(("cluster_engine_lost", error.kind), Instant::now()) {
             self.tells_join = true;
             let what = "cannot use the engine of the cluster, trying again and again";
@@ -321,6 +325,7 @@ impl Drive {
     fn on_joined(&mut self) {
         let own = self.node.cluster.incarnation.node().to_owned();
         self.joined = true;
+        self.node.cluster.engine.lock().failure = None;
         self.node.commands.send_replace(self.commands.clone());
         if std::mem::take(&mut self.tells_join) {
             let nodes = self.node.cluster.read(|membership| membership.nodes().live().count());

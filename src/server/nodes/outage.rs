@@ -32,7 +32,7 @@ pub(super) async fn watch(node: Arc<Node>) {
         let away = node.cluster.read(|membership| membership.away_for(Instant::now()));
         let asks = away.is_some_and(|away| away + node.timing.upkeep * 2 >= node.timing.unready);
         let heard = asks && node.shared.timers.timeout(ROUND, node.is_engine_elsewhere()).await == Some(true);
-        *node.cluster.engine_elsewhere.lock() = heard.then(Instant::now);
+        node.cluster.engine.lock().elsewhere = heard.then(Instant::now);
     }
 }
 
