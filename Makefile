@@ -207,6 +207,7 @@ soak: $(VENV)/installed fuzz
 	$(BIN)/python tests/python/farm_faults.py kill --times 100 --pairs 300
 	$(BIN)/python tests/python/farm_faults.py outage --minutes 10 --pairs 300
 	$(BIN)/python tests/python/farm_faults.py outage --minutes 1 --pairs 300 --empty
+	$(BIN)/python tests/python/farm_failovers.py --times 20 --pairs 100
 	$(BIN)/python tests/python/farm_soak.py --minutes 60 --devices 1000 --clients 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).

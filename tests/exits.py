@@ -1,4 +1,4 @@
-"""Ends processes without stopping their server, in seven ways: none may hang, crash or lose its exit status.
+"""Ends processes without stopping their server, in eight ways: none may hang, crash or lose its exit status.
 
     python tests/exits.py --times 100 /path/to/python ...
 
@@ -70,6 +70,14 @@ WAIT = "server, peers = serve()\nprint('ready', flush=True)\nserver.wait_for_dev
 AT_ONCE = "server = SignalingServer().start()\npeer = register(server.port, 'a')\n"
 """The core has its first log record while Python ends: the event thread must not start too late."""
 
+NODE = """
+from cuttlefish_signaling import Cluster
+server = SignalingServer(cluster=Cluster("redis://127.0.0.1:1", node="a")).start()
+peer = register(server.port, "a")
+sys.exit(3)
+"""
+"""A node of a cluster, which tries to reach its engine again and again."""
+
 WAYS: dict[str, tuple[str, int, str]] = {
     # The code, the exit status, and a part of the output.
     "sys.exit": ("kept = serve()\nsys.exit(3)\n", 3, ""),
@@ -77,6 +85,7 @@ WAYS: dict[str, tuple[str, int, str]] = {
     "SIGINT": (WAIT, -signal.SIGINT, "KeyboardInterrupt"),
     "SIGTERM": (WAIT, -signal.SIGTERM, ""),
     "daemon thread": (IN_A_DAEMON, 0, ""),
+    "node": (NODE, 3, ""),
     "first event": (AT_ONCE, 0, ""),
     "pytest -x": (PYTEST, 1, "1 failed"),
 }

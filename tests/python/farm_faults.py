@@ -165,7 +165,7 @@ async def outage(cluster: SignalingCluster, options: argparse.Namespace) -> dict
         boots = [f"boot-{number}" for number in range(options.boots)]
         async with devices_on(cluster.nodes, boots, books):
             admitted = time.monotonic() - began
-            await asyncio.wait_for(_meet_all(cluster, boots, books, shift=0), HANG)
+            await asyncio.wait_for(meet_all(cluster, boots, books, shift=0), HANG)
             unknown = await _refusal(cluster.nodes[0], "never-seen")
             target = books.answered + options.answers
             await asyncio.wait_for(books.until(lambda: books.answered >= target), HANG)
@@ -173,7 +173,7 @@ async def outage(cluster: SignalingCluster, options: argparse.Namespace) -> dict
             away = time.monotonic() - began
             await apart_call(cluster.engine.launch)
             returned = time.monotonic()
-            await asyncio.wait_for(_meet_all(cluster, boots, books, shift=1), HANG)
+            await asyncio.wait_for(meet_all(cluster, boots, books, shift=1), HANG)
             well = time.monotonic() - returned
             for client in clients:
                 client.halted = True
@@ -203,12 +203,12 @@ def _take_engine(cluster: SignalingCluster, is_empty: bool) -> None:
     cluster.engine.kill()
 
 
-async def apart_call(call: Any) -> None:
-    """Calls a function that waits for a process, while the peers go on."""
-    await asyncio.get_running_loop().run_in_executor(None, call)
+async def apart_call(call: Any) -> Any:
+    """Returns what a function that waits for a process returns, while the peers go on."""
+    return await asyncio.get_running_loop().run_in_executor(None, call)
 
 
-async def _meet_all(cluster: SignalingCluster, names: list[str], books: Books, shift: int) -> None:
+async def meet_all(cluster: SignalingCluster, names: list[str], books: Books, shift: int) -> None:
     """A client meets each device: on its own node, or on another one."""
     async with AsyncExitStack() as stack:
         some = asyncio.Semaphore(AT_ONCE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 from pathlib import Path
 
+import farm_failovers
 import farm_faults
 import farm_soak
 import pytest
@@ -88,3 +90,12 @@ def test_outage_of_the_engine_ends_no_pair_and_keeps_no_device_away() -> None:
         figures = asyncio.run(farm_faults.outage(cluster, options))
     assert farm_faults.failures(figures) == [], figures
     assert (figures["pairs"], figures["devices that booted meanwhile"]) == (12, 3)
+
+
+@pytest.mark.skipif(shutil.which("redis-sentinel") is None, reason="redis-sentinel is not installed")
+def test_failover_of_the_engine_ends_no_pair_and_loses_no_device() -> None:
+    words = "--times 1 --pairs 12 --boots 3 --answers 100 --think 0.02"
+    figures = farm_failovers.run(farm_failovers.arguments(words.split()))
+    assert farm_faults.failures(figures) == [], figures
+    assert figures["another master is named, s"]["count"] == 1
+    assert all(times >= 1 for times in figures["rejoins"]), "each node has lost a master"

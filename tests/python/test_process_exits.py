@@ -127,14 +127,16 @@ def test_sigint_interrupts_each_wait(wait: str) -> None:
         assert output == "interrupted\n" or "KeyboardInterrupt" in errors, errors
 
 
-def test_forked_child_gets_error_and_parent_continues() -> None:
+@pytest.mark.parametrize("cluster", ["None", "Cluster('redis://127.0.0.1:1', node='a')"])
+def test_forked_child_gets_error_and_parent_continues(cluster: str) -> None:
     body = """
     import os, sys
-    from cuttlefish_signaling import ForkedError, SignalingServer
-    server = SignalingServer().start()
+    from cuttlefish_signaling import Cluster, ForkedError, SignalingServer
+    server = SignalingServer(cluster=CLUSTER).start()
     child = os.fork()
     if child == 0:
-        for ask in (server.devices, lambda: server.port, lambda: server.wait_for_device("x"), server.stop):
+        asks = (server.devices, server.nodes, lambda: server.port, lambda: server.wait_for_device("x"), server.stop)
+        for ask in asks:
             try:
                 ask()
             except ForkedError as error:
@@ -152,7 +154,7 @@ def test_forked_child_gets_error_and_parent_continues() -> None:
     server.stop()
     print("fine")
     """
-    done = script(body)
+    done = script(body.replace("CLUSTER", cluster, 1))
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
