@@ -7,8 +7,10 @@ and the engine has that of the load.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -20,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cuttlefish_signaling.testing import FakeDevice
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 PATIENCE = 30.0
@@ -41,6 +43,10 @@ SCENARIOS = {
     "across nodes: sessions": ("sessions",),
     "across nodes: registrations": ("registrations",),
 }
+BESIDE = "across nodes: 50 pairs between two of three nodes, 250 B"
+"""A node that hangs must not slow down the pairs of the others."""
+WORKS, HANGS = "the third node works", "the third node is stopped (SIGSTOP)"
+PEERS_OF_THIRD = 10
 LOCAL, NODE, NODES = "one server, no cluster", "one node of a cluster", "two nodes"
 CLAIMS = 2_000
 IDLE_SECONDS = 10.0
@@ -151,8 +157,47 @@ def measure(load: list[str], kind: str, scenario: tuple[str, ...], seconds: floa
     return figures
 
 
+def measure_beside(load: list[str], hangs: bool, seconds: float) -> Figures:
+    """Runs 50 pairs between two nodes once. A third node has pairs with both, and may hang."""
+    from websockets.sync.client import connect
+
+    with ExitStack() as stack:
+        cluster = Cluster(stack, 3)
+        (port, pid), (client_port, other_pid), (third_port, third_pid) = cluster.nodes
+        for number in range(PEERS_OF_THIRD):
+            for name, home, away in (("of-third", third_port, client_port), ("of-first", port, third_port)):
+                device_id = f"{name}-{number}"
+                stack.enter_context(FakeDevice(f"http://127.0.0.1:{home}", device_id, timeout=PATIENCE))
+                stack.enter_context(FakeClient(f"http://127.0.0.1:{away}", device_id, timeout=PATIENCE))
+        if hangs:
+            os.kill(third_pid, signal.SIGSTOP)
+            stack.callback(os.kill, third_pid, signal.SIGCONT)
+        # Further clients of its devices dial it.
+        for number in range(PEERS_OF_THIRD):
+            late = stack.enter_context(connect(f"ws://127.0.0.1:{client_port}/connect_client", proxy=None))
+            late.send(json.dumps({"message_type": "connect", "device_id": f"of-third-{number}"}))
+        options = ["--port", str(port), "--pid", str(pid), "--client-port", str(client_port)]
+        command = [
+            *load,
+            "relay",
+            "--payload",
+            "250",
+            *options,
+            "--other-pid",
+            str(other_pid),
+            "--seconds",
+            str(seconds),
+        ]
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: Figures = json.loads(run.stdout)
+    return figures
+
+
 def run_all(load: list[str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Runs each scenario with each kind of server, by turns. Ratios are those to the server without a cluster."""
+    """Runs each scenario with each kind of server, by turns. Ratios are those to the server without a cluster.
+
+    Those of pairs beside a third node that hangs are to the same pairs while it works.
+    """
     from compare import medians, ratios, show
 
     found: dict[str, Any] = {}
@@ -168,6 +213,14 @@ def run_all(load: list[str], rounds: int, seconds: float) -> dict[str, Any]:
             kind: {"figures": medians(own), "ratios": ratios(own, runs[LOCAL])} for kind, own in runs.items()
         }
         show(title, found[title])
+    beside: dict[str, list[Figures]] = {WORKS: [], HANGS: []}
+    for _ in range(rounds):
+        for kind, own in beside.items():
+            own.append(measure_beside(load, kind == HANGS, seconds))
+    found[BESIDE] = {
+        kind: {"figures": medians(own), "ratios": ratios(own, beside[WORKS])} for kind, own in beside.items()
+    }
+    show(BESIDE, found[BESIDE])
     return found
 
 
