@@ -166,6 +166,13 @@ EVENTS = (
     LogEvent("cluster_name_taken", "error", "node address", "Another node that is alive has the name of this one."),
     LogEvent("cluster_address", "warning", "node address reason", "A node has an address that leads elsewhere."),
     LogEvent("cluster_unreachable", "warning", "node address reason", "Another node cannot be reached."),
+    LogEvent("cluster_reachable", "info", "node address", "A node that could not be reached can be reached again."),
+    LogEvent(
+        "cluster_request_refused",
+        "info",
+        "peer code reason left_out",
+        "The listener for nodes has refused a request: the first one of its sender for this reason.",
+    ),
     LogEvent("cluster_settings_differ", "warning", "node", "Another node has other settings."),
     LogEvent("cluster_disconnects", "info", "device_id client_id", "Another node disconnects a peer."),
     LogEvent(

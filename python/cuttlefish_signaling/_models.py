@@ -292,7 +292,8 @@ class Node:
     """The `HOST:PORT` at which other nodes reach it."""
     state: Literal["this", "alive", "draining", "unreachable"]
     """`this`: the node that was asked. `alive`: it renews its lease. `draining`: it is about to stop, and takes no new
-    peers. `unreachable`: its lease has run out, and its devices are kept for a time."""
+    peers. `unreachable`: the node that was asked has not reached it for 10 s, or it has another version between nodes,
+    or its lease has run out and its devices are kept for a time."""
     build: str
     """The version of its program."""
     devices: int

@@ -24,6 +24,9 @@ pub const HANDSHAKES: [&str; 3] = ["full", "resumed", "none"];
 /// Ends of connections of clients of this node to the node of their device.
 pub const ENDINGS: [&str; 3] = ["client_left", "closed", "lost"];
 
+/// Statuses of refused requests of other nodes, and of strangers on the listener for nodes.
+pub const REFUSED: [&str; 5] = ["400", "403", "409", "428", "503"];
+
 /// Counters of one node, since its start.
 #[derive(Debug)]
 pub struct ClusterCounts {
@@ -37,6 +40,7 @@ pub struct ClusterCounts {
     gone: AtomicU64,
     ends: [AtomicU64; ENDINGS.len()],
     connections: [AtomicU64; HANDSHAKES.len()],
+    refused: [AtomicU64; REFUSED.len()],
 }
 
 impl Default for ClusterCounts {
@@ -52,6 +56,7 @@ impl Default for ClusterCounts {
             gone: AtomicU64::new(0),
             ends: Default::default(),
             connections: Default::default(),
+            refused: Default::default(),
         }
     }
 }
@@ -70,6 +75,17 @@ impl ClusterCounts {
     /// Counts a claim with one of [`OUTCOMES`].
     pub fn count_claim(&self, outcome: &str) {
         count(&OUTCOMES, &self.claims, outcome);
+    }
+
+    /// Counts a refused request with one of [`REFUSED`]. Returns whether it is one.
+    pub fn count_refused(&self, status: &str) -> bool {
+        count(&REFUSED, &self.refused, status);
+        REFUSED.contains(&status)
+    }
+
+    /// Returns the refused requests, by status.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        read(REFUSED, &self.refused)
     }
 
     /// Counts that the directory is read again.

@@ -32,9 +32,9 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], *, patience: float = PATIENCE) -> None:
     """Returns when the condition holds. The server runs on a thread of its own, or in another process."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true"
         os.sched_yield()

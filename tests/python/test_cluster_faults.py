@@ -137,12 +137,56 @@ def test_node_that_dials_itself(world: World) -> None:
     world.assert_serves_alone(here)
 
 
+def has_state(node: SignalingServer | ClusterNode, name: str, state: str) -> bool:
+    """Whether a node lists another one with this state."""
+    return [one.state for one in node.nodes() if one.name == name] == [state]
+
+
+def has_told(node: ClusterNode, text: str) -> bool:
+    """Whether the log of a node has a text."""
+    return text in node.log()
+
+
 def test_address_that_others_cannot_reach(world: World) -> None:
+    # The node joins last: those that are there look at it.
     hidden = world.node("c", cluster_address="127.0.0.1:1")
     world.logged("cluster_address", "does not reach itself at its own address", "127.0.0.1:1", "--cluster-address")
-    world.node("d")
-    world.logged("cluster_unreachable", "cannot reach node c at 127.0.0.1:1", "open its port", "--cluster-address")
+    for node in (world.farm.a, world.farm.b):
+        wait_until(partial(has_state, node, "c", "unreachable"))
+        assert scrape(node)["cluster_nodes_unreachable"] == 1
+    words = ("cannot reach node c at 127.0.0.1:1", "open its port", "--cluster-address")
+    world.logged("cluster_unreachable", *words)
+
+    def told() -> list[str]:
+        return [one.__dict__["node"] for one in world.records if one.__dict__.get("event") == "cluster_unreachable"]
+
+    wait_until(lambda: len(told()) == 2)
+    assert {one.name: one.state for one in hidden.nodes()} == {"a": "alive", "b": "alive", "c": "this"}
+    # The node hears of it, whether or not it reaches itself.
+    for name in ("a", "b"):
+        world.logged("cluster_address", f"node {name} does not reach this node at 127.0.0.1:1", "--cluster-address")
+    # Each has told it once.
+    assert told() == ["c", "c"]
     world.assert_serves_alone(hidden)
+
+
+def test_network_between_two_nodes_that_is_cut() -> None:
+    with SignalingCluster(nodes=3, timeout=PATIENCE) as cluster:
+        one, other, late = cluster.nodes
+        for node in (one, other):
+            cluster.partition(node, late)
+        cluster.restart(late)
+
+        # It reaches itself, and the engine.
+        for node in (one, other):
+            wait_until(partial(has_state, node, "node3", "unreachable"), patience=2 * PATIENCE)
+            wait_until(partial(has_told, node, "cannot reach node node3 at"))
+        assert has_state(one, "node2", "alive") and "does not reach itself" not in late.log()
+        cluster.heal()
+        for node in (one, other):
+            wait_until(partial(has_state, node, "node3", "alive"))
+            wait_until(partial(has_told, node, "can be reached again"))
+            assert node.log().count("node node3 at") == 2
 
 
 def test_other_settings(world: World) -> None:

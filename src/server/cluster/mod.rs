@@ -7,6 +7,7 @@ pub mod details;
 pub mod engine;
 pub mod forwards;
 pub(crate) mod handle;
+pub(in crate::server) mod reach;
 pub(in crate::server) mod readiness;
 #[cfg(feature = "cluster")]
 pub mod redis;

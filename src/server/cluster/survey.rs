@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::reach::Reach;
 use crate::core::cluster::Incarnation;
 use crate::core::cluster::registry::NodeRecord;
 
@@ -94,6 +95,8 @@ pub(in crate::server) struct Survey {
     /// Notified when the first one opens.
     opened: Notify,
     answers: Mutex<HashMap<Incarnation, Answer>>,
+    /// The nodes that this one cannot reach, whether or not a dashboard is open.
+    pub(in crate::server) reach: Reach,
     /// The number of changes of the answers.
     revision: AtomicU64,
 }
@@ -125,6 +128,11 @@ impl Survey {
         if self.answers.lock().insert(node.clone(), answer) != Some(answer) {
             self.revision.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// Counts a change of what is known of a node otherwise.
+    pub(in crate::server) fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The number of changes of the answers.

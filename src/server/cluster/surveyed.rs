@@ -66,6 +66,15 @@ impl Cluster {
         })
     }
 
+    /// The other nodes with a lease, and their facts.
+    pub(in crate::server) fn living_others(&self) -> Vec<(Incarnation, Arc<NodeDetails>)> {
+        self.read(|membership| {
+            let nodes = membership.nodes();
+            let others = nodes.live().filter(|node| **node != self.incarnation);
+            others.filter_map(|node| Some((node.clone(), self.details.of(nodes.record(node)?)?))).collect()
+        })
+    }
+
     /// The number of other nodes that have the program of this one, and other settings.
     pub(crate) fn differing(&self) -> usize {
         let own = self.read(|membership| self.details.of(membership.own_record()));
@@ -98,7 +107,8 @@ impl Cluster {
         let node = &record.incarnation;
         let (has_lease, devices) =
             self.read(|membership| (membership.nodes().is_live(node), membership.directory().devices_of(node)));
-        let answer = self.survey.answer_of(node);
+        let is_silent = self.survey.reach.is_unreachable(node);
+        let answer = self.survey.answer_of(node).or(is_silent.then_some(Answer::Silent));
         let clients = match answer {
             Some(Answer::Told(told)) => told.clients,
             Some(Answer::Refused | Answer::Silent) | None => None,

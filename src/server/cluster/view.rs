@@ -36,7 +36,7 @@ pub enum NodeState {
     Alive,
     /// It is about to stop, and takes no new peers.
     Draining,
-    /// Its lease has run out, and its devices are kept for a time.
+    /// The node that was asked cannot reach it, or its lease has run out and its devices are kept for a time.
     Unreachable,
 }
 
@@ -98,7 +98,8 @@ impl Cluster {
 
     fn view(&self, record: &NodeRecord, is_live: bool, devices: usize) -> Option<NodeView> {
         let details = self.details.of(record)?;
-        let state = match (record.incarnation == self.incarnation, is_live, details.draining) {
+        let is_reached = is_live && !self.survey.reach.is_unreachable(&record.incarnation);
+        let state = match (record.incarnation == self.incarnation, is_reached, details.draining) {
             (true, _, _) => NodeState::This,
             (false, false, _) => NodeState::Unreachable,
             (false, true, true) => NodeState::Draining,

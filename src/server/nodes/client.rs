@@ -54,9 +54,21 @@ impl Node {
         method: Method,
         path: &str,
     ) -> Result<(StatusCode, Bytes), Unreachable> {
-        let request = request_to(neighbour, method, path);
+        self.ask_over(self.dial(neighbour), request_to(neighbour, method, path)).await
+    }
+
+    /// Asks a node for its facts. The connection is not counted as one that requests and clients took.
+    pub(super) async fn look_at(self: &Arc<Self>, neighbour: &Neighbour) -> Result<(StatusCode, Bytes), Unreachable> {
+        self.ask_over(self.connect(neighbour), request_to(neighbour, Method::GET, "/cluster/hello")).await
+    }
+
+    async fn ask_over(
+        self: &Arc<Self>,
+        stream: impl Future<Output = Result<NodeStream, Unreachable>>,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), Unreachable> {
         let ask = async {
-            let stream = self.dial(neighbour).await?;
+            let stream = stream.await?;
             let response = self.speak_http(stream).await?.send_request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
@@ -173,8 +185,23 @@ impl Node {
         Ok(response)
     }
 
-    /// Connects to a node, and checks that it is the one of the record.
+    /// Connects to a node for a request or a client.
     async fn dial(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
+        let stream = self.connect(neighbour).await?;
+        let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        self.cluster.counts.count_connection(if is_resumed { Handshake::Resumed } else { Handshake::Full });
+        Ok(stream)
+    }
+
+    /// Connects to a node, and notes the outcome.
+    async fn connect(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
+        let connected = self.connect_to(neighbour).await;
+        self.note_dial(neighbour, connected.as_ref().err());
+        connected
+    }
+
+    /// Connects to a node, and checks that it is the one of the record.
+    async fn connect_to(&self, neighbour: &Neighbour) -> Result<NodeStream, Unreachable> {
         let theirs = neighbour.protocol;
         if theirs != PROTOCOL {
             return Err(Unreachable::Version(theirs));
@@ -185,12 +212,7 @@ impl Node {
             let stream = TlsConnector::from(Arc::clone(&neighbour.tls)).connect(server_name(), stream).await?;
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(fingerprint);
             match shown {
-                Some(shown) if shown == neighbour.fingerprint => {
-                    let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-                    let handshake = if is_resumed { Handshake::Resumed } else { Handshake::Full };
-                    self.cluster.counts.count_connection(handshake);
-                    Ok(stream)
-                }
+                Some(shown) if shown == neighbour.fingerprint => Ok(stream),
                 shown => Err(Unreachable::Other(shown.unwrap_or_default())),
             }
         };

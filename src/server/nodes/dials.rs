@@ -108,6 +108,11 @@ impl Control {
         Ok(token)
     }
 
+    /// Whether an attempt to make the connection is under way.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+
     /// Ends the connection. While it is made, there is none to end.
     pub(super) fn close(&self) {
         if let Ok(state) = self.state.try_lock()

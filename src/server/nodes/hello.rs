@@ -1,4 +1,4 @@
-//! Whether the other nodes can be reached, and reach this one: asked when a node joins, and named in the log with the fix.
+//! The facts that nodes tell of themselves, and whether a node is the one of its record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::protocol::DeviceId;
 
 /// The pause between two reads of the records of all nodes.
 const BETWEEN_READS: Duration = Duration::from_millis(100);
+
+/// The cure of a wrong address.
+pub(super) const ADDRESS_FIX: &str = "give the node's --cluster-address the HOST:PORT at which other nodes reach it";
 
 /// The answer to `GET /cluster/hello`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,11 +40,14 @@ pub(super) struct Hello {
     /// The number of clients of its devices. Nodes of earlier versions do not tell it.
     #[serde(default)]
     pub(super) clients: Option<usize>,
+    /// Whether it reaches the node that asks, as far as it knows. Nodes of earlier versions do not tell it.
+    #[serde(default)]
+    pub(super) reaches: Option<bool>,
 }
 
 impl Node {
-    /// The answer of this node.
-    pub(super) fn hello(&self) -> Hello {
+    /// The answer of this node to another.
+    pub(super) fn hello(&self, asks: Option<&Incarnation>) -> Hello {
         let incarnation = &self.cluster.incarnation;
         let details = self.details();
         Hello {
@@ -53,6 +59,7 @@ impl Node {
             engine: self.commands.borrow().is_some(),
             draining: details.draining,
             clients: Some(self.shared.hub.client_count()),
+            reaches: asks.map(|node| !self.cluster.survey.reach.is_unreachable(node)),
         }
     }
 
@@ -73,54 +80,25 @@ impl Node {
         });
     }
 
-    /// Looks whether other nodes can reach this one, and whether this one reaches them.
+    /// Looks whether this node reaches itself. Looks at others begin anew.
     pub(super) fn on_joined(self: &Arc<Self>) {
-        let others = self.cluster.read(|membership| {
-            let nodes = membership.nodes();
-            nodes.live().filter_map(|node| nodes.record(node).cloned()).collect::<Vec<_>>()
+        let (own, nodes) = self.cluster.read(|membership| {
+            (membership.own_record().clone(), membership.nodes().live().cloned().collect::<Vec<_>>())
         });
-        self.neighbours.retain(|incarnation| others.iter().any(|other| other.incarnation == *incarnation));
-        for record in others {
-            let node = Arc::clone(self);
-            self.spawn(async move { node.look_at(&record).await });
-        }
+        self.neighbours.retain(|incarnation| nodes.contains(incarnation));
+        self.cluster.survey.reach.begin_again(Instant::now());
+        let node = Arc::clone(self);
+        self.spawn(async move { node.look_at_own(&own).await });
     }
 
-    /// Logs what stands between this node and another, which may be this one.
-    async fn look_at(self: &Arc<Self>, record: &NodeRecord) {
-        let Ok(neighbour) = self.neighbours.of(record) else { return };
-        let is_own = record.incarnation == self.cluster.incarnation;
-        let (address, name) = (neighbour.address.clone(), record.incarnation.node());
-        let outcome = self.ask(&neighbour, Method::GET, "/cluster/hello").await;
-        let fix = "give the node's --cluster-address the HOST:PORT at which other nodes reach it";
-        match outcome {
-            Ok((StatusCode::OK, body)) if !is_own => self.compare(&neighbour, &body),
-            Ok(_) => {}
-            Err(error) if !self.log_limit.is_due((name, &address, error.to_string()), Instant::now()) => {}
-            Err(Unreachable::Other(fingerprint)) if !is_own && fingerprint == self.fixed.fingerprint => {
-                let what = "this node itself listens at the address of another";
-                tracing::warn!(event = "cluster_address", node = name, address, "{what}, {name}: {address}; {fix}");
-            }
-            Err(error) if is_own => {
-                let what = "this node does not reach itself at its own address, so that others may not reach it either";
-                tracing::warn!(event = "cluster_address", node = name, address, reason = %error, "{what}: {address}: {error}; {fix}");
-            }
-            Err(error) => {
-                let what = "cannot reach node";
-                tracing::warn!(event = "cluster_unreachable", node = name, address, reason = %error, "{what} {name} at {address}: {error}; open its port, or {fix}");
-            }
-        }
-    }
-
-    /// Logs a difference between the settings of this node and of another of the same version.
-    fn compare(&self, neighbour: &Neighbour, body: &[u8]) {
-        let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
-        let name = neighbour.incarnation.node();
-        let own = self.details();
-        let differs = hello.build == own.build && hello.digest != own.digest;
-        if differs && self.log_limit.is_due(("cluster_settings_differ", name, &hello.digest), Instant::now()) {
-            let what = "has other limits, ICE servers or waits than this node: give all nodes the same settings";
-            tracing::warn!(event = "cluster_settings_differ", node = name, "node {name} {what}");
+    /// Logs that this node does not reach itself.
+    async fn look_at_own(self: &Arc<Self>, own: &NodeRecord) {
+        let Ok(neighbour) = self.neighbours.of(own) else { return };
+        let (address, name) = (neighbour.address.clone(), own.incarnation.node());
+        let Err(error) = self.look_at(&neighbour).await else { return };
+        if self.log_limit.is_due((name, &address, error.to_string()), Instant::now()) {
+            let what = "this node does not reach itself at its own address, so that others may not reach it either";
+            tracing::warn!(event = "cluster_address", node = name, address, reason = %error, "{what}: {address}: {error}; {ADDRESS_FIX}");
         }
     }
 

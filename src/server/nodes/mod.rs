@@ -5,6 +5,7 @@
 //! - [`client`]: requests to other nodes. [`neighbours`]: what is known of each, and the connections in both directions.
 //!   [`dials`], [`idle`] and [`tickets`]: turns to make them, those that wait for the next client, and their TLS tickets.
 //! - [`forwards`]: requests of clients that another node answers.
+//! - [`reach`]: whether this node reaches the others, and whether they have its settings.
 //! - [`survey`]: the state of other nodes, while a dashboard is open.
 //! - [`locate`], [`looks`] and [`upstream`]: clients of this node whose device is on another one.
 
@@ -25,6 +26,7 @@ mod neighbours;
 mod node;
 mod outage;
 mod probe;
+mod reach;
 mod routes;
 mod survey;
 mod tickets;
@@ -124,6 +126,7 @@ impl BoundNode {
         tasks.spawn(forwards::send_all(Arc::clone(&node)));
         tasks.spawn(outage::watch(Arc::clone(&node)));
         node.spawn(survey::ask_all(Arc::clone(&node)));
+        node.spawn(reach::look(Arc::clone(&node)));
         tasks.spawn(drive::drive(Arc::clone(&node)));
     }
 }

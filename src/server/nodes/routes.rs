@@ -3,7 +3,10 @@
 #![allow(clippy::result_large_err, reason = "a response is made once for a request, and passed on at once")]
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -30,10 +33,12 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::{ClientId, DeviceId, outbound};
 use crate::server::cluster::client_facts::ClientFacts;
 use crate::server::cluster::details::PROTOCOL;
+use crate::server::cluster::forwards::PREFIX;
 use crate::server::connect_info::{ConnectInfo, Upgrade};
 use crate::server::http::extract::PathId;
 use crate::server::http::respond::{error, json};
 use crate::server::http::upgrade::handshake;
+use crate::server::refusal_log::RefusalRecord;
 use crate::server::ws::open::Purpose;
 
 /// The node that sent a request, in the extensions of the request.
@@ -61,13 +66,19 @@ pub(super) fn router(node: &Arc<Node>) -> Router {
 /// Admits the request of a living node that is for this start of this one.
 async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
     let claims = Claims::of(&request);
-    let mut response = match node.admit(&claims).await {
+    let address = request.extensions().get::<ConnectInfo>().and_then(|info| info.address);
+    let (mut response, sender) = match node.admit(&claims).await {
         Ok(sender) => {
-            request.extensions_mut().insert(Sender(sender));
-            next.run(request).await
+            // An answer to a client of another node is not one to that node.
+            let is_own = !request.uri().path().starts_with(PREFIX);
+            request.extensions_mut().insert(Sender(sender.clone()));
+            (next.run(request).await, is_own.then_some(Some(sender)))
         }
-        Err(refused) => refused,
+        Err(refused) => (refused, Some(None)),
     };
+    if let Some(sender) = sender {
+        node.note_refusal(response.status(), sender.as_ref(), address);
+    }
     let has_engine = u32::from(node.commands.borrow().is_some());
     response.headers_mut().insert(VERSION_HEADER, HeaderValue::from(PROTOCOL));
     response.headers_mut().insert(ENGINE_HEADER, HeaderValue::from(has_engine));
@@ -117,13 +128,45 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Counts a refused request, and logs it once for each sender and status.
+    fn note_refusal(&self, status: StatusCode, sender: Option<&Incarnation>, address: Option<SocketAddr>) {
+        if !self.cluster.counts.count_refused(status.as_str()) {
+            return;
+        }
+        let ip = address.map(|address| address.ip());
+        let cause = ("cluster_request_refused", status, sender, sender.is_none().then_some(ip));
+        if !self.log_limit.is_due(cause, Instant::now()) {
+            return;
+        }
+        let reason = match (status, sender) {
+            (StatusCode::BAD_REQUEST, None) => "it speaks another version between nodes: run versions that fit",
+            (StatusCode::FORBIDDEN, _) => {
+                "its certificate is not that of a node with a lease in the registry of this one"
+            }
+            (StatusCode::CONFLICT, _) => "it is for another start of a node at this address",
+            (StatusCode::SERVICE_UNAVAILABLE, _) => "this node drains",
+            (StatusCode::PRECONDITION_REQUIRED, _) => "it came before a control connection",
+            _ => "it is invalid",
+        };
+        let named = sender.map_or_else(String::new, |sender| format!(" of node {}", sender.node()));
+        let code = status.as_u16();
+        let line = format_args!("refused a request{named} on the listener for nodes with {code}: {reason}");
+        let peer = address.as_ref().map(|address| address as &dyn fmt::Display);
+        let record =
+            RefusalRecord { peer, reason: Some(&reason), ..RefusalRecord::new("cluster_request_refused", line) };
+        self.shared.log_refusal(&RefusalRecord { code: Some(code), ..record });
+    }
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 /// `GET /cluster/hello`.
-async fn hello(State(node): State<Arc<Node>>) -> Response {
-    json(StatusCode::OK, serde_json::to_string(&node.hello()).unwrap_or_default())
+async fn hello(State(node): State<Arc<Node>>, request: Request) -> Response {
+    let sender = request.extensions().get::<Sender>().map(|Sender(from)| from);
+    json(StatusCode::OK, serde_json::to_string(&node.hello(sender)).unwrap_or_default())
 }
 
 /// `GET /cluster/control`: the control connection. It ends the clients of the node that came before.

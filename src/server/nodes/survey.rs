@@ -65,7 +65,7 @@ mod tests {
         let earlier =
             r#"{"node":"b","incarnation":"b.1","build":"1","protocol":1,"digest":"","engine":true,"draining":false}"#;
         assert_eq!(told(earlier.as_bytes()), Answer::Told(Told { has_engine: true, drains: false, clients: None }));
-        let of_today = earlier.replace("true,", r#"false,"clients":7,"#);
+        let of_today = earlier.replace("true,", r#"false,"clients":7,"zone":{"of":"a later version"},"#);
         assert_eq!(
             told(of_today.as_bytes()),
             Answer::Told(Told { has_engine: false, drains: false, clients: Some(7) })

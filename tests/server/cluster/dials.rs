@@ -173,8 +173,9 @@ fn clients_of_a_silent_node_wait_for_one_attempt_together() {
         let came = burst.gate.came.load(SeqCst);
         burst.clients(40);
         until(|| burst.outcomes() == (0, 40)).await;
-        // Each looks three times, and each time one attempt is under way and at most one more follows.
+        // Each looks three times, and each time one attempt is under way and at most one more follows. The node itself looks
+        // at the other one when it comes, and asks it whether it is reached.
         let attempts = burst.gate.came.load(SeqCst) - came;
-        assert!(attempts <= 8, "{attempts} connections for 40 clients");
+        assert!(attempts <= 10, "{attempts} connections for 40 clients");
     });
 }

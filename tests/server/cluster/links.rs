@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cuttlefish_signaling::server::NodeState;
 use cuttlefish_signaling::{Config, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::known::{state_of, until_unreachable};
 use super::memory::Memory;
 use super::{settings, start, timing, until};
 use crate::dial::{Dialed, Received, block_on};
@@ -106,6 +108,35 @@ fn network_that_stalls_between_nodes_ends_the_pairs_on_both_sides() {
 #[test]
 fn network_that_is_cut_between_nodes_ends_the_pairs_on_both_sides() {
     block_on(pair_ends(Network::Cuts));
+}
+
+#[test]
+fn node_behind_a_port_that_closes_cannot_be_reached_until_it_opens() {
+    block_on(async {
+        let (engine, net) = (Memory::new(timing()), Relay::start().await);
+        let mut config = settings("a", Config::default());
+        config.cluster.as_mut().unwrap().address = Some(net.address.to_string());
+        let a = start(&engine, config);
+        net.target.set(a.node_address().unwrap()).unwrap();
+        let wait = Config { device_wait_timeout: Some(Duration::from_secs(600)), ..Config::default() };
+        let b = start(&engine, settings("b", wait));
+        until(|| [&a, &b].iter().all(|node| node.nodes().len() == 2)).await;
+        let _device = Dialed::device(a.local_addr(), "cvd-1").await;
+        let mut client = Dialed::client(b.local_addr(), "cvd-1").await;
+        until_unreachable(&b, 0.0).await;
+        net.state.send_replace(Network::Cuts);
+        client.hears(DISCONNECTED).await;
+        // The dial of one client is enough.
+        let mut late = Dialed::open(b.local_addr(), "/connect_client").await;
+        late.says(r#"{"message_type":"connect","device_id":"cvd-1"}"#).await;
+        late.hears(r#"{"message_type":"config","ice_servers":[]}"#).await;
+        until_unreachable(&b, 1.0).await;
+        assert_eq!(state_of(&b, "a"), NodeState::Unreachable);
+        net.state.send_replace(Network::Works);
+        until_unreachable(&b, 0.0).await;
+        assert_eq!(state_of(&b, "a"), NodeState::Alive);
+        late.hears(r#"{"message_type":"device_info","device_info":{}}"#).await;
+    });
 }
 
 /// An address at which another program listens, which speaks no TLS.

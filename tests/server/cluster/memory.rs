@@ -39,6 +39,8 @@ struct State {
     cut: Vec<String>,
     /// The names of nodes that have asked to join.
     joins: Vec<String>,
+    /// A node that others see as one of a later version, with a fact that they do not know, and that sees them so.
+    of_later_version: Option<String>,
 }
 
 fn away() -> EngineError {
@@ -59,6 +61,7 @@ impl Memory {
             joined_by: Vec::new(),
             cut: Vec::new(),
             joins: Vec::new(),
+            of_later_version: None,
         };
         Self { state: Arc::new(Mutex::new(state)), started: Instant::now().checked_sub(age).unwrap() }
     }
@@ -98,6 +101,11 @@ impl Memory {
     pub fn holder(&self, id: &str) -> Option<String> {
         let state = self.state.lock();
         state.model.devices.get(&DeviceId::new(id)).map(|entry| entry.registration.incarnation().node().to_owned())
+    }
+
+    /// Shows a node and the others to each other as nodes of a later version, with a fact that they do not know.
+    pub fn shows_later_version_of(&self, name: &str) {
+        self.state.lock().of_later_version = Some(name.to_owned());
     }
 
     /// The number of devices.
@@ -154,7 +162,17 @@ impl Memory {
             state.joins.push(name);
         }
         state.node_reads += usize::from(matches!(operation, Operation::Nodes));
-        let (reply, changes) = state.model.execute(operation, self.started.elapsed());
+        let (mut reply, changes) = state.model.execute(operation, self.started.elapsed());
+        if let (Reply::Nodes(nodes) | Reply::Joined { nodes, .. }, Some(later)) = (&mut reply, &state.of_later_version)
+        {
+            let is_own = |(node, feed): &(String, mpsc::WeakSender<Feed>)| {
+                node == later && feed.upgrade().is_some_and(|feed| feed.same_channel(connection))
+            };
+            let asks = state.joined_by.iter().any(is_own);
+            for node in nodes.iter_mut().filter(|node| (node.incarnation.node() == later) != asks) {
+                node.details = node.details.replace(r#""protocol":1"#, r#""zone":{"of":"later"},"protocol":2"#).into();
+            }
+        }
         if state.feeds_changes {
             for feed in &state.feeds {
                 for change in &changes {

@@ -8,6 +8,8 @@ use cuttlefish_signaling::Config;
 use cuttlefish_signaling::certificates::fingerprint;
 use cuttlefish_signaling::core::cluster::Incarnation;
 use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Timing};
+use cuttlefish_signaling::incidents::Incident;
+use cuttlefish_signaling::protocol::DeviceId;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{ring, verify_tls13_signature};
@@ -19,8 +21,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::memory::Memory;
+use super::pairs::metric;
 use super::{Nodes, settings, start, timing, until};
-use crate::dial::{Dialed, block_on, with_timeout};
+use crate::dial::{Dialed, Received, block_on, with_timeout};
 
 /// Takes any certificate.
 #[derive(Debug)]
@@ -243,5 +246,88 @@ fn node_that_starts_again_at_its_address_takes_its_name_at_once() {
         config.cluster.as_mut().unwrap().listen = listen;
         let again = start(&engine, config);
         until(|| again.is_member()).await;
+    });
+}
+
+/// Opens a WebSocket to a node, as a node does.
+async fn upgraded(node: &Program, address: SocketAddr, path: &str, headers: &str) -> TlsStream<TcpStream> {
+    let mut stream = node.connects(address).await;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\n{VERSION}{UPGRADE}{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    with_timeout("the upgrade", async {
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+    })
+    .await;
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+#[test]
+fn node_that_sends_garbage_is_cut_and_counted_and_pairs_of_others_go_on() {
+    block_on(async {
+        let nodes = Nodes::start(2, Config::default()).await;
+        let address = nodes.nodes[0].node_address().unwrap();
+        let mut device = Dialed::device(nodes.address(0), "cvd-1").await;
+        until(|| nodes.nodes[1].node_of(&DeviceId::new("cvd-1")).is_some()).await;
+        let mut client = Dialed::client(nodes.address(1), "cvd-1").await;
+        let hostile = Program::new(true);
+        hostile.joins(&nodes.engine);
+        let facts = format!("x-cuttlefish-client: {}\r\n", "{}");
+        let garbage: [&[u8]; 3] = [&[0xff; 64], &[0x81, 0x05, b'h', b'e', b'l', b'l', b'o'], &[0x00; 4096]];
+        let misbehaved = || nodes.nodes[0].incidents().of(Incident::Misbehaved);
+        let before = misbehaved();
+        for (count, bytes) in (1..).zip(garbage) {
+            let _control = upgraded(&hostile, address, "/cluster/control", "").await;
+            let mut stream = upgraded(&hostile, address, "/cluster/devices/cvd-1/connect", &facts).await;
+            stream.write_all(bytes).await.unwrap();
+            // It is cut, whatever it was told before.
+            let _cut = with_timeout("the end", stream.read_to_end(&mut Vec::new())).await;
+            until(|| misbehaved() == before + count).await;
+        }
+        until(|| nodes.nodes[0].hub().client_count() == 1).await;
+        client.says(r#"{"message_type":"forward","payload":1}"#).await;
+        loop {
+            // It may have seen the clients of the other node come and go.
+            let Received::Text(text) = device.next().await else { panic!("the device is gone") };
+            if text == r#"{"message_type":"client_msg","client_id":1,"payload":1}"# {
+                break;
+            }
+            assert!(text.starts_with(r#"{"message_type":"client_disconnected","client_id":"#), "{text}");
+        }
+    });
+}
+
+#[test]
+fn refused_requests_are_counted_by_status() {
+    block_on(async {
+        let nodes = Nodes::start(1, Config::default()).await;
+        let address = nodes.nodes[0].node_address().unwrap();
+        let (stranger, node) = (Program::new(true), Program::new(true));
+        node.joins(&nodes.engine);
+        let another = format!("{VERSION}x-cuttlefish-incarnation: a.0000000000000001\r\n");
+        let connect = "GET /cluster/devices/cvd-1/connect";
+        for (program, request, headers, expected) in [
+            (&stranger, "GET /cluster/hello", VERSION, "403"),
+            (&stranger, "GET /cluster/hello", "", "400"),
+            (&node, "GET /cluster/hello", &*another, "409"),
+            (&node, connect, VERSION, "428"),
+        ] {
+            let counted = format!("requests_refused_total{{status=\"{expected}\"}}");
+            let before = metric(nodes.address(0), &counted).await;
+            let answer = program.asks(address, request, headers).await;
+            assert_eq!(status(&answer), expected, "{answer}");
+            let counts = metric(nodes.address(0), &counted).await - before;
+            assert!((counts - 1.0).abs() < f64::EPSILON, "{counts} of {expected}");
+        }
+        // An answer that refuses nothing counts nowhere.
+        node.asks(address, "GET /cluster/devices/none", VERSION).await;
+        let mut sum = 0.0;
+        for status in ["400", "403", "409", "428", "503"] {
+            sum += metric(nodes.address(0), &format!("requests_refused_total{{status=\"{status}\"}}")).await;
+        }
+        assert!((sum - 4.0).abs() < f64::EPSILON, "{sum}");
     });
 }

@@ -156,6 +156,8 @@ impl Collected {
         page.gauge("cluster_version", "Version of the registry that this node has seen.", &version)?;
         let help = "Nodes of the version of this one that have other settings.";
         page.gauge("cluster_nodes_differing", help, &cluster.differing())?;
+        let help = "Nodes with a lease that this one cannot reach.";
+        page.gauge("cluster_nodes_unreachable", help, &cluster.survey.reach.unreachable())?;
         let help = "Seconds for which the registry could not be asked; 0 if it can be asked. Lists are as old as that.";
         let stale = cluster.stale_for().unwrap_or_default();
         page.gauge("cluster_stale_seconds", help, &stale.as_secs_f64())?;
@@ -169,6 +171,9 @@ impl Collected {
         page.counters("cluster_rejoins", "Losses of the membership, by cause.", rejoins)?;
         let claims = counts.claims().map(|(outcome, count)| ([("outcome", outcome)], count));
         page.counters("cluster_claims", "Claims of device ids, by outcome.", claims)?;
+        let refused = counts.refused().map(|(status, count)| ([("status", status)], count));
+        let help = "Requests on the listener for nodes that were refused, by status.";
+        page.counters("cluster_requests_refused", help, refused)?;
         page.counters("cluster_resyncs", "Readings of the whole registry.", [([], counts.resyncs())])?;
         let help = "Times of operations of the engine.";
         page.histograms("cluster_engine_seconds", help, [("", "", counts.operations())])?;
