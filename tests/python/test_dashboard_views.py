@@ -21,6 +21,7 @@ from peers import PATIENCE
 SIZES = [(1400, 900), (800, 900), (390, 800)]
 COUNT_CHANGES = """() => {
     window.changes = 0;
+    window.counted = performance.now();
     const all = { childList: true, characterData: true, attributes: true, subtree: true };
     const list = document.querySelector('#devices');
     new MutationObserver((some) => { window.changes += some.length }).observe(list, all);
@@ -134,7 +135,8 @@ def test_list_of_1000_devices_costs_the_page_little() -> None:
             await expect(page.locator("#count")).to_have_text("1,000 devices")
             await page.evaluate(COUNT_CHANGES)
             cdp = await page.context.new_cdp_session(page)
-            await cdp.send("Performance.enable")
+            # Of the processor, not of the clock on the wall: others may have it.
+            await cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
 
             async def measured() -> dict[str, float]:
                 return {each["name"]: each["value"] for each in (await cdp.send("Performance.getMetrics"))["metrics"]}
@@ -144,15 +146,16 @@ def test_list_of_1000_devices_costs_the_page_little() -> None:
                 await client.send({"type": "x"})
                 await expect(page.locator("#devices a").first).to_contain_text(f"{number} message")
             after = await measured()
+            changes, seconds = await page.evaluate("[changes, (performance.now() - counted) / 1000]")
             # A layout for each update, and for the times that pass meanwhile; not one for each row.
-            assert after["LayoutCount"] - before["LayoutCount"] < 20 * updates
+            assert after["LayoutCount"] - before["LayoutCount"] < 20 * (updates + seconds)
             script, layout, time = (
                 after[name] - before[name] for name in ("ScriptDuration", "LayoutDuration", "Timestamp")
             )
             assert script + layout < 0.5 * time, "the page is busy more than half of the time"
-            # Rows that show the same are not touched: the changes are those of one device, and of times.
-            per_row = await page.evaluate("window.changes") / 1000
-            assert per_row < 6 * updates
+            # Rows that show the same are not touched: the changes are those of one device, and of the age of each row
+            # in seconds.
+            assert changes / 1000 < seconds + 2
 
     run(main())
 
