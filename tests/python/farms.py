@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cuttlefish_signaling import Cluster, SignalingServer
 from cuttlefish_signaling.testing._engine import Engine
 from cuttlefish_signaling.testing._links import Links
+
+from peers import PATIENCE
 
 
 def started_engine(stack: ExitStack) -> Engine:
@@ -37,3 +40,24 @@ class Farm:
     def node(self, name: str, **settings: Any) -> SignalingServer:
         cluster = Cluster(self.engine.url, name="lab", node=name, secret=self._secret)
         return self._stack.enter_context(SignalingServer(cluster=cluster, **settings))
+
+
+Place: TypeAlias = Callable[..., AbstractContextManager[tuple[SignalingServer, SignalingServer]]]
+"""Starts the server of the page and that of the device, with settings."""
+
+
+@contextmanager
+def one_server(**settings: Any) -> Iterator[tuple[SignalingServer, SignalingServer]]:
+    """Page and device have the same server."""
+    with SignalingServer(**settings) as server:
+        yield server, server
+
+
+@contextmanager
+def two_nodes(**settings: Any) -> Iterator[tuple[SignalingServer, SignalingServer]]:
+    """Page and device have different nodes of a cluster."""
+    with ExitStack() as stack:
+        farm = Farm(stack, **settings)
+        for node in (farm.a, farm.b):
+            node.wait_for_nodes(2, timeout=PATIENCE)
+        yield farm.b, farm.a

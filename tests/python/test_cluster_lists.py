@@ -23,8 +23,9 @@ from cuttlefish_signaling.errors import NotRunningError
 from cuttlefish_signaling.testing import AsyncFakeDevice, FakeClient, FakeDevice
 from cuttlefish_signaling.testing._engine import find_engine
 
+from client_kinds import CLIENTS, DEVICE_ID, INFO
 from http_requests import request, request_json
-from peers import PATIENCE
+from peers import PATIENCE, Peers
 
 pytestmark = pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
 
@@ -105,6 +106,16 @@ def test_peers_on_other_nodes_are_disconnected(farm: Farm) -> None:
         device.wait_closed(PATIENCE)
     assert not farm.b.disconnect_device("never-there")
     assert not farm.a.disconnect_client("never-there", 1)
+
+
+@pytest.mark.parametrize("kind", ["long polling", "the reference's polling"])
+def test_polled_client_is_told_that_its_device_on_another_node_has_left(farm: Farm, kind: str) -> None:
+    with FakeDevice(farm.a, DEVICE_ID, info=INFO, timeout=PATIENCE), ExitStack() as stack:
+        farm.b.wait_for_device(DEVICE_ID, timeout=PATIENCE)
+        client = CLIENTS[kind](Peers(farm.b, stack), DEVICE_ID)
+        assert farm.a.disconnect_device(DEVICE_ID)
+        unknown = "Error: Unknown connection ID: " if "reference" in kind else ""
+        assert client.receive()["error"] == f"{unknown}Device disconnected"
 
 
 def test_wait_for_nodes_lists_the_nodes(farm: Farm) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from farms import Place, one_server, two_nodes
 from playwright.sync_api import Browser, Page, sync_playwright
 from ports import free_port
 
 from cuttlefish_signaling import IceServer, Limits, Refused, SignalingServer
 from cuttlefish_signaling.testing import FakeClient, FakeDevice
+from cuttlefish_signaling.testing._engine import MISSING, find_engine
 
 from browsers import CHROMIUM, FLAGS
 from peers import PATIENCE
@@ -68,6 +70,16 @@ def open_page(browser: Browser, script: str) -> Iterator[Page]:
     context.close()
 
 
+needs_engine = pytest.mark.skipif(find_engine() is None, reason=MISSING)
+
+
+@pytest.fixture(params=[one_server, pytest.param(two_nodes, marks=needs_engine)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """One server, or two nodes."""
+    made: Place = request.param
+    return made
+
+
 def load(page: Page, server: SignalingServer, path: str = "/client.html?deviceId=cvd-1") -> Page:
     page.goto(server.url + path)
     page.wait_for_function("() => window.ready")
@@ -84,11 +96,11 @@ def received(page: Page, count: int) -> Any:
     return page.evaluate("() => heard.splice(0)")
 
 
-def test_messages_pass_in_order_in_both_directions(page: Page) -> None:
+def test_messages_pass_in_order_in_both_directions(page: Page, place: Place) -> None:
     servers = [IceServer("stun:s.lab")]
     with (
-        SignalingServer(assets_dir=PAGES, ice_servers=servers) as server,
-        FakeDevice(server, "cvd-1", info={"n": [1]}) as device,
+        place(assets_dir=PAGES, ice_servers=servers) as (server, of_device),
+        FakeDevice(of_device, "cvd-1", info={"n": [1]}) as device,
     ):
         load(page, server)
         found = outcome(page, "connect()")["value"]
@@ -107,20 +119,21 @@ def test_messages_pass_in_order_in_both_directions(page: Page) -> None:
         assert page.evaluate("() => states") == ["connected"]
 
 
-def test_connect_waits_for_device(page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES, device_wait_timeout=PATIENCE) as server:
+def test_connect_waits_for_device(page: Page, place: Place) -> None:
+    with place(assets_dir=PAGES, device_wait_timeout=PATIENCE) as (server, of_device):
         load(page, server)
         page.evaluate("() => { window.coming = outcome(connect()) }")
-        with FakeDevice(server, "cvd-1", info="here"):
+        server.wait_for_client("cvd-1", waiting=True, timeout=PATIENCE)
+        with FakeDevice(of_device, "cvd-1", info="here"):
             assert page.evaluate("() => coming")["value"]["deviceInfo"] == "here"
 
 
-def test_connect_to_unknown_device_is_error(page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES) as server:
+def test_connect_to_unknown_device_is_error(page: Page, place: Place) -> None:
+    with place(assets_dir=PAGES) as (server, of_device):
         load(page, server)
         assert "Device not found" in outcome(page, "connect('unknown')")["error"]
         assert "Device not found" in page.evaluate("() => send(1)")["error"]
-        with FakeDevice(server, "cvd-1", info="here"):
+        with FakeDevice(of_device, "cvd-1", info="here"):
             assert outcome(page, "connect()")["value"]["deviceInfo"] == "here"
 
 
@@ -144,16 +157,16 @@ def test_send_before_connect_is_error(plain_page: Page) -> None:
         assert said == {"error": "no device was requested"}
 
 
-def test_reconnects_when_device_returns(page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES) as server:
+def test_reconnects_when_device_returns(page: Page, place: Place) -> None:
+    with place(assets_dir=PAGES) as (server, of_device):
         load(page, server)
-        with FakeDevice(server, "cvd-1") as device:
+        with FakeDevice(of_device, "cvd-1") as device:
             assert "value" in outcome(page, "connect()")
             device.send("last", 1)
             assert received(page, 1) == ["last"]
         page.wait_for_function("() => states.includes('reconnecting')")
         assert page.evaluate("() => send(1)") == {"error": "Device disconnected"}
-        with FakeDevice(server, "cvd-1") as device:
+        with FakeDevice(of_device, "cvd-1") as device:
             page.wait_for_function("() => states.at(-1) === 'connected'")
             assert "value" in page.evaluate("() => send('again')")
             assert device.recv(PATIENCE).payload == "again"
@@ -324,8 +337,8 @@ def test_callback_may_send_when_device_returns(page: Page, throws: bool) -> None
 # The end --------------------------------------------------------------------------------------------------------------
 
 
-def test_disconnect_client_closes_connector(plain_page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1"):
+def test_disconnect_client_closes_connector(plain_page: Page, place: Place) -> None:
+    with place(assets_dir=PAGES) as (server, of_device), FakeDevice(of_device, "cvd-1"):
         load(plain_page, server)
         outcome(plain_page, "connect()")
         assert server.disconnect_client("cvd-1", 1)
@@ -333,8 +346,8 @@ def test_disconnect_client_closes_connector(plain_page: Page) -> None:
         assert plain_page.evaluate("() => send(1)") == {"error": "Disconnected by the server's operator"}
 
 
-def test_close_ends_connection(plain_page: Page) -> None:
-    with SignalingServer(assets_dir=PAGES) as server, FakeDevice(server, "cvd-1") as device:
+def test_close_ends_connection(plain_page: Page, place: Place) -> None:
+    with place(assets_dir=PAGES) as (server, of_device), FakeDevice(of_device, "cvd-1") as device:
         load(plain_page, server)
         outcome(plain_page, "connect()")
         plain_page.evaluate("() => connector.close()")

@@ -17,6 +17,7 @@ mod end;
 mod queue;
 mod requests;
 
+use std::borrow::Cow;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -295,6 +296,14 @@ impl Outbox {
     /// Returns the refusal that closed the connection, if one did.
     pub fn refusal(&self) -> Option<Refusal> {
         self.state.lock().refusal.as_deref().cloned()
+    }
+
+    /// Returns the reason in the close frame with which the connection ends, if it has one.
+    pub fn close_reason(&self) -> Option<Cow<'static, str>> {
+        match &self.state.lock().end {
+            Some(End::Close { reason, .. }) => Some(reason.clone()).filter(|reason| !reason.is_empty()),
+            _ => None,
+        }
     }
 
     /// Returns whether it was closed because its peer did not read.

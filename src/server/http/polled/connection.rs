@@ -215,7 +215,9 @@ impl PolledConnection {
     pub(in crate::server) fn end_reason(&self) -> Option<Cow<'static, str>> {
         let overflowed = || self.outbox.has_overflowed().then_some(Cow::Borrowed("Slow consumer"));
         let stopping = || self.shared.drain.no_more.is_cancelled().then_some(Cow::Borrowed(STOPPING));
-        self.outbox.refusal().map(|refusal| refusal.text()).or_else(overflowed).or_else(stopping)
+        let refused = self.outbox.refusal().map(|refusal| refusal.text());
+        // The node of the device has ended a client of this one by a close frame.
+        refused.or_else(overflowed).or_else(stopping).or_else(|| self.outbox.close_reason())
     }
 
     /// Locks the state, and brings it up to date: it has the messages of the outbox, as far as there is room.
