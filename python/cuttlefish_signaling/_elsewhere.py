@@ -65,10 +65,17 @@ class Search(Generic[T]):
 
     def look(self) -> T | None:
         """Returns the value, or None if it is not there yet. Raises NodeUnreachableError if it is not patient."""
-        if self._inquiry is None and not self._begin():
-            found = self._here()
-            self.is_over = found is None
-            return found
+        if self._inquiry is None:
+            try:
+                if not self._begin():
+                    found = self._here()
+                    self.is_over = found is None
+                    return found
+            except NodeUnreachableError as error:  # A server of another process asks the node by itself.
+                if not self._patient:
+                    raise
+                self.error = error
+                return None
         answer = self._answer()
         if answer is None:
             return None

@@ -10,7 +10,7 @@ from ._annotations import late_annotations
 from ._entry import Entry
 from ._filters import check_ids, check_names
 from ._query import Filters, Query
-from ._search import Search
+from ._search import Search, check_recorded_here
 from ._timeouts import DEFAULT_TIMEOUT, seconds_of
 from .errors import FilterError
 
@@ -39,6 +39,8 @@ class Journal:
         after: An `Entry`: only messages behind this one match.
         check_type: False allows a `type` that looks misspelled.
 
+    In a cluster, the journal of a node has the forwards of the devices of this node, wherever their clients are.
+
     The search begins with the oldest message: an expectation also accepts a message from before the call.
     """
 
@@ -56,9 +58,14 @@ class Journal:
             filters: `device`, `client`, `direction`, `message_type`, `where`, `after`, `check_type`: see `Journal`.
 
         Raises:
-            FilterError: A filter is unknown, or its value makes no sense.
+            FilterError: A filter is unknown, or its value makes no sense. Or nothing matches, and the device is on
+                another node of the cluster, whose journal has its forwards. The error names the node.
         """
-        return self._query(type, filters).find(self._native, _number(filters.get("after")))
+        query = self._query(type, filters)
+        found = query.find(self._native, _number(filters.get("after")))
+        if not found:
+            check_recorded_here(self._run, query)
+        return found
 
     def entries(self, *, after: Entry | None = None) -> list[Entry]:
         """Returns all entries, ends of connections included."""
@@ -108,7 +115,8 @@ class Journal:
 
         Raises:
             ExpectationError: A message matched. The text has the message and the transcript.
-            FilterError: A filter is unknown, or its value makes no sense.
+            FilterError: A filter is unknown, or its value makes no sense. Or the device is on another node of the
+                cluster, whose journal has its forwards.
         """
         self._search(type, filters, "within").find_none(within)
 
@@ -214,12 +222,15 @@ class Journal:
             after: An `Entry`: only entries behind this one.
 
         Raises:
-            FilterError: The format is unknown, or an id makes no sense.
+            FilterError: The format is unknown, or an id makes no sense. Or the journal has nothing of the device, which
+                is on another node of the cluster.
         """
         formats = ("text", "mermaid", "jsonl")
         if format not in formats:
             raise FilterError(f"format={format!r} is not one of {', '.join(map(repr, formats))}")
         check_ids(device, client)
+        if device is not None and not self._native.find(0, 1, device=device):
+            check_recorded_here(self._run, Query(device=device))
         return _transcript.of(self._native, format, _number(after), device=device, client=client)
 
     def __repr__(self) -> str:

@@ -37,6 +37,9 @@ class Filters(TypedDict, total=False):
     """Whether to raise FilterError for a `type` that looks misspelled. True by default."""
 
 
+FORWARDS = ("client->device", "device->client")
+"""The directions of forwards."""
+
 LAST = 2**40
 """A number beyond that of any entry."""
 
@@ -82,6 +85,10 @@ class Query:
         )
         entries = map(Entry._of, found)
         return [entry for entry in entries if self.where is None or self.where(entry)]
+
+    def may_be_forward(self) -> bool:
+        """Whether a forward can match."""
+        return self.message_type in (None, "forward") and self.direction in (None, *FORWARDS)
 
     def given(self) -> dict[str, Any]:
         """Returns the fields that are not None."""

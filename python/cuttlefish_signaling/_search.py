@@ -10,7 +10,7 @@ from ._checks import check_seconds
 from ._entry import Entry, printable
 from ._loops import stood_still
 from ._query import Query
-from .errors import ExpectationError, NotRunningError
+from .errors import ExpectationError, FilterError, NodeUnreachableError, NotRunningError
 
 if TYPE_CHECKING:
     from ._view import View
@@ -52,6 +52,7 @@ class Search:
         except (NotRunningError, TimeoutError):
             found = self._look() or []
         self._unwanted(found)
+        check_recorded_here(self._run, self._steps[0])
 
     async def find_none_async(self, within: float) -> None:
         """`find_none()` for coroutines."""
@@ -61,6 +62,7 @@ class Search:
         except (NotRunningError, TimeoutError):
             found = self._look() or []
         self._unwanted(found)
+        check_recorded_here(self._run, self._steps[0])
 
     def _look(self) -> list[Entry] | None:
         """Looks at the entries that are new. Returns all that are wanted, or None if one is missing."""
@@ -103,6 +105,8 @@ class Search:
             which = f"number {len(self._found) + 1}, with {missing}"
             lines = [f"expected {len(self._steps)} messages in order, {when}; {which}, did not come{hint}"]
             lines += [f"  found: #{entry.number} {entry}" for entry in self._found]
+        if (node := recorded_on(self._run, missing)) is not None:
+            lines.append(_elsewhere(missing, node))
         lines += self._nearest(missing) + self._ends()
         if forgotten := self._native.forgotten:
             lines.append(f"the journal has forgotten its first {forgotten} entries (Limits.journal_entries)")
@@ -142,6 +146,33 @@ class Search:
         error = ExpectationError("\n".join([text, "what was said:", *(f"  {line}" for line in lines)]))
         error._transcript_of = self._run  # The report of the test does not show it again.
         return error
+
+
+def recorded_on(run: View, query: Query) -> str | None:
+    """Returns the name of another node, if that one records the forwards that a query looks for."""
+    if query.device is None or not query.may_be_forward():
+        return None
+    if run.native.journal.find(0, 1, device=query.device, message_type="forward"):
+        return None  # The device was here before.
+    try:
+        return run.elsewhere(query.device)
+    except NotRunningError:
+        return None
+    except NodeUnreachableError as error:
+        return error.node
+
+
+def check_recorded_here(run: View, query: Query) -> None:
+    """Raises FilterError for a query that finds nothing here, since another node records the forwards."""
+    if (node := recorded_on(run, query)) is not None:
+        raise FilterError(_elsewhere(query, node))
+
+
+def _elsewhere(query: Query, node: str) -> str:
+    return (
+        f"device {query.device!r} is on node {node!r}, and the journal of that node has its forwards: ask the server "
+        f"that is node {node!r}"
+    )
 
 
 def _short(entry: Entry, length: int = 200) -> str:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from ._elsewhere import Search
     from ._interfaces import ServerSource
@@ -123,6 +123,18 @@ class View:
 
         found = self.native.device(device_id)
         return None if found is None else Device._of(found)
+
+    def elsewhere(self, device_id: str) -> str | None:
+        """Returns the name of the node that has a device, if that is another one than this server."""
+        found = self.device(device_id)
+        if found is None or found.node is None:
+            return None
+        own = [node.name for node in self.nodes() if node.state == "this"]
+        return found.node if own and found.node not in own else None
+
+    def arm(self, effect: str, numbers: tuple[float | None, float | None], filters: dict[str, Any], away: bool) -> int:
+        """Arms a fault, and returns its id. `away`: its device may be on another node of the cluster."""
+        return self.native.faults.arm(effect, *numbers, **filters)
 
     def nodes(self) -> list[Node]:
         """Returns the nodes of the cluster."""

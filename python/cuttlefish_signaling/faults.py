@@ -39,7 +39,10 @@ class Narrow(TypedDict, total=False):
     """The role of the receiver. It has the same effect as `direction`."""
     direction: Literal["client->device", "device->client"]
     device: str
-    """Forwards of this device and its clients. The device must be registered, unless `absent_ok=True`."""
+    """Forwards of this device and its clients. The device must be registered, unless `absent_ok=True`.
+
+    In a cluster, it must be a device of this node: faults act on the node of the device, wherever its clients are.
+    """
     client: int
     """Forwards to or from the client with this id."""
     type: str
@@ -78,22 +81,35 @@ class Fault:
         """Arms the fault behind those that are armed, from the next forward on. Its counters begin at 0.
 
         Raises:
-            FaultError: It is armed already, or concerns a device that is not registered.
+            FaultError: It is armed already, or concerns a device that is not registered, or that is on another node of
+                the cluster. The error names the node.
             NotRunningError: The server has stopped.
         """
         if self._id is not None:
             raise FaultError(f"{self!r} is armed already; remove() it first")
         self._run.native.changes()  # Raises NotRunningError after a stop.
-        device = self._narrow.get("device")
-        if device is not None and not self._narrow.get("absent_ok") and self._run.device(device) is None:
+        absent_ok = bool(self._narrow.get("absent_ok"))
+        if not absent_ok:
+            self._check_device(self._narrow.get("device"))
+        self._stats = (0, 0, 0)
+        self._id = self._run.arm(self._effect, self._numbers, self._filters, absent_ok)
+        return self
+
+    def _check_device(self, device: str | None) -> None:
+        """Raises FaultError for a device that is not registered, or not on this node of a cluster."""
+        if device is None:
+            return
+        if self._run.device(device) is None:
             there = ", ".join(repr(device.device_id) for device in self._run.devices()) or "none"
             raise FaultError(
                 f"{self!r}: device {device!r} is not registered (registered: {there}); "
                 "register the device first, or pass absent_ok=True"
             )
-        self._stats = (0, 0, 0)
-        self._id = self._run.native.faults.arm(self._effect, *self._numbers, **self._filters)
-        return self
+        if (node := self._run.elsewhere(device)) is not None:
+            raise FaultError(
+                f"{self!r}: device {device!r} is on node {node!r}, and faults act on the node of the device: arm it on "
+                f"the server that is node {node!r}, or pass absent_ok=True for a device that registers here later"
+            )
 
     def remove(self) -> None:
         """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed."""

@@ -1,8 +1,10 @@
 //! Devices, clients and waiting clients as JSON objects, for the control API.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::cluster::view::{NodeView, RemoteDevice};
 use crate::core::hub::{Client, Device};
@@ -89,6 +91,25 @@ impl DeviceRow {
         }
     }
 
+    /// A device of another node, as its node describes it. `None` if that cannot be read.
+    pub(super) fn described(id: &DeviceId, answer: &[u8]) -> Option<Self> {
+        let told: DescribedDevice = serde_json::from_slice(answer).ok()?;
+        let info = told.registration_info.map_or_else(|| "null".to_owned(), |info| info.get().to_owned());
+        Some(Self {
+            device_id: id.to_string(),
+            place: described_place(told.address, &told.since, told.identity)?,
+            clients: Some(told.clients),
+            info: Some(info),
+            group: told.group_name,
+            owner: told.owner,
+            name: told.name,
+            adb_port: told.adb_port,
+            web_port: None,
+            node: Some(told.node),
+            local_id: Some(told.local_id).filter(|id| !id.is_empty()),
+        })
+    }
+
     /// The id.
     pub(super) fn id(&self) -> &str {
         &self.device_id
@@ -105,9 +126,52 @@ pub(super) struct ClientRow {
 }
 
 impl ClientRow {
+    /// The clients of a device, as its node describes them. `None` if that cannot be read.
+    pub(super) fn described(id: &DeviceId, answer: &[u8]) -> Option<Vec<Self>> {
+        let clients: Vec<DescribedClient> = serde_json::from_slice(answer).ok()?;
+        let row = |client: DescribedClient| {
+            let DescribedClient { client_id, address, since, identity } = client;
+            let place = described_place(address, &since, identity)?;
+            Some(Self { device_id: id.to_string(), client_id, place })
+        };
+        clients.into_iter().map(row).collect()
+    }
+
     pub(super) fn of(device: &Device, client: &Client) -> Self {
         Self { device_id: device.id.to_string(), client_id: client.id.get(), place: Place::of(&client.peer) }
     }
+}
+
+/// A device, as its node describes it.
+#[derive(Deserialize)]
+struct DescribedDevice {
+    node: String,
+    group_name: String,
+    local_id: String,
+    owner: String,
+    name: String,
+    adb_port: u16,
+    clients: usize,
+    registration_info: Option<Box<RawValue>>,
+    address: Option<SocketAddr>,
+    since: Box<RawValue>,
+    identity: Option<String>,
+}
+
+/// A client, as the node of its device describes it.
+#[derive(Deserialize)]
+struct DescribedClient {
+    client_id: u32,
+    address: Option<SocketAddr>,
+    since: Box<RawValue>,
+    identity: Option<String>,
+}
+
+/// The connection of a peer, as the node of its device describes it. The number is read by the standard library, which
+/// rounds it right: a node tells the same time as the other one.
+fn described_place(address: Option<SocketAddr>, since: &RawValue, identity: Option<String>) -> Option<Place> {
+    let (address, port) = address.map(|address| (address.ip().to_string(), address.port())).unzip();
+    Some(Place { address, port, since: since.get().parse().ok()?, identity })
 }
 
 /// A client that waits for a device.

@@ -12,6 +12,7 @@ from .._entry import printable
 from ..errors import (
     ConfigError,
     ControlError,
+    FaultError,
     JournalOffError,
     NodeUnreachableError,
     NotRunningError,
@@ -57,6 +58,8 @@ def error_of(address: Address, status: int, body: bytes) -> SignalingError:
         return RestartRequiredError([str(name) for name in answer.get("settings", ())])
     if code == "node_unreachable":
         return NodeUnreachableError(str(answer.get("node", "")), text)
+    if code == "other_node":
+        return FaultError(text)
     if code == "journal_off":
         return JournalOffError(f"the server at {address.url} writes no journal: start it with --journal")
     if code == "stopping":

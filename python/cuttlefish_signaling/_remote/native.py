@@ -114,6 +114,7 @@ class RemoteFaults:
         nth: int | None = None,
         probability: float = 1.0,
         times: int | None = None,
+        absent_ok: bool = False,
     ) -> int:
         """Arms a fault, and returns its id."""
         body: dict[str, Any] = {"fault": effect}
@@ -124,6 +125,8 @@ class RemoteFaults:
         body.update({name: value for name, value in filters.items() if value is not None})
         if probability != 1.0:
             body["probability"] = probability
+        if absent_ok and device is not None:
+            body["absent_ok"] = True
         number = int(self._connection.request("POST", "/faults", body=body)["id"])
         self._armed.add(number)
         return number

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from .._checks import check_seconds, check_text
+from .._elsewhere import AGAIN
 from .._loops import running_loop
 from .._stats import Stats
 from .._threads import in_thread
@@ -46,7 +47,9 @@ class RemoteRun(View):
             self.connection.close()
             raise
         self.native = RemoteNative(self.connection, has_journal=bool(self.facts["journal"]))
-
+        if self.facts["cluster"]:
+            # Clients of devices of other nodes are no changes of this server.
+            self.slice = AGAIN
         self._stats: dict[str, int] = {}
         self._failures = (0, 0)
 
@@ -97,6 +100,10 @@ class RemoteRun(View):
         """Yields the lines of an answer as they come, each with its JSON object."""
         return self.connection.lines(path, query)
 
+    def arm(self, effect: str, numbers: tuple[float | None, float | None], filters: dict[str, Any], away: bool) -> int:
+        """Arms a fault, and returns its id. `away`: its device may be on another node of the cluster."""
+        return self.native.faults.arm(effect, *numbers, **filters, absent_ok=away)
+
     # Waiting ----------------------------------------------------------------------------------------------------------
 
     async def until_async(
@@ -121,6 +128,7 @@ class RemoteRun(View):
             if (found := look()) is not None:
                 return found
             now = seen
+            looks_again = bool(self.facts["cluster"])
             while now == seen:
                 left = ASYNC_SLICE if deadline is None else deadline - time.monotonic()
                 if cancelled.is_set():
@@ -128,6 +136,8 @@ class RemoteRun(View):
                 if left <= 0:
                     raise failure()
                 now = self.native.wait_change(seen, min(left, ASYNC_SLICE))
+                if looks_again:
+                    break
 
     # The end of a test ------------------------------------------------------------------------------------------------
 

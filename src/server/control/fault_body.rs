@@ -49,6 +49,9 @@ pub(super) struct Fault {
     probability: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     times: Option<Whole>,
+    /// Whether the device may be on another node, and register here later.
+    #[serde(skip_serializing)]
+    absent_ok: Option<bool>,
 }
 
 fn fault(name: &str, wanted: &str) -> Problem {
@@ -74,6 +77,11 @@ fn count(name: &str, given: Option<Whole>) -> Result<Option<u64>, Problem> {
 }
 
 impl Fault {
+    /// The device that has to be on this node, or on none.
+    pub(super) fn device_here(&self) -> Option<DeviceId> {
+        self.device.as_deref().filter(|_| self.absent_ok != Some(true)).map(DeviceId::new)
+    }
+
     /// Checks the fault, and makes its rule.
     pub(super) fn rule(self) -> Result<Rule, Problem> {
         let effect = self.effect()?;

@@ -14,6 +14,9 @@ use super::problem::Problem;
 use super::query::{Query, whole};
 use super::{body, fault_body};
 use crate::observe::faults::{FaultStats, RuleId};
+use crate::observe::quoted::Quoted;
+use crate::protocol::DeviceId;
+use crate::server::cluster::view::RemoteDevice;
 use crate::server::http::extract::PathId;
 
 /// The counters of a fault.
@@ -59,6 +62,9 @@ pub(super) struct Disarmed {
 /// `POST /control/v1/faults`: arms a fault behind those that are armed.
 pub(super) async fn arm(State(control): State<Arc<Control>>, request: Request) -> Answer {
     let fault: fault_body::Fault = body::read(&control, request).await?;
+    if let Some(device) = fault.device_here() {
+        control.check_is_here(&device)?;
+    }
     let rule = fault.rule()?;
     // Under the lock, so that a reset at the same time leaves no fault behind.
     let mut armed = control.armed.lock();
@@ -115,6 +121,20 @@ pub(super) async fn seed(State(control): State<Arc<Control>>, request: Request) 
 }
 
 impl Control {
+    /// Refuses a fault for a device of another node: forwards pass the faults of the node that has the device.
+    fn check_is_here(&self, id: &DeviceId) -> Result<(), Problem> {
+        let Some(cluster) = self.shared.cluster.as_ref().filter(|_| self.shared.hub.find(id).is_none()) else {
+            return Ok(());
+        };
+        let Some(RemoteDevice { node, .. }) = cluster.remote_device(id) else { return Ok(()) };
+        let (device, on) = (Quoted(id.as_str()), Quoted(&node));
+        let error = format!(
+            "Device {device} is on node {on}, and faults act on the node of the device: arm it there, or send \
+             \"absent_ok\": true for a device that registers here later"
+        );
+        Err(Problem::new(StatusCode::CONFLICT, "other_node", error).with("node", node))
+    }
+
     fn listed(&self) -> Vec<Listed> {
         let armed = self.armed.lock();
         let all = self.shared.relay.faults().into_iter();

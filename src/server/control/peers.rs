@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::task::yield_now;
@@ -109,17 +110,16 @@ fn id_of(device: &Result<Arc<Device>, RemoteDevice>) -> &DeviceId {
     }
 }
 
-/// `GET /control/v1/devices/{id}`.
+/// `GET /control/v1/devices/{id}`: also of another node, which is asked.
 pub(super) async fn device(State(control): State<Arc<Control>>, PathId(id): PathId, request: Request) -> Answer {
     Query::of(&request)?.done()?;
     let id = DeviceId::new(&id);
     if let Some(device) = control.shared.hub.device(&id) {
         return ok(&DeviceRow::of(&device, control.node(), true));
     }
-    let Some(cluster) = &control.shared.cluster else { return Err(Problem::not_found("Device not found")) };
-    let Some(found) = cluster.remote_device(&id) else { return Err(Problem::not_found("Device not found")) };
-    let clients = client_counts(&control.shared, cluster).await.of(&found.node, &id);
-    ok(&DeviceRow::remote(found, clients, true))
+    let described = control.described_elsewhere(id.clone(), String::new()).await?;
+    let described = described.as_deref().and_then(|answer| DeviceRow::described(&id, answer));
+    described.map_or_else(|| Err(Problem::not_found("Device not found")), |row| ok(&row))
 }
 
 /// `GET /control/v1/clients`.
@@ -128,10 +128,20 @@ pub(super) async fn clients(State(control): State<Arc<Control>>, request: Reques
     clients_in(control.shared.hub.devices()).await
 }
 
-/// `GET /control/v1/devices/{id}/clients`.
+/// `GET /control/v1/devices/{id}/clients`: also of a device of another node, which is asked.
 pub(super) async fn clients_of(State(control): State<Arc<Control>>, PathId(id): PathId, request: Request) -> Answer {
     Query::of(&request)?.done()?;
-    clients_in(control.shared.hub.find(&DeviceId::new(&id)).into_iter().collect()).await
+    let id = DeviceId::new(&id);
+    if let Some(device) = control.shared.hub.find(&id) {
+        return clients_in(vec![device]).await;
+    }
+    let described = control.described_elsewhere(id.clone(), "/clients".to_owned()).await?;
+    let described = described.as_deref().and_then(|answer| ClientRow::described(&id, answer)).unwrap_or_default();
+    let mut rows = Rows::new("clients");
+    for (at, client) in described.iter().enumerate() {
+        rows.add(at, client, usize::MAX).await;
+    }
+    Ok(rows.end(""))
 }
 
 async fn clients_in(devices: Vec<Arc<Device>>) -> Answer {
@@ -236,6 +246,15 @@ impl Control {
             ),
         }
         ok(&Disconnected { disconnected: true })
+    }
+
+    /// The answer of the node of a device about it. `None` if no other node has it.
+    async fn described_elsewhere(&self, id: DeviceId, below: String) -> Result<Option<Bytes>, Problem> {
+        let Some(cluster) = &self.shared.cluster else { return Ok(None) };
+        if cluster.remote_device(&id).is_none() {
+            return Ok(None);
+        }
+        cluster.ask(id, Method::GET, below).await.map_err(Problem::unknown_now)
     }
 
     /// Ends the connection of a device of another node, or of one of its clients. Returns whether there was one.

@@ -56,6 +56,12 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server stops")
     }
 
+    /// 504. The node of a device does not tell its facts.
+    pub(super) fn unknown_now(unreachable: NodeUnreachable) -> Self {
+        let NodeUnreachable { node, what } = unreachable;
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "node_unreachable", what).with("node", node)
+    }
+
     pub(super) fn busy(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error)
     }
