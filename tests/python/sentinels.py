@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ports import free_port
 
 from cuttlefish_signaling.testing._process import Process
 
-from peers import wait_until
+from peers import PATIENCE, wait_until
 
 NAME = "lab"
 """The name that the Sentinels give the master."""
@@ -29,6 +30,7 @@ class Trio:
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory, self._stack = directory, stack
         self._servers: dict[int, Process] = {}
+        self._sentinels: list[int] = []
         self.master = free_port()
         self.launch(self.master)
         for _ in range(2):
@@ -73,7 +75,12 @@ class Trio:
             wait_until(lambda sentinel=sentinel: knows_all(sentinel))  # type: ignore[misc]
 
     def _wait_for_replicas(self) -> None:
-        wait_until(lambda: ask(self.master, "WAIT 2 100") == ":2")
+        # A Sentinel repeats what a server has missed only after a time: longer than `wait_until` waits.
+        deadline = time.monotonic() + 5 * PATIENCE
+        while ask(self.master, "WAIT 2 100") != ":2":
+            assert time.monotonic() < deadline, f"the replicas do not follow {self.master}"
+            # The Sentinels may have changed their mind.
+            self.master = (master(self._sentinels[0]) if self._sentinels else None) or self.master
 
     def _watch(self) -> int:
         port = free_port()
