@@ -56,6 +56,21 @@ fn a_change_that_is_missing_makes_a_scan_necessary() {
 }
 
 #[test]
+fn an_entry_that_no_node_has_signed_says_nothing() {
+    let mut directory = empty();
+    assert!(directory.apply(&claimed(1, "a", 1)) && directory.apply(&claimed(2, "b", 1)));
+    directory.miss();
+    directory.begin_scan();
+    directory.page(vec![]);
+    directory.keep(vec![DeviceId::new("a"), DeviceId::new("c")]);
+    directory.end_scan();
+    assert_eq!(["a", "b", "c"].map(|id| holder(&directory, id)), [Some(registration(1)), None, None]);
+    // Its node has claimed it again.
+    assert!(directory.apply(&claimed(3, "a", 2)));
+    assert_eq!(holder(&directory, "a"), Some(registration(2)));
+}
+
+#[test]
 fn revision_moves_with_the_entries_and_not_when_one_is_only_confirmed() {
     let mut directory = empty();
     let mut moves = |change: &dyn Fn(&mut Directory)| {
@@ -318,7 +333,7 @@ impl Pair {
         }
         let Some(cursor) = self.cursor else { return };
         let (reply, _) = self.engine.execute(&Operation::Scan(cursor), SETTLED);
-        let Reply::Page { cursor, entries } = reply else { panic!("{reply:?}") };
+        let Reply::Page { cursor, entries, .. } = reply else { panic!("{reply:?}") };
         self.directory.page(entries);
         self.cursor = Some(cursor).filter(|cursor| *cursor != 0);
         if self.cursor.is_none() {

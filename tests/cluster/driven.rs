@@ -45,6 +45,11 @@ pub(crate) fn held(lease: Duration) -> Reply {
     Reply::Claimed(Claimed::Held { holder: other(1), lease })
 }
 
+/// The only page of the registry.
+pub(crate) fn page(entries: Vec<(DeviceId, Entry)>) -> Reply {
+    Reply::Page { cursor: 0, entries, unsigned: vec![] }
+}
+
 pub(crate) fn tell(number: u64, outcome: Outcome) -> Output {
     Output::Tell { registration: own(number), outcome }
 }
@@ -78,7 +83,7 @@ impl Node {
         node.pass(Duration::ZERO);
         let entry = Entry { registration: other(1), details: Arc::from("{}"), version: 1 };
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
-        let rest = node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries });
+        let rest = node.answer(&Operation::Scan(0), page(entries));
         node.seen.extend(rest);
         let renewed = Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] };
         let rest = node.answer(&Operation::Renew(incarnation("a", 1)), renewed);

@@ -160,7 +160,7 @@ impl Engine {
         rest.sort_by_key(|(hash, ..)| *hash);
         let cursor = rest.get(3).map_or(0, |(hash, ..)| *hash);
         let entries = rest.into_iter().take(3).map(|(_, id, entry)| (id, entry)).collect();
-        Reply::Page { cursor, entries }
+        Reply::Page { cursor, entries, unsigned: vec![] }
     }
 
     fn reap(&mut self, node: &Incarnation, now: Duration) -> Reply {

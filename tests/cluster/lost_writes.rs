@@ -2,6 +2,7 @@
 
 use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply};
+use cuttlefish_signaling::protocol::DeviceId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn answered(node: &mut Node, version: u64) -> Vec<Operation> {
             let reply = match operation {
                 Operation::Join { .. } => continue,
                 Operation::Renew(own) => Reply::Renewed { epoch: Epoch(1), version, nodes: vec![own] },
-                Operation::Scan(_) => Reply::Page { cursor: 0, entries: vec![] },
+                Operation::Scan(_) => page(vec![]),
                 Operation::ReadIce => Reply::Ice(None),
                 Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
                 Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
@@ -93,11 +94,29 @@ fn a_registry_that_was_empty_for_a_pass_is_read_again() {
         node.membership.on_gap(node.now);
         node.pass(Duration::ZERO);
         // The engine is empty now, and restored before the next renewal. The check follows the pages at once.
-        node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries: vec![] });
+        node.answer(&Operation::Scan(0), page(vec![]));
         node.answer(&Operation::Renew(incarnation("a", 1)), reply.clone());
         let joins = node.outputs().into_iter().filter_map(operation).any(|sent| matches!(sent, Operation::Join { .. }));
         assert_eq!(joins, loses, "{reply:?}");
     }
+}
+
+#[test]
+fn id_whose_entry_no_node_has_signed_is_claimed_again_at_once() {
+    let mut node = Node::joined(&["cvd-2"]);
+    node.claim(1);
+    node.claimed(None, Reply::Claimed(Claimed::Granted));
+    node.membership.on_gap(node.now);
+    node.pass(Duration::ZERO);
+    let others = DeviceId::new("cvd-2");
+    let unsigned = vec![id(), others.clone()];
+    node.answer(&Operation::Scan(0), Reply::Page { cursor: 0, entries: vec![], unsigned });
+    node.answer(&Operation::Read(id()), Reply::Entry(None));
+    let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
+    let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
+    assert!(sent.contains(&reclaim) && !sent.contains(&Operation::Read(others.clone())), "{sent:?}");
+    // What another node has is known as before.
+    assert_eq!(node.membership.directory().get(&others).map(|entry| &entry.registration), Some(&other(1)));
 }
 
 #[test]

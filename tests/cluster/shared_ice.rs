@@ -143,7 +143,7 @@ fn reply_to(operation: &Operation) -> Reply {
         Operation::ReadIce => Reply::Ice(None),
         Operation::Expect { expected, .. } => Reply::Expected(vec![Expectation::Pending; expected.len()]),
         Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
-        Operation::Scan(_) => Reply::Page { cursor: 0, entries: Vec::new() },
+        Operation::Scan(_) => page(vec![]),
         Operation::Renew(_) => {
             Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![incarnation("a", 1), incarnation("b", 2)] }
         }

@@ -156,6 +156,13 @@ impl Directory {
         }
     }
 
+    /// Keeps what is known of ids whose entries in the registry say nothing. Their nodes claim them again.
+    pub fn keep(&mut self, ids: Vec<DeviceId>) {
+        if let Some(scan) = &mut self.scan {
+            scan.seen.extend(ids);
+        }
+    }
+
     /// Ends the pass: removes the entries that it has not shown.
     pub fn end_scan(&mut self) {
         let Some(scan) = self.scan.take() else { return };

@@ -192,10 +192,21 @@ impl Membership {
     }
 
     /// Takes over a page of the registry.
-    pub(super) fn on_page(&mut self, cursor: u64, entries: Vec<(DeviceId, Entry)>, now: Instant) {
+    pub(super) fn on_page(
+        &mut self,
+        cursor: u64,
+        entries: Vec<(DeviceId, Entry)>,
+        unsigned: Vec<DeviceId>,
+        now: Instant,
+    ) {
         self.expected_came(entries.iter().map(|(id, entry)| (id, entry.registration.incarnation())));
         let appeared = entries.iter().map(|(id, _)| id.clone()).collect();
         self.directory.page(entries);
+        for id in unsigned.iter().filter(|id| self.claims.held(id).is_some()).cloned().collect::<Vec<_>>() {
+            // The answer has no entry either: the id is claimed again.
+            self.read(&id, now);
+        }
+        self.directory.keep(unsigned);
         self.output(Output::Appeared(appeared));
         if cursor == 0 {
             self.directory.end_scan();

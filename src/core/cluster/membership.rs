@@ -266,7 +266,7 @@ impl Membership {
             }
             (Asked::Reclaim(wanted), Reply::Reclaimed(claimed)) => self.on_reclaimed(wanted, claimed, now),
             (Asked::Read(id), Reply::Entry(entry)) => self.on_entry(&id, entry.as_ref(), now),
-            (Asked::Page, Reply::Page { cursor, entries }) => self.on_page(cursor, entries, now),
+            (Asked::Page, Reply::Page { cursor, entries, unsigned }) => self.on_page(cursor, entries, unsigned, now),
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
             (Asked::Nodes, Reply::Nodes(records)) => self.on_records(&records, now),
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),

@@ -268,6 +268,8 @@ pub enum Reply {
         cursor: u64,
         /// Entries. An entry that stays during the whole scan is on one page at least.
         entries: Vec<(DeviceId, Entry)>,
+        /// Ids whose entries no node has signed. They say nothing: another user of the engine has written them.
+        unsigned: Vec<DeviceId>,
     },
     /// To [`Operation::Nodes`]: all nodes with a lease.
     Nodes(Vec<NodeRecord>),

@@ -260,7 +260,9 @@ mod tests {
         let mut looks = Vec::new();
         for tenths in (0..=110).step_by(10) {
             let due = others.reach.due(others.at(tenths));
-            due.iter().for_each(|node| assert!(!others.reach.worked(node, "a:1")));
+            for node in &due {
+                assert!(!others.reach.worked(node, "a:1"));
+            }
             looks.push(due.len());
         }
         assert!(looks.iter().all(|looks| *looks <= LOOKS as usize), "{looks:?}");

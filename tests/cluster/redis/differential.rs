@@ -64,7 +64,7 @@ impl Both<'_> {
     async fn compare_tables(&mut self) {
         let (mut cursor, mut entries) = (0, Vec::new());
         loop {
-            let Reply::Page { cursor: next, entries: page } =
+            let Reply::Page { cursor: next, entries: page, .. } =
                 self.connection.commands.execute(Operation::Scan(cursor)).await.unwrap()
             else {
                 panic!("no page");

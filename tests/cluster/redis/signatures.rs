@@ -1,6 +1,7 @@
 //! Another user of the engine writes into the registry.
 
 use cuttlefish_signaling::core::cluster::registry::{Claimed, Operation, Reply, Timing};
+use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::engine::{Connection, Engine as _, Feed};
 use cuttlefish_signaling::server::cluster::redis::Redis;
 
@@ -49,10 +50,11 @@ fn a_forged_record_is_ignored_and_reported() {
             assert_eq!(connection.commands.execute(read(id)).await.unwrap(), Reply::Entry(None), "{id}");
             assert_eq!(reported(&mut connection), [format!("the record of device {id}")]);
         }
-        let Reply::Page { entries, .. } = connection.commands.execute(Operation::Scan(0)).await.unwrap() else {
-            panic!()
-        };
+        let reply = connection.commands.execute(Operation::Scan(0)).await.unwrap();
+        let Reply::Page { entries, mut unsigned, .. } = reply else { panic!("{reply:?}") };
         assert_eq!(entries.len(), 1, "{entries:?}");
+        unsigned.sort();
+        assert_eq!(unsigned, ["cvd-2", "cvd-3", "cvd-4", "cvd-5", "cvd-6"].map(DeviceId::new));
         let texts = reported(&mut connection);
         assert!(texts[0].ends_with(" and 4 others"), "{texts:?}");
     });

@@ -213,15 +213,17 @@ impl Reader<'_> {
 
     fn page(&mut self, value: &Value) -> Result<Reply, Unreadable> {
         let [cursor, parts] = list(value)? else { return Err(Unreadable::Form) };
-        let mut entries = Vec::new();
+        let (mut entries, mut unsigned) = (Vec::new(), Vec::new());
         for pair in pairs(list(parts)?)? {
             let id = bytes(&pair[0])?;
-            match records::read_entry(self.signer, id, bytes(&pair[1])?) {
-                Ok(entry) => entries.push(entry),
-                Err(Unsigned) => self.unsigned.push(format!("device {}", String::from_utf8_lossy(id))),
+            if let Ok(entry) = records::read_entry(self.signer, id, bytes(&pair[1])?) {
+                entries.push(entry);
+            } else {
+                self.unsigned.push(format!("device {}", String::from_utf8_lossy(id)));
+                unsigned.extend(records::read_id(id));
             }
         }
-        Ok(Reply::Page { cursor: number(cursor)?, entries })
+        Ok(Reply::Page { cursor: number(cursor)?, entries, unsigned })
     }
 }
 
