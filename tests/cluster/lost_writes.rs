@@ -115,7 +115,7 @@ fn id_whose_entry_no_node_has_signed_is_claimed_again_at_once() {
     let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
     assert!(sent.contains(&reclaim) && !sent.contains(&Operation::Read(others.clone())), "{sent:?}");
-    // What another node has is known as before.
+    // The entry of another node is known as before.
     assert_eq!(node.membership.directory().get(&others).map(|entry| &entry.registration), Some(&other(1)));
 }
 

@@ -211,7 +211,7 @@ async def _open(there: Way, back: Way) -> None:
         await back.gate.wait()
 
 
-UnderWay: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
+UnderWay: TypeAlias = asyncio.Queue[tuple[float, bytes]]
 """Chunks with the time at which each arrives. The last one is empty: the end of the stream."""
 
 
