@@ -103,6 +103,9 @@ impl Node {
             Some(holder) if *holder.incarnation() != self.incarnation && tried.as_ref() != Some(&holder) => {
                 self.open(client, holder, net);
             }
+            Some(holder) if self.membership.has_claim(&search.id, &holder) => {
+                self.found(client, Answer::Refused(Refusal::ClusterUnavailable(Role::Client)), net);
+            }
             // An engine that has lost its registry has no entry either.
             None if self.connection.is_some() => {
                 let renew = Operation::Renew(self.incarnation.clone());

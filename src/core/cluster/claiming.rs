@@ -99,6 +99,11 @@ impl Membership {
         }
     }
 
+    /// Returns whether a registration of this node has an id, or claims it.
+    pub fn has_claim(&self, id: &DeviceId, registration: &Registration) -> bool {
+        self.claims.contains(id, registration)
+    }
+
     /// Looks whether this node still holds an id, since another node says that it does not.
     pub fn check(&mut self, id: &DeviceId, now: Instant) {
         self.wake(now);

@@ -64,6 +64,8 @@ impl Search<'_> {
                 None if !self.last => return Answer::Nowhere,
                 None => match self.read().await {
                     Some(Some(holder)) if *holder.incarnation() != self.node.cluster.incarnation => holder,
+                    // A device of this node that is about to be admitted, unless it has left.
+                    Some(Some(holder)) if self.has_claim(&holder) => return unavailable(Role::Client),
                     Some(_) => return Answer::Nowhere,
                     None => return unavailable(Role::Client),
                 },
@@ -87,6 +89,10 @@ impl Search<'_> {
         }
         // Registered, where it cannot be reached, or on another node at each look.
         unavailable(Role::Client)
+    }
+
+    fn has_claim(&self, holder: &Registration) -> bool {
+        self.node.cluster.read(|membership| membership.has_claim(self.id, holder))
     }
 
     /// Reads the holder from the registry itself. `None` if the engine cannot be asked.

@@ -7,7 +7,7 @@ use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Operation, Reply
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::engine::{Commands, Connection, Engine, EngineError, EngineFuture, Feed};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::model;
 
@@ -19,6 +19,8 @@ const FEED: usize = 4096;
 pub struct Memory {
     state: Arc<Mutex<State>>,
     started: Instant,
+    /// Whether claims are executed, and their answers are held back.
+    holds_answers: Arc<watch::Sender<bool>>,
 }
 
 struct State {
@@ -63,7 +65,13 @@ impl Memory {
             joins: Vec::new(),
             of_later_version: None,
         };
-        Self { state: Arc::new(Mutex::new(state)), started: Instant::now().checked_sub(age).unwrap() }
+        let started = Instant::now().checked_sub(age).unwrap();
+        Self { state: Arc::new(Mutex::new(state)), started, holds_answers: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Executes claims, and holds their answers back.
+    pub fn holds_answers_to_claims(&self, yes: bool) {
+        self.holds_answers.send_replace(yes);
     }
 
     /// Cuts all connections, and refuses others until [`Memory::comes_back`].
@@ -217,6 +225,12 @@ impl Commands for Link {
             Some(connection) => self.engine.execute(&operation, &connection),
             None => Err(away()),
         };
-        Box::pin(async move { outcome })
+        let mut holds = self.engine.holds_answers.subscribe();
+        Box::pin(async move {
+            if matches!(operation, Operation::Claim { .. }) {
+                let _held = holds.wait_for(|holds| !holds).await;
+            }
+            outcome
+        })
     }
 }

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cuttlefish_signaling::Config;
+use cuttlefish_signaling::core::cluster::registry::Timing;
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::NodeState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Killable, Nodes, until};
+use super::memory::Memory;
+use super::{Killable, Nodes, settings, start, timing, until};
 use crate::dial::{Dialed, Received, block_on};
 
 const CONFIG: &str = r#"{"message_type":"config","ice_servers":[]}"#;
@@ -62,6 +64,31 @@ fn pair_on_two_nodes_exchanges_messages_in_order() {
         for number in 0..200 {
             client.hears(&format!(r#"{{"message_type":"device_msg","payload":{{"n":{number}}}}}"#)).await;
         }
+    });
+}
+
+#[test]
+fn client_hears_that_the_cluster_is_unavailable_while_its_device_is_being_admitted_on_its_own_node() {
+    block_on(async {
+        let timing = Timing { operation: Duration::from_secs(60), ..timing() };
+        let engine = Memory::new(timing.clone());
+        let mut config = settings("a", Config::default());
+        config.cluster.as_mut().unwrap().timing = timing;
+        let node = start(&engine, config);
+        until(|| node.is_member()).await;
+        engine.holds_answers_to_claims(true);
+        let mut device = Dialed::open(node.local_addr(), "/register_device").await;
+        device.says(&register("cvd-1")).await;
+        until(|| engine.holder("cvd-1").is_some()).await;
+        // The registry has an entry of the device, so it is there.
+        let mut client = Dialed::open(node.local_addr(), "/connect_client").await;
+        client.says(&connect("cvd-1")).await;
+        client.hears(CONFIG).await;
+        client.hears(r#"{"error":"Connection failed: Cluster unavailable"}"#).await;
+        assert_eq!(client.next().await, Received::Closed(1013));
+        engine.holds_answers_to_claims(false);
+        device.hears(CONFIG).await;
+        let _late = Dialed::client(node.local_addr(), "cvd-1").await;
     });
 }
 
