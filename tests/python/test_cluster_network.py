@@ -62,6 +62,18 @@ def test_one_way_loses_the_bytes_of_one_end(network: Network) -> None:
     assert received(far, 4) == b"lost"
 
 
+def test_healed_pair_keeps_a_connection_that_was_to_be_reset(network: Network) -> None:
+    near, far = network.pair()
+    near.sendall(b"before")
+    assert received(far, 6) == b"before"
+    assert network.links.reset("a", "b") == 1
+    assert network.links.breaking() == [("a", "b")]
+    network.links.set_cut("b", "a", False)
+    assert network.links.breaking() == []
+    near.sendall(b"after")
+    assert received(far, 5) == b"after"
+
+
 def test_reset_breaks_a_connection_amid_its_next_bytes(network: Network) -> None:
     near, far = network.pair()
     assert network.links.reset("a", "c") == 0
@@ -165,7 +177,8 @@ def test_reset_amid_a_message_ends_the_pair_and_nothing_else(healed: SignalingCl
 @pytest.mark.parametrize("silent", [0, 1], ids=["node of the device", "node of the client"])
 def test_silence_in_one_direction_is_noticed_on_both_sides(healed: SignalingCluster, silent: int) -> None:
     here, there = healed.nodes
-    with FakeDevice(here, "mute", timeout=PATIENCE) as device, FakeClient(there, "mute", timeout=PATIENCE) as client:
+    name = f"mute-{silent}"
+    with FakeDevice(here, name, timeout=PATIENCE) as device, FakeClient(there, name, timeout=PATIENCE) as client:
         exchange(client, device, 1)
         healed.partition(healed.nodes[silent], healed.nodes[1 - silent], one_way=True)
         with pytest.raises(PeerClosedError) as closed:
@@ -174,7 +187,7 @@ def test_silence_in_one_direction_is_noticed_on_both_sides(healed: SignalingClus
         assert device.recv(message_type="client_disconnected", timeout=PATIENCE).client_id == 1
         healed.heal()
         healed.wait_for_nodes(2, timeout=PATIENCE)
-        with FakeClient(there, "mute", timeout=PATIENCE) as again:
+        with FakeClient(there, name, timeout=PATIENCE) as again:
             again.send("again")
             assert device.recv(timeout=PATIENCE).payload == "again"
 

@@ -219,10 +219,13 @@ class SignalingCluster:
         return self._links.reset(*self._ends(one, other))
 
     def heal(self, one: NodeLike | None = None, other: NodeLike | None = None) -> None:
-        """Makes the network of two ends whole and fast, or that of all. The bytes that it has held arrive."""
+        """Makes the network of two ends whole and fast, or that of all. The bytes that it has held arrive.
+
+        Takes back the `reset` of each connection on which nothing has passed since.
+        """
         if (one is None) != (other is None):
             raise ClusterError("heal takes two ends, or none to heal all partitions")
-        every = {*self._links.cuts(), *self._links.slow()}
+        every = {*self._links.cuts(), *self._links.slow(), *self._links.breaking()}
         for pair in every if one is None or other is None else {self._ends(one, other)}:
             self._links.set_speed(*pair, 0.0, None)
             self._links.set_cut(*pair, is_cut=False)

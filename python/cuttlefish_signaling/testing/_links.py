@@ -129,6 +129,12 @@ class Links:
                 gate.clear()
             else:
                 gate.set()
+                self._take_back_resets(set(way))
+
+    def _take_back_resets(self, pair: set[str]) -> None:
+        """Spares the connections of a pair on which nothing has passed since `reset`."""
+        for link in self._open:
+            link.breaks = link.breaks and set(link.ends) != pair
 
     def set_speed(self, one: str, other: str, delay: float, bandwidth: float | None) -> None:
         """Sets the delay and the bandwidth of each of the two ways, for bytes that are sent from now on."""
@@ -152,6 +158,10 @@ class Links:
     def cuts(self) -> list[tuple[str, str]]:
         """The pairs that are cut, sorted, each once."""
         return _pairs([ends for ends, way in list(self._ways.items()) if not way.gate.is_set()])
+
+    def breaking(self) -> list[tuple[str, str]]:
+        """The pairs with connections that are reset amid their next bytes, sorted, each once."""
+        return _pairs([link.ends for link in list(self._open) if link.breaks])
 
     def slow(self) -> list[tuple[str, str]]:
         """The pairs with a delay or a bandwidth, sorted, each once."""
