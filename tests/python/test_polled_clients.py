@@ -78,7 +78,9 @@ def test_long_poll_does_not_delay_stop(tmp_path: Path) -> None:
         assert polled.wait(PATIENCE)
         assert_returns(server.stop)
         waiting.join(PATIENCE)
-        assert answers[0] in [(200, []), (503, {"error": "Server stopping"})], "the poll is answered"
+        # By where the stop meets it: while it is held, before that, or when the connection is gone already.
+        ended = [(503, {"error": "Server stopping"}), (404, {"error": "Unknown connection"})]
+        assert answers[0] in [(200, []), *ended], "the poll is answered"
         device.close()
 
 
