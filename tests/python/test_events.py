@@ -79,19 +79,18 @@ def test_raising_log_filter_does_not_end_hook_threads(reported: list[Any]) -> No
 def test_each_record_is_filtered_by_the_level_of_its_moment(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[int] = []
-    is_enabled = LOGGER.isEnabledFor
+    handled: list[str] = []
+    handle = EventThread._handle
 
-    def is_enabled_for(level: int) -> bool:
-        enabled = is_enabled(level)
-        judged.append(level)
-        return enabled
+    def noted(thread: EventThread, records: _native.LogRecords, *rest: Any) -> None:
+        handle(thread, records, *rest)
+        handled.extend(message for _level, message, _fields in records.at_least(0))
 
-    monkeypatch.setattr(LOGGER, "isEnabledFor", is_enabled_for)
+    monkeypatch.setattr(EventThread, "_handle", noted)
     with SignalingServer() as server, peers_of(server) as peers:
         with caplog.at_level(logging.WARNING, "cuttlefish_signaling"):
             peers.device("unseen")
-            wait_until(lambda: logging.INFO in judged)
+            wait_until(lambda: any('"unseen"' in message for message in handled))
         with caplog.at_level(logging.INFO, "cuttlefish_signaling"):
             peers.device("noticed")
             wait_until(lambda: "noticed" in caplog.text)
