@@ -132,6 +132,15 @@ class View:
         own = [node.name for node in self.nodes() if node.state == "this"]
         return found.node if own and found.node not in own else None
 
+    def devices_elsewhere(self) -> tuple[list[Device], bool]:
+        """Returns the devices of other nodes of the cluster, and whether this node has devices too."""
+        own = [node.name for node in self.nodes() if node.state == "this"]
+        if not own:
+            return [], True
+        devices = self.devices()
+        elsewhere = [device for device in devices if device.node is not None and device.node not in own]
+        return elsewhere, len(elsewhere) < len(devices)
+
     def arm(self, effect: str, numbers: tuple[float | None, float | None], filters: dict[str, Any], away: bool) -> int:
         """Arms a fault, and returns its id. `away`: its device may be on another node of the cluster."""
         return self.native.faults.arm(effect, *numbers, **filters)
@@ -199,10 +208,10 @@ class View:
         from ._silence import silence_note
 
         devices = [repr(device.device_id) for device in self.devices()]
-        there = f"registered: {_first(devices)}" if devices else "no device is registered"
+        there = f"registered: {first_of(devices)}" if devices else "no device is registered"
         awaited = Counter(client.device_id for client in self.waiting())
         counts = [f"{device_id!r} ({count})" for device_id, count in awaited.items()]
-        waiting = f"; clients waiting for: {_first(counts)}" if counts else ""
+        waiting = f"; clients waiting for: {first_of(counts)}" if counts else ""
         return WaitTimeoutError(
             f"waited {timeout:g} s for {what}; {there}; clients connected: {self.native.peers()[2]}{waiting}"
             f"{silence_note(self.native, self.shown_after)}{hint}"
@@ -211,7 +220,7 @@ class View:
     def other_nodes(self, timeout: float | None, count: int, hint: str = "") -> WaitTimeoutError:
         """Returns an error for a number of nodes that did not come about. It lists the nodes."""
         nodes = [f"{node.name} ({node.state})" for node in self.nodes()]
-        there = f"nodes: {_first(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
+        there = f"nodes: {first_of(nodes)}" if nodes else "no node is known, not even this one: it has not joined"
         return WaitTimeoutError(f"waited {timeout:g} s for {count} nodes of the cluster to live; {there}{hint}")
 
 
@@ -220,7 +229,7 @@ def _longest(clients: list[Client]) -> Client | None:
     return min(clients, key=lambda client: client.since, default=None)
 
 
-def _first(texts: list[str]) -> str:
+def first_of(texts: list[str]) -> str:
     """The first twenty of them, and the number of the others."""
     more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more

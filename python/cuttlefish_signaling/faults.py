@@ -41,7 +41,8 @@ class Narrow(TypedDict, total=False):
     device: str
     """Forwards of this device and its clients. The device must be registered, unless `absent_ok=True`.
 
-    In a cluster, it must be a device of this node: faults act on the node of the device, wherever its clients are.
+    In a cluster, it must be a device of this node: faults act on the node of the device, wherever its clients are. A
+    fault without `device` acts on the devices of this node.
     """
     client: int
     """Forwards to or from the client with this id."""
@@ -112,8 +113,13 @@ class Fault:
             )
 
     def remove(self) -> None:
-        """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed."""
-        if text := self._disarm():
+        """Disarms the fault, and relays the forwards that it holds. Does nothing if it is not armed.
+
+        In a cluster, a RuntimeWarning says that no forward matched a fault without `device`, where other nodes have
+        devices and this one has none.
+        """
+        was_armed = self.armed
+        if text := self._disarm() or (self._could_not_match() if was_armed else None):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def _disarm(self) -> str | None:
@@ -127,6 +133,27 @@ class Fault:
             f"{self!r} dropped {overran} forwards: the faults already held as many as Limits.held_by_faults and "
             "Limits.held_by_faults_bytes allow"
         )
+
+    def _could_not_match(self) -> str | None:
+        """Returns the text of a warning, if no forward matched and all devices are on other nodes."""
+        if self._stats[0] or "device" in self._narrow:
+            return None
+        named, has_own = self._elsewhere()
+        if not named or has_own:
+            return None
+        return f"{self!r} matched no forward: faults act on the node of a device, and this node has none; {named}"
+
+    def _elsewhere(self) -> tuple[str, bool]:
+        """Names the devices of other nodes that it selects, and says whether this node has devices."""
+        from ._view import first_of
+
+        try:
+            devices, has_own = self._run.devices_elsewhere()
+        except NotRunningError:
+            return "", True
+        wanted = self._narrow.get("device")
+        names = [f"{one.device_id!r} (node {one.node!r})" for one in devices if wanted in (None, one.device_id)]
+        return f"devices of other nodes: {first_of(names)}" if names else "", has_own
 
     def __enter__(self) -> Self:
         return self.arm()
@@ -163,6 +190,8 @@ class Fault:
             return
         wanted = "never struck" if times is None else f"struck {hits} times, expected {times}"
         lines = [f"{self!r} {wanted}; forwards that matched: {matched}"]
+        if not matched and (named := self._elsewhere()[0]):
+            lines.append(f"faults act on the node of a device; {named}")
         if self._run.native.journal.count:
             from ._journal import Journal
 

@@ -20,6 +20,8 @@ from cuttlefish_signaling import (
     SignalingServer,
     WaitTimeoutError,
 )
+from cuttlefish_signaling.cli.armed_faults import ArmedFaults
+from cuttlefish_signaling.cli.faults import FileFault
 from cuttlefish_signaling.testing import AsyncFakeClient, FakeClient, FakeDevice, RawJson
 from cuttlefish_signaling.testing._engine import find_engine
 
@@ -90,17 +92,45 @@ def test_fault_for_a_device_of_another_node_is_refused(farm: Farm, b: Any) -> No
         b.faults.drop(device="far").arm()
 
 
+UNMATCHED = (
+    r"^drop\(type='offer'\) matched no forward: faults act on the node of a device, and this node has none; "
+    r"devices of other nodes: 'far' \(node 'a'\)$"
+)
+
+
+def test_fault_without_device_says_that_all_devices_are_on_other_nodes(farm: Farm, b: Any) -> None:
+    with far_device(farm) as device, FakeClient(farm.b, "far", timeout=PATIENCE) as client:
+        fault = b.faults.drop(type="offer").arm()
+        client.send({"type": "offer"})
+        device.recv(type="offer", timeout=PATIENCE)
+        with pytest.warns(RuntimeWarning, match=UNMATCHED):
+            fault.remove()
+        with pytest.raises(ExpectationError) as error:
+            fault.assert_struck()
+        assert str(error.value).splitlines()[:2] == [
+            "drop(type='offer') never struck; forwards that matched: 0",
+            "faults act on the node of a device; devices of other nodes: 'far' (node 'a')",
+        ]
+        with FakeDevice(farm.b, "near", timeout=PATIENCE), b.faults.drop(type="offer") as beside:
+            pass  # No warning: a device here could have sent an offer.
+        with pytest.raises(ExpectationError, match=r"devices of other nodes: 'far' \(node 'a'\)"):
+            beside.assert_struck()
+
+
+def test_faults_of_a_file_name_the_devices_that_they_act_on(farm: Farm, caplog: pytest.LogCaptureFixture) -> None:
+    armed = ArmedFaults(farm.b)
+    armed.replace([FileFault({"fault": "drop"}, "")])
+    armed.replace([])
+    assert caplog.messages == ["faults are armed, which are for tests (on devices of this node alone): drop()"]
+
+
 def test_fault_on_the_node_of_the_device_hits_clients_of_other_nodes(farm: Farm) -> None:
     with far_device(farm) as device, FakeClient(farm.b, "far", timeout=PATIENCE) as client:
-        with (
-            farm.b.faults.drop(type="offer") as without_device,
-            farm.a.faults.drop(type="offer", device="far") as fault,
-        ):
+        with farm.a.faults.drop(type="offer", device="far") as fault:
             client.send({"type": "offer"})
             client.send({"type": "answer"})
             assert device.recv(timeout=PATIENCE).payload == {"type": "answer"}
         fault.assert_struck(1)
-        assert without_device.matched == 0, "no forward of another node's device passes the faults of this one"
 
 
 def test_control_api_refuses_a_fault_for_a_device_of_another_node(farm: Farm) -> None:

@@ -30,6 +30,8 @@ class ArmedFaults:
         if faults:
             self._armed = [fault.made(self._running.faults).arm() for fault in faults]
             told = ", ".join(map(str, faults))
-            log(logging.WARNING, "faults are armed, which are for tests: %s", told, event="faults_armed", reason=told)
+            where = " (on devices of this node alone)" if self._running._settings.given["cluster"] else ""
+            text = "faults are armed, which are for tests%s: %s"
+            log(logging.WARNING, text, where, told, event="faults_armed", reason=told)
         self._tables = tables
         return True
