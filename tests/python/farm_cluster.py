@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import random
 import re
 import resource
 import statistics
+import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ports import free_port
@@ -29,12 +32,6 @@ class DirectCluster(SignalingCluster):
             address = f"127.0.0.1:{free_port()}"
             # The last of two flags counts.
             own += [f"--cluster-listen={address}", f"--cluster-address={address}"]
-
-
-def allow_many_descriptors() -> None:
-    """Raises the limit on descriptors of this process and of those that it starts."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def running(cluster: SignalingCluster) -> list[ClusterNode]:
@@ -68,9 +65,49 @@ def summary(times: Sequence[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 4), "worst": round(max(times), 4), "count": len(times)}
 
 
-def show(title: str, figures: dict[str, Any], path: str | None) -> None:
-    """Prints figures, and writes them to a file as JSON."""
+# The program of a farm ------------------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "times": "number of rounds",
+    "minutes": "minutes that it takes, at least",
+    "pairs": "devices, each with one client",
+    "devices": "number of devices",
+    "clients": "number of clients",
+    "boots": "devices that boot during each event",
+    "answers": "least number of answers during each event",
+    "think": "mean pause of a client between bursts, in seconds",
+    "every": "time from fault to fault, in seconds",
+    "pause": "least time of a fault, in seconds",
+    "hang": "time after which something counts as missing, in seconds",
+    "seed": "seed of the faults",
+}
+"""The meaning of each option of a farm."""
+
+
+def options(description: str | None, **defaults: float) -> argparse.ArgumentParser:
+    """Makes the parser of a farm, with these options and their defaults, and `--json`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{OPTIONS[name]} (%(default)s)")
+    parser.add_argument("--json", help="where the figures go")
+    return parser
+
+
+def run_farm(
+    title: str,
+    given: argparse.Namespace,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    failures: Callable[[dict[str, Any]], list[str]],
+) -> None:
+    """Runs a farm, prints its figures, writes them to a file as JSON, and exits with the rules that were broken."""
+    random.seed(getattr(given, "seed", 1))
+    # For this process, and for those that it starts.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    figures = run(given)
     print(title, json.dumps(figures, indent=1), flush=True)
-    if path:
-        with open(path, "w", encoding="utf-8") as file:
+    if given.json:
+        with open(given.json, "w", encoding="utf-8") as file:
             json.dump({title: figures}, file, indent=1)
+    if wrong := failures(figures):
+        sys.exit("\n".join(wrong))

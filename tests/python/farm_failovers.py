@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from farm_cluster import SETTINGS, DirectCluster, allow_many_descriptors, ledger, metrics, show, summary
+from farm_cluster import SETTINGS, DirectCluster, ledger, metrics, options, run_farm, summary
 from farm_faults import HANG, apart_call, devices_on, failures, meet_all
 from farm_peers import Books, Client
 from sentinels import Trio
@@ -36,22 +35,22 @@ class WatchedCluster(DirectCluster):
             own.append(f"--cluster={trio.url}")
 
 
-async def failovers(cluster: WatchedCluster, trio: Trio, options: argparse.Namespace) -> dict[str, Any]:
+async def failovers(cluster: WatchedCluster, trio: Trio, given: argparse.Namespace) -> dict[str, Any]:
     """Kills one master after the other. Returns the figures."""
     books, pids = Books(), [node.pid for node in cluster.nodes]
-    names = [f"cvd-{number}" for number in range(options.pairs)]
+    names = [f"cvd-{number}" for number in range(given.pairs)]
     elected, well = list[float](), list[float]()
     async with devices_on(cluster.nodes, names, books):
-        clients = [Client(books, options.think) for _ in names]
+        clients = [Client(books, given.think) for _ in names]
         talks = [
             asyncio.create_task(client.talk(cluster.nodes[(at + at // 3) % 3], names[at], sys.maxsize))
             for at, client in enumerate(clients)
         ]
         await asyncio.wait_for(books.until(lambda: books.connected == len(names)), HANG)
-        for round_ in range(options.times):
-            began, target = time.monotonic(), books.answered + options.answers
+        for round_ in range(given.times):
+            began, target = time.monotonic(), books.answered + given.answers
             failing = asyncio.create_task(apart_call(trio.fail_over))
-            boots = [f"boot-{round_}-{number}" for number in range(options.boots)]
+            boots = [f"boot-{round_}-{number}" for number in range(given.boots)]
             async with devices_on(cluster.nodes, boots, books):
                 lost = await asyncio.wait_for(failing, HANG)
                 named = time.monotonic()
@@ -59,7 +58,7 @@ async def failovers(cluster: WatchedCluster, trio: Trio, options: argparse.Names
                 elected.append(named - began)
                 well.append(time.monotonic() - named)
                 await asyncio.wait_for(books.until(partial(_has_answered, books, target)), HANG)
-            if round_ + 1 < options.times:
+            if round_ + 1 < given.times:
                 await apart_call(partial(trio.come_back, lost))
             print(f"failover {round_ + 1}: master after {elected[-1]:.2f} s, found {well[-1]:.2f} s later", flush=True)
         for client in clients:
@@ -67,7 +66,7 @@ async def failovers(cluster: WatchedCluster, trio: Trio, options: argparse.Names
         await asyncio.wait_for(asyncio.gather(*talks), HANG)
     lost_by = 'cuttlefish_signaling_cluster_rejoins_total{cause="lost"}'
     return {
-        "failovers": options.times,
+        "failovers": given.times,
         "pairs": len(names),
         "pairs that ended": books.ended,
         "payloads": books.sent,
@@ -87,36 +86,23 @@ def _has_answered(books: Books, answers: int) -> bool:
     return books.answered >= answers
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(given: argparse.Namespace) -> dict[str, Any]:
     """Runs the failovers with processes of their own."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         trio = Trio(directory, stack)
         cluster = stack.enter_context(WatchedCluster(trio))
-        return asyncio.run(failovers(cluster, trio, options))
+        return asyncio.run(failovers(cluster, trio, given))
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Reads the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=100)
-    parser.add_argument("--boots", type=int, default=12, help="devices that boot during each failover")
-    parser.add_argument("--answers", type=int, default=200, help="least number of answers during each failover")
-    parser.add_argument("--think", type=float, default=1.0, help="mean pause of a client between bursts, in seconds")
-    parser.add_argument("--json", help="where the figures go")
-    return parser.parse_args(words)
+    return options(__doc__, times=20, pairs=100, boots=12, answers=200, think=1.0).parse_args(words)
 
 
 def main() -> None:
     """Runs it, and fails where a rule was broken."""
-    options = arguments()
-    random.seed(1)
-    allow_many_descriptors()
-    figures = run(options)
-    show("failovers", figures, options.json)
-    if wrong := failures(figures):
-        sys.exit("\n".join(wrong))
+    run_farm("failovers", arguments(), run, failures)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-from farm_cluster import SETTINGS, DirectCluster, allow_many_descriptors, ledger, show, summary
+from farm_cluster import SETTINGS, DirectCluster, ledger, options, run_farm, summary
 from farm_peers import LOST, Books, Client, Device, connect_to, dial, hear
 
 from cuttlefish_signaling.testing import SignalingCluster
@@ -148,28 +147,28 @@ async def _back(
 # An engine that is away -----------------------------------------------------------------------------------------------
 
 
-async def outage(cluster: SignalingCluster, options: argparse.Namespace) -> dict[str, Any]:
+async def outage(cluster: SignalingCluster, given: argparse.Namespace) -> dict[str, Any]:
     """Takes the engine away, and brings it back. Returns the figures."""
     books, pids = Books(), [node.pid for node in cluster.nodes]
-    names = [f"cvd-{number}" for number in range(options.pairs)]
+    names = [f"cvd-{number}" for number in range(given.pairs)]
     async with devices_on(cluster.nodes, names, books):
         # A third of the clients are on the node of their device.
-        clients = [Client(books, options.think) for _ in names]
+        clients = [Client(books, given.think) for _ in names]
         talks = [
             asyncio.create_task(client.talk(cluster.nodes[(at + at // 3) % 3], names[at], sys.maxsize))
             for at, client in enumerate(clients)
         ]
         await asyncio.wait_for(books.until(lambda: books.connected == len(names)), HANG)
-        await apart_call(lambda: _take_engine(cluster, options.empty))
+        await apart_call(lambda: _take_engine(cluster, given.empty))
         began = time.monotonic()
-        boots = [f"boot-{number}" for number in range(options.boots)]
+        boots = [f"boot-{number}" for number in range(given.boots)]
         async with devices_on(cluster.nodes, boots, books):
             admitted = time.monotonic() - began
             await asyncio.wait_for(meet_all(cluster, boots, books, shift=0), HANG)
             unknown = await _refusal(cluster.nodes[0], "never-seen")
-            target = books.answered + options.answers
+            target = books.answered + given.answers
             await asyncio.wait_for(books.until(lambda: books.answered >= target), HANG)
-            await asyncio.sleep(max(0.0, began + 60 * options.minutes - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + 60 * given.minutes - time.monotonic()))
             away = time.monotonic() - began
             await apart_call(cluster.engine.launch)
             returned = time.monotonic()
@@ -181,7 +180,7 @@ async def outage(cluster: SignalingCluster, options: argparse.Namespace) -> dict
     restarted = [node.name for node, pid in zip(cluster.nodes, pids, strict=True) if node.pid != pid]
     return {
         "engine away, s": round(away, 1),
-        "engine comes back": "empty" if options.empty else "with the registry",
+        "engine comes back": "empty" if given.empty else "with the registry",
         "pairs": len(names),
         "pairs that ended": books.ended,
         "payloads": books.sent,
@@ -240,32 +239,24 @@ def failures(figures: dict[str, Any]) -> list[str]:
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Reads the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, times=100, pairs=300, minutes=10.0, boots=30, answers=1_000, think=1.0)
     parser.add_argument("what", choices=["kill", "outage"])
-    parser.add_argument("--times", type=int, default=100)
-    parser.add_argument("--pairs", type=int, default=300)
-    parser.add_argument("--minutes", type=float, default=10.0, help="for which the engine is away")
-    parser.add_argument("--empty", action="store_true", help="it comes back without the registry")
-    parser.add_argument("--boots", type=int, default=30, help="devices that boot meanwhile")
-    parser.add_argument("--answers", type=int, default=1_000, help="least number of answers meanwhile")
-    parser.add_argument("--think", type=float, default=1.0, help="mean pause of a client between bursts, in seconds")
-    parser.add_argument("--json", help="where the figures go")
+    parser.add_argument("--empty", action="store_true", help="the engine comes back without the registry")
     return parser.parse_args(words)
 
 
-def main() -> None:
+def run(given: argparse.Namespace) -> dict[str, Any]:
     """Runs one of the two with three nodes."""
-    options = arguments()
-    random.seed(1)
-    allow_many_descriptors()
-    with DirectCluster(3, **{**SETTINGS, "device_wait_timeout": 20 if options.what == "kill" else 5}) as cluster:
-        if options.what == "kill":
-            figures = asyncio.run(kills(cluster, options.times, options.pairs))
-        else:
-            figures = asyncio.run(outage(cluster, options))
-    show(options.what, figures, options.json)
-    if wrong := failures(figures):
-        sys.exit("\n".join(wrong))
+    with DirectCluster(3, **{**SETTINGS, "device_wait_timeout": 20 if given.what == "kill" else 5}) as cluster:
+        if given.what == "kill":
+            return asyncio.run(kills(cluster, given.times, given.pairs))
+        return asyncio.run(outage(cluster, given))
+
+
+def main() -> None:
+    """Runs it, and fails where a rule was broken."""
+    given = arguments()
+    run_farm(given.what, given, run, failures)
 
 
 if __name__ == "__main__":

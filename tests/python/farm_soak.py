@@ -15,14 +15,13 @@ import argparse
 import asyncio
 import random
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm_cluster import SETTINGS, allow_many_descriptors, footprint, ledger, running, show
+from farm_cluster import SETTINGS, footprint, ledger, options, run_farm, running
 from farm_peers import Books, Client, Device
 
 from cuttlefish_signaling.testing import SignalingCluster
@@ -162,40 +161,40 @@ class Faults:
                 device.socket.transport.abort()
 
 
-async def soak(cluster: SignalingCluster, options: argparse.Namespace) -> dict[str, Any]:
+async def soak(cluster: SignalingCluster, given: argparse.Namespace) -> dict[str, Any]:
     """Runs the faults, and returns the figures."""
-    books, rng = Books(), random.Random(options.seed)
-    devices = [Device(f"cvd-{number}", books) for number in range(options.devices)]
-    clients = [Client(books, options.think) for _ in range(options.clients)]
+    books, rng = Books(), random.Random(given.seed)
+    devices = [Device(f"cvd-{number}", books) for number in range(given.devices)]
+    clients = [Client(books, given.think) for _ in range(given.clients)]
     before = [footprint(node)["descriptors"] for node in cluster.nodes]
     farm, samples = Farm(cluster, devices, clients, books, rng), list[int]()
     faults = Faults(farm)
     farm.start()
     try:
-        await asyncio.wait_for(farm.registered(), options.hang)
-        end = time.monotonic() + 60 * options.minutes
+        await asyncio.wait_for(farm.registered(), given.hang)
+        end = time.monotonic() + 60 * given.minutes
         while not books.broken and (not samples or time.monotonic() < end):
-            samples += await _each(faults, options)
+            samples += await _each(faults, given)
         if not books.broken:
-            await asyncio.wait_for(farm.registered(), options.hang)
-            await asyncio.wait_for(farm.halt(), options.hang)
+            await asyncio.wait_for(farm.registered(), given.hang)
+            await asyncio.wait_for(farm.halt(), given.hang)
     except asyncio.TimeoutError:
-        books.broken.append(f"after {options.hang:g} s something is missing after {faults.last}: {farm.steps()}")
+        books.broken.append(f"after {given.hang:g} s something is missing after {faults.last}: {farm.steps()}")
     finally:
         await farm.close()
     figures = {"faults": len(samples), **_counts(books)}
-    figures["ledgers"] = await balanced(cluster, options.hang)
-    after = await closed(cluster, before, options.hang)
+    figures["ledgers"] = await balanced(cluster, given.hang)
+    after = await closed(cluster, before, given.hang)
     return {**figures, "descriptors": {"before": before, "after": after}, "memory": _slope(samples)}
 
 
-async def _each(faults: Faults, options: argparse.Namespace) -> list[int]:
+async def _each(faults: Faults, given: argparse.Namespace) -> list[int]:
     """Runs each fault once. Returns the memory of the first node after each of them."""
     samples, farm = [], faults.farm
     for name in faults.order():
-        next_fault = time.monotonic() + options.every
-        await asyncio.wait_for(faults.run(name, lambda: _during(farm, options)), options.hang)
-        await asyncio.wait_for(farm.answered(options.answers), options.hang)
+        next_fault = time.monotonic() + given.every
+        await asyncio.wait_for(faults.run(name, lambda: _during(farm, given)), given.hang)
+        await asyncio.wait_for(farm.answered(given.answers), given.hang)
         await asyncio.sleep(max(0.0, next_fault - time.monotonic()))
         samples.append(footprint(farm.cluster.nodes[0])["kib"])
         if farm.books.broken:
@@ -203,10 +202,10 @@ async def _each(faults: Faults, options: argparse.Namespace) -> list[int]:
     return samples
 
 
-async def _during(farm: Farm, options: argparse.Namespace) -> None:
+async def _during(farm: Farm, given: argparse.Namespace) -> None:
     """The time of a fault: some seconds in the long form, and until peers have gone on."""
-    await asyncio.sleep(options.pause)
-    await farm.answered(options.answers)
+    await asyncio.sleep(given.pause)
+    await farm.answered(given.answers)
 
 
 def _counts(books: Books) -> dict[str, Any]:
@@ -266,30 +265,22 @@ def failures(figures: dict[str, Any]) -> list[str]:
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Reads the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--devices", type=int, default=1_000)
-    parser.add_argument("--clients", type=int, default=2_000)
-    parser.add_argument("--think", type=float, default=2.0, help="mean pause of a client between bursts, in seconds")
-    parser.add_argument("--every", type=float, default=5.0, help="time from fault to fault, in seconds")
-    parser.add_argument("--pause", type=float, default=2.5, help="least time of a fault, in seconds")
-    parser.add_argument("--answers", type=int, default=1, help="least number of answers during a fault and after it")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--hang", type=float, default=180.0, help="time after which something counts as missing")
-    parser.add_argument("--json", help="where the figures go")
-    return parser.parse_args(words)
+    seed = random.SystemRandom().randrange(2**32)
+    sizes = {"minutes": 60.0, "devices": 1_000, "clients": 2_000, "think": 2.0}
+    return options(__doc__, **sizes, every=5.0, pause=2.5, answers=1, seed=seed, hang=180.0).parse_args(words)
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Runs it with three nodes."""
+    with SignalingCluster(3, **SETTINGS) as cluster:
+        return asyncio.run(soak(cluster, given))
 
 
 def main() -> None:
-    """Runs it with three nodes."""
-    options = arguments()
-    print(f"seed {options.seed}", flush=True)
-    allow_many_descriptors()
-    with SignalingCluster(3, **SETTINGS) as cluster:
-        figures = asyncio.run(soak(cluster, options))
-    show("soak", figures, options.json)
-    if found := failures(figures):
-        sys.exit("\n".join(found))
+    """Runs it, and fails where a rule was broken."""
+    given = arguments()
+    print(f"seed {given.seed}", flush=True)
+    run_farm("soak", given, run, failures)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import os
 import random
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import farm_failovers
 import farm_faults
 import farm_soak
 import pytest
-from farm_cluster import SETTINGS, DirectCluster
+from farm_cluster import SETTINGS, DirectCluster, run_farm
 
 from cuttlefish_signaling.testing import SignalingCluster
 from cuttlefish_signaling.testing._engine import MISSING, find_engine
@@ -68,6 +72,24 @@ FLAT = {
 )
 def test_soak_judges_the_memory_of_a_node(samples: list[int], found: list[str]) -> None:
     assert farm_soak.failures({**FLAT, "memory": farm_soak._slope(samples)}) == found
+
+
+def test_farm_writes_its_figures_and_ends_with_the_rules_that_were_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)  # Other tests have this process too.
+    path = tmp_path / "figures.json"
+    given = farm_faults.arguments(["kill", "--pairs", "7", "--json", str(path)])
+
+    def run(given: argparse.Namespace) -> dict[str, Any]:
+        return {"pairs": given.pairs, "silent": 2, "broken": ["one rule"]}
+
+    with pytest.raises(SystemExit, match="^one rule\nsilent: 2$"):
+        run_farm("kill", given, run, farm_faults.failures)
+    figures = {"pairs": 7, "silent": 2, "broken": ["one rule"]}
+    assert json.loads(path.read_text("utf-8")) == {"kill": figures}
+    assert json.loads(capsys.readouterr().out.removeprefix("kill ")) == figures
+    run_farm("kill", given, lambda given: {"broken": []}, farm_faults.failures)
 
 
 def test_faults_of_a_soak_begin_every_five_seconds() -> None:
