@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from linked import Network, has_none, network_of_links, received
 
 from cuttlefish_signaling import ClusterError, ConfigError
 from cuttlefish_signaling._settings import FLAGS
@@ -24,69 +25,11 @@ from cuttlefish_signaling.testing._process import Process
 
 from peers import PATIENCE
 
+__all__ = ["network_of_links"]
+
 needs_engine = pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
 
 # Connections ----------------------------------------------------------------------------------------------------------
-
-
-class Network:
-    """Links between this process, which is the node `a`, and a listener, which is the node `b`."""
-
-    def __init__(self) -> None:
-        self.links = Links(lambda: {"a": os.getpid()})
-        self.port = self.links.listen("b")
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(PATIENCE)
-        self.open: list[socket.socket] = [self.listener]
-
-    def connect_to_listener(self) -> None:
-        self.links.connect_to("b", self.listener.getsockname())
-
-    def dial(self) -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        self.open.append(made)
-        return made
-
-    def accept(self) -> socket.socket:
-        made, _ = self.listener.accept()
-        made.settimeout(PATIENCE)
-        self.open.append(made)
-        return made
-
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        return self.dial(), self.accept()
-
-    def close(self) -> None:
-        self.links.close()
-        for one in self.open:
-            one.close()
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    made = Network()
-    made.connect_to_listener()
-    yield made
-    made.close()
-
-
-def has_none(receiver: socket.socket) -> bool:
-    """Whether nothing has arrived, neither bytes nor the end."""
-    receiver.settimeout(0.05)
-    try:
-        receiver.recv(1)
-    except TimeoutError:
-        return True
-    finally:
-        receiver.settimeout(PATIENCE)
-    return False
-
-
-def received(receiver: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count and (part := receiver.recv(count - len(data))):
-        data += part
-    return data
 
 
 def test_bytes_pass_both_ways_until_both_ends(network: Network) -> None:

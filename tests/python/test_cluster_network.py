@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_cluster_kit import Network, has_none, received
+from linked import Network, has_none, network_of_links, received
 
 from cuttlefish_signaling import ClusterError, ConfigError, PeerClosedError
 from cuttlefish_signaling.testing import FakeClient, FakeDevice, SignalingCluster
@@ -16,17 +16,11 @@ from cuttlefish_signaling.testing._engine import MISSING, find_engine
 
 from peers import PATIENCE
 
+__all__ = ["network_of_links"]
+
 needs_engine = pytest.mark.skipif(find_engine() is None, reason=MISSING)
 
 # The relay ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    made = Network()
-    made.connect_to_listener()
-    yield made
-    made.close()
 
 
 def test_slow_way_takes_its_time_and_keeps_the_order(network: Network) -> None:
