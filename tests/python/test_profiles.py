@@ -53,8 +53,9 @@ class Operator:
         try:
             self.names.append(json.loads(connection.recv())["device_id"])
             connection.send('{"message_type":"config","ice_servers":[]}')
+            closes = self.closes_at_once  # As it was before the test has this connection.
             self._arrived.put(connection)
-            if self.closes_at_once:
+            if closes:
                 send_error_and_close(connection, "Device already registered", 1008)
             while True:
                 connection.recv()
@@ -182,8 +183,9 @@ def test_error_alone_opens_second_connection_of_legacy_device(operator: Operator
 
 def test_repeated_error_and_close_multiply_connections_of_current_device(operator: Operator) -> None:
     with FakeDevice(operator.url, profile="current", backoff=BACKOFF) as device:
+        first = operator.next()
         operator.closes_at_once = True
-        send_error_and_close(operator.next(), "Device already registered: cvd-1", 1008)
+        send_error_and_close(first, "Device already registered: cvd-1", 1008)
         for _ in range(10 * MAX_RECONNECTS):
             operator.next()
             assert len(device._peer._connections) + len(device._peer._scheduled) <= MAX_RECONNECTS
