@@ -233,29 +233,3 @@ impl Service {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use hyper::Request;
-    use hyper::body::Incoming;
-
-    use crate::server::connect_info::ConnectInfo;
-    use crate::server::http::service::Service;
-    use crate::server::shared::Shared;
-
-    /// The size of the result of a function, which need not be called for it.
-    fn size_of_result<R>(
-        _: impl FnOnce(&'static Service, &'static Arc<Shared>, ConnectInfo, Request<Incoming>) -> R,
-    ) -> usize {
-        size_of::<R>()
-    }
-
-    #[test]
-    fn request_of_a_peer_takes_no_memory_for_endpoints_that_it_does_not_use() {
-        let size = size_of_result(Service::answer);
-        // hyper allocates and moves it for each connection. It was 7 KiB with the state of a request to another server.
-        assert!(size <= 4096, "{size} bytes");
-    }
-}
