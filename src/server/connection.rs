@@ -363,10 +363,18 @@ async fn end(shared: &Shared, mut stream: impl AsyncRead + AsyncWrite + Unpin, i
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use hyper::Request;
     use hyper::body::Incoming;
+    use tokio::net::TcpStream;
 
-    use super::*;
+    use crate::access::origin_policy::Scheme;
+    use crate::server::connect_info::ConnectInfo;
+    use crate::server::connection::Connection;
+    use crate::server::http::service::Service;
+    use crate::server::peer_stream::PeerStream;
+    use crate::server::shared::Shared;
 
     /// The size of the result of a function, which need not be called for it.
     fn size_of_result<A, R>(_: impl FnOnce(A) -> R) -> usize {
