@@ -6,7 +6,7 @@ use std::time::Duration;
 use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::claim::Outcome;
 use cuttlefish_signaling::core::cluster::registry::{
-    BATCH, Change, Claimed, Delta, Epoch, Expectation, Expected, Operation, Place, Reply, Wanted,
+    BATCH, Change, Claimed, Epoch, Expectation, Expected, Operation, Place, Reply, Wanted,
 };
 use cuttlefish_signaling::protocol::DeviceId;
 
@@ -42,7 +42,7 @@ fn waiting() -> Node {
 
 fn claimed_by_b(node: &mut Node, version: u64) -> Vec<Output> {
     let entries = vec![(id(), other(1), Arc::from("{}"))];
-    node.membership.on_delta(&Delta { version, change: Change::Claimed(entries) }, node.now);
+    node.membership.on_delta(&delta(version, Change::Claimed(entries)), node.now);
     node.outputs()
 }
 
@@ -54,7 +54,7 @@ fn rejoin(node: &mut Node) {
     node.membership.on_connected(node.now);
     let join = Operation::Join { node: record("a", 1), replaces: None };
     let nodes = vec![record("a", 1), record("b", 2)];
-    node.answer(&join, Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes });
+    node.answer(&join, Reply::Joined { epoch: Epoch(1), version: version(1), age: Duration::from_secs(60), nodes });
 }
 
 #[test]
@@ -210,41 +210,6 @@ fn announcement_is_taken_back() {
 }
 
 #[test]
-fn announcement_is_taken_back_again_by_the_next_two_upkeeps() {
-    let mut node = waiting();
-    node.membership.cancel(&[id()], node.now);
-    let second = Expected { id: DeviceId::new("cvd-2"), details: DETAILS.into() };
-    node.membership.announce(8, std::slice::from_ref(&second), 10, node.now);
-    node.membership.cancel(std::slice::from_ref(&second.id), node.now);
-    node.membership.announce(9, std::slice::from_ref(&second), 10, node.now);
-    let first = [cancel(&["cvd-1"]), cancel(&["cvd-2"])];
-    assert_eq!(cancels(&mut node), first);
-    let later: Vec<_> = (0..12).flat_map(|_| cancels_of_a_second(&mut node)).collect();
-    // The first one may follow at once, and an engine that is restored from an old copy after it.
-    assert_eq!(later, [cancel(&["cvd-1"]), cancel(&["cvd-1"])]);
-}
-
-fn cancels_of_a_second(node: &mut Node) -> Vec<Operation> {
-    node.pass_renewed(Duration::from_secs(1));
-    cancels(node)
-}
-
-/// Answers what the node has asked about announcements. Returns those that it has taken back.
-fn cancels(node: &mut Node) -> Vec<Operation> {
-    let mut cancels = Vec::new();
-    for output in node.outputs() {
-        let Output::Send { number, operation } = output else { continue };
-        let reply = match &operation {
-            Operation::Expect { expected, .. } => Reply::Expected(vec![Expectation::Pending; expected.len()]),
-            _ => Reply::Done,
-        };
-        node.membership.on_reply(number, reply, node.now);
-        cancels.extend(Some(operation).filter(|operation| matches!(operation, Operation::Cancel { .. })));
-    }
-    cancels
-}
-
-#[test]
 fn claim_takes_the_announcement_of_another_node_into_its_record() {
     let mut node = Node::joined(&[]);
     let device = Wanted { details: r#"{"adb_port":1,"group":"old","own_group":"x","since":1.5}"#.into(), ..wanted(1) };
@@ -278,13 +243,13 @@ fn announcement_outlives_a_session_that_leaves_before_it_has_its_id() {
     let mut node = waiting();
     node.membership.claim(wanted(1), false, node.now);
     let entries = vec![(id(), own(1), Arc::from("{}"))];
-    node.membership.on_delta(&Delta { version: 2, change: Change::Claimed(entries) }, node.now);
+    node.membership.on_delta(&delta(2, Change::Claimed(entries)), node.now);
     node.membership.release(&id(), &own(1), node.now);
     let place = Some(Place { by: incarnation("a", 1), details: DETAILS.into() });
     let claim = Operation::Claim { wanted: wanted(1), expected: None, place };
     let released = node.answer(&claim, Reply::Claimed(Claimed::Granted));
     // The registry gives the id back.
-    node.membership.on_delta(&Delta { version: 3, change: Change::Released(vec![id()]) }, node.now);
+    node.membership.on_delta(&delta(3, Change::Released(vec![id()])), node.now);
     for output in released {
         if let Output::Send { number, .. } = output {
             node.membership.on_reply(number, Reply::Done, node.now);

@@ -1,7 +1,7 @@
 //! The claim of one device, step by step: what a node asks, and what its session is told.
 
 use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
-use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Delta, Entry, Epoch, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Entry, Epoch, Operation, Reply};
 use cuttlefish_signaling::core::cluster::{Output, Registration};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn a_holder_whose_node_renews_its_lease_keeps_its_id_in_the_end() {
             let Output::Send { number, operation } = output else { continue };
             let reply = match operation {
                 Operation::Claim { .. } => held(lease),
-                Operation::Renew(_) => Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] },
+                Operation::Renew(_) => Reply::Renewed { epoch: Epoch(1), version: version(1), nodes: vec![] },
                 other => panic!("{other:?}"),
             };
             node.membership.on_reply(number, reply, node.now);
@@ -125,7 +125,7 @@ fn a_grant_is_given_back_if_the_directory_knows_a_holder_that_is_alive() {
     node.claim(1);
     // The change that the claim makes comes before the answer.
     let change = Change::Claimed(vec![(id(), own(1), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.membership.on_delta(&delta(2, change), node.now);
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     assert_eq!(node.outputs(), [probe(1)], "the engine has lost a write");
     node.probed(Probe::Alive);
@@ -137,7 +137,7 @@ fn a_holder_that_the_directory_knew_is_asked_though_the_engine_is_lost_before_it
     let mut node = Node::joined(&["cvd-1"]);
     node.claim(1);
     let change = Change::Claimed(vec![(id(), own(1), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.membership.on_delta(&delta(2, change), node.now);
     node.rejoin();
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     assert!(node.outputs().contains(&probe(1)), "the directory has only the claim itself");
@@ -151,7 +151,7 @@ fn a_holder_that_an_old_copy_of_the_registry_brings_back_hides_no_other() {
     node.claim(1);
     // An engine that is restored from an old copy names a holder of before.
     let old = || Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change: old() }, node.now);
+    node.membership.on_delta(&delta(2, old()), node.now);
     let held = Claimed::Held { holder: other(9), lease: Duration::from_secs(5) };
     node.claimed(None, Reply::Claimed(held));
     node.outputs();
@@ -292,7 +292,7 @@ fn an_unclaimed_device_is_claimed_when_the_engine_is_back_and_yields_to_a_holder
     assert_eq!(node.outputs(), [Output::Connect, tell(1, Outcome::Unclaimed)]);
     node.membership.on_connected(node.now);
     let nodes = vec![record("a", 1), record("b", 2)];
-    let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes };
+    let joined = Reply::Joined { epoch: Epoch(1), version: version(1), age: Duration::from_secs(60), nodes };
     node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
     node.claimed(None, held(Duration::from_secs(5)));
     node.probed(Probe::Alive);
@@ -306,7 +306,7 @@ fn a_change_alone_ends_no_session() {
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     node.outputs();
     let stolen = Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change: stolen }, node.now);
+    node.membership.on_delta(&delta(2, stolen), node.now);
     let entry = Entry { registration: own(1), details: Arc::from("{}"), version: 1 };
     let rest = node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
     assert_eq!(rest, [Output::Appeared(vec![id()])]);
@@ -320,7 +320,7 @@ fn the_entry_of_another_holder_ends_the_session() {
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     node.outputs();
     let taken = Change::Claimed(vec![(id(), other(9), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change: taken }, node.now);
+    node.membership.on_delta(&delta(2, taken), node.now);
     let entry = Entry { registration: other(9), details: Arc::from("{}"), version: 2 };
     node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
     assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(1) }]);
@@ -332,7 +332,7 @@ fn an_id_that_the_registry_has_lost_is_claimed_again() {
     node.claim(1);
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     node.outputs();
-    node.membership.on_delta(&Delta { version: 2, change: Change::Released(vec![id()]) }, node.now);
+    node.membership.on_delta(&delta(2, Change::Released(vec![id()])), node.now);
     node.answer(&Operation::Read(id()), Reply::Entry(None));
     let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
     node.answer(&reclaim, Reply::Reclaimed(vec![Claimed::Granted]));
@@ -346,7 +346,7 @@ fn read_in_its_place(holder: Registration) -> Node {
     node.answer(&claim(2, None), Reply::Claimed(Claimed::Granted));
     node.outputs();
     let change = Change::Claimed(vec![(id(), holder.clone(), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.membership.on_delta(&delta(2, change), node.now);
     let entry = Entry { registration: holder, details: Arc::from("{}"), version: 2 };
     node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
     node
@@ -393,7 +393,7 @@ fn a_newcomer_of_this_node_that_the_registry_names_ends_the_session() {
     node.claim(3);
     node.outputs();
     let change = Change::Claimed(vec![(id(), own(3), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.membership.on_delta(&delta(2, change), node.now);
     let entry = Entry { registration: own(3), details: Arc::from("{}"), version: 2 };
     node.answer(&Operation::Read(id()), Reply::Entry(Some(entry)));
     assert_eq!(node.outputs(), [Output::End { id: id(), registration: own(2) }]);

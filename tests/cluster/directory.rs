@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{
-    Change, Delta, Entry, NodeRecord, Operation, Reply, Timing, Wanted,
+    Change, Delta, Entry, NodeRecord, Operation, Reply, Timing, Version, Wanted,
 };
 use cuttlefish_signaling::core::cluster::{Directory, Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use proptest::prelude::*;
 
+use crate::driven::{delta, version};
 use crate::engine::Engine;
 
 /// Time at which the registry has settled.
@@ -21,11 +22,11 @@ fn registration(number: u64) -> Registration {
 }
 
 fn claimed(version: u64, id: &str, number: u64) -> Delta {
-    Delta { version, change: Change::Claimed(vec![(DeviceId::new(id), registration(number), Arc::from("{}"))]) }
+    delta(version, Change::Claimed(vec![(DeviceId::new(id), registration(number), Arc::from("{}"))]))
 }
 
 fn released(version: u64, id: &str) -> Delta {
-    Delta { version, change: Change::Released(vec![DeviceId::new(id)]) }
+    delta(version, Change::Released(vec![DeviceId::new(id)]))
 }
 
 fn holder(directory: &Directory, id: &str) -> Option<Registration> {
@@ -39,7 +40,7 @@ fn entry(number: u64, version: u64) -> Entry {
 /// A directory that has read an empty registry at version 0.
 fn empty() -> Directory {
     let mut directory = Directory::default();
-    directory.reset(0);
+    directory.reset(version(0));
     directory.begin_scan();
     directory.end_scan();
     assert!(directory.is_complete());
@@ -88,7 +89,7 @@ fn revision_moves_with_the_entries_and_not_when_one_is_only_confirmed() {
         directory.apply(&released(3, "b"));
     }));
     assert!(!moves(&|directory| {
-        directory.reset(3);
+        directory.reset(version(3));
         directory.begin_scan();
         directory.page(vec![(DeviceId::new("a"), entry(1, 2))]);
         directory.end_scan();
@@ -98,7 +99,7 @@ fn revision_moves_with_the_entries_and_not_when_one_is_only_confirmed() {
     }));
     // A registry that is empty.
     assert!(moves(&|directory| {
-        directory.reset(5);
+        directory.reset(version(5));
         directory.begin_scan();
         directory.end_scan();
     }));
@@ -116,16 +117,16 @@ fn a_change_that_comes_again_is_ignored() {
 #[test]
 fn a_version_of_the_engine_that_is_ahead_makes_a_scan_necessary() {
     let mut directory = empty();
-    directory.check(0);
+    directory.check(version(0));
     assert!(!directory.needs_scan());
-    directory.check(1);
+    directory.check(version(1));
     assert!(directory.needs_scan());
 }
 
 #[test]
 fn a_page_does_not_bring_back_a_device_that_was_released_after_it_was_read() {
     let mut directory = empty();
-    directory.reset(5);
+    directory.reset(version(5));
     directory.begin_scan();
     directory.apply(&released(6, "a"));
     directory.page(vec![(DeviceId::new("a"), entry(1, 3))]);
@@ -136,7 +137,7 @@ fn a_page_does_not_bring_back_a_device_that_was_released_after_it_was_read() {
 #[test]
 fn a_page_does_not_replace_a_newer_holder() {
     let mut directory = empty();
-    directory.reset(5);
+    directory.reset(version(5));
     directory.begin_scan();
     directory.apply(&claimed(6, "a", 2));
     directory.page(vec![(DeviceId::new("a"), entry(1, 3))]);
@@ -149,7 +150,7 @@ fn an_entry_of_before_is_replaced_by_an_older_version_of_an_engine_that_has_lost
     let mut directory = empty();
     directory.apply(&claimed(1, "a", 1));
     directory.apply(&claimed(2, "a", 2));
-    directory.reset(1);
+    directory.reset(version(1));
     assert_eq!(holder(&directory, "a"), Some(registration(2)), "the best that is known stays until the scan");
     directory.begin_scan();
     directory.page(vec![(DeviceId::new("a"), entry(1, 1))]);
@@ -162,7 +163,9 @@ fn a_pass_replaces_what_an_engine_has_lost_that_names_versions_again() {
     let mut directory = empty();
     assert!(directory.apply(&claimed(1, "a", 1)) && directory.apply(&claimed(2, "a", 2)));
     // Rolled back to the first version, without that this node is told.
-    assert!(!directory.apply(&Delta { version: 2, change: Change::Announced }));
+    let again = Version { number: 2, stamp: 9 };
+    assert!(!directory.apply(&Delta { version: again, after: 1, change: Change::Announced }));
+    assert!(directory.has_lost());
     directory.begin_scan();
     directory.page(vec![(DeviceId::new("a"), entry(1, 1))]);
     directory.end_scan();
@@ -173,7 +176,7 @@ fn a_pass_replaces_what_an_engine_has_lost_that_names_versions_again() {
 fn a_device_that_no_page_shows_is_gone_after_the_scan() {
     let mut directory = empty();
     directory.apply(&claimed(1, "a", 1));
-    directory.reset(7);
+    directory.reset(version(7));
     directory.begin_scan();
     directory.apply(&claimed(8, "b", 2));
     directory.end_scan();
@@ -183,12 +186,12 @@ fn a_device_that_no_page_shows_is_gone_after_the_scan() {
 #[test]
 fn a_device_of_a_page_that_was_ahead_of_the_feed_is_gone_after_the_next_scan() {
     let mut directory = empty();
-    directory.reset(1);
+    directory.reset(version(1));
     directory.begin_scan();
     // The change that made version 2 is lost, and so is the one that made version 3.
     directory.page(vec![(DeviceId::new("a"), entry(1, 2))]);
     directory.end_scan();
-    directory.check(3);
+    directory.check(version(3));
     assert!(directory.needs_scan());
     directory.begin_scan();
     directory.end_scan();
@@ -332,8 +335,8 @@ impl Pair {
             self.cursor = Some(0);
         }
         let Some(cursor) = self.cursor else { return };
-        let (reply, _) = self.engine.execute(&Operation::Scan(cursor), SETTLED);
-        let Reply::Page { cursor, entries, .. } = reply else { panic!("{reply:?}") };
+        let (answer, _) = self.engine.execute(&Operation::Scan(cursor), SETTLED);
+        let Reply::Page { cursor, entries, .. } = answer.reply else { panic!("{answer:?}") };
         self.directory.page(entries);
         self.cursor = Some(cursor).filter(|cursor| *cursor != 0);
         if self.cursor.is_none() {

@@ -88,12 +88,12 @@ impl World {
                 node.connection = None;
                 node.membership.on_lost(now);
             }
-            Event::Reply { connection, number, reply } if current == Some(connection) => match reply {
+            Event::Reply { connection, number, answer } if current == Some(connection) => match answer.reply {
                 Reply::Entry(entry) if Node::is_search(number) => {
                     node.on_read(number, entry.as_ref(), &mut self.net);
                 }
                 reply if Node::is_search(number) => node.on_renewed(number, &reply, &self.net),
-                reply => node.membership.on_reply(number, reply, now),
+                _ => node.membership.on_reply(number, answer, now),
             },
             Event::Delta { connection, delta } if current == Some(connection) => node.membership.on_delta(&delta, now),
             Event::Gap { connection } if current == Some(connection) => node.membership.on_gap(now),

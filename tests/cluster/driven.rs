@@ -2,7 +2,7 @@
 
 use cuttlefish_signaling::core::cluster::claim::{Outcome, Probe};
 use cuttlefish_signaling::core::cluster::registry::{
-    Claimed, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Wanted,
+    Answer, Change, Claimed, Delta, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Version, Wanted,
 };
 use cuttlefish_signaling::core::cluster::{Incarnation, Membership, Output, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
@@ -45,6 +45,16 @@ pub(crate) fn held(lease: Duration) -> Reply {
     Reply::Claimed(Claimed::Held { holder: other(1), lease })
 }
 
+/// The version of this number in the history that a test has.
+pub(crate) fn version(number: u64) -> Version {
+    Version { number, stamp: number }
+}
+
+/// A change that follows the version before it.
+pub(crate) fn delta(number: u64, change: Change) -> Delta {
+    Delta { version: version(number), after: number - 1, change }
+}
+
 /// The only page of the registry.
 pub(crate) fn page(entries: Vec<(DeviceId, Entry)>) -> Reply {
     Reply::Page { cursor: 0, entries, unsigned: vec![] }
@@ -85,7 +95,7 @@ impl Node {
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
         let rest = node.answer(&Operation::Scan(0), page(entries));
         node.seen.extend(rest);
-        let renewed = Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![] };
+        let renewed = Reply::Renewed { epoch: Epoch(1), version: version(1), nodes: vec![] };
         let rest = node.answer(&Operation::Renew(incarnation("a", 1)), renewed);
         node.seen.extend(rest);
         let rest = node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
@@ -102,7 +112,7 @@ impl Node {
         let nodes = vec![record("a", 1), record("b", 2)];
         self.answer(
             &Operation::Join { node: record("a", 1), replaces: None },
-            Reply::Joined { epoch: Epoch(1), version: 1, age, nodes },
+            Reply::Joined { epoch: Epoch(1), version: version(1), age, nodes },
         );
     }
 
@@ -122,7 +132,7 @@ impl Node {
         }
         self.membership.on_connected(self.now);
         let nodes = vec![record("a", 1), record("b", 2)];
-        let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes };
+        let joined = Reply::Joined { epoch: Epoch(1), version: version(1), age: Duration::from_secs(60), nodes };
         outputs.extend(self.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined));
         outputs
     }
@@ -132,7 +142,7 @@ impl Node {
         for _ in 0..time.as_secs() {
             self.pass(Duration::from_secs(1));
             let outputs = self.outputs();
-            let version = self.membership.directory().version();
+            let version = version(self.membership.directory().version());
             for output in outputs {
                 match output {
                     Output::Send { number, operation: Operation::Renew(_) } => {
@@ -156,13 +166,13 @@ impl Node {
     }
 
     /// Answers the operation, which is the only one of its kind that was sent. Returns what else was put out.
-    pub(crate) fn answer(&mut self, operation: &Operation, reply: Reply) -> Vec<Output> {
+    pub(crate) fn answer(&mut self, operation: &Operation, answer: impl Into<Answer>) -> Vec<Output> {
         let (sent, rest): (Vec<_>, Vec<_>) = self
             .outputs()
             .into_iter()
             .partition(|output| matches!(output, Output::Send { operation: sent, .. } if sent == operation));
         let [Output::Send { number, .. }] = sent[..] else { panic!("{operation:?} is not in {sent:?}, {rest:?}") };
-        self.membership.on_reply(number, reply, self.now);
+        self.membership.on_reply(number, answer, self.now);
         rest
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{
-    BATCH, Change, Claimed, Delta, Entry, Epoch, Expectation, Expected, NodeRecord, Operation, Place, Reply, Timing,
-    Wanted,
+    Answer, BATCH, Change, Claimed, Delta, Entry, Epoch, Expectation, Expected, NodeRecord, Operation, Place, Reply,
+    Timing, Version, Wanted,
 };
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
@@ -17,7 +18,11 @@ pub(crate) struct Engine {
     timing: Timing,
     epoch: Epoch,
     born: Duration,
-    pub(crate) version: u64,
+    pub(crate) version: Version,
+    /// The last stamp of all copies of this engine.
+    stamps: Arc<AtomicU64>,
+    /// Stamp of the operation that is executed.
+    stamp: u64,
     nodes: BTreeMap<Incarnation, Node>,
     pub(crate) devices: BTreeMap<DeviceId, Entry>,
     pub(crate) places: BTreeMap<DeviceId, Place>,
@@ -35,7 +40,8 @@ impl Engine {
     pub(crate) fn new(timing: Timing, epoch: u64, now: Duration) -> Self {
         let (nodes, devices, places) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let epoch = Epoch(epoch);
-        Self { timing, epoch, born: now, version: 0, nodes, devices, places, ice: None, changes: Vec::new() }
+        let (version, stamps, changes) = (Version::default(), Arc::default(), Vec::new());
+        Self { timing, epoch, born: now, version, stamps, stamp: 0, nodes, devices, places, ice: None, changes }
     }
 
     /// Returns whether devices that no node has reclaimed cannot be claimed yet.
@@ -44,7 +50,9 @@ impl Engine {
     }
 
     /// Executes an operation. Returns its answer, and the changes that the feed publishes before it.
-    pub(crate) fn execute(&mut self, operation: &Operation, now: Duration) -> (Reply, Vec<Delta>) {
+    pub(crate) fn execute(&mut self, operation: &Operation, now: Duration) -> (Answer, Vec<Delta>) {
+        let known = self.version;
+        self.stamp = self.stamps.fetch_add(1, Relaxed) + 1;
         let reply = match operation {
             Operation::Join { node, replaces } => self.join(node, replaces.as_ref(), now),
             Operation::Renew(node) => self.renew(node, now),
@@ -63,7 +71,10 @@ impl Engine {
             Operation::Expect { node, expected, most } => self.expect(node, expected, *most, now),
             Operation::Cancel { node, ids } => self.cancel(node, ids),
         };
-        (reply, std::mem::take(&mut self.changes))
+        // The version stands in the answer itself.
+        let names = matches!(reply, Reply::Joined { .. } | Reply::Renewed { .. });
+        let made = (self.version != known && !names).then_some(self.version);
+        (Answer { reply, made }, std::mem::take(&mut self.changes))
     }
 
     fn join(&mut self, node: &NodeRecord, replaces: Option<&Incarnation>, now: Duration) -> Reply {
@@ -298,7 +309,7 @@ impl Engine {
         if wanted.is_empty() {
             return;
         }
-        let version = self.version + 1;
+        let version = self.version.number + 1;
         for Wanted { id, registration, details } in wanted {
             let entry = Entry { registration: registration.clone(), details: details.clone(), version };
             self.devices.insert(id.clone(), entry);
@@ -319,8 +330,9 @@ impl Engine {
     }
 
     fn change(&mut self, change: Change) {
-        self.version += 1;
-        self.changes.push(Delta { version: self.version, change });
+        let after = self.version.stamp;
+        self.version = Version { number: self.version.number + 1, stamp: self.stamp };
+        self.changes.push(Delta { version: self.version, after, change });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cuttlefish_signaling::core::cluster::claim::Probe;
-use cuttlefish_signaling::core::cluster::registry::{Delta, NodeRecord, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Answer, Delta, NodeRecord, Operation};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::hub::Device;
 use cuttlefish_signaling::protocol::DeviceId;
@@ -26,7 +26,7 @@ pub(crate) enum Event {
     /// An operation reaches the engine.
     Operation { node: usize, connection: u64, number: u64, operation: Operation },
     /// An answer reaches a node.
-    Reply { connection: u64, number: u64, reply: Reply },
+    Reply { connection: u64, number: u64, answer: Answer },
     /// A change reaches a node.
     Delta { connection: u64, delta: Delta },
     /// A node hears that a change is lost.

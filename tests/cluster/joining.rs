@@ -2,9 +2,7 @@
 
 use cuttlefish_signaling::core::cluster::claim::Probe;
 use cuttlefish_signaling::core::cluster::output::Report;
-use cuttlefish_signaling::core::cluster::registry::{
-    Change, Claimed, Delta, Epoch, NodeRecord, Operation, Reply, Timing,
-};
+use cuttlefish_signaling::core::cluster::registry::{Change, Claimed, Epoch, NodeRecord, Operation, Reply, Timing};
 use cuttlefish_signaling::core::cluster::{Incarnation, Output, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use std::sync::Arc;
@@ -23,7 +21,8 @@ fn held_ids_are_reclaimed_before_anything_is_read() {
     node.pass(Duration::from_secs(2));
     assert_eq!(node.outputs(), [Output::Connect]);
     node.membership.on_connected(node.now);
-    let joined = Reply::Joined { epoch: Epoch(2), version: 1, age: Duration::ZERO, nodes: vec![record("a", 1)] };
+    let joined =
+        Reply::Joined { epoch: Epoch(2), version: version(1), age: Duration::ZERO, nodes: vec![record("a", 1)] };
     node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
     let reclaim = Operation::Reclaim { node: incarnation("a", 1), wanted: vec![wanted(1)] };
     let sent: Vec<_> = node.outputs().into_iter().filter(|output| matches!(output, Output::Send { .. })).collect();
@@ -106,7 +105,7 @@ fn upkeep_reclaims_what_is_held_and_releases_what_is_not() {
     node.claimed(None, Reply::Claimed(Claimed::Granted));
     let stray = (DeviceId::new("cvd-2"), own(8));
     let change = Change::Claimed(vec![(stray.0.clone(), stray.1.clone(), Arc::from("{}"))]);
-    node.membership.on_delta(&Delta { version: 2, change }, node.now);
+    node.membership.on_delta(&delta(2, change), node.now);
     node.outputs();
     node.pass_renewed(Duration::from_secs(5));
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
@@ -117,7 +116,7 @@ fn upkeep_reclaims_what_is_held_and_releases_what_is_not() {
 #[test]
 fn the_devices_of_a_node_that_has_died_are_removed_once_it_does_not_answer() {
     let mut node = Node::joined(&["cvd-1"]);
-    node.membership.on_delta(&Delta { version: 2, change: Change::Left(incarnation("b", 2)) }, node.now);
+    node.membership.on_delta(&delta(2, Change::Left(incarnation("b", 2))), node.now);
     let mut asked = false;
     for second in 0..66 {
         node.pass_renewed(Duration::from_secs(1));
@@ -136,7 +135,7 @@ fn the_devices_of_a_node_that_has_died_are_removed_once_it_does_not_answer() {
 #[test]
 fn the_devices_of_a_node_that_has_lost_only_the_engine_stay() {
     let mut node = Node::joined(&["cvd-1"]);
-    node.membership.on_delta(&Delta { version: 2, change: Change::Left(incarnation("b", 2)) }, node.now);
+    node.membership.on_delta(&delta(2, Change::Left(incarnation("b", 2))), node.now);
     for _ in 0..66 {
         node.pass_renewed(Duration::from_secs(1));
     }
@@ -148,7 +147,7 @@ fn the_devices_of_a_node_that_has_lost_only_the_engine_stay() {
 #[test]
 fn the_record_of_a_node_comes_from_the_registry_and_not_from_a_change() {
     let mut node = Node::joined(&[]);
-    node.membership.on_delta(&Delta { version: 2, change: Change::Joined(record("c", 3)) }, node.now);
+    node.membership.on_delta(&delta(2, Change::Joined(record("c", 3))), node.now);
     assert!(node.membership.nodes().record(&incarnation("c", 3)).is_none());
     node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("c", 4)]));
     assert!(node.membership.nodes().record(&incarnation("c", 3)).is_none());
@@ -162,7 +161,7 @@ fn a_node_whose_change_was_lost_is_found_by_the_next_renewal() {
     node.pass(Duration::from_secs(1));
     let nodes = vec![incarnation("a", 1), incarnation("c", 3)];
     let renew = Operation::Renew(incarnation("a", 1));
-    node.answer(&renew, Reply::Renewed { epoch: Epoch(1), version: 1, nodes });
+    node.answer(&renew, Reply::Renewed { epoch: Epoch(1), version: version(1), nodes });
     node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("c", 3)]));
     assert!(node.membership.nodes().record(&incarnation("c", 3)).is_some());
 }
@@ -175,7 +174,7 @@ fn the_record_of_a_node_is_read_again_once_it_has_a_lease_again() {
     // The change of its record came while this node was away, and its next join makes none.
     for (nodes, reads) in [(both.clone(), false), (only_own, false), (both.clone(), true), (both, false)] {
         node.pass(Duration::from_secs(1));
-        let renewed = Reply::Renewed { epoch: Epoch(1), version: 1, nodes };
+        let renewed = Reply::Renewed { epoch: Epoch(1), version: version(1), nodes };
         node.answer(&Operation::Renew(incarnation("a", 1)), renewed);
         if reads {
             node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
@@ -266,7 +265,8 @@ fn facts_that_change_while_the_node_joins_are_put_into_the_registry_after_that()
     node.pass(Duration::from_secs(2));
     node.membership.on_connected(node.now);
     node.membership.set_details(Arc::from("{1}"), node.now);
-    let joined = Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::ZERO, nodes: vec![record("a", 1)] };
+    let joined =
+        Reply::Joined { epoch: Epoch(1), version: version(1), age: Duration::ZERO, nodes: vec![record("a", 1)] };
     let rest = node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined.clone());
     assert!(!rest.into_iter().any(|output| operation(output).is_some()), "an operation before the node is a member");
     let changed = NodeRecord { details: Arc::from("{1}"), ..record("a", 1) };
@@ -276,7 +276,7 @@ fn facts_that_change_while_the_node_joins_are_put_into_the_registry_after_that()
     node.membership.on_lost(node.now);
     node.pass(Duration::from_secs(2));
     node.membership.on_connected(node.now);
-    let joined = Reply::Joined { epoch: Epoch(1), version: 2, age: Duration::ZERO, nodes: vec![changed] };
+    let joined = Reply::Joined { epoch: Epoch(1), version: version(2), age: Duration::ZERO, nodes: vec![changed] };
     node.answer(&join, joined);
     assert!(!node.outputs().into_iter().filter_map(operation).any(|sent| sent == join));
 }
@@ -306,8 +306,8 @@ fn text_forms_of_names_are_read_back_and_each_has_one() {
 }
 
 /// Returns whether an id without an entry counts as free.
-fn is_absence_certain(node: &Node, epoch: u64, version: u64) -> bool {
-    let renewed = Reply::Renewed { epoch: Epoch(epoch), version, nodes: vec![incarnation("a", 1)] };
+fn is_absence_certain(node: &Node, epoch: u64, number: u64) -> bool {
+    let renewed = Reply::Renewed { epoch: Epoch(epoch), version: version(number), nodes: vec![incarnation("a", 1)] };
     node.membership.is_absence_certain(node.membership.named_version(), &renewed, node.now)
 }
 
@@ -317,22 +317,22 @@ fn an_engine_that_does_not_know_this_node_says_of_no_device_that_it_is_not_there
     assert!(is_absence_certain(&node, 1, 1));
     assert!(!is_absence_certain(&node, 2, 1), "another registry");
     assert!(!is_absence_certain(&node, 1, 0), "it has lost writes");
-    assert!(!node.membership.is_absence_certain(1, &Reply::NotAMember, node.now), "it is empty");
+    assert!(!node.membership.is_absence_certain(version(1), &Reply::NotAMember, node.now), "it is empty");
 }
 
 #[test]
 fn devices_may_be_missing_for_a_lease_in_a_registry_that_has_lost_writes() {
-    for (epoch, version, loses) in [(2, 7, true), (1, 0, true), (1, 1, false)] {
+    for (epoch, number, loses) in [(2, 7, true), (1, 0, true), (1, 1, false)] {
         let mut node = Node::joined(&[]);
         node.membership.on_lost(node.now);
         node.pass(Duration::from_secs(2));
         node.outputs();
         node.membership.on_connected(node.now);
         let nodes = vec![record("a", 1)];
-        let joined = Reply::Joined { epoch: Epoch(epoch), version, age: Duration::ZERO, nodes };
+        let joined = Reply::Joined { epoch: Epoch(epoch), version: version(number), age: Duration::ZERO, nodes };
         node.answer(&Operation::Join { node: record("a", 1), replaces: None }, joined);
-        assert_eq!(is_absence_certain(&node, epoch, version), !loses);
+        assert_eq!(is_absence_certain(&node, epoch, number), !loses);
         node.now += Duration::from_secs(6);
-        assert!(is_absence_certain(&node, epoch, version));
+        assert!(is_absence_certain(&node, epoch, number));
     }
 }

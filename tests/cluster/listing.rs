@@ -10,7 +10,7 @@ const DEVICES: usize = 16_384;
 
 fn directory() -> Directory {
     let mut directory = Directory::default();
-    directory.reset(1);
+    directory.reset(crate::driven::version(1));
     directory.begin_scan();
     for start in (0..DEVICES).step_by(512) {
         let page = (start..start + 512).map(|device| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cuttlefish_signaling::core::cluster::registry::{Entry, Operation, Reply};
+use cuttlefish_signaling::core::cluster::registry::{Entry, Operation, Reply, Version};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::core::upstream::{Link, Upstream};
 use cuttlefish_signaling::driver::Driver;
@@ -37,7 +37,7 @@ pub(crate) struct Search {
     tried: Option<Registration>,
     answered: bool,
     /// Version that the last renewal had named before the engine was asked.
-    named: u64,
+    named: Version,
 }
 
 /// Reports the answer of another node, or that there is none.
@@ -63,7 +63,10 @@ impl Node {
     /// Looks which other node has a device.
     pub(crate) fn locate(&mut self, client: LinkId, id: DeviceId, last: bool, net: &mut Net) {
         let known = self.membership.directory().get(&id).map(|entry| entry.registration.clone());
-        self.searches.insert(client, Search { id, last, opening: None, tried: None, answered: false, named: 0 });
+        self.searches.insert(
+            client,
+            Search { id, last, opening: None, tried: None, answered: false, named: Version::default() },
+        );
         match known {
             Some(holder) if *holder.incarnation() != self.incarnation => self.open(client, holder, net),
             _ if last => self.read(client, net),

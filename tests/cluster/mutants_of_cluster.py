@@ -23,27 +23,64 @@ class Mutant:
 
 
 CLUSTER = "src/core/cluster/"
+HISTORY = CLUSTER + "history.rs"
 MEMBERSHIP = CLUSTER + "membership.rs"
 SHARED_ICE = CLUSTER + "shared_ice.rs"
 WORLD = "tests/cluster/"
 
 MUTANTS = [
     # One holder per id.
-    Mutant("epoch", MEMBERSHIP, "self.epoch != Some(epoch) ||", "(!{off} && self.epoch != Some(epoch)) ||"),
     Mutant(
-        "version",
-        MEMBERSHIP,
-        "|| version < self.named ||",
-        "|| (!{off} && version < self.named) ||",
-        kept=True,
-        why="the versions on the feed tell of the same loss",
+        "epoch", CLUSTER + "maintaining.rs", "self.epoch != Some(epoch) ||", "(!{off} && self.epoch != Some(epoch)) ||"
     ),
     Mutant(
-        "agrees",
-        MEMBERSHIP,
-        "!self.directory.agrees(version)",
-        "(!self.directory.agrees(version) && !{off})",
-        schedules=25_000,
+        "lost writes",
+        CLUSTER + "maintaining.rs",
+        "|| self.directory.has_lost()",
+        "|| (!{off} && self.directory.has_lost())",
+    ),
+    Mutant(
+        "number that is less than one before",
+        HISTORY,
+        "if version.number < asked {",
+        "if version.number < asked && !{off} {{",
+        test="a_registry_that_is_behind_a_change_is_noticed",
+    ),
+    Mutant(
+        "stamp of a version that is known",
+        HISTORY,
+        "Some(stamp) => self.lost |= stamp != version.stamp,",
+        "Some(stamp) => self.lost |= stamp != version.stamp && !{off},",
+        test="a_registry_that_has_as_many_versions_again",
+    ),
+    Mutant(
+        "stamp of a change that comes again",
+        HISTORY,
+        "self.stamp_of(version.number).is_some_and(|stamp| stamp",
+        "self.stamp_of(version.number).filter(|_| !{off}).is_some_and(|stamp| stamp",
+        kept=True,
+        why="the next renewal names the number with the other stamp, or a later change names another one before it",
+    ),
+    Mutant(
+        "stamp before a change",
+        HISTORY,
+        "self.lost |= after != latest.stamp;",
+        "self.lost |= after != latest.stamp && !{off};",
+        test="a_change_that_follows_another_version",
+    ),
+    Mutant(
+        "version that an answer has named",
+        HISTORY,
+        "named.is_some_and(|stamp| *stamp != version.stamp)",
+        "named.is_some_and(|stamp| *stamp != version.stamp && !{off})",
+        test="a_change_of_this_node_that_the_registry_has_lost",
+    ),
+    Mutant(
+        "writes behind missing changes",
+        CLUSTER + "maintaining.rs",
+        "if self.directory.take_unproven() {",
+        "if self.directory.take_unproven() && !{off} {{",
+        test="a_node_that_misses_changes_writes_again",
     ),
     Mutant(
         "version of an announcement",
@@ -108,22 +145,8 @@ MUTANTS = [
     Mutant(
         "upkeep",
         CLUSTER + "maintaining.rs",
-        "        self.reclaim_some(now);\n        self.release_again(now);\n",
-        "        if {off} {{ return; }}\n        self.reclaim_some(now);\n        self.release_again(now);\n",
-    ),
-    Mutant(
-        "release again",
-        CLUSTER + "maintaining.rs",
-        "self.upkeep.released.look().chunks(BATCH) {",
-        "self.upkeep.released.look().chunks(BATCH).filter(|_| !{off}) {{",
-        test="id_that_was_given_up",
-    ),
-    Mutant(
-        "withdrawal before the last look",
-        CLUSTER + "upkeep.rs",
-        "before.union(&self.before)",
-        "before.union(&self.before).filter(|entry| !{off} || self.before.contains(entry))",
-        test="upkeeps",
+        "        self.reclaim_some(now);\n        self.announce_some(now);\n",
+        "        if {off} {{ return; }}\n        self.reclaim_some(now);\n        self.announce_some(now);\n",
     ),
     Mutant(
         "entry of another holder",
@@ -277,8 +300,8 @@ MUTANTS = [
     Mutant(
         "absence in an engine that has lost devices",
         CLUSTER + "maintaining.rs",
-        "self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now",
-        "{off} || self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now",
+        "self.epoch == Some(*epoch) && follows && self.upkeep.absence_counts_at <= now",
+        "{off} || self.epoch == Some(*epoch) && follows && self.upkeep.absence_counts_at <= now",
     ),
     Mutant(
         "waking of clients",

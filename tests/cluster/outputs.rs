@@ -114,13 +114,13 @@ impl World {
         if !self.engine_up || self.connections[node] != connection || self.net.is_cut(party, Party::Engine) {
             return;
         }
-        let (reply, changes) = self.engine.execute(operation, self.net.now);
-        self.note_grants(operation, &reply);
+        let (answer, changes) = self.engine.execute(operation, self.net.now);
+        self.note_grants(operation, &answer.reply);
         self.note_look_up(number, operation);
         for delta in changes {
             self.publish(&delta);
         }
-        self.send(node, Event::Reply { connection, number, reply });
+        self.send(node, Event::Reply { connection, number, answer });
     }
 
     fn publish(&mut self, delta: &Delta) {
@@ -128,7 +128,11 @@ impl World {
         for node in 0..self.nodes.len() {
             let connection = self.connections[node];
             // A change is lost now and then, as where a queue is full. Mostly the node hears of that.
-            let lost = self.net.now >= self.lossless_until && self.net.rng.u8(..64) == 0;
+            let lost = if self.net.now >= self.lossless_until {
+                self.net.rng.u8(..64) == 0
+            } else {
+                self.loss_rng.as_mut().is_some_and(|rng| rng.u8(..8) == 0)
+            };
             let event = match lost {
                 false => Event::Delta { connection, delta: delta.clone() },
                 true if self.net.rng.bool() => Event::Gap { connection },

@@ -14,8 +14,8 @@ use crate::world::World;
 const NODES: usize = 3;
 /// Ids of devices, fewer than devices, so that they meet.
 const IDS: u64 = 6;
-/// Nodes drain in a second run of each seed that this divides.
-const DRAINS_EACH: u64 = 8;
+/// Seeds of which one has a second run in which nodes drain, and one a run in which changes behind a loss are lost.
+const FURTHER_EACH: u64 = 8;
 /// Acts of each schedule.
 const ACTS: usize = 40;
 
@@ -64,25 +64,38 @@ fn run_noted(seed: u64, stop: impl FnOnce()) {
 
 /// Runs the schedule of a seed. `CLUSTER_SEED=SEED CLUSTER_SCHEDULES=1` runs it alone.
 fn run(seed: u64) {
-    run_with(seed, false);
+    run_with(seed, Further::Nothing);
     // Once more with a further event. Without it, each seed means what it meant when it was kept.
-    if seed.is_multiple_of(DRAINS_EACH) {
-        run_with(seed, true);
+    match seed % FURTHER_EACH {
+        0 => run_with(seed, Further::Drains),
+        4 => run_with(seed, Further::Losses),
+        _ => {}
     }
 }
 
-fn run_with(seed: u64, drains: bool) {
-    if catch_unwind(|| follow(seed, drains, false)).is_err() {
+/// A further event of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Further {
+    Nothing,
+    /// Nodes drain.
+    Drains,
+    /// Changes are lost on their way also right behind a loss of writes.
+    Losses,
+}
+
+fn run_with(seed: u64, further: Further) {
+    if catch_unwind(|| follow(seed, further, false)).is_err() {
         // Once more, and told.
         println!("seed {seed} fails; CLUSTER_SEED={seed} CLUSTER_SCHEDULES=1 runs it alone");
-        follow(seed, drains, true);
+        follow(seed, further, true);
         panic!("seed {seed} fails, and holds when it is told: the world is not decided by its seed");
     }
 }
 
-fn follow(seed: u64, drains: bool, told: bool) {
+fn follow(seed: u64, further: Further, told: bool) {
     let mut world = World::new(seed, NODES, told);
-    world.drain_rng = drains.then(|| fastrand::Rng::with_seed(seed.rotate_left(32)));
+    let rng_of = |event| (further == event).then(|| fastrand::Rng::with_seed(seed.rotate_left(32)));
+    (world.drain_rng, world.loss_rng) = (rng_of(Further::Drains), rng_of(Further::Losses));
     for _ in 0..ACTS {
         act(&mut world);
         announce(&mut world);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::output::Report;
 use cuttlefish_signaling::core::cluster::registry::{
-    Change, Claimed, Delta, Epoch, Expectation, Expected, Operation, Reply, Wanted,
+    Change, Claimed, Epoch, Expectation, Expected, Operation, Reply, Wanted,
 };
 use cuttlefish_signaling::protocol::DeviceId;
 
@@ -24,7 +24,7 @@ fn is_ice(output: &Output) -> bool {
 
 /// Tells the node that the servers have changed, and answers its question. Returns what it takes over.
 fn changed(node: &mut Node, version: u64, to: Option<Arc<str>>) -> Vec<Output> {
-    node.membership.on_delta(&Delta { version, change: Change::Ice }, node.now);
+    node.membership.on_delta(&delta(version, Change::Ice), node.now);
     node.answer(&Operation::ReadIce, Reply::Ice(to));
     node.outputs().into_iter().filter(is_ice).collect()
 }
@@ -44,7 +44,7 @@ fn join_again(node: &mut Node, epoch: u64) {
     node.membership.on_connected(node.now);
     let join = Operation::Join { node: record("a", 1), replaces: None };
     let age = Duration::from_secs(60);
-    node.answer(&join, Reply::Joined { epoch: Epoch(epoch), version: 1, age, nodes: vec![record("a", 1)] });
+    node.answer(&join, Reply::Joined { epoch: Epoch(epoch), version: version(1), age, nodes: vec![record("a", 1)] });
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn servers_that_were_set_without_the_engine_are_set_later() {
     node.answer(&Operation::SetIce { servers: servers("a"), absent: false }, Reply::Done);
     // Once they are set, they are not set again.
     changed(&mut node, 2, servers("a"));
-    node.membership.on_delta(&Delta { version: 3, change: Change::Ice }, node.now);
+    node.membership.on_delta(&delta(3, Change::Ice), node.now);
     let again = |output: &Output| matches!(output, Output::Send { operation: Operation::SetIce { .. }, .. });
     assert!(!node.outputs().iter().any(again));
 }
@@ -131,7 +131,7 @@ fn servers_are_sealed_once() {
     let mut node = Node::joined(&[]);
     node.membership.sign_again(node.now);
     node.answer(&Operation::SealIce, Reply::Done);
-    node.membership.on_delta(&Delta { version: 2, change: Change::Ice }, node.now);
+    node.membership.on_delta(&delta(2, Change::Ice), node.now);
     let sent: Vec<_> = node.outputs().into_iter().filter_map(operation).collect();
     assert!(!sent.contains(&Operation::SealIce), "{sent:?}");
 }
@@ -144,9 +144,11 @@ fn reply_to(operation: &Operation) -> Reply {
         Operation::Expect { expected, .. } => Reply::Expected(vec![Expectation::Pending; expected.len()]),
         Operation::Nodes => Reply::Nodes(vec![record("a", 1), record("b", 2)]),
         Operation::Scan(_) => page(vec![]),
-        Operation::Renew(_) => {
-            Reply::Renewed { epoch: Epoch(1), version: 1, nodes: vec![incarnation("a", 1), incarnation("b", 2)] }
-        }
+        Operation::Renew(_) => Reply::Renewed {
+            epoch: Epoch(1),
+            version: version(1),
+            nodes: vec![incarnation("a", 1), incarnation("b", 2)],
+        },
         _ => Reply::Done,
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) engine_up: bool,
     pub(crate) saved: Engine,
     pub(crate) slow: bool,
-    /// Until then, no change is lost: one that hides that the engine has lost writes is too much.
+    /// Until then, no change is lost without [`World::loss_rng`]: one may hide that the engine has lost writes.
     pub(crate) lossless_until: Duration,
     /// Connections to the engine, by node: messages of others are lost.
     pub(crate) connections: Vec<u64>,
@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) control_rng: fastrand::Rng,
     /// Decides which nodes drain, and when. No node does in a world without it.
     pub(crate) drain_rng: Option<fastrand::Rng>,
+    /// Decides which changes are lost right behind a loss of writes. None is in a world without it.
+    pub(crate) loss_rng: Option<fastrand::Rng>,
     pub(crate) last_announcement: u64,
     /// The last grant of each id to each registration.
     pub(crate) grants: BTreeMap<(DeviceId, Registration), Grant>,
@@ -102,6 +104,7 @@ impl World {
             met: vec![vec![0; count]; count],
             control_rng: fastrand::Rng::with_seed(!seed),
             drain_rng: None,
+            loss_rng: None,
             last_announcement: 0,
             grants: BTreeMap::new(),
             devices: Vec::new(),
@@ -126,6 +129,7 @@ impl World {
         self.timers[node] = Duration::MAX;
         self.joined_at[node] = None;
         self.nodes[node] = Some(Node::new(node, self.starts[node], &self.settings, self.net.instant()));
+        self.meet_all(node);
         self.after(node);
     }
 
@@ -181,6 +185,17 @@ impl World {
         self.met[other][one] += 1;
     }
 
+    /// Lets a node that goes on, or that has started again, hear all others that are not cut from it.
+    fn meet_all(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.meet(node, other);
+            if self.net.has_cut(node, other) {
+                self.watch(node, other);
+                self.watch(other, node);
+            }
+        }
+    }
+
     /// Does all that happens until `until`.
     pub(crate) fn run(&mut self, until: Duration) {
         while let Some((at, queued)) = self.net.queue.pop(until) {
@@ -198,13 +213,7 @@ impl World {
         };
         if matches!(queued.event, Event::Wake) {
             process.paused = false;
-            for other in 0..self.nodes.len() {
-                self.meet(node, other);
-                if self.net.has_cut(node, other) {
-                    self.watch(node, other);
-                    self.watch(other, node);
-                }
-            }
+            self.meet_all(node);
             for queued in std::mem::take(&mut self.held[node]) {
                 self.net.queue.push(self.net.now, Queued { held: true, ..queued });
             }

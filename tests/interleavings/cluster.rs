@@ -5,7 +5,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::Config;
-use cuttlefish_signaling::core::cluster::registry::{Claimed, Epoch, NodeRecord, Operation, Reply, Timing, Wanted};
+use cuttlefish_signaling::core::cluster::registry::{
+    Claimed, Epoch, NodeRecord, Operation, Reply, Timing, Version, Wanted,
+};
 use cuttlefish_signaling::core::cluster::{Incarnation, Membership, Output, Registration};
 use cuttlefish_signaling::core::upstream::{Link, Stage, Upstream};
 use cuttlefish_signaling::hub::Device;
@@ -100,9 +102,12 @@ fn serve(membership: &Mutex<Membership>, asked: &mut Vec<Operation>, now: Instan
         let Some(output) = membership.lock().unwrap().poll_output() else { return };
         let Output::Send { number, operation } = output else { continue };
         let reply = match &operation {
-            Operation::Join { node, .. } => {
-                Reply::Joined { epoch: Epoch(1), version: 1, age: Duration::from_secs(60), nodes: vec![node.clone()] }
-            }
+            Operation::Join { node, .. } => Reply::Joined {
+                epoch: Epoch(1),
+                version: Version { number: 1, stamp: 1 },
+                age: Duration::from_secs(60),
+                nodes: vec![node.clone()],
+            },
             Operation::Claim { .. } => Reply::Claimed(Claimed::Granted),
             _ => Reply::Done,
         };

@@ -350,10 +350,10 @@ def test_tenant_of_the_engine_who_forges(world: World, forged: str) -> None:
     if forged == "record":
         # A stranger takes the id of a device that is connected.
         world.engine.call(f'HSET {KEYS}devices cvd-1 "{mine}/7 999999 AAAA {{}}"')
-        world.engine.call(f"HINCRBY {KEYS}meta version 1")
+        world.engine.call(f'HSET {KEYS}meta version "999999 1a"')
     else:
         fields = "".join(f"{len(text)}:{text}" for text in ("cvd-1", f"{mine}/7", "AAAA {}"))
-        world.engine.call(f'PUBLISH {KEYS}feed "999999 claimed {fields}"')
+        world.engine.call(f'PUBLISH {KEYS}feed "999999 1a 0 claimed {fields}"')
     wait_until(lambda: [record for record in world.records if record.__dict__.get("event") == "cluster_unsigned"])
     (record, *_) = [record for record in world.records if record.__dict__.get("event") == "cluster_unsigned"]
     assert record.levelname == "WARNING" and "--cluster-secret-file" in record.getMessage()

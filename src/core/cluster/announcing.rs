@@ -23,7 +23,6 @@ impl Membership {
         for Expected { id, details } in devices {
             let pending = Pending { number, details: Arc::clone(details), sent: false, confirmed: false };
             self.announcements.pending.insert(id.clone(), pending);
-            self.announcements.cancelled.remove(id);
         }
         if !self.is_member() || devices.is_empty() {
             let outcomes = vec![Expectation::Pending; devices.len()];
@@ -47,7 +46,6 @@ impl Membership {
         let pending = &mut self.announcements.pending;
         let sent = ids.iter().filter(|id| pending.remove(*id).is_some_and(|pending| pending.sent));
         let sent: Vec<_> = sent.cloned().collect();
-        self.announcements.cancelled.add(sent.iter().cloned());
         self.cancel_all(&sent, now);
     }
 
@@ -89,8 +87,6 @@ impl Membership {
     /// Makes the next announcements again. The registry changes only if it has lost them.
     pub(super) fn announce_some(&mut self, now: Instant) {
         use std::ops::Bound::{Excluded, Unbounded};
-        let cancelled = self.announcements.cancelled.look();
-        self.cancel_all(&cancelled, now);
         let after = self.announcements.after.as_ref().map_or(Unbounded, Excluded);
         let next = self.announcements.pending.range::<DeviceId, _>((after, Unbounded)).take(BATCH);
         let next: Vec<_> = next.map(|(id, pending)| expected(id, &pending.details)).collect();

@@ -36,12 +36,10 @@ impl Membership {
         }
     }
 
-    /// Releases an id now, and again at the next two looks.
+    /// Releases an id. Without the engine, it is released after the next pass over the registry.
     fn give_up(&mut self, id: &DeviceId, registration: &Registration, now: Instant) {
-        let given_up = (id.clone(), registration.clone());
-        self.upkeep.released.add([given_up.clone()]);
         if self.is_member() {
-            self.send_release(vec![given_up], now);
+            self.send_release(vec![(id.clone(), registration.clone())], now);
         }
     }
 

@@ -9,8 +9,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::facts::{DeviceFacts, Texts};
+use super::history::{History, Place};
 use super::names::{Incarnation, Registration};
-use super::registry::{Change, Delta, Entry};
+use super::registry::{Change, Delta, Entry, Version};
 use crate::protocol::DeviceId;
 
 /// Version of an entry that no change has confirmed since the last pass began, and no page.
@@ -36,14 +37,8 @@ pub struct Directory {
     nodes: BTreeMap<Incarnation, usize>,
     /// Number of changes of the entries, those that only confirm one left out.
     revision: u64,
-    /// Version up to which no change is missing, as far as is known.
-    version: u64,
-    /// Version of the last change on the feed of the present connection.
-    fed: u64,
-    /// Set when the feed has named a version again.
-    repeats: bool,
-    /// Version that was known when the last renewal was asked for.
-    asked: u64,
+    /// The versions that are known.
+    history: History,
     /// Set when a change is missing: the registry has to be read again.
     incomplete: bool,
     scan: Option<Scan>,
@@ -63,36 +58,31 @@ impl Directory {
     /// Begins again on a new connection, whose feed starts after `version`.
     ///
     /// The entries stay, for they are the best that is known. Each is unconfirmed, since an engine that has lost its
-    /// last writes gives their versions to others.
-    pub fn reset(&mut self, version: u64) {
+    /// last writes gives their numbers to others.
+    pub fn reset(&mut self, version: Version) {
         self.confirm_none();
-        self.version = version;
-        (self.fed, self.repeats, self.asked) = (0, false, 0);
+        self.history.reset(version);
         self.scan = None;
         self.incomplete = true;
     }
 
     /// Applies a change of the feed. Returns false if it is older than what is known.
     pub fn apply(&mut self, delta: &Delta) -> bool {
-        // A change that was published before the node joined may come after the answer, but not after a renewal.
-        self.repeats |= delta.version <= self.fed.max(self.asked);
-        self.fed = delta.version;
-        if delta.version <= self.version {
-            // It is known, or the engine has lost the change that had this version.
-            self.incomplete = true;
-            return false;
+        match self.history.on_change(delta.version, delta.after) {
+            Place::Known => return false,
+            Place::BehindGap => self.incomplete = true,
+            Place::Next => {}
         }
-        self.incomplete |= delta.version != self.version + 1;
-        self.version = delta.version;
+        let version = delta.version.number;
         match &delta.change {
             Change::Claimed(entries) => {
                 for (id, registration, details) in entries {
-                    self.put(id, registration.clone(), details, delta.version);
+                    self.put(id, registration.clone(), details, version);
                 }
             }
             Change::Released(ids) => {
                 for id in ids {
-                    self.take(id, delta.version);
+                    self.take(id, version);
                 }
             }
             Change::Joined(_) | Change::Left(_) | Change::Ice | Change::Announced => {}
@@ -100,24 +90,26 @@ impl Directory {
         true
     }
 
-    /// Compares with the version that the engine names. If it is greater, changes are missing.
-    pub fn check(&mut self, version: u64) {
-        self.incomplete |= version > self.version;
+    /// Notes a version that the engine has named in an answer. `asked` is the number of the version that was known when it
+    /// was asked: it names no older one, unless it has lost writes.
+    pub fn on_named(&mut self, version: Version, asked: u64) {
+        self.history.on_named(version, asked);
+    }
+
+    /// Compares with a version whose change has to be known by now. If it is not, changes are missing.
+    pub fn check(&mut self, version: Version) {
         // A scan that begins now shows all that stands in that version.
-        self.version = self.version.max(version);
+        self.incomplete |= self.history.check(version);
     }
 
-    /// Notes that a renewal is asked for. The engine names no smaller version in it than is known now.
-    pub fn ask(&mut self) {
-        self.asked = self.version;
+    /// Returns whether the registry has lost a version that is known. Or a change of the feed was not one of the engine.
+    pub fn has_lost(&self) -> bool {
+        self.history.has_lost()
     }
 
-    /// Returns whether the version of the renewal that was asked for last agrees with the changes that the feed has brought.
-    ///
-    /// A registry that names a version again, or is behind one that was known before it was asked, has lost writes. Or the
-    /// change was not one of the engine.
-    pub fn agrees(&self, version: u64) -> bool {
-        !self.repeats && version >= self.asked
+    /// Returns whether changes were missing since the last call, so that the registry may have lost writes unnoticed.
+    pub(super) fn take_unproven(&mut self) -> bool {
+        self.history.take_unproven()
     }
 
     /// Notes that changes were lost on their way here.
@@ -142,7 +134,7 @@ impl Directory {
     pub fn begin_scan(&mut self) {
         self.confirm_none();
         self.incomplete = false;
-        self.scan = Some(Scan { began: self.version, seen: HashSet::new(), released: HashMap::new() });
+        self.scan = Some(Scan { began: self.version(), seen: HashSet::new(), released: HashMap::new() });
     }
 
     /// Applies a page of the registry.
@@ -217,9 +209,9 @@ impl Directory {
         self.revision
     }
 
-    /// Returns the version of the registry up to which changes have arrived.
+    /// Returns the number of the version of the registry up to which changes have arrived.
     pub fn version(&self) -> u64 {
-        self.version
+        self.history.latest().number
     }
 
     /// Returns the number of devices.

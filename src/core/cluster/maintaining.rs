@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::membership::{Asked, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Wanted};
+use super::registry::{BATCH, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Version, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
@@ -32,7 +32,7 @@ impl Membership {
     }
 
     /// Returns the version of the registry that the last renewal has named.
-    pub fn named_version(&self) -> u64 {
+    pub fn named_version(&self) -> Version {
         self.named
     }
 
@@ -40,18 +40,23 @@ impl Membership {
     /// of the entry, and `named` the version that was named before it.
     ///
     /// An engine that has lost devices has no entry of them either, until their nodes have claimed them again.
-    pub fn is_absence_certain(&self, named: u64, renewed: &Reply, now: Instant) -> bool {
+    pub fn is_absence_certain(&self, named: Version, renewed: &Reply, now: Instant) -> bool {
         let Reply::Renewed { epoch, version, .. } = renewed else { return false };
-        self.epoch == Some(*epoch) && *version >= named && self.upkeep.absence_counts_at <= now
+        let follows = *version == named || version.number > named.number;
+        self.epoch == Some(*epoch) && follows && self.upkeep.absence_counts_at <= now
     }
 
     /// Notes the registry that this node has joined. Returns whether it is its first one.
-    pub(super) fn note_registry(&mut self, epoch: Epoch, version: u64, now: Instant) -> bool {
-        let Some(known) = self.epoch else { return true };
-        if known != epoch || version < self.named {
+    pub(super) fn note_registry(&mut self, epoch: Epoch, now: Instant) -> bool {
+        if self.epoch.is_some() && self.has_lost(epoch) {
             self.doubt_absence(now);
         }
-        false
+        self.epoch.is_none()
+    }
+
+    /// Returns whether the engine has another registry than the one that has this node, or has lost writes of it.
+    pub(super) fn has_lost(&self, epoch: Epoch) -> bool {
+        self.epoch != Some(epoch) || self.directory.has_lost()
     }
 
     /// Notes that the registry may have lost devices. A node that does not claim them again in the time of a lease is gone.
@@ -65,8 +70,10 @@ impl Membership {
             return;
         }
         self.upkeep.next = now + self.timing.upkeep;
+        if self.directory.take_unproven() {
+            self.write_again(now);
+        }
         self.reclaim_some(now);
-        self.release_again(now);
         self.announce_some(now);
         if self.directory.is_complete() {
             self.release_strays(now);
@@ -84,11 +91,12 @@ impl Membership {
         }
     }
 
-    /// Releases the ids again that this node has given up of late. The registry changes only if it has them again.
-    fn release_again(&mut self, now: Instant) {
-        for batch in self.upkeep.released.look().chunks(BATCH) {
-            self.send_release(batch.to_vec(), now);
-        }
+    /// Writes all again that the registry is to have of this node: changes were missing, so it may have lost some unnoticed.
+    fn write_again(&mut self, now: Instant) {
+        self.send_record(now);
+        self.forget_announcements(now);
+        self.reclaim_all(now);
+        self.announce_all(now);
     }
 
     /// Releases ids that the registry says this node has, and that no session of it claims.
@@ -133,7 +141,6 @@ impl Membership {
 
     /// Renews the lease of this node.
     pub(super) fn renew(&mut self, now: Instant) {
-        self.directory.ask();
         self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Renew, now);
     }
 
@@ -141,6 +148,15 @@ impl Membership {
     pub(super) fn read_nodes(&mut self, now: Instant) {
         if !self.is_asking(|asked| matches!(asked, Asked::Nodes)) {
             self.send(Operation::Nodes, Asked::Nodes, now);
+        }
+    }
+
+    /// Handles that the registry has another incarnation with the name of this node.
+    pub(super) fn on_name_held(&mut self, node: NodeRecord, lease: Duration, now: Instant) {
+        if lease.is_zero() {
+            self.join(Some(node.incarnation), now);
+        } else {
+            self.output(Output::Hello(node));
         }
     }
 
@@ -218,8 +234,8 @@ impl Membership {
     }
 
     /// Takes over what the engine says of the registry right behind a pass.
-    pub(super) fn on_checked(&mut self, epoch: Epoch, version: u64, now: Instant) {
-        if self.epoch != Some(epoch) || version < self.named {
+    pub(super) fn on_checked(&mut self, epoch: Epoch, now: Instant) {
+        if self.has_lost(epoch) {
             self.on_forgotten(now);
         }
     }

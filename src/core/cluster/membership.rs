@@ -16,7 +16,7 @@ use super::directory::Directory;
 use super::names::{Incarnation, Registration};
 use super::nodes::Nodes;
 use super::output::{Output, Report};
-use super::registry::{Change, Delta, Epoch, NodeRecord, Operation, Reply, Timing};
+use super::registry::{Answer, Change, Delta, Epoch, NodeRecord, Operation, Reply, Timing, Version};
 use super::upkeep::{Announcements, SharedIce, Upkeep};
 use crate::protocol::DeviceId;
 
@@ -37,6 +37,8 @@ enum State {
 #[derive(Debug)]
 pub(super) struct InFlight {
     sent: Instant,
+    /// Number of the version that was known then.
+    known: u64,
     asked: Asked,
 }
 
@@ -78,7 +80,7 @@ pub struct Membership {
     pub(super) ice: SharedIce,
     pub(super) announcements: Announcements,
     /// Version that the last renewal named. The changes up to it have arrived by the next one.
-    pub(super) named: u64,
+    pub(super) named: Version,
     renew_at: Instant,
     scan_at: Instant,
     /// Time of the last event: a long silence means that this process was paused.
@@ -106,7 +108,7 @@ impl Membership {
             epoch: None,
             ice: SharedIce::default(),
             announcements: Announcements::default(),
-            named: 0,
+            named: Version::default(),
             renew_at: now,
             scan_at: now,
             last: now,
@@ -244,10 +246,14 @@ impl Membership {
     }
 
     /// Handles the answer of the engine to an operation. The answer to an operation before a loss is ignored.
-    pub fn on_reply(&mut self, number: u64, reply: Reply, now: Instant) {
+    pub fn on_reply(&mut self, number: u64, answer: impl Into<Answer>, now: Instant) {
         self.wake(now);
-        let Some(InFlight { sent, asked }) = self.in_flight.remove(&number) else { return };
-        match (asked, reply) {
+        let Some(InFlight { sent, known, asked }) = self.in_flight.remove(&number) else { return };
+        let answer = answer.into();
+        if let Some(version) = answer.version() {
+            self.directory.on_named(version, known);
+        }
+        match (asked, answer.reply) {
             (Asked::Join(named), Reply::Joined { epoch, version, age, nodes }) => {
                 self.on_joined(epoch, version, age, &nodes, now);
                 self.correct_record(&named, now);
@@ -256,7 +262,7 @@ impl Membership {
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
-            (Asked::Check, Reply::Renewed { epoch, version, .. }) => self.on_checked(epoch, version, now),
+            (Asked::Check, Reply::Renewed { epoch, .. }) => self.on_checked(epoch, now),
             (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) => {
                 self.on_claimed(&id, &registration, known, claimed, now);
             }
@@ -281,8 +287,8 @@ impl Membership {
         self.look_for_signed(now);
     }
 
-    fn on_joined(&mut self, epoch: Epoch, version: u64, age: Duration, nodes: &[NodeRecord], now: Instant) {
-        let first = self.note_registry(epoch, version, now);
+    fn on_joined(&mut self, epoch: Epoch, version: Version, age: Duration, nodes: &[NodeRecord], now: Instant) {
+        let first = self.note_registry(epoch, now);
         self.state = State::Member;
         (self.epoch, self.named) = (Some(epoch), version);
         self.nodes.reset(nodes);
@@ -298,16 +304,8 @@ impl Membership {
         self.announce_all(now);
     }
 
-    fn on_name_held(&mut self, node: NodeRecord, lease: Duration, now: Instant) {
-        if lease.is_zero() {
-            self.join(Some(node.incarnation), now);
-        } else {
-            self.output(Output::Hello(node));
-        }
-    }
-
-    fn on_renewed(&mut self, epoch: Epoch, version: u64, nodes: Vec<Incarnation>, sent: Instant, now: Instant) {
-        if self.epoch != Some(epoch) || version < self.named || !self.directory.agrees(version) {
+    fn on_renewed(&mut self, epoch: Epoch, version: Version, nodes: Vec<Incarnation>, sent: Instant, now: Instant) {
+        if self.has_lost(epoch) {
             return self.on_forgotten(now);
         }
         self.directory.check(self.named);
@@ -340,7 +338,7 @@ impl Membership {
         }
     }
 
-    fn join(&mut self, replaces: Option<Incarnation>, now: Instant) {
+    pub(super) fn join(&mut self, replaces: Option<Incarnation>, now: Instant) {
         self.state = State::Joining;
         let asked = Asked::Join(Arc::clone(&self.node.details));
         self.send(Operation::Join { node: self.node.clone(), replaces }, asked, now);
@@ -348,7 +346,8 @@ impl Membership {
 
     pub(super) fn send(&mut self, operation: Operation, asked: Asked, now: Instant) {
         self.last_number += 1;
-        self.in_flight.insert(self.last_number, InFlight { sent: now, asked });
+        let known = self.directory.version();
+        self.in_flight.insert(self.last_number, InFlight { sent: now, known, asked });
         self.output(Output::Send { number: self.last_number, operation });
     }
 

@@ -13,6 +13,7 @@ mod claiming;
 mod claims;
 pub mod directory;
 pub mod facts;
+mod history;
 mod holders;
 mod maintaining;
 pub mod membership;

@@ -75,6 +75,17 @@ impl Default for Timing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
+/// A state of the registry: the number of its changes, and the stamp of the operation that has made the last one.
+///
+/// An engine that has lost writes gives their numbers to other changes, and never their stamps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Number of changes since the creation of the registry.
+    pub number: u64,
+    /// Random bits of the operation; 0 before the first change.
+    pub stamp: u64,
+}
+
 /// A node, as it stands in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -91,7 +102,7 @@ pub struct Entry {
     pub registration: Registration,
     /// Facts for other nodes, such as the group, as JSON. The engine does not read them.
     pub details: Arc<str>,
-    /// Version of the registry that this entry made.
+    /// Number of the change that made this entry.
     pub version: u64,
 }
 
@@ -220,15 +231,40 @@ pub enum Operation {
     },
 }
 
-/// Answer of the engine.
+/// Answer of the engine to an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The answer.
+    pub reply: Reply,
+    /// Version that the operation has made, if it has changed the registry.
+    pub made: Option<Version>,
+}
+
+impl Answer {
+    /// Returns the version that the engine names: the one that was made, or the present one.
+    pub(super) fn version(&self) -> Option<Version> {
+        match self.reply {
+            Reply::Joined { version, .. } | Reply::Renewed { version, .. } => Some(version),
+            _ => self.made,
+        }
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, made: None }
+    }
+}
+
+/// Content of an answer of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To [`Operation::Join`].
     Joined {
         /// The registry.
         epoch: Epoch,
-        /// Its version. Changes with greater versions arrive on the feed.
-        version: u64,
+        /// Its version. Changes after it arrive on the feed.
+        version: Version,
         /// Age of the registry.
         age: Duration,
         /// All nodes with a lease, this one included.
@@ -246,7 +282,7 @@ pub enum Reply {
         /// The registry.
         epoch: Epoch,
         /// Its version.
-        version: u64,
+        version: Version,
         /// All nodes with a lease, this one included.
         nodes: Vec<Incarnation>,
     },
@@ -304,7 +340,9 @@ pub enum Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     /// Version that the change made.
-    pub version: u64,
+    pub version: Version,
+    /// Stamp of the version before.
+    pub after: u64,
     /// The change.
     pub change: Change,
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::names::{Incarnation, Registration};
+use super::names::Incarnation;
 use super::registry::{Epoch, Expectation};
 use crate::protocol::DeviceId;
 
@@ -18,55 +18,13 @@ pub(super) struct Upkeep {
     pub(super) after: Option<DeviceId>,
     /// Nodes without a lease that have devices, and the time when each was found.
     pub(super) dead: BTreeMap<Incarnation, Instant>,
-    /// Ids that this node has given up, each with its registration.
-    pub(super) released: Withdrawn<(DeviceId, Registration)>,
     /// Time from which an id without an entry has no holder: an engine that has lost entries has them again by then.
     pub(super) absence_counts_at: Instant,
 }
 
 impl Upkeep {
     pub(super) fn new(next: Instant, now: Instant) -> Self {
-        let released = Withdrawn::default();
-        Self { next, after: None, dead: BTreeMap::new(), released, absence_counts_at: now }
-    }
-}
-
-/// Entries that this node has withdrawn from the registry of late, and withdraws again at the next two looks.
-///
-/// An engine that is restored from an old copy has them again. The node does not notice that if it has missed its own
-/// change, and others give the registry as many versions again before the next renewal. The next look may come before the
-/// loss, the one after it does not.
-#[derive(Debug)]
-pub(super) struct Withdrawn<T> {
-    /// Those since the last look.
-    latest: BTreeSet<T>,
-    /// Those before the last look, and after the one before it.
-    before: BTreeSet<T>,
-}
-
-impl<T> Default for Withdrawn<T> {
-    fn default() -> Self {
-        Self { latest: BTreeSet::new(), before: BTreeSet::new() }
-    }
-}
-
-impl<T: Ord + Clone> Withdrawn<T> {
-    /// Notes entries that are withdrawn now.
-    pub(super) fn add(&mut self, withdrawn: impl IntoIterator<Item = T>) {
-        self.latest.extend(withdrawn);
-    }
-
-    /// Forgets an entry that the registry is to have again.
-    pub(super) fn remove(&mut self, entry: &T) {
-        self.latest.remove(entry);
-        self.before.remove(entry);
-    }
-
-    /// Returns the entries that this look withdraws again.
-    pub(super) fn look(&mut self) -> Vec<T> {
-        let latest = std::mem::take(&mut self.latest);
-        let before = std::mem::replace(&mut self.before, latest);
-        before.union(&self.before).cloned().collect()
+        Self { next, after: None, dead: BTreeMap::new(), absence_counts_at: now }
     }
 }
 
@@ -102,8 +60,6 @@ pub(super) struct Setting {
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     pub(super) pending: BTreeMap<DeviceId, Pending>,
-    /// Devices that were taken back.
-    pub(super) cancelled: Withdrawn<DeviceId>,
     /// Whether this node has announced any since its start.
     pub(super) any: bool,
     /// Announcements without an outcome, by number.

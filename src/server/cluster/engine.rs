@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::core::cluster::registry::{Delta, Operation, Reply};
+use crate::core::cluster::registry::{Answer, Delta, Operation};
 
 /// The future of an answer of the engine.
 pub type EngineFuture<T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send>>;
@@ -44,7 +44,7 @@ pub enum Feed {
 pub trait Commands: Send + Sync {
     /// Executes an operation. Operations are executed in the order of the calls, also while earlier ones have no answer
     /// yet.
-    fn execute(&self, operation: Operation) -> EngineFuture<Reply>;
+    fn execute(&self, operation: Operation) -> EngineFuture<Answer>;
 }
 
 /// The reason why the engine cannot be used: what failed, and what to change.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::locate;
 use super::node::Node;
 use crate::core::cluster::output::Report;
-use crate::core::cluster::registry::{Operation, Reply};
+use crate::core::cluster::registry::{Answer, Operation, Reply};
 use crate::core::cluster::{Membership, Output};
 use crate::observe::cluster::ClusterCounts;
 use crate::protocol::DeviceId;
@@ -87,11 +87,11 @@ struct Answering {
     number: u64,
     asked_at: Instant,
     counts: Arc<ClusterCounts>,
-    answer: EngineFuture<Reply>,
+    answer: EngineFuture<Answer>,
 }
 
 impl Future for Answering {
-    type Output = (u64, Result<Reply, EngineError>);
+    type Output = (u64, Result<Answer, EngineError>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(self.answer.as_mut().poll(cx));
@@ -124,7 +124,7 @@ struct Drive {
 enum Event {
     Connected(Result<Connection, EngineError>),
     Fed(Option<Feed>),
-    Answered(u64, Result<Reply, EngineError>),
+    Answered(u64, Result<Answer, EngineError>),
     Time,
     Changed,
 }
@@ -158,8 +158,8 @@ impl Drive {
         let now = Instant::now();
         let may_change = matches!(event, Event::Answered(_, Ok(_)) | Event::Fed(Some(_)));
         match event {
-            Event::Answered(number, Ok(reply)) => {
-                self.node.cluster.drive(|membership| membership.on_reply(number, reply, now));
+            Event::Answered(number, Ok(answer)) => {
+                self.node.cluster.drive(|membership| membership.on_reply(number, answer, now));
             }
             Event::Fed(Some(Feed::Delta(delta))) => {
                 self.node.cluster.drive(|membership| membership.on_delta(&delta, now));
@@ -365,7 +365,9 @@ impl Drive {
         node.shared.timers.timeout(RELEASES, releases).await;
         let Some(commands) = self.commands.clone() else { return };
         let own = node.cluster.incarnation.clone();
-        while let Ok(Reply::Reaped { more: true }) = commands.execute(Operation::Leave(own.clone())).await {}
+        while let Ok(Answer { reply: Reply::Reaped { more: true }, .. }) =
+            commands.execute(Operation::Leave(own.clone())).await
+        {}
         tracing::info!(event = "cluster_left", node = own.node(), "left the cluster");
     }
 }

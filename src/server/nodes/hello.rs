@@ -11,7 +11,7 @@ use super::neighbours::Neighbour;
 use super::node::Node;
 use crate::core::cluster::Incarnation;
 use crate::core::cluster::claim::Probe;
-use crate::core::cluster::registry::{NodeRecord, Operation, Reply};
+use crate::core::cluster::registry::{Answer, NodeRecord, Operation, Reply};
 use crate::protocol::DeviceId;
 
 /// The pause between two reads of the records of all nodes.
@@ -127,7 +127,9 @@ impl Node {
         *began = Some(Instant::now());
         let Some(commands) = self.commands.borrow().clone() else { return };
         let read = commands.execute(Operation::Nodes);
-        if let Some(Ok(Reply::Nodes(records))) = self.shared.timers.timeout(self.timing.operation, read).await {
+        if let Some(Ok(Answer { reply: Reply::Nodes(records), .. })) =
+            self.shared.timers.timeout(self.timing.operation, read).await
+        {
             self.cluster.with(|membership| membership.on_nodes(&records));
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::error::Unreachable;
 use super::node::Node;
 use super::upstream::{Opened, Search};
-use crate::core::cluster::registry::{Operation, Reply};
+use crate::core::cluster::registry::{Answer as Answered, Operation, Reply};
 use crate::core::cluster::{Membership, Registration};
 use crate::core::peer::Role;
 use crate::core::session::Answer;
@@ -26,13 +26,14 @@ impl Node {
     pub(super) async fn read_from(&self, commands: &dyn Commands, id: &DeviceId) -> Option<Option<Registration>> {
         let read = async {
             let named = self.cluster.read(Membership::named_version);
-            let Ok(Reply::Entry(entry)) = commands.execute(Operation::Read(id.clone())).await else { return None };
+            let answer = commands.execute(Operation::Read(id.clone())).await;
+            let Ok(Answered { reply: Reply::Entry(entry), .. }) = answer else { return None };
             if let Some(entry) = entry {
                 return Some(Some(entry.registration));
             }
             let renew = Operation::Renew(self.cluster.incarnation.clone());
             let renewed = commands.execute(renew).await.ok()?;
-            let is_certain = |known: &Membership| known.is_absence_certain(named, &renewed, Instant::now());
+            let is_certain = |known: &Membership| known.is_absence_certain(named, &renewed.reply, Instant::now());
             self.cluster.read(is_certain).then_some(None)
         };
         self.shared.timers.timeout(self.timing.operation, read).await.flatten()

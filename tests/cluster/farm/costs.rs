@@ -167,7 +167,7 @@ impl Bench {
         let engine = Redis::new(&settings(&self.server.url(), timing)).unwrap();
         let connection = engine.connect().await.unwrap();
         let node = NodeRecord { incarnation: incarnation(node), details: DETAILS.into() };
-        let reply = connection.commands.execute(Operation::Join { node, replaces: None }).await.unwrap();
+        let reply = connection.commands.execute(Operation::Join { node, replaces: None }).await.unwrap().reply;
         assert!(matches!(reply, Reply::Joined { .. }), "{reply:?}");
         connection
     }
@@ -176,7 +176,7 @@ impl Bench {
     async fn cost(&self, rounds: usize, operation: impl Fn(usize) -> Operation) -> f64 {
         let before = self.cpu();
         for round in 0..rounds {
-            let reply = self.connections[0].commands.execute(operation(round)).await.unwrap();
+            let reply = self.connections[0].commands.execute(operation(round)).await.unwrap().reply;
             assert!(!matches!(reply, Reply::NotAMember), "round {round}");
         }
         self.cpu_since(before, rounds)
@@ -185,7 +185,7 @@ impl Bench {
     async fn pages(&self, rounds: usize) -> f64 {
         let (before, mut cursor) = (self.cpu(), 0);
         for _ in 0..rounds {
-            let reply = self.connections[0].commands.execute(Operation::Scan(cursor)).await.unwrap();
+            let reply = self.connections[0].commands.execute(Operation::Scan(cursor)).await.unwrap().reply;
             let Reply::Page { cursor: next, .. } = reply else { panic!("{reply:?}") };
             cursor = next;
         }

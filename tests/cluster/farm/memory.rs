@@ -48,7 +48,7 @@ static ALLOCATOR: Counting = Counting;
 pub(crate) fn directory_bytes(nodes: usize, devices: usize) -> f64 {
     let before = BYTES.get();
     let mut directory = Directory::default();
-    directory.reset(1);
+    directory.reset(crate::driven::version(1));
     directory.begin_scan();
     for start in (0..devices).step_by(512) {
         let page = (start..devices.min(start + 512)).map(|device| {

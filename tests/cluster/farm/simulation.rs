@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cuttlefish_signaling::core::cluster::registry::{Change, Delta, Entry};
+use cuttlefish_signaling::core::cluster::registry::{Change, Entry};
 use cuttlefish_signaling::core::cluster::{Directory, Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 
@@ -206,7 +206,7 @@ impl Farm {
         self.version += 1;
         self.load.changes += 1;
         self.load.bytes += entries as u64 * ENTRY_BYTES * self.shape.nodes as u64;
-        let delta = Delta { version: self.version, change };
+        let delta = crate::driven::delta(self.version, change);
         for directory in &mut self.directories {
             directory.apply(&delta);
         }
@@ -352,7 +352,7 @@ impl Farm {
     fn rejoin(&mut self, node: usize) {
         self.call("join", self.costs.nodes.at(self.shape.nodes));
         if node < DIRECTORIES {
-            self.directories[node].reset(self.version);
+            self.directories[node].reset(crate::driven::version(self.version));
         }
         let held: Vec<_> = self.devices_of(node).filter(|device| self.devices[*device].session.is_some()).collect();
         for batch in held.chunks(BATCH).filter(|_| self.nodes[node].is_up).map(<[usize]>::to_vec).collect::<Vec<_>>() {

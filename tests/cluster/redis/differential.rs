@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cuttlefish_signaling::core::cluster::registry::{
-    Claimed, Epoch, Expected, NodeRecord, Operation, Place, Reply, Timing, Wanted,
+    Answer, Claimed, Delta, Epoch, Expected, NodeRecord, Operation, Place, Reply, Timing, Version, Wanted,
 };
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
@@ -31,6 +31,8 @@ struct Both<'a> {
     server: &'a Server,
     connection: Connection,
     model: Engine,
+    /// The last version that the server has published.
+    version: Version,
     now: Duration,
     seed: u64,
 }
@@ -52,12 +54,22 @@ impl Both<'_> {
     async fn execute(&mut self, operation: Operation) {
         let seed = self.seed;
         let (expected, changes) = self.model.execute(&operation, self.now);
-        let reply = self.connection.commands.execute(operation.clone()).await.unwrap();
-        assert_eq!(rounded(reply), expected, "seed {seed}: {operation:?}");
+        let answer = self.connection.commands.execute(operation.clone()).await.unwrap();
+        let (made, before) = (answer.made, self.version);
+        assert_eq!(unstamped(rounded(answer)), unstamped(expected), "seed {seed}: {operation:?}");
         for change in changes {
-            let pushed = self.connection.feed.recv().await;
-            assert_eq!(pushed, Some(Feed::Delta(change)), "seed {seed}: {operation:?}");
+            let Some(Feed::Delta(pushed)) = self.connection.feed.recv().await else { panic!("no change") };
+            let Delta { version, after, .. } = pushed;
+            assert_eq!(
+                (version.number, after),
+                (self.version.number + 1, self.version.stamp),
+                "seed {seed}: {operation:?}"
+            );
+            assert!(version.stamp != before.stamp && version.number == change.version.number, "{version:?}");
+            assert_eq!(pushed.change, change.change, "seed {seed}: {operation:?}");
+            self.version = version;
         }
+        assert!(made.is_none_or(|made| made == self.version && made != before), "seed {seed}: {operation:?}");
         assert_eq!(self.connection.feed.try_recv(), Err(TryRecvError::Empty), "seed {seed}: {operation:?}");
     }
 
@@ -65,7 +77,7 @@ impl Both<'_> {
         let (mut cursor, mut entries) = (0, Vec::new());
         loop {
             let Reply::Page { cursor: next, entries: page, .. } =
-                self.connection.commands.execute(Operation::Scan(cursor)).await.unwrap()
+                self.connection.commands.execute(Operation::Scan(cursor)).await.unwrap().reply
             else {
                 panic!("no page");
             };
@@ -171,8 +183,17 @@ impl Both<'_> {
     }
 }
 
+/// Takes out the stamps, which are random bits.
+fn unstamped(mut answer: Answer) -> Answer {
+    if let Reply::Joined { version, .. } | Reply::Renewed { version, .. } = &mut answer.reply {
+        version.stamp = 0;
+    }
+    answer.made = answer.made.map(|made| Version { stamp: 0, ..made });
+    answer
+}
+
 /// Rounds times up to whole steps: the clock of the server goes on during the test.
-fn rounded(reply: Reply) -> Reply {
+fn rounded(answer: Answer) -> Answer {
     let up = |time: Duration| {
         let steps = time.as_millis().div_ceil(STEP.as_millis());
         STEP * u32::try_from(steps).unwrap()
@@ -184,13 +205,14 @@ fn rounded(reply: Reply) -> Reply {
         Claimed::Settling(left) => Claimed::Settling(up(left)),
         other @ (Claimed::Granted | Claimed::Expected(_)) => other,
     };
-    match reply {
+    let reply = match answer.reply {
         Reply::Joined { epoch, version, age, nodes } => Reply::Joined { epoch, version, age: down(age), nodes },
         Reply::NameHeld { node, lease } => Reply::NameHeld { node, lease: up(lease) },
         Reply::Claimed(outcome) => Reply::Claimed(claimed(outcome)),
         Reply::Reclaimed(outcomes) => Reply::Reclaimed(outcomes.into_iter().map(claimed).collect()),
         other => other,
-    }
+    };
+    Answer { reply, ..answer }
 }
 
 async fn follow(server: &Server, seed: u64) {
@@ -198,12 +220,15 @@ async fn follow(server: &Server, seed: u64) {
     let connection = Redis::new(&settings(&server.url(), timing())).unwrap().connect().await.unwrap();
     let node = NodeRecord { incarnation: Incarnation::new("a", 0).unwrap(), details: "{}".into() };
     let join = Operation::Join { node, replaces: None };
-    let Reply::Joined { epoch: Epoch(epoch), .. } = connection.commands.execute(join.clone()).await.unwrap() else {
+    let Reply::Joined { epoch: Epoch(epoch), version, .. } =
+        connection.commands.execute(join.clone()).await.unwrap().reply
+    else {
         panic!("seed {seed}: not joined");
     };
     let mut model = Engine::new(timing(), epoch, Duration::ZERO);
     model.execute(&join, Duration::ZERO);
-    let mut both = Both { rng: fastrand::Rng::with_seed(seed), server, connection, model, now: Duration::ZERO, seed };
+    let rng = fastrand::Rng::with_seed(seed);
+    let mut both = Both { rng, server, connection, model, version, now: Duration::ZERO, seed };
     assert!(matches!(both.connection.feed.recv().await, Some(Feed::Delta(_))));
     for _ in 0..STEPS {
         if both.rng.u8(..4) == 0 {
@@ -267,10 +292,13 @@ async fn start_with(server: &Server, devices: usize) -> Both<'_> {
     let connection = Redis::new(&settings(&server.url(), timing())).unwrap().connect().await.unwrap();
     let node = Incarnation::new("a", 0).unwrap();
     let join = Operation::Join { node: NodeRecord { incarnation: node.clone(), details: "{}".into() }, replaces: None };
-    let Reply::Joined { epoch, .. } = connection.commands.execute(join.clone()).await.unwrap() else { panic!() };
+    let Reply::Joined { epoch, version, .. } = connection.commands.execute(join.clone()).await.unwrap().reply else {
+        panic!()
+    };
     let mut model = Engine::new(timing(), epoch.0, Duration::ZERO);
     model.execute(&join, Duration::ZERO);
-    let mut both = Both { rng: fastrand::Rng::with_seed(0), server, connection, model, now: Duration::ZERO, seed: 0 };
+    let rng = fastrand::Rng::with_seed(0);
+    let mut both = Both { rng, server, connection, model, version, now: Duration::ZERO, seed: 0 };
     both.connection.feed.recv().await.unwrap();
     let wanted: Vec<_> = (0..devices)
         .map(|number| Wanted {

@@ -185,7 +185,7 @@ fn databases_have_registries_of_their_own() {
         second.commands.execute(super::claim("b", "cvd-1", 1)).await.unwrap();
         let mut versions = Vec::new();
         while let Ok(Feed::Delta(delta)) = second.feed.try_recv() {
-            versions.push(delta.version);
+            versions.push(delta.version.number);
         }
         assert_eq!(versions, [1, 2]);
     });

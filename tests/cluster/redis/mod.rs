@@ -25,7 +25,7 @@ async fn connect(url: &str) -> Result<Connection, EngineError> {
 /// Connects and joins as this node.
 async fn join(url: &str, node: &str) -> Connection {
     let connection = connect(url).await.unwrap();
-    let reply = connection.commands.execute(join_as(node)).await.unwrap();
+    let reply = connection.commands.execute(join_as(node)).await.unwrap().reply;
     assert!(matches!(reply, Reply::Joined { .. }), "{reply:?}");
     connection
 }

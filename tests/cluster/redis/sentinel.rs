@@ -34,7 +34,7 @@ impl Trio {
 
 async fn join(url: &str) -> Result<(Connection, Reply), EngineError> {
     let connection = connect(url).await?;
-    let reply = connection.commands.execute(join_as("a")).await?;
+    let reply = connection.commands.execute(join_as("a")).await?.reply;
     Ok((connection, reply))
 }
 
@@ -66,8 +66,10 @@ fn failover_leads_to_the_new_master() {
         assert!(refused.iter().all(|kind| known.contains(kind)), "{refused:?}");
         let Reply::Joined { epoch, .. } = joined else { panic!("{joined:?}") };
         assert_eq!(epoch, first, "the registry was copied");
-        let Reply::Entry(Some(_)) = connection.commands.execute(read("cvd-1")).await.unwrap() else { panic!("lost") };
-        let renewed = connection.commands.execute(Operation::Renew(incarnation("a"))).await.unwrap();
+        let Reply::Entry(Some(_)) = connection.commands.execute(read("cvd-1")).await.unwrap().reply else {
+            panic!("lost")
+        };
+        let renewed = connection.commands.execute(Operation::Renew(incarnation("a"))).await.unwrap().reply;
         assert!(matches!(renewed, Reply::Renewed { .. }));
     });
 }

@@ -47,10 +47,10 @@ fn a_forged_record_is_ignored_and_reported() {
         ];
         for (id, record) in others {
             write(&server, DEVICES, id, &record);
-            assert_eq!(connection.commands.execute(read(id)).await.unwrap(), Reply::Entry(None), "{id}");
+            assert_eq!(connection.commands.execute(read(id)).await.unwrap().reply, Reply::Entry(None), "{id}");
             assert_eq!(reported(&mut connection), [format!("the record of device {id}")]);
         }
-        let reply = connection.commands.execute(Operation::Scan(0)).await.unwrap();
+        let reply = connection.commands.execute(Operation::Scan(0)).await.unwrap().reply;
         let Reply::Page { entries, mut unsigned, .. } = reply else { panic!("{reply:?}") };
         assert_eq!(entries.len(), 1, "{entries:?}");
         unsigned.sort();
@@ -67,16 +67,18 @@ fn a_forged_record_does_not_keep_an_id() {
         let mut connection = join(&server.url(), "a").await;
         for record in ["evil.0000000000000001/1 1 - {}", "anything", "", "a.7/1 1", "\n"] {
             write(&server, DEVICES, "cvd-1", record);
-            let claimed = connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap();
+            let claimed = connection.commands.execute(claim("a", "cvd-1", 1)).await.unwrap().reply;
             assert_eq!(claimed, Reply::Claimed(Claimed::Granted), "{record:?}");
             write(&server, DEVICES, "cvd-1", record);
             let reclaim = Operation::Reclaim {
                 node: incarnation("a"),
                 wanted: vec![wanted("a", "cvd-0", 1), wanted("a", "cvd-1", 1)],
             };
-            let claimed = connection.commands.execute(reclaim).await.unwrap();
+            let claimed = connection.commands.execute(reclaim).await.unwrap().reply;
             assert_eq!(claimed, Reply::Reclaimed(vec![Claimed::Granted, Claimed::Granted]), "{record:?}");
-            let Reply::Entry(Some(entry)) = connection.commands.execute(read("cvd-1")).await.unwrap() else { panic!() };
+            let Reply::Entry(Some(entry)) = connection.commands.execute(read("cvd-1")).await.unwrap().reply else {
+                panic!()
+            };
             assert_eq!(entry.registration, registration("a", 1));
         }
         assert_eq!(reported(&mut connection)[0], "the record of device cvd-1");
@@ -99,7 +101,7 @@ fn a_forged_announcement_stands_against_no_claim() {
         {
             let id = format!("cvd-{number}");
             write(&server, "{cuttlefish:lab}:preregistrations", &id, record);
-            let claimed = connection.commands.execute(claim("a", &id, 1)).await.unwrap();
+            let claimed = connection.commands.execute(claim("a", &id, 1)).await.unwrap().reply;
             assert_eq!(claimed, Reply::Claimed(Claimed::Granted), "{record:?}");
         }
         assert_eq!(
@@ -121,10 +123,12 @@ fn a_forged_node_does_not_keep_a_name_and_is_not_dialled() {
             redis::cmd("ZADD").arg("{cuttlefish:lab}:nodes").arg("inf").arg(node).exec(&mut server.admin()).unwrap();
             write(&server, "{cuttlefish:lab}:node_records", node, "- {\"address\":\"192.0.2.1:1\"}");
         }
-        let Reply::Nodes(nodes) = b.commands.execute(Operation::Nodes).await.unwrap() else { panic!() };
+        let Reply::Nodes(nodes) = b.commands.execute(Operation::Nodes).await.unwrap().reply else { panic!() };
         assert_eq!(nodes.iter().map(|node| node.incarnation.clone()).collect::<Vec<_>>(), [incarnation("b")]);
         assert_eq!(reported(&mut b), ["the record of node a.0000000000000001 and 1 others"]);
-        let Reply::Joined { nodes, .. } = b.commands.execute(join_as("a")).await.unwrap() else { panic!("name held") };
+        let Reply::Joined { nodes, .. } = b.commands.execute(join_as("a")).await.unwrap().reply else {
+            panic!("name held")
+        };
         assert_eq!(nodes.len(), 2, "{nodes:?}");
     });
 }
@@ -137,13 +141,16 @@ fn a_forged_change_is_reported_and_not_applied() {
         while connection.feed.try_recv().is_ok() {}
         let record = "- {}";
         let forged = [
-            format!("9 claimed 5:cvd-124:evil.0000000000000001/1{}:{record}", record.len()),
-            format!("9 joined 21:evil.0000000000000001{}:{record}", record.len()),
-            "9 left 3:abc".into(),
-            "9 unknown ".into(),
-            "99999999999999999999 released ".into(),
-            "9 released 99999999999999999999:a".into(),
-            "9 released 5:abc".into(),
+            format!("9 1a 0 claimed 5:cvd-124:evil.0000000000000001/1{}:{record}", record.len()),
+            format!("9 1a 0 joined 21:evil.0000000000000001{}:{record}", record.len()),
+            "9 1a 0 left 3:abc".into(),
+            "9 1a 0 unknown ".into(),
+            "99999999999999999999 1a 0 released ".into(),
+            "9 1a 12345678901234567 released ".into(),
+            "9 no 0 released ".into(),
+            "9 released ".into(),
+            "9 1a 0 released 99999999999999999999:a".into(),
+            "9 1a 0 released 5:abc".into(),
             String::new(),
         ];
         for text in forged {
@@ -172,7 +179,7 @@ fn each_secret_verifies_and_the_first_signs() {
         both.commands.execute(claim("b", "new", 1)).await.unwrap();
         for (connection, reads) in [(&old, [true, false]), (&both, [true, true]), (&next, [false, true])] {
             for (id, is_read) in ["old", "new"].into_iter().zip(reads) {
-                let Reply::Entry(entry) = connection.commands.execute(read(id)).await.unwrap() else { panic!() };
+                let Reply::Entry(entry) = connection.commands.execute(read(id)).await.unwrap().reply else { panic!() };
                 assert_eq!(entry.is_some(), is_read, "{id}");
             }
         }
@@ -204,10 +211,10 @@ fn secret_is_replaced_without_an_outage() {
                 commands.execute(join_as(node)).await.unwrap();
                 let reclaim = Operation::Reclaim { node: incarnation(node), wanted: vec![wanted(node, node, 1)] };
                 let granted = Reply::Reclaimed(vec![Claimed::Granted]);
-                assert_eq!(commands.execute(reclaim).await.unwrap(), granted);
-                assert_eq!(commands.execute(Operation::SealIce).await.unwrap(), Reply::Done);
+                assert_eq!(commands.execute(reclaim).await.unwrap().reply, granted);
+                assert_eq!(commands.execute(Operation::SealIce).await.unwrap().reply, Reply::Done);
                 for connection in &connections {
-                    let ask = async |operation| connection.commands.execute(operation).await.unwrap();
+                    let ask = async |operation| connection.commands.execute(operation).await.unwrap().reply;
                     for id in ids {
                         assert!(matches!(ask(read(id)).await, Reply::Entry(Some(_))), "{id} after {step:?} on {node}");
                     }
@@ -222,9 +229,9 @@ fn secret_is_replaced_without_an_outage() {
         }
         // Nothing is left that the old secret has made.
         let old = Redis::new(&settings(&server.url(), Timing::default())).unwrap().connect().await.unwrap();
-        assert_eq!(old.commands.execute(read("a")).await.unwrap(), Reply::Entry(None));
-        assert_eq!(old.commands.execute(Operation::Nodes).await.unwrap(), Reply::Nodes(Vec::new()));
-        assert_eq!(old.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(None));
+        assert_eq!(old.commands.execute(read("a")).await.unwrap().reply, Reply::Entry(None));
+        assert_eq!(old.commands.execute(Operation::Nodes).await.unwrap().reply, Reply::Nodes(Vec::new()));
+        assert_eq!(old.commands.execute(Operation::ReadIce).await.unwrap().reply, Reply::Ice(None));
     });
 }
 
@@ -242,12 +249,12 @@ fn times_that_another_user_has_written_are_limited() {
             .unwrap();
         for born in ["-1e300", "1e300", "text"] {
             write(&server, "{cuttlefish:lab}:meta", "born", born);
-            let outcome = connection.commands.execute(claim("a", "cvd-1", 2)).await.unwrap();
+            let outcome = connection.commands.execute(claim("a", "cvd-1", 2)).await.unwrap().reply;
             let Reply::Claimed(Claimed::Held { lease, .. }) = outcome else { panic!("{outcome:?}") };
             assert_eq!(lease.as_secs(), 86_400);
-            let free = connection.commands.execute(claim("a", &format!("born {born}"), 2)).await.unwrap();
+            let free = connection.commands.execute(claim("a", &format!("born {born}"), 2)).await.unwrap().reply;
             assert_eq!(free, Reply::Claimed(Claimed::Granted));
-            assert!(matches!(connection.commands.execute(join_as("b")).await.unwrap(), Reply::Joined { .. }));
+            assert!(matches!(connection.commands.execute(join_as("b")).await.unwrap().reply, Reply::Joined { .. }));
         }
     });
 }
@@ -262,7 +269,10 @@ fn shared_ice_servers_are_sealed() {
         connection.commands.execute(set).await.unwrap();
         let sealed: String = server.run("GET {cuttlefish:lab}:ice");
         assert!(!sealed.contains("pass-w0rd") && !sealed.contains("turn"), "{sealed}");
-        assert_eq!(connection.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(Some(servers.into())));
+        assert_eq!(
+            connection.commands.execute(Operation::ReadIce).await.unwrap().reply,
+            Reply::Ice(Some(servers.into()))
+        );
         // Another text, the text of another service, and an open text.
         let other = Server::start(&[]);
         let mut of_other = settings(&other.url(), Timing::default());
@@ -277,7 +287,11 @@ fn shared_ice_servers_are_sealed() {
             "- []".into(),
         ] {
             server.run::<()>(&format!("SET {{cuttlefish:lab}}:ice {}", forged.replace(' ', "")));
-            assert_eq!(connection.commands.execute(Operation::ReadIce).await.unwrap(), Reply::Ice(None), "{forged}");
+            assert_eq!(
+                connection.commands.execute(Operation::ReadIce).await.unwrap().reply,
+                Reply::Ice(None),
+                "{forged}"
+            );
             assert_eq!(reported(&mut connection), ["the record of the ICE servers of the cluster"]);
         }
     });

@@ -1,6 +1,6 @@
 //! Texts of the engine, without one: all that is written is read again, and nothing else is.
 
-use cuttlefish_signaling::core::cluster::registry::{Change, Delta, NodeRecord, Operation, Reply, Wanted};
+use cuttlefish_signaling::core::cluster::registry::{Change, Delta, NodeRecord, Operation, Reply, Version, Wanted};
 use cuttlefish_signaling::core::cluster::{Incarnation, Registration};
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::redis::wire::Wire;
@@ -26,10 +26,14 @@ fn devices() -> impl Strategy<Value = Wanted> {
     })
 }
 
+/// The version of the first change.
+const FIRST: Version = Version { number: 1, stamp: 7 };
+
 /// Writes fields as `publish` of the scripts does.
-fn published(version: u64, kind: &str, fields: &[String]) -> Vec<u8> {
+fn published(version: Version, after: u64, kind: &str, fields: &[String]) -> Vec<u8> {
     let fields: Vec<_> = fields.iter().map(|field| format!("{}:{field}", field.len())).collect();
-    format!("{version} {kind} {}", fields.concat()).into_bytes()
+    let Version { number, stamp } = version;
+    format!("{number} {stamp:x} {after:x} {kind} {}", fields.concat()).into_bytes()
 }
 
 fn bulk(text: &str) -> String {
@@ -38,7 +42,12 @@ fn bulk(text: &str) -> String {
 
 proptest! {
     #[test]
-    fn changes_are_read_as_they_were_written(version: u64, wanted in prop::collection::vec(devices(), 0..5)) {
+    fn changes_are_read_as_they_were_written(
+        number: u64,
+        stamp: u64,
+        after: u64,
+        wanted in prop::collection::vec(devices(), 0..5),
+    ) {
         let wire = wire();
         let fields: Vec<_> = wanted
             .iter()
@@ -49,8 +58,9 @@ proptest! {
         let claimed = wanted.iter().map(|wanted| {
             (wanted.id.clone(), wanted.registration.clone(), wanted.details.clone())
         });
-        let expected = Delta { version, change: Change::Claimed(claimed.collect()) };
-        prop_assert_eq!(wire.change(&published(version, "claimed", &fields)), Some(expected));
+        let version = Version { number, stamp };
+        let expected = Delta { version, after, change: Change::Claimed(claimed.collect()) };
+        prop_assert_eq!(wire.change(&published(version, after, "claimed", &fields)), Some(expected));
     }
 
     #[test]
@@ -87,7 +97,7 @@ proptest! {
         let signed = wire.device_record(&first);
         let other = Wire::new(&name, &[SECRET.to_owned()]);
         let as_change = |record: &str, wanted: &Wanted| {
-            published(1, "claimed", &[wanted.id.to_string(), wanted.registration.to_string(), record.to_owned()])
+            published(FIRST, 0, "claimed", &[wanted.id.to_string(), wanted.registration.to_string(), record.to_owned()])
         };
         prop_assert!(wire.change(&as_change(&signed, &first)).is_some());
         prop_assert!(name == "lab" || other.change(&as_change(&signed, &first)).is_none());
@@ -95,10 +105,10 @@ proptest! {
             prop_assert!(wire.change(&as_change(&signed, &second)).is_none());
         }
         // A record of a device is none of a node.
-        prop_assert!(wire.change(&published(1, "joined", &[node.to_string(), signed])).is_none());
+        prop_assert!(wire.change(&published(FIRST, 0, "joined", &[node.to_string(), signed])).is_none());
         let record = NodeRecord { incarnation: node.clone(), details: first.details };
-        let joined = published(1, "joined", &[node.to_string(), wire.node_record(&record)]);
-        prop_assert_eq!(wire.change(&joined), Some(Delta { version: 1, change: Change::Joined(record) }));
+        let joined = published(FIRST, 0, "joined", &[node.to_string(), wire.node_record(&record)]);
+        prop_assert_eq!(wire.change(&joined), Some(Delta { version: FIRST, after: 0, change: Change::Joined(record) }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cuttlefish_signaling::core::cluster::registry::{NodeRecord, Operation, Reply, Timing};
+use cuttlefish_signaling::core::cluster::registry::{Answer, NodeRecord, Operation, Reply, Timing};
 use cuttlefish_signaling::protocol::DeviceId;
 use cuttlefish_signaling::server::cluster::engine::{Commands, Connection, Engine, EngineError, EngineFuture, Feed};
 use parking_lot::Mutex;
@@ -129,14 +129,14 @@ impl Memory {
     /// The names of the nodes with a lease.
     pub fn node_names(&self) -> Vec<String> {
         let now = self.started.elapsed();
-        let Reply::Nodes(nodes) = self.state.lock().model.execute(&Operation::Nodes, now).0 else { panic!() };
+        let Reply::Nodes(nodes) = self.state.lock().model.execute(&Operation::Nodes, now).0.reply else { panic!() };
         nodes.iter().map(|node| node.incarnation.node().to_owned()).collect()
     }
 
     /// Makes a node of the test a member.
     pub fn joins(&self, node: NodeRecord) {
         let now = self.started.elapsed();
-        let joined = self.state.lock().model.execute(&Operation::Join { node, replaces: None }, now).0;
+        let joined = self.state.lock().model.execute(&Operation::Join { node, replaces: None }, now).0.reply;
         assert!(matches!(joined, Reply::Joined { .. }), "{joined:?}");
     }
 
@@ -155,7 +155,7 @@ impl Memory {
         self.state.lock().reads
     }
 
-    fn execute(&self, operation: &Operation, connection: &mpsc::Sender<Feed>) -> Result<Reply, EngineError> {
+    fn execute(&self, operation: &Operation, connection: &mpsc::Sender<Feed>) -> Result<Answer, EngineError> {
         let mut state = self.state.lock();
         if !state.feeds.iter().any(|feed| feed.same_channel(connection)) {
             return Err(away());
@@ -170,8 +170,9 @@ impl Memory {
             state.joins.push(name);
         }
         state.node_reads += usize::from(matches!(operation, Operation::Nodes));
-        let (mut reply, changes) = state.model.execute(operation, self.started.elapsed());
-        if let (Reply::Nodes(nodes) | Reply::Joined { nodes, .. }, Some(later)) = (&mut reply, &state.of_later_version)
+        let (mut answer, changes) = state.model.execute(operation, self.started.elapsed());
+        if let (Reply::Nodes(nodes) | Reply::Joined { nodes, .. }, Some(later)) =
+            (&mut answer.reply, &state.of_later_version)
         {
             let is_own = |(node, feed): &(String, mpsc::WeakSender<Feed>)| {
                 node == later && feed.upgrade().is_some_and(|feed| feed.same_channel(connection))
@@ -190,7 +191,7 @@ impl Memory {
                 }
             }
         }
-        Ok(reply)
+        Ok(answer)
     }
 }
 
@@ -220,7 +221,7 @@ struct Link {
 }
 
 impl Commands for Link {
-    fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
+    fn execute(&self, operation: Operation) -> EngineFuture<Answer> {
         let outcome = match self.connection.upgrade() {
             Some(connection) => self.engine.execute(&operation, &connection),
             None => Err(away()),

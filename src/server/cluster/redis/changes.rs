@@ -1,4 +1,5 @@
-//! Changes of the registry, as the scripts publish them: `VERSION KIND FIELD...`, each field with its length before it.
+//! Changes of the registry, as the scripts publish them: `NUMBER STAMP AFTER KIND FIELD...`, each field with its length
+//! before it. AFTER is the stamp of the version before.
 
 use super::records::{self, Unsigned};
 use super::signer::Signer;
@@ -13,10 +14,10 @@ pub(super) fn read(signer: &Signer, payload: &[u8]) -> Result<Delta, Unsigned> {
     if payload.len() > MAX_CHANGE {
         return Err(Unsigned);
     }
-    let mut parts = payload.splitn(3, |byte| *byte == b' ');
+    let mut parts = payload.splitn(5, |byte| *byte == b' ');
     let mut part = || parts.next().ok_or(Unsigned);
-    let (version, kind, fields) = (part()?, part()?, fields(part()?)?);
-    let version = std::str::from_utf8(version).ok().and_then(|version| version.parse().ok()).ok_or(Unsigned)?;
+    let version = records::read_version(part()?, part()?)?;
+    let (after, kind, fields) = (records::read_stamp(part()?)?, part()?, fields(part()?)?);
     let change = match (kind, fields.as_slice()) {
         (b"claimed", fields) if fields.len() % 3 == 0 => {
             let claim = |claim: &[&[u8]]| records::read_claim(signer, claim[0], claim[1], claim[2]);
@@ -29,7 +30,7 @@ pub(super) fn read(signer: &Signer, payload: &[u8]) -> Result<Delta, Unsigned> {
         (b"left", [node]) => Change::Left(incarnation(node)?),
         _ => return Err(Unsigned),
     };
-    Ok(Delta { version, change })
+    Ok(Delta { version, after, change })
 }
 
 /// Reads `LENGTH:FIELD` until the end.

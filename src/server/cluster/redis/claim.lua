@@ -2,7 +2,7 @@
 -- details, the node and the details of the announcement that is known or '', time in ms from the end of the lease of a
 -- node to its removal. KEYS: the ids of the node, those of the node of the registration that is gone, announcements,
 -- announcements by node.
-local SETTLE, NODE, GONE, ID, REGISTRATION, RECORD, BY, PLACE, REAP = unpack(ARGV, 2)
+local SETTLE, NODE, GONE, ID, REGISTRATION, RECORD, BY, PLACE, REAP = unpack(ARGV, 3)
 
 if not is_member(NODE) then
     return { 'not_a_member' }
@@ -37,4 +37,4 @@ if registration then
     redis.call('ZREM', KEYS[6], ID)
 end
 hold(KEYS[5], { ID, REGISTRATION, RECORD })
-return { 'granted' }
+return { answer('granted') }

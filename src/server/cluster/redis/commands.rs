@@ -17,7 +17,7 @@ use super::request::Requests;
 use super::scripts::Scripts;
 use super::signer::Signer;
 use crate::core::cluster::Registration;
-use crate::core::cluster::registry::{Claimed, Operation, Reply, Timing, Wanted};
+use crate::core::cluster::registry::{Answer, Claimed, Operation, Reply, Timing, Version, Wanted};
 use crate::protocol::DeviceId;
 use crate::server::cluster::engine::{Commands, EngineError, EngineFuture, Feed};
 
@@ -45,10 +45,10 @@ pub(super) struct Shared {
     pub(super) _task: AbortOnDropHandle<()>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
+type Sent = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
 
 impl Commands for RedisCommands {
-    fn execute(&self, operation: Operation) -> EngineFuture<Reply> {
+    fn execute(&self, operation: Operation) -> EngineFuture<Answer> {
         let commands = self.clone();
         let answer = begin(commands.send(&operation));
         // Nearly all operations end with this answer. The other steps have futures of their own, so that this one is small.
@@ -58,7 +58,7 @@ impl Commands for RedisCommands {
                 return Box::pin(commands.seal_again(answer)).await;
             }
             let read = commands.read(&operation, answer)?;
-            if read.is_final() { Ok(read.reply) } else { Box::pin(commands.repeat(operation, read)).await }
+            if read.is_final() { Ok(read.answer) } else { Box::pin(commands.repeat(operation, read)).await }
         })
     }
 }
@@ -67,7 +67,7 @@ impl Commands for RedisCommands {
 ///
 /// A future does nothing before it is polled, and commands go out in the order of the calls. The queue admits those that
 /// wait for a place in the order of their first polls.
-fn begin(mut answer: Answer) -> Answer {
+fn begin(mut answer: Sent) -> Sent {
     match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Box::pin(std::future::ready(done)),
         Poll::Pending => answer,
@@ -75,7 +75,7 @@ fn begin(mut answer: Answer) -> Answer {
 }
 
 impl RedisCommands {
-    fn send(&self, operation: &Operation) -> Answer {
+    fn send(&self, operation: &Operation) -> Sent {
         let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
         let command = Requests { keys, scripts, signer, timing }.command(operation);
         let mut connection = self.connection.clone();
@@ -85,9 +85,9 @@ impl RedisCommands {
     }
 
     /// Repeats what a record without a signature stands against.
-    async fn repeat(self, mut operation: Operation, mut read: Read) -> Result<Reply, EngineError> {
+    async fn repeat(self, mut operation: Operation, mut read: Read) -> Result<Answer, EngineError> {
         for _ in 1..TRIES {
-            let Read { reply, against, name, announced_by, .. } = read;
+            let Read { answer: Answer { reply, made }, against, name, announced_by, .. } = read;
             match (&mut operation, reply) {
                 (Operation::Join { replaces, .. }, Reply::NameHeld { .. }) if name.is_some() => *replaces = name,
                 (Operation::Claim { expected, .. }, _) if !against.is_empty() => {
@@ -97,15 +97,15 @@ impl RedisCommands {
                     self.take_back(&announced_by.unwrap_or_default(), &wanted.id).await?;
                 }
                 (Operation::Reclaim { wanted, .. }, Reply::Reclaimed(mut claimed)) if !against.is_empty() => {
-                    self.claim_again(wanted, against, &mut claimed).await?;
-                    return Ok(Reply::Reclaimed(claimed));
+                    let later = self.claim_again(wanted, against, &mut claimed).await?;
+                    return Ok(Answer { reply: Reply::Reclaimed(claimed), made: later.or(made) });
                 }
-                (_, reply) => return Ok(reply),
+                (_, reply) => return Ok(Answer { reply, made }),
             }
             read = self.read(&operation, self.send(&operation).await)?;
         }
         if read.is_final() {
-            return Ok(read.reply);
+            return Ok(read.answer);
         }
         let what = "another program writes records without the secret of the cluster";
         Err(self.shared.explainer.error("foreign_data", what))
@@ -114,44 +114,48 @@ impl RedisCommands {
     /// Removes an announcement without a signature.
     async fn take_back(&self, by: &str, id: &DeviceId) -> Result<(), EngineError> {
         let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
-        self.run(Requests { keys, scripts, signer, timing }.cancel(by, std::slice::from_ref(id))).await
+        self.run(Requests { keys, scripts, signer, timing }.cancel(by, std::slice::from_ref(id))).await.map(drop)
     }
 
     /// Encrypts the shared ICE servers again. `known` is the answer with those that are there.
-    async fn seal_again(&self, known: RedisResult<Value>) -> Result<Reply, EngineError> {
+    async fn seal_again(&self, known: RedisResult<Value>) -> Result<Answer, EngineError> {
         let Shared { keys, scripts, signer, timing, explainer, .. } = &*self.shared;
         if let Value::BulkString(sealed) = known.map_err(|error| explainer.explain(&error))?
             && let Ok(sealed) = std::str::from_utf8(&sealed)
             && let Some(servers) = signer.open("ice", sealed)
         {
-            self.run(Requests { keys, scripts, signer, timing }.seal_again(sealed, &servers)).await?;
+            let again = Requests { keys, scripts, signer, timing }.seal_again(sealed, &servers);
+            return Ok(Answer { reply: Reply::Done, made: self.run(again).await? });
         }
-        Ok(Reply::Done)
+        Ok(Reply::Done.into())
     }
 
-    /// Executes a command whose answer says nothing.
-    async fn run(&self, command: Cmd) -> Result<(), EngineError> {
+    /// Executes a command whose answer says nothing but the version that it has made.
+    async fn run(&self, command: Cmd) -> Result<Option<Version>, EngineError> {
         let mut connection = self.connection.clone();
         let done = connection.send_packed_command(&command).await.and_then(Value::extract_error);
-        done.map(drop).map_err(|error| self.shared.explainer.explain(&error))
+        let done = done.map_err(|error| self.shared.explainer.explain(&error))?;
+        reply::read_made(&done).map_err(|unreadable| self.shared.explainer.unreadable(&unreadable))
     }
 
-    /// Claims ids that records without a signature hold.
+    /// Claims ids that records without a signature hold. Returns the last version that this has made.
     async fn claim_again(
         &self,
         wanted: &[Wanted],
         against: Vec<(usize, Registration)>,
         claimed: &mut [Claimed],
-    ) -> Result<(), EngineError> {
+    ) -> Result<Option<Version>, EngineError> {
+        let mut made = None;
         for (place, holder) in against {
             let Some((wanted, outcome)) = wanted.get(place).zip(claimed.get_mut(place)) else { continue };
             let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder), place: None };
             let answer = self.send(&claim).await;
-            if let Reply::Claimed(claim) = self.read_only(&claim, answer)?.reply {
-                *outcome = claim;
+            let answer = self.read_only(&claim, answer)?.answer;
+            if let Reply::Claimed(claim) = answer.reply {
+                (*outcome, made) = (claim, answer.made.or(made));
             }
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Reads an answer, and reports records without a signature.

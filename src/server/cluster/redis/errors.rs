@@ -10,7 +10,7 @@ use crate::server::cluster::engine::EngineError;
 
 /// Commands that a user of the engine needs, as `ACL SETUSER` takes them.
 const COMMANDS: &str = "+hello +select +ping +role +subscribe +script|load +evalsha +time +publish +get +set +hget +hset +hsetnx \
-                        +hmget +hdel +hexists +hincrby +hlen +hscan +zadd +zrem +zscore +zrange +zrangebyscore +zrangebylex +del";
+                        +hmget +hdel +hexists +hlen +hscan +zadd +zrem +zscore +zrange +zrangebyscore +zrangebylex +del";
 
 /// Words of an error of the engine, the name of the error, and the fix. The first that fits counts.
 const KNOWN: &[(&str, &str, &str)] = &[
@@ -53,7 +53,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("CLUSTERDOWN", "cluster_down", "the Redis Cluster is down: see CLUSTER INFO"),
     ("MOVED", "moved", "another node of this Redis Cluster has the keys: name that one in the URL"),
     ("WRONGTYPE", "foreign_data", ""),
-    ("not an integer", "foreign_data", ""),
+    ("is no version", "foreign_data", ""),
     ("max number of clients", "too_many_clients", "the engine has no place for a client: raise its maxclients"),
     (
         "Protected mode",

@@ -1,11 +1,11 @@
 -- ARGV: time in ms from the end of the lease of a node to its removal, most announcements, announcements that are looked at
 -- to make room, node, then id, signature with details of each device. KEYS: announcements, announcements by node.
-local REAP, MOST, BATCH, NODE = unpack(ARGV, 2)
+local REAP, MOST, BATCH, NODE = unpack(ARGV, 3)
 
 if not is_member(NODE) then
     return { 'not_a_member' }
 end
-local time, reply, changed = now(), { 'expected' }, false
+local time, reply, changed = now(), {}, false
 
 local function remove(node, id)
     changed = true
@@ -24,7 +24,7 @@ local function make_room()
     return redis.call('HLEN', KEYS[5]) < tonumber(MOST)
 end
 
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
     local id, outcome = ARGV[i], 'pending'
     local announced = redis.call('HGET', KEYS[5], id)
     local by = place(announced)
@@ -54,4 +54,5 @@ end
 if changed then
     announced_changed()
 end
+table.insert(reply, 1, answer('expected'))
 return reply

@@ -1,6 +1,6 @@
 -- ARGV: schema, epoch of a new registry, lease in ms, devices of one change, node, its name, its record, node that is
 -- gone or ''. KEYS: the ids of the node that is gone, announcements, announcements by node.
-local SCHEMA, EPOCH, LEASE, BATCH, NODE, NAME, RECORD, GONE = unpack(ARGV, 2)
+local SCHEMA, EPOCH, LEASE, BATCH, NODE, NAME, RECORD, GONE = unpack(ARGV, 3)
 
 local schema, time = redis.call('HGET', META, 'schema'), now()
 if schema and schema ~= SCHEMA then
@@ -8,7 +8,7 @@ if schema and schema ~= SCHEMA then
 end
 if redis.call('HSETNX', META, 'epoch', EPOCH) == 1 then
     -- A new registry. What is left of one without an epoch has versions that mean nothing.
-    redis.call('HSET', META, 'schema', SCHEMA, 'born', whole(time), 'version', '0')
+    redis.call('HSET', META, 'schema', SCHEMA, 'born', whole(time), 'version', '0 0')
     redis.call('DEL', NODES, RECORDS, DEVICES, KEYS[6], KEYS[7])
 end
 

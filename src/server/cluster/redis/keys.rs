@@ -9,7 +9,7 @@ pub(super) const SCHEMA: &str = "1";
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
-    /// Hash: `schema`, `epoch`, `born` (ms of the engine's clock) and `version`.
+    /// Hash: `schema`, `epoch`, `born` (ms of the engine's clock) and `version`, which is `NUMBER STAMP`.
     pub(super) meta: String,
     /// Sorted set of nodes by the end of their leases, in ms of the engine's clock.
     pub(super) nodes: String,

@@ -1,6 +1,10 @@
--- The part that all scripts but release.lua share. KEYS and ARGV begin alike; see keys.rs for what each key holds.
+-- The part that all scripts but release.lua share. KEYS begin alike; see keys.rs for what each key holds. ARGV begin with the
+-- channel of the feed and the stamp of a change that this call makes.
 local META, NODES, RECORDS, DEVICES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local CHANNEL = ARGV[1]
+local CHANNEL, STAMP = ARGV[1], ARGV[2]
+
+-- The version that this call has made, once it has changed the registry.
+local made
 
 -- Whole numbers as text: tostring() rounds those with more than 14 digits.
 local function whole(number)
@@ -13,20 +17,36 @@ local function now()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Publishes a change as the text `VERSION KIND FIELD...`. The length stands before each field, which may be any text.
-local function publish(version, kind, fields)
+-- Publishes a change as the text `VERSION AFTER KIND FIELD...`. The length stands before each field, which may be any text.
+local function publish(after, kind, fields)
     for i, field in ipairs(fields) do
         fields[i] = #field .. ':' .. field
     end
-    redis.call('PUBLISH', CHANNEL, version .. ' ' .. kind .. ' ' .. table.concat(fields))
+    redis.call('PUBLISH', CHANNEL, made .. ' ' .. after .. ' ' .. kind .. ' ' .. table.concat(fields))
 end
 
-local function next_version()
-    return whole(redis.call('HINCRBY', META, 'version', 1))
+-- Begins the next version of the registry: `NUMBER STAMP`. An engine that has lost writes gives their numbers to other
+-- changes, and never their stamps. Returns the number, and the stamp of the version before.
+local function begin_version()
+    local known = redis.call('HGET', META, 'version') or '0 0'
+    local number, after = string.match(known, '^(%d+) (%x+)$')
+    if not number then
+        error(known .. ' is no version')
+    end
+    number = whole(number + 1)
+    made = number .. ' ' .. STAMP
+    redis.call('HSET', META, 'version', made)
+    return number, after
 end
 
 local function change(kind, fields)
-    publish(next_version(), kind, fields)
+    local _, after = begin_version()
+    publish(after, kind, fields)
+end
+
+-- Returns the name of an answer, and the version that this call has made behind it.
+local function answer(kind)
+    return made and kind .. ' ' .. made or kind
 end
 
 local function is_member(node)
@@ -65,12 +85,12 @@ local function hold(held, wanted)
     if #wanted == 0 then
         return
     end
-    local version = next_version()
+    local number, after = begin_version()
     for i = 1, #wanted, 3 do
-        redis.call('HSET', DEVICES, wanted[i], wanted[i + 1] .. ' ' .. version .. ' ' .. wanted[i + 2])
+        redis.call('HSET', DEVICES, wanted[i], wanted[i + 1] .. ' ' .. number .. ' ' .. wanted[i + 2])
         redis.call('ZADD', held, 0, wanted[i])
     end
-    publish(version, 'claimed', wanted)
+    publish(after, 'claimed', wanted)
 end
 
 -- Removes the devices of a node, at most `most` of them. Returns how many ids its set had.
@@ -141,10 +161,10 @@ end
 -- Removes some devices and announcements of a node, and the node with the last one.
 local function remove_some(node, most)
     if remove_held(KEYS[5], node, most) == most or remove_places(KEYS[6], KEYS[7], node, most) == most then
-        return { 'reaped', '1' }
+        return { answer('reaped'), '1' }
     end
     remove_node(node)
-    return { 'reaped', '0' }
+    return { answer('reaped'), '0' }
 end
 
 -- Appends the nodes that have a lease, each with its record.

@@ -1,12 +1,12 @@
 -- ARGV: node, then id, registration, signature with details of each device. KEYS: the ids of the node,
 -- announcements, announcements by node.
-local NODE = ARGV[2]
+local NODE = ARGV[3]
 
 if not is_member(NODE) then
     return { 'not_a_member' }
 end
-local time, free, reply = now(), {}, { 'reclaimed' }
-for i = 3, #ARGV, 3 do
+local time, free, reply = now(), {}, {}
+for i = 4, #ARGV, 3 do
     local registration, node, record = holder(ARGV[i])
     if registration and registration ~= ARGV[i + 1] then
         reply[#reply + 1] = { 'held', record, lease_of(node, time) }
@@ -27,4 +27,5 @@ for i = 3, #ARGV, 3 do
     end
 end
 hold(KEYS[5], free)
+table.insert(reply, 1, answer('reclaimed'))
 return reply

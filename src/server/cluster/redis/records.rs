@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::signer::{Signed, Signer};
-use crate::core::cluster::registry::{Entry, NodeRecord, Place, Wanted};
+use crate::core::cluster::registry::{Entry, NodeRecord, Place, Version, Wanted};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
@@ -76,6 +76,17 @@ pub(super) fn read_entry(signer: &Signer, id: &[u8], record: &[u8]) -> Result<(D
 pub(super) fn read_owner(record: &[u8]) -> Result<Registration, Unsigned> {
     let owner = record.split(|byte| *byte == b' ').next().unwrap_or_default();
     Registration::parse(text(owner)?).ok_or(Unsigned)
+}
+
+/// Reads the number and the stamp of a version.
+pub(super) fn read_version(number: &[u8], stamp: &[u8]) -> Result<Version, Unsigned> {
+    let number = text(number)?.parse().map_err(|_| Unsigned)?;
+    Ok(Version { number, stamp: read_stamp(stamp)? })
+}
+
+/// Reads a stamp, which is a hexadecimal number.
+pub(super) fn read_stamp(stamp: &[u8]) -> Result<u64, Unsigned> {
+    u64::from_str_radix(text(stamp)?, 16).map_err(|_| Unsigned)
 }
 
 /// Reads an id.

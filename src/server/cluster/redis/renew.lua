@@ -1,5 +1,5 @@
 -- ARGV: lease in ms, node.
-local LEASE, NODE = unpack(ARGV, 2)
+local LEASE, NODE = unpack(ARGV, 3)
 
 if not is_member(NODE) then
     return { 'not_a_member' }

@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::records::{self, Unsigned};
 use super::signer::Signer;
-use crate::core::cluster::registry::{Claimed, Epoch, Expectation, NodeRecord, Operation, Reply};
+use crate::core::cluster::registry::{Answer, Claimed, Epoch, Expectation, NodeRecord, Operation, Reply, Version};
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
@@ -26,7 +26,7 @@ pub(super) enum Unreadable {
 /// An answer, and what was left out of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
-    pub(super) reply: Reply,
+    pub(super) answer: Answer,
     /// Claims that a record without a signature stands against: the number of the device, and the registration there.
     pub(super) against: Vec<(usize, Registration)>,
     /// A record without a signature that has the name of the node.
@@ -46,7 +46,8 @@ impl Read {
 
 /// Reads the answer to an operation.
 pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Result<Read, Unreadable> {
-    let mut reader = Reader { signer, against: Vec::new(), name: None, announced_by: None, unsigned: Vec::new() };
+    let (against, unsigned) = (Vec::new(), Vec::new());
+    let mut reader = Reader { signer, made: None, against, name: None, announced_by: None, unsigned };
     let reply = match operation {
         Operation::Read(id) => reader.entry(id, value),
         Operation::Scan(_) => reader.page(value),
@@ -55,12 +56,28 @@ pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Res
         _ if matches!(value, Value::BulkString(_)) => reader.answer(operation, std::slice::from_ref(value)),
         _ => reader.answer(operation, list(value)?),
     }?;
-    let Reader { against, name, announced_by, unsigned, .. } = reader;
-    Ok(Read { reply, against, name, announced_by, unsigned })
+    let Reader { made, against, name, announced_by, unsigned, .. } = reader;
+    Ok(Read { answer: Answer { reply, made }, against, name, announced_by, unsigned })
+}
+
+/// Reads the version that a script has made, from its answer.
+pub(super) fn read_made(value: &Value) -> Result<Option<Version>, Unreadable> {
+    let name = match value {
+        Value::Array(parts) => bytes(parts.first().ok_or(Unreadable::Form)?)?,
+        name => bytes(name)?,
+    };
+    split_name(name).map(|(_, made)| made)
+}
+
+/// Splits the name of an answer from the version that the script has made.
+fn split_name(name: &[u8]) -> Result<(&[u8], Option<Version>), Unreadable> {
+    let Some(space) = name.iter().position(|byte| *byte == b' ') else { return Ok((name, None)) };
+    Ok((&name[..space], Some(read_version(&name[space + 1..])?)))
 }
 
 struct Reader<'a> {
     signer: &'a Signer,
+    made: Option<Version>,
     against: Vec<(usize, Registration)>,
     name: Option<Incarnation>,
     announced_by: Option<String>,
@@ -68,15 +85,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the answer of a script: its name, and what follows.
+    /// Reads the answer of a script: its name, with the version that the script has made, and what follows.
     fn answer(&mut self, operation: &Operation, parts: &[Value]) -> Result<Reply, Unreadable> {
         let (kind, parts) = parts.split_first().ok_or(Unreadable::Form)?;
-        match (operation, bytes(kind)?, parts) {
+        let (kind, made) = split_name(bytes(kind)?)?;
+        self.made = made;
+        match (operation, kind, parts) {
             (_, b"not_a_member", []) => Ok(Reply::NotAMember),
             (Operation::Join { .. }, kind, parts) => self.joined(kind, parts),
             (Operation::Renew(_), b"renewed", [epoch, version, nodes]) => Ok(Reply::Renewed {
                 epoch: read_epoch(epoch)?,
-                version: number(version)?,
+                version: read_version(bytes(version)?)?,
                 nodes: sorted(self.names(list(nodes)?)?),
             }),
             (Operation::Claim { wanted, .. }, _, _) if kind_of_claim(kind) => {
@@ -86,7 +105,7 @@ impl Reader<'_> {
                 let mut claimed = Vec::with_capacity(wanted.len());
                 for (place, (wanted, answer)) in wanted.iter().zip(answers).enumerate() {
                     let (kind, parts) = list(answer)?.split_first().ok_or(Unreadable::Form)?;
-                    claimed.push(self.claimed(place, &wanted.id, kind, parts)?);
+                    claimed.push(self.claimed(place, &wanted.id, bytes(kind)?, parts)?);
                 }
                 Ok(Reply::Reclaimed(claimed))
             }
@@ -112,7 +131,7 @@ impl Reader<'_> {
             }
             (b"joined", [epoch, version, age, nodes @ ..]) => Ok(Reply::Joined {
                 epoch: read_epoch(epoch)?,
-                version: number(version)?,
+                version: read_version(bytes(version)?)?,
                 age: time(age)?,
                 nodes: self.nodes(nodes)?,
             }),
@@ -121,8 +140,8 @@ impl Reader<'_> {
         }
     }
 
-    fn claimed(&mut self, place: usize, id: &DeviceId, kind: &Value, parts: &[Value]) -> Result<Claimed, Unreadable> {
-        match (bytes(kind)?, parts) {
+    fn claimed(&mut self, place: usize, id: &DeviceId, kind: &[u8], parts: &[Value]) -> Result<Claimed, Unreadable> {
+        match (kind, parts) {
             (b"granted", []) => Ok(Claimed::Granted),
             (b"settling", [left]) => Ok(Claimed::Settling(time(left)?)),
             (b"expected", [record]) => Ok(self.expected(id, bytes(record)?)),
@@ -227,8 +246,14 @@ impl Reader<'_> {
     }
 }
 
-fn kind_of_claim(kind: &Value) -> bool {
-    bytes(kind).is_ok_and(|kind| matches!(kind, b"granted" | b"settling" | b"held" | b"expected"))
+fn kind_of_claim(kind: &[u8]) -> bool {
+    matches!(kind, b"granted" | b"settling" | b"held" | b"expected")
+}
+
+fn read_version(version: &[u8]) -> Result<Version, Unreadable> {
+    let mut parts = version.splitn(2, |byte| *byte == b' ');
+    let (number, stamp) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    records::read_version(number, stamp).map_err(|Unsigned| Unreadable::Form)
 }
 
 fn expectation(value: &Value) -> Result<Expectation, Unreadable> {

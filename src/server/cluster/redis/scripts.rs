@@ -57,11 +57,13 @@ impl Scripts {
         Ok(Self { names })
     }
 
-    /// Returns a call of a script. `held` are the keys after those that all scripts have, and arguments follow.
+    /// Returns a call of a script. `held` are the keys after those that all scripts have, and arguments follow
+    /// the channel and the stamp of a change.
     pub(super) fn call(&self, script: Script, keys: &Keys, held: &[&str]) -> Cmd {
         let mut call = Cmd::with_capacity(MOST_ARGUMENTS, MOST_BYTES);
         call.arg("EVALSHA").arg(self.names.get(script as usize)).arg(4 + held.len());
         call.arg(&keys.meta).arg(&keys.nodes).arg(&keys.records).arg(&keys.devices).arg(held).arg(&keys.channel);
+        call.arg(format!("{:016x}", fastrand::u64(..)));
         call
     }
 }

@@ -1,6 +1,6 @@
 -- ARGV: the sealed servers or '', '1' if those that are there stay, and the only ones that are replaced, or '' for any.
 -- KEYS[5]: the sealed servers.
-local SEALED, ABSENT, ONLY = unpack(ARGV, 2)
+local SEALED, ABSENT, ONLY = unpack(ARGV, 3)
 
 local known = redis.call('GET', KEYS[5]) or ''
 if known ~= SEALED and not (ABSENT == '1' and known ~= '') and (ONLY == '' or ONLY == known) then
@@ -11,4 +11,4 @@ if known ~= SEALED and not (ABSENT == '1' and known ~= '') and (ONLY == '' or ON
     end
     change('ice', {})
 end
-return { 'done' }
+return { answer('done') }

@@ -26,7 +26,7 @@ impl Wire {
     /// Reads the answer to an operation from the bytes of RESP. `None` if it is none.
     pub fn reply(&self, operation: &Operation, bytes: &[u8]) -> Option<Reply> {
         let value = parse_redis_value(bytes).ok()?;
-        reply::read(&self.signer, operation, &value).ok().map(|read| read.reply)
+        reply::read(&self.signer, operation, &value).ok().map(|read| read.answer.reply)
     }
 
     /// Writes the record of a node, with its signature.
