@@ -2,7 +2,7 @@
 
 use cuttlefish_signaling::core::cluster::Output;
 use cuttlefish_signaling::core::cluster::registry::{
-    Answer, Change, Claimed, Delta, Entry, Epoch, Expectation, Expected, NodeRecord, Operation, Reply, Version,
+    Answer, Change, Claimed, Delta, Entry, Epoch, Expectation, Expected, Operation, Reply, Version,
 };
 use cuttlefish_signaling::protocol::DeviceId;
 use std::sync::Arc;
@@ -229,22 +229,6 @@ fn id_whose_entry_no_node_has_signed_is_claimed_again_at_once() {
     assert!(sent.contains(&reclaim) && !sent.contains(&Operation::Read(others.clone())), "{sent:?}");
     // The entry of another node is known as before.
     assert_eq!(node.membership.directory().get(&others).map(|entry| &entry.registration), Some(&other(1)));
-}
-
-#[test]
-fn record_of_this_node_is_corrected_in_a_registry_that_has_an_old_one() {
-    let old = NodeRecord { details: Arc::from("{0}"), ..record("a", 1) };
-    // One whose lease has ended is not shown: the renewal behind the pass makes it count again.
-    for (own, is_corrected) in [(Some(old), true), (None, true), (Some(record("a", 1)), false)] {
-        let mut node = Node::joined(&[]);
-        node.membership.on_gap(node.now);
-        node.pass(Duration::ZERO);
-        let records = own.clone().into_iter().chain([record("b", 2)]).collect();
-        node.answer(&Operation::Nodes, Reply::Nodes(records));
-        let join = Operation::Join { node: record("a", 1), replaces: None };
-        let sent = node.outputs().into_iter().filter_map(operation).any(|sent| sent == join);
-        assert_eq!(sent, is_corrected, "{own:?}");
-    }
 }
 
 #[test]

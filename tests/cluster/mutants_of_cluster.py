@@ -162,13 +162,6 @@ MUTANTS = [
         "if *named != self.node.details && !{off} {{",
     ),
     Mutant(
-        "own record in a copy of before",
-        CLUSTER + "maintaining.rs",
-        "if !records.contains(&self.node) {",
-        "if !{off} && !records.contains(&self.node) {{",
-        test="record_of_this_node_is_corrected",
-    ),
-    Mutant(
         "record of a node that had no lease",
         CLUSTER + "nodes.rs",
         "before.contains(node) && self",

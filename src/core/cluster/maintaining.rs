@@ -189,16 +189,6 @@ impl Membership {
         }
     }
 
-    /// Takes over the records that this node has read, and corrects its own: an engine that is restored from an old copy has
-    /// an old one, and may have as many versions again before a renewal tells. One with a lease of before is not among them,
-    /// until a renewal makes it count again.
-    pub(super) fn on_records(&mut self, records: &[NodeRecord], now: Instant) {
-        self.on_nodes(records);
-        if !records.contains(&self.node) {
-            self.send_record(now);
-        }
-    }
-
     /// Reads the whole registry, since any change may be missing.
     pub(super) fn read_registry(&mut self, now: Instant) {
         self.directory.begin_scan();

@@ -274,7 +274,7 @@ impl Membership {
             (Asked::Read(id), Reply::Entry(entry)) => self.on_entry(&id, entry.as_ref(), now),
             (Asked::Page, Reply::Page { cursor, entries, unsigned }) => self.on_page(cursor, entries, unsigned, now),
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
-            (Asked::Nodes, Reply::Nodes(records)) => self.on_records(&records, now),
+            (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),
             (Asked::SetIce(servers), Reply::Done) => self.on_ice_set(servers.as_ref()),
             (Asked::Expect(ids, number), Reply::Expected(outcomes)) => self.on_expected(ids, number, outcomes, now),

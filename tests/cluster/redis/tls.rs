@@ -46,6 +46,12 @@ impl Authority {
             .chain(files.into_iter().flat_map(|(option, name)| [option.to_owned(), file(name)]))
             .collect()
     }
+
+    /// Starts a server with the certificate.
+    fn serve(&self, port: u16) -> Server {
+        let options = self.options(port);
+        Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>())
+    }
 }
 
 async fn connect(url: &str, ca: Option<PathBuf>) -> Result<Connection, EngineError> {
@@ -54,20 +60,22 @@ async fn connect(url: &str, ca: Option<PathBuf>) -> Result<Connection, EngineErr
     Redis::new(&settings)?.connect().await
 }
 
+async fn error(url: &str, ca: Option<PathBuf>) -> EngineError {
+    match connect(url, ca).await {
+        Ok(_) => panic!("{url} is trusted"),
+        Err(error) => error,
+    }
+}
+
 #[test]
 fn certificate_is_checked_against_the_authority() {
     let (authority, other) = (Authority::new("lab"), Authority::new("other"));
     let port = free_port();
-    let options = authority.options(port);
-    let _server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let _server = authority.serve(port);
     let url = format!("rediss://127.0.0.1:{port}");
     runtime().block_on(async {
         let connection = connect(&url, Some(authority.file("ca.pem"))).await.unwrap();
         connection.commands.execute(join_as("a")).await.unwrap();
-        let error = async |url: &str, ca| match connect(url, ca).await {
-            Ok(_) => panic!("{url} is trusted"),
-            Err(error) => error,
-        };
         // Not by another authority, and not for another name of this machine.
         let refused = error(&url, Some(other.file("ca.pem"))).await;
         assert_eq!(refused.kind, "tls", "{refused}");
@@ -85,8 +93,7 @@ fn certificate_is_checked_against_the_authority() {
 fn certificates_of_sentinel_and_master_are_checked() {
     let (authority, other) = (Authority::new("lab"), Authority::new("other"));
     let (port, sentinel_port) = (free_port(), free_port());
-    let options = authority.options(port);
-    let _server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let _server = authority.serve(port);
     let lines: Vec<_> = authority
         .options(sentinel_port)
         .chunks(2)
@@ -97,10 +104,6 @@ fn certificates_of_sentinel_and_master_are_checked() {
     runtime().block_on(async {
         let connection = connect(&url, Some(authority.file("ca.pem"))).await.unwrap();
         connection.commands.execute(join_as("a")).await.unwrap();
-        let error = async |url: &str, ca| match connect(url, ca).await {
-            Ok(_) => panic!("{url} is trusted"),
-            Err(error) => error,
-        };
         let sentinels = format!("127.0.0.1:{sentinel_port} refuses TLS");
         let refused = error(&url, Some(other.file("ca.pem"))).await;
         assert_eq!(refused.kind, "tls", "{refused}");
