@@ -23,7 +23,10 @@ ENGINE_TIMEOUT = 10.0
 """Seconds that the start of a node of a cluster with `on_outage="hold"` waits for the engine."""
 
 FIRST_ANSWER_TIMEOUT = 2.0
-"""Seconds that the start of another node waits for the first answer of the engine, or the first error."""
+"""Seconds that the start of another node waits for the first answer of the engine, or the first error.
+
+The core lets the first devices wait as long once more (`Membership::patience`).
+"""
 
 
 class _NoAnswerError(Exception):

@@ -32,6 +32,7 @@ mod lost_writes;
 mod net;
 mod node;
 mod outputs;
+mod patience;
 mod peers;
 mod queue;
 mod received;

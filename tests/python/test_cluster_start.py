@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ from ports import free_port
 
 from cuttlefish_signaling import Cluster, EngineUnreachableError, SignalingServer, _lifecycle
 from cuttlefish_signaling.cli import main
+from cuttlefish_signaling.testing import FakeClient, FakeDevice
 from cuttlefish_signaling.testing._engine import Engine, find_engine
 from cuttlefish_signaling.testing._links import Links
 
@@ -144,3 +147,26 @@ def test_start_returns_once_the_engine_is_there(monkeypatch: pytest.MonkeyPatch)
         links.connect_to("engine", engine.socket)
         starting.join()
         assert [one.state for one in server.nodes()] == ["this"]
+
+
+@pytest.mark.skipif(find_engine() is None, reason="redis-server is not installed")
+def test_device_that_registers_after_the_wait_of_the_start_waits_for_the_join() -> None:
+    with ExitStack() as stack:
+        engine = running_engine(stack)
+        other = stack.enter_context(SignalingServer(cluster=Cluster(engine.url, node="b")))
+        engine.pause()
+        began = time.time()
+        late = stack.enter_context(SignalingServer(cluster=Cluster(engine.url, node="a"), journal=True))
+        assert late.nodes() == [], "the start has waited, and the engine has not answered"
+        device = FakeDevice(late, "cvd-1", timeout=PATIENCE)
+        registering = stack.enter_context(ThreadPoolExecutor()).submit(stack.enter_context, device)
+        wait_until(lambda: late.journal.messages(message_type="register"))
+        resumed = time.time()
+        engine.resume()
+        registering.result()
+        (config,) = late.journal.messages(message_type="config", device="cvd-1")
+        # On a machine that was too busy for that, the device has waited until the node serves alone.
+        assert config.at >= min(resumed, began + _lifecycle.FIRST_ANSWER_TIMEOUT + 2.0)
+        other.wait_for_device("cvd-1", timeout=PATIENCE)
+        with FakeClient(other, "cvd-1", timeout=PATIENCE):
+            pass

@@ -246,10 +246,13 @@ impl Membership {
     /// Returns the time until which a claim waits for the engine before the node decides alone. A new claim does not wait
     /// where the engine has been away for that long, unless it is refused then.
     pub(super) fn patience(&self, now: Instant) -> Instant {
+        let until = self.waits_until(now);
         if self.is_member() || self.claims.hold_without_engine {
-            return self.waits_until(now);
+            return until;
         }
-        now.max(self.away_since + self.timing.patience)
+        // A node that starts waits as long for the engine before its first devices come.
+        let waits = if self.has_joined() { 1 } else { 2 };
+        until.min(now.max(self.away_since + self.timing.patience * waits))
     }
 
     /// Returns the time until which a claim waits for an engine that is lost now.
