@@ -31,7 +31,11 @@ WORLD = "tests/cluster/"
 MUTANTS = [
     # One holder per id.
     Mutant(
-        "epoch", CLUSTER + "maintaining.rs", "self.epoch != Some(epoch) ||", "(!{off} && self.epoch != Some(epoch)) ||"
+        "epoch",
+        CLUSTER + "maintaining.rs",
+        "self.epoch != Some(epoch) ||",
+        "(!{off} && self.epoch != Some(epoch)) ||",
+        test="a_registry_that_was_empty_for_a_pass_is_read_again",
     ),
     Mutant(
         "lost writes",
