@@ -55,9 +55,14 @@ pub(crate) fn delta(number: u64, change: Change) -> Delta {
     Delta { version: version(number), after: number - 1, change }
 }
 
-/// The only page of the registry.
+/// The only page of the registry, at version 1.
 pub(crate) fn page(entries: Vec<(DeviceId, Entry)>) -> Reply {
-    Reply::Page { cursor: 0, entries, unsigned: vec![] }
+    page_at(version(1), entries)
+}
+
+/// The only page of the registry at this version.
+pub(crate) fn page_at(version: Version, entries: Vec<(DeviceId, Entry)>) -> Reply {
+    Reply::Page { epoch: Epoch(1), version, cursor: 0, entries, unsigned: vec![] }
 }
 
 pub(crate) fn tell(number: u64, outcome: Outcome) -> Output {
@@ -94,9 +99,6 @@ impl Node {
         let entry = Entry { registration: other(1), details: Arc::from("{}"), version: 1 };
         let entries = entries.iter().map(|id| (DeviceId::new(id), entry.clone())).collect();
         let rest = node.answer(&Operation::Scan(0), page(entries));
-        node.seen.extend(rest);
-        let renewed = Reply::Renewed { epoch: Epoch(1), version: version(1), nodes: vec![] };
-        let rest = node.answer(&Operation::Renew(incarnation("a", 1)), renewed);
         node.seen.extend(rest);
         let rest = node.answer(&Operation::Nodes, Reply::Nodes(vec![record("a", 1), record("b", 2)]));
         node.seen.extend(rest);

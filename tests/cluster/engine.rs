@@ -72,7 +72,7 @@ impl Engine {
             Operation::Cancel { node, ids } => self.cancel(node, ids),
         };
         // The version stands in the answer itself.
-        let names = matches!(reply, Reply::Joined { .. } | Reply::Renewed { .. });
+        let names = matches!(reply, Reply::Joined { .. } | Reply::Renewed { .. } | Reply::Page { .. });
         let made = (self.version != known && !names).then_some(self.version);
         (Answer { reply, made }, std::mem::take(&mut self.changes))
     }
@@ -171,7 +171,7 @@ impl Engine {
         rest.sort_by_key(|(hash, ..)| *hash);
         let cursor = rest.get(3).map_or(0, |(hash, ..)| *hash);
         let entries = rest.into_iter().take(3).map(|(_, id, entry)| (id, entry)).collect();
-        Reply::Page { cursor, entries, unsigned: vec![] }
+        Reply::Page { epoch: self.epoch, version: self.version, cursor, entries, unsigned: vec![] }
     }
 
     fn reap(&mut self, node: &Incarnation, now: Duration) -> Reply {

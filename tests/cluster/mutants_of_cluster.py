@@ -35,13 +35,20 @@ MUTANTS = [
         CLUSTER + "maintaining.rs",
         "self.epoch != Some(epoch) ||",
         "(!{off} && self.epoch != Some(epoch)) ||",
-        test="a_registry_that_was_empty_for_a_pass_is_read_again",
+        test="a_page_of_another_registry_is_not_taken_over",
     ),
     Mutant(
         "lost writes",
         CLUSTER + "maintaining.rs",
         "|| self.directory.has_lost()",
         "|| (!{off} && self.directory.has_lost())",
+    ),
+    Mutant(
+        "page of another registry",
+        MEMBERSHIP,
+        "Reply::Page { epoch, .. }) if self.has_lost(epoch) =>",
+        "Reply::Page {{ epoch, .. }}) if self.has_lost(epoch) && !{off} =>",
+        test="a_page_of_another_registry_is_not_taken_over",
     ),
     Mutant(
         "number that is less than one before",
@@ -164,6 +171,7 @@ MUTANTS = [
         CLUSTER + "maintaining.rs",
         "if *named != self.node.details {",
         "if *named != self.node.details && !{off} {{",
+        test="facts_that_change_while_the_node_joins",
     ),
     Mutant(
         "record of a node that had no lease",

@@ -216,17 +216,8 @@ impl Membership {
         self.output(Output::Appeared(appeared));
         if cursor == 0 {
             self.directory.end_scan();
-            // An engine may be emptied for the pass, and restored before the next renewal.
-            self.send(Operation::Renew(self.node.incarnation.clone()), Asked::Check, now);
         } else {
             self.send(Operation::Scan(cursor), Asked::Page, now);
-        }
-    }
-
-    /// Takes over what the engine says of the registry right behind a pass.
-    pub(super) fn on_checked(&mut self, epoch: Epoch, now: Instant) {
-        if self.has_lost(epoch) {
-            self.on_forgotten(now);
         }
     }
 }

@@ -48,8 +48,6 @@ pub(super) enum Asked {
     /// With the facts of this node that it names.
     Join(Arc<str>),
     Renew,
-    /// A renewal that only shows whether the pages of a pass were those of the registry that has this node.
-    Check,
     /// With the other holder that the directory names.
     Claim(DeviceId, Registration, Option<Registration>),
     Reclaim(Vec<(DeviceId, Registration)>),
@@ -262,7 +260,6 @@ impl Membership {
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
-            (Asked::Check, Reply::Renewed { epoch, .. }) => self.on_checked(epoch, now),
             (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) => {
                 self.on_claimed(&id, &registration, known, claimed, now);
             }
@@ -272,7 +269,11 @@ impl Membership {
             }
             (Asked::Reclaim(wanted), Reply::Reclaimed(claimed)) => self.on_reclaimed(wanted, claimed, now),
             (Asked::Read(id), Reply::Entry(entry)) => self.on_entry(&id, entry.as_ref(), now),
-            (Asked::Page, Reply::Page { cursor, entries, unsigned }) => self.on_page(cursor, entries, unsigned, now),
+            // An engine may be emptied for a pass, and restored before the next renewal.
+            (Asked::Page, Reply::Page { epoch, .. }) if self.has_lost(epoch) => self.on_forgotten(now),
+            (Asked::Page, Reply::Page { cursor, entries, unsigned, .. }) => {
+                self.on_page(cursor, entries, unsigned, now)
+            }
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
             (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
             (Asked::Ice, Reply::Ice(servers)) => self.on_ice(servers, now),

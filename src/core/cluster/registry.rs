@@ -244,7 +244,9 @@ impl Answer {
     /// Returns the version that the engine names: the one that was made, or the present one.
     pub(super) fn version(&self) -> Option<Version> {
         match self.reply {
-            Reply::Joined { version, .. } | Reply::Renewed { version, .. } => Some(version),
+            Reply::Joined { version, .. } | Reply::Renewed { version, .. } | Reply::Page { version, .. } => {
+                Some(version)
+            }
             _ => self.made,
         }
     }
@@ -300,6 +302,10 @@ pub enum Reply {
     Entry(Option<Entry>),
     /// To [`Operation::Scan`].
     Page {
+        /// The registry.
+        epoch: Epoch,
+        /// Its version.
+        version: Version,
         /// Cursor of the next page; 0 after the last one.
         cursor: u64,
         /// Entries. An entry that stays during the whole scan is on one page at least.

@@ -147,6 +147,8 @@ fn a_server_that_restarts_empty_is_another_registry() {
         let connection = connect(&server.url()).await.unwrap();
         let renewed = connection.commands.execute(Operation::Renew(incarnation("a"))).await.unwrap().reply;
         assert_eq!(renewed, Reply::NotAMember);
+        // An empty page would say that there is no device.
+        assert_eq!(connection.commands.execute(Operation::Scan(0)).await.unwrap().reply, Reply::NotAMember);
         let Reply::Joined { epoch, version, .. } = connection.commands.execute(join_as("a")).await.unwrap().reply
         else {
             panic!()

@@ -185,7 +185,8 @@ impl Both<'_> {
 
 /// Takes out the stamps, which are random bits.
 fn unstamped(mut answer: Answer) -> Answer {
-    if let Reply::Joined { version, .. } | Reply::Renewed { version, .. } = &mut answer.reply {
+    use Reply::{Joined, Page, Renewed};
+    if let Joined { version, .. } | Renewed { version, .. } | Page { version, .. } = &mut answer.reply {
         version.stamp = 0;
     }
     answer.made = answer.made.map(|made| Version { stamp: 0, ..made });

@@ -52,6 +52,12 @@ fn permissions_that_lack_are_given_by_the_line_of_the_error() {
         let error = error(&url);
         assert_eq!(error.kind, "no_permission", "{lacking}: {error}");
     }
+    for lacking in ["-hscan", "-multi", "-exec"] {
+        server.run::<()>(&format!("{user} {all} {lacking}"));
+        let scan = async { join(&url, "a").await.commands.execute(super::Operation::Scan(0)).await.unwrap_err() };
+        let error = runtime().block_on(scan);
+        assert_eq!(error.kind, "no_permission", "{lacking}: {error}");
+    }
     server.run::<()>(&user);
     let error = error(&url);
     let line = error.what.split_once("on the engine, run ").unwrap().1;

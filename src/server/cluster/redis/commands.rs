@@ -13,7 +13,7 @@ use super::errors::Explainer;
 use super::feed::Pushes;
 use super::keys::Keys;
 use super::reply::{self, Read};
-use super::request::Requests;
+use super::request::{Request, Requests};
 use super::scripts::Scripts;
 use super::signer::Signer;
 use crate::core::cluster::Registration;
@@ -77,9 +77,18 @@ fn begin(mut answer: Sent) -> Sent {
 impl RedisCommands {
     fn send(&self, operation: &Operation) -> Sent {
         let Shared { keys, scripts, signer, timing, .. } = &*self.shared;
-        let command = Requests { keys, scripts, signer, timing }.command(operation);
+        let request = Requests { keys, scripts, signer, timing }.request(operation);
         let mut connection = self.connection.clone();
-        let answer = async move { connection.send_packed_command(&command).await?.extract_error() };
+        let answer = async move {
+            match request {
+                Request::Command(command) => connection.send_packed_command(&command).await?.extract_error(),
+                Request::Transaction(commands) => {
+                    let answers = connection.send_packed_commands(&commands, 0, commands.len()).await?;
+                    let answers = answers.into_iter().map(Value::extract_error).collect::<RedisResult<Vec<_>>>()?;
+                    Ok(answers.into_iter().next_back().unwrap_or(Value::Nil))
+                }
+            }
+        };
         // Outside of the budget of the calling task, or the first poll could be put off.
         Box::pin(tokio::task::unconstrained(answer))
     }

@@ -9,8 +9,8 @@ use super::url::{Host, Target};
 use crate::server::cluster::engine::EngineError;
 
 /// Commands that a user of the engine needs, as `ACL SETUSER` takes them.
-const COMMANDS: &str = "+hello +select +ping +role +subscribe +script|load +evalsha +time +publish +get +set +hget +hset +hsetnx \
-                        +hmget +hdel +hexists +hlen +hscan +zadd +zrem +zscore +zrange +zrangebyscore +zrangebylex +del";
+const COMMANDS: &str = "+hello +select +ping +role +subscribe +script|load +evalsha +multi +exec +time +publish +get +set +hget \
+                        +hset +hsetnx +hmget +hdel +hexists +hlen +hscan +zadd +zrem +zscore +zrange +zrangebyscore +zrangebylex +del";
 
 /// Words of an error of the engine, the name of the error, and the fix. The first that fits counts.
 const KNOWN: &[(&str, &str, &str)] = &[

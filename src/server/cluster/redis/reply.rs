@@ -230,8 +230,14 @@ impl Reader<'_> {
         Ok(Reply::Ice(servers.map(Into::into)))
     }
 
+    /// Reads the registry and a page of its devices.
     fn page(&mut self, value: &Value) -> Result<Reply, Unreadable> {
-        let [cursor, parts] = list(value)? else { return Err(Unreadable::Form) };
+        let [registry, page] = list(value)? else { return Err(Unreadable::Form) };
+        let ([epoch, version], [cursor, parts]) = (list(registry)?, list(page)?) else { return Err(Unreadable::Form) };
+        if matches!(epoch, Value::Nil) {
+            return Ok(Reply::NotAMember);
+        }
+        let (epoch, version) = (read_epoch(epoch)?, read_version(bytes(version)?)?);
         let (mut entries, mut unsigned) = (Vec::new(), Vec::new());
         for pair in pairs(list(parts)?)? {
             let id = bytes(&pair[0])?;
@@ -242,7 +248,7 @@ impl Reader<'_> {
                 unsigned.extend(records::read_id(id));
             }
         }
-        Ok(Reply::Page { cursor: number(cursor)?, entries, unsigned })
+        Ok(Reply::Page { epoch, version, cursor: number(cursor)?, entries, unsigned })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operations as commands of the engine.
 
-use redis::{Cmd, cmd};
+use redis::{Cmd, Pipeline, cmd};
 
 use super::keys::{Keys, SCHEMA};
 use super::records;
@@ -10,7 +10,15 @@ use crate::core::cluster::registry::{BATCH, Expected, NodeRecord, Operation, Pla
 use crate::core::cluster::{Incarnation, Registration};
 use crate::protocol::DeviceId;
 
-/// Writes operations as commands.
+/// Request to the engine.
+pub(super) enum Request {
+    /// One command.
+    Command(Cmd),
+    /// Commands that the engine executes without those of others between them. The answer is that of the last one.
+    Transaction(Pipeline),
+}
+
+/// Writes operations as requests.
 pub(super) struct Requests<'a> {
     pub(super) keys: &'a Keys,
     pub(super) scripts: &'a Scripts,
@@ -19,9 +27,10 @@ pub(super) struct Requests<'a> {
 }
 
 impl Requests<'_> {
-    /// Returns the command of an operation.
-    pub(super) fn command(&self, operation: &Operation) -> Cmd {
-        match operation {
+    /// Returns the request of an operation.
+    pub(super) fn request(&self, operation: &Operation) -> Request {
+        Request::Command(match operation {
+            Operation::Scan(cursor) => return Request::Transaction(self.scan(*cursor)),
             Operation::Join { node, replaces } => self.join(node, replaces.as_ref()),
             Operation::Renew(node) => {
                 let mut call = self.scripts.call(Script::Renew, self.keys, &[]);
@@ -32,11 +41,6 @@ impl Requests<'_> {
             Operation::Reclaim { node, wanted } => self.reclaim(node, wanted),
             Operation::Release(ids) => self.release(ids),
             Operation::Read(id) => self.read(id),
-            Operation::Scan(cursor) => {
-                let mut scan = cmd("HSCAN");
-                scan.arg(&self.keys.devices).arg(*cursor).arg("COUNT").arg(BATCH);
-                scan
-            }
             Operation::Reap(node) => {
                 let mut call = self.call_about(Script::Reap, node);
                 call.arg(ms(self.timing.reap)).arg(BATCH).arg(node.to_string());
@@ -56,7 +60,17 @@ impl Requests<'_> {
             }
             Operation::Expect { node, expected, most } => self.expect(node, expected, *most),
             Operation::Cancel { node, ids } => self.cancel(&node.to_string(), ids),
-        }
+        })
+    }
+
+    /// Reads a page of the devices together with the registry that it shows.
+    fn scan(&self, cursor: u64) -> Pipeline {
+        let Keys { meta, devices, .. } = self.keys;
+        // The crate's own transactions panic where the user may not call MULTI.
+        let mut scan = redis::pipe();
+        scan.cmd("MULTI").cmd("HMGET").arg(meta).arg("epoch").arg("version");
+        scan.cmd("HSCAN").arg(devices).arg(cursor).arg("COUNT").arg(BATCH).cmd("EXEC");
+        scan
     }
 
     fn read(&self, id: &DeviceId) -> Cmd {
