@@ -272,7 +272,7 @@ impl Membership {
             // An engine may be emptied for a pass, and restored before the next renewal.
             (Asked::Page, Reply::Page { epoch, .. }) if self.has_lost(epoch) => self.on_forgotten(now),
             (Asked::Page, Reply::Page { cursor, entries, unsigned, .. }) => {
-                self.on_page(cursor, entries, unsigned, now)
+                self.on_page(cursor, entries, unsigned, now);
             }
             (Asked::Reap(node), Reply::Reaped { more }) => self.on_reaped(&node, more, now),
             (Asked::Nodes, Reply::Nodes(records)) => self.on_nodes(&records),
