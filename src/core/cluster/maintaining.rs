@@ -91,11 +91,11 @@ impl Membership {
         }
     }
 
-    /// Writes all again that the registry is to have of this node: changes were missing, so it may have lost some unnoticed.
+    /// Writes again what the registry is to have of this node: changes were missing, so it may have lost some unnoticed.
+    /// Ids follow as in each upkeep, since a node that misses changes of a busy engine must not ask it for all at once.
     fn write_again(&mut self, now: Instant) {
         self.send_record(now);
         self.forget_announcements(now);
-        self.reclaim_all(now);
         self.announce_all(now);
     }
 
