@@ -50,6 +50,7 @@ PEERS_OF_THIRD = 10
 LOCAL, NODE, NODES = "one server, no cluster", "one node of a cluster", "two nodes"
 CLAIMS = 2_000
 IDLE_SECONDS = 10.0
+IDLE_DEVICES = 10_000
 
 
 def free_port() -> int:
@@ -177,18 +178,10 @@ def measure_beside(load: list[str], hangs: bool, seconds: float) -> Figures:
             late = stack.enter_context(connect(f"ws://127.0.0.1:{client_port}/connect_client", proxy=None))
             late.send(json.dumps({"message_type": "connect", "device_id": f"of-third-{number}"}))
         options = ["--port", str(port), "--pid", str(pid), "--client-port", str(client_port)]
-        command = [
-            *load,
-            "relay",
-            "--payload",
-            "250",
-            *options,
-            "--other-pid",
-            str(other_pid),
-            "--seconds",
-            str(seconds),
-        ]
-        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        options += ["--other-pid", str(other_pid), "--seconds", str(seconds)]
+        run = subprocess.run(
+            [*load, "relay", "--payload", "250", *options], check=True, stdout=subprocess.PIPE, text=True
+        )
     figures: Figures = json.loads(run.stdout)
     return figures
 
@@ -224,6 +217,46 @@ def run_all(load: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     return found
 
 
+def with_devices_at_rest(load: list[str]) -> Figures:
+    """Calls to the engine while many devices of one node are at rest, and their memory in the other nodes."""
+    with ExitStack() as stack:
+        cluster = Cluster(stack, 3)
+        (port, pid), *others = cluster.nodes
+        before = [resident(other) for _, other in others]
+        options = ["--port", str(port), "--pid", str(pid), "--seconds", str(PATIENCE + 10 * IDLE_SECONDS)]
+        held = subprocess.Popen([*load, "idle", "--idle", str(IDLE_DEVICES), *options], stdout=subprocess.DEVNULL)
+        stack.callback(held.wait)
+        stack.callback(held.kill)
+        for other, _ in others:
+            wait_until(lambda at=other: known_devices(at) >= IDLE_DEVICES)
+        first = cluster.info()
+        time.sleep(IDLE_SECONDS)
+        last = cluster.info()
+        grown = [resident(other) - was for (_, other), was in zip(others, before, strict=True)]
+    rest = last["at"] - first["at"]
+    return {
+        f"calls a second with {IDLE_DEVICES:,} devices at rest": (last["calls"] - first["calls"]) / rest,
+        "time of their scripts with them, µs a second": (last["us"] - first["us"]) / rest,
+        "memory of a node for each device of another one, bytes": max(grown) / IDLE_DEVICES,
+    }
+
+
+def known_devices(port: int) -> float:
+    """The number of devices in the copy of the registry that a node has. The one that `Cluster` makes has left."""
+    from urllib.request import urlopen
+
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        found = re.search(r"^cuttlefish_signaling_cluster_devices (\S+)$", answer.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+def resident(pid: int) -> int:
+    """Memory of a process, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
+
+
 def engine(load: list[str], seconds: float) -> Figures:
     """Calls and CPU of the engine: of three nodes at rest, of one registration, and of those that come without a pause.
 
@@ -257,6 +290,7 @@ def engine(load: list[str], seconds: float) -> Figures:
     figures = {
         "calls a second of three nodes at rest": per_second["calls"],
         "time of their scripts, µs a second": per_second["us"],
+        **with_devices_at_rest(load),
         "calls for each device that registers and leaves": own["calls"] / CLAIMS,
         "time of their scripts, µs": own["us"] / CLAIMS,
         "CPU time for each call where devices come without a pause, µs": used / calls,

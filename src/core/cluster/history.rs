@@ -57,7 +57,7 @@ impl History {
         }
         let named = self.named.get(&version.number);
         self.lost |= named.is_some_and(|stamp| *stamp != version.stamp);
-        self.named.retain(|number, _| *number > version.number);
+        self.forget_named(version.number);
         // A change that no engine has made may have any number.
         if version.number - latest.number == 1 {
             self.lost |= after != latest.stamp;
@@ -88,7 +88,7 @@ impl History {
     pub(super) fn check(&mut self, version: Version) -> bool {
         let is_missing = version.number > self.latest().number;
         if is_missing {
-            self.named.retain(|number, _| *number > version.number);
+            self.forget_named(version.number);
             self.skip_to(version);
         }
         is_missing
@@ -102,6 +102,13 @@ impl History {
     /// Returns whether the registry may have lost writes of this node unnoticed since the last call.
     pub(super) fn take_unproven(&mut self) -> bool {
         std::mem::take(&mut self.unproven)
+    }
+
+    /// Forgets the versions up to this one that the engine has named.
+    fn forget_named(&mut self, number: u64) {
+        while let Some(first) = self.named.first_entry().filter(|first| *first.key() <= number) {
+            first.remove();
+        }
     }
 
     fn skip_to(&mut self, version: Version) {
