@@ -4,13 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::membership::{Asked, Membership};
+use super::membership::{Asked, InFlight, Membership};
 use super::names::Incarnation;
 use super::output::Output;
-use super::registry::{BATCH, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Version, Wanted};
+use super::registry::{Answer, BATCH, Entry, Epoch, NodeRecord, Operation, Reply, Timing, Version, Wanted};
 use crate::protocol::DeviceId;
 
 impl Membership {
+    /// Takes the operation that an answer is to, and notes the version that the answer names. Returns when and for what the
+    /// engine was asked, and the reply; `None` if that was before a loss of the connection.
+    pub(super) fn take_answer(&mut self, number: u64, answer: Answer) -> Option<(Instant, Asked, Reply)> {
+        let InFlight { sent, known, asked } = self.in_flight.remove(&number)?;
+        if let Some(version) = answer.version() {
+            self.directory.on_named(version, known);
+        }
+        Some((sent, asked, answer.reply))
+    }
+
     /// Returns for how long the registry could not be asked, if it cannot be asked now.
     pub fn away_for(&self, now: Instant) -> Option<Duration> {
         (!self.is_member()).then(|| now.saturating_duration_since(self.away_since))

@@ -36,10 +36,10 @@ enum State {
 /// Operation without an answer yet.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    sent: Instant,
+    pub(super) sent: Instant,
     /// Number of the version that was known then.
-    known: u64,
-    asked: Asked,
+    pub(super) known: u64,
+    pub(super) asked: Asked,
 }
 
 /// Purpose of an operation.
@@ -246,12 +246,8 @@ impl Membership {
     /// Handles the answer of the engine to an operation. The answer to an operation before a loss is ignored.
     pub fn on_reply(&mut self, number: u64, answer: impl Into<Answer>, now: Instant) {
         self.wake(now);
-        let Some(InFlight { sent, known, asked }) = self.in_flight.remove(&number) else { return };
-        let answer = answer.into();
-        if let Some(version) = answer.version() {
-            self.directory.on_named(version, known);
-        }
-        match (asked, answer.reply) {
+        let Some((sent, asked, reply)) = self.take_answer(number, answer.into()) else { return };
+        match (asked, reply) {
             (Asked::Join(named), Reply::Joined { epoch, version, age, nodes }) => {
                 self.on_joined(epoch, version, age, &nodes, now);
                 self.correct_record(&named, now);
