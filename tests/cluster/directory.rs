@@ -215,6 +215,10 @@ enum Act {
     Lose,
     /// The directory begins a scan, or reads its next page.
     Page,
+    /// The engine is copied.
+    Save,
+    /// The engine is restored from the copy.
+    RollBack,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -224,6 +228,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         3 => (1..4_usize).prop_map(Act::Deliver),
         1 => Just(Act::Lose),
         2 => Just(Act::Page),
+        1 => Just(Act::Save),
+        1 => Just(Act::RollBack),
     ];
     prop::collection::vec(act, 1..60)
 }
@@ -268,6 +274,8 @@ proptest! {
 /// An engine, a directory, and the changes between them. Pages come at once, changes late.
 struct Pair {
     engine: Engine,
+    /// A copy of before.
+    saved: Engine,
     directory: Directory,
     feed: VecDeque<Delta>,
     cursor: Option<u64>,
@@ -282,7 +290,7 @@ impl Pair {
         }
         let mut directory = Directory::default();
         directory.reset(engine.version);
-        Self { engine, directory, feed: VecDeque::new(), cursor: None }
+        Self { saved: engine.clone(), engine, directory, feed: VecDeque::new(), cursor: None }
     }
 
     fn known(&self) -> Vec<(DeviceId, Registration)> {
@@ -321,6 +329,8 @@ impl Pair {
             }
             Act::Lose => drop(self.feed.pop_front()),
             Act::Page => self.page(),
+            Act::Save => self.saved = self.engine.clone(),
+            Act::RollBack => self.engine = self.saved.clone(),
         }
     }
 
@@ -336,7 +346,8 @@ impl Pair {
         }
         let Some(cursor) = self.cursor else { return };
         let (answer, _) = self.engine.execute(&Operation::Scan(cursor), SETTLED);
-        let Reply::Page { cursor, entries, .. } = answer.reply else { panic!("{answer:?}") };
+        let Reply::Page { version, cursor, entries, .. } = answer.reply else { panic!("{answer:?}") };
+        self.directory.on_named(version, self.directory.greatest_number());
         self.directory.page(entries);
         self.cursor = Some(cursor).filter(|cursor| *cursor != 0);
         if self.cursor.is_none() {
@@ -344,10 +355,15 @@ impl Pair {
         }
     }
 
-    /// Delivers all changes, and reads until nothing is missing.
+    /// Delivers all changes, lets the engine name its version, and reads until nothing is missing. An engine that has lost
+    /// writes is noticed, whatever changes were lost on their way.
     fn calm(&mut self) {
         self.act(&Act::Deliver(usize::MAX));
+        self.directory.on_named(self.engine.version, self.directory.greatest_number());
         self.directory.check(self.engine.version);
+        if self.directory.has_lost() {
+            self.directory.reset(self.engine.version);
+        }
         while !self.directory.is_complete() {
             self.page();
         }

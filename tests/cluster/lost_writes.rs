@@ -122,6 +122,15 @@ fn a_change_of_this_node_that_the_registry_has_lost_is_noticed_also_where_it_was
 }
 
 #[test]
+fn a_registry_that_is_behind_an_answer_has_lost_writes_also_where_the_change_was_lost_on_the_feed() {
+    for (now, loses) in [(version(3), false), (version(2), true)] {
+        let mut node = holder();
+        released(&mut node, version(3));
+        assert_eq!(renewed(&mut node, now), loses, "{now:?}");
+    }
+}
+
+#[test]
 fn an_answer_that_comes_behind_changes_is_compared_with_the_versions_before() {
     for (made, loses) in [(version(3), false), (forked(3), true)] {
         let mut node = holder();

@@ -58,6 +58,13 @@ MUTANTS = [
         test="a_registry_that_is_behind_a_change_is_noticed",
     ),
     Mutant(
+        "number that is less than one that an answer has named",
+        HISTORY,
+        "self.named.last_key_value().map_or(",
+        "self.named.last_key_value().filter(|_| !{off}).map_or(",
+        test="a_registry_that_is_behind_an_answer",
+    ),
+    Mutant(
         "stamp of a version that is known",
         HISTORY,
         "Some(stamp) => self.lost |= stamp != version.stamp,",

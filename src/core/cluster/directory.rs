@@ -90,8 +90,8 @@ impl Directory {
         true
     }
 
-    /// Notes a version that the engine has named in an answer. `asked` is the number of the version that was known when it
-    /// was asked: it names no older one, unless it has lost writes.
+    /// Notes a version that the engine has named in an answer. `asked` is the [`Directory::greatest_number`] when it was
+    /// asked: it names no older one, unless it has lost writes.
     pub fn on_named(&mut self, version: Version, asked: u64) {
         self.history.on_named(version, asked);
     }
@@ -212,6 +212,11 @@ impl Directory {
     /// Returns the number of the version of the registry up to which changes have arrived.
     pub fn version(&self) -> u64 {
         self.history.latest().number
+    }
+
+    /// Returns the greatest number of a version that a change or an answer has named. The change may not have arrived.
+    pub fn greatest_number(&self) -> u64 {
+        self.history.greatest()
     }
 
     /// Returns the number of devices.

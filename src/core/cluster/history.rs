@@ -47,6 +47,11 @@ impl History {
         self.recent.back().copied().unwrap_or_default()
     }
 
+    /// Returns the greatest number that a change or an answer has named.
+    pub(super) fn greatest(&self) -> u64 {
+        self.named.last_key_value().map_or(self.latest().number, |(number, _)| *number)
+    }
+
     /// Notes a change of the feed: its version, and the stamp of the one before.
     pub(super) fn on_change(&mut self, version: Version, after: u64) -> Place {
         let latest = self.latest();
@@ -68,8 +73,8 @@ impl History {
         Place::BehindGap
     }
 
-    /// Notes a version that the engine has named in an answer. `asked` is the number of the latest version that was known
-    /// when it was asked.
+    /// Notes a version that the engine has named in an answer. `asked` is the greatest number that was known when it was
+    /// asked.
     pub(super) fn on_named(&mut self, version: Version, asked: u64) {
         if version.number < asked {
             self.lost = true;

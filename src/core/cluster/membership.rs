@@ -37,7 +37,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) sent: Instant,
-    /// Number of the version that was known then.
+    /// Greatest number of a version that was known then.
     pub(super) known: u64,
     pub(super) asked: Asked,
 }
@@ -343,7 +343,7 @@ impl Membership {
 
     pub(super) fn send(&mut self, operation: Operation, asked: Asked, now: Instant) {
         self.last_number += 1;
-        let known = self.directory.version();
+        let known = self.directory.greatest_number();
         self.in_flight.insert(self.last_number, InFlight { sent: now, known, asked });
         self.output(Output::Send { number: self.last_number, operation });
     }
