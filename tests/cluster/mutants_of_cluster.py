@@ -28,6 +28,12 @@ MEMBERSHIP = CLUSTER + "membership.rs"
 SHARED_ICE = CLUSTER + "shared_ice.rs"
 WORLD = "tests/cluster/"
 
+
+def of_secrets(name: str, text: str, instead: str) -> Mutant:
+    """A mutant of the signing with another secret."""
+    return Mutant(f"secret: {name}", SHARED_ICE, text, instead, test="shared_ice::")
+
+
 MUTANTS = [
     # One holder per id.
     Mutant(
@@ -209,75 +215,55 @@ MUTANTS = [
         test="a_crowd_of_nodes_that_has_joined_again_does_not_read_the_registry_at_once",
     ),
     # Another secret.
-    Mutant(
-        "secret: ids",
-        SHARED_ICE,
+    of_secrets(
+        "ids",
         "        if self.is_member() {\n            self.reclaim_all(now);\n",
         "        if self.is_member() {{\n            if !{off} {{ self.reclaim_all(now); }}\n",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: announcements",
-        SHARED_ICE,
+    of_secrets(
+        "announcements",
         "            self.announce_all(now);\n            self.look_for_ice(now);\n",
         "            if !{off} {{ self.announce_all(now); }}\n            self.look_for_ice(now);\n",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: record of the node",
-        SHARED_ICE,
+    of_secrets(
+        "record of the node",
         "            self.send_record(now);\n",
         "            if !{off} {{ self.send_record(now); }}\n",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: ICE servers",
-        SHARED_ICE,
+    of_secrets(
+        "ICE servers",
         "            self.send(Operation::SealIce, Asked::SealIce, now);\n",
         "            if !{off} {{ self.send(Operation::SealIce, Asked::SealIce, now); }}\n",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: answer to an earlier one",
-        SHARED_ICE,
+    of_secrets(
+        "answer to an earlier one",
         "if !self.is_asking(|asked| matches!(asked, Asked::SealIce)) &&",
         "if ({off} || !self.is_asking(|asked| matches!(asked, Asked::SealIce))) &&",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: all operations before",
-        SHARED_ICE,
+    of_secrets(
+        "all operations before",
         "self.in_flight.keys().next().is_none_or(|oldest| *oldest > until)",
         "({off} || self.in_flight.keys().next().is_none_or(|oldest| *oldest > until))",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: claims under way",
-        SHARED_ICE,
+    of_secrets(
+        "claims under way",
         "            if !again {",
         "            if !again || {off} {{",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: announcements under way",
-        SHARED_ICE,
+    of_secrets(
+        "announcements under way",
         "            self.announce_all(now);\n            self.ice.signing",
         "            if !{off} {{ self.announce_all(now); }}\n            self.ice.signing",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: loss of the engine",
-        SHARED_ICE,
+    of_secrets(
+        "loss of the engine",
         "self.ice.seals |= self.ice.signing.take().is_some();",
         "self.ice.seals |= self.ice.signing.take().is_some() && !{off};",
-        test="shared_ice::",
     ),
-    Mutant(
-        "secret: another one meanwhile",
-        SHARED_ICE,
+    of_secrets(
+        "another one meanwhile",
         "(self.ice.seals, self.ice.signing) = (true, None);",
         "(self.ice.seals, self.ice.signing) = (true, self.ice.signing.take().filter(|_| {off}));",
-        test="shared_ice::",
     ),
     # Which process a connection ends at.
     Mutant(
