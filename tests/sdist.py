@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -71,7 +72,10 @@ def pip_builds_a_wheel_offline(sdist: Path, tree: Path, out: Path) -> None:
 def pip_builds_locked(sdist: Path, tree: Path, out: Path) -> None:
     manifest = tree / "Cargo.toml"
     text = manifest.read_text(encoding="utf-8")
-    manifest.write_text(text.replace("[dependencies]\n", '[dependencies]\nitoa = "1"\n', 1), encoding="utf-8")
+    # A crate that others need, so that it is there offline.
+    needed = re.findall(r'^name = "(.*)"$', (tree / "Cargo.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    further = next(name for name in needed if f"\n{name} = " not in text)
+    manifest.write_text(text.replace("[dependencies]\n", f'[dependencies]\n{further} = "*"\n', 1), encoding="utf-8")
     try:
         done = pip_wheel(tree, {**RUST, "CARGO_NET_OFFLINE": "true", "MATURIN_PEP517_ARGS": "--profile dev"}, out)
     finally:
