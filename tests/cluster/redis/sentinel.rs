@@ -74,6 +74,53 @@ fn failover_leads_to_the_new_master() {
     });
 }
 
+/// A master that is demoted may take writes for seconds. For the nodes that it has, it would be an engine of its own.
+#[test]
+fn master_that_the_sentinels_no_longer_name_is_left() {
+    let (old, new) = (Server::start(&[]), Server::start(&[]));
+    let sentinel = Sentinel::start(old.port);
+    let url = format!("redis+sentinel://127.0.0.1:{}/lab", sentinel.port);
+    runtime().block_on(async {
+        let (connection, _) = join(&url).await.unwrap();
+        let renew = || connection.commands.execute(Operation::Renew(incarnation("a")));
+        for _ in 0..100 {
+            renew().await.unwrap();
+        }
+        sentinel.until("SENTINEL REMOVE lab", "OK");
+        // One that does not know the name says nothing.
+        for _ in 0..100 {
+            renew().await.unwrap();
+        }
+        sentinel.until(&format!("SENTINEL MONITOR lab 127.0.0.1 {} 2", new.port), "OK");
+        let demoted = loop {
+            if let Err(error) = renew().await {
+                break error;
+            }
+        };
+        assert_eq!(demoted.kind, "demoted", "{demoted}");
+        let (from, to) = (format!("127.0.0.1:{} is no longer", old.port), format!("127.0.0.1:{}", new.port));
+        assert!(demoted.what.contains(&from) && demoted.what.contains(&to), "{demoted}");
+        join(&url).await.unwrap();
+        assert_eq!(new.run::<u32>("HLEN {cuttlefish:lab}:node_records"), 1);
+    });
+}
+
+/// The server is named by its address, and by its name.
+#[test]
+fn master_that_has_another_name_is_the_same_one() {
+    let server = Server::start(&[]);
+    let sentinel = Sentinel::start_with(server.port, "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes");
+    let url = format!("redis+sentinel://127.0.0.1:{}/lab", sentinel.port);
+    runtime().block_on(async {
+        let (connection, _) = join(&url).await.unwrap();
+        sentinel.until("SENTINEL REMOVE lab", "OK");
+        sentinel.until(&format!("SENTINEL MONITOR lab localhost {} 2", server.port), "OK");
+        for _ in 0..5_000 {
+            connection.commands.execute(Operation::Renew(incarnation("a"))).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn sentinels_that_do_not_know_the_master_or_are_not_there() {
     let server = Server::start(&[]);

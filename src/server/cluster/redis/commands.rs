@@ -16,6 +16,7 @@ use super::reply::{self, Read};
 use super::request::{Request, Requests};
 use super::scripts::Scripts;
 use super::signer::Signer;
+use super::watch::Watch;
 use crate::core::cluster::Registration;
 use crate::core::cluster::registry::{Answer, Claimed, Operation, Reply, Timing, Version, Wanted};
 use crate::protocol::DeviceId;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) pushes: Arc<Pushes>,
     /// Bytes since the last whole value of the engine.
     pub(super) unread: Arc<AtomicUsize>,
+    /// Looks whether the server is still the master, where Sentinels name it.
+    pub(super) watch: Option<Arc<Watch>>,
     /// The task that reads and writes. It ends with the last user of the connection.
     pub(super) _task: AbortOnDropHandle<()>,
 }
@@ -49,6 +52,12 @@ type Sent = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
 
 impl Commands for RedisCommands {
     fn execute(&self, operation: Operation) -> EngineFuture<Answer> {
+        // A renewal comes once a second.
+        if let (Operation::Renew(_), Some(watch)) = (&operation, &self.shared.watch)
+            && let Err(demoted) = watch.look()
+        {
+            return Box::pin(std::future::ready(Err(demoted)));
+        }
         let commands = self.clone();
         let answer = begin(commands.send(&operation));
         // Nearly all operations end with this answer. The other steps have futures of their own, so that this one is small.

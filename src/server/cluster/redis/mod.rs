@@ -16,6 +16,7 @@ mod sentinel;
 mod signer;
 mod stream;
 mod url;
+mod watch;
 pub mod wire;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use self::sentinel::SentinelError;
 use self::signer::Signer;
 use self::stream::{ByteStream, Limited};
 use self::url::{Host, Target};
+use self::watch::Watch;
 use super::engine::{Connection, Engine, EngineError, EngineFuture};
 use crate::config::cluster::Cluster;
 use crate::core::cluster::registry::Timing;
@@ -49,7 +51,7 @@ pub struct Redis {
 }
 
 struct Inner {
-    target: Target,
+    target: Arc<Target>,
     keys: Keys,
     timing: Timing,
     signer: Arc<Signer>,
@@ -73,6 +75,7 @@ impl Redis {
         let explainer = Explainer::new(&target, &keys);
         let signer = Arc::new(Signer::new(keys.prefix(), &settings.secrets));
         let (timing, first) = (settings.timing.clone(), AtomicUsize::new(0));
+        let target = Arc::new(target);
         Ok(Self { inner: Arc::new(Inner { target, keys, timing, signer, explainer, tls, first }) })
     }
 }
@@ -92,7 +95,7 @@ impl Inner {
     async fn connect(&self) -> Result<Connection, EngineError> {
         let Some(master) = &self.target.master else {
             let [host, ..] = self.target.hosts.as_slice() else { return Err(self.no_master("no host")) };
-            return self.open(host).await;
+            return self.open(host, None).await;
         };
         let (first, count) = (self.first.fetch_add(1, Relaxed), self.target.hosts.len());
         let mut last = None;
@@ -118,7 +121,9 @@ impl Inner {
                 self.no_master(&format!("the Sentinel {sentinel} does not know this name: see its `sentinel monitor`"))
             );
         };
-        self.open(&host).await
+        let (target, tls, explainer) = (Arc::clone(&self.target), self.tls.clone(), self.explainer.clone());
+        let watch = Watch::new(target, tls, explainer, master, host.clone());
+        self.open(&host, Some(watch)).await
     }
 
     fn no_master(&self, what: &str) -> EngineError {
@@ -126,9 +131,9 @@ impl Inner {
     }
 
     /// Connects to a server, loads the scripts and subscribes to the feed.
-    async fn open(&self, host: &Host) -> Result<Connection, EngineError> {
+    async fn open(&self, host: &Host, watch: Option<Arc<Watch>>) -> Result<Connection, EngineError> {
         let stream = stream::dial(host, self.tls.as_ref()).await.map_err(|error| self.explainer.dial(host, &error))?;
-        self.set_up(stream).await.map_err(|error| match error {
+        self.set_up(stream, watch).await.map_err(|error| match error {
             SetupError::Redis(error) => self.explainer.explain(&error),
             SetupError::Replica => self.explainer.error(
                 "read_only",
@@ -137,7 +142,7 @@ impl Inner {
         })
     }
 
-    async fn set_up(&self, stream: Box<dyn ByteStream>) -> Result<Connection, SetupError> {
+    async fn set_up(&self, stream: Box<dyn ByteStream>, watch: Option<Arc<Watch>>) -> Result<Connection, SetupError> {
         let unread = Arc::new(AtomicUsize::new(0));
         let (pushes, feed) = Pushes::new(&self.keys.channel, Arc::clone(&self.signer), Arc::clone(&unread));
         let receiver = Arc::clone(&pushes);
@@ -167,7 +172,7 @@ impl Inner {
         connection.subscribe(&self.keys.channel).await?;
         let Self { keys, signer, timing, explainer, .. } = self;
         let (keys, signer, timing, explainer) = (keys.clone(), Arc::clone(signer), timing.clone(), explainer.clone());
-        let shared = Shared { keys, signer, timing, scripts, explainer, pushes, unread, _task: task };
+        let shared = Shared { keys, signer, timing, scripts, explainer, pushes, unread, watch, _task: task };
         Ok(Connection { commands: Box::new(RedisCommands { connection, shared: Arc::new(shared) }), feed })
     }
 }
