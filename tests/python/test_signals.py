@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cuttlefish_signaling.cli.process import SAME_REQUEST, StopSignals
+from cuttlefish_signaling.cli.process import SAME_REQUEST, Interrupted, StopSignals
 
 import raw
 from peers import PATIENCE
@@ -252,3 +252,15 @@ def test_answer_that_cannot_be_written_is_error(arguments: tuple[str, ...]) -> N
         )
     assert ran.returncode == 1
     assert ran.stderr.endswith("cuttlefish-signaling: error: cannot write to stdout: No space left on device\n")
+
+
+def test_signal_whose_handler_comes_before_the_thread_has_noted_it_is_not_lost() -> None:
+    taken = StopSignals()
+    try:
+        taken.interrupt()
+        assert taken.first is None
+        with pytest.raises(Interrupted), taken.interruptible():
+            pytest.fail("the wait has begun")
+    finally:
+        taken.restore()
+        taken.close()

@@ -60,6 +60,8 @@ class StopSignals:
         self._answers: deque[queue.SimpleQueue[Outcome]] = deque()
         self._waits = True  # Until `wait` has returned.
         self._is_interruptible = False
+        # The handler may come before the thread has noted the signal.
+        self._has_handled = False
         self._has_terminal = _has_terminal()
         self._came = threading.Event()
         self._receiver, self._sender = socket.socketpair()
@@ -132,7 +134,7 @@ class StopSignals:
         """A signal that stops the server raises `Interrupted` in this context, so that hooks cannot delay the stop."""
         self._is_interruptible = True
         try:
-            if self.first is not None:
+            if self.first is not None or self._has_handled:
                 raise Interrupted
             yield
         finally:
@@ -140,6 +142,7 @@ class StopSignals:
 
     def interrupt(self) -> None:
         """Raises `Interrupted`, where that is allowed. Called in the main thread, by the handler of a signal."""
+        self._has_handled = True
         if self._is_interruptible:
             self._is_interruptible = False
             raise Interrupted
