@@ -84,9 +84,19 @@ impl World {
             };
             // Its node may have been killed, whose lease goes on.
             let orphaned = self.orphaned_at.get(&id).is_some_and(|at| *at + LEASE > self.net.now);
-            let free = others.is_empty() && !orphaned && !self.devices.iter().enumerate().any(was_there);
+            let kept = orphaned || self.is_unreleased(&id);
+            let free = others.is_empty() && !kept && !self.devices.iter().enumerate().any(was_there);
             assert!(!free, "{registration} is refused {id}, which no other has\n{}", self.net.story());
         }
+    }
+
+    /// Returns whether the registry has an id for a node that cannot release it, since it is without the engine.
+    fn is_unreleased(&self, id: &DeviceId) -> bool {
+        let Some(holder) = self.engine.devices.get(id).map(|entry| entry.registration.incarnation()) else {
+            return false;
+        };
+        let mut processes = self.nodes.iter().flatten();
+        processes.any(|process| process.incarnation == *holder && !process.membership.is_member())
     }
 
     /// Returns whether the engine has lost the grant that a node hears of now. The node was stopped meanwhile, and is about to
@@ -141,27 +151,31 @@ impl World {
                 device.id == *id && self.is_safe(place) && registered && met_since(device.node, long_ago)
             });
             assert!(!there, "the device is registered: {}", story());
-            let lost = self.is_lost_by_engine(*node, id);
+            let lost = self.is_lost_by_engine(*node, id, read_at);
             assert!(!lost, "the engine has lost the device, which its node has: {}", story());
         }
     }
 
-    /// Returns whether an engine that was emptied while a node was its member may not have a device again that is there.
-    fn is_lost_by_engine(&self, node: usize, id: &DeviceId) -> bool {
-        let Some(emptied_at) = self.emptied_at.filter(|at| self.net.now < *at + LEASE) else { return false };
+    /// Returns whether the engine was emptied while a node was its member, and may not have had a device again that is there
+    /// when it was read.
+    fn is_lost_by_engine(&self, node: usize, id: &DeviceId, read_at: Duration) -> bool {
+        let emptied_at = self.emptied_at.filter(|at| *at < read_at && self.net.now < *at + LEASE);
+        let Some(emptied_at) = emptied_at else { return false };
         let was_member = self.joined_at[node].is_some_and(|at| at < emptied_at);
         let is_there = |(place, device): (usize, &Device)| {
             let before = device.since.is_some_and(|since| since + LOOKING < emptied_at);
             let runs = self.nodes[device.node].as_ref().is_some_and(|process| !process.paused);
-            device.id == *id && before && self.is_alive(place) && runs && self.is_claimed(device)
+            device.id == *id && before && self.is_alive(place) && runs && self.was_lost(device)
         };
         was_member && self.devices.iter().enumerate().any(is_there)
     }
 
-    /// Returns whether the engine has granted a device its id, and not only its node has admitted it.
-    fn is_claimed(&self, device: &Device) -> bool {
-        let sessions = self.nodes[device.node].iter().flat_map(|node| node.sessions.values());
-        sessions.filter(|session| session.link == device.link).any(|session| session.state == SessionState::Granted)
+    /// Returns whether an engine that was emptied had a device. Its node may only have admitted it, and another may have taken
+    /// its id before.
+    fn was_lost(&self, device: &Device) -> bool {
+        let lost = self.lost.get(&device.id);
+        let session = lost.and_then(|lost| self.nodes[device.node].as_ref()?.sessions.get(lost));
+        session.is_some_and(|session| session.link == device.link && session.state == SessionState::Granted)
     }
 
     /// The books of a node that is at rest, or gone, balance.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use cuttlefish_signaling::core::cluster::Registration;
-use cuttlefish_signaling::driver::{Closed, Driver, Edge, Output};
+use cuttlefish_signaling::driver::{Closed, Driver, Edge, Expired, Output};
 use cuttlefish_signaling::outbox::End;
 use cuttlefish_signaling::protocol::{DeviceId, outbound};
 use cuttlefish_signaling::refusal::Refusal;
@@ -105,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) timer: Duration,
     /// Questions that wait for the node.
     pub(crate) asked: Vec<Question>,
+    /// Whether the other end is told of the end.
+    ended: bool,
     /// Claim of the device that the engine has not decided.
     pub(crate) claim: Option<(Registration, ClaimGuard)>,
 }
@@ -112,7 +114,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(driver: Box<Driver<dyn Session>>, link: LinkId, side: usize, notices: &Arc<Notices>) -> Self {
         let waker = Waker::from(Arc::new(LinkWaker { link, notices: Arc::clone(notices) }));
-        Self { driver, link, side, waker, timer: Duration::MAX, asked: Vec::new(), claim: None }
+        Self { driver, link, side, waker, timer: Duration::MAX, asked: Vec::new(), ended: false, claim: None }
     }
 
     /// Does all that can be done now. Returns false if the connection is over.
@@ -163,11 +165,15 @@ impl Connection {
                 if !room && self.driver.outbox().has_messages() {
                     self.driver.on_blocked(edge);
                 }
-                let expired = self.driver.handle_timeout(edge).is_some();
-                if !expired {
+                let Some(expired) = self.driver.handle_timeout(edge) else {
                     self.driver.on_pending();
+                    return false;
+                };
+                if expired == Expired::Close && !self.ended {
+                    // The task drops its transport: what has no room in it is lost.
+                    net.send(self.link, self.side, Frame::Reset);
                 }
-                expired
+                true
             }
         }
     }
@@ -201,6 +207,7 @@ impl Connection {
     }
 
     fn write(&mut self, output: Output, net: &mut Net, edge: &mut NodeEdge) {
+        self.ended |= matches!(output, Output::End(_));
         let frame = match output {
             Output::Text(text) => {
                 let delivered =

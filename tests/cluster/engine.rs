@@ -51,7 +51,6 @@ impl Engine {
 
     /// Executes an operation. Returns its answer, and the changes that the feed publishes before it.
     pub(crate) fn execute(&mut self, operation: &Operation, now: Duration) -> (Answer, Vec<Delta>) {
-        let known = self.version;
         self.stamp = self.stamps.fetch_add(1, Relaxed) + 1;
         let reply = match operation {
             Operation::Join { node, replaces } => self.join(node, replaces.as_ref(), now),
@@ -71,10 +70,8 @@ impl Engine {
             Operation::Expect { node, expected, most } => self.expect(node, expected, *most, now),
             Operation::Cancel { node, ids } => self.cancel(node, ids),
         };
-        // The version stands in the answer itself.
-        let names = matches!(reply, Reply::Joined { .. } | Reply::Renewed { .. } | Reply::Page { .. });
-        let made = (self.version != known && !names).then_some(self.version);
-        (Answer { reply, made }, std::mem::take(&mut self.changes))
+        let named = self.is_named(operation, &reply).then_some(self.version);
+        (Answer { reply, named }, std::mem::take(&mut self.changes))
     }
 
     fn join(&mut self, node: &NodeRecord, replaces: Option<&Incarnation>, now: Duration) -> Reply {
@@ -298,6 +295,16 @@ impl Engine {
         while self.remove_places(node) {}
         if self.nodes.remove(node).is_some() {
             self.change(Change::Left(node.clone()));
+        }
+    }
+
+    /// Returns whether an answer has the version of the registry beside the reply.
+    fn is_named(&self, operation: &Operation, reply: &Reply) -> bool {
+        use Reply::{Claimed, Done, Expected, Reaped, Reclaimed};
+        match operation {
+            // They are read first, and written only if there are any.
+            Operation::SealIce => self.ice.is_some(),
+            _ => matches!(reply, Claimed(_) | Reclaimed(_) | Expected(_) | Done | Reaped { .. }),
         }
     }
 

@@ -127,6 +127,8 @@ impl World {
     }
 
     fn new_engine(&mut self) {
+        let devices = self.engine.devices.iter();
+        self.lost.extend(devices.map(|(id, entry)| (id.clone(), entry.registration.clone())));
         let epoch = self.net.rng.u64(..);
         self.engine = Engine::new(self.settings.timing.clone(), epoch, self.net.now);
         self.emptied_at = Some(self.net.now);

@@ -68,7 +68,7 @@ fn taken() -> Change {
 /// Releases the only claim. The answer names the version that this has made.
 fn released(node: &mut Node, made: Version) {
     node.membership.release(&id(), &own(1), node.now);
-    node.answer(&release(), Answer { reply: Reply::Done, made: Some(made) });
+    node.answer(&release(), Answer { reply: Reply::Done, named: Some(made) });
 }
 
 /// A node that has an id, at version 2.
@@ -137,8 +137,33 @@ fn an_answer_that_comes_behind_changes_is_compared_with_the_versions_before() {
         node.membership.release(&id(), &own(1), node.now);
         node.membership.on_delta(&delta(3, Change::Announced), node.now);
         node.membership.on_delta(&delta(4, Change::Announced), node.now);
-        node.answer(&release(), Answer { reply: Reply::Done, made: Some(made) });
+        node.answer(&release(), Answer { reply: Reply::Done, named: Some(made) });
         assert_eq!(renewed(&mut node, version(4)), loses, "{made:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_changes_nothing_shows_that_the_registry_was_empty() {
+    for (now, loses) in [(version(2), false), (Version::default(), true)] {
+        let mut node = holder();
+        released(&mut node, now);
+        // The engine was restored since.
+        assert_eq!(renewed(&mut node, version(2)), loses, "{now:?}");
+    }
+}
+
+#[test]
+fn what_a_registry_that_has_lost_writes_says_of_a_holder_does_not_count() {
+    for (now, counts) in [(version(1), true), (forked(1), false), (Version::default(), false)] {
+        let mut node = Node::joined(&["cvd-1"]);
+        node.claim(1);
+        // In an old copy, the lease of each node has ended.
+        let answer = Answer { reply: held(Duration::ZERO), named: Some(now) };
+        let claim = Operation::Claim { wanted: wanted(1), expected: None, place: None };
+        assert_eq!(node.answer(&claim, answer), []);
+        let next = node.outputs();
+        let sent: Vec<_> = next.iter().cloned().filter_map(operation).collect();
+        assert_eq!((next.contains(&probe(1)), joins(&sent)), (counts, !counts), "{now:?}");
     }
 }
 

@@ -50,6 +50,13 @@ MUTANTS = [
         "|| (!{off} && self.directory.has_lost())",
     ),
     Mutant(
+        "word of a registry that has lost writes",
+        MEMBERSHIP,
+        "Reply::Claimed(claimed)) if !self.directory.has_lost() =>",
+        "Reply::Claimed(claimed)) if {off} || !self.directory.has_lost() =>",
+        test="what_a_registry_that_has_lost_writes_says",
+    ),
+    Mutant(
         "page of another registry",
         MEMBERSHIP,
         "Reply::Page { epoch, .. }) if self.has_lost(epoch) =>",

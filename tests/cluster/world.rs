@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub(crate) rolled_back_at: Option<Duration>,
     /// Time at which the engine last lost all that it had.
     pub(crate) emptied_at: Option<Duration>,
+    /// Devices that an engine had when it was emptied.
+    pub(crate) lost: BTreeMap<DeviceId, Registration>,
     /// Time at which the process of a node first was a member.
     pub(crate) joined_at: Vec<Option<Duration>>,
     /// Forwards that nodes which are gone have delivered.
@@ -114,6 +116,7 @@ impl World {
             orphaned_at: BTreeMap::new(),
             rolled_back_at: None,
             emptied_at: None,
+            lost: BTreeMap::new(),
             joined_at: vec![None; count],
             delivered_before: 0,
         };

@@ -236,25 +236,25 @@ pub enum Operation {
 pub struct Answer {
     /// The answer.
     pub reply: Reply,
-    /// Version that the operation has made, if it has changed the registry.
-    pub made: Option<Version>,
+    /// Version of the registry behind the operation, where the reply has no place for it.
+    pub named: Option<Version>,
 }
 
 impl Answer {
-    /// Returns the version that the engine names: the one that was made, or the present one.
+    /// Returns the version of the registry behind the operation, if the engine names it.
     pub(super) fn version(&self) -> Option<Version> {
         match self.reply {
             Reply::Joined { version, .. } | Reply::Renewed { version, .. } | Reply::Page { version, .. } => {
                 Some(version)
             }
-            _ => self.made,
+            _ => self.named,
         }
     }
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { reply, made: None }
+        Self { reply, named: None }
     }
 }
 

@@ -12,24 +12,24 @@ local registration, node, record = holder(ID)
 if registration == REGISTRATION then
     -- A claim that is repeated changes nothing. The set is written again in case that it was lost.
     redis.call('ZADD', KEYS[5], 0, ID)
-    return { 'granted' }
+    return { answer('granted') }
 end
 if registration then
     if registration ~= GONE then
-        return { 'held', record, lease_of(node, time) }
+        return { answer('held'), record, lease_of(node, time) }
     end
 else
     -- The clock of another engine, after a failover, may be behind that of the one which began the registry.
     local age = time - (tonumber(redis.call('HGET', META, 'born')) or 0)
     if 0 <= age and age < tonumber(SETTLE) then
-        return { 'settling', duration(SETTLE - age) }
+        return { answer('settling'), duration(SETTLE - age) }
     end
 end
 local announced = redis.call('HGET', KEYS[7], ID)
 if announced then
     local by, details = place(announced)
     if by and not is_gone(by, time, REAP) and (by ~= BY or details ~= PLACE) then
-        return { 'expected', announced }
+        return { answer('expected'), announced }
     end
     end_place(KEYS[7], KEYS[8], ID, announced)
 end

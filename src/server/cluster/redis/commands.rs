@@ -105,7 +105,7 @@ impl RedisCommands {
     /// Repeats what a record without a signature stands against.
     async fn repeat(self, mut operation: Operation, mut read: Read) -> Result<Answer, EngineError> {
         for _ in 1..TRIES {
-            let Read { answer: Answer { reply, made }, against, name, announced_by, .. } = read;
+            let Read { answer: Answer { reply, named }, against, name, announced_by, .. } = read;
             match (&mut operation, reply) {
                 (Operation::Join { replaces, .. }, Reply::NameHeld { .. }) if name.is_some() => *replaces = name,
                 (Operation::Claim { expected, .. }, _) if !against.is_empty() => {
@@ -116,9 +116,9 @@ impl RedisCommands {
                 }
                 (Operation::Reclaim { wanted, .. }, Reply::Reclaimed(mut claimed)) if !against.is_empty() => {
                     let later = self.claim_again(wanted, against, &mut claimed).await?;
-                    return Ok(Answer { reply: Reply::Reclaimed(claimed), made: later.or(made) });
+                    return Ok(Answer { reply: Reply::Reclaimed(claimed), named: later.or(named) });
                 }
-                (_, reply) => return Ok(Answer { reply, made }),
+                (_, reply) => return Ok(Answer { reply, named }),
             }
             read = self.read(&operation, self.send(&operation).await)?;
         }
@@ -143,37 +143,37 @@ impl RedisCommands {
             && let Some(servers) = signer.open("ice", sealed)
         {
             let again = Requests { keys, scripts, signer, timing }.seal_again(sealed, &servers);
-            return Ok(Answer { reply: Reply::Done, made: self.run(again).await? });
+            return Ok(Answer { reply: Reply::Done, named: self.run(again).await? });
         }
         Ok(Reply::Done.into())
     }
 
-    /// Executes a command whose answer says nothing but the version that it has made.
+    /// Executes a command whose answer says nothing but the version of the registry.
     async fn run(&self, command: Cmd) -> Result<Option<Version>, EngineError> {
         let mut connection = self.connection.clone();
         let done = connection.send_packed_command(&command).await.and_then(Value::extract_error);
         let done = done.map_err(|error| self.shared.explainer.explain(&error))?;
-        reply::read_made(&done).map_err(|unreadable| self.shared.explainer.unreadable(&unreadable))
+        reply::read_named(&done).map_err(|unreadable| self.shared.explainer.unreadable(&unreadable))
     }
 
-    /// Claims ids that records without a signature hold. Returns the last version that this has made.
+    /// Claims ids that records without a signature hold. Returns the last version that the answers name.
     async fn claim_again(
         &self,
         wanted: &[Wanted],
         against: Vec<(usize, Registration)>,
         claimed: &mut [Claimed],
     ) -> Result<Option<Version>, EngineError> {
-        let mut made = None;
+        let mut named = None;
         for (place, holder) in against {
             let Some((wanted, outcome)) = wanted.get(place).zip(claimed.get_mut(place)) else { continue };
             let claim = Operation::Claim { wanted: wanted.clone(), expected: Some(holder), place: None };
             let answer = self.send(&claim).await;
             let answer = self.read_only(&claim, answer)?.answer;
             if let Reply::Claimed(claim) = answer.reply {
-                (*outcome, made) = (claim, answer.made.or(made));
+                (*outcome, named) = (claim, answer.named.or(named));
             }
         }
-        Ok(made)
+        Ok(named)
     }
 
     /// Reads an answer, and reports records without a signature.

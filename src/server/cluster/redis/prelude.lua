@@ -44,9 +44,10 @@ local function change(kind, fields)
     publish(after, kind, fields)
 end
 
--- Returns the name of an answer, and the version that this call has made behind it.
+-- Returns the name of an answer, and the version of the registry behind it. A node notices by it that the engine has lost
+-- writes, also where the call changes nothing.
 local function answer(kind)
-    return made and kind .. ' ' .. made or kind
+    return kind .. ' ' .. (made or redis.call('HGET', META, 'version') or '0 0')
 end
 
 local function is_member(node)

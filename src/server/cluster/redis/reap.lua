@@ -4,6 +4,6 @@ local REAP, BATCH, NODE = unpack(ARGV, 3)
 
 local lease_end = redis.call('ZSCORE', NODES, NODE)
 if lease_end and now() < lease_end + REAP then
-    return { 'reaped', '0' }
+    return { answer('reaped'), '0' }
 end
 return remove_some(NODE, tonumber(BATCH))

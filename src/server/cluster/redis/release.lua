@@ -22,4 +22,4 @@ if #released > 0 then
     redis.call('PUBLISH', ARGV[1], made .. ' ' .. after .. ' released ' .. table.concat(released))
     return 'done ' .. made
 end
-return 'done'
+return 'done ' .. (redis.call('HGET', KEYS[1], 'version') or '0 0')

@@ -47,7 +47,7 @@ impl Read {
 /// Reads the answer to an operation.
 pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Result<Read, Unreadable> {
     let (against, unsigned) = (Vec::new(), Vec::new());
-    let mut reader = Reader { signer, made: None, against, name: None, announced_by: None, unsigned };
+    let mut reader = Reader { signer, named: None, against, name: None, announced_by: None, unsigned };
     let reply = match operation {
         Operation::Read(id) => reader.entry(id, value),
         Operation::Scan(_) => reader.page(value),
@@ -56,20 +56,20 @@ pub(super) fn read(signer: &Signer, operation: &Operation, value: &Value) -> Res
         _ if matches!(value, Value::BulkString(_)) => reader.answer(operation, std::slice::from_ref(value)),
         _ => reader.answer(operation, list(value)?),
     }?;
-    let Reader { made, against, name, announced_by, unsigned, .. } = reader;
-    Ok(Read { answer: Answer { reply, made }, against, name, announced_by, unsigned })
+    let Reader { named, against, name, announced_by, unsigned, .. } = reader;
+    Ok(Read { answer: Answer { reply, named }, against, name, announced_by, unsigned })
 }
 
-/// Reads the version that a script has made, from its answer.
-pub(super) fn read_made(value: &Value) -> Result<Option<Version>, Unreadable> {
+/// Reads the version of the registry that the answer of a script names.
+pub(super) fn read_named(value: &Value) -> Result<Option<Version>, Unreadable> {
     let name = match value {
         Value::Array(parts) => bytes(parts.first().ok_or(Unreadable::Form)?)?,
         name => bytes(name)?,
     };
-    split_name(name).map(|(_, made)| made)
+    split_name(name).map(|(_, named)| named)
 }
 
-/// Splits the name of an answer from the version that the script has made.
+/// Splits the name of an answer from the version of the registry.
 fn split_name(name: &[u8]) -> Result<(&[u8], Option<Version>), Unreadable> {
     let Some(space) = name.iter().position(|byte| *byte == b' ') else { return Ok((name, None)) };
     Ok((&name[..space], Some(read_version(&name[space + 1..])?)))
@@ -77,7 +77,7 @@ fn split_name(name: &[u8]) -> Result<(&[u8], Option<Version>), Unreadable> {
 
 struct Reader<'a> {
     signer: &'a Signer,
-    made: Option<Version>,
+    named: Option<Version>,
     against: Vec<(usize, Registration)>,
     name: Option<Incarnation>,
     announced_by: Option<String>,
@@ -85,11 +85,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the answer of a script: its name, with the version that the script has made, and what follows.
+    /// Reads the answer of a script: its name, with the version of the registry, and what follows.
     fn answer(&mut self, operation: &Operation, parts: &[Value]) -> Result<Reply, Unreadable> {
         let (kind, parts) = parts.split_first().ok_or(Unreadable::Form)?;
-        let (kind, made) = split_name(bytes(kind)?)?;
-        self.made = made;
+        let (kind, named) = split_name(bytes(kind)?)?;
+        self.named = named;
         match (operation, kind, parts) {
             (_, b"not_a_member", []) => Ok(Reply::NotAMember),
             (Operation::Join { .. }, kind, parts) => self.joined(kind, parts),
