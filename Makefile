@@ -204,10 +204,10 @@ soak: $(VENV)/installed fuzz
 	FLOOD_SCALE=1 $(BIN)/python -m pytest -p no:randomly tests/python/test_backpressure.py tests/python/test_backpressure_stuck.py
 	$(BIN)/python tests/drain.py --devices 2000 --spread 10 --even
 	$(BIN)/python tests/soak.py --minutes 10 --pairs 2000
-	$(BIN)/python tests/python/farm_faults.py kill --times 100 --pairs 300
-	$(BIN)/python tests/python/farm_faults.py outage --minutes 10 --pairs 300
-	$(BIN)/python tests/python/farm_faults.py outage --minutes 1 --pairs 300 --empty
-	$(BIN)/python tests/python/farm_failovers.py --times 20 --pairs 100
+	$(BIN)/python tests/python/farm_faults.py kill --times 100 --pairs 300 --within 8
+	$(BIN)/python tests/python/farm_faults.py outage --minutes 10 --pairs 300 --within 5
+	$(BIN)/python tests/python/farm_faults.py outage --minutes 1 --pairs 300 --empty --within 8
+	$(BIN)/python tests/python/farm_failovers.py --times 20 --pairs 100 --within 5
 	$(BIN)/python tests/python/farm_soak.py --minutes 60 --devices 1000 --clients 2000
 
 # Long: the WebSocket's own test suite, which needs CPython 2.7 (PYTHON2=/path names it).

@@ -80,6 +80,7 @@ OPTIONS = {
     "pause": "least time of a fault, in seconds",
     "hang": "time after which something counts as missing, in seconds",
     "seed": "seed of the faults",
+    "within": "longest time until devices are found, in seconds",
 }
 """The meaning of each option of a farm."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from farm_cluster import SETTINGS, DirectCluster, ledger, metrics, options, run_farm, summary
-from farm_faults import HANG, apart_call, devices_on, failures, meet_all
+from farm_faults import FOUND, HANG, apart_call, devices_on, failures, meet_all
 from farm_peers import Books, Client
 from sentinels import Trio
 
@@ -73,6 +73,8 @@ async def failovers(cluster: WatchedCluster, trio: Trio, given: argparse.Namespa
         "silent": books.silent,
         "another master is named, s": summary(elected),
         "devices of meanwhile are found from other nodes after that, s": summary(well),
+        FOUND: round(max(well), 2),
+        "within, s": given.within,
         "rejoins": [metrics(node).get(lost_by, 0) for node in cluster.nodes],
         "nodes that were restarted": [
             node.name for node, pid in zip(cluster.nodes, pids, strict=True) if node.pid != pid
@@ -97,7 +99,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Reads the options."""
-    return options(__doc__, times=20, pairs=100, boots=12, answers=200, think=1.0).parse_args(words)
+    return options(__doc__, times=20, pairs=100, boots=12, answers=200, think=1.0, within=HANG).parse_args(words)
 
 
 def main() -> None:

@@ -92,6 +92,12 @@ def test_farm_writes_its_figures_and_ends_with_the_rules_that_were_broken(
     run_farm("kill", given, lambda given: {"broken": []}, farm_faults.failures)
 
 
+def test_devices_have_to_be_found_within_the_time_that_is_given() -> None:
+    found = {"broken": [], farm_faults.FOUND: 8.5}
+    assert farm_faults.failures({**found, "within, s": 9.0}) == []
+    assert farm_faults.failures({**found, "within, s": 8.0}) == [f"{farm_faults.FOUND}: 8.5, and not 8.0"]
+
+
 def test_faults_of_a_soak_begin_every_five_seconds() -> None:
     options = farm_soak.arguments([])
     assert (options.every, options.answers) == (5.0, 1)
