@@ -51,9 +51,9 @@ MUTANTS = [
     ),
     Mutant(
         "word of a registry that has lost writes",
-        MEMBERSHIP,
-        "Reply::Claimed(claimed)) if !self.directory.has_lost() =>",
-        "Reply::Claimed(claimed)) if {off} || !self.directory.has_lost() =>",
+        CLUSTER + "claiming.rs",
+        "matches!(claimed, Claimed::Held { .. }) && self.directory.has_lost()",
+        "matches!(claimed, Claimed::Held {{ .. }}) && self.directory.has_lost() && !{off}",
         test="what_a_registry_that_has_lost_writes_says",
     ),
     Mutant(

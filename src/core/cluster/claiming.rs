@@ -152,6 +152,12 @@ impl Membership {
         self.advance(id, registration, now, |claim, _| claim.on_reply(claimed, contradicted.as_ref(), now));
     }
 
+    /// Returns whether an answer to a claim counts for nothing: an engine that has lost writes has lost renewals too, and
+    /// says of holders that the leases of their nodes have ended.
+    pub(super) fn is_stale(&self, claimed: &Claimed) -> bool {
+        matches!(claimed, Claimed::Held { .. }) && self.directory.has_lost()
+    }
+
     /// Returns the holder that the directory names, if it is another one.
     fn known_holder(&self, id: &DeviceId, registration: &Registration) -> Option<Registration> {
         let holder = &self.directory.get(id)?.registration;

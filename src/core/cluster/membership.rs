@@ -256,10 +256,9 @@ impl Membership {
             (Asked::Renew, Reply::Renewed { epoch, version, nodes }) => {
                 self.on_renewed(epoch, version, nodes, sent, now);
             }
-            (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) if !self.directory.has_lost() => {
+            (Asked::Claim(id, registration, known), Reply::Claimed(claimed)) if !self.is_stale(&claimed) => {
                 self.on_claimed(&id, &registration, known, claimed, now);
             }
-            // An engine that has lost writes has lost renewals too, and says of holders that their leases have ended.
             (Asked::Claim(id, registration, _), Reply::Claimed(_) | Reply::NotAMember) => {
                 self.claims.lose(&id, &registration, self.waits_until(now));
                 self.on_forgotten(now);
