@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,11 @@ from linked import Network, has_none, network_of_links, received
 from cuttlefish_signaling import ClusterError, ConfigError
 from cuttlefish_signaling._settings import FLAGS
 from cuttlefish_signaling.cli import parser
-from cuttlefish_signaling.testing import SignalingCluster
+from cuttlefish_signaling.testing import SignalingCluster, _process
 from cuttlefish_signaling.testing._cluster_node import OWN, arguments_of
 from cuttlefish_signaling.testing._engine import Engine, find_engine
 from cuttlefish_signaling.testing._links import Links, owner_of
-from cuttlefish_signaling.testing._process import Process
+from cuttlefish_signaling.testing._process import START_TIMEOUT, TAIL, Process
 
 from peers import PATIENCE
 
@@ -166,6 +167,34 @@ def test_states_of_a_process(tmp_path: Path) -> None:
     process.kill()
     assert (process.pid, process.state) == (None, "killed")
     process.end()
+
+
+def test_output_of_a_process_is_read_from_a_place_on(tmp_path: Path) -> None:
+    process = Process("node a", tmp_path / "log")
+    assert process.size() == 0
+    (tmp_path / "log").write_text("fünf\nlines\n" + "x" * TAIL + "\nthe last one\n", "utf-8")
+    assert process.output(len("fünf\n".encode())).startswith("lines\nx")
+    assert process.output(process.size()) == ""
+    # A line that is longer than the end that is read stands without its begin.
+    first, last = process.last_lines().split("\n")
+    assert (set(first), last) == ({"x"}, "the last one")
+    assert len(first) < TAIL
+
+
+def test_process_is_looked_at_once_more_where_a_look_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = started(tmp_path)
+    clock, answers = iter([0.0, 0.0, START_TIMEOUT + 1]), iter([None, "ready"])
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(_process, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+            assert process.wait_for("it is ready", lambda: next(answers)) == "ready"
+            clock = iter([0.0, START_TIMEOUT + 1])
+            with pytest.raises(ClusterError, match=r"node a has run for 30 s without it is ready"):
+                process.wait_for("it is ready", lambda: None)
+    finally:
+        process.end()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ STOP_TIMEOUT = 15.0
 POLL_INTERVAL = 0.01
 LINES = 20
 """The last lines of the output of a process, for reports."""
+TAIL = 65_536
+"""Bytes of the output that these are taken from: a node that runs for long has a long log."""
 
 T = TypeVar("T")
 
@@ -64,13 +66,16 @@ class Process:
     def wait_for(self, what: str, find: Callable[[], T | None]) -> T:
         """Calls a function until it returns a value. Raises ClusterError if the process ends, or takes too long."""
         deadline = time.monotonic() + START_TIMEOUT
-        while (found := find()) is None:
+        while True:
+            # Before the call, which may take long on a busy machine.
+            is_late = time.monotonic() > deadline
+            if (found := find()) is not None:
+                return found
             if self.pid is None:
                 raise ClusterError(f"{self.name} has ended before {what}: {self.state}{self._last_lines()}")
-            if time.monotonic() > deadline:
+            if is_late:
                 raise ClusterError(f"{self.name} has run for {START_TIMEOUT:g} s without {what}{self._last_lines()}")
             time.sleep(POLL_INTERVAL)
-        return found
 
     def pause(self) -> None:
         """Stops it as by SIGSTOP: it does nothing, and its connections stay open."""
@@ -103,13 +108,21 @@ class Process:
             self._process.kill()
             self._process.wait()
 
-    def output(self) -> str:
-        """All that it has written to stdout and stderr."""
-        return self._output.read_text(encoding="utf-8", errors="replace") if self._output.exists() else ""
+    def output(self, since: int = 0) -> str:
+        """All that it has written to stdout and stderr, without the first bytes."""
+        if not self._output.exists():
+            return ""
+        with self._output.open("rb") as output:
+            output.seek(since)
+            return output.read().decode(errors="replace")
+
+    def size(self) -> int:
+        """Number of bytes that it has written to stdout and stderr."""
+        return self._output.stat().st_size if self._output.exists() else 0
 
     def last_lines(self) -> str:
         """The last lines of `output`."""
-        return "\n".join(self.output().splitlines()[-LINES:])
+        return "\n".join(self.output(max(0, self.size() - TAIL)).splitlines()[-LINES:])
 
     def _last_lines(self) -> str:
         lines = self.last_lines()
