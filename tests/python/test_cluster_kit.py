@@ -169,16 +169,28 @@ def test_states_of_a_process(tmp_path: Path) -> None:
     process.end()
 
 
-def test_output_of_a_process_is_read_from_a_place_on(tmp_path: Path) -> None:
+def test_output_of_a_process_is_that_of_its_last_start(tmp_path: Path) -> None:
     process = Process("node a", tmp_path / "log")
-    assert process.size() == 0
-    (tmp_path / "log").write_text("fünf\nlines\n" + "x" * TAIL + "\nthe last one\n", "utf-8")
-    assert process.output(len("fünf\n".encode())).startswith("lines\nx")
-    assert process.output(process.size()) == ""
+    says = "print('fünf', 'x' * {}, 'the last one', sep=chr(10))"
+    for length in (3, TAIL):
+        process.start([sys.executable, "-X", "utf8", "-c", says.format(length)], os.environ)
+        process.wait_for("its last line", lambda: "one" in process.output(process.begin) or None)
+        process.end()
+    assert process.begin == len("fünf\nxxx\nthe last one\n".encode())
+    assert process.output().startswith("fünf\nxxx\n")
+    assert process.output(process.begin).startswith("fünf\nxxxx")
     # A line that is longer than the end that is read stands without its begin.
     first, last = process.last_lines().split("\n")
     assert (set(first), last) == ({"x"}, "the last one")
     assert len(first) < TAIL
+
+
+def test_process_that_fails_says_only_the_lines_of_its_last_start(tmp_path: Path) -> None:
+    process = Process("node a", tmp_path / "log")
+    for code, said in (("print('one')", "it said: one"), ("", "it said nothing")):
+        process.start([sys.executable, "-c", code], os.environ)
+        with pytest.raises(ClusterError, match=f"node a has ended before it is ready: stopped; {said}"):
+            process.wait_for("it is ready", lambda: None)
 
 
 def test_process_is_looked_at_once_more_where_a_look_takes_too_long(

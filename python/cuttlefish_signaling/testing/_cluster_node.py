@@ -91,8 +91,6 @@ class ClusterNode(AttachedServer):
 
     def _launch(self) -> tuple[str, int]:
         """Starts the process, at the port of its first start. Returns the address for other nodes."""
-        # Only what this start writes: the log of a node that runs for long takes seconds to read.
-        begin = self._process.size()
         own = {
             "port": self._port,
             "cluster": self._engine_url,
@@ -105,7 +103,8 @@ class ClusterNode(AttachedServer):
         self._process.start(command, clean_environment())
 
         def addresses() -> list[str] | None:
-            told = self._process.output(begin)
+            # Only what this start writes: the log of a node that runs for long is long.
+            told = self._process.output(self._process.begin)
             found = [re.search(rf"^{kind}: (\S+)$", told, re.MULTILINE) for kind in ("listening", "cluster")]
             return [match[1] for match in found if match] if all(found) else None
 

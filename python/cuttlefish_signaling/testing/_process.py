@@ -33,6 +33,8 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_paused = False
         self._was_killed = False
+        self.begin = 0
+        """Place in the output, in bytes, at which that of its last start begins."""
 
     @property
     def pid(self) -> int | None:
@@ -55,6 +57,7 @@ class Process:
         if self.pid is not None:
             raise ClusterError(f"{self.name} is {self.state} already, as process {self.pid}")
         with self._output.open("ab") as output:
+            self.begin = output.tell()
             try:
                 self._process = subprocess.Popen(
                     command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -116,13 +119,10 @@ class Process:
             output.seek(since)
             return output.read().decode(errors="replace")
 
-    def size(self) -> int:
-        """Number of bytes that it has written to stdout and stderr."""
-        return self._output.stat().st_size if self._output.exists() else 0
-
     def last_lines(self) -> str:
-        """The last lines of `output`."""
-        return "\n".join(self.output(max(0, self.size() - TAIL)).splitlines()[-LINES:])
+        """The last lines that it has written since its last start."""
+        size = self._output.stat().st_size if self._output.exists() else 0
+        return "\n".join(self.output(max(self.begin, size - TAIL)).splitlines()[-LINES:])
 
     def _last_lines(self) -> str:
         lines = self.last_lines()
