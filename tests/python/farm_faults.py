@@ -235,8 +235,9 @@ def failures(figures: dict[str, Any]) -> list[str]:
     for name in ("pairs that ended", "silent", "nodes that were restarted"):
         if figures.get(name):
             wrong.append(f"{name}: {figures[name]}")
-    if figures.get(FOUND, 0) > figures.get("within, s", HANG):
-        wrong.append(f"{FOUND}: {figures[FOUND]}, and not {figures['within, s']}")
+    within = figures.get("within, s", HANG)
+    if figures.get(FOUND, 0) > within:
+        wrong.append(f"{FOUND}: {figures[FOUND]}, and not {within}")
     expected = "Connection failed: Cluster unavailable"
     if figures.get("client of an unknown device hears", expected) != expected:
         wrong.append(f"a client of an unknown device hears: {figures['client of an unknown device hears']}")

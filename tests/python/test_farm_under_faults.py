@@ -96,6 +96,8 @@ def test_devices_have_to_be_found_within_the_time_that_is_given() -> None:
     found = {"broken": [], farm_faults.FOUND: 8.5}
     assert farm_faults.failures({**found, "within, s": 9.0}) == []
     assert farm_faults.failures({**found, "within, s": 8.0}) == [f"{farm_faults.FOUND}: 8.5, and not 8.0"]
+    # A run without the option has a bound as well.
+    assert farm_faults.failures({**found, farm_faults.FOUND: 101.0}) == [f"{farm_faults.FOUND}: 101.0, and not 100.0"]
 
 
 def test_faults_of_a_soak_begin_every_five_seconds() -> None:

@@ -236,12 +236,12 @@ pub enum Operation {
 pub struct Answer {
     /// The answer.
     pub reply: Reply,
-    /// Version of the registry behind the operation, where the reply has no place for it.
+    /// Version of the registry after the operation, where the reply has no place for it.
     pub named: Option<Version>,
 }
 
 impl Answer {
-    /// Returns the version of the registry behind the operation, if the engine names it.
+    /// Returns the version of the registry after the operation, if the engine names it.
     pub(super) fn version(&self) -> Option<Version> {
         match self.reply {
             Reply::Joined { version, .. } | Reply::Renewed { version, .. } | Reply::Page { version, .. } => {

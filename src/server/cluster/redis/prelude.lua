@@ -44,7 +44,7 @@ local function change(kind, fields)
     publish(after, kind, fields)
 end
 
--- Returns the name of an answer, and the version of the registry behind it. A node notices by it that the engine has lost
+-- Returns the name of an answer, followed by the version of the registry. A node notices by it that the engine has lost
 -- writes, also where the call changes nothing.
 local function answer(kind)
     return kind .. ' ' .. (made or redis.call('HGET', META, 'version') or '0 0')

@@ -11,15 +11,15 @@ for i = 3, #ARGV, 3 do
         released[#released + 1] = #id .. ':' .. id
     end
 end
-if #released > 0 then
-    local known = redis.call('HGET', KEYS[1], 'version') or '0 0'
-    local number, after = string.match(known, '^(%d+) (%x+)$')
-    if not number then
-        error(known .. ' is no version')
-    end
-    local made = string.format('%.0f', number + 1) .. ' ' .. ARGV[2]
-    redis.call('HSET', KEYS[1], 'version', made)
-    redis.call('PUBLISH', ARGV[1], made .. ' ' .. after .. ' released ' .. table.concat(released))
-    return 'done ' .. made
+local known = redis.call('HGET', KEYS[1], 'version') or '0 0'
+if #released == 0 then
+    return 'done ' .. known
 end
-return 'done ' .. (redis.call('HGET', KEYS[1], 'version') or '0 0')
+local number, after = string.match(known, '^(%d+) (%x+)$')
+if not number then
+    error(known .. ' is no version')
+end
+local made = string.format('%.0f', number + 1) .. ' ' .. ARGV[2]
+redis.call('HSET', KEYS[1], 'version', made)
+redis.call('PUBLISH', ARGV[1], made .. ' ' .. after .. ' released ' .. table.concat(released))
+return 'done ' .. made
