@@ -25,6 +25,7 @@ from cuttlefish_signaling.conformance import (
 from cuttlefish_signaling.conformance._program import Program
 from cuttlefish_signaling.testing import AsyncFakeClient, AsyncFakeDevice
 
+import idle_clock
 from device_program import PROGRAM, build
 from peers import PATIENCE, wait_until
 
@@ -187,7 +188,9 @@ def test_program_that_does_not_connect_is_a_problem() -> None:
         assert report.problem is not None
         assert (report.problem.stage, report.exit_status) == (stage, 2)
         assert text in report.problem.text
-    elsewhere = check_device(connects_elsewhere, timeout=1.0, only=["device.registers"])
+    elsewhere = idle_clock.run(
+        check_program_async("device", connects_elsewhere, timeout=1.0, only=["device.registers"])
+    )
     assert [(result.stage, result.heard) for result in elsewhere.failures] == [("http", "/wrong")]
 
 

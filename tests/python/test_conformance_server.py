@@ -28,6 +28,7 @@ from cuttlefish_signaling.conformance import (
 )
 
 import conformance_sentences
+import idle_clock
 from bad_servers import BAD, FOREVER, Bad, bad_server
 from mutants_of_messages import errors_are_objects
 from small_server import Request, SmallServer, WebSocketLink
@@ -103,7 +104,7 @@ def test_bad_server_is_a_finding_with_its_stage(bad: Bad) -> None:
             scheme = "wss" if bad.is_tls else "ws"
             return await check_server_async(f"{scheme}://127.0.0.1:{port}", timeout=bad.timeout, tls=insecure())
 
-    report = asyncio.run(asyncio.wait_for(judge(), PATIENCE))
+    report = idle_clock.run(asyncio.wait_for(judge(), PATIENCE))
     assert report.problem is not None
     assert report.problem.stage == bad.stage
     assert bad.text in str(report.problem)
@@ -164,7 +165,7 @@ def test_nonsense_after_the_handshake_is_a_failure_of_each_rule(name: str) -> No
         async with server.running() as url:
             return await check_server_async(url, timeout=0.3 if name == "never" else 5, skip=skip)
 
-    report = asyncio.run(asyncio.wait_for(judge(), PATIENCE))
+    report = idle_clock.run(asyncio.wait_for(judge(), PATIENCE))
     assert report.problem is None
     assert report.exit_status == 1
     musts = [result for result in report.results if result.rule.severity is Severity.MUST]
@@ -192,7 +193,7 @@ def test_server_that_never_closes_does_not_delay_the_end() -> None:
         async with server.running() as url:
             return await check_server_async(url, profile="reference", timeout=0.5, only=["leaving.*", "4.2.3"])
 
-    report = asyncio.run(asyncio.wait_for(judge(), PATIENCE))
+    report = idle_clock.run(asyncio.wait_for(judge(), PATIENCE))
     assert "connect.connect-without-a-device-id-no-config" in {result.rule.id for result in report.failures}
 
 
@@ -214,7 +215,7 @@ def test_server_that_dies_is_named_with_the_rule() -> None:
         async with server.running() as url:
             return await check_server_async(url, profile="strict", timeout=1, only=["4.3.4"])
 
-    report = asyncio.run(asyncio.wait_for(judge(), PATIENCE))
+    report = idle_clock.run(asyncio.wait_for(judge(), PATIENCE))
     assert report.problem is not None
     assert "since the rule malformed.device-nesting-of-30-000 the server does not answer" in report.problem.text
     assert report.exit_status == 1

@@ -33,7 +33,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_paused = False
         self._was_killed = False
-        self.begin = 0
+        self.begin: int = 0
         """Place in the output, in bytes, at which that of its last start begins."""
 
     @property
