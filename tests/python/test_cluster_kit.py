@@ -191,6 +191,8 @@ def test_process_that_fails_says_only_the_lines_of_its_last_start(tmp_path: Path
         process.start([sys.executable, "-c", code], os.environ)
         with pytest.raises(ClusterError, match=f"node a has ended before it is ready: stopped; {said}"):
             process.wait_for("it is ready", lambda: None)
+    # A report of the cluster has those of the start before as well.
+    assert process.last_lines() == "one"
 
 
 def test_process_is_looked_at_once_more_where_a_look_takes_too_long(

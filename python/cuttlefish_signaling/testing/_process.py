@@ -119,13 +119,14 @@ class Process:
             output.seek(since)
             return output.read().decode(errors="replace")
 
-    def last_lines(self) -> str:
-        """The last lines that it has written since its last start."""
+    def last_lines(self, since: int = 0) -> str:
+        """The last lines that it has written to stdout and stderr, over all its starts, without the first bytes."""
         size = self._output.stat().st_size if self._output.exists() else 0
-        return "\n".join(self.output(max(self.begin, size - TAIL)).splitlines()[-LINES:])
+        return "\n".join(self.output(max(since, size - TAIL)).splitlines()[-LINES:])
 
     def _last_lines(self) -> str:
-        lines = self.last_lines()
+        """Those of its last start, for an error."""
+        lines = self.last_lines(self.begin)
         if not lines:
             return "; it said nothing"
         return f"; it said: {lines}" if "\n" not in lines else f"; it said:\n{lines}"
