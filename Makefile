@@ -13,7 +13,7 @@ STEPS := develop lint test-rust test-cluster test-units test-programs wheel test
 # maturin warns that pip does not use it. pip does, through scripts/rust_backend.py.
 export MATURIN_NO_MISSING_BUILD_BACKEND_WARNING := 1
 
-.PHONY: help serve settings conformance test develop test-rust test-cluster mutants test-python test-units test-programs test-wheel test-sdist test-root test-container test-systemd lint docs pictures \
+.PHONY: help serve settings conformance test develop test-rust test-cluster mutants test-python test-units test-programs test-wheel test-sdist test-root test-engines test-container test-systemd lint docs pictures \
 	lint-workflows fmt bench bench-short bench-instructions fuzz soak autobahn audit wheel sdist release-check repository-url clean
 
 define HELP
@@ -30,6 +30,7 @@ make test-wheel       audit the wheel and use it on each CPython from 3.10 to 3.
 make sdist            the source distribution, into dist/
 make test-sdist       build from it offline, and see that the build ends at once without Rust
 make test-root        use the wheel in a root of another release (SUITE=bullseye, focal, bionic, sid); needs root and debootstrap
+make test-engines     the tests of a cluster's engine with Redis 6.0, Redis 8.0 and Valkey 8.1; ARGS=NAME; needs root and debootstrap
 make test-container   the steps of deploy/Dockerfile, and its command, in a root by debootstrap; needs root and a wheel
 make test-systemd     the guide for Cuttlefish hosts, command by command, under a systemd of its own; needs root
 make lint             rustfmt, clippy, rustdoc, ruff, mypy, stubtest, pyright --verifytypes, prose, the site, zizmor, actionlint: warnings are errors
@@ -106,6 +107,10 @@ test-sdist: $(VENV)/develop sdist
 SUITE ?= bullseye
 test-root: wheel
 	$(BIN)/python tests/root.py --suite $(SUITE) $(if $(MIRROR),--mirror $(MIRROR)) dist/*.whl
+
+# The releases of Debian have other engines than this machine.
+test-engines: $(VENV)/develop
+	$(BIN)/python tests/engines.py $(ARGS)
 
 # The steps of deploy/Dockerfile in a root by debootstrap, since no Docker runs where this is tested.
 test-container: wheel

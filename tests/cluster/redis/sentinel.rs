@@ -1,9 +1,12 @@
 //! A master with two replicas, watched by three Sentinels.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use cuttlefish_signaling::core::cluster::registry::{Operation, Reply};
 use cuttlefish_signaling::server::cluster::engine::{Connection, EngineError};
 
-use super::server::{Sentinel, Server, runtime};
+use super::server::{Sentinel, Server, runtime, version};
 use super::{claim, connect, incarnation, join_as, read};
 
 struct Trio {
@@ -108,6 +111,9 @@ fn master_that_the_sentinels_no_longer_name_is_left() {
 /// The server is named by its address, and by its name.
 #[test]
 fn master_that_has_another_name_is_the_same_one() {
+    if version() < (6, 2) {
+        return; // Its Sentinels have no host names.
+    }
     let server = Server::start(&[]);
     let sentinel = Sentinel::start_with(server.port, "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes");
     let url = format!("redis+sentinel://127.0.0.1:{}/lab", sentinel.port);
@@ -147,6 +153,9 @@ fn sentinels_that_do_not_know_the_master_or_are_not_there() {
 /// A master with a password, and a Sentinel with another one, or with users of its own.
 #[test]
 fn sentinels_have_a_login_of_their_own() {
+    if version() < (6, 2) {
+        return; // Its Sentinels have no users.
+    }
     let server = Server::start(&["--requirepass", "of-the-engine"]);
     let lines = "requirepass of-sentinels\nsentinel auth-pass lab of-the-engine\n\
                  user reader on >read-er -@all +sentinel|get-master-addr-by-name\nuser nobody on >no-body -@all";
@@ -188,4 +197,67 @@ fn sentinel_without_a_password_takes_any() {
     let sentinel = Sentinel::start(server.port);
     let url = format!("redis+sentinel://127.0.0.1:{}/lab?sentinel_password=x", sentinel.port);
     runtime().block_on(join(&url)).unwrap();
+}
+
+/// A Sentinel of Redis 6.0, which has no users: AUTH has one argument there. It serves one connection.
+fn sentinel_without_users(master: u16, password: Option<&'static str>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut is_known = password.is_none();
+        let mut asked = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut asked) {
+            let words: Vec<_> =
+                std::str::from_utf8(&asked[..length]).unwrap().split("\r\n").skip(2).step_by(2).collect();
+            answer(&mut stream, &words, password, &mut is_known, master);
+        }
+    });
+    port
+}
+
+fn answer(stream: &mut TcpStream, words: &[&str], password: Option<&str>, is_known: &mut bool, master: u16) {
+    let master = master.to_string();
+    let address = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{master}\r\n", master.len());
+    let text = match words {
+        ["AUTH", _] if password.is_none() => {
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?\r\n"
+        }
+        ["AUTH", given] if password == Some(given) => {
+            *is_known = true;
+            "+OK\r\n"
+        }
+        ["AUTH", _] => "-WRONGPASS invalid username-password pair\r\n",
+        ["AUTH", ..] => "-ERR wrong number of arguments for 'auth' command\r\n",
+        _ if !*is_known => "-NOAUTH Authentication required.\r\n",
+        _ => &address,
+    };
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn sentinel_before_redis_6_2_takes_a_password_without_a_user() {
+    let server = Server::start(&["--requirepass", "of-both"]);
+    let url = |password, query: &str| {
+        format!("redis+sentinel://:of-both@127.0.0.1:{}/lab{query}", sentinel_without_users(server.port, password))
+    };
+    runtime().block_on(async {
+        for (password, query) in [
+            (Some("of-both"), ""),
+            (Some("of-both"), "?sentinel_password=of-both"),
+            (None, ""),
+            (None, "?sentinel_password=x"),
+        ] {
+            join(&url(password, query)).await.unwrap();
+        }
+        for (query, kind) in [
+            ("?sentinel_password=x", "wrong_sentinel_password"),
+            ("?sentinel_username=reader&sentinel_password=of-both", "no_sentinel_users"),
+        ] {
+            let Err(error) = connect(&url(Some("of-both"), query)).await else { panic!("{query} is a login") };
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(!error.what.contains("of-both"), "{error}");
+        }
+    });
 }

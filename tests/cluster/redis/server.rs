@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cuttlefish_signaling::config::cluster::Cluster;
@@ -176,11 +177,25 @@ pub(crate) fn free_port() -> u16 {
     ports.take(1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no free port below 32,000")
 }
 
+/// Returns the version of `redis-server`: the major and the minor number. One of Valkey is 7.2 or later.
+pub(crate) fn version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let said = Command::new("redis-server").arg("--version").output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        let mut numbers = said.split_once("v=").unwrap().1.split('.').map_while(|number| number.parse().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    })
+}
+
 fn spawn(program: &str, dir: &Path, port: u16, options: &[String]) -> Child {
     let port = port.to_string();
     let mut command = Command::new(program);
     command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    command.args(["--enable-debug-command", "local", "--dir"]).arg(dir).args(options);
+    if version() >= (7, 0) {
+        command.args(["--enable-debug-command", "local"]);
+    }
+    command.arg("--dir").arg(dir).args(options);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     run(&mut command, program, "eady to accept connections")
 }

@@ -4,8 +4,9 @@ use redis::{ErrorKind, RedisError};
 
 use super::keys::{Keys, SCHEMA};
 use super::reply::Unreadable;
+use super::sentinel::has_no_users;
 use super::stream::DialError;
-use super::url::{Host, Target};
+use super::url::{DEFAULT_USER, Host, Target};
 use crate::server::cluster::engine::EngineError;
 
 /// Commands that a user of the engine needs, as `ACL SETUSER` takes them.
@@ -91,7 +92,7 @@ impl Explainer {
             Some(master) => format!("{master:?}, by the Sentinels {}", hosts.join(",")),
             None => hosts.join(","),
         };
-        let user = target.user.clone().unwrap_or_else(|| "default".into());
+        let user = target.user.clone().unwrap_or_else(|| DEFAULT_USER.into());
         let (plain, tls) = match target.master {
             Some(_) => ("redis+sentinel://", "rediss+sentinel://"),
             None => ("redis://", "rediss://"),
@@ -130,8 +131,11 @@ impl Explainer {
     /// Explains an error of the crate or of the engine.
     pub(super) fn explain(&self, error: &RedisError) -> EngineError {
         // An error may quote a whole script.
-        let text: String = error.to_string().chars().take(200).collect();
-        let reason = format!("{} {text}", error.code().unwrap_or_default());
+        let text = error.to_string();
+        let text = text.split_once(", with args beginning with").map_or(text.as_str(), |(command, _)| command);
+        let text: String = text.chars().take(200).collect();
+        // Redis 6 has the name of a command in backticks.
+        let reason = format!("{} {text}", error.code().unwrap_or_default()).replace('`', "'");
         if let Some((_, kind, fix)) = KNOWN.iter().find(|(words, ..)| reason.contains(words)) {
             return match *kind {
                 "no_permission" => self.no_permission(&text),
@@ -169,6 +173,9 @@ impl Explainer {
                 let command = "ACL SETUSER USER +sentinel|get-master-addr-by-name";
                 ("no_sentinel_permission", format!("does not let the user ask for the master: run {command} on it"))
             }
+            _ if has_no_users(error) => {
+                ("no_sentinel_users", "has no users: leave out sentinel_username, or run Redis 6.2 or later".into())
+            }
             _ => return self.explain(error),
         };
         self.error(kind, &format!("the Sentinel {sentinel} {what} ({})", error.detail().unwrap_or_default()))
@@ -192,7 +199,8 @@ impl Explainer {
     fn no_permission(&self, text: &str) -> EngineError {
         let (user, prefix) = (&self.user, self.keys.prefix());
         let what = format!(
-            "the user {user} lacks a permission ({text}): on the engine, run ACL SETUSER {user} ~{prefix}* &{prefix}* {COMMANDS}"
+            "the user {user} lacks a permission ({text}): leave out the word with & before Redis 6.2; on the engine, run \
+             ACL SETUSER {user} ~{prefix}* &{prefix}* {COMMANDS}"
         );
         self.error("no_permission", &what)
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, Value, cmd};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
 use rustls::ClientConfig;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::stream::{self, DialError};
-use super::url::{Host, Login, Target};
+use super::url::{DEFAULT_USER, Host, Login, Target};
 
 /// Asks a Sentinel for the address of the master `name`. `None` if it does not know the name.
 pub(super) async fn master_address(
@@ -45,14 +45,33 @@ async fn ask(connection: &mut MultiplexedConnection, target: &Target, name: &str
     }
 }
 
+/// Gives a Sentinel a login. One before Redis 6.2 has no users, and takes a password alone.
 async fn log_in(connection: &mut MultiplexedConnection, login: &Login) -> RedisResult<()> {
-    cmd("AUTH").arg(&login.user).arg(&login.password).query_async(connection).await
+    match cmd("AUTH").arg(&login.user).arg(&login.password).query_async(connection).await {
+        Err(error) if has_no_users(&error) && login.user == DEFAULT_USER => {
+            match cmd("AUTH").arg(&login.password).query_async(connection).await {
+                // A Sentinel of Redis 6.2 or later takes any password as well where it asks for none.
+                Err(error) if says(&error, "without any password configured") => Ok(()),
+                answer => answer,
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// Returns whether a Sentinel refuses a login because it has no users.
+pub(super) fn has_no_users(error: &RedisError) -> bool {
+    says(error, "wrong number of arguments for 'auth'")
+}
+
+fn says(error: &RedisError, words: &str) -> bool {
+    error.detail().is_some_and(|detail| detail.contains(words))
 }
 
 /// The reason why a Sentinel did not answer.
 pub(super) enum SentinelError {
     Dial(DialError),
-    Redis(redis::RedisError),
+    Redis(RedisError),
 }
 
 fn address(answer: &Value) -> Option<Host> {

@@ -7,6 +7,9 @@ use redis::{ProtocolVersion, RedisConnectionInfo};
 
 use crate::config::cluster::sentinel_login;
 
+/// The user of a login that names none.
+pub(super) const DEFAULT_USER: &str = "default";
+
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
@@ -31,7 +34,7 @@ pub(super) struct Login {
 impl Login {
     /// Returns the login with a password, if there is one.
     fn new(user: Option<String>, password: Option<String>) -> Option<Self> {
-        Some(Self { user: user.unwrap_or_else(|| "default".into()), password: password? })
+        Some(Self { user: user.unwrap_or_else(|| DEFAULT_USER.into()), password: password? })
     }
 }
 
