@@ -9,7 +9,7 @@ from importlib import import_module
 from .._settings import FLAGS
 from ..errors import ConfigError, SignalingError
 from .flags import parser
-from .output import PROGRAM, flush_output, open_standard_streams
+from .output import flush_output, open_standard_streams, print_to_stderr
 
 __all__ = ["FLAGS", "main", "parser"]
 
@@ -66,5 +66,5 @@ def _run(arguments: Sequence[str], *, is_process: bool) -> int:
         status: int = getattr(import_module(f".{module}", __name__), function)(parsed)
         return status
     except (SignalingError, OSError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print_to_stderr(f"error: {' '.join(str(error).split())}")
         return 2 if isinstance(error, ConfigError) else 1

@@ -19,7 +19,7 @@ from .jwt import jwt
 from .listeners import all_listeners, keywords
 from .operator import apply_preset
 from .outcome import settings_as_toml
-from .output import PROGRAM, print_answer
+from .output import print_answer, print_to_stderr
 from .secrets import hide_arguments
 from .serve import ice_servers, same, server, wants_dashboard
 from .sources import Found, settings
@@ -72,9 +72,9 @@ def check(arguments: argparse.Namespace) -> int:
         if not mistakes.found:
             mistakes.of_step(lambda: _check_together(found))
     for notice in notices:
-        print(f"{PROGRAM}: warning: {notice}", file=sys.stderr)
+        print_to_stderr(f"warning: {notice}")
     for mistake in mistakes.found:
-        print(f"{PROGRAM}: error: {mistake}", file=sys.stderr)
+        print_to_stderr(f"error: {mistake}")
     return 2 if mistakes.found else 0
 
 

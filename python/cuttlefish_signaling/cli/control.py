@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from .._remote.native import entry_of
 from .._transcript import as_jsonl
 from ..errors import ConfigError, SignalingError
 from .control_target import INTERRUPTED, running_server
-from .output import PROGRAM, print_answer
+from .output import print_answer, print_to_stderr
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -155,7 +154,7 @@ def _entries(lines: Iterable[tuple[str, dict[str, Any]]], since: float | None) -
     for _, fact in lines:
         if "number" not in fact:
             lost = f"{fact.get('forgotten')} entries were dropped while they were written (--journal-entries)"
-            print(f"{PROGRAM}: warning: {lost}", file=sys.stderr)
+            print_to_stderr(f"warning: {lost}")
         elif since is None or fact["at"] >= since:
             yield Entry._of(entry_of(fact))
 

@@ -1,4 +1,7 @@
-"""Output of the command line. A full disk, a closed pipe or one that is not read does not end the server."""
+"""Output of the command line. A full disk, a closed pipe or one that is not read does not end the server.
+
+Each call is one write: a line of the log, which another thread writes, does not come in the middle of a line.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,12 @@ def print_if_possible(*lines: str) -> str | None:
     if not _has_room(sys.stdout):
         return "its pipe is full and is not read"
     return _print("\n".join(lines))
+
+
+def print_to_stderr(text: str) -> None:
+    """Prints a line to stderr, after the name of the program."""
+    # As one text with its newline: Python without buffers (`PYTHONUNBUFFERED`) writes each text of a print by itself.
+    print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)
 
 
 def open_standard_streams() -> None:
@@ -67,7 +76,7 @@ def last_words(text: str) -> None:
 
 def _print(text: str) -> str | None:
     try:
-        print(text, end="\n" if text and not text.endswith("\n") else "", flush=True)
+        print(f"{text}\n" if text and not text.endswith("\n") else text, end="", flush=True)
     except (OSError, ValueError) as error:
         discard_output()
         return getattr(error, "strerror", None) or str(error)

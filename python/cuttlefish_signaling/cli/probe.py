@@ -13,7 +13,7 @@ from .._turn import TurnRest
 from ..errors import ConfigError
 from ..probe import EXIT_STATUS, ProbeOptions, Report, Step, metrics, step_lines, write_atomically
 from ..probe import probe as run_probe
-from .output import PROGRAM, print_answer
+from .output import print_answer, print_to_stderr
 from .secrets import read_secret
 
 INTERRUPTED = 130
@@ -32,7 +32,7 @@ def probe(arguments: argparse.Namespace) -> int:
         raise _named(error) from None
     except KeyboardInterrupt:
         progress.clear()
-        print(f"{PROGRAM}: interrupted at {progress.stage or 'the start'}", file=sys.stderr)
+        print_to_stderr(f"interrupted at {progress.stage or 'the start'}")
         return INTERRUPTED
     finally:
         progress.clear()

@@ -114,7 +114,8 @@ async def _judge_program(arguments: argparse.Namespace, on_result: Callable[[Res
 
 
 def _invite(url: str) -> None:
-    print(f"start the program with the URL {url}, and again if it ends", file=sys.stderr, flush=True)
+    # One write: the output of a program goes to the same stream.
+    print(f"start the program with the URL {url}, and again if it ends\n", end="", file=sys.stderr, flush=True)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -157,5 +158,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return conform(parsed, print)
     except (SignalingError, OSError) as error:
-        print(f"conform: error: {error}", file=sys.stderr)
+        print(f"conform: error: {error}\n", end="", file=sys.stderr)
         return 2
