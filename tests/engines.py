@@ -17,10 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from root import bootstrap
+
 HERE = Path(__file__).parent
 ROOTS = HERE.parent / "target" / "engines"
 PROGRAMS = ("server", "sentinel")
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LOADER = "ld-linux-x86-64.so.2"
 
 RUST = [
     *("cargo", "test", "--locked", "--test", "cluster"),
@@ -34,13 +37,12 @@ class Engine(NamedTuple):
 
     suite: str
     family: str
-    loader: str
 
 
 ENGINES = {
-    "redis-6.0": Engine("bullseye", "redis", "ld-2.31.so"),
-    "redis-8.0": Engine("trixie", "redis", "ld-linux-x86-64.so.2"),
-    "valkey-8.1": Engine("trixie", "valkey", "ld-linux-x86-64.so.2"),
+    "redis-6.0": Engine("bullseye", "redis"),
+    "redis-8.0": Engine("trixie", "redis"),
+    "valkey-8.1": Engine("trixie", "valkey"),
 }
 
 
@@ -51,12 +53,7 @@ def make_root(suite: str) -> Path:
     packages = [f"{family}-{program}" for family in sorted(families) for program in PROGRAMS]
     if all((root / "usr" / "bin" / package).exists() for package in packages):
         return root
-    shutil.rmtree(root, ignore_errors=True)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    print(f"making a root of {suite} in {root}", flush=True)
-    # The mounts of debootstrap end with this namespace, also where it is killed.
-    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(packages)}"]
-    subprocess.run([*command, suite, str(root)], check=True, stdout=subprocess.DEVNULL)
+    bootstrap(root, suite, ",".join(packages))
     return root
 
 
@@ -65,7 +62,7 @@ def write_programs(directory: Path, engine: Engine) -> None:
     root = make_root(engine.suite)
     for program in PROGRAMS:
         file = directory / f"redis-{program}"
-        loader = f"{root / LIBRARIES / engine.loader} --library-path {root / LIBRARIES}"
+        loader = f"{root / LIBRARIES / LOADER} --library-path {root / LIBRARIES}"
         file.write_text(f'#!/bin/sh\nexec {loader} {root}/usr/bin/{engine.family}-{program} "$@"\n', encoding="utf-8")
         file.chmod(0o755)
 

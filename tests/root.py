@@ -73,29 +73,26 @@ def inside(root: Path, *command: str) -> str:
     return done.stdout
 
 
+def bootstrap(root: Path, name: str, packages: str, mirror: str | None = None) -> None:
+    """Makes a root of a release with these packages, in the place of one that is there. Ends the run where it fails."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    print(f"making a root of {name} in {root}", flush=True)
+    # debootstrap mounts /proc in the root, and leaves it mounted where it is killed. Mounts of a namespace of its
+    # own end with it, so removing the root removes files of the root only.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={packages}", name, str(root)]
+    command += [mirror] if mirror else []
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        shutil.rmtree(root, ignore_errors=True)
+        sys.exit(f"{' '.join(command)} failed:\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
+
+
 def make(root: Path, name: str, mirror: str | None) -> None:
     """Makes the root of the suite, with its interpreters. A root that is complete stays as it is."""
     suite = SUITES[name]
     if not (root / "etc" / "apt" / "sources.list").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        root.parent.mkdir(parents=True, exist_ok=True)
-        print(f"making a root of {name} in {root}", flush=True)
-        # debootstrap mounts /proc in the root, and leaves it mounted where it is killed. Mounts of a namespace of its
-        # own end with it, so removing the root removes files of the root only.
-        command = [
-            "unshare",
-            "--mount",
-            "debootstrap",
-            "--variant=minbase",
-            f"--include={suite.packages}",
-            name,
-            str(root),
-            *([mirror] if mirror else []),
-        ]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            shutil.rmtree(root, ignore_errors=True)
-            sys.exit(f"{' '.join(command)} failed:\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
+        bootstrap(root, name, suite.packages, mirror)
     if suite.source is not None and not (root / BUILT.lstrip("/")).exists():
         release, package = suite.source
         listed = (root / "etc" / "apt" / "sources.list").read_text(encoding="utf-8").split()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 class IdleSelector(selectors.DefaultSelector):
-    """Counts the seconds in which it waits and nothing is ready."""
+    """Counts the seconds that it waits, and of each wait no more than it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,12 +42,21 @@ class IdleClockLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end, as `asyncio.run` does."""
+    """Runs a coroutine, as `asyncio.run` does: then ends what is left in the loop."""
     loop = IdleClockLoop()
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main)
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_end(asyncio.all_tasks(loop)))
         asyncio.set_event_loop(None)
         loop.close()
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()

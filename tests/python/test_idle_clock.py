@@ -43,3 +43,10 @@ def test_wait_for_another_thread_counts() -> None:
         return loop.time() - begin
 
     assert idle_clock.run(main()) > 0.01
+
+
+def test_what_is_left_in_the_loop_ends() -> None:
+    async def main() -> asyncio.Task[bool]:
+        return asyncio.ensure_future(asyncio.Event().wait())
+
+    assert idle_clock.run(main()).cancelled()

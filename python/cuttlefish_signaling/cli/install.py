@@ -14,7 +14,7 @@ from .unit import GROUP, NAME, USER, is_safe, is_unchanged, unit
 UNIT_DIRECTORY = "etc/systemd/system"
 """The administrator's directory of units, which comes before those of packages."""
 
-HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
+HIDDEN = ("home", "root", "run/user", "tmp", "var/tmp")
 """Directories that the unit does not see (ProtectHome=, PrivateTmp=)."""
 
 
@@ -86,7 +86,7 @@ def _command(root: Path, given: str | None) -> str:
 
 
 def _check_visible(path: str) -> None:
-    if path.startswith(HIDDEN):
+    if any(Path("/", directory) in Path(path).parents for directory in HIDDEN):
         raise ConfigError(
             "--command",
             f"{path} is in a directory that services do not see; install the package with the system's Python, "
